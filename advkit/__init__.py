@@ -1,0 +1,42 @@
+"""advkit: train GANs, attack classifiers, harden them, and report numbers one can trust.
+
+The public names are imported when first used, so ``import advkit`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Threat": "advkit.threat",
+    "UserError": "advkit.errors",
+    "evaluate": "advkit.evaluation.evaluate",
+    "load_data": "advkit.data.load",
+    "load_model": "advkit.models.load",
+    "perturb": "advkit.attacks.perturb",
+    "save_model": "advkit.models.checkpoint",
+}
+
+__all__ = ["Threat", "UserError", "__version__", "evaluate", "load_data", "load_model", "perturb", "save_model"]
+
+if TYPE_CHECKING:
+    from advkit.attacks.perturb import perturb
+    from advkit.data.load import load_data
+    from advkit.errors import UserError
+    from advkit.evaluation.evaluate import evaluate
+    from advkit.models.checkpoint import save_model
+    from advkit.models.load import load_model
+    from advkit.threat import Threat
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'advkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

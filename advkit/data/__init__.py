@@ -1,0 +1,1 @@
+"""Images with labels: the data registry, and the files that hold them."""

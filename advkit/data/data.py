@@ -1,0 +1,111 @@
+"""The data type: images and labels of one split, held in memory as 8-bit levels where possible."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from advkit import rng
+from advkit.errors import DataError
+from advkit.models.card import DataFacts, Shape
+from advkit.threat import Threat
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64.
+
+    ``ids`` are the positions in the whole split; random numbers and verdicts go by them, so a subset
+    gets the same numbers as the whole.
+    """
+
+    name: str
+    split: str
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    ids: Tensor
+    threat: Threat | None = None
+    """The customary threat model, where there is one."""
+
+    def __post_init__(self) -> None:
+        if len(self.images) == 0:
+            raise DataError(f"data {self.name!r} ({self.split}) has no images; give a set with at least one")
+        if len(self.images) != len(self.labels):
+            raise DataError(
+                f"data {self.name!r} has {len(self.images)} images but {len(self.labels)} labels; give one label each"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> Shape:
+        """(channels, height, width)"""
+        channels, height, width = self.images.shape[1:]
+        return (channels, height, width)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, whether or not all of them occur here."""
+        return len(self.class_names)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Images as float32 in [0, 1] and their labels, on ``device``; ``index`` counts rows of this object."""
+        images = self.images[index].to(device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(255)
+        return images, self.labels[index].to(device, non_blocking=True)
+
+    def take(self, index: Tensor) -> Data:
+        """The rows ``index`` as data of their own, with their ids."""
+        return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index])
+
+    def limit(self, n: int | None) -> Data:
+        """The first ``n`` rows, or all of them."""
+        return self if n is None or n >= len(self) else self.take(torch.arange(n))
+
+    def balanced(self, n: int, seed: int = 0) -> Tensor:
+        """Rows of a class-balanced subset of ``n`` images: the first n/classes of each class in a fixed
+        random order, so that the subset for 100 is part of the one for 1,000. Sorted.
+
+        Raises:
+            DataError: fewer images than asked for, or than classes.
+        """
+        if n < self.classes or n > len(self):
+            raise DataError(
+                f"{n} labels cannot be taken class-balanced from {len(self)} images of {self.classes} classes; "
+                f"ask for {self.classes} to {len(self)}"
+            )
+        order = rng.permutation(seed, "balanced", len(self))
+        labels = self.labels[order]
+        rank = torch.zeros_like(labels)
+        for label in labels.unique():
+            mine = labels == label
+            rank[mine] = torch.arange(int(mine.sum()))
+        first = torch.argsort(rank * self.classes + labels, stable=True)[:n]
+        return order[first].sort().values
+
+    def holdout(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
+        """(rest, held out): a fixed class-balanced share to choose checkpoints by."""
+        held = self.balanced(max(self.classes, round(len(self) * fraction)), seed)
+        rest = torch.ones(len(self), dtype=torch.bool)
+        rest[held] = False
+        return self.take(rest.nonzero()[:, 0]), self.take(held)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over images and labels."""
+        digest = hashlib.sha256(f"{self.images.dtype}{tuple(self.images.shape)}".encode())
+        digest.update(self.images.contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def facts(self) -> DataFacts:
+        """Name, split, fingerprint and size, for cards and results."""
+        return DataFacts(name=self.name, split=self.split, fingerprint=self.fingerprint, n=len(self))

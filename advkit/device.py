@@ -1,0 +1,27 @@
+"""Which device to work on."""
+
+from __future__ import annotations
+
+import torch
+
+from advkit.errors import ConfigError
+
+
+def choose(device: str = "auto") -> torch.device:
+    """The device by name; ``auto`` takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: the name is unknown, or the device is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device called {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(chosen.type, False):
+        raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")
+    return chosen

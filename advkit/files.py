@@ -1,0 +1,64 @@
+"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from advkit.errors import OutputError
+
+
+@contextmanager
+def writing(where: Path | str) -> Iterator[None]:
+    """Turns what the disk refuses (full, read-only, not a folder) into one sentence.
+
+    Raises:
+        OutputError: instead of the `OSError` raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space, or choose another place with --out",
+            errno.EDQUOT: "the disk quota is used up; free some space, or choose another place with --out",
+            errno.EROFS: "the file system is read-only; choose another place with --out",
+            errno.EACCES: "permission denied; choose a place you may write to with --out",
+            errno.EPERM: "permission denied; choose a place you may write to with --out",
+            errno.ENOTDIR: "a part of that path is a file, not a folder; choose another place with --out",
+            errno.EISDIR: "that path is a folder; name a file",
+            errno.EEXIST: "a file of that name is in the way; choose another place with --out",
+            errno.ENOENT: "the folder does not exist; create it first, or choose another place with --out",
+        }
+        if error.errno not in reasons:
+            raise
+        raise OutputError(f"cannot write {where}: {reasons[error.errno]}") from error
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; on success it is flushed to disk and takes its place."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes ``content`` atomically, as UTF-8."""
+    write_bytes(path, content.encode())

@@ -1,0 +1,1 @@
+"""One file per architecture (or pair); the decorator enrols it."""

@@ -1,0 +1,91 @@
+"""What is known about a model, kept in the same file as its weights."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from advkit.config import StrictModel
+from advkit.threat import Norm
+
+SCHEMA = "advkit/model"
+VERSION = 1
+
+Role = Literal[
+    "classifier", "generator", "discriminator", "vae", "perturbation-generator", "detector", "features"
+]
+Relation = Literal["discriminator-of", "ema-of", "fine-tuned-from", "hardened-from", "distilled-from"]
+Shape = tuple[int, int, int]
+"""(channels, height, width)"""
+
+
+class Preprocessing(StrictModel):
+    """How pixels in [0, 1] become what the network was trained on: stretched to ``pixel_range``, then
+    normalised by ``mean`` and ``std`` per channel; and what comes out of it."""
+
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+    """What the network calls black and white; (0, 255) or (-1, 1) for some foreign models."""
+    mean: tuple[float, ...] = ()
+    """Per channel, in units of ``pixel_range``; empty for none."""
+    std: tuple[float, ...] = ()
+    """Per channel, in units of ``pixel_range``; empty for none."""
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """Probabilities (softmax outputs) are turned into logits by their logarithm."""
+
+
+class Parent(StrictModel):
+    """A model that this one comes from."""
+
+    relation: Relation
+    hash: str
+    name: str = ""
+    """Its name in the store when the child was made."""
+
+
+class DataFacts(StrictModel):
+    """Which images a model was trained, or a figure measured, on."""
+
+    name: str
+    split: str
+    fingerprint: str
+    n: int
+
+
+class ThreatFacts(StrictModel):
+    """A threat model as plain values."""
+
+    norm: Norm
+    eps: float
+
+
+class ModelCard(StrictModel):
+    """The card of one model."""
+
+    schema_name: Literal["advkit/model"] = Field(SCHEMA, alias="schema")
+    version: int = VERSION
+    role: Role
+    architecture: str
+    """A registered architecture, ``torchvision:NAME`` or ``package.module:factory``."""
+    config: dict[str, Any] = {}
+    """The architecture's own parameters; absent ones have their defaults."""
+    shape: Shape
+    """Images that go in (or come out of a generator): (channels, height, width)."""
+    classes: int | None = None
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the outputs."""
+    preprocessing: Preprocessing = Preprocessing()
+    lineage: tuple[Parent, ...] = ()
+    data: DataFacts | None = None
+    """What it was trained on."""
+    threat: ThreatFacts | None = None
+    """The threat model it was trained to withstand."""
+    training: dict[str, Any] = {}
+    """The command and its resolved configuration."""
+    metrics: dict[str, float] = {}
+    created: str = ""
+    advkit: str = ""
+    """Version that wrote it."""
+    notes: str = ""
+
+    model_config = StrictModel.model_config | {"populate_by_name": True}

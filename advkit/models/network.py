@@ -1,0 +1,112 @@
+"""Base classes of networks by role, and the registry of architectures.
+
+Every network is built as ``cls(config, shape=(C, H, W), classes=K)`` and works on pixels in [0, 1]:
+a generator whose last layer is a tanh, or a discriminator that wants [-1, 1], converts inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from advkit import rng
+from advkit.config import StrictModel, validate
+from advkit.errors import ConfigError
+from advkit.models.card import Role, Shape
+from advkit.registry import Registry
+
+ARCHITECTURES: Registry[type[Network]] = Registry("architecture", "advkit.models.architectures")
+
+
+class Network(nn.Module, ABC):
+    """Anything with weights that the model registry can hold."""
+
+    Config: ClassVar[type[StrictModel]] = StrictModel
+
+    def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__()
+        self.config, self.shape, self.classes = config, shape, classes
+
+
+class Classifier(Network):
+    """Images (N, C, H, W) to logits (N, classes)."""
+
+    classes: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
+
+
+class Generator(Network):
+    """Latent vectors (N, latent_dim) to images (N, C, H, W) in [0, 1]."""
+
+    latent_dim: int
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """Images in [0, 1] of latent vectors."""
+
+    def draw(self, key: Tensor) -> Tensor:
+        """Latent vectors (N, latent_dim) from the prior, one per key of `advkit.rng.keys`; N(0, 1) here."""
+        return rng.normal(key, (self.latent_dim,))
+
+
+class Discriminator(Network):
+    """Images (N, C, H, W) to one logit each (N,): positive says real. "Critic" is the same role.
+
+    ``features`` is everything but the last layer, so that it can be reused as the trunk of a classifier.
+    """
+
+    feature_dim: int
+    head: nn.Module
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """(N, feature_dim) of images in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N,) of being real."""
+        logits: Tensor = self.head(self.features(x))
+        return logits.squeeze(1)
+
+
+N = TypeVar("N", bound=type[Network])
+
+
+def architecture(
+    name: str, *, role: Role, summary: str, source: str = "", aliases: tuple[str, ...] = ()
+) -> Callable[[N], N]:
+    """Decorator that registers a network class under ``name``.
+
+    A generator and a discriminator whose names are ``PAIR-generator`` and ``PAIR-discriminator`` form
+    the pair that ``advkit gan-train --arch PAIR`` trains.
+    """
+    return ARCHITECTURES.register(name, summary=summary, source=source, aliases=aliases, role=role)
+
+
+def build(
+    name: str, *, shape: Shape, classes: int | None = None, config: dict[str, Any] | None = None
+) -> Network:
+    """A freshly initialised network (from PyTorch's global generator: use `advkit.rng.scope` around it).
+
+    Raises:
+        ConfigError: unknown architecture or parameter, or an image size or channel count it cannot take.
+    """
+    kind = ARCHITECTURES.get(name)
+    settings = validate(kind.Config, config or {}, f"architecture {name!r}")
+    try:
+        return kind(settings, shape=shape, classes=classes)
+    except ConfigError as error:
+        raise ConfigError(f"architecture {name!r} on {shape} images: {error}") from error
+
+
+def pairs() -> list[str]:
+    """Names of the generator-discriminator pairs."""
+    names = {entry.name for entry in ARCHITECTURES}
+    ends = ("-generator", "-discriminator")
+    stems = {name.removesuffix(ends[0]) for name in names if name.endswith(ends[0])}
+    return sorted(stem for stem in stems if stem + ends[1] in names)

@@ -1,0 +1,111 @@
+"""Named things: architectures, data sets, attacks, losses, objectives.
+
+A thing registers itself with one decorator in a file of its own. The registry imports the files of
+its package the first time somebody asks it anything, so there is no list to keep and nothing is
+imported before it is needed. Other distributions join in through the entry-point group ``advkit``:
+loading such an entry point imports a module whose decorators do the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Generic, TypeVar
+
+from advkit.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+_entry_points_loaded = False
+
+
+def _load_entry_points() -> None:
+    global _entry_points_loaded
+    if not _entry_points_loaded:
+        _entry_points_loaded = True
+        for point in metadata.entry_points(group="advkit"):
+            point.load()
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing and what is said about it in listings and in the reference."""
+
+    name: str
+    thing: T
+    summary: str
+    source: str = ""
+    aliases: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry(Generic[T]):
+    """Names to things of one kind.
+
+    Args:
+        kind: what the things are called in messages, in the singular ("attack").
+        package: dotted package whose modules register themselves when imported.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, Entry[T]] = {}
+        self._aliases: dict[str, str] = {}
+        self._discovered = False
+
+    def register(
+        self, name: str, *, summary: str, source: str = "", aliases: tuple[str, ...] = (), **facts: Any
+    ) -> Callable[[T], T]:
+        """Decorator that enrols a thing under ``name``; a name that is taken is an error."""
+
+        def enrol(thing: T) -> T:
+            for taken in (name, *aliases):
+                if taken in self._entries or taken in self._aliases:
+                    raise ValueError(f"{self.kind} {taken!r} is registered twice")
+            self._entries[name] = Entry(name, thing, summary, source, aliases, facts)
+            self._aliases.update(dict.fromkeys(aliases, name))
+            return thing
+
+        return enrol
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True  # first, so that a module that asks while being imported does not recurse
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        _load_entry_points()
+
+    def entry(self, name: str) -> Entry[T]:
+        """The entry called ``name`` or one of its aliases.
+
+        Raises:
+            ConfigError: there is none; the message names the nearest and how to list them.
+        """
+        self._discover()
+        found = self._entries.get(self._aliases.get(name, name))
+        if found is None:
+            near = did_you_mean(name, [*self._entries, *self._aliases])
+            raise ConfigError(
+                f"there is no {self.kind} called {name!r}{near}; "
+                f"known: {', '.join(sorted(self._entries))}"
+            )
+        return found
+
+    def get(self, name: str) -> T:
+        """The thing called ``name``."""
+        return self.entry(name).thing
+
+    def __contains__(self, name: str) -> bool:
+        self._discover()
+        return name in self._entries or name in self._aliases
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        """Entries in the order of their names."""
+        self._discover()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))

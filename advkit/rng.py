@@ -1,0 +1,92 @@
+"""Random numbers as a function of where they are used: f(seed, stream, sample id, step).
+
+Nothing is drawn from a sequence, so a number does not depend on batch size, order, restarts of the
+process or the number of machines. The mixing function is the finaliser of SplitMix64 (Steele, Lea and
+Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), applied to a per-row key plus a
+counter; integer arithmetic only, so the bits are the same on every device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (the operator alone is arithmetic)."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(value: Tensor) -> Tensor:
+    value = (value ^ _shift(value, 30)) * _MIX1
+    value = (value ^ _shift(value, 27)) * _MIX2
+    return value ^ _shift(value, 31)
+
+
+def derive(seed: int, *names: object) -> int:
+    """A 63-bit seed for one named purpose: the same names give the same seed, in every process."""
+    text = repr((int(seed), *names)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
+
+
+def keys(seed: int, stream: str, ids: Tensor, step: Tensor | int = 0) -> Tensor:
+    """One key per row.
+
+    Args:
+        seed: the user's seed.
+        stream: what the numbers are for ("start", "latent"); different streams are independent.
+        ids: (N,) int64 ids of the samples, on the device where the numbers are wanted.
+        step: iteration, one for all rows or (N,) int64.
+
+    Returns:
+        (N,) int64 keys for `uniform`, `normal` and `integers`.
+    """
+    base = derive(seed, stream)
+    return _mix(_mix(ids * _GOLDEN + base) + torch.as_tensor(step, device=ids.device) * _MIX1)
+
+
+def _bits(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
+    count = math.prod(shape)
+    counter = torch.arange(1 + lane * count, 1 + (lane + 1) * count, device=key.device, dtype=torch.int64)
+    return _mix(key[:, None] + counter * _GOLDEN).view(len(key), *shape)
+
+
+def uniform(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
+    """(N, *shape) float32 in [0, 1); ``lane`` gives further independent numbers of the same key."""
+    return _shift(_bits(key, shape, lane), 40).to(torch.float32) * 2.0**-24
+
+
+def normal(key: Tensor, shape: Sequence[int]) -> Tensor:
+    """(N, *shape) float32 from N(0, 1), by the Box-Muller transform."""
+    radius = (-2.0 * torch.log1p(-uniform(key, shape, 0))).sqrt()
+    return radius * torch.cos(2.0 * math.pi * uniform(key, shape, 1))
+
+
+def integers(key: Tensor, shape: Sequence[int], high: int) -> Tensor:
+    """(N, *shape) int64 in [0, high); the bias is below high / 2**40."""
+    return _shift(_bits(key, shape), 24) % high
+
+
+def permutation(seed: int, stream: str, n: int, step: int = 0) -> Tensor:
+    """(n,) int64: a random order of range(n)."""
+    return torch.argsort(keys(seed, stream, torch.arange(n), step), stable=True)
+
+
+@contextmanager
+def scope(device: torch.device | str, seed: int, *names: object) -> Iterator[None]:
+    """Code that can only draw from PyTorch's global generator (dropout, initialisation) draws from a
+    generator seeded by (seed, names) inside, and the global state is put back afterwards."""
+    device = torch.device(device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive(seed, *names))
+        yield

@@ -1,0 +1,240 @@
+"""Run folders: where long work leaves its results and what it needs to go on after a crash.
+
+``runs/00012-gan-train-digits/`` holds ``resolved.json`` (the whole configuration), ``env.json``
+(versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume), and whatever the work makes.
+Running the same command again goes on where the last process stopped; a folder is never overwritten.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from advkit import files
+from advkit.config import StrictModel
+from advkit.errors import BusyError, ConfigError, OutputError
+
+RUNS = Path("runs")
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, as every result records them."""
+    packages = ("advkit", "torch", "torchvision", "numpy", "adversarial-robustness-toolbox")
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def now() -> str:
+    """The time as ISO 8601, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class RunFolder:
+    """One run's folder, locked for this process while it is open; a context manager.
+
+    Attributes:
+        path: the folder.
+        resumed: an earlier process began this run.
+        finished: an earlier process completed it; ``result()`` has what it said.
+    """
+
+    def __init__(self, path: Path, command: str, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        resolved = path / "resolved.json"
+        self.resumed = resolved.exists()
+        if self.resumed:
+            try:
+                _refuse_changes(path, json.loads(resolved.read_text()), command, config)
+            except BaseException:
+                self._lock.close()
+                raise
+        else:
+            files.write_text(resolved, _pretty({"command": command, "config": config}))
+            files.write_text(path / "env.json", _pretty({**environment(), "started": now(), "argv": sys.argv}))
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def open(
+        cls, command: str, label: str, config: StrictModel, out: Path | None = None, *, resume: bool = False
+    ) -> RunFolder:
+        """Opens the run of this configuration: the unfinished one if there is one, else a new one.
+
+        Args:
+            command: "gan-train", ...; with the configuration it says which run this is.
+            label: last part of a new folder's name, for people.
+            config: the resolved configuration.
+            out: folder to use; by default the next free number under ``runs/``.
+            resume: insist that there is a run to go on with.
+
+        Raises:
+            ConfigError: the folder holds a run of another configuration (with the list of what differs),
+                or there is nothing to resume.
+            BusyError: another process is working in the folder.
+            OutputError: the folder cannot be made.
+        """
+        values = config.model_dump(mode="json")
+        with files.writing(out or RUNS):
+            if out is not None:
+                begun = (out / "resolved.json").exists()
+                if not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
+                    raise OutputError(f"{out} holds other files; choose a new folder with --out")
+                if resume and not begun:
+                    raise ConfigError(f"{out} holds no run to resume; leave --resume out to begin one there")
+                out.mkdir(parents=True, exist_ok=True)
+                return cls(out, command, values)
+            earlier = _unfinished(command, values)
+            if earlier is not None:
+                return cls(earlier, command, values)
+            if resume:
+                raise ConfigError(
+                    f"no unfinished {command} run with these parameters under {RUNS}/; "
+                    "name its folder with --out, or leave --resume out to begin a new one"
+                )
+            return cls(_new_folder(f"{command}-{label}"), command, values)
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` was called, by this process or an earlier one."""
+        return (self.path / "result.json").exists()
+
+    def result(self) -> dict[str, Any]:
+        """What `finish` was given."""
+        return dict(json.loads((self.path / "result.json").read_text()))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes ``result.json`` and drops the state that only a resume would need."""
+        files.write_text(self.path / "result.json", _pretty(result))
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""
+        import torch
+
+        with files.atomic(self.path / "state.pt") as temporary:
+            torch.save(dict(state), temporary)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """What `save_state` wrote last, on the CPU, and metrics cut back to that step; None before the first."""
+        import torch
+
+        path = self.path / "state.pt"
+        if not path.exists():
+            self._cut_metrics(-1)
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        self._cut_metrics(state["step"])
+        return state
+
+    def metrics(self, step: int, **values: float | str) -> None:
+        """Appends a row to ``metrics.jsonl``."""
+        with files.writing(self.path / "metrics.jsonl"):
+            if self._metrics is None:
+                self._metrics = (self.path / "metrics.jsonl").open("a")
+            self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+            self._metrics.flush()
+
+    def history(self) -> list[dict[str, Any]]:
+        """All rows of ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the line that a crash cut short
+        return rows
+
+    def _cut_metrics(self, step: int) -> None:
+        kept = [row for row in self.history() if row["step"] <= step]
+        if (self.path / "metrics.jsonl").exists():
+            files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+        self._lock.close()
+
+
+def _pretty(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _lock(path: Path) -> IO[str]:
+    """An exclusive lock that the system lets go of when the process ends, however it ends."""
+    file = (path / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise BusyError(
+            f"another process is working in {path}; wait for it to end, or choose another folder with --out"
+        ) from error
+    return file
+
+
+def _new_folder(name: str) -> Path:
+    RUNS.mkdir(exist_ok=True)
+    numbers = [int(match[1]) for path in RUNS.iterdir() if (match := re.match(r"(\d{5})-", path.name))]
+    number = max(numbers, default=0) + 1
+    while True:
+        path = RUNS / f"{number:05d}-{name}"
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _unfinished(command: str, config: Mapping[str, Any]) -> Path | None:
+    for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
+        folder = path.parent
+        if not (folder / "result.json").exists() and json.loads(path.read_text()) == {
+            "command": command,
+            "config": config,
+        }:
+            try:
+                _lock(folder).close()
+            except BusyError:
+                continue
+            return folder
+    return None
+
+
+def _refuse_changes(path: Path, before: Mapping[str, Any], command: str, config: Mapping[str, Any]) -> None:
+    if before["command"] != command:
+        raise ConfigError(f"{path} holds a {before['command']} run; choose another folder with --out")
+    old = before["config"]
+    changed = [
+        f"{key} was {old.get(key)!r}, is now {config.get(key)!r}"
+        for key in sorted({*old, *config})
+        if old.get(key) != config.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path} holds a run with other parameters ({'; '.join(changed)}); "
+            "give the same ones to go on, or choose another folder with --out"
+        )

@@ -1,0 +1,28 @@
+"""Statistics of accuracies."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """A confidence interval of a fraction."""
+
+    low: float
+    high: float
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Exact two-sided interval of a binomial fraction (Clopper and Pearson, Biometrika 1934).
+
+    Args:
+        successes: how many of ``n`` succeeded.
+        n: number of trials; with none, the interval is [0, 1].
+        confidence: coverage, in (0, 1).
+    """
+    from scipy.stats import beta
+
+    tail = (1.0 - confidence) / 2.0
+    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
+    high = float(beta.ppf(1.0 - tail, successes + 1, n - successes)) if successes < n else 1.0
+    return Interval(low, high)

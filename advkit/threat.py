@@ -1,0 +1,163 @@
+"""Threat models: which changes of an image an attacker may make.
+
+Images are float tensors in [0, 1] of shape (N, C, H, W), so ``eps`` means the same for every model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advkit import rng
+from advkit.config import Fraction, StrictModel
+from advkit.errors import ConfigError
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+class Threat(StrictModel):
+    """Every image within distance ``eps`` of the original in ``norm``, and inside [0, 1].
+
+    Written ``Threat("linf", 0.3)`` or ``Threat("linf", "8/255")``.
+
+    Raises:
+        pydantic.ValidationError: an unknown norm, an eps that is not positive, or a linf eps above 1
+            (8 where 8/255 is meant).
+    """
+
+    norm: Norm
+    """linf: largest change of a value; l2: Euclidean; l1: sum of changes; l0: number of values changed."""
+    eps: Fraction = Field(gt=0)
+    """The budget, in units of pixels in [0, 1] (l0: a count)."""
+
+    def __init__(self, norm: str, eps: float | str) -> None:
+        super().__init__(norm=norm, eps=eps)  # type: ignore[arg-type]
+
+    @model_validator(mode="after")
+    def _fits_unit_range(self) -> Threat:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(
+                f"eps {self.eps:g} is larger than the whole pixel range [0, 1]; "
+                f"write {self.eps:g}/255 if 8-bit levels are meant"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.norm} eps {self.eps:.4g}"
+
+    @property
+    def slack(self) -> float:
+        """How far beyond ``eps`` a distance may come out in float32 arithmetic and still be inside."""
+        return 0.0 if self.norm == "l0" else 1e-6 * max(1.0, self.eps)
+
+    def distance(self, x: Tensor, x0: Tensor) -> Tensor:
+        """(N,) distances between images and their originals."""
+        change = (x - x0).flatten(1)
+        if self.norm == "linf":
+            return change.abs().amax(1)
+        if self.norm == "l2":
+            return change.norm(dim=1)
+        if self.norm == "l1":
+            return change.abs().sum(1)
+        return (change != 0).sum(1).to(x.dtype)
+
+    def contains(self, x: Tensor, x0: Tensor) -> Tensor:
+        """(N,) bool: inside the budget and inside [0, 1]; NaN is outside."""
+        flat = x.flatten(1)
+        inside = (flat >= 0).all(1) & (flat <= 1).all(1)
+        return inside & (self.distance(x, x0) <= self.eps + self.slack)
+
+    def project(self, x: Tensor, x0: Tensor) -> Tensor:
+        """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the
+        ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1])."""
+        if self.norm == "linf":
+            return torch.clamp(x, (x0 - self.eps).clamp_(min=0), (x0 + self.eps).clamp_(max=1))
+        change = x - x0
+        if self.norm == "l2":
+            length = change.flatten(1).norm(dim=1)
+            change *= _per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x)
+            return change.add_(x0).clamp_(0, 1)
+        if self.norm == "l1":
+            return x0 + self._shrink_to_l1(change, -x0, 1 - x0)
+        boxed = x.clamp(0, 1) - x0
+        gain = (change.square() - (change - boxed).square()).flatten(1)
+        keep = min(int(self.eps), gain.shape[1])
+        kept = torch.zeros_like(gain).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
+        return x0 + boxed * kept.view_as(boxed)
+
+    def _shrink_to_l1(self, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Nearest point of the l1 ball inside the box: soft threshold, then clamp, where the threshold
+        solves a monotone equation (bisection; 40 halvings exhaust float32)."""
+
+        def shrunk(threshold: Tensor) -> Tensor:
+            cut = (change.abs() - _per_row(threshold, change)).clamp(min=0)
+            return torch.maximum(torch.minimum(change.sign() * cut, high), low)
+
+        lower = torch.zeros(len(change), device=change.device, dtype=change.dtype)
+        upper = change.abs().flatten(1).amax(1)
+        fits = shrunk(lower).abs().flatten(1).sum(1) <= self.eps
+        for _ in range(40):
+            middle = (lower + upper) / 2
+            inside = shrunk(middle).abs().flatten(1).sum(1) <= self.eps
+            upper = torch.where(inside, middle, upper)
+            lower = torch.where(inside, lower, middle)
+        return shrunk(torch.where(fits, torch.zeros_like(upper), upper))
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The step of length 1 in ``norm`` that raises a linear function fastest (a zero gradient
+        gives a zero step): sign for linf, the normalised gradient for l2, the largest entry for l1 and l0."""
+        if self.norm == "linf":
+            return gradient.sign()
+        flat = gradient.flatten(1)
+        if self.norm == "l2":
+            return gradient / _per_row(flat.norm(dim=1).clamp(min=1e-12), gradient)
+        top = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
+
+    def sample(self, x0: Tensor, key: Tensor) -> Tensor:
+        """An image drawn from the ball around each original, then clamped to [0, 1].
+
+        linf: uniform in the cube; l2: uniform in the ball; l1: uniform in the cross-polytope;
+        l0: ``eps`` values replaced by uniform ones.
+
+        Args:
+            x0: (N, C, H, W) originals.
+            key: (N,) keys from `advkit.rng.keys`.
+        """
+        shape, size = x0.shape[1:], x0[0].numel()
+        if self.norm == "linf":
+            return rng.uniform(key, shape).mul_(2 * self.eps).sub_(self.eps).add_(x0).clamp_(0, 1)
+        if self.norm == "l2":
+            direction = rng.normal(key, (size + 2,))  # two extra coordinates make the rest uniform in the ball
+            unit = direction[:, :size] / direction.norm(dim=1, keepdim=True)
+            return (x0 + self.eps * unit.view_as(x0)).clamp_(0, 1)
+        if self.norm == "l1":
+            exponential = -torch.log1p(-rng.uniform(key, (size + 1,)))
+            sign = rng.integers(key + 1, (size,), 2) * 2 - 1
+            share = exponential[:, :size] / exponential.sum(1, keepdim=True)
+            return (x0 + self.eps * (share * sign).view_as(x0)).clamp_(0, 1)
+        rank = rng.uniform(key, (size,)).argsort(1).argsort(1)
+        chosen = (rank < int(self.eps)).view_as(x0)
+        return torch.where(chosen, rng.uniform(key + 1, shape), x0)
+
+
+def threat(norm: str, eps: float | str) -> Threat:
+    """A `Threat` from a user's words.
+
+    Raises:
+        ConfigError: with the one sentence to show.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return Threat(norm, eps)
+    except ValidationError as error:
+        said = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise ConfigError(f"threat {norm!r}, eps {eps!r}: {said}") from error

@@ -1,0 +1,142 @@
+"""What a command is given and what it leaves: the seam between the library and whoever calls it.
+
+A trade (gan-train, finetune, attack, adv-train, ...) is a configuration class and one function
+``run(config, context) -> Outcome``. The command line makes its flags, and recipes their keys, from the
+configuration class, so the words are the same everywhere. `TRADES` names both by their place, so that
+listing commands imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from advkit.config import StrictModel
+from advkit.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how to work; nothing here changes what is computed."""
+
+    out: Path | None = None
+    """A run folder, or the model or image file that the command is asked for; None: a new numbered run."""
+    resume: bool = False
+    """Insist on going on with an earlier run."""
+    overwrite: bool = False
+    """An output file that exists may be replaced."""
+    device: str = "auto"
+    data_dir: Path | None = None
+    """Folder of the data sets; None: ``$ADVKIT_DATA`` or the user's data folder."""
+    dry_run: bool = False
+    """Say what would be done and what it would cost, and stop."""
+    progress: Progress = SILENT
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a heading."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file and what one sees in it."""
+
+    title: str
+    path: Path
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command says at its end; drawn on the terminal and rendered as HTML from the same object."""
+
+    title: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    files: tuple[Path, ...] = ()
+    """What was written, the run folder last."""
+    next: tuple[str, ...] = ()
+    """Commands worth running now."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """The same as plain values, for ``--json``."""
+    passed: bool = True
+    """False when a bar that the user set was missed: exit code 1."""
+
+
+@dataclass(frozen=True)
+class Trade:
+    """A command by its name, and where its code is."""
+
+    name: str
+    summary: str
+    config_at: str
+    run_at: str
+    example: str
+
+    @property
+    def config(self) -> type[StrictModel]:
+        """The configuration class."""
+        found: type[StrictModel] = _at(self.config_at)
+        return found
+
+    @property
+    def run(self) -> Callable[[Any, Context], Outcome]:
+        """The function that does the work."""
+        found: Callable[[Any, Context], Outcome] = _at(self.run_at)
+        return found
+
+
+def _at(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+TRADES = {
+    trade.name: trade
+    for trade in (
+        Trade(
+            "gan-train",
+            "train a generator and a discriminator on images",
+            "advkit.gan.plan:GanTraining",
+            "advkit.gan.command:train",
+            "advkit gan-train --data mnist --arch conv-gan --steps 12001",
+        ),
+        Trade(
+            "gan-sample",
+            "draw images from a trained generator",
+            "advkit.gan.plan:Sampling",
+            "advkit.gan.command:sample",
+            "advkit gan-sample --model digits-conv-gan-ema --n 400 --out digits.png",
+        ),
+        Trade(
+            "finetune",
+            "make a classifier of a GAN's discriminator",
+            "advkit.reuse.plan:FineTuning",
+            "advkit.reuse.command:finetune",
+            "advkit finetune --model digits-conv-gan-discriminator --labels 100 --out clf.pt",
+        ),
+        Trade(
+            "attack",
+            "measure how much accuracy survives an attacker",
+            "advkit.evaluation.plan:Evaluation",
+            "advkit.evaluation.command:attack",
+            "advkit attack --model clf.pt --norm linf --eps 0.15 --attack pgd,apgd-ce",
+        ),
+        Trade(
+            "adv-train",
+            "train a classifier that withstands attacks",
+            "advkit.training.plan:AdversarialTraining",
+            "advkit.training.command:adv_train",
+            "advkit adv-train --model clf.pt --objective pgd --epochs 30 --out hard.pt",
+        ),
+    )
+}

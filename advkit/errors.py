@@ -34,6 +34,10 @@ class BusyError(UserError):
     """Another process is working in the same place."""
 
 
+class DivergedError(UserError):
+    """Training whose numbers are no longer finite."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'pgd'?)"`` for the nearest known name, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

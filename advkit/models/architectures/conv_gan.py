@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from advkit.config import StrictModel
 from advkit.models.card import Shape
+from advkit.models.initialise import glorot
 from advkit.models.network import Discriminator, Generator, architecture
 
 
@@ -60,6 +61,7 @@ class ConvGenerator(Generator):
             doubled(narrow, colours, half, (height, width)),
             nn.Sigmoid(),
         )
+        glorot(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """Images in [0, 1]."""
@@ -100,6 +102,7 @@ class ConvDiscriminator(Discriminator):
         )
         self.feature_dim = second * _half(_half(height)) * _half(_half(width))
         self.head = nn.Linear(self.feature_dim, 1)
+        glorot(self)
 
     def features(self, x: Tensor) -> Tensor:
         """Flattened output of the convolutions."""

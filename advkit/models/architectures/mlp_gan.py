@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from advkit import rng
 from advkit.config import StrictModel
 from advkit.models.card import Shape
+from advkit.models.initialise import glorot
 from advkit.models.network import Discriminator, Generator, architecture
 
 
@@ -42,6 +43,7 @@ class DenseGenerator(Generator):
             width = hidden
         layers += [nn.Dropout(config.dropout), nn.Linear(width, math.prod(shape)), nn.Sigmoid()]
         self.layers = nn.Sequential(*layers, nn.Unflatten(1, shape))
+        glorot(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """Images in [0, 1]."""
@@ -81,6 +83,7 @@ class DenseDiscriminator(Discriminator):
         self.trunk = nn.Sequential(*layers)
         self.feature_dim = width
         self.head = nn.Linear(width, 1)
+        glorot(self)
 
     def features(self, x: Tensor) -> Tensor:
         """Output of the last hidden layer."""

@@ -60,7 +60,16 @@ def _affine(card: ModelCard) -> tuple[Tensor | None, Tensor | None]:
 def content_hash(card: ModelCard, state: Mapping[str, Tensor]) -> str:
     """SHA-256 over what determines the function that the model computes."""
     identity = card.model_dump_json(include={"architecture", "config", "shape", "classes", "preprocessing"})
-    digest = hashlib.sha256(identity.encode())
+    return _digest(identity, state)
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values alone, by which a file can tell that it was damaged."""
+    return _digest("", state)
+
+
+def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(prefix.encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -1,0 +1,332 @@
+"""One file per model: its weights and its card, in formats that cannot execute code.
+
+``.safetensors`` carries the card as JSON in its header, under the key ``advkit``, and a SHA-256 of the
+weights, since the format has no checksum of its own. ``.pt`` is a PyTorch file of plain types,
+``{"advkit": card, "state_dict": weights}``, read with ``weights_only=True`` and never otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from advkit import __version__, files, rng, runs
+from advkit.config import validate
+from advkit.errors import ConfigError, ModelError, OutputError, UserError, did_you_mean
+from advkit.models import foreign
+from advkit.models.card import VERSION, ModelCard
+from advkit.models.model import Model, weights_hash
+from advkit.models.network import ARCHITECTURES, build
+
+SUFFIXES = (".safetensors", ".pt")
+State = dict[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
+"""Keys under which foreign files keep their state dict."""
+
+
+def save_model(model: Model, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Writes weights and card into one file, whose format follows from the suffix.
+
+    Raises:
+        ConfigError: a suffix that is neither ``.safetensors`` nor ``.pt``.
+        ModelError: weights that are not finite.
+        OutputError: the file exists and ``overwrite`` is not set, or it cannot be written.
+    """
+    refuse_nonfinite(model.network, "this model", "nothing was written; train with a smaller learning rate")
+    return write_checkpoint(model.card, model.network.state_dict(), path, overwrite=overwrite)
+
+
+def load_checkpoint(path: Path | str, *, arch: str | None = None) -> Model:
+    """The model in a file that advkit wrote, on the CPU, in eval mode, with the dtypes it was saved in.
+
+    Args:
+        path: a ``.safetensors`` or ``.pt`` file with a card.
+        arch: the factory ``package.module:function`` that the caller trusts to build the network. A file
+            that names one in its card is not enough, since calling it runs code.
+
+    Raises:
+        ModelError: the file is missing, damaged, unsafe, foreign or inconsistent.
+    """
+    path = Path(path)
+    content = _read(path)
+    if content.card is None:
+        raise ModelError(f"{path} holds weights without a card; name their architecture with --arch")
+    model = assemble(content.card, content.state, str(path), arch=arch)
+    _refuse_damage(path, content)
+    return model
+
+
+def read_checkpoint(path: Path | str) -> tuple[ModelCard | None, State]:
+    """Card and weights of a file, on the CPU; no card for a bare state dict that something else wrote.
+
+    Raises:
+        ModelError: the file is missing, damaged, unsafe, or holds no weights.
+    """
+    content = _read(Path(path))
+    _refuse_damage(Path(path), content)
+    return content.card, content.state
+
+
+def read_card(path: Path) -> ModelCard | None:
+    """The card alone; of a ``.safetensors`` file nothing but the header is read."""
+    if path.suffix != ".safetensors":
+        return _read(path).card
+    with _opened(path) as file:
+        return _parse_card((file.metadata() or {}).get("advkit"), path)
+
+
+def write_checkpoint(
+    card: ModelCard, state: Mapping[str, Tensor], path: Path | str, *, overwrite: bool = False
+) -> Path:
+    """Writes a card and a state dict; see `save_model`."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"cannot save a model as {path}: end its name with .safetensors or .pt")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; choose another name, or pass --overwrite to replace it")
+    card = card.model_copy(update={"advkit": __version__, "created": card.created or runs.now()})
+    # Clones: contiguous, on the CPU, and none a view of another, which safetensors would refuse.
+    own = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    if path.suffix == ".safetensors":
+        metadata = {"advkit": card.model_dump_json(by_alias=True), "sha256": weights_hash(own)}
+        files.write_bytes(path, safetensors.torch.save(own, metadata))
+    else:
+        content = {"advkit": card.model_dump(mode="json", by_alias=True), "state_dict": own}
+        # Through an open file: given a path, PyTorch writes the temporary file's name into the archive.
+        with files.atomic(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
+    return path
+
+
+def assemble(card: ModelCard, state: Mapping[str, Tensor], where: str, *, arch: str | None = None) -> Model:
+    """The network that ``card`` names with the weights ``state``; ``where`` is named in messages.
+
+    Raises:
+        ModelError: the network cannot be built, or the weights are not its own.
+    """
+    network = _network(card, where, arch)
+    load_weights(network, state, f"{where}: its weights are not those of its card ({card.architecture!r})")
+    refuse_nonfinite(network, where, "it was damaged, or its training diverged; take an earlier checkpoint")
+    return Model(network, card).eval()
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], trouble: str) -> None:
+    """Loads ``state`` into ``network``, which takes over its dtypes.
+
+    Raises:
+        ModelError: ``trouble`` and the first key that is missing, unexpected or of another shape.
+    """
+    own = network.state_dict(keep_vars=True)
+    said = first_mismatch({name: tensor.shape for name, tensor in own.items()}, state)
+    if said:
+        raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")
+    for name, tensor in own.items():
+        tensor.data = tensor.data.to(state[name].dtype)
+    network.load_state_dict(dict(state))
+
+
+def first_mismatch(expected: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> str:
+    """What first differs between the tensors a network wants and those there are; empty for nothing."""
+    for name, shape in expected.items():
+        if name not in state:
+            return f"{name!r} is missing"
+        if state[name].shape != shape:
+            return f"{name!r} is {_size(state[name].shape)} where {_size(shape)} is wanted"
+    surplus = next((name for name in state if name not in expected), None)
+    return f"{surplus!r} is unexpected" if surplus is not None else ""
+
+
+def refuse_nonfinite(network: nn.Module, what: str, advice: str) -> None:
+    """Raises a `ModelError` when a weight is NaN or infinite (a buffer may hold infinities: masks do)."""
+    for name, parameter in network.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ModelError(f"{what} has weights that are NaN or infinite ({name!r}): {advice}")
+    for name, buffer in network.named_buffers():
+        if torch.isnan(buffer).any():
+            raise ModelError(f"{what} has weights that are NaN ({name!r}): {advice}")
+
+
+def _size(shape: torch.Size) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:
+    name = card.architecture
+    if arch is not None and arch != name:
+        raise ConfigError(f"{where} says that its architecture is {name!r}, not {arch!r}; leave --arch out")
+    try:
+        with rng.scope("cpu", 0, "build"):
+            if name.startswith(foreign.TORCHVISION):
+                return foreign.torchvision_network(name, shape=card.shape, classes=card.classes)
+            if ":" in name:
+                if arch is None:
+                    raise ModelError(
+                        f"its network is made by calling {name!r}, and a file alone must not run code; "
+                        f"if you trust that function, say so with --arch {name}"
+                    )
+                return foreign.factory_module(name)
+            if (role := ARCHITECTURES.entry(name).facts["role"]) != card.role:
+                raise ModelError(f"its card calls a {role} architecture ({name!r}) a {card.role}")
+            return build(name, shape=card.shape, classes=card.classes, config=card.config)
+    except UserError as error:
+        raise ModelError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Content:
+    card: ModelCard | None
+    state: State
+    digest: str | None = None
+    """What `weights_hash` was when the file was written."""
+
+
+def _read(path: Path) -> _Content:
+    if path.suffix == ".safetensors":
+        with _opened(path) as file:
+            metadata = file.metadata() or {}
+            # Clones, so that nothing that happens to the file later reaches into the model.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return _Content(_parse_card(metadata.get("advkit"), path), state, metadata.get("sha256"))
+    return _read_pickle(path)
+
+
+def _refuse_damage(path: Path, content: _Content) -> None:
+    if content.digest is not None and content.digest != weights_hash(content.state):
+        raise ModelError(f"{path} is damaged: its weights are not those that were written; take another copy")
+
+
+def _refuse_absent(path: Path) -> None:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; name a model file in it")
+    if not path.exists():
+        siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise ModelError(f"there is no model file {path}{did_you_mean(path.name, siblings)}; check its name")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path} is empty (0 bytes); take another copy")
+
+
+def _damaged(path: Path, detail: str = "") -> ModelError:
+    said = f" ({detail})" if detail else ""
+    return ModelError(f"{path} is no model file, or is cut short or damaged{said}; take another copy")
+
+
+def _opened(path: Path) -> Any:
+    _refuse_absent(path)
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _damaged(path) from error
+
+
+def _read_pickle(path: Path) -> _Content:
+    _refuse_absent(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # PyTorch does not look at the checksums that it writes
+                if (member := archive.testzip()) is not None:
+                    raise _damaged(path, f"the checksum of {member} is wrong")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on files that are refused right after
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        name = blocked[1] if blocked else _first_call(path)
+        if name is None:
+            raise _damaged(path, "it is a pickle of something else than weights") from error
+        raise ModelError(
+            f"{path} is a pickle that calls {name}, which could run any code; nothing was executed: "
+            "ask for the weights alone (torch.save(model.state_dict(), ...)) or for .safetensors"
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way whatever
+        if "TorchScript" in str(error):
+            raise ModelError(
+                f"{path} is a TorchScript archive, which holds code; save the model's state_dict() instead"
+            ) from error
+        raise _damaged(path) from error
+    card = None
+    if isinstance(content, dict) and "advkit" in content:
+        card = _parse_card(content.pop("advkit"), path)
+    return _Content(card, _state_dict(content, path))
+
+
+def _first_call(path: Path) -> str | None:
+    """The first thing that a pickle looks up by name, read from its opcodes without executing any."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            start = archive.read(names[0]) if names else b""
+    else:
+        with path.open("rb") as file:
+            start = file.read(1 << 20)
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(start):
+            if opcode.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(strings[-2:])
+            if isinstance(argument, str):
+                strings.append(argument)
+    except ValueError:  # the pickle is cut short
+        pass
+    return None
+
+
+def _state_dict(content: Any, path: Path) -> State:
+    """The state dict inside whatever wrapping foreign files have."""
+    while True:
+        if isinstance(content, list) and len(content) == 1:
+            content = content[0]
+        elif isinstance(content, Mapping) and content and all(map(torch.is_tensor, content.values())):
+            return {str(name): tensor.detach() for name, tensor in content.items()}
+        elif isinstance(content, Mapping) and (key := next((k for k in _WRAPPERS if k in content), None)):
+            content = content[key]
+        else:
+            found = f"keys {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+            raise ModelError(
+                f"{path} holds no state dict (found {found or type(content).__name__}); "
+                "save model.state_dict(), names to tensors, alone or under the key 'state_dict'"
+            )
+
+
+def _parse_card(raw: Any, path: Path) -> ModelCard | None:
+    """The card of ``path`` from its JSON or plain values; None where there is none."""
+    if raw is None:
+        return None
+    try:
+        values = json.loads(raw) if isinstance(raw, str) else raw
+    except json.JSONDecodeError as error:
+        raise _damaged(path, "its card is no JSON") from error
+    if not isinstance(values, dict):
+        raise _damaged(path, "its card is no JSON object")
+    version = values.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ModelError(
+            f"{path} has a card of version {version}, this advkit ({__version__}) reads up to {VERSION}; "
+            f"upgrade to advkit {values.get('advkit') or 'of a later version'}, which wrote it, or later"
+        )
+    try:
+        return validate(ModelCard, values, f"the card of {path}")
+    except ConfigError as error:
+        raise ModelError(str(error)) from error

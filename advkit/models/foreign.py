@@ -1,0 +1,102 @@
+"""Networks that advkit does not register: torchvision's classifiers, and whatever a user's function makes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from advkit.errors import ConfigError, ModelError, did_you_mean
+from advkit.models.card import Shape
+
+TORCHVISION = "torchvision:"
+
+_PLAIN: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
+}
+"""Without auxiliary outputs and hidden preprocessing, both of which would make them exceptions everywhere."""
+
+
+def torchvision_name(where: str) -> str:
+    """``resnet18`` of ``torchvision:resnet18``.
+
+    Raises:
+        ConfigError: torchvision has no classifier of that name.
+    """
+    from torchvision import models as zoo  # here, since it takes a second and most work needs none of it
+
+    name = where.removeprefix(TORCHVISION)
+    known = zoo.list_models(module=zoo)
+    if name not in known:
+        raise ConfigError(
+            f"torchvision has no classifier called {name!r}{did_you_mean(name, known)}; "
+            "its documentation lists them (for example resnet18, vgg16_bn, vit_b_16)"
+        )
+    return name
+
+
+def torchvision_network(where: str, *, shape: Shape, classes: int | None) -> nn.Module:
+    """A freshly initialised classifier of torchvision (from PyTorch's global generator).
+
+    Raises:
+        ConfigError: unknown name, no class count, or images it cannot take.
+    """
+    from torchvision import models as zoo
+
+    name = torchvision_name(where)
+    if classes is None or classes < 2:
+        raise ConfigError(f"{where} without trained weights needs the number of classes; pass --classes")
+    if shape[0] != 3:
+        raise ConfigError(f"{where} takes images of 3 channels, not {shape[0]}; choose another architecture")
+    settings = dict(_PLAIN.get(name, {}))
+    if name == "maxvit_t":
+        settings["input_size"] = shape[1:]
+    elif name.startswith("vit_"):
+        settings["image_size"] = shape[1]
+    try:
+        network: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **settings)
+    except ValueError as error:
+        raise ConfigError(f"{where} cannot take {shape[1]}x{shape[2]} images: {error}") from error
+    return network
+
+
+def is_factory(where: str) -> bool:
+    """Whether ``where`` reads like ``package.module:function``."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", where) is not None
+
+
+def factory_module(where: str) -> nn.Module:
+    """Imports ``package.module`` (the current folder counts) and calls ``function()``: this runs its code.
+
+    Raises:
+        ModelError: it cannot be imported or called, or what it returns is no module.
+    """
+    place, _, name = where.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(place)
+    except Exception as error:  # an import runs the module, so anything may happen
+        raise ModelError(
+            f"cannot import {place!r} ({type(error).__name__}: {error}); check the model's name {where!r}"
+        ) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ModelError(f"{place!r} has no {name!r}{did_you_mean(part, dir(found))}; name its function")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ModelError(f"{where!r} is no function; name one that returns a torch.nn.Module")
+    try:
+        module = found()
+    except Exception as error:  # the user's own code
+        raise ModelError(
+            f"{where}() failed ({type(error).__name__}: {error}); it is called without arguments"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{where}() returned {type(module).__name__}; it must return a torch.nn.Module")
+    return module

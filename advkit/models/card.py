@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from advkit.config import StrictModel
 from advkit.threat import Norm
 
-SCHEMA = "advkit/model"
+SCHEMA: Final = "advkit/model"
 VERSION = 1
 
 Role = Literal[

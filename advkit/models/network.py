@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -32,9 +32,24 @@ class Network(nn.Module, ABC):
 
 
 class Classifier(Network):
-    """Images (N, C, H, W) to logits (N, classes)."""
+    """Images (N, C, H, W) to logits (N, classes).
+
+    Raises:
+        ConfigError: fewer than two classes, or images smaller than ``least``.
+    """
 
     classes: int
+    least: ClassVar[int] = 1
+    """Smallest height and width that it can take."""
+
+    def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
+        if classes is None or classes < 2:
+            raise ConfigError(f"it needs the number of classes, 2 or more (got {classes}); pass --classes")
+        if shape[0] < 1 or min(shape[1:]) < self.least:
+            raise ConfigError(
+                f"images must have at least 1 channel and {self.least}x{self.least} pixels; give larger ones"
+            )
+        super().__init__(config, shape=shape, classes=classes)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +100,8 @@ def architecture(
     A generator and a discriminator whose names are ``PAIR-generator`` and ``PAIR-discriminator`` form
     the pair that ``advkit gan-train --arch PAIR`` trains.
     """
-    return ARCHITECTURES.register(name, summary=summary, source=source, aliases=aliases, role=role)
+    enrol = ARCHITECTURES.register(name, summary=summary, source=source, aliases=aliases, role=role)
+    return cast(Callable[[N], N], enrol)
 
 
 def build(

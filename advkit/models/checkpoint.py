@@ -64,7 +64,7 @@ def load_checkpoint(path: Path | str, *, arch: str | None = None) -> Model:
     path = Path(path)
     content = _read(path)
     if content.card is None:
-        raise ModelError(f"{path} holds weights without a card; name their architecture with --arch")
+        raise ModelError(f"{path} holds weights without a card; load it with load_model and --arch")
     model = assemble(content.card, content.state, str(path), arch=arch)
     _refuse_damage(path, content)
     return model

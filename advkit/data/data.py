@@ -1,8 +1,9 @@
-"""The data type: images and labels of one split, held in memory as 8-bit levels where possible."""
+"""The data type: images and labels of one split, held in memory as 8-bit levels where they fit."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,14 +11,18 @@ import torch
 from torch import Tensor
 
 from advkit import rng
-from advkit.errors import DataError
+from advkit.data.image_files import ImageFiles
+from advkit.errors import ConfigError, DataError
 from advkit.models.card import DataFacts, Shape
 from advkit.threat import Threat
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64.
+    """Images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64, on the CPU.
+
+    ``images`` is a tensor, or `ImageFiles` for a folder too large for memory: both have a shape and are
+    indexed by rows, and ``batch`` serves either.
 
     ``ids`` are the positions in the whole split; random numbers and verdicts go by them, so a subset
     gets the same numbers as the whole.
@@ -25,7 +30,7 @@ class Data:
 
     name: str
     split: str
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
     class_names: tuple[str, ...]
     ids: Tensor
@@ -33,11 +38,18 @@ class Data:
     """The customary threat model, where there is one."""
 
     def __post_init__(self) -> None:
+        where = f"data {self.name!r} ({self.split})"
         if len(self.images) == 0:
-            raise DataError(f"data {self.name!r} ({self.split}) has no images; give a set with at least one")
+            raise DataError(f"{where} has no images; give a set with at least one")
         if len(self.images) != len(self.labels):
             raise DataError(
-                f"data {self.name!r} has {len(self.images)} images but {len(self.labels)} labels; give one label each"
+                f"{where} has {len(self.images)} images but {len(self.labels)} labels; give one label each"
+            )
+        low, high = (int(bound) for bound in self.labels.aminmax())
+        if low < 0 or high >= self.classes:
+            raise DataError(
+                f"{where} has labels from {low} to {high} but {self.classes} classes; "
+                f"number the labels from 0 to {self.classes - 1}"
             )
 
     def __len__(self) -> int:
@@ -55,18 +67,25 @@ class Data:
         return len(self.class_names)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Images as float32 in [0, 1] and their labels, on ``device``; ``index`` counts rows of this object."""
+        """Images as float32 in [0, 1] and their labels, on ``device``; ``index`` are rows of this object."""
         images = self.images[index].to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32).div_(255)
         return images, self.labels[index].to(device, non_blocking=True)
 
     def take(self, index: Tensor) -> Data:
-        """The rows ``index`` as data of their own, with their ids."""
-        return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index])
+        """The rows ``index`` as data of their own, with their ids; files stay undecoded."""
+        images = self.images.take(index) if isinstance(self.images, ImageFiles) else self.images[index]
+        return replace(self, images=images, labels=self.labels[index], ids=self.ids[index])
 
     def limit(self, n: int | None) -> Data:
-        """The first ``n`` rows, or all of them."""
+        """The first ``n`` rows, or all of them.
+
+        Raises:
+            ConfigError: ``n`` is not positive.
+        """
+        if n is not None and n < 1:
+            raise ConfigError(f"data {self.name!r} cannot be limited to {n} images; ask for at least 1")
         return self if n is None or n >= len(self) else self.take(torch.arange(n))
 
     def balanced(self, n: int, seed: int = 0) -> Tensor:
@@ -78,8 +97,8 @@ class Data:
         """
         if n < self.classes or n > len(self):
             raise DataError(
-                f"{n} labels cannot be taken class-balanced from {len(self)} images of {self.classes} classes; "
-                f"ask for {self.classes} to {len(self)}"
+                f"{n} labels cannot be taken class-balanced from {len(self)} images of {self.classes} "
+                f"classes; ask for {self.classes} to {len(self)}"
             )
         order = rng.permutation(seed, "balanced", len(self))
         labels = self.labels[order]
@@ -99,9 +118,12 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over images and labels."""
+        """SHA-256 over pixels and labels; the same for files and for the tensor that they decode to."""
         digest = hashlib.sha256(f"{self.images.dtype}{tuple(self.images.shape)}".encode())
-        digest.update(self.images.contiguous().view(-1).view(torch.uint8).numpy().data)
+        rows = 1 + 2**26 // math.prod(self.shape)  # files are decoded some 64 MB at a time
+        for first in range(0, len(self), rows):
+            pixels = self.images[first : first + rows].contiguous()
+            digest.update(pixels.view(-1).view(torch.uint8).numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 

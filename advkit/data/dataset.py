@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from advkit.data.data import Data
+from advkit.data.torchvision_files import TorchvisionFiles
 from advkit.models.card import Shape
 from advkit.registry import Registry
 from advkit.threat import Threat
@@ -27,6 +28,7 @@ def dataset(
     source: str = "",
     aliases: tuple[str, ...] = (),
     threat: Threat | None = None,
+    files: TorchvisionFiles | None = None,
 ) -> Callable[[Loader], Loader]:
     """Decorator that registers ``load(split, root) -> Data`` under ``name``.
 
@@ -38,9 +40,17 @@ def dataset(
         source: who published it.
         aliases: other names for it.
         threat: the customary threat model, where there is one.
+        files: where torchvision keeps it, for a set that has to be downloaded.
     """
     return DATASETS.register(
-        name, summary=summary, source=source, aliases=aliases, shape=shape, sizes=sizes, threat=threat
+        name,
+        summary=summary,
+        source=source,
+        aliases=aliases,
+        shape=shape,
+        sizes=sizes,
+        threat=threat,
+        files=files,
     )
 
 

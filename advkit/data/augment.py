@@ -1,0 +1,47 @@
+"""Random changes of training images, on the device that they are on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advkit import rng
+
+
+def shift_and_flip(
+    images: Tensor, ids: Tensor, step: Tensor | int, seed: int, *, shift: int = 0, flip: bool = False
+) -> Tensor:
+    """Each image moved by up to ``shift`` pixels in both directions, black coming in, and mirrored or not.
+
+    What happens to an image depends on (seed, its id, step) alone: not on its batch, nor on the device.
+
+    Args:
+        images: (N, C, H, W) floats in [0, 1].
+        ids: (N,) int64 ids of the samples, on the same device.
+        step: training step or epoch, one for all or (N,).
+        seed: the user's seed.
+        shift: largest movement, drawn uniformly from -shift..shift.
+        flip: mirror left and right with probability 1/2 (not for digits and letters).
+
+    Returns:
+        (N, C, H, W); ``images`` itself where there is nothing to do.
+    """
+    if shift == 0 and not flip:
+        return images
+    count, channels, height, width = images.shape
+    device = images.device
+    key = rng.keys(seed, "augment", ids, step)
+    moves = rng.integers(key, (2,), 2 * shift + 1)  # 0..2 shift, in the padded image
+    columns = torch.arange(width, device=device).expand(count, width)
+    if flip:
+        mirrored = rng.uniform(key, (1,), lane=2) < 0.5  # lanes 0 and 1 are the two moves
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    columns = columns + moves[:, 1:]
+    rows = torch.arange(height, device=device) + moves[:, :1]
+    padded = torch.nn.functional.pad(images, [shift] * 4)
+    return padded[
+        torch.arange(count, device=device)[:, None, None, None],
+        torch.arange(channels, device=device)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]

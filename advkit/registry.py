@@ -13,11 +13,12 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from advkit.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 _entry_points_loaded = False
 
@@ -59,14 +60,14 @@ class Registry(Generic[T]):
 
     def register(
         self, name: str, *, summary: str, source: str = "", aliases: tuple[str, ...] = (), **facts: Any
-    ) -> Callable[[T], T]:
+    ) -> Callable[[S], S]:
         """Decorator that enrols a thing under ``name``; a name that is taken is an error."""
 
-        def enrol(thing: T) -> T:
+        def enrol(thing: S) -> S:
             for taken in (name, *aliases):
                 if taken in self._entries or taken in self._aliases:
                     raise ValueError(f"{self.kind} {taken!r} is registered twice")
-            self._entries[name] = Entry(name, thing, summary, source, aliases, facts)
+            self._entries[name] = Entry(name, cast(T, thing), summary, source, aliases, facts)
             self._aliases.update(dict.fromkeys(aliases, name))
             return thing
 

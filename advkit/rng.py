@@ -54,6 +54,11 @@ def keys(seed: int, stream: str, ids: Tensor, step: Tensor | int = 0) -> Tensor:
     return _mix(_mix(ids * _GOLDEN + base) + torch.as_tensor(step, device=ids.device) * _MIX1)
 
 
+def step(key: Tensor, number: Tensor | int) -> Tensor:
+    """(N,) keys of step ``number`` (one for all rows, or (N,)) under the keys ``key``."""
+    return _mix(key + torch.as_tensor(number, device=key.device) * _MIX2)
+
+
 def _bits(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
     count = math.prod(shape)
     counter = torch.arange(1 + lane * count, 1 + (lane + 1) * count, device=key.device, dtype=torch.int64)

@@ -1,0 +1,206 @@
+"""Continuous batching: rows that have succeeded or finished leave, new ones move in, the batch stays full.
+
+No pass is spent where it cannot change a verdict: a sample's later variants (restarts, targets) are only
+seated while it stands, and leave with it when it falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.attack import Attack, Rows, State
+from advkit.attacks.oracle import Oracle, Seats
+from advkit.data.data import Data
+from advkit.threat import Threat
+
+
+@dataclass(frozen=True)
+class Found:
+    """How one sample came out of one attack."""
+
+    index: int
+    """Row of the data."""
+    broken: bool
+    iteration: int
+    """Step at which it fell; 0 when it stands."""
+    variant: int
+    distance: float
+    """From the original, in the threat's norm; of the last point tried when it stands."""
+    forwards: int
+    backwards: int
+    x: Tensor
+    """(C, H, W): the adversarial image, or the last point tried; always inside the threat model."""
+
+
+@dataclass
+class _Tally:
+    """What is known of a sample while its rows are at work."""
+
+    finished: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Which sample sits in a row of the batch, and since which tick."""
+
+    index: int
+    since: int
+
+
+class Search:
+    """Runs one attack on some samples of a data set, each until it falls or all its variants are done.
+
+    Args:
+        attack: the state machine.
+        oracle: the door to the model.
+        data: where the images are.
+        clean: (N, K) logits of all of the data's images.
+        seed: the user's seed; random numbers are a function of it, the attack's name, the sample's id,
+            the variant and the step.
+        name: the attack's name.
+        batch_size: rows at work at once.
+        device: where to work.
+        goal: (N,) class wanted for each image, or None: any wrong one.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        oracle: Oracle,
+        data: Data,
+        clean: Tensor,
+        *,
+        seed: int,
+        name: str,
+        batch_size: int,
+        device: torch.device,
+        goal: Tensor | None = None,
+    ) -> None:
+        self.attack, self.oracle, self.data, self.clean = attack, oracle, data, clean
+        self.seed, self.name, self.batch_size, self.device = seed, name, batch_size, device
+        self.goal = goal if goal is not None else torch.full((len(data),), -1)
+        # On the CPU a look costs nothing; elsewhere it waits for the queue to drain.
+        self.look_every = 1 if device.type == "cpu" else 8
+
+    def run(self, index: Tensor, report: Callable[[Found], None]) -> None:
+        """Attacks the rows ``index`` of the data; ``report`` hears of every sample once, as it is decided."""
+        tallies = {int(i): _Tally() for i in index}
+        queue = ((variant, int(i)) for variant in range(self.attack.variants) for i in index)
+        seats: Seats | None = None
+        places: list[_Place] = []
+        tick = 0
+        while True:
+            fresh = self._next(queue, tallies, self.batch_size - len(places))
+            if fresh:
+                new = Seats.of(self.attack.start(self._rows(fresh)))
+                seats = new if seats is None else Seats.cat([seats, new])
+                places += [_Place(i, tick) for _, i in fresh]
+            if seats is None or not places:
+                return
+            self.oracle.attend(seats)
+            seats.state = self.attack.step(seats.state, self.oracle)
+            seats.state.iteration = seats.state.iteration + 1
+            self.oracle.attend(None)
+            tick += 1
+            oldest = tick - min(place.since for place in places)
+            if tick % self.look_every == 0 or oldest == self.attack.steps:
+                seats, places = self._settle(seats, places, tallies, report)
+
+    def _next(
+        self, queue: Iterator[tuple[int, int]], tallies: dict[int, _Tally], free: int
+    ) -> list[tuple[int, int]]:
+        """Up to ``free`` jobs (variant, index) whose samples still stand."""
+        jobs: list[tuple[int, int]] = []
+        while len(jobs) < free:
+            job = next(queue, None)
+            if job is None:
+                break
+            if not tallies[job[1]].broken:
+                jobs.append(job)
+        return jobs
+
+    def _rows(self, jobs: list[tuple[int, int]]) -> Rows:
+        index = torch.tensor([i for _, i in jobs])
+        variant = torch.tensor([v for v, _ in jobs], device=self.device)
+        x0, label = self.data.batch(index, self.device)
+        ids = self.data.ids[index].to(self.device)
+        key = rng.keys(self.seed, self.name, ids, variant)
+        goal, clean = self.goal[index].to(self.device), self.clean[index].to(self.device)
+        return Rows(x0, label, goal, clean, ids, variant, key)
+
+    def _settle(
+        self, seats: Seats, places: list[_Place], tallies: dict[int, _Tally], report: Callable[[Found], None]
+    ) -> tuple[Seats | None, list[_Place]]:
+        """Confirms successes and sends away the rows that are done, with their siblings."""
+        finished = seats.state.iteration >= self.attack.steps
+        leaving = (seats.won | finished).nonzero()[:, 0]
+        if len(leaving) == 0:
+            return seats, places
+        group = seats.take(leaving)
+        last = self.oracle.threat.project(group.state.x, group.state.rows.x0)
+        x = torch.where(group.won.view(-1, 1, 1, 1), group.won_x, last)
+        confirmed = self.oracle.confirm(x, group.state)
+        doubtful = group.won & ~confirmed & ~finished[leaving]
+        seats.won[leaving] = torch.where(doubtful, False, group.won)
+        distance = self.oracle.threat.distance(x, group.state.rows.x0)
+        at = torch.where(group.won, group.won_at + 1, group.state.iteration)
+        figures = torch.stack(
+            [confirmed, doubtful, at, group.state.rows.variant, group.forwards, group.backwards]
+        ).tolist()
+        distances, points = distance.tolist(), x.cpu()
+        gone: set[int] = set()
+        fallen: set[int] = set()
+        for row, place in enumerate(leaving.tolist()):
+            broken, stays, iteration, variant, forwards, backwards = (int(f[row]) for f in figures)
+            if stays:
+                continue
+            gone.add(place)
+            i = places[place].index
+            tally = tallies[i]
+            if tally.broken:  # a sibling of the same moment was first
+                continue
+            tally.finished += 1
+            tally.forwards += forwards + 1
+            tally.backwards += backwards
+            tally.broken = bool(broken)
+            if broken:
+                fallen.add(i)
+            if broken or tally.finished == self.attack.variants:
+                report(
+                    Found(
+                        i,
+                        bool(broken),
+                        iteration if broken else 0,
+                        variant,
+                        distances[row],
+                        tally.forwards,
+                        tally.backwards,
+                        points[row],
+                    )
+                )
+        stay = [p for p in range(len(places)) if p not in gone and places[p].index not in fallen]
+        if not stay:
+            return None, []
+        return seats.take(torch.tensor(stay, device=self.device)), [places[p] for p in stay]
+
+
+def run_fixed(attack: Attack, oracle: Oracle, rows: Rows) -> Tensor:
+    """All steps on all rows, no early exit: what adversarial training needs.
+
+    Returns:
+        (R, C, H, W) the last points, inside the threat model.
+    """
+    state: State = attack.start(rows)
+    for _ in range(attack.steps):
+        state = attack.step(state, oracle)
+        state.iteration = state.iteration + 1
+    threat: Threat = oracle.threat
+    return threat.project(state.x, rows.x0)

@@ -1,0 +1,38 @@
+"""Random noise: the baseline that shows how much less chance finds than search."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from advkit import rng
+from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.oracle import Oracle
+from advkit.config import StrictModel
+
+
+@attack("noise", summary="random points of the ball, no gradients", source="system S13")
+class Noise(Attack):
+    """Draws points from the ball and keeps none but a success."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        draws: int = Field(10, ge=2)
+        """Points tried per image."""
+
+    config: Config
+
+    @property
+    def steps(self) -> int:
+        """The last draw is judged as the row leaves."""
+        return self.config.draws - 1
+
+    def start(self, rows: Rows) -> State:
+        """The first draw."""
+        return State(rows, self.threat.sample(rows.x0, rows.key), rows.label.new_zeros(len(rows)))
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """Judges this draw and makes the next."""
+        oracle.logits(state.x)
+        key = rng.step(state.rows.key, state.iteration + 1)
+        return State(state.rows, self.threat.sample(state.rows.x0, key), state.iteration)

@@ -1,0 +1,167 @@
+"""Adversarial tensors from Python: `perturb` for people, `fixed` for training loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit import rng
+from advkit.attacks.attack import ATTACKS, Attack, Rows
+from advkit.attacks.engine import Found, Search, run_fixed
+from advkit.attacks.oracle import Oracle, Precision, evaluation_mode
+from advkit.config import validate
+from advkit.data.data import Data
+from advkit.data.load import as_data
+from advkit.threat import Threat
+
+
+def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack:
+    """The attack called ``name`` with its parameters.
+
+    Raises:
+        ConfigError: unknown name or parameter, or a norm that the attack does not work in.
+    """
+    kind = ATTACKS.get(name)
+    return kind(validate(kind.Config, parameters or {}, f"attack {name!r}"), threat)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU when it has none."""
+    tensors = (*model.parameters(), *model.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
+    """(N, K) logits of all images, on the CPU; the model must be in eval mode."""
+    device = device_of(model)
+    parts = [
+        model(data.batch(index, device)[0]).float().cpu()
+        for index in torch.arange(len(data)).split(batch_size)
+    ]
+    return torch.cat(parts)
+
+
+def perturb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    attack: str = "pgd",
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    target: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    precision: Precision = "float32",
+) -> Tensor:
+    """Adversarial images: for each, the first success that the attack finds, else the last point it tried.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] to logits (N, K); left in the mode it was in.
+        x: (N, C, H, W) images in [0, 1].
+        y: (N,) true classes.
+        threat: what may be changed; every returned image is inside it.
+        attack: a registered attack (``advkit ls attacks``).
+        parameters: the attack's own, for example ``{"steps": 100}``.
+        target: (N,) classes to reach; None: any wrong one.
+        seed: random numbers follow from it and an image's position.
+        batch_size: images at work at once; the result does not depend on it.
+        precision: arithmetic of the search; successes are confirmed in the model's own.
+
+    Returns:
+        (N, C, H, W) float32, on the device of ``x``.
+    """
+    data = as_data(x, y)
+    device = device_of(model)
+    oracle = Oracle(model, threat, precision)
+    result = torch.empty(data.images.shape, dtype=torch.float32)
+
+    def keep(found: Found) -> None:
+        result[found.index] = found.x
+
+    with evaluation_mode(model):
+        search = Search(
+            make(attack, threat, parameters),
+            oracle,
+            data,
+            logits_of(model, data, batch_size),
+            seed=seed,
+            name=attack,
+            batch_size=batch_size,
+            device=device,
+            goal=target.cpu() if target is not None else None,
+        )
+        search.run(torch.arange(len(data)), keep)
+    return result.to(x.device)
+
+
+def fixed(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat,
+    attack: str = "pgd",
+    parameters: Mapping[str, Any] | None = None,
+    ids: Tensor,
+    seed: int,
+    step: int = 0,
+) -> Tensor:
+    """All steps of an attack on every image, with no early exit and no confirmation, for training loops.
+
+    Args:
+        model: images in [0, 1] to logits; attacked in eval mode and left in the mode it was in.
+        x: (N, C, H, W) images in [0, 1], on the model's device.
+        y: (N,) true classes.
+        threat: what may be changed.
+        attack: a registered attack.
+        parameters: the attack's own.
+        ids: (N,) sample ids; random numbers follow from (seed, id, step).
+        seed: the user's seed.
+        step: training step, so that every epoch starts from other points.
+
+    Returns:
+        (N, C, H, W) inside the threat model.
+    """
+    none = torch.full_like(y, -1)
+    key = rng.keys(seed, attack, ids, step)
+    rows = Rows(x, y, none, x.new_zeros(len(x), 0), ids, torch.zeros_like(y), key)
+    with evaluation_mode(model):
+        return run_fixed(make(attack, threat, parameters), Oracle(model, threat), rows)
+
+
+def robust_correct(
+    model: nn.Module,
+    data: Data,
+    threat: Threat,
+    attack: str = "pgd",
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> tuple[Tensor, Tensor]:
+    """((N,) bool: right on the clean image, (N,) bool: right and not broken by one attack)."""
+    with evaluation_mode(model):
+        clean = logits_of(model, data, batch_size)
+        correct = clean.argmax(1) == data.labels.cpu()
+        robust = correct.clone()
+
+        def note(found: Found) -> None:
+            robust[found.index] = not found.broken
+
+        search = Search(
+            make(attack, threat, parameters),
+            Oracle(model, threat),
+            data,
+            clean,
+            seed=seed,
+            name=attack,
+            batch_size=batch_size,
+            device=device_of(model),
+        )
+        search.run(correct.nonzero()[:, 0], note)
+    return correct, robust

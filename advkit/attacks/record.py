@@ -1,0 +1,46 @@
+"""Dataclasses of tensors that share their first dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+class TensorRecord:
+    """Base of dataclasses whose fields are tensors, or records of tensors, with one entry a row."""
+
+    def __len__(self) -> int:
+        first: Any = getattr(self, fields(self)[0].name)  # type: ignore[arg-type]
+        return len(first)
+
+    def take(self, index: Tensor) -> Self:
+        """The rows ``index``, in that order."""
+        return type(self)(
+            **{
+                name: value.take(index) if isinstance(value, TensorRecord) else value[index]
+                for name, value in self._values()
+            }
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """All rows of all parts."""
+        if len(parts) == 1:
+            return parts[0]
+        joined: dict[str, Any] = {}
+        for name, value in parts[0]._values():
+            columns = [getattr(part, name) for part in parts]
+            joined[name] = type(value).cat(columns) if isinstance(value, TensorRecord) else torch.cat(columns)
+        return cls(**joined)
+
+    def _values(self) -> list[tuple[str, Any]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) values shaped to broadcast over rows of ``like`` (N, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))

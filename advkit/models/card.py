@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advkit.config import StrictModel
 from advkit.threat import Norm
@@ -89,3 +89,19 @@ class ModelCard(StrictModel):
     notes: str = ""
 
     model_config = StrictModel.model_config | {"populate_by_name": True}
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> ModelCard:
+        if min(self.shape) < 1:
+            raise ValueError(f"shape {self.shape} must be (channels, height, width), each 1 or more")
+        told = self.preprocessing
+        for name, values in (("mean", told.mean), ("std", told.std)):
+            if len(values) not in (0, 1, self.shape[0]):
+                raise ValueError(f"{name} {values} must have one value for each of {self.shape[0]} channels")
+        if any(value <= 0 for value in told.std):
+            raise ValueError(f"std {told.std} must be positive")
+        if told.pixel_range[0] >= told.pixel_range[1]:
+            raise ValueError(f"pixel_range {told.pixel_range} must be (black, white), the smaller first")
+        if self.labels and self.classes is not None and len(self.labels) != self.classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes; give one for each")
+        return self

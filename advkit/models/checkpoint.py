@@ -61,12 +61,20 @@ def load_checkpoint(path: Path | str, *, arch: str | None = None) -> Model:
     Raises:
         ModelError: the file is missing, damaged, unsafe, foreign or inconsistent.
     """
+    found = open_checkpoint(path, arch=arch)
+    if not isinstance(found, Model):
+        raise ModelError(f"{path} holds weights without a card; load it with load_model and --arch")
+    return found
+
+
+def open_checkpoint(path: Path | str, *, arch: str | None = None) -> Model | State:
+    """Like `load_checkpoint`, but gives the bare weights of a file that has no card."""
     path = Path(path)
     content = _read(path)
     if content.card is None:
-        raise ModelError(f"{path} holds weights without a card; load it with load_model and --arch")
+        return content.state
     model = assemble(content.card, content.state, str(path), arch=arch)
-    _refuse_damage(path, content)
+    _refuse_damage(path, content)  # last, so that what differs is named if it can be
     return model
 
 
@@ -140,8 +148,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], trouble: str) 
     if said:
         raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")
     for name, tensor in own.items():
-        tensor.data = tensor.data.to(state[name].dtype)
-    network.load_state_dict(dict(state))
+        tensor.data = tensor.data.to(state[name].dtype).copy_(state[name])
 
 
 def first_mismatch(expected: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> str:
@@ -171,7 +178,7 @@ def _size(shape: torch.Size) -> str:
 
 def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:
     name = card.architecture
-    if arch is not None and arch != name:
+    if arch is not None and name != (ARCHITECTURES.entry(arch).name if arch in ARCHITECTURES else arch):
         raise ConfigError(f"{where} says that its architecture is {name!r}, not {arch!r}; leave --arch out")
     try:
         with rng.scope("cpu", 0, "build"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from advkit.errors import ConfigError, ModelError, did_you_mean
 from advkit.models.card import Shape
@@ -20,6 +21,10 @@ _PLAIN: dict[str, dict[str, Any]] = {
     "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
 }
 """Without auxiliary outputs and hidden preprocessing, both of which would make them exceptions everywhere."""
+
+
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Names of auxiliary outputs' weights, which files of torchvision's own weights hold."""
 
 
 def torchvision_name(where: str) -> str:
@@ -63,6 +68,55 @@ def torchvision_network(where: str, *, shape: Shape, classes: int | None) -> nn.
     except ValueError as error:
         raise ConfigError(f"{where} cannot take {shape[1]}x{shape[2]} images: {error}") from error
     return network
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What torchvision says of a classifier's own weights."""
+
+    shape: Shape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    labels: tuple[str, ...]
+
+
+def pretrained(where: str) -> Pretrained:
+    """The facts about torchvision's own weights for a network; nothing is downloaded."""
+    default = _default_weights(where)
+    transforms = default.transforms()
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    if torchvision_name(where) in _PLAIN:
+        mean, std = (0.5,) * 3, (0.5,) * 3  # what their hidden preprocessing comes to
+    size = transforms.crop_size[0]
+    return Pretrained((3, size, size), mean, std, tuple(default.meta["categories"]))
+
+
+def download(where: str) -> dict[str, Tensor]:
+    """Torchvision's own weights, from its cache or the network.
+
+    Raises:
+        ModelError: they cannot be had.
+    """
+    default = _default_weights(where)
+    try:
+        state = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot download the weights of {where} ({error}); go online, or fetch {default.url} elsewhere "
+            "and give the file with --weights"
+        ) from error
+    return dict(state)
+
+
+def _default_weights(where: str) -> Any:
+    from torchvision import models as zoo
+
+    return zoo.get_model_weights(torchvision_name(where)).DEFAULT
+
+
+def size_bound(where: str) -> bool:
+    """Whether the weights of a network of torchvision fit one image size only."""
+    return where.removeprefix(TORCHVISION).startswith(("vit_", "maxvit"))
 
 
 def is_factory(where: str) -> bool:

@@ -1,0 +1,119 @@
+"""Does a classifier behave as one? Asked before anything is measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from advkit import rng
+from advkit.errors import DataError, ModelError
+from advkit.models.model import Model
+
+
+def inspect_classifier(
+    model: Model, images: Tensor, classes: int, *, allow_random: bool = False
+) -> list[str]:
+    """Looks at what ``model`` says of a few images, in eval mode, and leaves it as it was found.
+
+    Args:
+        model: a classifier.
+        images: (N, C, H, W) float in [0, 1], on the model's device; a handful of different ones.
+        classes: how many the data has.
+        allow_random: a model whose outputs differ from pass to pass is meant to.
+
+    Returns:
+        What a person should know, a sentence each.
+
+    Raises:
+        DataError: the images have another size or number of channels than the model takes.
+        ModelError: what comes out is not one row of finite logits for each image, which depends on that
+            image alone.
+    """
+    if tuple(images.shape[1:]) != model.card.shape:
+        raise DataError(
+            f"the images are {_size(images.shape[1:])} but the model takes {_size(model.card.shape)} "
+            "(channels x height x width); choose data or a model that fits"
+        )
+    found = [model.card.notes] if model.card.notes else []
+    if any(module.training for module in model.modules()):
+        found.append("the model was in train mode; it is run in eval mode")
+    with _evaluating(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
+        outputs = _outputs(model, images)
+        _refuse_shape(outputs, len(images), classes)
+        _refuse_values(outputs, probabilities=model.probabilities)
+        scale = max(1.0, outputs.abs().max().item())
+        difference = (_outputs(model, images) - outputs).abs().max().item()
+        if difference > 8 * torch.finfo(outputs.dtype).eps * scale:
+            said = f"the model is randomised: two passes on the same images differ by up to {difference:.3g}"
+            if not allow_random:
+                raise ModelError(f"{said}; make it deterministic, or pass --allow-random")
+            return [*found, said]
+        alone = torch.cat([_outputs(model, image[None]) for image in images[:4]])
+        difference = (alone - outputs[:4]).abs().max().item()
+        # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
+        if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
+            raise ModelError(
+                "the model's answer to an image depends on the rest of its batch (alone it differs by "
+                f"{difference:.3g}), as batch norm in train mode does; make it use its running statistics"
+            )
+    return found
+
+
+def _refuse_shape(outputs: Tensor, count: int, classes: int) -> None:
+    if outputs.dim() != 2 or len(outputs) != count:
+        raise ModelError(
+            f"the model gives outputs of shape {tuple(outputs.shape)} for {count} images; "
+            f"give one that returns a row of logits for each image, ({count}, {classes}) here"
+        )
+    if outputs.shape[1] != classes:
+        raise ModelError(
+            f"the model tells {outputs.shape[1]} classes apart but the data has {classes}; "
+            "choose data or a model that fits"
+        )
+
+
+def _refuse_values(outputs: Tensor, *, probabilities: bool) -> None:
+    if not torch.isfinite(outputs).all():
+        raise ModelError(
+            "the model gives NaN or infinite logits on clean images; check its weights and its normalisation"
+        )
+    positive = outputs.exp() if probabilities else outputs
+    sums_to_one = bool((positive >= 0).all() and ((positive.sum(1) - 1).abs() < 1e-4).all())
+    if sums_to_one and not probabilities:
+        raise ModelError(
+            "the model gives probabilities (rows that sum to 1), whose gradients mislead attacks; "
+            "give its logits, or pass --outputs probabilities"
+        )
+    if probabilities and not sums_to_one:
+        raise ModelError("the model's outputs do not sum to 1, so are no probabilities; leave --outputs out")
+
+
+def _outputs(model: Model, images: Tensor) -> Tensor:
+    try:
+        outputs = model(images)
+    except Exception as error:  # a foreign network may complain in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        size = _size(images.shape)
+        raise ModelError(f"the model fails on {size} images ({reason}); check what it takes") from error
+    if not isinstance(outputs, Tensor):
+        raise ModelError(f"the model returns {type(outputs).__name__}; give one that returns a tensor")
+    return outputs
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every part in its own mode again afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

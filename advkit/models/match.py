@@ -1,0 +1,120 @@
+"""Which architecture a bare state dict belongs to, told from the shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advkit.errors import ConfigError
+from advkit.models.card import Shape
+from advkit.models.checkpoint import State, first_mismatch
+from advkit.models.network import ARCHITECTURES, build
+
+SIZES = tuple(dict.fromkeys((28, 32, 8, 64, 16, *range(8, 65))))
+"""Image sizes to try, the customary ones first."""
+
+_COUNTER = "num_batches_tracked"  # of batch norm; older files lack it, and nothing depends on it
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One way to read a state dict."""
+
+    architecture: str
+    shape: Shape
+    classes: int | None
+    state: State
+    """The weights under the architecture's own names."""
+    by_order: bool
+    """The names are others, and the tensors were taken in their order."""
+    size_open: bool
+    """The weights fit images of other sizes too."""
+
+
+def fits(state: Mapping[str, Tensor], names: Sequence[str], shape: Shape | None = None) -> list[Fit]:
+    """One fit for each of the architectures ``names`` that the tensors fit, with its default parameters.
+
+    Args:
+        state: a state dict of unknown origin.
+        names: architectures to try.
+        shape: the images it is probably for, tried first.
+    """
+    found = (_fit(state, name, shape) for name in names)
+    return [fit for fit in found if fit is not None]
+
+
+def misfit(state: Mapping[str, Tensor], name: str, shape: Shape | None = None) -> str:
+    """Why the tensors do not fit the architecture ``name``, on images of ``shape`` or a customary size."""
+    shape = shape or _shapes(state)[0]
+    classes = _classes(state)
+    expected = _expected(name, shape, classes)
+    if expected is None:
+        return "its parameters have no defaults"
+    own, theirs = _weights(expected), _weights(state)
+    images = "x".join(map(str, shape))
+    if len(own) != len(theirs):
+        return f"they are {len(theirs)} tensors where {len(own)} are wanted"
+    if set(own) != set(theirs):
+        state = {mine: state[their] for mine, their in zip(own, theirs, strict=True)}
+    return f"on {images} images, {first_mismatch({key: expected[key] for key in own}, state)}"
+
+
+def rename(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> State | None:
+    """``state`` under the names of ``expected``: by name where these agree, else by order; None if a
+    shape differs."""
+    own, theirs = _weights(expected), _weights(state)
+    if len(own) != len(theirs):
+        return None
+    pairs = list(zip(own, own if set(own) == set(theirs) else theirs, strict=True))
+    if any(expected[mine] != state[their].shape for mine, their in pairs):
+        return None
+    renamed = {mine: state[their] for mine, their in pairs}
+    return {name: renamed.get(name, state.get(name, torch.tensor(0))) for name in expected}
+
+
+def _fit(state: Mapping[str, Tensor], name: str, shape: Shape | None) -> Fit | None:
+    classes = _classes(state)
+    for candidate in dict.fromkeys(([shape] if shape else []) + _shapes(state)):
+        expected = _expected(name, candidate, classes)
+        if expected is None or len(_weights(expected)) != len(_weights(state)):
+            return None
+        renamed = rename(state, expected)
+        if renamed is not None:
+            channels, height, width = candidate
+            other = _expected(name, (channels, height + 1, width), classes)
+            by_role = classes if ARCHITECTURES.entry(name).facts["role"] == "classifier" else None
+            by_order = set(_weights(expected)) != set(_weights(state))
+            return Fit(name, candidate, by_role, renamed, by_order, size_open=other == expected)
+    return None
+
+
+def _shapes(state: Mapping[str, Tensor]) -> list[Shape]:
+    """Image shapes that the first weight allows: a convolution tells the channels, a dense layer the
+    number of values."""
+    first = next((tensor for tensor in state.values() if tensor.dim() in (2, 4)), None)
+    squares: Iterator[Shape] = ((channels, size, size) for size in SIZES for channels in (1, 3))
+    if first is not None and first.dim() == 4 and first.shape[1] in (1, 3):
+        return [shape for shape in squares if shape[0] == first.shape[1]]
+    return list(squares)
+
+
+def _classes(state: Mapping[str, Tensor]) -> int | None:
+    """The outputs of the last layer."""
+    return next((len(tensor) for tensor in reversed(list(state.values())) if tensor.dim() > 0), None)
+
+
+def _expected(name: str, shape: Shape, classes: int | None) -> dict[str, torch.Size] | None:
+    """Shapes of the tensors of a network that is not really built; None where it cannot be."""
+    try:
+        with torch.device("meta"):
+            network = build(name, shape=shape, classes=classes)
+    except ConfigError:
+        return None
+    return {key: tensor.shape for key, tensor in network.state_dict().items()}
+
+
+def _weights(state: Mapping[str, object]) -> list[str]:
+    return [name for name in state if not name.endswith(_COUNTER)]

@@ -16,6 +16,9 @@ from advkit.errors import ConfigError, DataError
 from advkit.models.card import DataFacts, Shape
 from advkit.threat import Threat
 
+_PIECE = 2**26
+"""Pixels that are decoded at a time for the fingerprint."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -120,7 +123,7 @@ class Data:
     def fingerprint(self) -> str:
         """SHA-256 over pixels and labels; the same for files and for the tensor that they decode to."""
         digest = hashlib.sha256(f"{self.images.dtype}{tuple(self.images.shape)}".encode())
-        rows = 1 + 2**26 // math.prod(self.shape)  # files are decoded some 64 MB at a time
+        rows = 1 + _PIECE // math.prod(self.shape)
         for first in range(0, len(self), rows):
             pixels = self.images[first : first + rows].contiguous()
             digest.update(pixels.view(-1).view(torch.uint8).numpy().data)

@@ -87,14 +87,11 @@ def _on_threads(work: Callable[[int], R], count: int) -> list[R]:
     workers = min(count, os.cpu_count() or 1, 16)
     if workers <= 1:
         return [work(item) for item in range(count)]
-    stripes = [range(first, count, workers) for first in range(workers)]
-    results: list[R | None] = [None] * count
     with ThreadPoolExecutor(workers) as pool:
-        for stripe, done in zip(
-            stripes, pool.map(lambda items: [work(item) for item in items], stripes), strict=True
-        ):
-            results[stripe.start :: workers] = done
-    return results  # type: ignore[return-value]
+        shares = list(
+            pool.map(lambda first: [work(item) for item in range(first, count, workers)], range(workers))
+        )
+    return [shares[item % workers][item // workers] for item in range(count)]
 
 
 def _header(path: Path) -> tuple[tuple[int, int], bool]:

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advkit.data.load import load_data
+from advkit.errors import DataError
+
+X = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
+Y = np.array([0, 1, 2, 1])
+
+
+def saved(path: Path, **arrays: Any) -> str:
+    np.savez_compressed(path / "set.npz", **arrays)
+    return f"npz:{path / 'set.npz'}"
+
+
+@pytest.mark.parametrize("keys", [("x", "y"), ("images", "labels")])
+def test_layouts_mean_the_same(tmp_path: Path, keys: tuple[str, str]) -> None:
+    first = X.transpose(0, 3, 1, 2)
+    for images in (X, first):
+        data = load_data(saved(tmp_path, **{keys[0]: images, keys[1]: Y}))
+        assert data.shape == (3, 5, 6) and np.array_equal(data.images[:].numpy(), first)
+    grey = load_data(saved(tmp_path, x=X[..., 0], y=Y))
+    assert grey.shape == (1, 5, 6) and np.array_equal(grey.images[:, 0].numpy(), X[..., 0])
+
+
+def test_one_set_serves_every_split_and_says_so(tmp_path: Path) -> None:
+    name = saved(tmp_path, x=X, y=Y)
+    train, test = load_data(name, "train"), load_data(name, "test")
+    assert train.fingerprint == test.fingerprint
+    assert train.split == test.split == "all"
+    assert train.name == name
+
+
+def test_two_splits(tmp_path: Path) -> None:
+    name = saved(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
+    assert len(load_data(name, "train")) == 4 and len(load_data(name, "test")) == 1
+    assert load_data(name, "test").split == "test"
+    half = saved(tmp_path, x_train=X, y_train=Y)
+    with pytest.raises(DataError, match="no 'x_test'"):
+        load_data(half, "test")
+
+
+def test_class_names_and_limit(tmp_path: Path) -> None:
+    data = load_data(saved(tmp_path, x=X, y=Y, class_names=["a", "b", "c", "d"]), limit=2)
+    assert data.class_names == ("a", "b", "c", "d") and data.ids.tolist() == [0, 1]
+    with pytest.raises(DataError, match="labels from 0 to 2 but 2 classes"):
+        load_data(saved(tmp_path, x=X, y=Y, class_names=["a", "b"]))
+
+
+def test_floats(tmp_path: Path) -> None:
+    data = load_data(saved(tmp_path, x=X / 255, y=Y))
+    assert np.allclose(data.images[:].numpy().transpose(0, 2, 3, 1), X / 255)
+    with pytest.raises(DataError, match="divide them by 255"):
+        load_data(saved(tmp_path, x=X * 1.0, y=Y))
+
+
+def test_missing_keys_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="did you mean 'xs'"):
+        load_data(saved(tmp_path, xs=X, y=Y))
+    with pytest.raises(DataError, match="no 'y'"):
+        load_data(saved(tmp_path, x=X))
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    with pytest.raises(DataError, match="could run code"):
+        load_data(saved(tmp_path, x=np.array([Bomb()] * 4, dtype=object), y=Y))
+    (tmp_path / "plain.npz").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(DataError, match="could run code"):
+        load_data(f"npz:{tmp_path / 'plain.npz'}")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_every_damage_is_one_sentence(tmp_path: Path) -> None:
+    name = saved(tmp_path, x=X, y=Y)
+    path = Path(name.removeprefix("npz:"))
+    whole = path.read_bytes()
+    for cut in range(0, len(whole), 37):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match="damaged"):
+            load_data(name)
+    middle = len(whole) // 3
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
+    with pytest.raises(DataError, match="damaged"):
+        load_data(name)
+
+
+def test_not_an_npz(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no file"):
+        load_data(f"npz:{tmp_path / 'nowhere.npz'}")
+    np.save(tmp_path / "single.npy", X)
+    with pytest.raises(DataError, match="single array"):
+        load_data(f"npz:{tmp_path / 'single.npy'}")

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advkit.data.data import Data
+from advkit.errors import ConfigError, DataError
+
+
+def data_of(labels: list[int], classes: int = 3) -> Data:
+    n = len(labels)
+    return Data(
+        name="toy",
+        split="train",
+        images=torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 2, 2).contiguous(),
+        labels=torch.tensor(labels),
+        class_names=tuple("abcdefghij"[:classes]),
+        ids=torch.arange(n),
+    )
+
+
+def test_batch_is_float_in_the_unit_range() -> None:
+    images, labels = data_of([0, 1, 2]).batch(torch.tensor([2, 0]))
+    assert images.dtype == torch.float32 and images.shape == (2, 1, 2, 2)
+    assert torch.equal(images[:, 0, 0, 0], torch.tensor([2 / 255, 0.0]))
+    assert labels.tolist() == [2, 0]
+
+
+def test_batch_leaves_the_images_alone() -> None:
+    data = data_of([0, 1, 2])
+    floats = replace(data, images=data.images[:].float() / 255)
+    images, _ = floats.batch(torch.arange(3))
+    images.zero_()
+    assert torch.equal(floats.images[:], data.images[:].float() / 255)
+
+
+def test_take_keeps_ids_and_facts() -> None:
+    taken = data_of([0, 1, 2, 0]).take(torch.tensor([3, 1])).take(torch.tensor([1]))
+    assert taken.ids.tolist() == [1] and taken.labels.tolist() == [1]
+    assert taken.shape == (1, 2, 2) and taken.classes == 3 and len(taken) == 1
+
+
+@pytest.mark.parametrize(("n", "expected"), [(None, 3), (2, 2), (3, 3), (99, 3)])
+def test_limit(n: int | None, expected: int) -> None:
+    assert data_of([0, 1, 2]).limit(n).ids.tolist() == list(range(expected))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_limit_refuses_nothing(n: int) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        data_of([0, 1, 2]).limit(n)
+
+
+def test_faults_are_told() -> None:
+    data = data_of([0, 1, 2])
+    with pytest.raises(DataError, match="no images"):
+        data.take(torch.tensor([], dtype=torch.int64))
+    with pytest.raises(DataError, match="3 images but 2 labels"):
+        replace(data, labels=data.labels[:2])
+    with pytest.raises(DataError, match="labels from 0 to 3 but 3 classes"):
+        replace(data, labels=torch.tensor([0, 1, 3]))
+    with pytest.raises(DataError, match="labels from -1"):
+        replace(data, labels=torch.tensor([0, 1, -1]))
+
+
+def test_fingerprint_depends_on_pixels_labels_and_order() -> None:
+    data = data_of([0, 1, 2])
+    assert data.fingerprint == data_of([0, 1, 2]).fingerprint
+    others = [
+        data_of([0, 1, 1]),
+        data.take(torch.tensor([1, 0, 2])),
+        data.take(torch.tensor([0, 1])),
+        replace(data, images=data.images[:] + 1),
+        replace(data, images=data.images[:].view(3, 1, 1, 4)),
+    ]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 6
+    assert data.facts.n == 3 and data.facts.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("piece", [1, 4, 9, 2**26])
+def test_fingerprint_does_not_depend_on_the_piece(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advkit.data.data._PIECE", piece)
+    whole = b"torch.uint8(3, 1, 2, 2)" + bytes([0] * 4 + [1] * 4 + [2] * 4)
+    labels = b"".join(label.to_bytes(8, "little") for label in (0, 1, 2))
+    assert data_of([0, 1, 2]).fingerprint == hashlib.sha256(whole + labels).hexdigest()
+
+
+labels_of_all_classes = st.lists(st.integers(0, 2), max_size=40).map(lambda more: [0, 1, 2, *more])
+
+
+@given(labels=labels_of_all_classes, seed=st.integers(0, 5), cut=st.data())
+def test_balanced_is_nested_balanced_and_fixed(labels: list[int], seed: int, cut: st.DataObject) -> None:
+    data = data_of(labels)
+    n = cut.draw(st.integers(data.classes, len(data)))
+    m = cut.draw(st.integers(n, len(data)))
+    rows = data.balanced(n, seed)
+    assert len(rows) == n == len(rows.unique())
+    assert torch.equal(rows, rows.sort().values)
+    assert torch.equal(rows, data.balanced(n, seed))
+    assert set(rows.tolist()) <= set(data.balanced(m, seed).tolist())
+    taken, there = (torch.bincount(each, minlength=3) for each in (data.labels[rows], data.labels))
+    short = taken < taken.max() - 1  # only a class that is used up may fall behind
+    assert torch.equal(taken[short], there[short])
+
+
+def test_balanced_differs_by_seed_and_refuses_the_impossible() -> None:
+    data = data_of([0, 1, 2] * 20)
+    assert not torch.equal(data.balanced(9, 0), data.balanced(9, 1))
+    for n in (2, 61):
+        with pytest.raises(DataError, match="class-balanced"):
+            data.balanced(n)
+
+
+def test_holdout_divides_without_overlap() -> None:
+    rest, held = data_of([0, 1, 2] * 20).holdout(0.2)
+    assert len(held) == 12 and torch.bincount(held.labels).tolist() == [4, 4, 4]
+    assert sorted([*rest.ids.tolist(), *held.ids.tolist()]) == list(range(60))

@@ -1,0 +1,5 @@
+"""``python -m advkit`` is ``advkit``."""
+
+from advkit.cli.app import main
+
+main()

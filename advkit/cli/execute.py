@@ -1,0 +1,113 @@
+"""Running a trade for a person: progress and outcome drawn, ``--json`` and ``report.html`` written."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from advkit import files, runs
+from advkit.cli import faults
+from advkit.config import StrictModel
+from advkit.errors import OutputError
+from advkit.trade import Context, Outcome, Trade
+
+json_option = click.option(
+    "--json",
+    "json_to",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Also write it as JSON; - for standard output.",
+)
+"""For commands that only list or show."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the flags of every trade said."""
+
+    context: Context
+    json: Path | None = None
+    recipe: bytes | None = None
+    """The recipe as it was given, to be kept in the run folder."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], recipe: bytes | None = None) -> Place:
+        """From the values of `advkit.cli.options.common`."""
+        names = ("out", "resume", "overwrite", "device", "data_dir", "dry_run")
+        return cls(Context(**{name: given[name] for name in names}), given["json"], recipe)
+
+
+def execute(trade: Trade, config: StrictModel, place: Place) -> Outcome:
+    """Does the work, draws it and writes what was asked for.
+
+    Raises:
+        OutputError: ``--json`` names something that must not be replaced; said before the work begins.
+        click.exceptions.Exit: a bar that the user set was missed.
+    """
+    from rich.console import Console
+
+    from advkit.cli import draw
+
+    if place.json is not None:
+        _refuse_to_replace(place.json, place.context.overwrite)
+    with draw.Drawn(Console(stderr=True)) as progress:
+        try:
+            outcome = trade.run(config, replace(place.context, progress=progress))
+        except KeyboardInterrupt as stop:
+            stop.add_note("the same command goes on from here")
+            raise
+    if outcome.files and outcome.files[-1].is_dir():
+        outcome = _with_report(outcome, place.recipe)
+    show(outcome, place.json)
+    if not outcome.passed:
+        raise click.exceptions.Exit(faults.MISSED)
+    return outcome
+
+
+def show(outcome: Outcome, json_to: Path | None = None) -> None:
+    """Draws an outcome, and writes its result as JSON; with ``-`` standard output holds nothing else."""
+    from rich.console import Console
+
+    from advkit.cli import draw
+
+    if json_to is not None:
+        text = json.dumps(outcome.result, indent=2) + "\n"
+        if str(json_to) == "-":
+            sys.stdout.write(text)
+        else:
+            files.write_text(json_to, text)
+    draw.outcome(Console(stderr=str(json_to) == "-"), outcome)
+
+
+def _with_report(outcome: Outcome, recipe: bytes | None) -> Outcome:
+    """Writes ``report.html``, and ``recipe.toml`` where there was one, into the run folder."""
+    from advkit.report import html
+
+    *others, folder = outcome.files
+    if recipe is not None:
+        files.write_bytes(folder / "recipe.toml", recipe)
+    command = shlex.join(["advkit", *click.get_current_context().find_root().obj])
+    path = folder / "report.html"
+    html.write(path, outcome, title=outcome.title, command=command, environment=runs.environment())
+    return replace(outcome, files=(*others, path, folder))
+
+
+def _refuse_to_replace(path: Path, overwrite: bool) -> None:
+    """A file that is no JSON was not written by us; better now than after an hour's work."""
+    if str(path) == "-":
+        return
+    if path.is_dir():
+        raise OutputError(f"--json {path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        try:
+            json.loads(path.read_bytes() or "{}")
+        except ValueError as error:
+            raise OutputError(
+                f"--json {path} exists and is not JSON; name another file, or add --overwrite"
+            ) from error

@@ -1,0 +1,115 @@
+"""What happens when a command does not end well: one sentence on stderr, and an exit code.
+
+==== =============================================================
+0    done
+1    done, but a bar that the user set (``--min-robust``) was missed
+2    a fault that the user can mend: the sentence says how
+70   a fault of advkit: the traceback is shown
+130  interrupted by Ctrl-C (143: by SIGTERM)
+141  nobody reads the output any more
+==== =============================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from advkit import files
+from advkit.errors import OutputError, UserError
+
+MISSED, USER, BUG, INTERRUPTED, TERMINATED, UNREAD = 1, 2, 70, 130, 143, 141
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; a kind of Ctrl-C, so that whatever cleans up after the one does so after the other."""
+
+
+def guard(work: Callable[[], None]) -> int:
+    """Runs a command and turns whatever it raises into a sentence and an exit code."""
+    try:
+        with _sigterm_interrupts():
+            code = _finish(work)
+            sys.stdout.flush()
+        return code
+    except click.ClickException as fault:
+        context = getattr(fault, "ctx", None)
+        hint = f" See {context.command_path} --help" if context else ""
+        _say("error", fault.format_message() + hint)
+        return USER
+    except UserError as fault:
+        _say("error", str(fault))
+        return USER
+    except (KeyboardInterrupt, click.Abort) as stop:
+        _say("interrupted", *getattr(stop, "__notes__", ()))
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this the interpreter would complain when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    except Exception as fault:
+        sentence = _of_the_machine(fault)
+        if sentence:
+            _say("error", sentence)
+            return USER
+        traceback.print_exc()
+        _say("fault", "this is a mistake in advkit, not yours; please report it with the lines above")
+        return BUG
+
+
+def _finish(work: Callable[[], None]) -> int:
+    try:
+        work()
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    return 0
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _of_the_machine(fault: Exception) -> str | None:
+    """The sentence for a machine that is too small, which no library call can foresee."""
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        try:
+            with files.writing(fault.filename or "the output"):
+                raise fault
+        except OutputError as told:
+            return str(told)
+    torch = sys.modules.get("torch")
+    if isinstance(fault, MemoryError) or (torch and isinstance(fault, torch.OutOfMemoryError)):
+        return "the memory is used up; try a smaller --batch-size, or another --device"
+    return None
+
+
+def _say(word: str, *sentences: str) -> None:
+    """Writes to stderr, wrapped on a terminal only: in a log the sentence stays on one line."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    style = "bold yellow" if word == "interrupted" else "bold red"
+    mark = "; " if word == "interrupted" else ": "
+    text = Text(mark).join([Text(word, style), *map(Text, sentences)])
+    console.print(text, soft_wrap=not console.is_terminal)

@@ -1,0 +1,191 @@
+"""``advkit models``: the model store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from advkit.cli.described import DescribedGroup
+from advkit.cli.execute import json_option, show
+from advkit.errors import ConfigError, ModelError
+from advkit.trade import Outcome, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from advkit.models.card import ModelCard
+    from advkit.models.store import Kin
+
+HASH_DIGITS = 12
+"""Enough of a hash to tell models apart, and to name one by."""
+
+
+@click.group(
+    "models",
+    cls=DescribedGroup,
+    example="advkit models ls\nadvkit models lineage digits-conv-gan-discriminator",
+)
+def models() -> None:
+    """The models on this machine, which training leaves in the store and every --model finds by name.
+
+    The store is the folder models under $ADVKIT_HOME, or under ~/.advkit.
+    """
+
+
+@models.command(
+    "ls", short_help="list the models", example="advkit models ls\nadvkit models ls discriminator digits"
+)
+@click.argument("words", nargs=-1)
+@json_option
+def ls(words: tuple[str, ...], json_to: Path | None) -> None:
+    """List the models; with WORDS, those whose line mentions all of them."""
+    from advkit.models.store import Store
+
+    rows, plain = [], []
+    for names, digest, card in Store().cards():
+        role, architecture = (card.role, card.architecture) if card else ("", "damaged")
+        data = card.data.name if card and card.data else ""
+        row = ("\n".join(names) or digest[:HASH_DIGITS], role, architecture, data)
+        if all(word.lower() in " ".join([*row, digest]).lower() for word in words):
+            rows.append(row)
+            plain.append(
+                {"names": names, "hash": digest, "role": role, "architecture": architecture, "data": data}
+            )
+    if rows:
+        tables = (Table("", ("name", "role", "architecture", "trained on"), tuple(rows)),)
+        outcome = Outcome("models in the store", tables=tables, result={"models": plain})
+    else:
+        empty = "No model matches." if words else "The store is empty."
+        outcome = Outcome(empty, next=("advkit gan-train",), result={"models": []})
+    show(outcome, json_to)
+
+
+@models.command(
+    "show",
+    short_help="show what is known about one",
+    example="advkit models show digits-conv-gan-ema\nadvkit models show clf.pt",
+)
+@click.argument("model")
+@json_option
+def card(model: str, json_to: Path | None) -> None:
+    """Show what is known about MODEL: a name or hash in the store, or a file that advkit wrote."""
+    from advkit.models.checkpoint import read_card
+    from advkit.models.store import Store
+
+    path = Path(model) if Path(model).is_file() else Store().path(model)
+    found = read_card(path)
+    if found is None:
+        raise ModelError(f"{path} has no card, so advkit did not write it; nothing is known but its weights")
+    show(_card(model, path, found), json_to)
+
+
+def _card(model: str, path: Path, card: ModelCard) -> Outcome:
+    facts = {
+        "role": card.role,
+        "architecture": card.architecture,
+        **{f"architecture's {key}": value for key, value in card.config.items()},
+        "images (channels, height, width)": card.shape,
+        "classes": card.classes,
+        "trained on": f"{card.data.name}, {card.data.split}, {card.data.n:,} images" if card.data else "",
+        "withstands": f"{card.threat.norm} eps {card.threat.eps:.4g}" if card.threat else "",
+        **{each.relation.replace("-", " "): each.name or each.hash[:HASH_DIGITS] for each in card.lineage},
+        "written": f"{card.created} by advkit {card.advkit}" if card.created else "",
+        "notes": card.notes,
+    }
+    tables = (
+        Table("", ("fact", "value"), _rows(facts)),
+        Table("measured", ("figure", "value"), _rows(card.metrics)),
+        Table("training", ("key", "value"), _rows(card.training)),
+    )
+    shown = tuple(table for table in tables if table.rows)
+    return Outcome(model, tables=shown, files=(path,), result=card.model_dump(mode="json", by_alias=True))
+
+
+def _rows(values: dict[str, object] | dict[str, float]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, str(value)) for key, value in values.items() if value not in (None, ""))
+
+
+@models.command(
+    "lineage",
+    short_help="draw a model's family",
+    example="advkit models lineage digits-conv-gan-discriminator",
+)
+@click.argument("model")
+@json_option
+def lineage(model: str, json_to: Path | None) -> None:
+    """Draw the family of MODEL: what it was made from, and what was made from it."""
+    from advkit.models.store import Store
+
+    store = Store()
+    digest = store.hash(model)
+    family = store.family(model)
+    lines = tuple(line for kin in family for line in _branch(kin, digest, "", ""))
+    result = {"family": [_plain(kin) for kin in family]}
+    show(Outcome(f"The family of {model}", lines, result=result), json_to)
+
+
+def _branch(kin: Kin, here: str, first: str, rest: str) -> Iterator[str]:
+    name = ", ".join(kin.names) or kin.hash[:HASH_DIGITS]
+    relation = f", {kin.relation.replace('-', ' ')} the above" if kin.relation else ""
+    what = f"{kin.card.role} {kin.card.architecture}" if kin.card else "not in the store"
+    yield f"{first}{name} ({what}{relation}){'  <- this one' if kin.hash == here else ''}"
+    for number, child in enumerate(kin.children, 1):
+        last = number == len(kin.children)
+        yield from _branch(child, here, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+
+
+def _plain(kin: Kin) -> dict[str, object]:
+    children = [_plain(child) for child in kin.children]
+    return {"hash": kin.hash, "names": list(kin.names), "relation": kin.relation, "children": children}
+
+
+@models.command(
+    "export",
+    short_help="write one to a file",
+    example="advkit models export digits-conv-gan-ema generator.safetensors",
+)
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="FILE may be replaced.")
+def export(model: str, file: Path, overwrite: bool) -> None:
+    """Write MODEL with its card to FILE, in the format of its suffix: .safetensors or .pt."""
+    from advkit.models.store import Store
+
+    click.echo(Store().export(model, file, overwrite=overwrite))
+
+
+@models.command(
+    "import",
+    short_help="add a file",
+    example="advkit models import clf.pt my-classifier\nadvkit models import weights.pt lenet-a --arch lenet",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("name", required=False)
+@click.option("--arch", help="Architecture of a file without a card (see `advkit ls architectures`).")
+def import_(file: Path, name: str | None, arch: str | None) -> None:
+    """Add FILE to the store as NAME, by default the file's own name without its suffix."""
+    from advkit.models.store import Store
+
+    name = name or file.stem
+    digest = Store().import_(file, name, arch=arch)
+    click.echo(f"{name} {digest[:HASH_DIGITS]}")
+
+
+@models.command(
+    "rm", short_help="remove models", example="advkit models rm digits-conv-gan-generator digits-conv-gan-ema"
+)
+@click.argument("model", nargs=-1, required=True)
+def rm(model: tuple[str, ...]) -> None:
+    """Remove each MODEL from the store; nothing is removed when one of them is not there."""
+    from advkit.models.store import Store
+
+    store = Store()
+    if twice := {name for name in model if model.count(name) > 1}:
+        raise ConfigError(f"{', '.join(sorted(twice))} is named twice; name each model once")
+    for name in model:
+        store.hash(name)
+    for name in model:
+        store.remove(name)
+        click.echo(f"removed {name}")

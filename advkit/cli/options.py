@@ -1,0 +1,195 @@
+"""The command of a trade: one flag per field of its configuration, and the flags that every trade has."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+from click.shell_completion import CompletionItem
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from advkit import config
+from advkit.cli.described import Described, Option
+from advkit.errors import ConfigError
+from advkit.trade import Trade
+
+
+class Words(click.ParamType):
+    """What was typed, as it is: pydantic judges it, so that one message names all faults.
+
+    Args:
+        choices: values that the shell may complete to.
+    """
+
+    name = "text"
+
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self.choices = choices
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The choices that begin like this."""
+        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+
+
+def command(trade: Trade) -> click.Command:
+    """The command of ``trade``."""
+
+    def call(**given: Any) -> None:
+        from advkit.cli import execute
+
+        values = _chosen(trade, given)
+        try:
+            settings = config.validate(trade.config, values, where=f"advkit {trade.name}")
+        except ConfigError as fault:
+            raise ConfigError(f"{fault}; `advkit {trade.name} --help` lists the options") from fault
+        execute.execute(trade, settings, execute.Place.of(given))
+
+    return Described(
+        trade.name,
+        callback=call,
+        params=[*_flags(trade.config), *common()],
+        help=trade.config.__doc__ or trade.summary,
+        short_help=trade.summary,
+        example=trade.example,
+        notes=[
+            (f"{name}.KEY=VALUE", about(field))
+            for name, field in trade.config.model_fields.items()
+            if _only_inner(field.annotation)
+        ],
+    )
+
+
+def _chosen(trade: Trade, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what was typed; a list arrives as one text."""
+    values: dict[str, Any] = {}
+    for name, field in trade.config.model_fields.items():
+        value = given.get(name)
+        if value is not None:
+            values[name] = _parts(value) if _is_list(field.annotation) else value
+    for assignment in given["set"]:
+        config.assign(values, assignment)
+    return values
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def common() -> list[click.Parameter]:
+    """The flags that say where and how to work; none of them changes what is computed."""
+
+    def option(*declarations: str, **settings: Any) -> Option:
+        return Option(declarations, group="Where and how to work", **settings)
+
+    path = click.Path(path_type=Path)
+    return [
+        option(
+            "--out",
+            type=path,
+            help="Run folder, or the file to write; by default the next folder under runs/.",
+        ),
+        option(
+            "--json",
+            type=click.Path(path_type=Path, allow_dash=True),
+            help="Also write the result as JSON; - for standard output.",
+        ),
+        option("--resume", is_flag=True, help="Insist on going on with an interrupted run."),
+        option("--overwrite", is_flag=True, help="An output file that exists may be replaced."),
+        option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.  [default: auto]"),
+        option(
+            "--data-dir",
+            type=path,
+            help="Folder of the data sets; by default $ADVKIT_DATA, else ~/.advkit/data.",
+        ),
+        option("--dry-run", is_flag=True, help="Say what would be done and what it would cost, and stop."),
+        option(
+            "--set",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set any key of the configuration, also an inner one (A.B=VALUE); may be given again.",
+        ),
+    ]
+
+
+def _flags(settings: type[BaseModel]) -> list[click.Parameter]:
+    flags: list[click.Parameter] = []
+    for name, field in settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        if _members(field.annotation) == [bool]:
+            flags.append(Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=_help(field)))
+        elif not _only_inner(field.annotation):
+            metavar, choices = _metavar(field.annotation)
+            flags.append(Option([flag, name], type=Words(choices), metavar=metavar, help=_help(field)))
+    return flags
+
+
+def about(field: FieldInfo) -> str:
+    """What a field's docstring says, on one line."""
+    return " ".join((field.description or "").split())
+
+
+def default(field: FieldInfo) -> str:
+    """A field's default as one would type it; empty for none."""
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None or value == {} else str(value)
+
+
+def _help(field: FieldInfo) -> str:
+    hint = "required" if field.is_required() else f"default: {default(field)}" if default(field) else ""
+    return f"{about(field)}  [{hint}]" if hint else about(field)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types that a value may have, without None and without pydantic's extras."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(get_origin(member) in (tuple, list) for member in _members(annotation))
+
+
+def _only_inner(annotation: Any) -> bool:
+    """Groups of keys, for which --set is the way."""
+    return all(
+        get_origin(member) in (dict, Mapping)
+        or member is dict
+        or (isinstance(member, type) and issubclass(member, BaseModel))
+        for member in _members(annotation)
+    )
+
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+def _metavar(annotation: Any) -> tuple[str, tuple[str, ...]]:
+    """What help calls the value, and the known values."""
+    names: list[str] = []
+    choices: list[str] = []
+    for member in _members(annotation):
+        if get_origin(member) is Literal:
+            choices += map(str, get_args(member))
+            names += map(str, get_args(member))
+        elif get_origin(member) in (tuple, list):
+            name, known = _metavar(get_args(member)[0])
+            choices += known
+            names.append(f"{name},...")
+        else:
+            names.append(_METAVARS.get(member, "VALUE"))
+    return "|".join(names), tuple(choices)

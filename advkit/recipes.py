@@ -1,0 +1,158 @@
+"""Recipes: a command and its configuration in a TOML file.
+
+::
+
+    command = "gan-train"
+    about.summary = "convolutional GAN on the bundled digits"
+    data = "digits"
+    steps = 2000
+    generator.latent_dim = 64
+
+``command`` names a trade, the other keys are those of its configuration, and ``about`` is for people.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advkit import config
+from advkit.config import StrictModel
+from advkit.errors import ConfigError, did_you_mean
+from advkit.registry import Registry
+from advkit.trade import TRADES, Trade
+
+
+class About(StrictModel):
+    """What a recipe says of itself."""
+
+    summary: str = ""
+    """What it does, in one line."""
+    time: str = ""
+    """How long it takes, and on which machine."""
+    numbers: str = ""
+    """What came out, measured."""
+
+
+def folder() -> Path:
+    """Where the shipped recipes are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def names() -> list[str]:
+    """Names of the shipped recipes, such as ``gan/digits``."""
+    top = folder()
+    return sorted(path.relative_to(top).with_suffix("").as_posix() for path in top.rglob("*.toml"))
+
+
+def find(where: str | Path) -> Path:
+    """The file of a recipe, by its path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(where)
+    if path.is_file():
+        return path
+    name = str(where)
+    if name in names():
+        return folder() / f"{name}.toml"
+    raise ConfigError(
+        f"there is no recipe {name!r}, neither a file nor a shipped one{did_you_mean(name, names())}; "
+        "`advkit ls recipes` lists those that are shipped"
+    )
+
+
+def read(where: str | Path) -> dict[str, Any]:
+    """What the file says, before anything is judged.
+
+    Raises:
+        ConfigError: no such recipe, or no TOML (with line and column).
+    """
+    path = find(where)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def about(where: str | Path) -> About:
+    """What a recipe says of itself."""
+    return config.validate(About, read(where).get("about", {}), f"{where}, about")
+
+
+def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Trade, StrictModel]:
+    """The command of a recipe and its configuration.
+
+    Args:
+        where: a path, or the name of a shipped recipe.
+        overrides: ``"key.sub=value"``, which replace what the file says.
+
+    Raises:
+        ConfigError: one message that names every fault.
+    """
+    values = read(where)
+    for assignment in overrides:
+        config.assign(values, assignment)
+    faults = _faults_of(About, values.pop("about", {}), f"{where}, about")
+    command = values.pop("command", None)
+    trade = TRADES.get(command) if isinstance(command, str) else None
+    if trade is None:
+        near = did_you_mean(str(command), TRADES)
+        wrong = f"unknown command {command!r}{near}" if command else "'command' is missing"
+        faults.append(f"{where}: {wrong}; known: {', '.join(TRADES)}")
+        raise ConfigError("; ".join(faults))
+    faults += _faults_of(trade.config, values, str(where))
+    faults += [f"{where}: {fault}" for fault in _unknown_names(trade, values)]
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return trade, trade.config.model_validate(values)
+
+
+def _faults_of(model: type[StrictModel], values: Any, where: str) -> list[str]:
+    if not isinstance(values, dict):
+        return [f"{where} is a group of keys ({', '.join(model.model_fields)}), not {values!r}"]
+    try:
+        config.validate(model, values, where)
+    except ConfigError as fault:
+        return [str(fault)]
+    return []
+
+
+_REGISTRIES = {
+    "data": "advkit.data.dataset:DATASETS",
+    "gan-train.arch": "advkit.models.network:pairs",
+    "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
+}
+"""Which registry knows the names that a key takes; the key alone, or with its command in front."""
+
+
+def _unknown_names(trade: Trade, values: Mapping[str, Any]) -> list[str]:
+    """Names that no registry knows; the ones with a colon (``folder:PATH``) are no business of a registry."""
+    faults = []
+    for key, value in values.items():
+        place = _REGISTRIES.get(f"{trade.name}.{key}", _REGISTRIES.get(key))
+        for name in value if isinstance(value, list) else [value]:
+            if place and isinstance(name, str) and ":" not in name:
+                faults += _unknown_name(key, name, place)
+    return faults
+
+
+def _unknown_name(key: str, name: str, place: str) -> list[str]:
+    module, _, attribute = place.partition(":")
+    registry = getattr(importlib.import_module(module), attribute)
+    if isinstance(registry, Registry):
+        try:
+            registry.entry(name)
+        except ConfigError as fault:
+            return [f"{key}: {fault}"]
+    elif name not in (known := registry()):
+        return [f"{key}: there is no {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"]
+    return []

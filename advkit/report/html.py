@@ -1,0 +1,63 @@
+"""One HTML page of what commands said: no network, no scripts, pictures inside; for handing on."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from advkit import __version__, files
+from advkit.report.columns import numeric
+from advkit.trade import Outcome, Picture
+
+
+def render(
+    outcomes: Outcome | Sequence[Outcome], *, title: str, command: str, environment: Mapping[str, str]
+) -> str:
+    """The page.
+
+    Args:
+        outcomes: one section each; with a single one its title is the page's.
+        title: heading of the page.
+        command: the command line that reproduces it.
+        environment: versions and machine, as `advkit.runs.environment` gives them.
+    """
+    import jinja2
+
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(resources.files("advkit.report").joinpath("page.html.jinja").read_text("utf-8"))
+    sections = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
+    return template.render(
+        sections=sections,
+        title=title,
+        command=command,
+        environment=environment,
+        version=__version__,
+        numeric=numeric,
+        source=_source,
+    )
+
+
+def write(
+    path: Path,
+    outcomes: Outcome | Sequence[Outcome],
+    *,
+    title: str,
+    command: str,
+    environment: Mapping[str, str],
+) -> None:
+    """Writes the page of `render`.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    files.write_text(path, render(outcomes, title=title, command=command, environment=environment))
+
+
+def _source(picture: Picture) -> str | None:
+    """The picture as a data URL; None when somebody has removed the file since."""
+    if not picture.path.exists():
+        return None
+    return "data:image/png;base64," + base64.b64encode(picture.path.read_bytes()).decode("ascii")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from advkit.cli import draw
+from advkit.trade import Outcome, Picture, Table
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _console(width: int = 80, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+
+
+def _text(console: Console) -> str:
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.62049, "0.62"), (1234.56, "1,235"), (2e-4, "0.0002"), ("ok", "ok"), (100.4, "100")],
+)
+def test_figures(value, shown):
+    assert draw.figure(value) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0 s"), (59, "59 s"), (125, "2:05"), (3725, "1:02:05")])
+def test_durations(seconds, shown):
+    assert draw.duration(seconds) == shown
+
+
+def test_lines_now_and_then_without_a_terminal():
+    console, clock = _console(), Clock()
+    with draw.Drawn(console, clock) as progress:
+        progress.say("resuming at step 100")
+        with progress.task("training", 1100, done=100) as task:
+            for _ in range(10):
+                clock.now += 10
+                task.advance(100, **{"D loss": 0.62, "images/s": 1234.0})
+    assert _text(console).splitlines() == [
+        "resuming at step 100",
+        "training 400/1,100 steps   1:10 left   D loss 0.62   images/s 1,234",
+        "training 700/1,100 steps   40 s left   D loss 0.62   images/s 1,234",
+        "training 1,000/1,100 steps   10 s left   D loss 0.62   images/s 1,234",
+        "training: 1,100 steps   1:40   D loss 0.62   images/s 1,234",
+    ]
+
+
+def test_a_task_inside_another_leaves_no_line():
+    console, clock = _console(), Clock()
+    with (
+        draw.Drawn(console, clock) as progress,
+        progress.task("training", 2, unit="epoch") as outer,
+    ):
+        for _ in range(2):
+            with progress.task("attacking", 5, unit="image") as inner:
+                inner.advance(5)
+            outer.advance()
+    assert _text(console).splitlines() == ["training: 2 epochs   0 s"]
+
+
+def test_a_task_that_fails_leaves_no_line():
+    console = _console()
+    with pytest.raises(RuntimeError), draw.Drawn(console) as progress, progress.task("training", 2):
+        raise RuntimeError
+    assert _text(console) == ""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_bars_fit_the_terminal(width):
+    console = _console(width, terminal=True)
+    progress = draw.Drawn(console)
+    with progress.task("training the GAN", 12001) as task:
+        task.advance(6000, **{"D loss": 0.62, "D accuracy": 0.625, "G loss": 1.06, "images/s": 12345.0})
+        shown = _console(width)
+        shown.print(*progress.bars.get_renderables())
+        lines = _text(shown).splitlines()
+    assert "6,000/12,001 steps" in lines[0]
+    assert lines[1].strip() == "D loss 0.62   D accuracy 0.625   G loss 1.06   images/s 12,345"
+    assert all(len(line) <= width for line in lines)
+
+
+ATTACKED = Outcome(
+    "attack: clf.pt on digits",
+    ("Of 359 images, 349 are right.",),
+    (
+        Table(
+            "accuracy",
+            ("attack", "accuracy", "95 % interval", "n", "broken", "forwards", "backwards", "time"),
+            (
+                ("clean", "97.2 %", "95.0 - 98.7", "359", "", "359", "0", "0.1 s"),
+                ("pgd (40 steps, 5 starts)", "4.4 %", "2.6 - 7.1", "359", "329", "12,345", "12,000", "3.2 s"),
+            ),
+        ),
+        Table("", ("check", "why"), (("gradients", "none of the images has a gradient that is zero " * 3),)),
+    ),
+    (Picture("Examples", Path("runs/00001-attack/examples.png")),),
+    (
+        Path("runs/00001-attack/examples.png"),
+        Path("runs/00001-attack/result.json"),
+        Path("runs/00001-attack"),
+    ),
+    ("advkit ls attacks",),
+)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_an_outcome_keeps_every_word_and_fits(width):
+    console = _console(width)
+    draw.outcome(console, ATTACKED)
+    text = _text(console)
+    drawn = [line for line in text.splitlines() if "runs/" not in line]
+    assert all(len(line.rstrip()) <= width for line in drawn)
+    assert "…" not in text
+    letters = "".join(text.split())
+    for table in ATTACKED.tables:
+        for cell in (cell for row in table.rows for cell in row):
+            assert all(word in letters or width < 80 for word in cell.split())
+    assert text.splitlines()[-1] == "runs/00001-attack"
+    assert text.count("examples.png") == 1
+    if width == 120:
+        assert "pgd (40 steps, 5 starts)     4.4 %" in text
+
+
+def test_markup_is_shown_as_it_is():
+    console = _console()
+    draw.outcome(console, Outcome("[bold]a[/]", ("[red]b",), (Table("", ("c",), (("[d]",),)),)))
+    assert "[bold]a[/]" in _text(console) and "[red]b" in _text(console) and "[d]" in _text(console)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+from advkit import __version__
+from advkit.cli.app import COMMANDS, OVERVIEW, app
+from advkit.cli.described import Described
+from advkit.trade import TRADES
+
+
+def _there(place: str) -> bool:
+    try:
+        importlib.import_module(place.partition(":")[0])
+    except ModuleNotFoundError as error:
+        if error.name and place.startswith(error.name):
+            return False
+        raise
+    return True
+
+
+def _commands() -> list[tuple[str, ...]]:
+    """Every command and subcommand whose code is there."""
+    found: list[tuple[str, ...]] = [()]
+    places = {name: trade.config_at for name, trade in TRADES.items()}
+    places |= {name: lazy.at for name, lazy in COMMANDS.items()}
+    for name, place in places.items():
+        if _there(place):
+            found.append((name,))
+            command = app.get_command(click.Context(app), name)
+            if isinstance(command, click.Group):
+                found += [(name, inner) for inner in command.commands]
+    return found
+
+
+@pytest.mark.parametrize("words", _commands(), ids=" ".join)
+def test_every_help_describes_and_ends_with_an_example(advkit, words):
+    answer = advkit(*words, "--help")
+    assert answer.exit_code == 0
+    usage, description, *_ = answer.output.split("\n\n")
+    assert usage.startswith(f"Usage: {' '.join(('advkit', *words))}")
+    assert len(description.split()) >= 3
+    example = answer.output.split("Example:\n")[1]
+    assert all(line.startswith("  advkit ") for line in example.splitlines())
+
+
+@pytest.mark.parametrize("words", [words for words in _commands() if words], ids=" ".join)
+def test_every_example_is_accepted(words):
+    """The flags in examples exist, and their values are of the right type."""
+    command: click.Command = app
+    for word in words:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), word)
+        assert found is not None
+        command = found
+    assert isinstance(command, Described)
+    for line in command.example.splitlines():
+        called = line.split()[1:]
+        inner: click.Command = app
+        context = click.Context(app)
+        while isinstance(inner, click.Group):
+            name = called.pop(0)
+            context = click.Context(inner, parent=context)
+            found = inner.get_command(context, name)
+            assert found is not None, line
+            inner = found
+        inner.make_context(inner.name, called, parent=context)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["gan-train", "--help"], ["ls", "--help"]], ids=str)
+def test_help_imports_nothing_heavy(words):
+    heavy = ("torch", "numpy", "matplotlib", "scipy", "sklearn", "jinja2", "PIL", "art")
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print([m for m in {heavy} if m in sys.modules], file=sys.stderr))\n"
+        "from advkit.cli.app import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "advkit" in done.stdout
+
+
+def test_help_is_instant():
+    """The best of several, since the machine may be busy."""
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "advkit", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - begun)
+    assert min(times) < 0.4
+
+
+def test_alone_it_names_three_commands(advkit):
+    answer = advkit()
+    assert answer.exit_code == 0
+    assert answer.output == OVERVIEW.format(version=__version__)
+    assert sum(line.startswith("  advkit ") for line in answer.output.splitlines()) == 3
+
+
+def test_version(advkit):
+    assert advkit("--version").output == f"advkit {__version__}\n"
+
+
+def test_a_group_alone_prints_its_help(advkit):
+    answer = advkit("models")
+    assert answer.exit_code == 0
+    assert answer.output == advkit("models", "--help").output
+
+
+def test_flags_follow_the_configuration(advkit):
+    text = " ".join(advkit("fake", "--help").output.split())
+    assert "--model TEXT What to pretend with. [required]" in text
+    assert "--steps INTEGER How often to pretend. [default: 3]" in text
+    assert "--eps NUMBER Budget. [default: 0.25]" in text
+    assert "--norm linf|l2" in text
+    assert "--attack TEXT,... What to pretend. [default: pgd,noise]" in text
+    assert "--labels INTEGER|all" in text
+    assert "--scratch / --no-scratch" in text
+    assert "inner.KEY=VALUE" in text
+    assert "--inner" not in text
+    assert "--json" in text and "--dry-run" in text

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from advkit.errors import OutputError
+from advkit.images import png_bytes
+from advkit.report import html
+from advkit.report.columns import numeric
+from advkit.trade import Outcome, Picture, Table
+
+NASTY = "<script>alert('x')</script> & \"quotes\""
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed, and keeps what there is."""
+
+    VOID = frozenset({"meta", "img", "link", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def _render(*outcomes: Outcome, title: str = "A report", command: str = "advkit attack") -> str:
+    return html.render(outcomes, title=title, command=command, environment={"torch": NASTY})
+
+
+def test_everything_is_escaped():
+    outcome = Outcome(
+        NASTY,
+        (NASTY,),
+        (Table(NASTY, (NASTY,), ((NASTY,),)),),
+        (Picture(NASTY, Path("/nowhere/<b>.png"), NASTY),),
+        (Path("<i>"),),
+        (NASTY,),
+    )
+    page = Page(_render(outcome, title=NASTY, command=NASTY))
+    assert {"script", "b>", "i"}.isdisjoint(tag for tag, _ in page.tags)
+    assert sum(NASTY in words for words in page.words) >= 9
+
+
+def test_it_needs_nothing_from_outside(tmp_path):
+    import torch
+
+    path = tmp_path / "a.png"
+    path.write_bytes(png_bytes(torch.zeros(1, 8, 8)))
+    page = Page(_render(Outcome("a", pictures=(Picture("grid", path, "what it shows"),))))
+    sources = [attributes.get("src") for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) == 1 and sources[0].startswith("data:image/png;base64,")
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert not any("href" in attributes for _, attributes in page.tags)
+    assert "what it shows" in "".join(page.words)
+
+
+def test_a_picture_that_is_gone_is_said():
+    assert "The file x/gone.png is gone." in _render(
+        Outcome("a", pictures=(Picture("g", Path("x/gone.png")),))
+    )
+
+
+def test_sections_and_a_missed_bar():
+    text = _render(Outcome("First", ("one",)), Outcome("Second", ("two",), passed=False))
+    assert text.index("<h2>First</h2>") < text.index("<h2>Second</h2>")
+    assert text.count("was missed") == 1
+    assert "<h2>" not in _render(Outcome("A report", ("one",)))
+
+
+def test_numbers_end_at_the_same_place():
+    table = Table(
+        "",
+        ("attack", "accuracy", "interval", "n", "verdict", "empty"),
+        (
+            ("pgd", "4.4 %", "2.6 - 7.1", "", "ok", ""),
+            ("apgd-ce", "-1e-5", "[1, 2]", "1,024", "8 doubts", ""),
+        ),
+    )
+    assert numeric(table) == (False, True, False, True, False, False)
+    assert numeric(Table("", ("a", "b"), ())) == (False, False)
+    assert 'class="number">4.4 %' in _render(Outcome("a", tables=(table,)))
+
+
+def test_write(tmp_path):
+    html.write(tmp_path / "r.html", Outcome("a"), title="t", command="c", environment={})
+    assert Page((tmp_path / "r.html").read_text()).tags[0][0] == "html"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        html.write(tmp_path / "file" / "r.html", Outcome("a"), title="t", command="c", environment={})

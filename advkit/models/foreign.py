@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from advkit.errors import ConfigError, ModelError, did_you_mean
 from advkit.models.card import Shape
+from advkit.named import named
 
 TORCHVISION = "torchvision:"
 
@@ -66,7 +63,9 @@ def torchvision_network(where: str, *, shape: Shape, classes: int | None) -> nn.
     try:
         network: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **settings)
     except ValueError as error:
-        raise ConfigError(f"{where} cannot take {shape[1]}x{shape[2]} images: {error}") from error
+        reason = str(error).splitlines()[0]
+        size = f"{shape[1]}x{shape[2]}"
+        raise ConfigError(f"{where} cannot take {size} images ({reason}); resize them") from error
     return network
 
 
@@ -119,30 +118,13 @@ def size_bound(where: str) -> bool:
     return where.removeprefix(TORCHVISION).startswith(("vit_", "maxvit"))
 
 
-def is_factory(where: str) -> bool:
-    """Whether ``where`` reads like ``package.module:function``."""
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", where) is not None
-
-
 def factory_module(where: str) -> nn.Module:
-    """Imports ``package.module`` (the current folder counts) and calls ``function()``: this runs its code.
+    """Imports the module of ``package.module:function`` and calls the function: this runs their code.
 
     Raises:
         ModelError: it cannot be imported or called, or what it returns is no module.
     """
-    place, _, name = where.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(place)
-    except Exception as error:  # an import runs the module, so anything may happen
-        raise ModelError(
-            f"cannot import {place!r} ({type(error).__name__}: {error}); check the model's name {where!r}"
-        ) from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ModelError(f"{place!r} has no {name!r}{did_you_mean(part, dir(found))}; name its function")
-        found = getattr(found, part)
+    found = named(where, ModelError, f"check the model's name {where!r}")
     if not callable(found):
         raise ModelError(f"{where!r} is no function; name one that returns a torch.nn.Module")
     try:

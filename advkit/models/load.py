@@ -27,6 +27,7 @@ from advkit.models.checkpoint import (
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Network
 from advkit.models.store import Store
+from advkit.named import is_named
 
 _FILES = (*SUFFIXES, ".pth", ".ckpt", ".bin", ".tar")
 """What is surely meant as a file even if there is none."""
@@ -109,7 +110,7 @@ def load_model(
 def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: Store) -> Model:
     text, path = str(where), Path(where)
     # What a function or torchvision makes, and not a file of that strange name.
-    made = text.startswith(foreign.TORCHVISION) or (foreign.is_factory(text) and not path.exists())
+    made = text.startswith(foreign.TORCHVISION) or (is_named(text) and not path.exists())
     if weights is not None and not made:
         raise ConfigError(f"{text} has its own weights; leave --weights out")
     if made and hints.arch is not None:

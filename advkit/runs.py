@@ -8,6 +8,7 @@ Running the same command again goes on where the last process stopped; a folder 
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import platform
@@ -127,8 +128,9 @@ class RunFolder:
         """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""
         import torch
 
-        with files.atomic(self.path / "state.pt") as temporary:
-            torch.save(dict(state), temporary)
+        buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
+        torch.save(dict(state), buffer)
+        files.write_bytes(self.path / "state.pt", buffer.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
         """What `save_state` wrote last, on the CPU, and metrics cut back to that step; None before the first."""

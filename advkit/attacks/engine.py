@@ -147,7 +147,7 @@ class Search:
         group = seats.take(leaving)
         last = self.oracle.threat.project(group.state.x, group.state.rows.x0)
         x = torch.where(group.won.view(-1, 1, 1, 1), group.won_x, last)
-        confirmed = self.oracle.confirm(x, group.state)
+        confirmed = self.oracle.confirm(x, group)
         doubtful = group.won & ~confirmed & ~finished[leaving]
         seats.won[leaving] = torch.where(doubtful, False, group.won)
         distance = self.oracle.threat.distance(x, group.state.rows.x0)

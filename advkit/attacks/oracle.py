@@ -75,6 +75,10 @@ class Oracle:
         """Images passed forward so far."""
         self.backwards = 0
         """Images passed backward so far."""
+        self.noticed = 0
+        """Successes that the search saw."""
+        self.confirmed = 0
+        """Of those, the ones that the model itself repeated on the exact tensor."""
         self._seats: Seats | None = None
 
     def attend(self, seats: Seats | None) -> None:
@@ -106,13 +110,17 @@ class Oracle:
         self._notice(x, logits)
         return values.detach(), grad, logits
 
-    def confirm(self, x: Tensor, state: State) -> Tensor:
+    def confirm(self, x: Tensor, seats: Seats) -> Tensor:
         """(R,) bool: the model itself, in its own precision, is wrong on exactly this allowed tensor."""
         with torch.no_grad():
             logits = self.model(x)
         self.forwards += len(x)
-        rows = state.rows
-        return wrong(logits, rows.label, rows.goal) & self.threat.contains(x, rows.x0)
+        rows = seats.state.rows
+        confirmed = wrong(logits, rows.label, rows.goal) & self.threat.contains(x, rows.x0)
+        noticed, repeated = torch.stack([seats.won.sum(), (seats.won & confirmed).sum()]).tolist()
+        self.noticed += noticed
+        self.confirmed += repeated
+        return confirmed
 
     def _arithmetic(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")

@@ -1,0 +1,139 @@
+"""The record of verdicts as they fall, which survives kill -9.
+
+``verdicts.jsonl`` has a first line that says what is being evaluated, then one line per image and attack.
+``adversarial.bin`` holds the adversarial images, float32, in the order in which their lines follow each
+other; an image is written before its line, so a line never points at nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advkit import files
+from advkit.config import StrictModel
+from advkit.errors import ConfigError
+from advkit.models.card import Shape
+
+SCHEMA = "advkit/verdicts"
+VERSION = 1
+
+
+class Entry(StrictModel):
+    """How one image came out of one attack."""
+
+    id: int
+    attack: str
+    broken: bool
+    iteration: int
+    variant: int
+    distance: float
+    forwards: int
+    backwards: int
+    place: int | None = None
+    """Which image of ``adversarial.bin`` it is, when broken."""
+
+
+class Ledger:
+    """Verdicts by (attack, id); in memory alone when there is no folder. A context manager.
+
+    Args:
+        folder: where the files are.
+        identity: what determines the verdicts; a folder of another evaluation is refused.
+        shape: of the images.
+    """
+
+    def __init__(self, folder: Path | None, identity: Mapping[str, Any], shape: Shape) -> None:
+        self.entries: dict[tuple[str, int], Entry] = {}
+        self._shape = shape
+        self._images: dict[int, Tensor] = {}
+        self._count = 0
+        self._lines: IO[str] | None = None
+        self._binary: IO[bytes] | None = None
+        if folder is None:
+            return
+        self._path = folder / "verdicts.jsonl"
+        self._binary_path = folder / "adversarial.bin"
+        header = json.dumps({"schema": SCHEMA, "version": VERSION, **identity}, sort_keys=True)
+        with files.writing(folder):
+            kept = self._recover(header) if self._path.exists() else 0
+            self._lines = self._path.open("r+" if kept else "w")
+            self._lines.seek(kept)
+            self._lines.truncate()
+            self._binary = self._binary_path.open("r+b" if self._binary_path.exists() else "w+b")
+            self._binary.seek(self._count * self._image_bytes)
+            self._binary.truncate()
+            if not kept:
+                self._write(header)
+
+    @property
+    def _image_bytes(self) -> int:
+        channels, height, width = self._shape
+        return 4 * channels * height * width
+
+    def _recover(self, header: str) -> int:
+        """Reads what an earlier process wrote; returns the length of the whole lines."""
+        kept = 0
+        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
+            if not line.endswith(b"\n"):
+                break  # the line that a crash cut short
+            if number == 0:
+                if line.decode().strip() != header:
+                    raise ConfigError(
+                        f"{self._path} records another evaluation (the model, the data or the attacks "
+                        "changed); choose another folder with --out"
+                    )
+            else:
+                entry = Entry.model_validate_json(line)
+                self.entries[entry.attack, entry.id] = entry
+                self._count += entry.broken
+            kept += len(line)
+        return kept
+
+    def add(self, entry: Entry, image: Tensor) -> None:
+        """Records a verdict; of a broken sample also ``image`` (C, H, W)."""
+        if entry.broken:
+            entry = entry.model_copy(update={"place": self._count})
+            if self._binary is not None:
+                with files.writing(self._binary_path):
+                    self._binary.write(image.float().contiguous().numpy().tobytes())
+                    self._binary.flush()
+            else:
+                self._images[self._count] = image
+            self._count += 1
+        self.entries[entry.attack, entry.id] = entry
+        if self._lines is not None:
+            self._write(entry.model_dump_json())
+
+    def _write(self, line: str) -> None:
+        assert self._lines is not None
+        with files.writing(self._path):
+            self._lines.write(line + "\n")
+            self._lines.flush()
+
+    def image(self, entry: Entry) -> Tensor:
+        """(C, H, W) the adversarial image of a broken entry."""
+        assert entry.place is not None
+        if self._binary is None:
+            return self._images[entry.place]
+        content = np.fromfile(
+            self._binary_path,
+            dtype=np.float32,
+            count=self._image_bytes // 4,
+            offset=entry.place * self._image_bytes,
+        )
+        return torch.from_numpy(content).view(self._shape)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._lines, self._binary):
+            if file is not None:
+                file.close()

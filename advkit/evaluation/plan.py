@@ -1,0 +1,64 @@
+"""Configuration of an evaluation; no torch here, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from advkit.config import Fraction, StrictModel
+
+
+class Evaluation(StrictModel):
+    """Attack a classifier and report how much of its accuracy survives.
+
+    The attacks run in the given order, each on the images that are still classified correctly. Without
+    --data and --eps, the data set is the one that the model was trained on, and the threat model the one
+    of its card, or else the customary one of the data.
+    """
+
+    model: str
+    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
+    data: str | None = None
+    """Images to attack (see `advkit ls data`)."""
+    split: Literal["test", "train"] = "test"
+    """Which part of the data."""
+    n: int | None = Field(None, ge=1)
+    """Only the first so many images."""
+    norm: Literal["linf", "l2", "l1", "l0"] | None = None
+    """How the size of a change is measured."""
+    eps: Fraction | None = Field(None, gt=0)
+    """Largest change allowed, for pixels in [0, 1]; a fraction such as 8/255 is fine."""
+    attack: tuple[str, ...] = Field(("noise", "fgsm", "pgd", "apgd-ce"), min_length=1)
+    """Attacks, in order, separated by commas (see `advkit ls attacks`)."""
+    parameters: dict[str, dict[str, Any]] = {}
+    """Parameters of the attacks, as --set parameters.pgd.steps=100."""
+    seed: int = Field(0, ge=0)
+    """Every random number follows from it."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the search; successes are confirmed in the model's own."""
+    batch_size: int | None = Field(None, ge=1)
+    """Images at work at once; changes the speed, not the result."""
+    min_robust: Fraction | None = Field(None, ge=0, le=1)
+    """Robust accuracy to reach, as a fraction; exit code 1 when it is missed."""
+    save: str | None = None
+    """File for the adversarial images: .npz with originals and labels, or .png for a grid."""
+    arch: str | None = None
+    """For weights without a card: their architecture (see `advkit ls architectures`)."""
+    weights: str | None = None
+    """For torchvision:NAME and package.module:function: a file of weights."""
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+    """What a foreign model calls black and white."""
+    mean: tuple[float, ...] = ()
+    """A foreign model's normalisation, per channel, in units of its pixel range."""
+    std: tuple[float, ...] = ()
+    """A foreign model's normalisation, per channel, in units of its pixel range."""
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """What a foreign model gives out."""
+    allow_random: bool = False
+    """Accept a model whose answers change from pass to pass; the result then says so."""
+
+    @property
+    def identity(self) -> Evaluation:
+        """The part that determines the verdicts: what a resumed run must share."""
+        return self.model_copy(update={"min_robust": None, "save": None, "batch_size": None})

@@ -15,7 +15,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
 
 def now() -> str:
     """The time as ISO 8601, in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunFolder:
@@ -68,7 +68,8 @@ class RunFolder:
                 raise
         else:
             files.write_text(resolved, _pretty({"command": command, "config": config}))
-            files.write_text(path / "env.json", _pretty({**environment(), "started": now(), "argv": sys.argv}))
+            started = {**environment(), "started": now(), "argv": sys.argv}
+            files.write_text(path / "env.json", _pretty(started))
         self._metrics: IO[str] | None = None
 
     @classmethod
@@ -108,7 +109,7 @@ class RunFolder:
                     f"no unfinished {command} run with these parameters under {RUNS}/; "
                     "name its folder with --out, or leave --resume out to begin a new one"
                 )
-            return cls(_new_folder(f"{command}-{label}"), command, values)
+            return cls(_new_folder(f"{command}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}"), command, values)
 
     @property
     def finished(self) -> bool:
@@ -133,7 +134,7 @@ class RunFolder:
         files.write_bytes(self.path / "state.pt", buffer.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """What `save_state` wrote last, on the CPU, and metrics cut back to that step; None before the first."""
+        """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step."""
         import torch
 
         path = self.path / "state.pt"

@@ -53,10 +53,25 @@ class Cascade:
         todo = [index for index, entry in zip(attacked, earlier, strict=True) if entry is None]
         for index, entry in zip(attacked, earlier, strict=True):
             self.standing[index] = entry is None or not entry.broken
-        done = len(attacked) - len(todo)
+        if todo:
+            self._search(name, todo, len(attacked) - len(todo), seed, batch_size, progress)
+        entries = [self.ledger.entries[name, self.ids[index]] for index in attacked]
+        return Stage(
+            attack=name,
+            parameters=self.attacks[name].config.model_dump(mode="json"),
+            attacked=len(attacked),
+            broken=sum(entry.broken for entry in entries),
+            correct_after=int(self.standing.sum()),
+            forwards=sum(entry.forwards for entry in entries),
+            backwards=sum(entry.backwards for entry in entries),
+        )
+
+    def _search(
+        self, name: str, todo: list[int], done: int, seed: int, batch_size: int, progress: Progress
+    ) -> None:
         if done:
-            progress.say(f"{name}: {done} of {len(attacked)} images were decided earlier")
-        with progress.task(f"attacking with {name}", len(attacked), done=done, unit="image") as task:
+            progress.say(f"{name}: {done} of {done + len(todo)} images were decided earlier")
+        with progress.task(f"attacking with {name}", done + len(todo), done=done, unit="image") as task:
 
             def record(found: Found) -> None:
                 self.standing[found.index] = not found.broken
@@ -75,7 +90,7 @@ class Cascade:
                 )
                 task.advance(1, **{"accuracy left": float(self.standing.float().mean())})
 
-            Search(
+            search = Search(
                 self.attacks[name],
                 self.oracle,
                 self.images,
@@ -84,17 +99,8 @@ class Cascade:
                 name=name,
                 batch_size=batch_size,
                 device=self.device,
-            ).run(torch.tensor(todo, dtype=torch.int64), record)
-        entries = [self.ledger.entries[name, self.ids[index]] for index in attacked]
-        return Stage(
-            attack=name,
-            parameters=self.attacks[name].config.model_dump(mode="json"),
-            attacked=len(attacked),
-            broken=sum(entry.broken for entry in entries),
-            correct_after=int(self.standing.sum()),
-            forwards=sum(entry.forwards for entry in entries),
-            backwards=sum(entry.backwards for entry in entries),
-        )
+            )
+            search.run(torch.tensor(todo, dtype=torch.int64), record)
 
     def _tried(self, sample: int) -> list[Entry]:
         """What the attacks said of one image, in order."""
@@ -118,6 +124,7 @@ class Cascade:
                     distance=fallen.distance if fallen else None,
                     forwards=sum(entry.forwards for entry in tried),
                     backwards=sum(entry.backwards for entry in tried),
+                    place=fallen.place if fallen else None,
                 )
             )
         return tuple(verdicts)

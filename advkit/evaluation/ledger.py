@@ -8,7 +8,8 @@ other; an image is written before its line, so a line never points at nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,11 +19,14 @@ from torch import Tensor
 
 from advkit import files
 from advkit.config import StrictModel
+from advkit.data.data import Data
 from advkit.errors import ConfigError
+from advkit.evaluation.result import Verdict
 from advkit.models.card import Shape
 
 SCHEMA = "advkit/verdicts"
 VERSION = 1
+BINARY = "adversarial.bin"
 
 
 class Entry(StrictModel):
@@ -59,7 +63,7 @@ class Ledger:
         if folder is None:
             return
         self._path = folder / "verdicts.jsonl"
-        self._binary_path = folder / "adversarial.bin"
+        self._binary_path = folder / BINARY
         header = json.dumps({"schema": SCHEMA, "version": VERSION, **identity}, sort_keys=True)
         with files.writing(folder):
             kept = self._recover(header) if self._path.exists() else 0
@@ -67,15 +71,10 @@ class Ledger:
             self._lines.seek(kept)
             self._lines.truncate()
             self._binary = self._binary_path.open("r+b" if self._binary_path.exists() else "w+b")
-            self._binary.seek(self._count * self._image_bytes)
+            self._binary.seek(self._count * _image_bytes(shape))
             self._binary.truncate()
             if not kept:
                 self._write(header)
-
-    @property
-    def _image_bytes(self) -> int:
-        channels, height, width = self._shape
-        return 4 * channels * height * width
 
     def _recover(self, header: str) -> int:
         """Reads what an earlier process wrote; returns the length of the whole lines."""
@@ -97,7 +96,7 @@ class Ledger:
         return kept
 
     def add(self, entry: Entry, image: Tensor) -> None:
-        """Records a verdict; of a broken sample also ``image`` (C, H, W)."""
+        """Records a verdict; of a broken image also its adversarial one, ``image`` (C, H, W)."""
         if entry.broken:
             entry = entry.model_copy(update={"place": self._count})
             if self._binary is not None:
@@ -122,13 +121,7 @@ class Ledger:
         assert entry.place is not None
         if self._binary is None:
             return self._images[entry.place]
-        content = np.fromfile(
-            self._binary_path,
-            dtype=np.float32,
-            count=self._image_bytes // 4,
-            offset=entry.place * self._image_bytes,
-        )
-        return torch.from_numpy(content).view(self._shape)
+        return _read(self._binary_path, entry.place, self._shape)
 
     def __enter__(self) -> Ledger:
         return self
@@ -137,3 +130,21 @@ class Ledger:
         for file in (self._lines, self._binary):
             if file is not None:
                 file.close()
+
+
+def _image_bytes(shape: Shape) -> int:
+    return 4 * math.prod(shape)
+
+
+def _read(path: Path, place: int, shape: Shape) -> Tensor:
+    content = np.fromfile(path, np.float32, math.prod(shape), offset=place * _image_bytes(shape))
+    return torch.from_numpy(content).view(shape)
+
+
+def saved_images(folder: Path, verdicts: Iterable[Verdict], data: Data) -> Tensor:
+    """(N, C, H, W) float32 from a run folder: the adversarial image where there is one, else the original."""
+    x, _ = data.batch(torch.arange(len(data)))
+    for index, verdict in enumerate(verdicts):
+        if verdict.place is not None:
+            x[index] = _read(folder / BINARY, verdict.place, data.shape)
+    return x

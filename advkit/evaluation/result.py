@@ -36,6 +36,8 @@ class Verdict(StrictModel):
     forwards: int = 0
     """Forward passes spent on it by all attacks."""
     backwards: int = 0
+    place: int | None = None
+    """Which image of the run folder's ``adversarial.bin`` it is, when broken."""
 
 
 class Stage(StrictModel):
@@ -102,7 +104,7 @@ class EvaluationResult(StrictModel):
 
     @property
     def adversarial(self) -> Tensor | None:
-        """(n, C, H, W) float32: the adversarial images, or the original where there is none; None unless kept."""
+        """(n, C, H, W) float32: adversarial images, originals where there is none; None unless kept."""
         return self._adversarial
 
     def to_json(self) -> str:

@@ -14,14 +14,14 @@ from advkit.models.model import Model
 
 
 def inspect_classifier(
-    model: Model, images: Tensor, classes: int, *, allow_random: bool = False
+    model: Model, images: Tensor, classes: int | None, *, allow_random: bool = False
 ) -> list[str]:
     """Looks at what ``model`` says of a few images, in eval mode, and leaves it as it was found.
 
     Args:
         model: a classifier.
         images: (N, C, H, W) float in [0, 1], on the model's device; a handful of different ones.
-        classes: how many the data has.
+        classes: how many the data has; None when that is not known.
         allow_random: a model whose outputs differ from pass to pass is meant to.
 
     Returns:
@@ -62,13 +62,13 @@ def inspect_classifier(
     return found
 
 
-def _refuse_shape(outputs: Tensor, count: int, classes: int) -> None:
+def _refuse_shape(outputs: Tensor, count: int, classes: int | None) -> None:
     if outputs.dim() != 2 or len(outputs) != count:
         raise ModelError(
             f"the model gives outputs of shape {tuple(outputs.shape)} for {count} images; "
-            f"give one that returns a row of logits for each image, ({count}, {classes}) here"
+            f"give one that returns a row of logits for each image, ({count}, {classes or 'classes'}) here"
         )
-    if outputs.shape[1] != classes:
+    if classes is not None and outputs.shape[1] != classes:
         raise ModelError(
             f"the model tells {outputs.shape[1]} classes apart but the data has {classes}; "
             "choose data or a model that fits"

@@ -1,0 +1,230 @@
+"""``advkit attack``: an evaluation with its run folder, its pictures and what to do next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advkit import device as devices
+from advkit import files, images, threat
+from advkit.attacks.oracle import evaluation_mode
+from advkit.attacks.perturb import make
+from advkit.data.data import Data
+from advkit.data.load import load_data
+from advkit.errors import ConfigError, OutputError
+from advkit.evaluation.evaluate import customary, evaluate
+from advkit.evaluation.ledger import saved_images
+from advkit.evaluation.pictures import nearest, write_examples
+from advkit.evaluation.plan import Evaluation
+from advkit.evaluation.result import EvaluationResult, accuracy
+from advkit.models.load import load_model
+from advkit.models.model import Model
+from advkit.runs import RunFolder
+from advkit.threat import Threat
+from advkit.trade import Context, Outcome, Picture, Table
+
+
+def attack(config: Evaluation, context: Context) -> Outcome:
+    """Attacks a classifier and reports what survives; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the model, the data or the options.
+    """
+    save = _may_save(config, context)
+    model = load_model(
+        config.model,
+        role="classifier",
+        arch=config.arch,
+        weights=config.weights,
+        pixel_range=config.pixel_range,
+        mean=config.mean,
+        std=config.std,
+        outputs=config.outputs,
+        device=str(devices.choose(context.device)),
+    )
+    data = _data(config, context, model)
+    against = _threat(config, context, model, data)
+    if context.dry_run:
+        return _plan(config, model, data, against)
+    with RunFolder.open("attack", data.name, config.identity, context.out, resume=context.resume) as run:
+        if run.finished:
+            result = EvaluationResult.load(run.path)
+            context.progress.say(f"{run.path} is finished; this is what it found")
+        else:
+            result = evaluate(
+                model,
+                data,
+                against,
+                config.attack,
+                parameters=config.parameters,
+                seed=config.seed,
+                n=config.n,
+                batch_size=config.batch_size,
+                precision=config.precision,
+                allow_random=config.allow_random,
+                run=run,
+                progress=context.progress,
+            )
+            run.finish(json.loads(result.to_json()))
+        images_judged = data.limit(config.n)
+        adversarial = saved_images(run.path, result.verdicts, images_judged)
+        pictures = _pictures(run.path, result, model, images_judged, adversarial)
+        if save is not None:
+            _save(save, images_judged, adversarial, result)
+        return _outcome(config, result, pictures, (*([save] if save else []), run.path))
+
+
+def _data(config: Evaluation, context: Context, model: Model) -> Data:
+    name = config.data
+    if name is None:
+        if model.card.data is None:
+            raise ConfigError(
+                f"the card of {config.model} does not say what it was trained on; name the data with --data"
+            )
+        name = model.card.data.name
+        context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
+    return load_data(name, config.split, root=context.data_dir)
+
+
+def _threat(config: Evaluation, context: Context, model: Model, data: Data) -> Threat:
+    if config.norm is not None and config.eps is not None:
+        return threat.threat(config.norm, config.eps)
+    assumed = customary(model, data)
+    if config.norm is not None and config.norm != assumed.norm:
+        raise ConfigError(f"--norm {config.norm} needs its budget; give --eps too")
+    if config.eps is not None:
+        assumed = threat.threat(assumed.norm, config.eps)
+    origin = "the one the model was hardened for" if model.card.threat else f"customary on {data.name}"
+    context.progress.say(f"threat model: {assumed} ({origin}; --norm and --eps choose another)")
+    return assumed
+
+
+def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
+    count = len(data.limit(config.n))
+    rows = []
+    for name in config.attack:
+        made = make(name, against, config.parameters.get(name))
+        rows.append((name, str(made.steps), str(made.variants), f"{made.steps * made.variants * count:,}"))
+    return Outcome(
+        title="what would be done",
+        sentences=(
+            f"{model.card.architecture} on {count} images of {data.name} ({data.split}), {against}.",
+            "An image that falls is not attacked again, so this is the most that it can cost.",
+        ),
+        tables=(Table("attacks", ("attack", "steps", "starts", "passes at most"), tuple(rows)),),
+        result={"n": count, "threat": against.model_dump(), "attacks": [row[0] for row in rows]},
+    )
+
+
+def _pictures(
+    folder: Path, result: EvaluationResult, model: Model, data: Data, adversarial: Tensor
+) -> tuple[Picture, ...]:
+    shown = nearest(result)
+    if not shown:
+        return ()
+    places = {sample: index for index, sample in enumerate(data.ids.tolist())}
+    examples = adversarial[torch.tensor([places[verdict.id] for verdict in shown])]
+    with torch.no_grad(), evaluation_mode(model):
+        said = model(examples.to(next(model.parameters()).device)).argmax(1).tolist()
+    path = folder / "examples.png"
+    write_examples(path, shown, data, examples, said)
+    caption = "The broken images that changed least: what they are, and what the model calls them."
+    return (Picture("adversarial examples", path, caption),)
+
+
+def _outcome(
+    config: Evaluation, result: EvaluationResult, pictures: tuple[Picture, ...], written: tuple[Path, ...]
+) -> Outcome:
+    n = result.n
+    rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
+    rows += [
+        (
+            stage.attack,
+            f"{stage.attacked:,}",
+            f"{stage.broken:,}",
+            accuracy(stage.correct_after, n),
+            f"{stage.forwards + stage.backwards:,}",
+        )
+        for stage in result.stages
+    ]
+    columns = ("attack", "attacked", "broken", "accuracy left [95 % interval]", "passes")
+    sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
+    doubts = [check.detail for check in result.checks if check.verdict == "doubt"]
+    sentences += [f"Doubt: {doubt}." for doubt in doubts]
+    if not doubts:
+        sentences.append("The checks raise no doubt; still, a stronger attack may find more.")
+    if result.status == "partial":
+        sentences.append(f"Partial: {n} images only.")
+    passed = config.min_robust is None or result.robust_accuracy >= config.min_robust
+    if config.min_robust is not None:
+        sentences.append(
+            f"{'PASS' if passed else 'FAIL'}: robust accuracy {result.robust_accuracy:.4f}, "
+            f"{config.min_robust:.4f} was asked for."
+        )
+    return Outcome(
+        title=f"attack on {config.model}",
+        sentences=tuple(sentences),
+        tables=(
+            Table(f"{result.threat.norm} eps {result.threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
+            Table(
+                "can this number be trusted?",
+                ("check", "verdict", "found"),
+                tuple((check.name, check.verdict, check.detail) for check in result.checks),
+            ),
+        ),
+        pictures=pictures,
+        files=written,
+        next=_next(config, result),
+        result=json.loads(result.to_json()),
+        passed=passed,
+    )
+
+
+def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
+    model, (norm, eps) = shlex.quote(config.model), (result.threat.norm, f"{result.threat.eps:.4g}")
+    half = f"{result.threat.eps / 2:.3g}"
+    return (
+        f"advkit adv-train --model {model} --norm {norm} --eps {eps} --out hard.pt",
+        f"advkit attack --model {model} --norm {norm} --eps {half}",
+        f"advkit attack --model {model} --norm {norm} --eps {eps} --set parameters.apgd-ce.restarts=5",
+    )
+
+
+def _may_save(config: Evaluation, context: Context) -> Path | None:
+    """The file of ``--save``, looked at before the work begins.
+
+    Raises:
+        OutputError: unknown suffix, or the file exists.
+    """
+    if config.save is None:
+        return None
+    path = Path(config.save)
+    if path.suffix not in (".npz", ".png"):
+        raise OutputError(f"--save {path}: unknown kind {path.suffix!r}; name a .npz or a .png file")
+    if path.exists() and not context.overwrite:
+        raise OutputError(f"--save {path} exists; name another file, or add --overwrite")
+    return path
+
+
+def _save(path: Path, data: Data, adversarial: Tensor, result: EvaluationResult) -> None:
+    """All images as .npz, or up to 400 of the broken ones as a grid."""
+    status = np.array([verdict.status for verdict in result.verdicts])
+    if path.suffix == ".png":
+        broken = torch.from_numpy(status == "broken")
+        images.write_grid(path, (adversarial[broken] if broken.any() else adversarial)[:400], columns=20)
+        return
+    original, labels = data.batch(torch.arange(len(data)))
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            x=adversarial.numpy(),
+            y=labels.numpy(),
+            original=original.numpy(),
+            id=data.ids.numpy(),
+            status=status,
+        )

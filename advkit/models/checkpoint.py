@@ -1,12 +1,14 @@
 """One file per model: its weights and its card, in formats that cannot execute code.
 
-``.safetensors`` carries the card as JSON in its header, under the key ``advkit``, and a SHA-256 of the
-weights, since the format has no checksum of its own. ``.pt`` is a PyTorch file of plain types,
-``{"advkit": card, "state_dict": weights}``, read with ``weights_only=True`` and never otherwise.
+``.safetensors`` carries the card as JSON in its header, under the key ``advkit``, with one member more:
+``sha256``, by which damage to the weights is noticed, since the format has no checksum of its own.
+``.pt`` is a PyTorch file of plain types, ``{"advkit": card, "state_dict": weights}``, read with
+``weights_only=True`` and never otherwise.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import pickletools
@@ -94,7 +96,7 @@ def read_card(path: Path) -> ModelCard | None:
     if path.suffix != ".safetensors":
         return _read(path).card
     with _opened(path) as file:
-        return _parse_card((file.metadata() or {}).get("advkit"), path)
+        return _parse_card((file.metadata() or {}).get("advkit"), path)[0]
 
 
 def write_checkpoint(
@@ -114,11 +116,13 @@ def write_checkpoint(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
+    values = card.model_dump(mode="json", by_alias=True)
     if path.suffix == ".safetensors":
-        metadata = {"advkit": card.model_dump_json(by_alias=True), "sha256": weights_hash(own)}
-        files.write_bytes(path, safetensors.torch.save(own, metadata))
+        # One key of metadata only: the format writes several in an order that changes from time to time.
+        header = {"advkit": json.dumps({**values, "sha256": weights_hash(own)})}
+        files.write_bytes(path, safetensors.torch.save(own, header))
     else:
-        content = {"advkit": card.model_dump(mode="json", by_alias=True), "state_dict": own}
+        content = {"advkit": values, "state_dict": own}
         # Through an open file: given a path, PyTorch writes the temporary file's name into the archive.
         with files.atomic(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
@@ -209,10 +213,10 @@ class _Content:
 def _read(path: Path) -> _Content:
     if path.suffix == ".safetensors":
         with _opened(path) as file:
-            metadata = file.metadata() or {}
+            card, digest = _parse_card((file.metadata() or {}).get("advkit"), path)
             # Clones, so that nothing that happens to the file later reaches into the model.
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return _Content(_parse_card(metadata.get("advkit"), path), state, metadata.get("sha256"))
+        return _Content(card, state, digest)
     return _read_pickle(path)
 
 
@@ -256,7 +260,7 @@ def _read_pickle(path: Path) -> _Content:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
-        name = blocked[1] if blocked else _first_call(path)
+        name = blocked[1] if blocked else _blocked_call(path)
         if name is None:
             raise _damaged(path, "it is a pickle of something else than weights") from error
         raise ModelError(
@@ -271,14 +275,14 @@ def _read_pickle(path: Path) -> _Content:
                 f"{path} is a TorchScript archive, which holds code; save the model's state_dict() instead"
             ) from error
         raise _damaged(path) from error
-    card = None
-    if isinstance(content, dict) and "advkit" in content:
-        card = _parse_card(content.pop("advkit"), path)
-    return _Content(card, _state_dict(content, path))
+    card, digest = None, None
+    if isinstance(content, dict):
+        card, digest = _parse_card(content.pop("advkit", None), path)
+    return _Content(card, _state_dict(content, path), digest)
 
 
-def _first_call(path: Path) -> str | None:
-    """The first thing that a pickle looks up by name, read from its opcodes without executing any."""
+def _blocked_call(path: Path) -> str | None:
+    """The first thing but PyTorch's own that a pickle looks up by name, read without executing anything."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
@@ -286,18 +290,22 @@ def _first_call(path: Path) -> str | None:
     else:
         with path.open("rb") as file:
             start = file.read(1 << 20)
+    found: list[str] = []
     strings: list[str] = []
+    stream = io.BytesIO(start)
     try:
-        for opcode, argument, _ in pickletools.genops(start):
-            if opcode.name == "GLOBAL":
-                return str(argument).replace(" ", ".")
-            if opcode.name == "STACK_GLOBAL":
-                return ".".join(strings[-2:])
-            if isinstance(argument, str):
-                strings.append(argument)
-    except ValueError:  # the pickle is cut short
+        while stream.tell() < len(start):  # older files are several pickles in a row
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    found.append(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    found.append(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    except ValueError:  # no more pickles, or one that is cut short
         pass
-    return None
+    strange = (name for name in found if not name.startswith(("torch.", "collections.")))
+    return next(strange, found[0] if found else None)
 
 
 def _state_dict(content: Any, path: Path) -> State:
@@ -317,16 +325,17 @@ def _state_dict(content: Any, path: Path) -> State:
             )
 
 
-def _parse_card(raw: Any, path: Path) -> ModelCard | None:
-    """The card of ``path`` from its JSON or plain values; None where there is none."""
+def _parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
+    """The card of ``path`` and the digest of its weights, from JSON or plain values; None for none."""
     if raw is None:
-        return None
+        return None, None
     try:
         values = json.loads(raw) if isinstance(raw, str) else raw
     except json.JSONDecodeError as error:
         raise _damaged(path, "its card is no JSON") from error
     if not isinstance(values, dict):
         raise _damaged(path, "its card is no JSON object")
+    digest = values.pop("sha256", None)
     version = values.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ModelError(
@@ -334,6 +343,6 @@ def _parse_card(raw: Any, path: Path) -> ModelCard | None:
             f"upgrade to advkit {values.get('advkit') or 'of a later version'}, which wrote it, or later"
         )
     try:
-        return validate(ModelCard, values, f"the card of {path}")
+        return validate(ModelCard, values, f"the card of {path}"), digest
     except ConfigError as error:
         raise ModelError(str(error)) from error

@@ -62,7 +62,7 @@ def torchvision_network(where: str, *, shape: Shape, classes: int | None) -> nn.
         settings["image_size"] = shape[1]
     try:
         network: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **settings)
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         size = f"{shape[1]}x{shape[2]}"
         raise ConfigError(f"{where} cannot take {size} images ({reason}); resize them") from error

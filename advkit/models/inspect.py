@@ -51,13 +51,13 @@ def inspect_classifier(
             if not allow_random:
                 raise ModelError(f"{said}; make it deterministic, or pass --allow-random")
             return [*found, said]
-        alone = torch.cat([_outputs(model, image[None]) for image in images[:4]])
-        difference = (alone - outputs[:4]).abs().max().item()
+        half = (len(images) + 1) // 2
+        difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
         # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
         if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
             raise ModelError(
-                "the model's answer to an image depends on the rest of its batch (alone it differs by "
-                f"{difference:.3g}), as batch norm in train mode does; make it use its running statistics"
+                "the model's answer to an image depends on the rest of its batch (half of it makes a "
+                f"difference of {difference:.3g}), as batch norm in train mode does; use running statistics"
             )
     return found
 

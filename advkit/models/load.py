@@ -98,13 +98,18 @@ def load_model(
     if isinstance(where, nn.Module):
         if arch is not None or weights is not None:
             raise ConfigError("a module in hand has an architecture and weights; leave arch and weights out")
-        model = _of_module(where, hints, f"{type(where).__module__}:{type(where).__qualname__}")
+        model = _of_module(where, hints)
     else:
         model = _find(where, hints, weights, store or Store())
     if role is not None and model.card.role != role:
         named = type(where).__name__ if isinstance(where, nn.Module) else where
         raise ModelError(f"{named} is a {model.card.role}, but a {role} is wanted here; name another")
     return (model if device is None else model.to(devices.choose(device))).eval()
+
+
+def wrap(module: nn.Module, *, shape: Shape | None = None, classes: int | None = None) -> Model:
+    """A module in hand as a `Model`, like `load_model` but in the mode that it is in."""
+    return _of_module(module, _Hints(None, None, shape, classes, Preprocessing()))
 
 
 def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: Store) -> Model:
@@ -148,13 +153,18 @@ def _of_file(path: Path, hints: _Hints, arch: str | None) -> Model:
     found = open_checkpoint(path, arch=arch)
     if not isinstance(found, Model):
         return _of_state(found, hints, arch, path)
-    said, own = hints.preprocessing, found.card.preprocessing
+    return _agreed(found, hints)
+
+
+def _agreed(model: Model, hints: _Hints) -> Model:
+    """``model``, whose card is not to be contradicted."""
+    said, own = hints.preprocessing, model.card.preprocessing
     if said not in (Preprocessing(), own):
         raise ConfigError(
-            f"the card of {path} says how its pixels are prepared ({own}), and you say otherwise ({said}); "
+            f"the model's card says how its pixels are prepared ({own}), and you say otherwise ({said}); "
             "leave --pixel-range, --mean, --std and --outputs out"
         )
-    return found
+    return model
 
 
 def _in_folder(folder: Path, role: Role | None) -> Path:
@@ -273,10 +283,11 @@ def _of_torchvision(where: str, hints: _Hints, state: State | None, path: Path |
     return Model(network, card)
 
 
-def _of_module(module: nn.Module, hints: _Hints, architecture: str) -> Model:
+def _of_module(module: nn.Module, hints: _Hints, made_by: str | None = None) -> Model:
     """A module in hand, or one that a function has made."""
     if isinstance(module, Model):
-        return module
+        return _agreed(module, hints)
+    architecture = made_by or f"{type(module).__module__}:{type(module).__qualname__}"
     config: dict[str, Any] = {}
     role, shape, classes = hints.role or "classifier", hints.shape, hints.classes
     if isinstance(module, Network):
@@ -295,6 +306,7 @@ def _of_module(module: nn.Module, hints: _Hints, architecture: str) -> Model:
         hints, role=role, architecture=architecture, config=config, shape=shape, classes=classes, notes=notes
     )
     model = Model(module, card)
+    model.training = module.training
     anything = next(module.parameters(), None)
     return model if anything is None else model.to(anything.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,8 @@ from advkit.models.card import Shape
 from advkit.models.checkpoint import State, first_mismatch
 from advkit.models.network import ARCHITECTURES, build
 
-SIZES = tuple(dict.fromkeys((28, 32, 8, 64, 16, *range(8, 65))))
-"""Image sizes to try, the customary ones first."""
+SIZES = {1: (28, 8, *range(9, 65)), 3: (32, 64, *range(8, 64))}
+"""Image sizes to try by number of channels, the customary ones first."""
 
 _COUNTER = "num_batches_tracked"  # of batch norm; older files lack it, and nothing depends on it
 
@@ -79,7 +79,9 @@ def _fit(state: Mapping[str, Tensor], name: str, shape: Shape | None) -> Fit | N
     classes = _classes(state)
     for candidate in dict.fromkeys(([shape] if shape else []) + _shapes(state)):
         expected = _expected(name, candidate, classes)
-        if expected is None or len(_weights(expected)) != len(_weights(state)):
+        if expected is None:
+            continue
+        if len(_weights(expected)) != len(_weights(state)):
             return None
         renamed = rename(state, expected)
         if renamed is not None:
@@ -92,13 +94,12 @@ def _fit(state: Mapping[str, Tensor], name: str, shape: Shape | None) -> Fit | N
 
 
 def _shapes(state: Mapping[str, Tensor]) -> list[Shape]:
-    """Image shapes that the first weight allows: a convolution tells the channels, a dense layer the
-    number of values."""
+    """Image shapes to try; the channels are those of the first convolution, if that comes first."""
     first = next((tensor for tensor in state.values() if tensor.dim() in (2, 4)), None)
-    squares: Iterator[Shape] = ((channels, size, size) for size in SIZES for channels in (1, 3))
-    if first is not None and first.dim() == 4 and first.shape[1] in (1, 3):
-        return [shape for shape in squares if shape[0] == first.shape[1]]
-    return list(squares)
+    channels: Iterable[int] = SIZES
+    if first is not None and first.dim() == 4 and first.shape[1] in SIZES:
+        channels = [first.shape[1]]
+    return [(channel, size, size) for channel in channels for size in SIZES[channel]]
 
 
 def _classes(state: Mapping[str, Tensor]) -> int | None:

@@ -158,8 +158,10 @@ class Store:
         return write_checkpoint(card, state, path, overwrite=overwrite)
 
     def import_(self, path: Path | str, name: str, *, arch: str | None = None) -> str:
-        """Adds a file that advkit wrote, after checking it; returns the model's hash."""
-        return self.add(load_checkpoint(path, arch=arch), name)
+        """Adds a file, loaded as `advkit.load_model` would; returns the model's hash."""
+        from advkit.models.load import load_model  # which looks for names here
+
+        return self.add(load_model(Path(path), arch=arch), name)
 
     def family(self, name: str) -> tuple[Kin, ...]:
         """The family of a model: its oldest known ancestors, each with all descendants below it."""

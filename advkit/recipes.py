@@ -13,17 +13,18 @@
 
 from __future__ import annotations
 
-import importlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from advkit import config
 from advkit.config import StrictModel
 from advkit.errors import ConfigError, did_you_mean
 from advkit.registry import Registry
-from advkit.trade import TRADES, Trade
+from advkit.trade import TRADES, Trade, at
 
 
 class About(StrictModel):
@@ -111,12 +112,13 @@ def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Trade, Stric
         raise ConfigError("; ".join(faults))
     faults += _faults_of(trade.config, values, str(where))
     faults += [f"{where}: {fault}" for fault in _unknown_names(trade, values)]
+    faults += _inner_faults(trade, values, str(where))
     if faults:
         raise ConfigError("; ".join(faults))
     return trade, trade.config.model_validate(values)
 
 
-def _faults_of(model: type[StrictModel], values: Any, where: str) -> list[str]:
+def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
     if not isinstance(values, dict):
         return [f"{where} is a group of keys ({', '.join(model.model_fields)}), not {values!r}"]
     try:
@@ -126,33 +128,65 @@ def _faults_of(model: type[StrictModel], values: Any, where: str) -> list[str]:
     return []
 
 
-_REGISTRIES = {
+_ARCHITECTURES = "advkit.models.network:ARCHITECTURES"
+_ATTACKS = "advkit.attacks.attack:ATTACKS"
+_OBJECTIVES = "advkit.training.objective:OBJECTIVES"
+
+_NAMES = {
     "data": "advkit.data.dataset:DATASETS",
     "gan-train.arch": "advkit.models.network:pairs",
     "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
+    "attack.arch": _ARCHITECTURES,
+    "attack.attack": _ATTACKS,
+    "adv-train.arch": _ARCHITECTURES,
+    "adv-train.objective": _OBJECTIVES,
 }
-"""Which registry knows the names that a key takes; the key alone, or with its command in front."""
+"""Who knows the names that a key takes; the key alone, or with its command in front."""
+
+_PARAMETERS = {
+    "gan-train.generator": (_ARCHITECTURES, "{arch}-generator"),
+    "gan-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
+    "attack.parameters": (_ATTACKS, None),
+    "adv-train.parameters": (_OBJECTIVES, "{objective}"),
+    "adv-train.architecture": (_ARCHITECTURES, "{arch}"),
+}
+"""Whose parameters a group of keys holds: a registry, and the name in it, made of the configuration's
+values; None where the group holds a group for each name."""
 
 
 def _unknown_names(trade: Trade, values: Mapping[str, Any]) -> list[str]:
-    """Names that no registry knows; the ones with a colon (``folder:PATH``) are no business of a registry."""
+    """Names that nobody knows; the ones with a colon (``folder:PATH``) are no business of a registry."""
     faults = []
     for key, value in values.items():
-        place = _REGISTRIES.get(f"{trade.name}.{key}", _REGISTRIES.get(key))
+        place = _NAMES.get(f"{trade.name}.{key}", _NAMES.get(key))
         for name in value if isinstance(value, list) else [value]:
             if place and isinstance(name, str) and ":" not in name:
-                faults += _unknown_name(key, name, place)
+                faults += _unknown_name(key, name, at(place))
     return faults
 
 
-def _unknown_name(key: str, name: str, place: str) -> list[str]:
-    module, _, attribute = place.partition(":")
-    registry = getattr(importlib.import_module(module), attribute)
-    if isinstance(registry, Registry):
+def _unknown_name(key: str, name: str, known: Registry[Any] | Callable[[], list[str]]) -> list[str]:
+    if isinstance(known, Registry):
         try:
-            registry.entry(name)
+            known.entry(name)
         except ConfigError as fault:
             return [f"{key}: {fault}"]
-    elif name not in (known := registry()):
-        return [f"{key}: there is no {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"]
+    elif name not in (names := known()):
+        return [f"{key}: there is no {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}"]
     return []
+
+
+def _inner_faults(trade: Trade, values: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong inside the groups of keys that the configuration hands on."""
+    everything = {name: field.default for name, field in trade.config.model_fields.items()} | dict(values)
+    faults = []
+    for key, group in values.items():
+        place, pattern = _PARAMETERS.get(f"{trade.name}.{key}", (None, None))
+        if place is None or not isinstance(group, dict):
+            continue
+        named = group if pattern is None else {pattern.format(**everything): group}
+        for name, parameters in named.items():
+            if name in (registry := at(place)):
+                inner = f"{where}, {key}" if pattern else f"{where}, {key}.{name}"
+                faults += _faults_of(registry.get(name).Config, parameters, inner)
+    return faults

@@ -85,17 +85,18 @@ class Trade:
     @property
     def config(self) -> type[StrictModel]:
         """The configuration class."""
-        found: type[StrictModel] = _at(self.config_at)
+        found: type[StrictModel] = at(self.config_at)
         return found
 
     @property
     def run(self) -> Callable[[Any, Context], Outcome]:
         """The function that does the work."""
-        found: Callable[[Any, Context], Outcome] = _at(self.run_at)
+        found: Callable[[Any, Context], Outcome] = at(self.run_at)
         return found
 
 
-def _at(place: str) -> Any:
+def at(place: str) -> Any:
+    """What is called ``name`` in ``module``, of ``"module:name"``."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 

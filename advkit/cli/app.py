@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import click
 import advkit
 from advkit.cli import faults, options
 from advkit.cli.described import DescribedGroup
-from advkit.trade import TRADES
+from advkit.trade import TRADES, at
 
 
 class Lazy(NamedTuple):
@@ -66,8 +65,7 @@ class App(DescribedGroup):
         if cmd_name in TRADES:
             return options.command(TRADES[cmd_name])
         if cmd_name in COMMANDS:
-            module, _, name = COMMANDS[cmd_name].at.partition(":")
-            found: click.Command = getattr(importlib.import_module(module), name)
+            found: click.Command = at(COMMANDS[cmd_name].at)
             return found
         return None
 

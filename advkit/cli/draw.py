@@ -28,8 +28,10 @@ def figure(value: float | str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``3 s``, ``2:05`` or ``1:02:05``."""
+    """``0.4 s``, ``12 s``, ``2:05`` or ``1:02:05``."""
     whole = round(seconds)
+    if whole < 10:
+        return f"{seconds:.1f} s"
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)

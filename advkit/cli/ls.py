@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from advkit.cli.execute import json_option, show
 from advkit.cli.options import about, default
 from advkit.errors import ConfigError, did_you_mean
 from advkit.registry import Entry
-from advkit.trade import Outcome, Table
+from advkit.trade import Outcome, Table, at
 
 
 class Row(NamedTuple):
@@ -42,11 +41,11 @@ class Kind(NamedTuple):
 
 
 def _registry(place: str) -> Callable[[], Iterable[Row]]:
-    return partial(_registered, *place.split(":"))
+    return partial(_registered, place)
 
 
-def _registered(module: str, name: str) -> Iterable[Row]:
-    for entry in getattr(importlib.import_module(module), name):
+def _registered(place: str) -> Iterable[Row]:
+    for entry in at(place):
         facts = [str(entry.facts["role"])] if "role" in entry.facts else []
         also = [f"also called {', '.join(entry.aliases)}"] if entry.aliases else []
         yield Row(entry.name, "; ".join([*facts, entry.summary, *also]), entry.source, entry)
@@ -81,6 +80,10 @@ KINDS = {
         "ways to fool a classifier: attack --attack NAME", _registry("advkit.attacks.attack:ATTACKS")
     ),
     "attack-losses": Kind("what a gradient attack maximises", _registry("advkit.attacks.loss:ATTACK_LOSSES")),
+    "objectives": Kind(
+        "ways to train robustly: adv-train --objective NAME",
+        _registry("advkit.training.objective:OBJECTIVES"),
+    ),
 }
 
 

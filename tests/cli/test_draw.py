@@ -34,7 +34,9 @@ def test_figures(value, shown):
     assert draw.figure(value) == shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0 s"), (59, "59 s"), (125, "2:05"), (3725, "1:02:05")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.42, "0.4 s"), (9.9, "10 s"), (59, "59 s"), (125, "2:05"), (3725, "1:02:05")]
+)
 def test_durations(seconds, shown):
     assert draw.duration(seconds) == shown
 
@@ -66,7 +68,7 @@ def test_a_task_inside_another_leaves_no_line():
             with progress.task("attacking", 5, unit="image") as inner:
                 inner.advance(5)
             outer.advance()
-    assert _text(console).splitlines() == ["training: 2 epochs   0 s"]
+    assert _text(console).splitlines() == ["training: 2 epochs   0.0 s"]
 
 
 def test_a_task_that_fails_leaves_no_line():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import pytest
 from advkit import __version__
 from advkit.cli.app import COMMANDS, OVERVIEW, app
 from advkit.cli.described import Described
+from advkit.cli.ls import KINDS
+from advkit.cli.options import common
 from advkit.trade import TRADES
 
 
@@ -70,6 +73,16 @@ def test_every_example_is_accepted(words):
             assert found is not None, line
             inner = found
         inner.make_context(inner.name, called, parent=context)
+
+
+@pytest.mark.parametrize("name", [name for name, trade in TRADES.items() if _there(trade.config_at)])
+def test_configurations_fit_the_command_line(name):
+    """No field hides a common flag, every field is explained, and `advkit ls KIND` is never a dead end."""
+    fields = TRADES[name].config.model_fields
+    assert not {parameter.name for parameter in common()} & set(fields)
+    assert [field for field, about in fields.items() if not about.description] == []
+    said = " ".join(str(about.description) for about in fields.values())
+    assert set(re.findall(r"`advkit ls ([\w-]+)", said)) <= set(KINDS)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["gan-train", "--help"], ["ls", "--help"]], ids=str)

@@ -79,6 +79,23 @@ def test_faults(tmp_path, text, said):
     assert said in str(caught.value)
 
 
+def test_faults_inside_groups(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        'command = "attack"\nmodel = "x"\nattack = ["pgd", "apdg-ce"]\nparameters.pgd.stpes = 1\n'
+        "parameters.apgd-ce.restarts = 0\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        recipes.load(path)
+    said = str(caught.value)
+    assert "'apdg-ce' (did you mean 'apgd-ce'?)" in said
+    assert "bad.toml, parameters.pgd: unknown key 'stpes' (did you mean 'steps'?)" in said
+    assert "bad.toml, parameters.apgd-ce: restarts" in said
+    path.write_text('command = "gan-train"\narch = "mlp-gan"\ngenerator.hiden = [3]\n')
+    with pytest.raises(ConfigError, match=r"generator: unknown key 'hiden' \(did you mean 'hidden'\?\)"):
+        recipes.load(path)
+
+
 def test_names_with_a_colon_are_left_to_the_loader(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('command = "gan-train"\ndata = "folder:photos"\n')

@@ -78,7 +78,7 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     """Writes ``"a.b=v"`` into nested ``values``; ``v`` is a TOML value, or else a plain string."""
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
-        raise ConfigError(f"--set {assignment!r} has no '='; write KEY=VALUE, for example --set pgd.steps=100")
+        raise ConfigError(f"--set {assignment!r} has no '='; write KEY=VALUE, for example --set steps=100")
     *parents, last = path.strip().split(".")
     for parent in parents:
         values = values.setdefault(parent, {})

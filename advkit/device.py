@@ -20,7 +20,7 @@ def choose(device: str = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(f"there is no device called {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
+        raise ConfigError(f"there is no device {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(chosen.type, False):
         raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")

@@ -21,7 +21,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int, *, margin: int = 1, paper: int = 255) -> Tensor:
-    """One uint8 image (C, H', W') of many (N, C, H, W), row by row, ``margin`` pixels of ``paper`` between."""
+    """One uint8 image (C, H', W') of many (N, C, H, W), row by row, ``margin`` pixels of ``paper`` apart."""
     images = to_uint8(images.cpu())
     count, channels, height, width = images.shape
     rows = -(-count // columns)

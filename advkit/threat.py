@@ -38,7 +38,7 @@ class Threat(StrictModel):
     """The budget, in units of pixels in [0, 1] (l0: a count)."""
 
     def __init__(self, norm: str, eps: float | str) -> None:
-        super().__init__(norm=norm, eps=eps)  # type: ignore[arg-type]
+        super().__init__(norm=norm, eps=eps)  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _fits_unit_range(self) -> Threat:
@@ -63,7 +63,7 @@ class Threat(StrictModel):
         if self.norm == "linf":
             return change.abs().amax(1)
         if self.norm == "l2":
-            return change.norm(dim=1)
+            return torch.linalg.vector_norm(change, dim=1)
         if self.norm == "l1":
             return change.abs().sum(1)
         return (change != 0).sum(1).to(x.dtype)
@@ -81,7 +81,7 @@ class Threat(StrictModel):
             return torch.clamp(x, (x0 - self.eps).clamp_(min=0), (x0 + self.eps).clamp_(max=1))
         change = x - x0
         if self.norm == "l2":
-            length = change.flatten(1).norm(dim=1)
+            length = torch.linalg.vector_norm(change, dim=tuple(range(1, change.dim())))
             change *= _per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x)
             return change.add_(x0).clamp_(0, 1)
         if self.norm == "l1":
@@ -117,7 +117,7 @@ class Threat(StrictModel):
             return gradient.sign()
         flat = gradient.flatten(1)
         if self.norm == "l2":
-            return gradient / _per_row(flat.norm(dim=1).clamp(min=1e-12), gradient)
+            return gradient / _per_row(torch.linalg.vector_norm(flat, dim=1).clamp(min=1e-12), gradient)
         top = flat.abs().argmax(1, keepdim=True)
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
 
@@ -135,8 +135,8 @@ class Threat(StrictModel):
         if self.norm == "linf":
             return rng.uniform(key, shape).mul_(2 * self.eps).sub_(self.eps).add_(x0).clamp_(0, 1)
         if self.norm == "l2":
-            direction = rng.normal(key, (size + 2,))  # two extra coordinates make the rest uniform in the ball
-            unit = direction[:, :size] / direction.norm(dim=1, keepdim=True)
+            direction = rng.normal(key, (size + 2,))  # without the last two, uniform in the ball
+            unit = direction[:, :size] / torch.linalg.vector_norm(direction, dim=1, keepdim=True)
             return (x0 + self.eps * unit.view_as(x0)).clamp_(0, 1)
         if self.norm == "l1":
             exponential = -torch.log1p(-rng.uniform(key, (size + 1,)))

@@ -110,7 +110,7 @@ class APGD(Attack):
         """Judges ``x``, settles the step size where a check is due, and moves."""
         assert isinstance(state, APGDState)
         rows, x = state.rows, state.x
-        loss, grad, _ = oracle.loss_and_grad(x, rows.label, self.loss)
+        loss, grad, _ = oracle.loss_and_grad(x, rows, self.loss)
         better = loss > state.loss_best
         loss_best = torch.where(better, loss, state.loss_best)
         x_best = torch.where(column(better, x), x, state.x_best)

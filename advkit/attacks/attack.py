@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from advkit.attacks.record import TensorRecord
@@ -43,6 +44,19 @@ class Rows(TensorRecord):
     """(R,) which of the attack's variants (restarts, targets) this row is, from 0."""
     key: Tensor
     """(R,) random keys of this attack, sample and variant; see `advkit.rng`."""
+
+    @classmethod
+    def untargeted(cls, x0: Tensor, label: Tensor, ids: Tensor, key: Tensor) -> Rows:
+        """Rows of one variant with no goal, for callers outside the scheduler."""
+        return cls(
+            x0,
+            label,
+            goal=torch.full_like(label, -1),
+            clean=x0.new_zeros(len(x0), 0),
+            sample=ids,
+            variant=torch.zeros_like(label),
+            key=key,
+        )
 
 
 @dataclass

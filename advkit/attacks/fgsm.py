@@ -25,6 +25,6 @@ class FGSM(Attack):
     def step(self, state: State, oracle: Oracle) -> State:
         """The one step."""
         rows = state.rows
-        _, grad, _ = oracle.loss_and_grad(state.x, rows.label, ce)
+        _, grad, _ = oracle.loss_and_grad(state.x, rows, ce)
         x = self.threat.project(state.x + self.threat.eps * self.threat.ascent(grad), rows.x0)
         return State(rows, x, state.iteration)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.attack import State
+from advkit.attacks.attack import Rows, State
 from advkit.attacks.loss import AttackLoss
 from advkit.attacks.record import TensorRecord, column
 from advkit.threat import Threat
 
 Precision = Literal["float32", "bfloat16"]
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode inside; every submodule's own mode is put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @dataclass
@@ -94,16 +80,23 @@ class Oracle:
         self._notice(x, logits)
         return logits
 
-    def loss_and_grad(self, x: Tensor, label: Tensor, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss (R,), its gradient with respect to x (R, C, H, W), logits (R, K)).
+    def loss_and_grad(self, x: Tensor, rows: Rows, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
+        """(what to climb (R,), its gradient with respect to x (R, C, H, W), logits (R, K)).
 
-        Gradients of the model's parameters are neither computed nor touched.
+        To climb: the loss of the true class, or minus the loss of the goal where a row has one. Gradients
+        of the model's parameters are neither computed nor touched.
         """
+        aimed = rows.goal >= 0
+        label = torch.where(aimed, rows.goal, rows.label)
+        sign = 1.0 - 2.0 * aimed
         x = x.detach().requires_grad_(True)
         with torch.enable_grad(), self._arithmetic(x):
             logits = self.model(x).float()
-            values = loss(logits, label)
-        (grad,) = torch.autograd.grad(values.sum(), x)
+            values = loss(logits, label) * sign
+        if values.requires_grad:  # a step or a threshold before the first layer cuts the graph: zero, then
+            (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True, materialize_grads=True)
+        else:
+            grad = torch.zeros_like(x)
         x = x.detach()
         logits = logits.detach()
         self._count(x, backward=True)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from advkit import rng
 from advkit.attacks.attack import ATTACKS, Attack, Rows
 from advkit.attacks.engine import Found, Search, run_fixed
-from advkit.attacks.oracle import Oracle, Precision, evaluation_mode
+from advkit.attacks.oracle import Oracle, Precision
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
+from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat
 
 
@@ -127,9 +128,7 @@ def fixed(
     Returns:
         (N, C, H, W) inside the threat model.
     """
-    none = torch.full_like(y, -1)
-    key = rng.keys(seed, attack, ids, step)
-    rows = Rows(x, y, none, x.new_zeros(len(x), 0), ids, torch.zeros_like(y), key)
+    rows = Rows.untargeted(x, y, ids, rng.keys(seed, attack, ids, step))
     with evaluation_mode(model):
         return run_fixed(make(attack, threat, parameters), Oracle(model, threat), rows)
 

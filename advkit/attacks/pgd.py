@@ -57,6 +57,6 @@ class PGD(Attack):
     def step(self, state: State, oracle: Oracle) -> State:
         """One gradient step."""
         rows = state.rows
-        _, grad, _ = oracle.loss_and_grad(state.x, rows.label, self._loss)
+        _, grad, _ = oracle.loss_and_grad(state.x, rows, self._loss)
         x = state.x + self._step_size * self.threat.ascent(grad)
         return State(rows, self.threat.project(x, rows.x0), state.iteration)

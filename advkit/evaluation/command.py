@@ -12,7 +12,6 @@ from torch import Tensor
 
 from advkit import device as devices
 from advkit import files, images, threat
-from advkit.attacks.oracle import evaluation_mode
 from advkit.attacks.perturb import make
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -23,6 +22,7 @@ from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult, accuracy
 from advkit.models.load import load_model
+from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.runs import RunFolder
 from advkit.threat import Threat
@@ -36,9 +36,12 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         UserError: whatever is wrong with the model, the data or the options.
     """
     save = _may_save(config, context)
+    data = load_data(config.data, config.split, root=context.data_dir) if config.data else None
     model = load_model(
         config.model,
         role="classifier",
+        shape=data.shape if data else None,
+        classes=data.classes if data else None,
         arch=config.arch,
         weights=config.weights,
         pixel_range=config.pixel_range,
@@ -47,7 +50,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         outputs=config.outputs,
         device=str(devices.choose(context.device)),
     )
-    data = _data(config, context, model)
+    data = data or _data(config, context, model)
     against = _threat(config, context, model, data)
     if context.dry_run:
         return _plan(config, model, data, against)
@@ -80,14 +83,13 @@ def attack(config: Evaluation, context: Context) -> Outcome:
 
 
 def _data(config: Evaluation, context: Context, model: Model) -> Data:
-    name = config.data
-    if name is None:
-        if model.card.data is None:
-            raise ConfigError(
-                f"the card of {config.model} does not say what it was trained on; name the data with --data"
-            )
-        name = model.card.data.name
-        context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
+    """What the model was trained on, says its card."""
+    if model.card.data is None:
+        raise ConfigError(
+            f"the card of {config.model} does not say what it was trained on; name the data with --data"
+        )
+    name = model.card.data.name
+    context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
-from advkit.attacks.oracle import Oracle, Precision, evaluation_mode
+from advkit.attacks.oracle import Oracle, Precision
 from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
@@ -22,7 +22,8 @@ from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
-from advkit.models.load import load_model
+from advkit.models.load import load_model, wrap
+from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder, environment
@@ -90,7 +91,10 @@ def evaluate(
     begun = time.perf_counter()
     whole = load_data(data) if isinstance(data, str) else as_data(data)
     images = whole.limit(n)
-    judged = load_model(model, role="classifier", shape=images.shape)
+    if isinstance(model, nn.Module):
+        judged = wrap(model, shape=images.shape)
+    else:
+        judged = load_model(model, role="classifier", shape=images.shape)
     device = device_of(judged)
     if batch_size is None:
         batch_size = BATCH_SIZE.get(device.type, 1024)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advkit import rng
 from advkit.errors import DataError, ModelError
+from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 
 
@@ -40,7 +40,7 @@ def inspect_classifier(
     found = [model.card.notes] if model.card.notes else []
     if any(module.training for module in model.modules()):
         found.append("the model was in train mode; it is run in eval mode")
-    with _evaluating(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
+    with evaluation_mode(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
         outputs = _outputs(model, images)
         _refuse_shape(outputs, len(images), classes)
         _refuse_values(outputs, probabilities=model.probabilities)
@@ -101,18 +101,6 @@ def _outputs(model: Model, images: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise ModelError(f"the model returns {type(outputs).__name__}; give one that returns a tensor")
     return outputs
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; every part in its own mode again afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -1,0 +1,43 @@
+"""On a linear model the smallest perturbation is known: gradient attacks must reach it."""
+
+import pytest
+import torch
+
+from advkit.attacks.losses.ce import ce
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.perturb import robust_correct
+from advkit.threat import Threat
+
+
+def distances(model, data, norm):
+    """Exact distance of every image to the decision boundary: |score| / dual norm of the weights."""
+    score = (data.images.flatten(1) @ model.weight + model.bias).abs()
+    dual = model.weight.abs().sum() if norm == "linf" else model.weight.norm()
+    return (score / dual).detach()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])
+def test_reaches_the_closed_form(linear, name, norm):
+    model, data = linear
+    smallest = distances(model, data, norm)
+    eps = float(smallest.median())
+    _, robust = robust_correct(model, data, Threat(norm, eps), name)
+    assert not robust[smallest < eps / 1.01].any()
+    assert robust[smallest > eps * 1.001].all()
+    assert 0 < int(robust.sum()) < len(data)
+
+
+def test_noise_finds_less_than_gradients(linear):
+    model, data = linear
+    eps = float(distances(model, data, "linf").median())
+    noise = robust_correct(model, data, Threat("linf", eps), "noise")[1].sum()
+    gradient = robust_correct(model, data, Threat("linf", eps), "fgsm")[1].sum()
+    assert noise > gradient
+
+
+def test_losses_by_hand():
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 5.0]])
+    label = torch.tensor([0, 1])
+    assert torch.allclose(margin(logits, label), torch.tensor([-1.0, 2.0]))
+    assert torch.allclose(ce(logits, label), -logits.log_softmax(1)[[0, 1], label])

@@ -1,0 +1,205 @@
+"""The scheduler: who leaves, who moves in, what is counted, what counts as a success."""
+
+import pytest
+import torch
+from torch import nn
+
+from advkit import rng
+from advkit.attacks.apgd import APGDCE
+from advkit.attacks.attack import Attack, Rows, State
+from advkit.attacks.engine import Search
+from advkit.attacks.oracle import Oracle
+from advkit.attacks.perturb import logits_of, make, perturb
+from advkit.config import StrictModel
+from advkit.models.mode import evaluation_mode
+from advkit.threat import Threat
+
+
+class Counted(nn.Module):
+    """Counts the images that pass."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x):
+        self.images += len(x)
+        return self.model(x)
+
+
+def search(model, data, attack, threat, batch_size=8, precision="float32"):
+    counted = Counted(model)
+    with evaluation_mode(counted):
+        clean = logits_of(counted, data)
+        counted.images = 0
+        oracle = Oracle(counted, threat, precision)
+        found = []
+        Search(
+            attack,
+            oracle,
+            data,
+            clean,
+            seed=0,
+            name="test",
+            batch_size=batch_size,
+            device=torch.device("cpu"),
+        ).run(torch.arange(len(data)), found.append)
+    return found, oracle, counted
+
+
+def test_every_sample_is_decided_once_and_every_pass_is_counted(convolutional):
+    model, data = convolutional
+    threat = Threat("linf", 0.05)
+    found, oracle, counted = search(model, data, make("pgd", threat, {"steps": 6, "restarts": 3}), threat)
+    assert sorted(f.index for f in found) == list(range(len(data)))
+    assert oracle.forwards == counted.images
+    spent = sum(f.forwards for f in found)
+    # Siblings at work when a sample falls are cancelled without being billed to it.
+    assert spent <= oracle.forwards <= spent + 8 * 7
+    assert any(f.broken for f in found) and not all(f.broken for f in found)
+
+
+def test_a_broken_row_leaves_at_once(linear):
+    model, data = linear
+    threat = Threat("linf", 0.3)
+    found, oracle, _ = search(model, data, make("pgd", threat, {"steps": 40}), threat)
+    assert all(f.broken for f in found)
+    assert oracle.backwards < 10 * len(data)
+    assert all(f.backwards <= f.forwards <= f.backwards + 1 for f in found)
+
+
+def test_restarts_run_only_where_earlier_ones_failed(linear):
+    model, data = linear
+    threat = Threat("linf", 1e-4)  # nothing falls
+    found, oracle, _ = search(model, data, make("pgd", threat, {"steps": 3, "restarts": 4}), threat)
+    assert oracle.backwards == 4 * 3 * len(data)
+    assert not any(f.broken for f in found)
+    assert all(f.backwards == 12 for f in found)
+
+
+class Outside(Attack):
+    """Asks about points far outside the budget, and ends there too."""
+
+    @property
+    def steps(self):
+        return 2
+
+    def start(self, rows: Rows) -> State:
+        return State(rows, 1 - rows.x0, rows.label.new_zeros(len(rows)))
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        oracle.logits(state.x)
+        return state
+
+
+def test_a_misclassified_point_outside_the_budget_is_no_success(linear):
+    model, data = linear
+    threat = Threat("linf", 1e-4)
+    found, _, _ = search(model, data, Outside(StrictModel(), threat), threat)
+    assert not any(f.broken for f in found)
+    assert all(f.distance <= 1e-4 + 1e-6 for f in found)
+
+
+class NaNNearTheEdge(nn.Module):
+    """NaN logits as soon as anything changes."""
+
+    def __init__(self, x0):
+        super().__init__()
+        self.x0, self.scale = x0, nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        same = (x.flatten(1)[:, None] == self.x0.flatten(1)[None]).all(2).any(1)
+        logits = torch.stack([x.flatten(1).sum(1) * 0 + 1, x.flatten(1).sum(1) * 0], 1) * self.scale
+        return torch.where(same[:, None], logits, torch.nan)
+
+
+def test_nan_is_no_success(linear):
+    _, data = linear
+    model = NaNNearTheEdge(data.images)
+    x = perturb(model, data.images, torch.zeros(len(data), dtype=torch.int64), Threat("linf", 0.1), "fgsm")
+    assert x.isfinite().all()
+    found, _, _ = search(model, data, make("noise", Threat("linf", 0.1)), Threat("linf", 0.1))
+    assert not any(f.broken for f in found)
+
+
+class Flaky(nn.Module):
+    """Wrong on the first pass over a batch larger than one, right when asked again."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.asked = model, 0
+
+    def forward(self, x):
+        self.asked += 1
+        logits = self.model(x)
+        return -logits if self.asked == 2 else logits
+
+
+def test_a_success_that_the_model_does_not_repeat_is_none(linear):
+    model, data = linear
+    flaky = Flaky(model)
+    threat = Threat("linf", 1e-4)
+    with evaluation_mode(flaky):
+        clean = logits_of(flaky, data)
+        oracle = Oracle(flaky, threat)
+        found = []
+        Search(
+            make("pgd", threat, {"steps": 4}),
+            oracle,
+            data,
+            clean,
+            seed=0,
+            name="pgd",
+            batch_size=100,
+            device=torch.device("cpu"),
+        ).run(torch.arange(len(data)), found.append)
+    assert not any(f.broken for f in found)
+    assert oracle.noticed == len(data) and oracle.confirmed == 0
+
+
+def test_bfloat16_search_only_reports_what_float32_confirms(convolutional):
+    model, data = convolutional
+    threat = Threat("linf", 0.05)
+    found, _, _ = search(model, data, make("pgd", threat, {"steps": 10}), threat, precision="bfloat16")
+    broken = [f for f in found if f.broken]
+    assert broken
+    with torch.no_grad():
+        said = model(torch.stack([f.x for f in broken])).argmax(1)
+    assert (said != data.labels[[f.index for f in broken]]).all()
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])
+def test_a_target_is_reached_where_there_is_one(convolutional, name):
+    model, data = convolutional
+    with torch.no_grad():
+        second = model(data.images).argsort(1)[:, -2]
+    x = perturb(model, data.images, data.labels, Threat("linf", 0.15), name, target=second)
+    with torch.no_grad():
+        said = model(x).argmax(1)
+    assert (said == second).sum() > len(data) / 2
+
+
+class Flat(Oracle):
+    """A loss that never rises."""
+
+    def loss_and_grad(self, x, label, loss):
+        return torch.zeros(len(x)), torch.ones_like(x), torch.zeros(len(x), 2)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(100, [22, 41, 57, 70, 80, 87, 93, 99])])
+def test_apgd_checks_come_when_the_paper_says(steps, expected):
+    threat = Threat("linf", 0.1)
+    attack = APGDCE(APGDCE.Config(steps=steps), threat)
+    x0 = torch.full((3, 1, 2, 2), 0.5)
+    label = torch.zeros(3, dtype=torch.int64)
+    rows = Rows(x0, label, label - 1, torch.zeros(3, 2), label, label, rng.keys(0, "t", torch.arange(3)))
+    state = attack.start(rows)
+    assert torch.allclose((state.x - x0).abs().flatten(1).amax(1), torch.tensor(0.1))
+    halved = []
+    for iteration in range(steps):
+        before = state.step_size.clone()
+        state = attack.step(state, Flat(nn.Identity(), threat))
+        state.iteration = state.iteration + 1
+        if (state.step_size < before).all():
+            halved.append(iteration)
+    assert halved == expected

@@ -22,6 +22,12 @@ def _per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+def _length(rows: Tensor) -> Tensor:
+    """(N,) Euclidean norms."""
+    length: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    return length
+
+
 class Threat(StrictModel):
     """Every image within distance ``eps`` of the original in ``norm``, and inside [0, 1].
 
@@ -63,7 +69,7 @@ class Threat(StrictModel):
         if self.norm == "linf":
             return change.abs().amax(1)
         if self.norm == "l2":
-            return torch.linalg.vector_norm(change, dim=1)
+            return _length(change)
         if self.norm == "l1":
             return change.abs().sum(1)
         return (change != 0).sum(1).to(x.dtype)
@@ -81,7 +87,7 @@ class Threat(StrictModel):
             return torch.clamp(x, (x0 - self.eps).clamp_(min=0), (x0 + self.eps).clamp_(max=1))
         change = x - x0
         if self.norm == "l2":
-            length = torch.linalg.vector_norm(change, dim=tuple(range(1, change.dim())))
+            length = _length(change)
             change *= _per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x)
             return change.add_(x0).clamp_(0, 1)
         if self.norm == "l1":
@@ -117,7 +123,7 @@ class Threat(StrictModel):
             return gradient.sign()
         flat = gradient.flatten(1)
         if self.norm == "l2":
-            return gradient / _per_row(torch.linalg.vector_norm(flat, dim=1).clamp(min=1e-12), gradient)
+            return gradient / _per_row(_length(flat).clamp(min=1e-12), gradient)
         top = flat.abs().argmax(1, keepdim=True)
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
 
@@ -136,7 +142,7 @@ class Threat(StrictModel):
             return rng.uniform(key, shape).mul_(2 * self.eps).sub_(self.eps).add_(x0).clamp_(0, 1)
         if self.norm == "l2":
             direction = rng.normal(key, (size + 2,))  # without the last two, uniform in the ball
-            unit = direction[:, :size] / torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+            unit = direction[:, :size] / _length(direction)[:, None]
             return (x0 + self.eps * unit.view_as(x0)).clamp_(0, 1)
         if self.norm == "l1":
             exponential = -torch.log1p(-rng.uniform(key, (size + 1,)))

@@ -98,7 +98,8 @@ def _of_the_machine(fault: Exception) -> str | None:
         except OutputError as told:
             return str(told)
     torch = sys.modules.get("torch")
-    if isinstance(fault, MemoryError) or (torch and isinstance(fault, torch.OutOfMemoryError)):
+    on_device = torch is not None and isinstance(fault, torch.OutOfMemoryError)
+    if on_device or isinstance(fault, MemoryError) or "DefaultCPUAllocator" in str(fault):
         return "the memory is used up; try a smaller --batch-size, or another --device"
     return None
 

@@ -55,6 +55,10 @@ def run(config: Fake, context: Context) -> Outcome:
         raise RuntimeError("inside")
     if config.model == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
+    if config.model == "huge":
+        import torch
+
+        torch.zeros(1 << 55)
     if config.model == "endless":
         context.progress.say("waiting")
         signal.pause()

@@ -27,6 +27,12 @@ def test_a_full_disk_is_the_users_fault(advkit):
     assert answer.stderr.startswith("error: cannot write runs/x: the disk is full;")
 
 
+def test_too_little_memory_is_the_users_fault(advkit):
+    answer = advkit("fake", "--model", "huge")
+    assert answer.exit_code == 2
+    assert answer.stderr == "error: the memory is used up; try a smaller --batch-size, or another --device\n"
+
+
 def test_a_bug_keeps_its_traceback_and_is_70(advkit):
     answer = advkit("fake", "--model", "bug")
     assert answer.exit_code == 70

@@ -93,5 +93,12 @@ def scope(device: torch.device | str, seed: int, *names: object) -> Iterator[Non
     device = torch.device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, *names))
+        # torch.manual_seed would also queue a call, with its stack, for every kind of device not in use.
+        derived = derive(seed, *names)
+        torch.default_generator.manual_seed(derived)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derived)
+        elif device.type == "mps":
+            torch.mps.manual_seed(derived)
         yield

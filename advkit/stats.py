@@ -26,3 +26,9 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     low = float(beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
     high = float(beta.ppf(1.0 - tail, successes + 1, n - successes)) if successes < n else 1.0
     return Interval(low, high)
+
+
+def accuracy(correct: int, n: int) -> str:
+    """``"90.5 % [85.6, 94.2]"``: the fraction with its exact 95 % interval."""
+    low, high = clopper_pearson(correct, n)
+    return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

@@ -67,7 +67,7 @@ class Store:
             ConfigError: a name of other characters than letters, digits, ``.``, ``_`` and ``-``.
             OutputError: the store cannot be written.
         """
-        _refuse_bad_name(name)
+        refuse_bad_name(name)
         digest = model.hash
         with self._locked():
             save_model(model, self._object(digest), overwrite=True)
@@ -222,7 +222,8 @@ class Store:
             ) from error
 
 
-def _refuse_bad_name(name: str) -> None:
+def refuse_bad_name(name: str) -> None:
+    """Raises a `ConfigError` when no model can be called so; worth asking before an hour's work."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
             f"{name!r} cannot be the name of a model; use up to 100 letters, digits, '.', '_' and '-', "

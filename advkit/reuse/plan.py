@@ -1,0 +1,42 @@
+"""Configuration of fine-tuning; no torch here, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from advkit.config import StrictModel
+from advkit.training.plan import Fitting
+
+
+class _Reuse(StrictModel):
+    """What is reused for what. A base of its own, so that help lists these options first."""
+
+    model: str
+    """Discriminator: a file, a run folder or a name in the store."""
+    data: str = "digits"
+    """Labelled data set (see `advkit ls data`)."""
+    labels: Literal["all"] | PositiveInt = "all"
+    """How many labels of the training split may be used: all, or so many, the same number of each class.
+    Which ones is fixed, and written into the result."""
+    mode: Literal["full", "probe"] = "full"
+    """full trains everything; probe leaves the discriminator's features as they are."""
+    trunk_rate: float = Field(0.1, gt=0)
+    """Learning rate of the discriminator's features, as a factor of that of the new last layer."""
+    scratch: bool = False
+    """Also train the same network from scratch, all of it, with as many updates at the same rates, to see
+    what the reuse is worth."""
+    name: str | None = None
+    """Name in the model store; by default DATA-ARCHITECTURE-classifier."""
+
+
+class FineTuning(Fitting, _Reuse):
+    """Make a classifier of a GAN's discriminator: its features under a new last layer."""
+
+    enough: ClassVar[tuple[int, int]] = (600, 5)
+
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the labelled images; by default as many as make 600 updates, and at least 5."""
+    rate: float = Field(1e-2, gt=0)
+    """Peak learning rate of the new last layer; --trunk-rate says how much of it the features get."""

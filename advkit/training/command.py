@@ -1,0 +1,275 @@
+"""``advkit adv-train``: hardening with its run folder, its curves and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advkit import __version__, rng, threat
+from advkit import device as devices
+from advkit.attacks.perturb import make, robust_correct
+from advkit.config import validate
+from advkit.data.data import Data
+from advkit.data.load import load_data
+from advkit.errors import ConfigError
+from advkit.models.card import ModelCard, Parent, ThreatFacts
+from advkit.models.inspect import inspect_classifier
+from advkit.models.load import load_model
+from advkit.models.model import Model
+from advkit.models.network import ARCHITECTURES, build
+from advkit.progress import Progress
+from advkit.runs import RunFolder, now
+from advkit.stats import accuracy
+from advkit.threat import Threat
+from advkit.trade import Context, Outcome, Picture, Table
+from advkit.training.curves import write_curves
+from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.loop import Trained, fit
+from advkit.training.objective import OBJECTIVES, Objective
+from advkit.training.plan import AdversarialTraining
+
+HELD = 1000
+"""Images held out at most: more would make the checks dear."""
+TESTED = 1000
+"""Test images attacked at most, before and after."""
+ATTACKER = {"steps": 20}
+"""The PGD of the comparison before and after."""
+
+
+def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
+    """Trains a classifier that withstands attacks; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the model, the data or the options.
+    """
+    file = model_file(context)
+    train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
+    model = _beginning(config, train, context.progress)
+    against = _threat(config, model, train, context.progress)
+    kind = OBJECTIVES.get(config.objective)
+    objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
+    name = store_name(config.name, train.name, model.card.architecture, config.objective)
+    rest, held = _split(train, config)
+    config = config.model_copy(
+        update={
+            "arch": None if config.model else model.card.architecture,
+            "norm": against.norm,
+            "eps": against.eps,
+            "epochs": config.updates(len(rest)) // config.batches(len(rest)),
+            "name": name,
+        }
+    )
+    if context.dry_run:
+        return _plan(config, model, rest, objective)
+    folder = None if file else context.out
+    with RunFolder.open("adv-train", train.name, config, folder, resume=context.resume) as run:
+        if run.finished:
+            context.progress.say(f"{run.path} is finished; this is what came of it")
+        else:
+            device = devices.choose(context.device)
+            before = _measure(model.to(device), test, against, config.seed) if config.model else None
+            parent = Parent(relation="hardened-from", hash=model.hash, name=known_as(model.hash))
+            trained = fit(
+                model,
+                config,
+                rest,
+                held,
+                objective=objective,
+                threat=against,
+                run=run,
+                device=device,
+                progress=context.progress,
+                name="adversarial training",
+            )
+            after = _measure(trained.best, test, against, config.seed)
+            card = _card(config, model.card, parent if config.model else None, train, against, trained)
+            hardened = Model(trained.best.network, card)
+            best = next((row["epoch"] for row in trained.history if row["step"] == trained.step), None)
+            title = f"{name}: PGD-{ATTACKER['steps']} and clean accuracy"
+            write_curves(run.path / "curves.png", trained.history, title=title, best=best)
+            written = deliver(hardened, name, run, file, overwrite=context.overwrite)
+            run.finish(_result(config, hardened, written, trained, test, before, after))
+        return _outcome(run.result(), run.path)
+
+
+def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> Model:
+    """The classifier to train: the one that was named, or a new one."""
+    if config.model is not None:
+        if config.architecture:
+            raise ConfigError(f"{config.model} has its own architecture; leave --set architecture... out")
+        model = load_model(config.model, role="classifier", shape=train.shape)
+        few, _ = train.batch(torch.arange(min(8, len(train))))
+        for note in inspect_classifier(model, few, train.classes):
+            progress.say(f"{config.model}: {note}")
+        return model
+    arch = config.arch or ("lenet" if train.shape[0] == 1 else "resnet18-cifar")
+    if config.arch is None:
+        progress.say(f"architecture: {arch}, from scratch (--arch chooses another, --model goes on with one)")
+    if (role := ARCHITECTURES.entry(arch).facts["role"]) != "classifier":
+        raise ConfigError(f"architecture {arch!r} is a {role}; name a classifier (`advkit ls architectures`)")
+    with rng.scope("cpu", config.seed, "init"):
+        network = build(arch, shape=train.shape, classes=train.classes, config=config.architecture)
+    card = ModelCard(
+        role="classifier",
+        architecture=ARCHITECTURES.entry(arch).name,
+        config=config.architecture,
+        shape=train.shape,
+        classes=train.classes,
+    )
+    return Model(network, card)
+
+
+def _threat(config: AdversarialTraining, model: Model, train: Data, progress: Progress) -> Threat:
+    """The threat model that was asked for; else the one the model withstands already, else the customary."""
+    chosen = _chosen_threat(config, model, train, progress)
+    make("pgd", chosen, ATTACKER)  # complains now of a norm that the comparison cannot be made in
+    return chosen
+
+
+def _chosen_threat(config: AdversarialTraining, model: Model, train: Data, progress: Progress) -> Threat:
+    if config.norm is not None and config.eps is not None:
+        return threat.threat(config.norm, config.eps)
+    card = model.card.threat
+    assumed = threat.threat(card.norm, card.eps) if card is not None else train.threat
+    if assumed is None:
+        raise ConfigError(f"data {train.name!r} has no customary threat model; give --norm and --eps")
+    if config.norm is not None and config.norm != assumed.norm:
+        raise ConfigError(f"--norm {config.norm} needs its budget; give --eps too")
+    if config.eps is not None:
+        assumed = threat.threat(assumed.norm, config.eps)
+    origin = "the one the model was hardened for" if card is not None else f"customary on {train.name}"
+    progress.say(f"threat model: {assumed} ({origin}; --norm and --eps choose another)")
+    return assumed
+
+
+def _split(train: Data, config: AdversarialTraining) -> tuple[Data, Data | None]:
+    """(images to train on, images held out)"""
+    if config.holdout == 0:
+        return train, None
+    return train.holdout(min(config.holdout, HELD / len(train)))
+
+
+def _measure(model: Model, test: Data, against: Threat, seed: int) -> dict[str, int]:
+    images = test.limit(TESTED)
+    correct, robust = robust_correct(model, images, against, parameters=ATTACKER, seed=seed)
+    return {"clean": int(correct.sum()), "robust": int(robust.sum()), "n": len(images)}
+
+
+def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Objective) -> Outcome:
+    passes, images = objective.passes, min(config.batch_size, len(rest)) * config.batches(len(rest))
+    forwards, backwards = passes.forwards * images, passes.backwards * images
+    epochs, updates = config.updates(len(rest)) // config.batches(len(rest)), config.updates(len(rest))
+    rows = (
+        ("an epoch", f"{config.batches(len(rest)):,}", f"{forwards:,}", f"{backwards:,}"),
+        (f"all {epochs:,}", f"{updates:,}", f"{forwards * epochs:,}", f"{backwards * epochs:,}"),
+    )
+    return Outcome(
+        title="what would be done",
+        sentences=(
+            f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
+            f"objective {config.objective}, {config.norm} eps {config.eps:.4g}.",
+            f"Beside these passes, {config.checks} checks with PGD on the held-out images.",
+        ),
+        tables=(Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),),
+        result={
+            "config": config.model_dump(mode="json"),
+            "updates": updates,
+            "forwards": forwards * epochs,
+            "backwards": backwards * epochs,
+        },
+    )
+
+
+def _card(
+    config: AdversarialTraining,
+    before: ModelCard,
+    parent: Parent | None,
+    train: Data,
+    against: Threat,
+    trained: Trained,
+) -> ModelCard:
+    return before.model_copy(
+        update={
+            "labels": train.class_names,
+            "lineage": (parent,) if parent else (),
+            "data": train.facts,
+            "threat": ThreatFacts(norm=against.norm, eps=against.eps),
+            "training": {"command": "adv-train", **config.model_dump(mode="json"), "step": trained.step},
+            "metrics": {f"held_out_{key}_accuracy": value for key, value in trained.scores.items()},
+            "created": now(),
+            "advkit": __version__,
+            "notes": "",
+        }
+    )
+
+
+def _result(
+    config: AdversarialTraining,
+    model: Model,
+    written: list[Path],
+    trained: Trained,
+    test: Data,
+    before: dict[str, int] | None,
+    after: dict[str, int],
+) -> dict[str, Any]:
+    return {
+        "schema": "advkit/training",
+        "version": 1,
+        "config": config.model_dump(mode="json"),
+        "model": {"name": config.name, "hash": model.hash, "files": [str(path) for path in written]},
+        "card": model.card.model_dump(mode="json", by_alias=True),
+        "kept_step": trained.step,
+        "images_per_second": trained.images_per_second,
+        "test": {
+            "data": test.facts.model_dump(),
+            "attack": "pgd",
+            "parameters": ATTACKER,
+            "before": before,
+            "after": after,
+        },
+    }
+
+
+def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
+    """The result in words; the same when a finished run is asked again."""
+    config, test = result["config"], result["test"]
+    held = result["card"]["metrics"]
+    rows = [
+        (when, accuracy(row["clean"], row["n"]), accuracy(row["robust"], row["n"]), f"{row['n']:,}")
+        for when in ("before", "after")
+        if (row := test[when]) is not None
+    ]
+    sentences = [f"In the model store as {result['model']['name']}."]
+    if held:
+        sentences.append(
+            f"Kept: update {result['kept_step']:,}, the best on held-out images "
+            f"(clean {held['held_out_clean_accuracy']:.1%}, robust {held['held_out_robust_accuracy']:.1%})."
+        )
+    sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
+    threatened = f"{config['norm']} eps {config['eps']:.4g}"
+    steps = test["parameters"]["steps"]
+    first = shlex.quote(result["model"]["files"][0])
+    return Outcome(
+        title=f"hardened against {threatened}",
+        sentences=tuple(sentences),
+        tables=(
+            Table(
+                f"{test['data']['name']} test images, {threatened}",
+                ("", "clean accuracy [95 % interval]", f"accuracy under PGD-{steps}", "n"),
+                tuple(rows),
+            ),
+        ),
+        pictures=(
+            Picture("curves", folder / "curves.png", "Accuracy on held-out images as the training went on."),
+        ),
+        files=(*map(Path, result["model"]["files"]), folder),
+        next=(
+            f"advkit attack --model {first}",
+            f"advkit attack --model {first} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
+            f"advkit models lineage {result['model']['name']}",
+        ),
+        result=result,
+    )

@@ -1,0 +1,45 @@
+"""The course of a training as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advkit import files
+
+_LINES = {
+    "clean": ("clean, held out", "#1565c0"),
+    "robust": ("robust, held out", "#b00020"),
+    "accuracy": ("on training batches", "#9e9e9e"),
+}
+
+
+def write_curves(
+    path: Path, history: Sequence[Mapping[str, Any]], *, title: str, best: float | None = None
+) -> None:
+    """A PNG of the accuracies over the epochs.
+
+    Args:
+        path: where.
+        history: rows of `advkit.training.loop.Trained`.
+        title: what stands above.
+        best: epoch of the checkpoint that was kept, to be marked.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    epochs = [row["epoch"] for row in history]
+    for key, (label, color) in _LINES.items():
+        if history and key in history[0]:
+            axis.plot(epochs, [100 * row[key] for row in history], color=color, label=label)
+    if best is not None:
+        axis.axvline(best, color="#9e9e9e", linestyle=":", label="kept")
+    axis.set(title=title, xlabel="epoch", ylabel="accuracy in %", ylim=(0, 101))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

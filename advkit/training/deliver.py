@@ -1,0 +1,57 @@
+"""Where a trained classifier goes: its run folder, the file that was asked for, and the model store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from advkit.errors import ConfigError, OutputError
+from advkit.models.checkpoint import SUFFIXES, save_model
+from advkit.models.model import Model
+from advkit.models.store import Store, refuse_bad_name
+from advkit.runs import RunFolder
+from advkit.trade import Context
+
+
+def model_file(context: Context) -> Path | None:
+    """The file that ``--out`` names, looked at before the work begins; None for a run folder.
+
+    Raises:
+        OutputError: the file exists.
+        ConfigError: a suffix of model files that advkit does not write.
+    """
+    path = context.out
+    if path is None or path.suffix not in (*SUFFIXES, ".pth", ".ckpt", ".bin"):
+        return None
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"cannot save a model as {path}: end its name with .safetensors or .pt")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file with --out, or a folder without {path.suffix}")
+    if path.exists() and not context.overwrite:
+        raise OutputError(f"{path} exists already; choose another name, or pass --overwrite to replace it")
+    return path
+
+
+def store_name(given: str | None, *parts: str) -> str:
+    """The name that the user gave, or one made of ``parts``.
+
+    Raises:
+        ConfigError: it cannot be the name of a model.
+    """
+    name = given or re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-.")
+    refuse_bad_name(name)
+    return name
+
+
+def deliver(model: Model, name: str, run: RunFolder, file: Path | None, *, overwrite: bool) -> list[Path]:
+    """Writes the model to its run folder, to ``file`` and to the store; returns the files."""
+    written = [save_model(model, run.path / "model.safetensors", overwrite=True)]
+    if file is not None:
+        written.insert(0, save_model(model, file, overwrite=overwrite))
+    Store().add(model, name)
+    return written
+
+
+def known_as(digest: str) -> str:
+    """A name that the store has for a model, or an empty string."""
+    return next((name for name, meant in Store().names().items() if meant == digest), "")

@@ -81,6 +81,8 @@ class Trade:
     config_at: str
     run_at: str
     example: str
+    heading: str = "Trades"
+    """Under which ``advkit --help`` lists it."""
 
     @property
     def config(self) -> type[StrictModel]:
@@ -104,6 +106,14 @@ def at(place: str) -> Any:
 TRADES = {
     trade.name: trade
     for trade in (
+        Trade(
+            "quickstart",
+            "train, attack and harden a digit classifier in a few minutes",
+            "advkit.quickstart:Quickstart",
+            "advkit.quickstart:run",
+            "advkit quickstart",
+            heading="Begin here",
+        ),
         Trade(
             "gan-train",
             "train a generator and a discriminator on images",

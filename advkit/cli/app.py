@@ -25,11 +25,6 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
-    "quickstart": Lazy(
-        "Begin here",
-        "train, attack and harden a digit classifier in a few minutes",
-        "advkit.cli.quickstart:quickstart",
-    ),
     "ls": Lazy("Begin here", "list what there is: data, architectures, attacks, recipes", "advkit.cli.ls:ls"),
     "run": Lazy("Recipes", "run a recipe", "advkit.cli.recipe:run"),
     "cp": Lazy("Recipes", "copy a recipe to edit it", "advkit.cli.recipe:cp"),
@@ -90,10 +85,11 @@ class App(DescribedGroup):
 
 def sections() -> list[tuple[str, dict[str, str]]]:
     """Headings, and below each the commands' names and summaries."""
-    found: dict[str, dict[str, str]] = {"Begin here": {}, "Trades": {}}
+    found: dict[str, dict[str, str]] = {}
+    for trade in TRADES.values():
+        found.setdefault(trade.heading, {})[trade.name] = trade.summary
     for name, lazy in COMMANDS.items():
         found.setdefault(lazy.heading, {})[name] = lazy.summary
-    found["Trades"] = {trade.name: trade.summary for trade in TRADES.values()}
     return list(found.items())
 
 

@@ -83,9 +83,9 @@ class Threat(StrictModel):
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the
         ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1])."""
-        if self.norm == "linf":
-            return torch.clamp(x, (x0 - self.eps).clamp_(min=0), (x0 + self.eps).clamp_(max=1))
         change = x - x0
+        if self.norm == "linf":
+            return change.clamp_(-self.eps, self.eps).add_(x0).clamp_(0, 1)
         if self.norm == "l2":
             length = _length(change)
             change *= _per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 
 from advkit.attacks.attack import Attack, Rows, State, attack
@@ -58,5 +59,5 @@ class PGD(Attack):
         """One gradient step."""
         rows = state.rows
         _, grad, _ = oracle.loss_and_grad(state.x, rows, self._loss)
-        x = state.x + self._step_size * self.threat.ascent(grad)
+        x = torch.add(state.x, self.threat.ascent(grad), alpha=self._step_size)
         return State(rows, self.threat.project(x, rows.x0), state.iteration)

@@ -21,6 +21,7 @@ class MLP(Classifier):
         """Parameters."""
 
         hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 256)
+        """Widths of the hidden layers; none for a linear classifier."""
 
     config: Config
 

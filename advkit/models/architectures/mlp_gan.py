@@ -28,8 +28,11 @@ class DenseGenerator(Generator):
         """Parameters."""
 
         latent_dim: int = Field(100, ge=1)
+        """Numbers in a latent vector."""
         hidden: tuple[int, ...] = Field((256, 512, 1024), min_length=1)
+        """Widths of the hidden layers."""
         dropout: float = Field(0.5, ge=0, lt=1)
+        """Share of the last hidden layer that is dropped in training."""
 
     config: Config
 
@@ -69,7 +72,9 @@ class DenseDiscriminator(Discriminator):
         """Parameters."""
 
         hidden: tuple[int, ...] = Field((512, 256), min_length=1)
+        """Widths of the hidden layers."""
         dropout: float = Field(0.5, ge=0, lt=1)
+        """Share of the pixels that are dropped in training."""
 
     config: Config
 

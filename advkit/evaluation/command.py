@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from advkit import device as devices
-from advkit import files, images, threat
+from advkit import files, images
 from advkit.attacks.perturb import make
+from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, OutputError
-from advkit.evaluation.evaluate import customary, evaluate
+from advkit.evaluation.evaluate import evaluate
 from advkit.evaluation.ledger import saved_images
 from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
-from advkit.evaluation.result import EvaluationResult, accuracy
+from advkit.evaluation.result import EvaluationResult
 from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.runs import RunFolder
+from advkit.stats import accuracy
 from advkit.threat import Threat
 from advkit.trade import Context, Outcome, Picture, Table
 
@@ -51,7 +53,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         device=str(devices.choose(context.device)),
     )
     data = data or _data(config, context, model)
-    against = _threat(config, context, model, data)
+    against = threats.choose(config.norm, config.eps, model, data, context.progress)
     if context.dry_run:
         return _plan(config, model, data, against)
     with RunFolder.open("attack", data.name, config.identity, context.out, resume=context.resume) as run:
@@ -91,19 +93,6 @@ def _data(config: Evaluation, context: Context, model: Model) -> Data:
     name = model.card.data.name
     context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
-
-
-def _threat(config: Evaluation, context: Context, model: Model, data: Data) -> Threat:
-    if config.norm is not None and config.eps is not None:
-        return threat.threat(config.norm, config.eps)
-    assumed = customary(model, data)
-    if config.norm is not None and config.norm != assumed.norm:
-        raise ConfigError(f"--norm {config.norm} needs its budget; give --eps too")
-    if config.eps is not None:
-        assumed = threat.threat(assumed.norm, config.eps)
-    origin = "the one the model was hardened for" if model.card.threat else f"customary on {data.name}"
-    context.progress.say(f"threat model: {assumed} ({origin}; --norm and --eps choose another)")
-    return assumed
 
 
 def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
@@ -188,12 +177,14 @@ def _outcome(
 
 
 def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
-    model, (norm, eps) = shlex.quote(config.model), (result.threat.norm, f"{result.threat.eps:.4g}")
-    half = f"{result.threat.eps / 2:.3g}"
+    threat = result.threat
+    subject = f"--model {shlex.quote(config.model)}"
+    if config.data:
+        subject += f" --data {shlex.quote(config.data)}"
     return (
-        f"advkit adv-train --model {model} --norm {norm} --eps {eps} --out hard.pt",
-        f"advkit attack --model {model} --norm {norm} --eps {half}",
-        f"advkit attack --model {model} --norm {norm} --eps {eps} --set parameters.apgd-ce.restarts=5",
+        f"advkit adv-train {subject} --norm {threat.norm} --eps {threat.eps:.4g} --out hard.pt",
+        f"advkit attack {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
+        f"advkit attack {subject} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
     )
 
 

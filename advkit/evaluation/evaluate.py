@@ -15,6 +15,7 @@ from advkit.attacks.oracle import Oracle, Precision
 from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
+from advkit.data.threats import customary
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.evaluation import checks
 from advkit.evaluation.cascade import Cascade
@@ -24,27 +25,13 @@ from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
 from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder, environment
 from advkit.stats import clopper_pearson
-from advkit.threat import Threat, threat
+from advkit.threat import Threat
 
 BATCH_SIZE = {"cpu": 128}
 """Rows at work at once, by type of device; elsewhere 1,024."""
-
-
-def customary(model: Model, data: Data) -> Threat:
-    """The threat model to assume: the one that the model was hardened for, else the data's customary one.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    if model.card.threat is not None:
-        return threat(model.card.threat.norm, model.card.threat.eps)
-    if data.threat is not None:
-        return data.threat
-    raise ConfigError(f"data {data.name!r} has no customary threat model; give --norm and --eps (threat=...)")
 
 
 def evaluate(
@@ -71,7 +58,8 @@ def evaluate(
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
             It is attacked on the device where it is, in eval mode, and left in the mode it was in.
         data: `Data`, a data set's name (its test split), or (images, labels).
-        threat: what the attacker may change; None: see `customary`.
+        threat: what the attacker may change; None: what the model was hardened for, else the customary
+            one of the data.
         attack: one name, several separated by commas, or a sequence of names.
         parameters: of the attacks, by name: ``{"pgd": {"steps": 100}}``.
         seed: every random number follows from it.

@@ -12,7 +12,7 @@ from torch import Tensor
 from advkit.config import StrictModel, validate
 from advkit.errors import DataError
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
-from advkit.stats import Interval, clopper_pearson
+from advkit.stats import Interval, accuracy
 
 VERSION = 1
 
@@ -162,8 +162,3 @@ class EvaluationResult(StrictModel):
             f"{rows}</table>"
         )
 
-
-def accuracy(correct: int, n: int) -> str:
-    """``"90.5 % [85.6, 94.2]"``: the fraction with its exact 95 % interval."""
-    low, high = clopper_pearson(correct, n)
-    return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

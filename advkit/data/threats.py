@@ -1,0 +1,41 @@
+"""Which threat model to assume when none, or only half of one, was named."""
+
+from __future__ import annotations
+
+from advkit import threat
+from advkit.data.data import Data
+from advkit.errors import ConfigError
+from advkit.models.model import Model
+from advkit.progress import Progress
+from advkit.threat import Threat
+
+
+def customary(model: Model, data: Data) -> Threat:
+    """The threat model that the model was hardened for, else the customary one of the data.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if model.card.threat is not None:
+        return threat.threat(model.card.threat.norm, model.card.threat.eps)
+    if data.threat is not None:
+        return data.threat
+    raise ConfigError(f"data {data.name!r} has no customary threat model; give --norm and --eps (threat=...)")
+
+
+def choose(norm: str | None, eps: float | None, model: Model, data: Data, progress: Progress) -> Threat:
+    """The threat model that was named, completed by the customary one; what was assumed is said.
+
+    Raises:
+        ConfigError: a norm that is not the customary one, without a budget; or nothing to assume.
+    """
+    if norm is not None and eps is not None:
+        return threat.threat(norm, eps)
+    assumed = customary(model, data)
+    if norm is not None and norm != assumed.norm:
+        raise ConfigError(f"--norm {norm} needs its budget; give --eps too")
+    if eps is not None:
+        assumed = threat.threat(assumed.norm, eps)
+    origin = "the one the model was hardened for" if model.card.threat else f"customary on {data.name}"
+    progress.say(f"threat model: {assumed} ({origin}; --norm and --eps choose another)")
+    return assumed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,27 +36,43 @@ class Monitor:
         """Diversity of generated images as a share of the real ones'."""
         return diversity(samples) / self._real
 
-    def warnings(self, relative_diversity: float, discriminator_accuracy: float) -> list[str]:
-        """Sentences for a person: what is seen and what to try."""
-        said = []
-        if relative_diversity < COLLAPSED:
-            said.append(
-                f"samples differ {relative_diversity:.0%} as much as real images: the generator may be collapsing; "
-                "try a smaller --rate-generator or another --loss"
-            )
-        if discriminator_accuracy > WON:
-            said.append(
-                f"discriminator accuracy is {discriminator_accuracy:.0%}: the generator is too weak; "
-                "try a smaller --rate-discriminator"
-            )
-        return said
 
-    @staticmethod
-    def stop_if_diverged(step: int, **losses: float) -> None:
-        """Raises `DivergedError` when a loss is no longer finite."""
-        for name, loss in losses.items():
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"training diverged at step {step}: {name} is {loss}; "
-                    "try smaller learning rates (--rate-generator, --rate-discriminator)"
-                )
+def warnings(row: Mapping[str, Any]) -> dict[str, str]:
+    """What goes wrong in a row of metrics, by kind: what is seen and what to try, for a person.
+
+    Only rows with samples are judged: they are rare enough that the first steps, when any discriminator
+    wins, are over.
+    """
+    said: dict[str, str] = {}
+    if "diversity" not in row:
+        return said
+    if row["diversity"] < COLLAPSED:
+        said["collapse"] = (
+            f"samples differ {row['diversity']:.0%} as much as real images: the generator may be collapsing; "
+            "try a smaller --rate-generator or another --loss"
+        )
+    if row["d_accuracy"] > WON:
+        said["won"] = (
+            f"discriminator accuracy is {row['d_accuracy']:.0%}: the generator is too weak; "
+            "try a smaller --rate-discriminator"
+        )
+    return said
+
+
+def first_warnings(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The first warning of each kind in a run's metrics, with its step."""
+    said: dict[str, str] = {}
+    for row in rows:
+        for kind, sentence in warnings(row).items():
+            said.setdefault(kind, f"step {row['step']}: {sentence}")
+    return list(said.values())
+
+
+def stop_if_diverged(step: int, **losses: float) -> None:
+    """Raises `DivergedError` when a loss is no longer finite."""
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"training diverged at step {step}: {name} is {loss}; "
+                "try smaller learning rates (--rate-generator, --rate-discriminator)"
+            )

@@ -19,15 +19,16 @@ from advkit import __version__, images, rng
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, did_you_mean
 from advkit.gan.loss import GAN_LOSSES, GanLoss
-from advkit.gan.monitor import Monitor
+from advkit.gan.monitor import Monitor, stop_if_diverged, warnings
 from advkit.gan.plan import GanTraining
 from advkit.models.card import ModelCard, Parent, Relation
 from advkit.models.model import Model
 from advkit.models.network import Discriminator, Generator, Network, build, pairs
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder, now
+from advkit.training.deliver import store_name
 from advkit.training.ema import Ema
 
 LOG_EVERY = 50
@@ -43,6 +44,8 @@ class TrainedGan:
     opponents: Mapping[str, Model]
     images_per_second: float
     """Real images seen a second of training, the sampling of grids left out."""
+    resumed_at: int
+    """Step at which this process began; 0 when it was the first."""
 
 
 class GanGame:
@@ -74,13 +77,14 @@ class GanGame:
             **{name: self._adam(net, config.rate_discriminator) for name, net in self.opponents.items()},
         }
         self.order = Order(len(data), config.batch_size, config.seed)
+        self.name = store_name(config.name, data.name, config.arch)
         self.step = 0
 
     def _network(self, role: str, parameters: dict[str, Any], purpose: str = "generator") -> Network:
         if self.config.arch not in pairs():
-            raise ConfigError(
-                f"there is no pair called {self.config.arch!r}; known pairs: {', '.join(pairs())}"
-            )
+            near = did_you_mean(self.config.arch, pairs())
+            known = ", ".join(pairs())
+            raise ConfigError(f"there is no pair called {self.config.arch!r}{near}; known: {known}")
         with rng.scope("cpu", self.config.seed, "init", purpose):
             network = build(f"{self.config.arch}-{role}", shape=self.data.shape, config=parameters)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -96,7 +100,12 @@ class GanGame:
         )
 
     def play(self) -> Tensor:
-        """One step; returns (4,) on the device: opponents' mean loss, accuracy on real, on fake, generator's loss."""
+        """One step.
+
+        Returns:
+            (4,) on the device: the opponents' mean loss, accuracy on real and on generated images, and the
+            generator's loss.
+        """
         config = self.config
         real, _ = self.data.batch(self.order.batch(self.step), self.device)
         real = real.contiguous(memory_format=torch.channels_last)
@@ -124,7 +133,7 @@ class GanGame:
     def _update(self, player: str, loss: Tensor) -> None:
         optimiser = self.optimisers[player]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
 
     def state(self) -> dict[str, Any]:
@@ -150,7 +159,7 @@ class GanGame:
 
         def model(network: nn.Module, role: str, parameters: dict[str, Any], *parents: Parent) -> Model:
             card = ModelCard(
-                role=role,  # type: ignore[arg-type]
+                role=role,
                 architecture=f"{self.config.arch}-{role}",
                 config=parameters,
                 shape=self.data.shape,
@@ -164,10 +173,9 @@ class GanGame:
 
         config = self.config
         generator = model(self.generator, "generator", config.generator)
-        prefix = config.name or f"{config.data}-{config.arch}"
 
         def parent(relation: Relation) -> Parent:
-            return Parent(relation=relation, hash=generator.hash, name=f"{prefix}-generator")
+            return Parent(relation=relation, hash=generator.hash, name=f"{self.name}-generator")
 
         ema = model(self.ema.network, "generator", config.generator, parent("ema-of"))
         opponents = {
@@ -226,49 +234,50 @@ def train_gan(
     if state is not None:
         game.restore(state)
         progress.say(f"resuming at step {game.step} of {config.steps}")
-    real, _ = data.batch(game.order.batch(0)[:GRID])
+    real, _ = data.batch(rng.permutation(config.seed, "yardstick", len(data))[:GRID])
     monitor = Monitor(real)
     fixed = game.latent(GRID, "fixed")
     warned: set[str] = set()
-    begun, first = 0.0, game.step
-    with progress.task("training the GAN", config.steps, done=game.step) as task:
-        figures, spent, tick = [], 0.0, time.perf_counter()
+    first, spent = game.step, 0.0
+    with progress.task("training the GAN", config.steps, done=first) as task:
+        figures, tick = [], time.perf_counter()
         while game.step < config.steps:
             figures.append(game.play())
             last = game.step == config.steps
-            if game.step % LOG_EVERY == 0 or last:
-                row = _summary(torch.stack(figures))
-                spent += time.perf_counter() - tick
-                monitor.stop_if_diverged(game.step, d_loss=row["d_loss"], g_loss=row["g_loss"])
-                row["images_per_second"] = (game.step - first) * config.batch_size / spent
-                task.advance(
-                    len(figures),
-                    **{
-                        "D loss": row["d_loss"],
-                        "D accuracy": row["d_accuracy"],
-                        "G loss": row["g_loss"],
-                        "images/s": row["images_per_second"],
-                    },
-                )
-                if game.step % config.sample_every == 0 or last:
-                    samples = draw(game.ema.network, fixed)
-                    row["diversity"] = monitor.relative_diversity(samples)
-                    if run is not None:
-                        images.write_grid(run.path / "samples" / f"step-{game.step:06d}.png", samples, 10)
-                    for warning in monitor.warnings(row["diversity"], row["d_accuracy"]):
-                        if warning.split()[0] not in warned:
-                            warned.add(warning.split()[0])
-                            progress.say(f"step {game.step}: {warning}")
+            samples_due = game.step % config.sample_every == 0 or last
+            state_due = game.step % config.checkpoint_every == 0 or last
+            if not (game.step % LOG_EVERY == 0 or samples_due or state_due):
+                continue
+            row = _summary(torch.stack(figures))
+            stop_if_diverged(game.step, d_loss=row["d_loss"], g_loss=row["g_loss"])
+            spent += time.perf_counter() - tick
+            row["images_per_second"] = (game.step - first) * config.batch_size / spent
+            task.advance(
+                len(figures),
+                **{
+                    "D loss": row["d_loss"],
+                    "D accuracy": row["d_accuracy"],
+                    "G loss": row["g_loss"],
+                    "images/s": row["images_per_second"],
+                },
+            )
+            if samples_due:
+                samples = draw(game.ema.network, fixed)
+                row["diversity"] = monitor.relative_diversity(samples)
                 if run is not None:
-                    run.metrics(game.step, **row)
-                figures, tick = [], time.perf_counter()
-            if run is not None and (game.step % config.checkpoint_every == 0 or last):
-                begun = time.perf_counter()
-                run.save_state(game.state())
-                tick += time.perf_counter() - begun
+                    images.write_grid(run.path / "samples" / f"step-{game.step:06d}.png", samples, 10)
+            for kind, warning in warnings(row).items():
+                if kind not in warned:
+                    warned.add(kind)
+                    progress.say(f"step {game.step}: {warning}")
+            if run is not None:
+                run.metrics(game.step, **row)
+                if state_due:  # with its row written, so that a resumed run writes the same rows
+                    run.save_state(game.state())
+            figures, tick = [], time.perf_counter()
     generator, ema, opponents = game.models()
     rate = (game.step - first) * config.batch_size / spent if spent else 0.0
-    return TrainedGan(generator, ema, opponents, rate)
+    return TrainedGan(generator, ema, opponents, rate, first)
 
 
 def _summary(figures: Tensor) -> dict[str, float]:

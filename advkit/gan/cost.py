@@ -1,0 +1,41 @@
+"""What a step of GAN training costs, counted on one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from advkit.gan.train import GanGame
+
+
+class Passes(NamedTuple):
+    """Images that go through a network."""
+
+    forwards: int
+    backwards: int
+
+
+def passes(game: GanGame) -> dict[str, Passes]:
+    """What one step sends through each network, by its name; ``game`` plays that step.
+
+    Backwards are counted whether they reach the network's weights or only pass through to the generator.
+    """
+    networks: dict[str, nn.Module] = {"generator": game.generator, **game.opponents}
+    forwards: Counter[str] = Counter()
+    backwards: Counter[str] = Counter()
+
+    def watch(name: str, network: nn.Module) -> Any:
+        def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            forwards[name] += len(output)
+            if output.requires_grad:
+                output.register_hook(lambda gradient: backwards.update({name: len(gradient)}))
+
+        return network.register_forward_hook(count)
+
+    hooks = [watch(name, network) for name, network in networks.items()]
+    game.play()
+    for hook in hooks:
+        hook.remove()
+    return {name: Passes(forwards[name], backwards[name]) for name in networks}

@@ -72,7 +72,7 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outc
     before, after = outcomes["3-attack"].result, outcomes["5-attack"].result
     n, threat = before["n"], before["threat"]
     gained = 100 * (after["robust_accuracy"] - before["robust_accuracy"])
-    lost = 100 * (before["clean_accuracy"] - after["clean_accuracy"])
+    cleaner = 100 * (after["clean_accuracy"] - before["clean_accuracy"])
     rows = tuple(
         (who, accuracy(found["clean_correct"], n), accuracy(found["robust_correct"], n), str(n))
         for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after))
@@ -85,8 +85,8 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outc
         sentences=(
             f"An attacker who may change every pixel by {threat['eps']:.4g} of the range leaves the ordinary "
             f"classifier {100 * before['robust_accuracy']:.1f} % of its answers and the hardened one "
-            f"{100 * after['robust_accuracy']:.1f} %: {gained:+.1f} points, for {lost:.1f} points of clean "
-            "accuracy.",
+            f"{100 * after['robust_accuracy']:.1f} %: {gained:+.1f} points. Clean accuracy changes by "
+            f"{cleaner:+.1f} points.",
             f"Measured just now on {n} test images that no training has seen, in {seconds:.0f} s.",
         ),
         tables=(

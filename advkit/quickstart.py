@@ -77,16 +77,16 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outc
         (who, accuracy(found["clean_correct"], n), accuracy(found["robust_correct"], n), str(n))
         for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after))
     )
+    gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
     broken = [replace(p, title=f"{p.title}: ordinary classifier") for p in outcomes["3-attack"].pictures]
     still = [replace(p, title=f"{p.title}: hardened classifier") for p in outcomes["5-attack"].pictures]
     return Outcome(
         title="quickstart",
         sentences=(
-            f"An attacker who may change every pixel by {threat['eps']:.4g} of the range leaves the ordinary "
-            f"classifier {100 * before['robust_accuracy']:.1f} % of its answers and the hardened one "
-            f"{100 * after['robust_accuracy']:.1f} %: {gained:+.1f} points. Clean accuracy changes by "
-            f"{cleaner:+.1f} points.",
+            f"Under an attacker who may change every pixel by {threat['eps']:.4g} of the range, the ordinary "
+            f"classifier is right on {before['robust_accuracy']:.1%} of the test images, the hardened one on "
+            f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy moved by {cleaner:+.1f}.",
             f"Measured just now on {n} test images that no training has seen, in {seconds:.0f} s.",
         ),
         tables=(
@@ -104,8 +104,8 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outc
         files=(folder / "clf.pt", folder / "hard.pt", folder),
         next=(
             f"advkit attack --model {folder / 'hard.pt'} --eps 0.2",
-            "advkit models lineage digits-conv-gan-discriminator",
-            "advkit gan-sample --model digits-conv-gan-ema --n 400 --out digits.png",
+            f"advkit models lineage {gan}-discriminator",
+            f"advkit gan-sample --model {gan}-ema --n 400 --out digits.png",
         ),
         result=_result(outcomes, seconds),
     )

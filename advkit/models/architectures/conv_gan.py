@@ -42,6 +42,7 @@ class ConvGenerator(Generator):
         """Parameters."""
 
         latent_dim: int = Field(100, ge=1)
+        """Numbers in a latent vector."""
         channels: tuple[int, int, int] | None = None
         """After the dense layer and the next two; by default 256,128,64, on small images 128,64,32."""
 
@@ -106,7 +107,9 @@ class ConvDiscriminator(Discriminator):
         """Parameters."""
 
         channels: tuple[int, int] = (64, 128)
+        """Of the two convolutions."""
         dropout: float = Field(0.3, ge=0, lt=1)
+        """Share of each convolution's outputs that is dropped in training."""
 
     config: Config
 

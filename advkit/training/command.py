@@ -34,7 +34,7 @@ from advkit.training.plan import AdversarialTraining
 HELD = 1000
 """Images held out at most: more would make the checks dear."""
 TESTED = 1000
-"""Test images attacked at most, before and after."""
+"""Test images attacked at most, before and after; as many of each class."""
 ATTACKER = {"steps": 20}
 """The PGD of the comparison before and after."""
 
@@ -153,7 +153,8 @@ def _split(train: Data, config: AdversarialTraining) -> tuple[Data, Data | None]
 
 
 def _measure(model: Model, test: Data, against: Threat, seed: int) -> dict[str, int]:
-    images = test.limit(TESTED)
+    n = min(len(test), max(TESTED, test.classes))
+    images = test if n == len(test) else test.take(test.balanced(n))  # the first n may all be of one class
     correct, robust = robust_correct(model, images, against, parameters=ATTACKER, seed=seed)
     return {"clean": int(correct.sum()), "robust": int(robust.sum()), "n": len(images)}
 

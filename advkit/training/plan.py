@@ -35,7 +35,7 @@ class Fitting(StrictModel):
     flip: bool = False
     """Training images are mirrored half of the time."""
     checks: int = Field(20, ge=1)
-    """How often, evenly spread, the model is checked on held-out images and a state to resume is written."""
+    """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
 

@@ -29,8 +29,9 @@ class PgdTraining(Objective):
         """In units of pixels; by default 2.5 * eps / steps."""
         clean_weight: Fraction = Field(0.0, ge=0, le=1)
         """Share of the clean images' loss: 0 trains on adversarial examples only, 0.5 on both alike."""
-        eps_warmup: Fraction = Field(0.0, ge=0, le=1)
-        """Share of the training over which eps (and step_size) grows from 0 to its full size."""
+        eps_warmup: Fraction = Field(0.25, ge=0, le=1)
+        """Share of the training over which eps (and step_size) grows from 0 to its full size; without it,
+        training at a large eps begins on a long plateau."""
 
     config: Config
 

@@ -1,0 +1,185 @@
+"""``advkit finetune`` from its configuration to what it leaves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from advkit.config import validate
+from advkit.data.load import load_data
+from advkit.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.models.card import ModelCard
+from advkit.models.load import load_model
+from advkit.models.model import Model
+from advkit.models.network import build
+from advkit.models.store import Store
+from advkit.progress import Progress, Task
+from advkit.reuse import command
+from advkit.reuse.classifier import from_discriminator, from_scratch
+from advkit.reuse.command import finetune
+from advkit.reuse.plan import FineTuning
+from advkit.trade import Context
+
+
+def plan(**values):
+    return validate(FineTuning, {"model": "critic", "labels": 100, "epochs": 2, **values}, "test")
+
+
+def trunk_of(classifier):
+    return classifier.network.trunk.state_dict()
+
+
+def features_of(discriminator):
+    state = discriminator.network.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("head.")}
+
+
+@pytest.fixture
+def untrainable(monkeypatch):
+    """Faults must be found before training begins."""
+
+    def train(*args, **kwargs):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(command, "fit", train)
+
+
+def test_the_trunk_is_the_discriminator(discriminator):
+    data = load_data("digits", "train", limit=20)
+    model, fresh = from_discriminator(discriminator, data, 0), from_scratch(discriminator, data, 0)
+    x, _ = data.batch(torch.arange(20))
+    network = discriminator.network.eval()
+    model.eval()
+    assert torch.equal(model.network.trunk.features(x), network.features(x))
+    assert model(x).shape == (20, 10)
+    assert model.card.architecture == "trunk-classifier" and model.card.labels == data.class_names
+    assert torch.equal(model.network.head.weight, fresh.network.head.weight)
+    assert not torch.equal(model.network.trunk.features(x), fresh.eval().network.trunk.features(x))
+
+
+def test_all_of_it_and_what_it_leaves(discriminator):
+    outcome = finetune(plan(), Context(out=Path("clf.pt")))
+    classifier = load_model("clf.pt", role="classifier")
+    (parent,) = classifier.card.lineage
+    assert (parent.relation, parent.hash, parent.name) == ("fine-tuned-from", discriminator.hash, "critic")
+    assert classifier.hash == Store().hash("digits-conv-gan-classifier") == load_model(outcome.files[-1]).hash
+    assert classifier.card.data.n == 100
+    moved = trunk_of(classifier)
+    assert any(not torch.equal(value, moved[name]) for name, value in features_of(discriminator).items())
+    result = json.loads((outcome.files[-1] / "result.json").read_text())
+    assert result == outcome.result
+    assert result["test"]["n"] == 359
+    right = result["test"]["correct"]["fine-tuned"]
+    assert classifier.card.metrics["test_accuracy"] == pytest.approx(right / 359)
+    assert outcome.next[0] == "advkit attack --model clf.pt"
+    assert [row[0] for row in outcome.tables[0].rows] == ["fine-tuned"]
+
+
+def test_the_probe_leaves_the_trunk_untouched(discriminator):
+    finetune(plan(mode="probe"), Context(out=Path("clf.pt")))
+    probed = trunk_of(load_model("clf.pt"))
+    before = features_of(discriminator)
+    assert probed.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in probed.items())
+    fresh = from_discriminator(discriminator, load_data("digits", "train"), 0).network.head
+    assert not torch.equal(load_model("clf.pt").network.head.weight, fresh.weight)
+
+
+def test_the_same_network_from_scratch_beside_it(discriminator):
+    outcome = finetune(plan(scratch=True, mode="probe"), Context())
+    assert [row[0] for row in outcome.tables[0].rows] == ["fine-tuned", "from scratch"]
+
+
+def test_the_labels_are_balanced_fixed_and_published(discriminator):
+    train = load_data("digits", "train")
+    first = finetune(plan(), Context(out=Path("a"))).result["label_ids"]
+    other = finetune(plan(seed=3), Context(out=Path("b"))).result["label_ids"]
+    more = finetune(plan(labels=200), Context(out=Path("c"))).result["label_ids"]
+    assert first == other and set(first) < set(more)
+    assert train.labels[torch.tensor(first)].bincount().tolist() == [10] * 10
+    assert finetune(plan(labels="all", batch_size=512), Context(out=Path("d"))).result["label_ids"] is None
+
+
+def test_test_labels_are_not_touched_before_the_end(discriminator, monkeypatch):
+    first = finetune(plan(), Context()).result
+    honest = load_data
+
+    def shuffled(name, split="test", **rest):
+        data = honest(name, split, **rest)
+        return replace(data, labels=data.labels.roll(1)) if split == "test" else data
+
+    monkeypatch.setattr(command, "load_data", shuffled)
+    other = finetune(plan(), Context()).result
+    assert first["model"]["hash"] == other["model"]["hash"]
+    assert first["test"]["correct"] != other["test"]["correct"]
+
+
+def test_a_hundred_labels_are_enough_for_most_digits(discriminator):
+    outcome = finetune(plan(epochs=None), Context())
+    assert outcome.result["updates"] == 600
+    assert outcome.result["test"]["correct"]["fine-tuned"] / 359 > 0.8
+
+
+class Interrupted(Progress, Task):
+    left = 3
+
+    def task(self, *args, **kwargs):
+        return self
+
+    def advance(self, n=1, **facts):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_command_goes_on(discriminator):
+    with pytest.raises(KeyboardInterrupt):
+        finetune(plan(epochs=10), Context(out=Path("cut"), progress=Interrupted()))
+    resumed = finetune(plan(epochs=10), Context(out=Path("cut"), resume=True))
+    whole = finetune(plan(epochs=10), Context(out=Path("whole")))
+    assert resumed.result["model"]["hash"] == whole.result["model"]["hash"]
+    assert finetune(plan(epochs=10), Context(out=Path("whole"))) == whole
+
+
+def test_a_dry_run_leaves_nothing(discriminator, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    outcome = finetune(plan(scratch=True), Context(dry_run=True))
+    assert outcome.result["updates"] == 2 * 4 and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"labels": 7}, DataError, "7 labels .* 10 classes"),
+        ({"labels": 5000}, DataError, "5000 labels"),
+        ({"labels": "some"}, ConfigError, "labels"),
+        ({"mode": "prob"}, ConfigError, "mode"),
+        ({"model": "critc"}, ModelError, "did you mean 'critic'"),
+    ],
+)
+def test_faults(values, error, message, discriminator, untrainable):
+    with pytest.raises(error, match=message):
+        finetune(plan(**values), Context())
+
+
+def test_a_generator_is_no_discriminator(untrainable):
+    card = ModelCard(role="generator", architecture="mlp-gan-generator", shape=(1, 8, 8))
+    Store().add(Model(build("mlp-gan-generator", shape=(1, 8, 8)), card), "painter")
+    with pytest.raises(ModelError, match="is a generator, but a discriminator is wanted"):
+        finetune(plan(model="painter"), Context())
+
+
+def test_images_of_another_shape(untrainable):
+    card = ModelCard(role="discriminator", architecture="conv-gan-discriminator", shape=(1, 28, 28))
+    Store().add(Model(build("conv-gan-discriminator", shape=(1, 28, 28)), card), "large")
+    with pytest.raises(DataError, match="takes 1x28x28 images but those of 'digits' are 1x8x8"):
+        finetune(plan(model="large"), Context())
+
+
+def test_an_existing_file_is_not_replaced(discriminator, untrainable):
+    Path("clf.pt").write_text("mine")
+    with pytest.raises(OutputError, match="--overwrite"):
+        finetune(plan(), Context(out=Path("clf.pt")))
+    assert Path("clf.pt").read_text() == "mine"

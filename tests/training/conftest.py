@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advkit import rng
+from advkit.config import validate
+from advkit.data.data import Data
+from advkit.data.load import load_data
+from advkit.models.card import ModelCard
+from advkit.models.model import Model
+from advkit.models.network import build
+from advkit.progress import Progress, Task
+from advkit.training.objective import OBJECTIVES, Objective
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and the store of whoever runs the tests stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Data:
+    return load_data("digits", "train", limit=100)
+
+
+@pytest.fixture
+def make() -> Callable[..., Model]:
+    """A fresh classifier of the digits; the same for the same seed."""
+
+    def make(arch: str = "mlp", seed: int = 0, **config: Any) -> Model:
+        config = config or ({"hidden": (16,)} if arch == "mlp" else {})
+        with rng.scope("cpu", seed, "init"):
+            network = build(arch, shape=(1, 8, 8), classes=10, config=config)
+        card = ModelCard(
+            role="classifier", architecture=arch, config=config, shape=(1, 8, 8), classes=10
+        )
+        return Model(network, card)
+
+    return make
+
+
+@pytest.fixture
+def objective() -> Callable[..., Objective]:
+    """A registered objective with the given parameters."""
+
+    def make(name: str, **parameters: Any) -> Objective:
+        kind = OBJECTIVES.get(name)
+        return kind(validate(kind.Config, parameters, name))
+
+    return make
+
+
+class Interrupted(Progress):
+    """Raises KeyboardInterrupt when told of progress for the ``n``-th time."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def task(self, name: str, total: int, *, done: int = 0, unit: str = "step") -> Task:
+        progress = self
+
+        class Interrupting(Task):
+            def advance(self, n: int = 1, **facts: float | str) -> None:
+                progress.left -= 1
+                if progress.left == 0:
+                    raise KeyboardInterrupt
+
+        return Interrupting()
+
+
+@pytest.fixture
+def interrupted() -> type[Interrupted]:
+    return Interrupted
+
+
+@pytest.fixture
+def same() -> Callable[[Model, Model], bool]:
+    """Whether two models have the same weights, bit for bit."""
+
+    def same(one: Model, other: Model) -> bool:
+        mine, theirs = one.state_dict(), other.state_dict()
+        return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+    return same

@@ -1,0 +1,224 @@
+"""``advkit adv-train`` from its configuration to what it leaves."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from advkit.config import validate
+from advkit.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.models.card import ModelCard
+from advkit.models.load import load_model
+from advkit.models.model import Model
+from advkit.models.network import build
+from advkit.models.store import Store
+from advkit.progress import Progress
+from advkit.trade import Context
+from advkit.training import command
+from advkit.training.command import adv_train
+from advkit.training.plan import AdversarialTraining
+
+
+def plan(**values):
+    quick = {"epochs": 1, "batch_size": 256, "checks": 1, "holdout": 0.05, "parameters": {"steps": 1}}
+    start = {} if "model" in values else {"arch": "mlp", "architecture": {"hidden": (16,)}}
+    return validate(AdversarialTraining, {**quick, **start, **values}, "test")
+
+
+class Heard(Progress):
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
+@pytest.fixture(autouse=True)
+def short_attack(monkeypatch):
+    monkeypatch.setattr(command, "ATTACKER", {"steps": 2})
+    monkeypatch.setattr(command, "TESTED", 60)
+
+
+def refuse_to_train(*args, **kwargs):
+    raise AssertionError("training began")
+
+
+@pytest.fixture
+def untrainable(monkeypatch):
+    """Faults must be found before training begins."""
+    monkeypatch.setattr(command, "fit", refuse_to_train)
+
+
+def test_from_scratch_to_a_file(tmp_path):
+    outcome = adv_train(plan(), Context(out=Path("hard.pt")))
+    hardened = load_model("hard.pt")
+    card = hardened.card
+    assert card.role == "classifier" and card.lineage == ()
+    assert (card.threat.norm, card.threat.eps) == ("linf", 0.15)
+    assert card.data.name == "digits" and card.data.n == 1438 and card.labels == tuple("0123456789")
+    assert card.metrics.keys() == {"held_out_clean_accuracy", "held_out_robust_accuracy"}
+    assert card.training["command"] == "adv-train" and card.training["eps"] == 0.15
+    folder = outcome.files[-1]
+    assert folder.parts[0] == "runs" and outcome.files[0] == Path("hard.pt")
+    assert load_model(folder).hash == hardened.hash == Store().hash("digits-mlp-pgd")
+    assert outcome.pictures[0].path.read_bytes().startswith(b"\x89PNG")
+    assert [row[0] for row in outcome.tables[0].rows] == ["after"]
+    assert outcome.next[0] == "advkit attack --model hard.pt"
+    assert json.loads((folder / "result.json").read_text()) == outcome.result
+
+
+def test_hardening_names_its_parent_and_compares_before_and_after():
+    adv_train(plan(objective="standard", parameters={}, epochs=4, name="ordinary"), Context(out=Path("run")))
+    outcome = adv_train(plan(model="ordinary", eps="1/10"), Context(out=Path("hard.safetensors")))
+    hardened, ordinary = load_model("hard.safetensors"), load_model("ordinary")
+    (parent,) = hardened.card.lineage
+    assert (parent.relation, parent.hash, parent.name) == ("hardened-from", ordinary.hash, "ordinary")
+    assert hardened.card.threat.eps == 0.1 and hardened.hash != ordinary.hash
+    assert [row[0] for row in outcome.tables[0].rows] == ["before", "after"]
+    assert outcome.result["test"]["before"]["n"] == outcome.result["test"]["after"]["n"] == 60
+
+
+def test_a_hardened_model_is_hardened_further_against_the_same_threat():
+    adv_train(plan(eps=0.05, name="first"), Context())
+    heard = Heard()
+    outcome = adv_train(plan(model="first"), Context(progress=heard))
+    assert outcome.result["config"]["eps"] == 0.05
+    assert any("the one the model was hardened for" in line for line in heard.said)
+
+
+def test_defaults_are_said_aloud():
+    heard = Heard()
+    outcome = adv_train(AdversarialTraining(), Context(dry_run=True, progress=heard))
+    assert any(line.startswith("architecture: lenet") for line in heard.said)
+    assert any("linf eps 0.15 (customary on digits" in line for line in heard.said)
+    assert outcome.result["config"]["epochs"] == 58
+
+
+def test_a_dry_run_counts_the_passes_and_leaves_nothing(tmp_path):
+    config = plan(epochs=3, parameters={"steps": 4, "clean_weight": 0.5}, holdout=0)
+    outcome = adv_train(config, Context(dry_run=True))
+    assert outcome.result["updates"] == 3 * 6
+    assert outcome.result["forwards"] == outcome.result["backwards"] == 3 * 6 * 256 * (4 + 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_shows_its_result_again(monkeypatch):
+    first = adv_train(plan(), Context(out=Path("run")))
+    monkeypatch.setattr(command, "fit", refuse_to_train)
+    assert adv_train(plan(), Context(out=Path("run"))) == first
+
+
+def test_an_interrupted_command_goes_on(interrupted):
+    config = plan(checks=4)
+    with pytest.raises(KeyboardInterrupt):
+        adv_train(config, Context(out=Path("hard.pt"), progress=interrupted(3)))
+    outcome = adv_train(config, Context(out=Path("hard.pt"), resume=True))
+    again = adv_train(config, Context(out=Path("other.pt")))
+    assert outcome.files[-1] == Path("runs/00001-adv-train-digits")
+    assert outcome.result["model"]["hash"] == again.result["model"]["hash"]
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"model": "a.pt", "arch": "mlp"}, ConfigError, "not both"),
+        ({"model": "nowhere"}, ModelError, "no model 'nowhere'"),
+        ({"arch": "lenett"}, ConfigError, "did you mean 'lenet'"),
+        ({"arch": "conv-gan-generator", "architecture": {}}, ConfigError, "is a generator"),
+        ({"objective": "pdg"}, ConfigError, "did you mean 'pgd'"),
+        ({"parameters": {"step": 3}}, ConfigError, "did you mean 'steps'"),
+        ({"eps": 8}, ConfigError, "8/255"),
+        ({"norm": "l2"}, ConfigError, "give --eps too"),
+        ({"norm": "l0", "eps": 3}, ConfigError, "not in l0"),
+        ({"data": "digitz"}, ConfigError, "did you mean 'digits'"),
+        ({"name": "a/b"}, ConfigError, "cannot be the name"),
+        ({"holdout": 1}, ConfigError, "holdout"),
+    ],
+)
+def test_faults(values, error, message, untrainable, tmp_path):
+    with pytest.raises(error, match=message):
+        adv_train(plan(**values), Context(out=Path("hard.pt")))
+    assert not (tmp_path / "hard.pt").exists()
+
+
+def saved(role, shape=(1, 8, 8), classes=None, arch=None):
+    arch = arch or f"mlp-gan-{role}"
+    card = ModelCard(role=role, architecture=arch, shape=shape, classes=classes)
+    Store().add(Model(build(arch, shape=shape, classes=classes), card), "given")
+    return "given"
+
+
+def test_a_generator_cannot_be_hardened(untrainable):
+    with pytest.raises(ModelError, match="is a generator, but a classifier is wanted"):
+        adv_train(plan(model=saved("generator")), Context())
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"), [((1, 28, 28), 10, "1x28x28"), ((1, 8, 8), 7, "7 classes")]
+)
+def test_a_model_that_does_not_fit_the_data(shape, classes, message, untrainable):
+    with pytest.raises((DataError, ModelError), match=message):
+        adv_train(plan(model=saved("classifier", shape, classes, "mlp")), Context())
+
+
+def test_an_existing_file_is_not_replaced_unless_asked(untrainable):
+    Path("hard.pt").write_text("mine")
+    with pytest.raises(OutputError, match="--overwrite"):
+        adv_train(plan(), Context(out=Path("hard.pt")))
+    assert Path("hard.pt").read_text() == "mine"
+
+
+def test_an_existing_file_is_replaced_when_asked():
+    Path("hard.pt").write_text("mine")
+    adv_train(plan(), Context(out=Path("hard.pt"), overwrite=True))
+    assert load_model("hard.pt").card.role == "classifier"
+
+
+def test_a_folder_in_the_place_of_the_file(untrainable):
+    Path("hard.pt").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        adv_train(plan(), Context(out=Path("hard.pt")))
+
+
+def test_a_suffix_that_is_not_written(untrainable):
+    with pytest.raises(ConfigError, match=r"\.safetensors or \.pt"):
+        adv_train(plan(), Context(out=Path("hard.pth")))
+
+
+def test_architecture_parameters_belong_to_new_models(untrainable):
+    config = plan(model=saved("classifier", classes=10, arch="mlp"), architecture={"hidden": (3,)})
+    with pytest.raises(ConfigError, match="its own architecture"):
+        adv_train(config, Context())
+
+
+def test_data_without_a_customary_threat(untrainable, monkeypatch, digits):
+    monkeypatch.setattr(command, "load_data", lambda *args, **kwargs: replace(digits, threat=None))
+    with pytest.raises(ConfigError, match="no customary threat model; give --norm and --eps"):
+        adv_train(plan(), Context())
+
+
+def test_hardening_helps():
+    start = {"arch": "small-cnn", "architecture": {}, "batch_size": 64, "rate": 4e-3}
+    adv_train(plan(**start, objective="standard", parameters={}, epochs=4, name="ordinary"), Context())
+    outcome = adv_train(plan(model="ordinary", batch_size=64, epochs=8, parameters={"steps": 4}), Context())
+    before, after = outcome.result["test"]["before"], outcome.result["test"]["after"]
+    assert after["robust"] > before["robust"] + 10
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys, advkit.training.plan, advkit.reuse.plan; "
+        "assert not {'torch', 'matplotlib'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weights_survive_the_way_to_the_file():
+    outcome = adv_train(plan(), Context(out=Path("hard.pt")))
+    one, other = load_model("hard.pt"), load_model(outcome.files[1])
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(one(x), other(x))

@@ -1,0 +1,315 @@
+import json
+import random
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from advkit.attacks.perturb import robust_correct
+from advkit.errors import ConfigError, DivergedError
+from advkit.models.card import ModelCard
+from advkit.models.model import Model
+from advkit.progress import Progress, Task
+from advkit.runs import RunFolder
+from advkit.threat import Threat
+from advkit.training import loop
+from advkit.training.loop import Trainer, fit
+from advkit.training.plan import Fitting
+
+THREAT = Threat("linf", 0.1)
+DROPOUT = {"trunk": "conv-gan-discriminator", "trunk_config": {"channels": [4, 4]}}
+CONFIG = Fitting(epochs=4, batch_size=24, checks=4, shift=1, seed=5)
+"""16 updates on the 80 images that are not held out, a check every 4."""
+
+
+def opened(path, config=CONFIG):
+    return RunFolder.open("test", "toy", config, path)
+
+
+def hardened(make, digits, objective, path=None, *, progress=None, config=CONFIG, seed=0):
+    """A training with everything in it that could spoil a resume: dropout, shifts, attacks, EMA, a best."""
+    model = make("trunk-classifier", seed, **DROPOUT)
+    rest, held = digits.holdout(0.2)
+    given = {"objective": objective("pgd", steps=2), "threat": THREAT, "progress": progress or Progress()}
+    if path is None:
+        return fit(model, config, rest, held, **given)
+    with opened(path, config) as run:
+        return fit(model, config, rest, held, run=run, **given)
+
+
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    optimiser, ema, make, digits, objective, interrupted, same, tmp_path
+):
+    config = CONFIG.model_copy(update={"optimiser": optimiser, "rate": 0.01, "ema": ema})
+    whole = hardened(make, digits, objective, tmp_path / "whole", config=config)
+    with pytest.raises(KeyboardInterrupt):
+        hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(3), config=config)
+    rows = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 3  # the third was written, its state was not
+    resumed = hardened(make, digits, objective, tmp_path / "cut", config=config)
+    assert same(whole.model, resumed.model) and same(whole.best, resumed.best)
+    assert (whole.step, whole.scores, whole.history) == (resumed.step, resumed.scores, resumed.history)
+    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "cut/metrics.jsonl").read_bytes()
+
+
+def test_a_state_between_two_checks_is_enough(
+    make, digits, objective, interrupted, same, tmp_path, monkeypatch
+):
+    whole = hardened(make, digits, objective, tmp_path / "whole")
+    monkeypatch.setattr(loop, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(14))
+    assert torch.load(tmp_path / "cut" / "state.pt")["step"] == 13
+    resumed = hardened(make, digits, objective, tmp_path / "cut")
+    assert same(whole.model, resumed.model) and whole.history == resumed.history
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from advkit import rng
+    from advkit.data.load import load_data
+    from advkit.models.card import ModelCard
+    from advkit.models.model import Model
+    from advkit.models.network import build
+    from advkit.progress import Progress, Task
+    from advkit.runs import RunFolder
+    from advkit.threat import Threat
+    from advkit.training.loop import fit
+    from advkit.training.objectives.pgd import PgdTraining
+    from advkit.training.plan import Fitting
+
+    class Deadly(Progress, Task):
+        def task(self, *args, **kwargs):
+            return self
+
+        def advance(self, n=1, **facts):
+            self.seen = getattr(self, "seen", 0) + 1
+            if self.seen == int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    config = Fitting.model_validate_json(sys.argv[3])
+    trunk = {"trunk": "conv-gan-discriminator", "trunk_config": {"channels": [4, 4]}}
+    with rng.scope("cpu", 0, "init"):
+        network = build("trunk-classifier", shape=(1, 8, 8), classes=10, config=trunk)
+    about = {"role": "classifier", "architecture": "trunk-classifier", "config": trunk}
+    model = Model(network, ModelCard(**about, shape=(1, 8, 8), classes=10))
+    rest, held = load_data("digits", "train", limit=100).holdout(0.2)
+    how = {"objective": PgdTraining(PgdTraining.Config(steps=2)), "threat": Threat("linf", 0.1)}
+    with RunFolder.open("test", "toy", config, Path(sys.argv[1])) as run:
+        fit(model, config, rest, held, run=run, progress=Deadly(), **how)
+"""
+
+
+def test_a_killed_process_is_resumed_bit_for_bit(make, digits, objective, same, tmp_path):
+    whole = hardened(make, digits, objective, tmp_path / "whole")
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), "cut", "3", CONFIG.model_dump_json()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert torch.load(tmp_path / "cut" / "state.pt")["step"] == 8
+    resumed = hardened(make, digits, objective, tmp_path / "cut")
+    assert same(whole.model, resumed.model) and same(whole.best, resumed.best)
+    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "cut/metrics.jsonl").read_bytes()
+
+
+def test_a_run_that_began_from_another_model_is_not_continued(
+    make, digits, objective, interrupted, tmp_path
+):
+    with pytest.raises(KeyboardInterrupt):
+        hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(2))
+    with pytest.raises(ConfigError, match="another model"):
+        hardened(make, digits, objective, tmp_path / "cut", seed=1)
+
+
+def test_global_random_state_is_untouched(make, digits, objective):
+    torch.manual_seed(11)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    first = hardened(make, digits, objective)
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+    torch.manual_seed(12)
+    assert hardened(make, digits, objective).history == first.history
+
+
+def test_every_update_draws_other_numbers(make, digits, objective, monkeypatch):
+    steps, drawn = [], []
+
+    class Drawing(type(objective("standard"))):
+        def loss(self, model, x, y, batch):
+            steps.append(batch.step)
+            drawn.append(torch.rand(()).item())
+            return super().loss(model, x, y, batch)
+
+    def spy(images, ids, step, seed, **rest):
+        steps.append(step)
+        return images
+
+    monkeypatch.setattr(loop, "shift_and_flip", spy)
+    wanted = Drawing(objective("standard").config)
+    trainer = Trainer(make(), CONFIG, digits, wanted, None, torch.device("cpu"), {})
+    for _ in range(3):
+        trainer.update()
+    assert steps == [0, 0, 1, 1, 2, 2] and len(set(drawn)) == 3
+
+
+def test_training_learns(make, digits, objective):
+    config = Fitting(epochs=30, batch_size=25, rate=0.02)
+    trained = fit(make(), config, digits, objective=objective("standard"))
+    assert trained.history[-1]["accuracy"] > 0.95
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"] / 5
+    assert trained.images_per_second > 0
+
+
+def test_the_average_is_the_average(make, digits, objective):
+    config = Fitting(ema=0.5, batch_size=50)
+    trainer = Trainer(make(), config, digits, objective("standard"), None, torch.device("cpu"), {})
+    expected = trainer.model.state_dict()["network.layers.1.weight"].clone()
+    for step in range(6):
+        trainer.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.model.state_dict()["network.layers.1.weight"]
+    average = trainer.candidate.state_dict()["network.layers.1.weight"]
+    assert torch.allclose(average, expected, atol=1e-6)
+    assert not torch.equal(average, trainer.model.state_dict()["network.layers.1.weight"])
+
+
+def test_the_best_check_is_kept_and_of_equals_the_later(make, digits, objective, same, monkeypatch):
+    script = [(0.5, 0.9), (0.6, 0.7), (0.6, 0.8), (0.6, 0.8), (0.4, 1.0)]
+    seen = []
+
+    def scripted(model, held, threat, config):
+        robust, clean = script[len(seen)]
+        seen.append(make_copy(model))
+        return {"clean": clean, "robust": robust}
+
+    def make_copy(model):
+        copied = make()
+        copied.load_state_dict(model.state_dict())
+        return copied
+
+    monkeypatch.setattr(loop, "_scores", scripted)
+    rest, held = digits.holdout(0.2)
+    config = Fitting(epochs=5, checks=5, batch_size=40)
+    trained = fit(make(), config, rest, held, objective=objective("standard"), threat=THREAT)
+    assert trained.step == 8 and trained.scores == {"clean": 0.8, "robust": 0.6}
+    assert same(trained.best, seen[3]) and same(trained.model, seen[4])
+    assert not same(trained.best, trained.model)
+
+
+def test_scores_are_those_of_the_held_out_images(make, digits, objective):
+    rest, held = digits.holdout(0.3)
+    config = Fitting(epochs=2, checks=1)
+    trained = fit(make(), config, rest, held, objective=objective("standard"), threat=THREAT)
+    clean, robust = robust_correct(trained.best, held, THREAT, parameters={"steps": 10}, seed=0)
+    assert trained.scores == {
+        "clean": pytest.approx(clean.float().mean().item()),
+        "robust": pytest.approx(robust.float().mean().item()),
+    }
+    clean_only = fit(make(), config, rest, held, objective=objective("standard"))
+    assert clean_only.scores.keys() == {"clean"}
+
+
+def test_without_held_out_images_the_last_weights_are_kept(make, digits, objective, same):
+    trained = fit(make(), Fitting(epochs=1), digits, objective=objective("standard"))
+    assert same(trained.best, trained.model) and trained.scores == {} and trained.step == 2
+
+
+def test_what_training_leaves_can_be_trained_again(make, digits, objective):
+    trained = fit(make(), Fitting(epochs=1), digits, objective=objective("standard"))
+    assert not trained.best.training
+    assert all(p.requires_grad and p.grad is None for p in trained.best.parameters())
+
+
+def test_frozen_parts_stay_as_they_are(digits, objective):
+    trunk = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
+    card = ModelCard(role="classifier", architecture="mlp", shape=(1, 8, 8), classes=10)
+    model = Model(nn.Sequential(trunk, nn.Linear(144, 10)), card)
+    trunk.requires_grad_(False)
+    before = {key: value.clone() for key, value in trunk.state_dict().items()}
+    trained = fit(model, Fitting(epochs=2), digits, objective=objective("standard"))
+    for network in (model.network, trained.model.network):
+        assert all(torch.equal(value, before[key]) for key, value in network[0].state_dict().items())
+    assert not trunk.training and model.network[1].training
+
+
+def test_rates_and_decay_by_parameter(make, digits, objective):
+    config = Fitting(rate=0.5, weight_decay=0.1, schedule="constant")
+    trainer = Trainer(
+        make("trunk-classifier", **DROPOUT),
+        config,
+        digits,
+        objective("standard"),
+        None,
+        torch.device("cpu"),
+        {"network.trunk.": 0.1},
+    )
+    trainer.update()
+    groups = trainer.optimiser.param_groups
+    found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
+    assert found == {(0.05, 0.1): 2, (0.05, 0.0): 2, (0.5, 0.1): 1, (0.5, 0.0): 1}
+
+
+def test_fewer_images_than_a_batch(make, digits, objective):
+    few = digits.limit(10)
+    config = Fitting(epochs=3, batch_size=64, checks=1)
+    trained = fit(make(), config, few, objective=objective("standard"))
+    assert trained.step == 3 and trained.history[-1]["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "epochs", "expected"),
+    [(1294, None, 58 * 21), (54000, None, 10 * 844), (100, 3, 6)],
+)
+def test_how_many_updates(n, epochs, expected):
+    assert Fitting(epochs=epochs).updates(n) == expected
+
+
+def test_progress_is_told_what_a_person_wants_to_know(make, digits, objective):
+    told = []
+
+    class Listening(Progress, Task):
+        def task(self, name, total, *, done=0, unit="step"):
+            told.append((name, total, done, unit))
+            return self
+
+        def advance(self, n=1, **facts):
+            told.append((n, facts.keys()))
+
+    rest, held = digits.holdout(0.2)
+    config = Fitting(epochs=2, checks=2, batch_size=40)
+    fit(make(), config, rest, held, objective=objective("standard"), threat=THREAT, progress=Listening())
+    assert told[0] == ("training", 4, 0, "update")
+    assert sum(n for n, _ in told[1:]) == 4
+    assert told[-1][1] >= {"loss", "clean", "robust", "images/s"}
+
+
+def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective, tmp_path):
+    config = Fitting(epochs=20, rate=1e20, schedule="cosine", checks=40)
+    with pytest.raises(DivergedError, match=r"update \d+ of 40: the loss is (nan|inf).*--rate"), opened(
+        tmp_path / "run", config
+    ) as run:
+        fit(make(), config, digits, objective=objective("standard"), run=run)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert torch.load(tmp_path / "run" / "state.pt")["step"] == rows[-1]["step"]
+
+
+def test_an_objective_that_needs_a_threat_says_so(make, digits, objective):
+    with pytest.raises(ConfigError, match="--norm and --eps"):
+        fit(make(), Fitting(), digits, objective=objective("pgd"))
+
+
+def test_nothing_to_train_is_an_error(make, digits, objective):
+    with pytest.raises(ConfigError, match="all of them are frozen"):
+        fit(make().requires_grad_(False), Fitting(), digits, objective=objective("standard"))

@@ -30,6 +30,7 @@ def from_arrays(
     """
     pixels = _images(_tensor(images, "images", name), name)
     classes = _labels(_tensor(labels, "labels", name), name)
+    named = class_names is not None
     if class_names is None:
         class_names = [str(label) for label in range(int(classes.max()) + 1 if len(classes) else 1)]
     return Data(
@@ -38,6 +39,7 @@ def from_arrays(
         images=pixels,
         labels=classes,
         class_names=tuple(class_names),
+        classes_known=named,
         ids=torch.arange(len(pixels)),
     )
 

@@ -39,6 +39,8 @@ class Data:
     ids: Tensor
     threat: Threat | None = None
     """The customary threat model, where there is one."""
+    classes_known: bool = True
+    """False when ``class_names`` only counts the labels that occur; there may be more classes."""
 
     def __post_init__(self) -> None:
         where = f"data {self.name!r} ({self.split})"

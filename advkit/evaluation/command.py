@@ -43,7 +43,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         config.model,
         role="classifier",
         shape=data.shape if data else None,
-        classes=data.classes if data else None,
+        classes=data.classes if data and data.classes_known else None,
         arch=config.arch,
         weights=config.weights,
         pixel_range=config.pixel_range,

@@ -87,8 +87,8 @@ def evaluate(
     if batch_size is None:
         batch_size = BATCH_SIZE.get(device.type, 1024)
     few, _ = images.batch(torch.arange(min(8, len(images))), device)
-    named = isinstance(data, str | Data)  # plain tensors need not show every class
-    notes = inspect_classifier(judged, few, images.classes if named else None, allow_random=allow_random)
+    classes = images.classes if images.classes_known else None
+    notes = inspect_classifier(judged, few, classes, allow_random=allow_random)
     threat = threat or customary(judged, images)
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     attacks = _attacks(names, threat, parameters or {})

@@ -20,7 +20,7 @@ from advkit.data.load import load_data
 from advkit.errors import ConfigError, OutputError
 from advkit.gan.cost import passes
 from advkit.gan.curves import write_curves
-from advkit.gan.monitor import WON, first_warnings, warnings
+from advkit.gan.monitor import WON, covered, first_warnings, warnings
 from advkit.gan.plan import GanTraining, Sampling
 from advkit.gan.sample import sample as draw_images
 from advkit.gan.train import GanGame, TrainedGan, train_gan
@@ -143,15 +143,11 @@ def _result(
 
 def _recent(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over the last steps, a row counting as the steps that it covers; diversity is the last one."""
-    end = rows[-1]["step"]
-    covered = [
-        (row["step"] - before, row)
-        for before, row in zip([0, *(row["step"] for row in rows)], rows, strict=False)
-        if row["step"] > end - RECENT
-    ]
-    steps = sum(count for count, _ in covered)
+    first = rows[-1]["step"] - RECENT
+    recent = [(count, row) for count, row in zip(covered(rows), rows, strict=True) if row["step"] > first]
+    steps = sum(count for count, _ in recent)
     figures = ("d_loss", "d_accuracy", "d_accuracy_real", "d_accuracy_fake", "g_loss")
-    means = {name: sum(count * row[name] for count, row in covered) / steps for name in figures}
+    means = {name: sum(count * row[name] for count, row in recent) / steps for name in figures}
     return {"steps": steps, **means, "diversity": rows[-1]["diversity"]}
 
 

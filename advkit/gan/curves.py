@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit import files
+from advkit.gan.monitor import covered
 
 
 def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
@@ -26,9 +27,9 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -
     accuracy = losses.twinx()
     losses.set_zorder(accuracy.get_zorder() + 1)  # the losses above the accuracy
     losses.patch.set_visible(False)
-    gaps = [row["step"] - before for row, before in zip(rows, [0, *(row["step"] for row in rows)], strict=False)]
+    counts = covered(rows)
     # A row that covers few steps (the last one may cover a single step) would show noise.
-    rows = [row for row, gap in zip(rows, gaps, strict=True) if 5 * gap >= max(gaps)]
+    rows = [row for row, count in zip(rows, counts, strict=True) if 5 * count >= max(counts)]
     steps = [row["step"] for row in rows]
     lines = [
         *losses.plot(steps, [row["d_loss"] for row in rows], color="#1565c0", label="D loss"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -66,6 +67,11 @@ def first_warnings(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         for kind, sentence in warnings(row).items():
             said.setdefault(kind, f"step {row['step']}: {sentence}")
     return list(said.values())
+
+
+def covered(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """How many steps each row of a run's metrics is the mean of."""
+    return [step - before for before, step in pairwise([0, *(row["step"] for row in rows)])]
 
 
 def stop_if_diverged(step: int, **losses: float) -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from advkit import rng
+from advkit.data.data import Data
+from advkit.gan.plan import GanTraining
+
+Config = Callable[..., GanTraining]
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and models land in the test's own folder, and nobody waits for the disk."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def data() -> Data:
+    """40 images of 8x8 random levels."""
+    images = rng.integers(torch.arange(40), (1, 8, 8), 256).to(torch.uint8)
+    return Data("toy", "train", images, torch.arange(40) % 2, ("even", "odd"), torch.arange(40))
+
+
+SMALL = {
+    "mlp-gan": {"generator": {"hidden": (16, 24)}, "discriminator": {"hidden": (16,)}},
+    "conv-gan": {"generator": {"channels": (16, 8, 8)}, "discriminator": {"channels": (8, 8)}},
+}
+
+
+@pytest.fixture
+def config() -> Config:
+    """A short run of small networks; keywords change it."""
+
+    def of(**changes: object) -> GanTraining:
+        arch = str(changes.get("arch", "mlp-gan"))
+        values = {"arch": arch, "steps": 12, "batch_size": 8, "sample_every": 5, "checkpoint_every": 3}
+        return GanTraining.model_validate(values | SMALL.get(arch, {}) | changes)
+
+    return of

@@ -1,0 +1,40 @@
+"""What a user can get wrong before training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from advkit.data.data import Data
+from advkit.errors import ConfigError
+from advkit.gan.train import GanGame
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 41}, r"batch size 41 is larger than the 40 images of 'toy'; .*--batch-size"),
+        ({"arch": "conv-gn"}, r"no pair called 'conv-gn' \(did you mean 'conv-gan'\?\); known: conv-gan"),
+        ({"arch": "lenet"}, "no pair called 'lenet'"),
+        ({"loss": "minimx"}, r"no GAN loss called 'minimx' \(did you mean 'minimax'\?\)"),
+        ({"generator": {"latent_dimm": 4}}, r"unknown key 'latent_dimm' \(did you mean 'latent_dim'\?\)"),
+        ({"discriminator": {"dropout": 1.5}}, "dropout"),
+        ({"name": "../gan"}, "cannot be the name of a model"),
+    ],
+)
+def test_one_sentence(changes: dict, said: str, data: Data, config: Callable) -> None:
+    with pytest.raises(ConfigError, match=said) as fault:
+        GanGame(config(**changes), data, torch.device("cpu"))
+    assert "\n" not in str(fault.value)
+
+
+def test_as_many_images_as_the_batch_are_enough(data: Data, config: Callable) -> None:
+    game = GanGame(config(batch_size=40), data, torch.device("cpu"))
+    assert torch.isfinite(game.play()).all()
+
+
+def test_an_alias_of_a_loss(data: Data, config: Callable) -> None:
+    game = GanGame(config(loss="bce"), data, torch.device("cpu"))
+    assert type(game.loss).__name__ == "NonSaturating"

@@ -20,7 +20,16 @@ _PUBLIC = {
     "save_model": "advkit.models.checkpoint",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [
+    "Threat",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load_data",
+    "load_model",
+    "perturb",
+    "save_model",
+]
 
 if TYPE_CHECKING:
     from advkit.attacks.perturb import perturb

@@ -161,4 +161,3 @@ class EvaluationResult(StrictModel):
             f"<p>{self.summary()}</p><table><tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>"
             f"{rows}</table>"
         )
-

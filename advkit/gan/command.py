@@ -90,9 +90,7 @@ def _plan(game: GanGame) -> Outcome:
             f"which is {seen / len(data):,.1f} times each.",
             f"In the model store as {game.name}-generator, -ema and -{', -'.join(game.opponents)}.",
         ),
-        tables=(
-            Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),
-        ),
+        tables=(Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),),
         result={
             "config": config.model_dump(mode="json"),
             "data": data.facts.model_dump(),

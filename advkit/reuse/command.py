@@ -180,9 +180,7 @@ def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
         title=f"a classifier of {config['data']} from {config['model']}",
         sentences=tuple(sentences),
         tables=(
-            Table(
-                f"{test['data']['name']} test images", ("", "accuracy [95 % interval]", "n"), tuple(rows)
-            ),
+            Table(f"{test['data']['name']} test images", ("", "accuracy [95 % interval]", "n"), tuple(rows)),
         ),
         pictures=(
             Picture("curves", folder / "curves.png", "Accuracy on training batches as the training went on."),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from functools import partial
 
 import torch
 
@@ -42,22 +43,21 @@ def main() -> None:
     # On a CPU that others share, the process's own time; on a GPU, the clock on the wall.
     clock = time.process_time if chosen.device == "cpu" else time.perf_counter
     threat = Threat(chosen.norm, 0.3 if chosen.norm == "linf" else 2.0)
-    print(f"PGD-{STEPS} {threat}, batch {chosen.batch_size}, {torch.get_num_threads()} threads, {chosen.device}")
+    print(f"PGD-{STEPS} {threat}, batch {chosen.batch_size}, {torch.get_num_threads()} threads")
     for arch, shape in (("lenet", (1, 28, 28)), ("small-cnn", (1, 28, 28)), ("small-cnn", (3, 32, 32))):
         with rng.scope("cpu", 0, "bench"):
             network = build(arch, shape=shape, classes=10).eval().to(chosen.device)
         ids = torch.arange(chosen.batch_size, device=chosen.device)
         x, y = rng.uniform(rng.keys(0, "bench", ids), shape), ids % 10
 
-        def ours(
-            network: torch.nn.Module = network, x: torch.Tensor = x, y: torch.Tensor = y, ids: torch.Tensor = ids
-        ) -> None:
-            fixed(network, x, y, threat=threat, parameters={"steps": STEPS}, ids=ids, seed=0)
-
+        works = (
+            partial(bare, network, x, y),
+            partial(fixed, network, x, y, threat=threat, parameters={"steps": STEPS}, ids=ids, seed=0),
+        )
         ratios = []
         for repetition in range(chosen.repetitions + 1):
             spent = []
-            for work in (lambda: bare(network, x, y), ours):  # noqa: B023
+            for work in works:
                 begun = clock()
                 work()
                 if chosen.device != "cpu":

@@ -36,9 +36,7 @@ def test_is_lazy_and_finds_its_own_files(package):
 
 
 def test_unknown_names_get_a_suggestion(package):
-    with pytest.raises(
-        ConfigError, match=r"'alhpa' \(did you mean 'alpha'\?\); known: alpha"
-    ):
+    with pytest.raises(ConfigError, match=r"'alhpa' \(did you mean 'alpha'\?\); known: alpha"):
         package.get("alhpa")
 
 

@@ -202,4 +202,3 @@ def test_the_curves_are_a_picture_of_every_row_that_counts(tmp_path: Path) -> No
     assert (tmp_path / "all.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "all.png") as picture:
         assert picture.size == (960, 540)
-

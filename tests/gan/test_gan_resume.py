@@ -147,9 +147,7 @@ def test_a_killed_process_is_resumed_by_the_same_command(config: Callable, tmp_p
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
-def test_other_parameters_are_refused_with_what_differs(
-    data: Data, config: Callable, tmp_path: Path
-) -> None:
+def test_other_parameters_are_refused_with_what_differs(data: Data, config: Callable, tmp_path: Path) -> None:
     run(config(), data, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"batch_size was 8, is now 16; seed was 0, is now 3"):
         run(config(batch_size=16, seed=3), data, tmp_path / "run")

@@ -136,9 +136,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("load", [load_checkpoint, load_model])
-def test_files_that_are_no_model(
-    suffix: str, load: Callable[[Any], Any], make: Any, tmp_path: Path
-) -> None:
+def test_files_that_are_no_model(suffix: str, load: Callable[[Any], Any], make: Any, tmp_path: Path) -> None:
     path = save_model(make("lenet"), tmp_path / f"model{suffix}")
     assert f"did you mean 'model{suffix}'" in refusal(load, tmp_path / f"modle{suffix}")
     whole = path.read_bytes()
@@ -191,9 +189,7 @@ def test_code_in_a_pickle_is_named_and_not_run(
     elif wrapped == "card":
         torch.save({"advkit": evil, "state_dict": {"w": torch.zeros(1)}}, path, pickle_protocol=protocol)
     else:
-        torch.save(
-            state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=wrapped == "torch"
-        )
+        torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=wrapped == "torch")
     for load in (load_checkpoint, read_checkpoint, load_model, lambda p: Store().import_(p, "evil")):
         assert "posix.mkdir" in refusal(load, path)
     assert not trap.exists()

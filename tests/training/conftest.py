@@ -38,9 +38,7 @@ def make() -> Callable[..., Model]:
         config = config or ({"hidden": (16,)} if arch == "mlp" else {})
         with rng.scope("cpu", seed, "init"):
             network = build(arch, shape=(1, 8, 8), classes=10, config=config)
-        card = ModelCard(
-            role="classifier", architecture=arch, config=config, shape=(1, 8, 8), classes=10
-        )
+        card = ModelCard(role="classifier", architecture=arch, config=config, shape=(1, 8, 8), classes=10)
         return Model(network, card)
 
     return make

@@ -123,9 +123,7 @@ def test_a_killed_process_is_resumed_bit_for_bit(make, digits, objective, same, 
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "cut/metrics.jsonl").read_bytes()
 
 
-def test_a_run_that_began_from_another_model_is_not_continued(
-    make, digits, objective, interrupted, tmp_path
-):
+def test_a_run_that_began_from_another_model_is_not_continued(make, digits, objective, interrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(2))
     with pytest.raises(ConfigError, match="another model"):
@@ -296,9 +294,10 @@ def test_progress_is_told_what_a_person_wants_to_know(make, digits, objective):
 
 def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective, tmp_path):
     config = Fitting(epochs=20, rate=1e20, schedule="cosine", checks=40)
-    with pytest.raises(DivergedError, match=r"update \d+ of 40: the loss is (nan|inf).*--rate"), opened(
-        tmp_path / "run", config
-    ) as run:
+    with (
+        pytest.raises(DivergedError, match=r"update \d+ of 40: the loss is (nan|inf).*--rate"),
+        opened(tmp_path / "run", config) as run,
+    ):
         fit(make(), config, digits, objective=objective("standard"), run=run)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows)

@@ -62,7 +62,8 @@ def cifar10(split: Split, root: Path) -> Data:
     """
     alone = _FILES_10.substitute(split, root)
     if alone is not None:
-        return replace(load_npz(alone, split), name="cifar10", split=split, class_names=_TEN, classes_known=True)
+        found = load_npz(alone, split)
+        return replace(found, name="cifar10", split=split, class_names=_TEN, classes_known=True)
     return _read(_FILES_10, split, root)
 
 

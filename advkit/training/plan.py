@@ -13,11 +13,11 @@ from advkit.training.schedule import Schedule
 class Fitting(StrictModel):
     """What the training loop is told, whatever it trains."""
 
-    enough: ClassVar[tuple[int, int]] = (1200, 10)
+    enough: ClassVar[tuple[int, int]] = (1000, 10)
     """Updates and epochs that a run makes at least when nothing is said."""
 
     epochs: int | None = Field(None, ge=1)
-    """Passes over the training images; by default as many as make 1,200 updates, and at least 10."""
+    """Passes over the training images; by default as many as make 1,000 updates, and at least 10."""
     batch_size: int = Field(64, ge=1)
     """Images an update."""
     optimiser: Literal["adamw", "sgd"] = "adamw"

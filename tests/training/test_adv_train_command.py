@@ -95,7 +95,7 @@ def test_defaults_are_said_aloud():
     outcome = adv_train(AdversarialTraining(), Context(dry_run=True, progress=heard))
     assert any(line.startswith("architecture: lenet") for line in heard.said)
     assert any("linf eps 0.15 (customary on digits" in line for line in heard.said)
-    assert outcome.result["config"]["epochs"] == 58
+    assert outcome.result["config"]["epochs"] == 48
 
 
 def test_a_dry_run_counts_the_passes_and_leaves_nothing(tmp_path):

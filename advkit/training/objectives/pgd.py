@@ -15,7 +15,7 @@ from advkit.training.objective import Batch, Objective, Passes, objective
 @objective(
     "pgd",
     summary="cross-entropy on PGD examples, made anew for every batch",
-    source="Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018; system S16",
+    source="Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018",
 )
 class PgdTraining(Objective):
     """The inner attacker climbs the cross-entropy of the model in eval mode, the update descends it."""
@@ -29,7 +29,7 @@ class PgdTraining(Objective):
         """In units of pixels; by default 2.5 * eps / steps."""
         clean_weight: Fraction = Field(0.0, ge=0, le=1)
         """Share of the clean images' loss: 0 trains on adversarial examples only, 0.5 on both alike."""
-        eps_warmup: Fraction = Field(0.25, ge=0, le=1)
+        eps_warmup: Fraction = Field(0.1, ge=0, le=1)
         """Share of the training over which eps (and step_size) grows from 0 to its full size; without it,
         training at a large eps begins on a long plateau."""
 

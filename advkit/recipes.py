@@ -144,6 +144,7 @@ _NAMES = {
 """Who knows the names that a key takes; the key alone, or with its command in front."""
 
 _PARAMETERS = {
+    "gan-train.parameters": ("advkit.gan.loss:GAN_LOSSES", "{loss}"),
     "gan-train.generator": (_ARCHITECTURES, "{arch}-generator"),
     "gan-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
     "attack.parameters": (_ATTACKS, None),

@@ -10,7 +10,7 @@ from advkit.attacks.oracle import Oracle
 from advkit.config import StrictModel
 
 
-@attack("noise", summary="random points of the ball, no gradients", source="system S13")
+@attack("noise", summary="random points of the ball, no gradients", source="baseline")
 class Noise(Attack):
     """Draws points from the ball and keeps none but a success."""
 

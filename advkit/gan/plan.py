@@ -44,6 +44,8 @@ class GanTraining(StrictModel):
     """Arithmetic of the networks; weights and updates stay in float32."""
     name: str | None = None
     """Prefix of the names in the model store; by default DATA-PAIR."""
+    parameters: dict[str, Any] = {}
+    """The loss's own parameters, as --set parameters.KEY=VALUE."""
     generator: dict[str, Any] = {}
     """The generator's own parameters, as --set generator.KEY=VALUE."""
     discriminator: dict[str, Any] = {}

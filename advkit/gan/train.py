@@ -65,7 +65,7 @@ class GanGame:
                 "give a smaller --batch-size"
             )
         loss = GAN_LOSSES.get(config.loss)
-        self.loss: GanLoss = loss(validate(loss.Config, {}, f"GAN loss {config.loss!r}"))
+        self.loss: GanLoss = loss(validate(loss.Config, config.parameters, f"GAN loss {config.loss!r}"))
         self.generator = cast(Generator, self._network("generator", config.generator))
         self.opponents = {
             name: cast(Discriminator, self._network("discriminator", config.discriminator, name))

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from advkit import __version__, rng, threat
+from advkit import __version__, rng
 from advkit import device as devices
 from advkit.attacks.perturb import make, robust_correct
 from advkit.config import validate
+from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
-from advkit.models.card import ModelCard, Parent, ThreatFacts
+from advkit.models.card import ModelCard, Parent, Relation, ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
@@ -48,7 +49,8 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
     file = model_file(context)
     train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
     model = _beginning(config, train, context.progress)
-    against = _threat(config, model, train, context.progress)
+    against = threats.choose(config.norm, config.eps, model, train, context.progress)
+    make("pgd", against, ATTACKER)  # complains now of a norm that the comparison cannot be made in
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
     name = store_name(config.name, train.name, model.card.architecture, config.objective)
@@ -71,7 +73,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
         else:
             device = devices.choose(context.device)
             before = _measure(model.to(device), test, against, config.seed) if config.model else None
-            parent = Parent(relation="hardened-from", hash=model.hash, name=known_as(model.hash))
+            parent = _parent(model, objective) if config.model else None
             trained = fit(
                 model,
                 config,
@@ -82,10 +84,10 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
                 run=run,
                 device=device,
                 progress=context.progress,
-                name="adversarial training",
             )
             after = _measure(trained.best, test, against, config.seed)
-            card = _card(config, model.card, parent if config.model else None, train, against, trained)
+            withstood = against if objective.needs_threat else None
+            card = _card(config, model.card, parent if config.model else None, train, withstood, trained)
             hardened = Model(trained.best.network, card)
             best = next((row["epoch"] for row in trained.history if row["step"] == trained.step), None)
             title = f"{name}: PGD-{ATTACKER['steps']} and clean accuracy"
@@ -122,27 +124,10 @@ def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> 
     return Model(network, card)
 
 
-def _threat(config: AdversarialTraining, model: Model, train: Data, progress: Progress) -> Threat:
-    """The threat model that was asked for; else the one the model withstands already, else the customary."""
-    chosen = _chosen_threat(config, model, train, progress)
-    make("pgd", chosen, ATTACKER)  # complains now of a norm that the comparison cannot be made in
-    return chosen
-
-
-def _chosen_threat(config: AdversarialTraining, model: Model, train: Data, progress: Progress) -> Threat:
-    if config.norm is not None and config.eps is not None:
-        return threat.threat(config.norm, config.eps)
-    card = model.card.threat
-    assumed = threat.threat(card.norm, card.eps) if card is not None else train.threat
-    if assumed is None:
-        raise ConfigError(f"data {train.name!r} has no customary threat model; give --norm and --eps")
-    if config.norm is not None and config.norm != assumed.norm:
-        raise ConfigError(f"--norm {config.norm} needs its budget; give --eps too")
-    if config.eps is not None:
-        assumed = threat.threat(assumed.norm, config.eps)
-    origin = "the one the model was hardened for" if card is not None else f"customary on {train.name}"
-    progress.say(f"threat model: {assumed} ({origin}; --norm and --eps choose another)")
-    return assumed
+def _parent(model: Model, objective: Objective) -> Parent:
+    digest = model.hash
+    relation: Relation = "hardened-from" if objective.needs_threat else "fine-tuned-from"
+    return Parent(relation=relation, hash=digest, name=known_as(digest))
 
 
 def _split(train: Data, config: AdversarialTraining) -> tuple[Data, Data | None]:
@@ -189,7 +174,7 @@ def _card(
     before: ModelCard,
     parent: Parent | None,
     train: Data,
-    against: Threat,
+    against: Threat | None,
     trained: Trained,
 ) -> ModelCard:
     return before.model_copy(
@@ -197,7 +182,7 @@ def _card(
             "labels": train.class_names,
             "lineage": (parent,) if parent else (),
             "data": train.facts,
-            "threat": ThreatFacts(norm=against.norm, eps=against.eps),
+            "threat": against and ThreatFacts(norm=against.norm, eps=against.eps),
             "training": {"command": "adv-train", **config.model_dump(mode="json"), "step": trained.step},
             "metrics": {f"held_out_{key}_accuracy": value for key, value in trained.scores.items()},
             "created": now(),
@@ -254,7 +239,7 @@ def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
     steps = test["parameters"]["steps"]
     first = shlex.quote(result["model"]["files"][0])
     return Outcome(
-        title=f"hardened against {threatened}",
+        title=f"hardened against {threatened}" if result["card"]["threat"] else "trained",
         sentences=tuple(sentences),
         tables=(
             Table(

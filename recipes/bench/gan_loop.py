@@ -2,8 +2,8 @@
 
     python recipes/bench/gan_loop.py --json gan_loop.json
 
-Expected time: about two minutes on one core. Both loops train the networks of systems S5 (batch 128) and S6
-(batch 64) on random 28x28 images held in memory as 8-bit levels, in one process, by turns. The plain loop is
+Expected time: about two minutes on one core. Both loops train mlp-gan (batch 128) and conv-gan (batch 64) on
+random 28x28 images held in memory as 8-bit levels, in one process, by turns. The plain loop is
 the customary one: two Adam optimisers, `BCEWithLogitsLoss`, one update of the discriminator on real and
 generated images, then one of the generator. Ours is `GanGame.play`, the step that `train_gan` repeats: it
 does the same, keeps the averaged generator and the discriminator's accuracy besides, and takes its random
@@ -31,7 +31,7 @@ from advkit.gan.train import GanGame
 from advkit.models.network import build
 from advkit.runs import environment
 
-SYSTEMS = {"S5": ("mlp-gan", 128), "S6": ("conv-gan", 64)}
+BATCH_SIZE = {"mlp-gan": 128, "conv-gan": 64}
 SHAPE = (1, 28, 28)
 
 
@@ -59,9 +59,9 @@ def plain(arch: str, batch_size: int, images: torch.Tensor, device: torch.device
     return step
 
 
-def measure(system: str, steps: int, repetitions: int, device: torch.device) -> dict[str, Any]:
+def measure(arch: str, steps: int, repetitions: int, device: torch.device) -> dict[str, Any]:
     """Images a second of both loops, and their ratio."""
-    arch, batch_size = SYSTEMS[system]
+    batch_size = BATCH_SIZE[arch]
     images = rng.integers(rng.keys(0, "bench", torch.arange(4096)), SHAPE, 256).to(torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.int64)
     data = Data("noise", "train", images, labels, ("noise",), torch.arange(len(images)))
@@ -81,7 +81,7 @@ def measure(system: str, steps: int, repetitions: int, device: torch.device) -> 
                 speeds[name].append(steps * batch_size / (clock() - begun))
     ratios = [ours / plain for ours, plain in zip(speeds["advkit"], speeds["plain"], strict=True)]
     return {
-        "system": system,
+        "arch": arch,
         "batch_size": batch_size,
         "images_per_second": {name: statistics.median(of) for name, of in speeds.items()},
         "ratio": statistics.median(ratios),
@@ -94,7 +94,7 @@ def measure(system: str, steps: int, repetitions: int, device: torch.device) -> 
 def main() -> None:
     """Measures and prints."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--system", choices=SYSTEMS, action="append", help="by default both")
+    options.add_argument("--arch", choices=BATCH_SIZE, action="append", help="by default both")
     options.add_argument("--steps", type=int, default=20, help="a repetition")
     options.add_argument("--repetitions", type=int, default=7)
     options.add_argument("--device", default="cpu")
@@ -103,15 +103,15 @@ def main() -> None:
     device = torch.device(chosen.device)
     clock = "this process's own time" if device.type == "cpu" else "time on the wall"
     print(f"{chosen.device}, {torch.get_num_threads()} threads; images a second of {clock}")
-    print(f"{'':4}{'plain':>10}{'advkit':>10}   ratio (range)")
+    print(f"{'':10}{'plain':>10}{'advkit':>10}   ratio (range)")
     rows = []
-    for system in chosen.system or SYSTEMS:
-        rows.append(row := measure(system, chosen.steps, chosen.repetitions, device))
+    for arch in chosen.arch or BATCH_SIZE:
+        rows.append(row := measure(arch, chosen.steps, chosen.repetitions, device))
         speed, (low, high) = row["images_per_second"], row["ratio_range"]
         speeds = f"{speed['plain']:10,.0f}{speed['advkit']:10,.0f}"
-        print(f"{system:4}{speeds}   {row['ratio']:.3f} ({low:.3f} to {high:.3f})")
+        print(f"{arch:10}{speeds}   {row['ratio']:.3f} ({low:.3f} to {high:.3f})")
     if chosen.json is not None:
-        result = {"environment": environment(), "threads": torch.get_num_threads(), "systems": rows}
+        result = {"environment": environment(), "threads": torch.get_num_threads(), "pairs": rows}
         chosen.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -82,6 +82,13 @@ def test_hardening_names_its_parent_and_compares_before_and_after():
     assert outcome.result["test"]["before"]["n"] == outcome.result["test"]["after"]["n"] == 60
 
 
+def test_ordinary_training_hardens_nothing():
+    adv_train(plan(name="first"), Context())
+    ordinary = plan(model="first", objective="standard", parameters={})
+    card = load_model(adv_train(ordinary, Context()).files[-1]).card
+    assert card.threat is None and card.lineage[0].relation == "fine-tuned-from"
+
+
 def test_a_hardened_model_is_hardened_further_against_the_same_threat():
     adv_train(plan(eps=0.05, name="first"), Context())
     heard = Heard()

@@ -14,7 +14,7 @@ from advkit.models.network import Discriminator
 @gan_loss(
     "minimax",
     summary="binary cross-entropy; the generator maximises the discriminator's loss (saturates)",
-    source="Goodfellow et al. 2014, eq. 1; system S4",
+    source="Goodfellow et al. 2014, eq. 1",
 )
 class Minimax(GanLoss):
     """D minimises -log D(x) - log(1 - D(G(z))); G minimises log(1 - D(G(z)))."""

@@ -15,7 +15,7 @@ from advkit.models.network import Discriminator
 @gan_loss(
     "non-saturating",
     summary="binary cross-entropy; the generator minimises -log D(G(z))",
-    source="Goodfellow et al. 2014, section 3; systems S1, S4, S5, S6",
+    source="Goodfellow et al. 2014, section 3",
     aliases=("bce",),
 )
 class NonSaturating(Minimax):

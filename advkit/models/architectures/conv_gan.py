@@ -1,4 +1,4 @@
-"""Convolutional GAN with a critic: transposed 5x5 convolutions up, strided 5x5 convolutions down (S6).
+"""Convolutional GAN with a critic: transposed 5x5 convolutions up, strided 5x5 convolutions down.
 
 On small images (`SMALL` pixels and less) a quarter of the size would be 2x2 or 3x3, under kernels that are
 wider than that, and the generator settles on the mean image: on the 8x8 digits its samples differ 4 % as
@@ -32,8 +32,7 @@ def _half(size: int) -> int:
     "conv-gan-generator",
     role="generator",
     summary="dense, then transposed 5x5 convolutions to full size; batch norm, ReLU, sigmoid",
-    source="system S6",
-    aliases=("s6-generator",),
+    source="Radford et al. 2016, in small",
 )
 class ConvGenerator(Generator):
     """On 28x28 grey images: 2,343,681 parameters with batch norm's running statistics."""
@@ -97,8 +96,8 @@ class ConvGenerator(Generator):
     "conv-gan-discriminator",
     role="discriminator",
     summary="two strided 5x5 convolutions with ReLU and dropout, then a dense layer",
-    source="system S6",
-    aliases=("s6-discriminator", "conv-gan-critic"),
+    source="Radford et al. 2016, in small",
+    aliases=("conv-gan-critic",),
 )
 class ConvDiscriminator(Discriminator):
     """On 28x28 grey images: 212,865 parameters."""

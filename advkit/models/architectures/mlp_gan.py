@@ -1,4 +1,4 @@
-"""Dense GAN (S5)."""
+"""Dense GAN: the networks of the textbooks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from advkit.models.network import Discriminator, Generator, architecture
     "mlp-gan-generator",
     role="generator",
     summary="dense layers with ReLU, batch norm and dropout, sigmoid; latent uniform in [0, 1)",
-    source="system S5",
-    aliases=("s5-generator",),
+    source="Goodfellow et al. 2014, with batch norm and dropout",
 )
 class DenseGenerator(Generator):
     """Latent vectors are uniform in [0, 1)."""
@@ -62,8 +61,7 @@ class DenseGenerator(Generator):
     "mlp-gan-discriminator",
     role="discriminator",
     summary="dropout on the pixels, then dense layers with ReLU",
-    source="system S5",
-    aliases=("s5-discriminator",),
+    source="Goodfellow et al. 2014, with batch norm and dropout",
 )
 class DenseDiscriminator(Discriminator):
     """The sigmoid of the original is part of the loss, so the output is a logit."""

@@ -1,4 +1,4 @@
-"""A discriminator's features under a linear head (S9)."""
+"""A discriminator's features under a linear head."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advkit.models.network import ARCHITECTURES, Classifier, Discriminator, arch
     "trunk-classifier",
     role="classifier",
     summary="a discriminator without its last layer, and a linear layer to the classes",
-    source="system S9",
+    source="Radford et al. 2016, section 5.1 (discriminator features, reused)",
 )
 class TrunkClassifier(Classifier):
     """``trunk`` is the discriminator with an identity for its head, so it has all of the discriminator's

@@ -87,11 +87,10 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
             )
             after = _measure(trained.best, test, against, config.seed)
             withstood = against if objective.needs_threat else None
-            card = _card(config, model.card, parent if config.model else None, train, withstood, trained)
+            card = _card(config, model.card, parent, train, withstood, trained)
             hardened = Model(trained.best.network, card)
             best = next((row["epoch"] for row in trained.history if row["step"] == trained.step), None)
-            title = f"{name}: PGD-{ATTACKER['steps']} and clean accuracy"
-            write_curves(run.path / "curves.png", trained.history, title=title, best=best)
+            write_curves(run.path / "curves.png", trained.history, title=name, best=best)
             written = deliver(hardened, name, run, file, overwrite=context.overwrite)
             run.finish(_result(config, hardened, written, trained, test, before, after))
         return _outcome(run.result(), run.path)

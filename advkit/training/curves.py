@@ -10,7 +10,7 @@ from advkit import files
 
 _LINES = {
     "clean": ("clean, held out", "#1565c0"),
-    "robust": ("robust, held out", "#b00020"),
+    "robust": ("under PGD-10, held out", "#b00020"),
     "accuracy": ("on training batches", "#9e9e9e"),
 }
 

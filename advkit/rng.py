@@ -23,13 +23,13 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 def _shift(value: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64 (the operator alone is arithmetic)."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
+    return (value >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(value: Tensor) -> Tensor:
-    value = (value ^ _shift(value, 30)) * _MIX1
-    value = (value ^ _shift(value, 27)) * _MIX2
-    return value ^ _shift(value, 31)
+    mixed = _shift(value, 30).bitwise_xor_(value).mul_(_MIX1)
+    mixed.bitwise_xor_(_shift(mixed, 27)).mul_(_MIX2)
+    return mixed.bitwise_xor_(_shift(mixed, 31))
 
 
 def derive(seed: int, *names: object) -> int:
@@ -67,7 +67,7 @@ def _bits(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
 
 def uniform(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
     """(N, *shape) float32 in [0, 1); ``lane`` gives further independent numbers of the same key."""
-    return _shift(_bits(key, shape, lane), 40).to(torch.float32) * 2.0**-24
+    return _shift(_bits(key, shape, lane), 40).to(torch.float32).mul_(2.0**-24)
 
 
 def normal(key: Tensor, shape: Sequence[int]) -> Tensor:

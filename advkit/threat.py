@@ -83,20 +83,24 @@ class Threat(StrictModel):
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the
         ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1])."""
-        change = x - x0
+        return self.project_(x.clone(), x0)
+
+    def project_(self, x: Tensor, x0: Tensor) -> Tensor:
+        """`project`, in the memory of ``x``: fresh memory costs an inner loop more than the arithmetic."""
+        change = x.sub_(x0)
         if self.norm == "linf":
             return change.clamp_(-self.eps, self.eps).add_(x0).clamp_(0, 1)
         if self.norm == "l2":
             length = _length(change)
-            change *= _per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x)
+            change.mul_(_per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x))
             return change.add_(x0).clamp_(0, 1)
         if self.norm == "l1":
-            return x0 + self._shrink_to_l1(change, -x0, 1 - x0)
-        boxed = x.clamp(0, 1) - x0
+            return change.copy_(self._shrink_to_l1(change, -x0, 1 - x0)).add_(x0)
+        boxed = (change + x0).clamp_(0, 1).sub_(x0)
         gain = (change.square() - (change - boxed).square()).flatten(1)
         keep = min(int(self.eps), gain.shape[1])
         kept = torch.zeros_like(gain).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
-        return x0 + boxed * kept.view_as(boxed)
+        return change.copy_(boxed).mul_(kept.view_as(boxed)).add_(x0)
 
     def _shrink_to_l1(self, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Nearest point of the l1 ball inside the box: soft threshold, then clamp, where the threshold
@@ -126,6 +130,14 @@ class Threat(StrictModel):
             return gradient / _per_row(_length(flat).clamp(min=1e-12), gradient)
         top = flat.abs().argmax(1, keepdim=True)
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
+
+    def ascent_(self, gradient: Tensor) -> Tensor:
+        """`ascent`, in the memory of ``gradient`` where it can be."""
+        if self.norm == "linf":
+            return gradient.sign_()
+        if self.norm == "l2":
+            return gradient.div_(_per_row(_length(gradient).clamp(min=1e-12), gradient))
+        return self.ascent(gradient)
 
     def sample(self, x0: Tensor, key: Tensor) -> Tensor:
         """An image drawn from the ball around each original, then clamped to [0, 1].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,10 +54,13 @@ class Oracle:
         model: images in [0, 1] to logits; must be in eval mode (see `evaluation_mode`).
         threat: a misclassified point counts only inside it.
         precision: arithmetic of the search; confirmation is always in the model's own.
+        targeted: some rows have a goal.
     """
 
-    def __init__(self, model: nn.Module, threat: Threat, precision: Precision = "float32") -> None:
-        self.model, self.threat, self.precision = model, threat, precision
+    def __init__(
+        self, model: nn.Module, threat: Threat, precision: Precision = "float32", *, targeted: bool = False
+    ) -> None:
+        self.model, self.threat, self.precision, self.targeted = model, threat, precision, targeted
         self.forwards = 0
         """Images passed forward so far."""
         self.backwards = 0
@@ -86,13 +90,10 @@ class Oracle:
         To climb: the loss of the true class, or minus the loss of the goal where a row has one. Gradients
         of the model's parameters are neither computed nor touched.
         """
-        aimed = rows.goal >= 0
-        label = torch.where(aimed, rows.goal, rows.label)
-        sign = 1.0 - 2.0 * aimed
         x = x.detach().requires_grad_(True)
         with torch.enable_grad(), self._arithmetic(x):
             logits = self.model(x).float()
-            values = loss(logits, label) * sign
+            values = self._climbed(logits, rows, loss)
         if values.requires_grad:  # a step or a threshold before the first layer cuts the graph: zero, then
             (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True, materialize_grads=True)
         else:
@@ -102,6 +103,13 @@ class Oracle:
         self._count(x, backward=True)
         self._notice(x, logits)
         return values.detach(), grad, logits
+
+    def _climbed(self, logits: Tensor, rows: Rows, loss: AttackLoss) -> Tensor:
+        if not self.targeted:
+            return loss(logits, rows.label)
+        aimed = rows.goal >= 0
+        values = loss(logits, torch.where(aimed, rows.goal, rows.label))
+        return torch.where(aimed, -values, values)
 
     def confirm(self, x: Tensor, seats: Seats) -> Tensor:
         """(R,) bool: the model itself, in its own precision, is wrong on exactly this allowed tensor."""
@@ -115,8 +123,10 @@ class Oracle:
         self.confirmed += repeated
         return confirmed
 
-    def _arithmetic(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+    def _arithmetic(self, x: Tensor) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(x.device.type, torch.bfloat16)
 
     def _count(self, x: Tensor, *, backward: bool) -> None:
         self.forwards += len(x)

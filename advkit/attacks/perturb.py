@@ -78,7 +78,7 @@ def perturb(
     """
     data = as_data(x, y)
     device = device_of(model)
-    oracle = Oracle(model, threat, precision)
+    oracle = Oracle(model, threat, precision, targeted=target is not None)
     result = torch.empty(data.images.shape, dtype=torch.float32)
 
     def keep(found: Found) -> None:

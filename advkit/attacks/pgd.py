@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
 from advkit.attacks.attack import Attack, Rows, State, attack
@@ -52,12 +51,12 @@ class PGD(Attack):
 
     def start(self, rows: Rows) -> State:
         """A random point of the ball, or the original."""
-        x = self.threat.sample(rows.x0, rows.key) if self.config.random_start else rows.x0
+        x = self.threat.sample(rows.x0, rows.key) if self.config.random_start else rows.x0.clone()
         return State(rows, x, rows.label.new_zeros(len(rows)))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One gradient step."""
+        """One gradient step, in the memory of the last."""
         rows = state.rows
         _, grad, _ = oracle.loss_and_grad(state.x, rows, self._loss)
-        x = torch.add(state.x, self.threat.ascent(grad), alpha=self._step_size)
-        return State(rows, self.threat.project(x, rows.x0), state.iteration)
+        x = state.x.add_(self.threat.ascent_(grad), alpha=self._step_size)
+        return State(rows, self.threat.project_(x, rows.x0), state.iteration)

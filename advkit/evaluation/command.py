@@ -100,14 +100,15 @@ def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outc
     rows = []
     for name in config.attack:
         made = make(name, against, config.parameters.get(name))
-        rows.append((name, str(made.steps), str(made.variants), f"{made.steps * made.variants * count:,}"))
+        forwards = (made.steps + 1) * made.variants * count  # one more to confirm
+        rows.append((name, str(made.steps), str(made.variants), f"{forwards:,}"))
     return Outcome(
         title="what would be done",
         sentences=(
             f"{model.card.architecture} on {count} images of {data.name} ({data.split}), {against}.",
             "An image that falls is not attacked again, so this is the most that it can cost.",
         ),
-        tables=(Table("attacks", ("attack", "steps", "starts", "passes at most"), tuple(rows)),),
+        tables=(Table("attacks", ("attack", "steps", "starts", "forward passes at most"), tuple(rows)),),
         result={"n": count, "threat": against.model_dump(), "attacks": [row[0] for row in rows]},
     )
 

@@ -229,6 +229,13 @@ def test_labels_that_the_model_does_not_know(judged):
         run(model.network, (data.images, torch.full((30,), 9)))
 
 
+def test_tensors_need_not_show_every_class(judged):
+    model, data = judged
+    some = (data.labels < 2).nonzero()[:, 0]
+    result = run(model, (data.images[some], data.labels[some]))
+    assert result.n == len(some) > 0
+
+
 def test_no_gradient_is_a_doubt_not_a_number_to_trust(judged):
     model, data = judged
     stepped = Says(lambda x: model.network((x > 0.5).float()), lambda z: z)

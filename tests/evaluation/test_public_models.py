@@ -1,0 +1,51 @@
+"""Classifiers that others trained and published, on the real test images: what their authors say holds."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import advkit
+from advkit.stats import clopper_pearson
+
+pytestmark = pytest.mark.skipif(
+    not {"ADVKIT_DATA", "ADVKIT_SUBJECTS"} <= os.environ.keys(),
+    reason="set ADVKIT_DATA to a folder with MNIST and cifar10-test.npz, ADVKIT_SUBJECTS to one with the models",
+)
+
+CIFAR = {"mean": (0.4914, 0.4824, 0.4467), "std": (0.2471, 0.2435, 0.2616)}
+
+
+def model(name, **more):
+    return advkit.load_model(Path(os.environ["ADVKIT_SUBJECTS"]) / name, **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "data", "clean", "more"),
+    [
+        ("mnist_lenet5_clntrained.pt", "lenet", "mnist", 0.9889, {}),
+        ("mnist_lenet5_advtrained.pt", "lenet", "mnist", 0.9864, {}),
+        ("convex_adversarial_mnist.pth", "small-cnn", "mnist", 0.9820, {}),
+        ("cifar_cnn_a_adv.pth", "small-cnn", "cifar10", 0.656, CIFAR),
+    ],
+)
+def test_clean_accuracy_is_the_published_one(name, architecture, data, clean, more):
+    images = advkit.load_data(data, limit=2000)
+    judged = model(name, shape=images.shape, **more)
+    assert judged.card.architecture == architecture
+    x, y = images.batch(torch.arange(len(images)))
+    with torch.no_grad():
+        correct = int((judged(x).argmax(1) == y).sum())
+    interval = clopper_pearson(correct, len(images), confidence=0.999)
+    assert interval.low <= clean <= interval.high
+
+
+def test_the_ordinary_one_falls_and_the_hardened_one_stands():
+    data = advkit.load_data("mnist", limit=100)
+    attacks = {"attack": "fgsm,pgd", "parameters": {"pgd": {"steps": 20}}}
+    ordinary = advkit.evaluate(model("mnist_lenet5_clntrained.pt"), data, **attacks)
+    hardened = advkit.evaluate(model("mnist_lenet5_advtrained.pt"), data, **attacks)
+    assert ordinary.threat.eps == 0.3  # customary on MNIST
+    assert ordinary.robust_accuracy <= 0.02
+    assert 0.88 <= hardened.robust_accuracy <= 0.96

@@ -11,7 +11,7 @@ from advkit.stats import clopper_pearson
 
 pytestmark = pytest.mark.skipif(
     not {"ADVKIT_DATA", "ADVKIT_SUBJECTS"} <= os.environ.keys(),
-    reason="set ADVKIT_DATA to a folder with MNIST and cifar10-test.npz, ADVKIT_SUBJECTS to one with the models",
+    reason="set ADVKIT_DATA (with MNIST and cifar10-test.npz) and ADVKIT_SUBJECTS (the public models)",
 )
 
 CIFAR = {"mean": (0.4914, 0.4824, 0.4467), "std": (0.2471, 0.2435, 0.2616)}

@@ -151,7 +151,7 @@ class APGD(Attack):
 
 @attack("apgd-ce", summary="Auto-PGD on the cross-entropy", source="Croce and Hein 2020")
 class APGDCE(APGD):
-    """Auto-PGD on the cross-entropy."""
+    """Steps are halved, and the best point restored, where the cross-entropy has stopped rising."""
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """-log p(label)."""

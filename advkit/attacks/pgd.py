@@ -15,7 +15,7 @@ from advkit.threat import Threat
     "pgd", summary="gradient steps of fixed size, projected back into the ball", source="Madry et al. 2018"
 )
 class PGD(Attack):
-    """x <- P(x + step_size * ascent direction), from a random point of the ball."""
+    """Each step adds step_size times the steepest direction and projects; the start is random in the ball."""
 
     class Config(StrictModel):
         """Parameters."""

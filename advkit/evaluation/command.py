@@ -22,6 +22,7 @@ from advkit.evaluation.ledger import saved_images
 from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
+from advkit.models.foreign_plan import ForeignModel
 from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
@@ -45,11 +46,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         shape=data.shape if data else None,
         classes=data.classes if data and data.classes_known else None,
         arch=config.arch,
-        weights=config.weights,
-        pixel_range=config.pixel_range,
-        mean=config.mean,
-        std=config.std,
-        outputs=config.outputs,
+        **config.said,
         device=str(devices.choose(context.device)),
     )
     data = data or _data(config, context, model)
@@ -180,8 +177,12 @@ def _outcome(
 def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
     threat = result.threat
     subject = f"--model {shlex.quote(config.model)}"
-    if config.data:
-        subject += f" --data {shlex.quote(config.data)}"
+    foreign = {"arch": config.arch, **config.said}
+    usual = {"arch": None, **ForeignModel().said}
+    for name, value in {"data": config.data, **foreign}.items():
+        if value is not None and value != usual.get(name):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            subject += f" --{name.replace('_', '-')}={shlex.quote(text)}"
     return (
         f"advkit adv-train {subject} --norm {threat.norm} --eps {threat.eps:.4g} --out hard.pt",
         f"advkit attack {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",

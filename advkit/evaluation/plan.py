@@ -7,15 +7,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from advkit.config import Fraction, StrictModel
+from advkit.models.foreign_plan import ForeignModel
 
 
-class Evaluation(StrictModel):
-    """Attack a classifier and report how much of its accuracy survives.
-
-    The attacks run in the given order, each on the images that are still classified correctly. Without
-    --data and --eps, the data set is the one that the model was trained on, and the threat model the one
-    of its card, or else the customary one of the data.
-    """
+class _Attacking(StrictModel):
+    """What is attacked with what. A base of its own, so that help lists these options first."""
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
@@ -45,18 +41,17 @@ class Evaluation(StrictModel):
     """File for the adversarial images: .npz with originals and labels, or .png for a grid."""
     arch: str | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
-    weights: str | None = None
-    """For torchvision:NAME and package.module:function: a file of weights."""
-    pixel_range: tuple[float, float] = (0.0, 1.0)
-    """What a foreign model calls black and white."""
-    mean: tuple[float, ...] = ()
-    """A foreign model's normalisation, per channel, in units of its pixel range."""
-    std: tuple[float, ...] = ()
-    """A foreign model's normalisation, per channel, in units of its pixel range."""
-    outputs: Literal["logits", "probabilities"] = "logits"
-    """What a foreign model gives out."""
     allow_random: bool = False
     """Accept a model whose answers change from pass to pass; the result then says so."""
+
+
+class Evaluation(ForeignModel, _Attacking):
+    """Attack a classifier and report how much of its accuracy survives.
+
+    The attacks run in the given order, each on the images that are still classified correctly. Without
+    --data and --eps, the data set is the one that the model was trained on, and the threat model the one
+    of its card, or else the customary one of the data.
+    """
 
     @property
     def identity(self) -> Evaluation:

@@ -17,6 +17,7 @@ from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
 from advkit.models.card import ModelCard, Parent, Relation, ThreatFacts
+from advkit.models.foreign_plan import ForeignModel
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
@@ -57,7 +58,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
     rest, held = _split(train, config)
     config = config.model_copy(
         update={
-            "arch": None if config.model else model.card.architecture,
+            "arch": config.arch if config.model else model.card.architecture,
             "norm": against.norm,
             "eps": against.eps,
             "epochs": config.updates(len(rest)) // config.batches(len(rest)),
@@ -101,11 +102,22 @@ def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> 
     if config.model is not None:
         if config.architecture:
             raise ConfigError(f"{config.model} has its own architecture; leave --set architecture... out")
-        model = load_model(config.model, role="classifier", shape=train.shape)
+        model = load_model(
+            config.model,
+            role="classifier",
+            arch=config.arch,
+            shape=train.shape,
+            classes=train.classes,
+            **config.said,
+        )
         few, _ = train.batch(torch.arange(min(8, len(train))))
         for note in inspect_classifier(model, few, train.classes):
             progress.say(f"{config.model}: {note}")
         return model
+    if config.said != ForeignModel().said:
+        raise ConfigError(
+            "there is no --model whose pixels or weights could be described; name one with --model"
+        )
     arch = config.arch or ("lenet" if train.shape[0] == 1 else "resnet18-cifar")
     if config.arch is None:
         progress.say(f"architecture: {arch}, from scratch (--arch chooses another, --model goes on with one)")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from advkit.config import Fraction, StrictModel
+from advkit.models.foreign_plan import ForeignModel
 from advkit.training.schedule import Schedule
 
 
@@ -56,8 +57,8 @@ class _Hardening(StrictModel):
     model: str | None = None
     """Classifier to begin with: a file, a run folder or a name in the store."""
     arch: str | None = None
-    """Architecture to begin anew with (see `advkit ls architectures`); by default lenet for grey and
-    resnet18-cifar for colour images."""
+    """Architecture to begin anew with (see `advkit ls architectures`), by default lenet for grey and
+    resnet18-cifar for colour images; beside --model, that of weights without a card."""
     data: str = "digits"
     """Data set (see `advkit ls data`)."""
     objective: str = "pgd"
@@ -78,14 +79,5 @@ class _Hardening(StrictModel):
     """The architecture's own parameters, as --set architecture.KEY=VALUE."""
 
 
-class AdversarialTraining(Fitting, _Hardening):
+class AdversarialTraining(ForeignModel, Fitting, _Hardening):
     """Train a classifier that withstands attacks, from scratch or from a trained one."""
-
-    @model_validator(mode="after")
-    def _one_beginning(self) -> AdversarialTraining:
-        if self.model is not None and self.arch is not None:
-            raise ValueError(
-                f"give --model ({self.model}) to go on from a trained classifier or --arch ({self.arch}) "
-                "to begin anew, not both"
-            )
-        return self

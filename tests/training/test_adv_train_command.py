@@ -132,7 +132,7 @@ def test_an_interrupted_command_goes_on(interrupted):
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"model": "a.pt", "arch": "mlp"}, ConfigError, "not both"),
+        ({"mean": [0.5]}, ConfigError, "name one with --model"),
         ({"model": "nowhere"}, ModelError, "no model 'nowhere'"),
         ({"arch": "lenett"}, ConfigError, "did you mean 'lenet'"),
         ({"arch": "conv-gan-generator", "architecture": {}}, ConfigError, "is a generator"),

@@ -147,6 +147,9 @@ def evaluate(
 def _attacks(
     names: Sequence[str], threat: Threat, parameters: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Attack]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{', '.join(twice)} is named twice among the attacks; name each once")
     stray = sorted(parameters.keys() - set(names))
     if stray:
         raise ConfigError(

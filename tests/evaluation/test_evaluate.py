@@ -253,5 +253,7 @@ def test_faults_of_the_options(judged):
         advkit.evaluate(model, data, THREAT, "pgd", parameters={"pgd": {"stepz": 3}})
     with pytest.raises(ConfigError, match="parameters are given for fgsm"):
         advkit.evaluate(model, data, THREAT, "pgd", parameters={"fgsm": {}})
+    with pytest.raises(ConfigError, match="pgd is named twice"):
+        advkit.evaluate(model, data, THREAT, "pgd,fgsm,pgd")
     with pytest.raises(ConfigError, match="no customary threat model"):
         advkit.evaluate(model, data)

@@ -129,6 +129,15 @@ def test_an_interrupted_command_goes_on(interrupted):
     assert outcome.result["model"]["hash"] == again.result["model"]["hash"]
 
 
+def test_a_foreign_model_keeps_what_was_said_of_its_pixels():
+    torch.save(build("mlp", shape=(1, 8, 8), classes=10).state_dict(), "foreign.pt")
+    said = {"pixel_range": (-1.0, 1.0), "mean": (0.1,), "std": (0.5,)}
+    adv_train(plan(model="foreign.pt", arch="mlp", **said), Context(out=Path("hard.pt")))
+    hardened = load_model("hard.pt")
+    assert hardened.card.architecture == "mlp"
+    assert hardened.card.preprocessing.model_dump(include=set(said)) == said
+
+
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from advkit.errors import OutputError
 
@@ -62,3 +63,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Writes ``content`` atomically, as UTF-8."""
     write_bytes(path, content.encode())
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Writes named arrays atomically, as compressed .npz."""
+    import numpy as np
+
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
+    """Looks at a file to be written before the work begins.
+
+    Raises:
+        OutputError: it is a folder, or it exists and may not be replaced.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; choose another name, or pass --overwrite to replace it")

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advkit import device as devices
 from advkit import files, images
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, OutputError
+from advkit.errors import ConfigError
 from advkit.gan.cost import passes
 from advkit.gan.curves import write_curves
 from advkit.gan.monitor import WON, covered, first_warnings, warnings
@@ -235,7 +234,7 @@ def sample(config: Sampling, context: Context) -> Outcome:
         images.write_grid(path, drawn, min(columns, config.n))
         pictures = (Picture("generated images", path, f"{title}, seed {config.seed}."),)
         return Outcome(title=title, pictures=pictures, files=(path,), result=result)
-    _write_arrays(path, drawn, latents)
+    files.write_arrays(path, x=drawn.numpy(), z=latents.numpy())
     sentence = f"x: {size} levels from 0 to 255 for each image; z: its latent vector."
     return Outcome(title=title, sentences=(sentence,), files=(path,), result=result)
 
@@ -250,13 +249,5 @@ def _image_file(config: Sampling, context: Context) -> Path:
         path = Path(re.sub(r"[^A-Za-z0-9._-]+", "-", name) + ".png")
     if path.suffix not in (".png", ".npz"):
         raise ConfigError(f"cannot write images as {path}: end its name with .png (a grid) or .npz (arrays)")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file with --out")
-    if path.exists() and not context.overwrite:
-        raise OutputError(f"{path} exists already; choose another --out, or pass --overwrite to replace it")
+    files.refuse_to_replace(path, overwrite=context.overwrite)
     return path
-
-
-def _write_arrays(path: Path, drawn: Tensor, latents: Tensor) -> None:
-    with files.atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, x=drawn.numpy(), z=latents.numpy())

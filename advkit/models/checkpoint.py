@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from advkit import __version__, files, rng, runs
 from advkit.config import validate
-from advkit.errors import ConfigError, ModelError, OutputError, UserError, did_you_mean
+from advkit.errors import ConfigError, ModelError, UserError, did_you_mean
 from advkit.models import foreign
 from advkit.models.card import VERSION, ModelCard
 from advkit.models.model import Model, weights_hash
@@ -106,10 +106,7 @@ def write_checkpoint(
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"cannot save a model as {path}: end its name with .safetensors or .pt")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; choose another name, or pass --overwrite to replace it")
+    files.refuse_to_replace(path, overwrite=overwrite)
     card = card.model_copy(update={"advkit": __version__, "created": card.created or runs.now()})
     # Clones: contiguous, on the CPU, and none a view of another, which safetensors would refuse.
     own = {

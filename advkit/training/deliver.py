@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from advkit.errors import ConfigError, OutputError
+from advkit import files
+from advkit.errors import ConfigError
 from advkit.models.checkpoint import SUFFIXES, save_model
 from advkit.models.model import Model
 from advkit.models.store import Store, refuse_bad_name
@@ -25,10 +26,7 @@ def model_file(context: Context) -> Path | None:
         return None
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"cannot save a model as {path}: end its name with .safetensors or .pt")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file with --out, or a folder without {path.suffix}")
-    if path.exists() and not context.overwrite:
-        raise OutputError(f"{path} exists already; choose another name, or pass --overwrite to replace it")
+    files.refuse_to_replace(path, overwrite=context.overwrite)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit import device as devices
 from advkit import files, images
-from advkit.attacks.perturb import make
+from advkit.attacks.perturb import device_of, make
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -43,11 +41,10 @@ def attack(config: Evaluation, context: Context) -> Outcome:
     model = load_model(
         config.model,
         role="classifier",
-        shape=data.shape if data else None,
         classes=data.classes if data and data.classes_known else None,
         arch=config.arch,
-        **config.said,
-        device=str(devices.choose(context.device)),
+        **config.said | {"shape": config.shape or (data.shape if data else None)},
+        device=context.device,
     )
     data = data or _data(config, context, model)
     against = threats.choose(config.norm, config.eps, model, data, context.progress)
@@ -56,6 +53,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
     with RunFolder.open("attack", data.name, config.identity, context.out, resume=context.resume) as run:
         if run.finished:
             result = EvaluationResult.load(run.path)
+            _refuse_another(result, model, data.limit(config.n), run.path)
             context.progress.say(f"{run.path} is finished; this is what it found")
         else:
             result = evaluate(
@@ -72,7 +70,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 run=run,
                 progress=context.progress,
             )
-            run.finish(json.loads(result.to_json()))
+            run.finish(result.as_values())
         images_judged = data.limit(config.n)
         adversarial = saved_images(run.path, result.verdicts, images_judged)
         pictures = _pictures(run.path, result, model, images_judged, adversarial)
@@ -90,6 +88,15 @@ def _data(config: Evaluation, context: Context, model: Model) -> Data:
     name = model.card.data.name
     context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
+
+
+def _refuse_another(result: EvaluationResult, model: Model, data: Data, folder: Path) -> None:
+    """A finished run must not speak for a file that has changed since."""
+    if (result.model_hash, result.data.fingerprint) != (model.hash, data.fingerprint):
+        raise ConfigError(
+            f"{folder} holds the result of another model or other data of the same name; "
+            "choose another folder with --out"
+        )
 
 
 def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
@@ -119,7 +126,7 @@ def _pictures(
     places = {sample: index for index, sample in enumerate(data.ids.tolist())}
     examples = adversarial[torch.tensor([places[verdict.id] for verdict in shown])]
     with torch.no_grad(), evaluation_mode(model):
-        said = model(examples.to(next(model.parameters()).device)).argmax(1).tolist()
+        said = model(examples.to(device_of(model))).argmax(1).tolist()
     path = folder / "examples.png"
     write_examples(path, shown, data, examples, said)
     caption = "The broken images that changed least: what they are, and what the model calls them."
@@ -169,7 +176,7 @@ def _outcome(
         pictures=pictures,
         files=written,
         next=_next(config, result),
-        result=json.loads(result.to_json()),
+        result=result.as_values(),
         passed=passed,
     )
 
@@ -201,8 +208,7 @@ def _may_save(config: Evaluation, context: Context) -> Path | None:
     path = Path(config.save)
     if path.suffix not in (".npz", ".png"):
         raise OutputError(f"--save {path}: unknown kind {path.suffix!r}; name a .npz or a .png file")
-    if path.exists() and not context.overwrite:
-        raise OutputError(f"--save {path} exists; name another file, or add --overwrite")
+    files.refuse_to_replace(path, overwrite=context.overwrite)
     return path
 
 
@@ -214,12 +220,11 @@ def _save(path: Path, data: Data, adversarial: Tensor, result: EvaluationResult)
         images.write_grid(path, (adversarial[broken] if broken.any() else adversarial)[:400], columns=20)
         return
     original, labels = data.batch(torch.arange(len(data)))
-    with files.atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            x=adversarial.numpy(),
-            y=labels.numpy(),
-            original=original.numpy(),
-            id=data.ids.numpy(),
-            status=status,
-        )
+    files.write_arrays(
+        path,
+        x=adversarial.numpy(),
+        y=labels.numpy(),
+        original=original.numpy(),
+        id=data.ids.numpy(),
+        status=status,
+    )

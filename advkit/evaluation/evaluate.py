@@ -92,8 +92,9 @@ def evaluate(
     threat = threat or customary(judged, images)
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     attacks = _attacks(names, threat, parameters or {})
+    digest = judged.hash
     identity = {
-        "model": judged.hash,
+        "model": digest,
         "data": images.fingerprint,
         "threat": threat.model_dump(),
         "attacks": {name: made.config.model_dump(mode="json") for name, made in attacks.items()},
@@ -118,7 +119,7 @@ def evaluate(
         result = EvaluationResult(
             status="complete" if len(images) == len(whole) else "partial",
             threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
-            model_hash=judged.hash,
+            model_hash=digest,
             card=judged.card,
             data=images.facts,
             seed=seed,

@@ -111,6 +111,10 @@ class EvaluationResult(StrictModel):
         """The whole result as JSON text; `EvaluationResult.from_json` reads it back."""
         return self.model_dump_json(by_alias=True, indent=1)
 
+    def as_values(self) -> dict[str, Any]:
+        """The whole result as plain values, as in the JSON text."""
+        return self.model_dump(mode="json", by_alias=True)
+
     @classmethod
     def from_json(cls, text: str, where: str = "result") -> EvaluationResult:
         """Reads `to_json`'s text.

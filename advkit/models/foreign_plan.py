@@ -12,6 +12,8 @@ class ForeignModel(StrictModel):
 
     weights: str | None = None
     """For torchvision:NAME and package.module:function: a file of weights."""
+    shape: tuple[int, int, int] | None = None
+    """Images of a foreign model: channels, height, width; by default those of the data."""
     pixel_range: tuple[float, float] = (0.0, 1.0)
     """What a foreign model calls black and white."""
     mean: tuple[float, ...] = ()

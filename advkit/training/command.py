@@ -106,9 +106,8 @@ def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> 
             config.model,
             role="classifier",
             arch=config.arch,
-            shape=train.shape,
             classes=train.classes,
-            **config.said,
+            **config.said | {"shape": config.shape or train.shape},
         )
         few, _ = train.batch(torch.arange(min(8, len(train))))
         for note in inspect_classifier(model, few, train.classes):

@@ -1,0 +1,69 @@
+"""``advkit attack`` from its configuration to what it leaves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advkit import rng
+from advkit.errors import ConfigError, OutputError
+from advkit.evaluation.command import attack
+from advkit.evaluation.plan import Evaluation
+from advkit.models.checkpoint import save_model
+from advkit.models.model import Model
+from advkit.models.network import build
+from advkit.trade import Context
+
+
+@pytest.fixture(autouse=True)
+def here(judged, tmp_path, monkeypatch):
+    """A folder with the judged model as clf.pt and its images as toy.npz."""
+    monkeypatch.chdir(tmp_path)
+    model, data = judged
+    save_model(model, "clf.pt")
+    np.savez("toy.npz", x=data.images.numpy(), y=data.labels.numpy())
+
+
+def plan(**values):
+    given = {"model": "clf.pt", "data": "npz:toy.npz", "norm": "linf", "eps": 0.03, "attack": ("fgsm",)}
+    return Evaluation(**{**given, **values})
+
+
+def test_saves_what_it_reports():
+    outcome = attack(plan(save="adv.npz"), Context(out=Path("run")))
+    saved = np.load("adv.npz")
+    broken = (saved["status"] == "broken").sum()
+    assert broken == outcome.result["clean_correct"] - outcome.result["robust_correct"] > 0
+    assert np.abs(saved["x"] - saved["original"]).max() <= 0.03 + 1e-6
+    assert outcome.files == (Path("adv.npz"), Path("run"))
+    with pytest.raises(OutputError, match=r"adv\.npz exists already"):
+        attack(plan(save="adv.npz"), Context(out=Path("run")))
+
+
+def test_a_finished_run_tells_its_result_again():
+    first = attack(plan(), Context(out=Path("run")))
+    assert attack(plan(min_robust=1.0), Context(out=Path("run"))).result == first.result
+    assert first.passed and not attack(plan(min_robust=1.0), Context(out=Path("run"))).passed
+
+
+def test_a_finished_run_does_not_speak_for_another_model(judged):
+    attack(plan(), Context(out=Path("run")))
+    model, _ = judged
+    with rng.scope("cpu", 2, "other"):
+        other = build("small-cnn", shape=(1, 8, 8), classes=4)
+    save_model(Model(other, model.card), "clf.pt", overwrite=True)
+    with pytest.raises(ConfigError, match="result of another model"):
+        attack(plan(), Context(out=Path("run")))
+
+
+def test_a_function_is_given_the_shape_that_was_said(monkeypatch, tmp_path):
+    (tmp_path / "made_for_a_test.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = plan(model="made_for_a_test:make", shape=(1, 8, 8))
+    outcome = attack(said, replace(Context(), dry_run=True))
+    assert outcome.result["n"] == 30
+    with pytest.raises(ConfigError, match="name the data with --data"):
+        attack(said.model_copy(update={"data": None}), Context())

@@ -58,6 +58,11 @@ class Threat(StrictModel):
     def __str__(self) -> str:
         return f"{self.norm} eps {self.eps:.4g}"
 
+    @classmethod
+    def whole(cls, norm: Norm, values: int) -> Threat:
+        """No budget but the box: every image of so many values in [0, 1], for searches of the nearest."""
+        return cls(norm, {"linf": 1.0, "l2": values**0.5, "l1": values, "l0": values}[norm])
+
     @property
     def slack(self) -> float:
         """How far beyond ``eps`` a distance may come out in float32 arithmetic and still be inside."""
@@ -74,11 +79,14 @@ class Threat(StrictModel):
             return change.abs().sum(1)
         return (change != 0).sum(1).to(x.dtype)
 
+    def boxed(self, x: Tensor) -> Tensor:
+        """(N,) bool: inside [0, 1]; NaN is outside."""
+        flat = x.flatten(1)
+        return (flat >= 0).all(1) & (flat <= 1).all(1)
+
     def contains(self, x: Tensor, x0: Tensor) -> Tensor:
         """(N,) bool: inside the budget and inside [0, 1]; NaN is outside."""
-        flat = x.flatten(1)
-        inside = (flat >= 0).all(1) & (flat <= 1).all(1)
-        return inside & (self.distance(x, x0) <= self.eps + self.slack)
+        return self.boxed(x) & (self.distance(x, x0) <= self.eps + self.slack)
 
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.losses.ce import ce
+from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.oracle import Oracle
 from advkit.attacks.record import column
 from advkit.config import StrictModel
@@ -44,38 +44,43 @@ class APGDState(State):
     """Iterations between the last check and the next."""
 
 
+class APGDConfig(StrictModel):
+    """What all forms of the attack have in common."""
+
+    steps: int = Field(100, ge=1)
+    """Gradient steps per start and target."""
+    restarts: int = Field(1, ge=1)
+    """Starts per image and target; later ones only where the earlier failed."""
+    samples: int = Field(1, ge=1)
+    """Gradients to average in each step (EOT), for models that draw random numbers."""
+
+
+@attack(
+    "apgd",
+    summary="Auto-PGD on any loss, away from the label or toward several classes",
+    source="Croce and Hein 2020",
+)
 class APGD(Attack):
     """Croce and Hein, ICML 2020, algorithm 1; the numbers are the reference implementation's."""
 
-    class Config(StrictModel):
+    class Config(APGDConfig):
         """Parameters."""
 
-        steps: int = Field(100, ge=1)
-        """Gradient steps per start."""
-        restarts: int = Field(1, ge=1)
-        """Starts per image; later ones only where the earlier failed."""
+        loss: str = "margin"
+        """What to climb (see `advkit ls attack-losses`)."""
+        targets: int = Field(0, ge=0)
+        """Wrong classes to aim at, the likeliest first; 0: away from the label."""
 
-    config: Config
+    config: APGDConfig
     norms = ("linf", "l2")
+    loss_name: ClassVar[str | None] = None
+    """The loss of forms of the attack that have a fixed one."""
 
-    def __init__(self, config: Config, threat: Threat) -> None:
+    def __init__(self, config: APGDConfig, threat: Threat) -> None:
         super().__init__(config, threat)
+        self._loss = ATTACK_LOSSES.get(self.loss_name or config.loss)  # type: ignore[attr-defined]
         n = config.steps
         self._first_check, self._shrink, self._shortest = (max(int(f * n), 1) for f in (0.22, 0.03, 0.06))
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps."""
-        return self.config.steps
-
-    @property
-    def variants(self) -> int:
-        """Restarts."""
-        return self.config.restarts
-
-    @abstractmethod
-    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """What is climbed, (R,)."""
 
     def start(self, rows: Rows) -> APGDState:
         """Noise at distance exactly eps from the original, clamped to [0, 1]."""
@@ -110,7 +115,7 @@ class APGD(Attack):
         """Judges ``x``, settles the step size where a check is due, and moves."""
         assert isinstance(state, APGDState)
         rows, x = state.rows, state.x
-        loss, grad, _ = oracle.loss_and_grad(x, rows, self.loss)
+        loss, grad, _ = oracle.loss_and_grad(x, rows, self._loss, samples=self.config.samples)
         better = loss > state.loss_best
         loss_best = torch.where(better, loss, state.loss_best)
         x_best = torch.where(column(better, x), x, state.x_best)
@@ -147,12 +152,3 @@ class APGD(Attack):
             since=torch.where(due, 0, since),
             period=torch.where(due, (state.period - self._shrink).clamp(min=self._shortest), state.period),
         )
-
-
-@attack("apgd-ce", summary="Auto-PGD on the cross-entropy", source="Croce and Hein 2020")
-class APGDCE(APGD):
-    """Steps are halved, and the best point restored, where the cross-entropy has stopped rising."""
-
-    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """-log p(label)."""
-        return ce(logits, label)

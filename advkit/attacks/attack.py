@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from advkit.threat import Norm, Threat
 if TYPE_CHECKING:
     from advkit.attacks.oracle import Oracle
 
+Access = Literal["gradients", "scores", "decisions", "none"]
+"""What an attacker sees: gradients and all below; logits; the predicted class; nothing."""
+
 ATTACKS: Registry[type[Attack]] = Registry("attack", "advkit.attacks")
 
 
@@ -34,24 +37,27 @@ class Rows(TensorRecord):
     """(R, C, H, W) original images."""
     label: Tensor
     """(R,) true classes."""
-    goal: Tensor
-    """(R,) class that the attacker wants, or -1: any wrong one."""
+    goal: Tensor | None
+    """(R,) class that the model must say; None: any wrong one will do."""
+    aim: Tensor | None
+    """(R,) class that the row climbs toward (the goal, where there is one); None: away from the label."""
     clean: Tensor
     """(R, K) logits of the originals, computed once for all attacks."""
     sample: Tensor
     """(R,) ids of the samples."""
     variant: Tensor
-    """(R,) which of the attack's variants (restarts, targets) this row is, from 0."""
+    """(R,) which of the attack's variants (starts, targets) this row is, from 0."""
     key: Tensor
     """(R,) random keys of this attack, sample and variant; see `advkit.rng`."""
 
     @classmethod
     def untargeted(cls, x0: Tensor, label: Tensor, ids: Tensor, key: Tensor) -> Rows:
-        """Rows of one variant with no goal, for callers outside the scheduler."""
+        """Rows of one variant with no aim, for callers outside the scheduler."""
         return cls(
             x0,
             label,
-            goal=torch.full_like(label, -1),
+            goal=None,
+            aim=None,
             clean=x0.new_zeros(len(x0), 0),
             sample=ids,
             variant=torch.zeros_like(label),
@@ -84,6 +90,10 @@ class Attack(ABC):
     Config: ClassVar[type[StrictModel]] = StrictModel
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1", "l0")
     """Norms that the attack works in."""
+    access: ClassVar[Access] = "gradients"
+    """What the attack needs to see; the oracle shows it no more."""
+    minimal: ClassVar[bool] = False
+    """It looks for the nearest success rather than for any within a budget."""
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         if threat.norm not in self.norms:
@@ -94,14 +104,19 @@ class Attack(ABC):
         self.config, self.threat = config, threat
 
     @property
-    @abstractmethod
     def steps(self) -> int:
-        """Steps after which a row is finished."""
+        """Steps after which a row is finished: the configuration's, unless an attack says otherwise."""
+        return int(self.config.steps)  # type: ignore[attr-defined]
 
     @property
-    def variants(self) -> int:
-        """Rows per sample; later ones are only run where the earlier ones failed."""
-        return 1
+    def starts(self) -> int:
+        """Rows per sample and target: the configuration's restarts, where it has them."""
+        return int(getattr(self.config, "restarts", 1))
+
+    @property
+    def targets(self) -> int:
+        """Wrong classes that are aimed at, one row each, the likeliest first; 0: away from the label."""
+        return int(getattr(self.config, "targets", 0))
 
     @abstractmethod
     def start(self, rows: Rows) -> State:

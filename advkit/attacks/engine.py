@@ -6,8 +6,10 @@ seated while it stands, and leave with it when it falls.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,8 +17,13 @@ from torch import Tensor
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.oracle import Oracle, Seats
+from advkit.attacks.pace import Pace
+from advkit.attacks.record import column
 from advkit.data.data import Data
 from advkit.threat import Threat
+
+FARTHER = (1.0001, 1.001, 1.01)
+"""How much farther along its direction a nearest success may be taken until the model itself repeats it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Found:
     variant: int
     distance: float
     """From the original, in the threat's norm; of the last point tried when it stands."""
+    margin: float
+    """Largest margin at any allowed point that was tried: how near it came to falling."""
     forwards: int
     backwards: int
     x: Tensor
@@ -44,7 +53,9 @@ class _Tally:
     finished: int = 0
     forwards: int = 0
     backwards: int = 0
+    margin: float = -math.inf
     broken: bool = False
+    nearest: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,10 @@ class _Place:
 
 
 class Search:
-    """Runs one attack on some samples of a data set, each until it falls or all its variants are done.
+    """Runs one attack on some samples of a data set.
+
+    Each is attacked until it falls or all its variants are done; where the oracle looks for the nearest
+    success, until all are done.
 
     Args:
         attack: the state machine.
@@ -66,7 +80,7 @@ class Search:
         seed: the user's seed; random numbers are a function of it, the attack's name, the sample's id,
             the variant and the step.
         name: the attack's name.
-        batch_size: rows at work at once.
+        pace: how many rows to have at work at once.
         device: where to work.
         goal: (N,) class wanted for each image, or None: any wrong one.
     """
@@ -80,31 +94,36 @@ class Search:
         *,
         seed: int,
         name: str,
-        batch_size: int,
+        pace: Pace,
         device: torch.device,
         goal: Tensor | None = None,
     ) -> None:
         self.attack, self.oracle, self.data, self.clean = attack, oracle, data, clean
-        self.seed, self.name, self.batch_size, self.device = seed, name, batch_size, device
-        self.goal = goal if goal is not None else torch.full((len(data),), -1)
+        self.seed, self.name, self.pace, self.device = seed, name, pace, device
+        self.goal = goal
+        self._targets = 0 if goal is not None else min(attack.targets, clean.shape[1] - 1)
+        self.variants = attack.starts * max(self._targets, 1)
+        """Rows per sample."""
         # On the CPU a look costs nothing; elsewhere it waits for the queue to drain.
         self.look_every = 1 if device.type == "cpu" else 8
 
     def run(self, index: Tensor, report: Callable[[Found], None]) -> None:
         """Attacks the rows ``index`` of the data; ``report`` hears of every sample once, as it is decided."""
         tallies = {int(i): _Tally() for i in index}
-        queue = ((variant, int(i)) for variant in range(self.attack.variants) for i in index)
+        queue = ((variant, int(i)) for variant in range(self.variants) for i in index)
+        gradients = self.attack.access == "gradients"
         seats: Seats | None = None
         places: list[_Place] = []
-        tick = 0
+        tick, looked = 0, time.perf_counter()
         while True:
-            fresh = self._next(queue, tallies, self.batch_size - len(places))
+            fresh = self._next(queue, tallies, self.pace.size(gradients) - len(places))
             if fresh:
-                new = Seats.of(self.attack.start(self._rows(fresh)))
+                new = Seats.of(self.attack.start(self._rows(fresh)), self.oracle.threat)
                 seats = new if seats is None else Seats.cat([seats, new])
                 places += [_Place(i, tick) for _, i in fresh]
             if seats is None or not places:
                 return
+            at_work = len(places)
             self.oracle.attend(seats)
             seats.state = self.attack.step(seats.state, self.oracle)
             seats.state.iteration = seats.state.iteration + 1
@@ -113,6 +132,9 @@ class Search:
             oldest = tick - min(place.since for place in places)
             if tick % self.look_every == 0 or oldest == self.attack.steps:
                 seats, places = self._settle(seats, places, tallies, report)
+                now = time.perf_counter()
+                self.pace.saw(gradients, at_work, now - looked)
+                looked = now
 
     def _next(
         self, queue: Iterator[tuple[int, int]], tallies: dict[int, _Tally], free: int
@@ -132,34 +154,39 @@ class Search:
         variant = torch.tensor([v for v, _ in jobs], device=self.device)
         x0, label = self.data.batch(index, self.device)
         ids = self.data.ids[index].to(self.device)
+        clean = self.clean[index].to(self.device)
+        goal = None if self.goal is None else self.goal[index].to(self.device)
+        aim = goal
+        if self._targets:
+            wrong = clean.scatter(1, label[:, None], -torch.inf)
+            rank = (variant % self._targets)[:, None]
+            aim = wrong.argsort(dim=1, descending=True, stable=True).gather(1, rank)[:, 0]
         key = rng.keys(self.seed, self.name, ids, variant)
-        goal, clean = self.goal[index].to(self.device), self.clean[index].to(self.device)
-        return Rows(x0, label, goal, clean, ids, variant, key)
+        return Rows(x0, label, goal, aim, clean, ids, variant, key)
 
     def _settle(
         self, seats: Seats, places: list[_Place], tallies: dict[int, _Tally], report: Callable[[Found], None]
     ) -> tuple[Seats | None, list[_Place]]:
         """Confirms successes and sends away the rows that are done, with their siblings."""
         finished = seats.state.iteration >= self.attack.steps
-        leaving = (seats.won | finished).nonzero()[:, 0]
+        leaving = (finished if self.oracle.nearest else seats.won | finished).nonzero()[:, 0]
         if len(leaving) == 0:
             return seats, places
         group = seats.take(leaving)
-        last = self.oracle.threat.project(group.state.x, group.state.rows.x0)
-        x = torch.where(group.won.view(-1, 1, 1, 1), group.won_x, last)
-        confirmed = self.oracle.confirm(x, group)
+        x, confirmed = self._judge(group, finished[leaving])
         doubtful = group.won & ~confirmed & ~finished[leaving]
         seats.won[leaving] = torch.where(doubtful, False, group.won)
-        distance = self.oracle.threat.distance(x, group.state.rows.x0)
+        seats.refuted[leaving] = torch.where(doubtful, group.won_margin, group.refuted)
         at = torch.where(group.won, group.won_at + 1, group.state.iteration)
-        figures = torch.stack(
+        counts = torch.stack(
             [confirmed, doubtful, at, group.state.rows.variant, group.forwards, group.backwards]
         ).tolist()
-        distances, points = distance.tolist(), x.cpu()
+        distances = self.oracle.threat.distance(x, group.state.rows.x0).tolist()
+        margins, points = group.margin.tolist(), x.cpu()
         gone: set[int] = set()
         fallen: set[int] = set()
         for row, place in enumerate(leaving.tolist()):
-            broken, stays, iteration, variant, forwards, backwards = (int(f[row]) for f in figures)
+            broken, stays, iteration, variant, forwards, backwards = (int(c[row]) for c in counts)
             if stays:
                 continue
             gone.add(place)
@@ -170,26 +197,61 @@ class Search:
             tally.finished += 1
             tally.forwards += forwards + 1
             tally.backwards += backwards
-            tally.broken = bool(broken)
+            tally.margin = max(tally.margin, margins[row])
+            found = Found(
+                i,
+                bool(broken),
+                iteration if broken else 0,
+                variant,
+                distances[row],
+                tally.margin,
+                tally.forwards,
+                tally.backwards,
+                points[row],
+            )
+            if self.oracle.nearest:
+                best = tally.nearest
+                if best is None or (found.broken, -found.distance) > (best.broken, -best.distance):
+                    best = tally.nearest = found
+                if tally.finished == self.variants:
+                    report(replace(best, forwards=tally.forwards, backwards=tally.backwards))
+                continue
+            tally.broken = found.broken
             if broken:
                 fallen.add(i)
-            if broken or tally.finished == self.attack.variants:
-                report(
-                    Found(
-                        i,
-                        bool(broken),
-                        iteration if broken else 0,
-                        variant,
-                        distances[row],
-                        tally.forwards,
-                        tally.backwards,
-                        points[row],
-                    )
-                )
+            if broken or tally.finished == self.variants:
+                report(found)
         stay = [p for p in range(len(places)) if p not in gone and places[p].index not in fallen]
         if not stay:
             return None, []
         return seats.take(torch.tensor(stay, device=self.device)), [places[p] for p in stay]
+
+    def _judge(self, group: Seats, finished: Tensor) -> tuple[Tensor, Tensor]:
+        """(the points to report (R, C, H, W), (R,) bool: the model itself confirms them).
+
+        A row that is finished, and whose success was not confirmed, is judged at its last point too.
+        """
+        rows, threat = group.state.rows, self.oracle.threat
+        last = threat.project(group.state.x, rows.x0)
+        x = torch.where(column(group.won, last), group.won_x, last)
+        confirmed = self.oracle.confirm(x, rows)
+        won, repeated = torch.stack([group.won.sum(), (group.won & confirmed).sum()]).tolist()
+        self.oracle.noticed += won
+        self.oracle.confirmed += repeated
+        if won == repeated:
+            return x, confirmed
+        again = (group.won & ~confirmed & finished).nonzero()[:, 0]
+        tries = [last]
+        if self.oracle.nearest:
+            tries = [(rows.x0 + factor * (x - rows.x0)).clamp(0, 1) for factor in FARTHER]
+        for other in tries:
+            if len(again) == 0:
+                break
+            met = self.oracle.confirm(other[again], rows.take(again))
+            x[again[met]] = other[again[met]]
+            confirmed[again[met]] = True
+            again = again[~met]
+        return x, confirmed
 
 
 def run_fixed(attack: Attack, oracle: Oracle, rows: Rows) -> Tensor:

@@ -1,15 +1,16 @@
-"""What attacks climb: a loss per row, larger where the model is nearer to being wrong."""
+"""What attacks climb: a number per row, larger where the model is nearer to what the attacker wants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from advkit.registry import Registry
 
-AttackLoss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (R, K), labels (R,)) -> (R,)"""
+AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(logits (R, K), labels (R,), classes aimed at (R,) or None: away from the label) -> (R,)"""
 
 ATTACK_LOSSES: Registry[AttackLoss] = Registry("attack loss", "advkit.attacks.losses")
 
@@ -17,3 +18,13 @@ ATTACK_LOSSES: Registry[AttackLoss] = Registry("attack loss", "advkit.attacks.lo
 def attack_loss(name: str, *, summary: str, source: str) -> Callable[[AttackLoss], AttackLoss]:
     """Decorator that registers an `AttackLoss` under ``name``."""
     return ATTACK_LOSSES.register(name, summary=summary, source=source)
+
+
+def picked(logits: Tensor, label: Tensor) -> Tensor:
+    """(R,) the logit of each row's class."""
+    return logits.gather(1, label[:, None])[:, 0]
+
+
+def strongest_other(logits: Tensor, label: Tensor) -> Tensor:
+    """(R,) the largest logit but the one of each row's class."""
+    return logits.scatter(1, label[:, None], -torch.inf).amax(1)

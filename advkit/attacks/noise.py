@@ -21,6 +21,7 @@ class Noise(Attack):
         """Points tried per image."""
 
     config: Config
+    access = "none"
 
     @property
     def steps(self) -> int:
@@ -33,6 +34,6 @@ class Noise(Attack):
 
     def step(self, state: State, oracle: Oracle) -> State:
         """Judges this draw and makes the next."""
-        oracle.logits(state.x)
+        oracle.look(state.x)
         key = rng.step(state.rows.key, state.iteration + 1)
         return State(state.rows, self.threat.sample(state.rows.x0, key), state.iteration)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.attack import Rows, State
-from advkit.attacks.loss import AttackLoss
+from advkit.attacks.attack import Access, Rows, State
+from advkit.attacks.loss import AttackLoss, picked, strongest_other
 from advkit.attacks.record import TensorRecord, column
 from advkit.threat import Threat
 
-Precision = Literal["float32", "bfloat16"]
+FEWEST = 16
+"""Rows of the smallest pass. With fewer, libraries take other kernels, whose last bits differ; so smaller
+batches are filled up with copies, and what is found on an image does not depend on the images beside it."""
+
+Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -28,23 +31,43 @@ class Seats(TensorRecord):
     """(R, C, H, W) the successful point, where won."""
     won_at: Tensor
     """(R,) its iteration."""
+    won_margin: Tensor
+    """(R,) its margin."""
+    radius: Tensor
+    """(R,) how far from the original a success may be: the budget, or the nearest success so far."""
+    margin: Tensor
+    """(R,) largest margin seen at an allowed point: how near the row came to winning."""
+    refuted: Tensor
+    """(R,) margin of the last success that the model itself did not repeat."""
     forwards: Tensor
     """(R,) forward passes spent on the row."""
     backwards: Tensor
     """(R,) backward passes."""
 
     @classmethod
-    def of(cls, state: State) -> Seats:
+    def of(cls, state: State, threat: Threat) -> Seats:
         """Rows that have just sat down."""
         none = torch.zeros_like(state.iteration)
-        return cls(state, none.bool(), state.x.clone(), none, none.clone(), none.clone())
+        low = state.x.new_full((len(none),), -torch.inf)
+        radius = torch.full_like(low, threat.eps + threat.slack)
+        return cls(
+            state, none.bool(), state.x.clone(), none, low, radius, low, low, none.clone(), none.clone()
+        )
 
 
-def wrong(logits: Tensor, label: Tensor, goal: Tensor) -> Tensor:
-    """(R,) bool: the attacker's aim is met; a row with a NaN among its logits never is."""
-    said = logits.argmax(1)
-    met = torch.where(goal >= 0, said == goal, said != label)
-    return met & ~logits.isnan().any(1)
+def margin_of(logits: Tensor, rows: Rows) -> Tensor:
+    """(R,) positive where the attacker's aim is met; NaN where a logit is."""
+    if rows.goal is None:
+        return strongest_other(logits, rows.label) - picked(logits, rows.label)
+    return picked(logits, rows.goal) - strongest_other(logits, rows.goal)
+
+
+def ask(model: nn.Module, x: Tensor) -> Tensor:
+    """(R, K) logits, from a pass of at least `FEWEST` rows."""
+    missing = FEWEST - len(x)
+    if missing <= 0:
+        return model(x)  # type: ignore[no-any-return]
+    return model(torch.cat([x, x[:1].expand(missing, *x.shape[1:])]))[: len(x)]  # type: ignore[no-any-return]
 
 
 class Oracle:
@@ -53,14 +76,27 @@ class Oracle:
     Args:
         model: images in [0, 1] to logits; must be in eval mode (see `evaluation_mode`).
         threat: a misclassified point counts only inside it.
-        precision: arithmetic of the search; confirmation is always in the model's own.
-        targeted: some rows have a goal.
+        searcher: the copy to search on (see `advkit.attacks.searcher`); None: the model.
+        access: what may be asked.
+        nearest: keep the nearest success rather than the first.
+        votes: passes whose mean probabilities confirm a success; above 1 for randomised models only.
     """
 
     def __init__(
-        self, model: nn.Module, threat: Threat, precision: Precision = "float32", *, targeted: bool = False
+        self,
+        model: nn.Module,
+        threat: Threat,
+        searcher: nn.Module | None = None,
+        *,
+        access: Access = "gradients",
+        nearest: bool = False,
+        votes: int = 1,
     ) -> None:
-        self.model, self.threat, self.precision, self.targeted = model, threat, precision, targeted
+        self.model, self.threat, self.access = model, threat, access
+        self.searcher = model if searcher is None else searcher
+        self.nearest, self.votes = nearest, votes
+        # Bfloat16 keeps 8 bits of a logit: what is this near to winning may have won.
+        self._blur = 2.0**-7 if getattr(self.searcher, "dtype", None) == torch.bfloat16 else 0.0
         self.forwards = 0
         """Images passed forward so far."""
         self.backwards = 0
@@ -75,76 +111,137 @@ class Oracle:
         """Successes from now on are noted in ``seats``, whose rows the questions must be about."""
         self._seats = seats
 
+    def look(self, x: Tensor) -> None:
+        """Judges one point a row and tells nothing: one query of each."""
+        self._logits(x)
+
     def logits(self, x: Tensor) -> Tensor:
-        """(R, K) logits of one point a row."""
-        with torch.no_grad(), self._arithmetic(x):
-            logits: Tensor = self.model(x)
-        logits = logits.float()
-        self._count(x, backward=False)
+        """(R, K) logits of one point a row: one query of each."""
+        self._grant("scores")
+        return self._logits(x)
+
+    def decisions(self, x: Tensor) -> Tensor:
+        """(R,) predicted classes of one point a row: one query of each."""
+        self._grant("decisions")
+        return self._logits(x).argmax(1)
+
+    def loss_and_grad(
+        self, x: Tensor, rows: Rows, loss: AttackLoss, through: Transform | None = None, samples: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss to climb (R,), its gradient with respect to x (R, C, H, W), logits (R, K)).
+
+        Gradients of the model's parameters are neither computed nor touched.
+
+        Args:
+            x: one point a row.
+            rows: what is known of each.
+            loss: what to climb; it is told `Rows.aim`.
+            through: applied to x before the model, inside the gradient; successes are not noticed then,
+                since the model has not seen x itself.
+            samples: passes to average over, for models or transforms that draw random numbers.
+        """
+        self._grant("gradients")
+        x = x.detach().requires_grad_(True)
+        values, grad, logits = self._loss_and_grad(x, rows, loss, through)
+        for _ in range(samples - 1):
+            more = self._loss_and_grad(x, rows, loss, through)
+            values, grad, logits = values + more[0], grad + more[1], logits + more[2]
+        if samples > 1:
+            values, grad, logits = values / samples, grad / samples, logits / samples
+        if through is None:
+            self._notice(x.detach(), logits)
+        return values, grad, logits
+
+    def _loss_and_grad(
+        self, x: Tensor, rows: Rows, loss: AttackLoss, through: Transform | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            logits = ask(self.searcher, x if through is None else through(x)).float()
+            values = loss(logits, rows.label, rows.aim)
+        self._count(len(x), forwards=1, backwards=1)
+        return values.detach(), _gradient(values, x), logits.detach()
+
+    def jacobian(self, x: Tensor, outputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(values (R, M), their gradients (R, M, C, H, W), logits (R, K)): one forward, M backward passes.
+
+        Args:
+            x: one point a row.
+            outputs: logits (R, K) to values (R, M).
+        """
+        self._grant("gradients")
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = ask(self.searcher, x).float()
+            values = outputs(logits)
+        last = values.shape[1] - 1
+        grads = [_gradient(values[:, i], x, keep=i < last) for i in range(last + 1)]
+        logits = logits.detach()
+        self._count(len(x), forwards=1, backwards=last + 1)
+        self._notice(x.detach(), logits)
+        return values.detach(), torch.stack(grads, 1), logits
+
+    def confirm(self, x: Tensor, rows: Rows) -> Tensor:
+        """(R,) bool: the model itself, in its own precision, is wrong on exactly this allowed tensor."""
+        with torch.no_grad():
+            logits = ask(self.model, x)
+            if self.votes > 1:
+                votes = [logits, *(ask(self.model, x) for _ in range(self.votes - 1))]
+                logits = torch.stack([vote.softmax(1) for vote in votes]).mean(0)
+        self.forwards += self.votes * len(x)
+        wanted = rows.label if rows.goal is None else rows.goal
+        met = (logits.argmax(1) == wanted) == (rows.goal is not None)
+        return met & ~logits.isnan().any(1) & self.threat.contains(x, rows.x0)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = ask(self.searcher, x).float()
+        self._count(len(x), forwards=1, backwards=0)
         self._notice(x, logits)
         return logits
 
-    def loss_and_grad(self, x: Tensor, rows: Rows, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
-        """(what to climb (R,), its gradient with respect to x (R, C, H, W), logits (R, K)).
+    def _grant(self, asked: Access) -> None:
+        order = ("none", "decisions", "scores", "gradients")
+        if order.index(asked) > order.index(self.access):
+            raise PermissionError(f"an attack that sees {self.access} asked for {asked}")
 
-        To climb: the loss of the true class, or minus the loss of the goal where a row has one. Gradients
-        of the model's parameters are neither computed nor touched.
-        """
-        x = x.detach().requires_grad_(True)
-        with torch.enable_grad(), self._arithmetic(x):
-            logits = self.model(x).float()
-            values = self._climbed(logits, rows, loss)
-        if values.requires_grad:  # a step or a threshold before the first layer cuts the graph: zero, then
-            (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True, materialize_grads=True)
-        else:
-            grad = torch.zeros_like(x)
-        x = x.detach()
-        logits = logits.detach()
-        self._count(x, backward=True)
-        self._notice(x, logits)
-        return values.detach(), grad, logits
-
-    def _climbed(self, logits: Tensor, rows: Rows, loss: AttackLoss) -> Tensor:
-        if not self.targeted:
-            return loss(logits, rows.label)
-        aimed = rows.goal >= 0
-        values = loss(logits, torch.where(aimed, rows.goal, rows.label))
-        return torch.where(aimed, -values, values)
-
-    def confirm(self, x: Tensor, seats: Seats) -> Tensor:
-        """(R,) bool: the model itself, in its own precision, is wrong on exactly this allowed tensor."""
-        with torch.no_grad():
-            logits = self.model(x)
-        self.forwards += len(x)
-        rows = seats.state.rows
-        confirmed = wrong(logits, rows.label, rows.goal) & self.threat.contains(x, rows.x0)
-        noticed, repeated = torch.stack([seats.won.sum(), (seats.won & confirmed).sum()]).tolist()
-        self.noticed += noticed
-        self.confirmed += repeated
-        return confirmed
-
-    def _arithmetic(self, x: Tensor) -> AbstractContextManager[object]:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(x.device.type, torch.bfloat16)
-
-    def _count(self, x: Tensor, *, backward: bool) -> None:
-        self.forwards += len(x)
-        self.backwards += len(x) if backward else 0
+    def _count(self, rows: int, *, forwards: int, backwards: int) -> None:
+        self.forwards += forwards * rows
+        self.backwards += backwards * rows
         if self._seats is not None:
-            self._seats.forwards += 1
-            if backward:
-                self._seats.backwards += 1
+            self._seats.forwards += forwards
+            self._seats.backwards += backwards
 
     def _notice(self, x: Tensor, logits: Tensor) -> None:
         seats = self._seats
         if seats is None:
             return
         rows = seats.state.rows
-        news = wrong(logits, rows.label, rows.goal) & ~seats.won
+        margin = margin_of(logits, rows)
+        bar = -self._blur * logits.abs().amax(1) if self._blur else 0.0
+        distance = self.threat.distance(x, rows.x0)
+        news = (margin > bar) & (margin > seats.refuted)
+        if self.nearest:
+            news &= distance < seats.radius
+        else:
+            inside = distance <= seats.radius
+            seats.margin = torch.where(inside & (margin > seats.margin), margin, seats.margin)
+            news &= inside & ~seats.won
         if x.device.type == "cpu" and not news.any():  # elsewhere the question would stall the queue
             return
-        news &= self.threat.contains(x, rows.x0)
+        news &= self.threat.boxed(x)
         seats.won_x = torch.where(column(news, x), x, seats.won_x)
         seats.won_at = torch.where(news, seats.state.iteration, seats.won_at)
+        seats.won_margin = torch.where(news, margin, seats.won_margin)
         seats.won |= news
+        if self.nearest:
+            seats.radius = torch.where(news, distance, seats.radius)
+
+
+def _gradient(values: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
+    """Of the sum of ``values``; zero where a step or a threshold before the first layer cuts the graph."""
+    if not values.requires_grad:
+        return torch.zeros_like(x)
+    (grad,) = torch.autograd.grad(
+        values.sum(), x, retain_graph=keep, allow_unused=True, materialize_grads=True
+    )
+    return grad

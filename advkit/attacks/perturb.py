@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from advkit import rng
 from advkit.attacks.attack import ATTACKS, Attack, Rows
 from advkit.attacks.engine import Found, Search, run_fixed
-from advkit.attacks.oracle import Oracle, Precision
+from advkit.attacks.oracle import Oracle, ask
+from advkit.attacks.pace import Pace
+from advkit.attacks.searcher import Precision, searcher
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
@@ -40,7 +42,7 @@ def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     """(N, K) logits of all images, on the CPU; the model must be in eval mode."""
     device = device_of(model)
     parts = [
-        model(data.batch(index, device)[0]).float().cpu()
+        ask(model, data.batch(index, device)[0]).float().cpu()
         for index in torch.arange(len(data)).split(batch_size)
     ]
     return torch.cat(parts)
@@ -56,8 +58,8 @@ def perturb(
     parameters: Mapping[str, Any] | None = None,
     target: Tensor | None = None,
     seed: int = 0,
-    batch_size: int = 128,
-    precision: Precision = "float32",
+    batch_size: int | None = None,
+    precision: Precision = "auto",
 ) -> Tensor:
     """Adversarial images: for each, the first success that the attack finds, else the last point it tried.
 
@@ -70,30 +72,28 @@ def perturb(
         parameters: the attack's own, for example ``{"steps": 100}``.
         target: (N,) classes to reach; None: any wrong one.
         seed: random numbers follow from it and an image's position.
-        batch_size: images at work at once; the result does not depend on it.
-        precision: arithmetic of the search; successes are confirmed in the model's own.
+        batch_size: images at work at once, measured if None; the result does not depend on it.
+        precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
+            are confirmed in the model's own.
 
     Returns:
         (N, C, H, W) float32, on the device of ``x``.
     """
     data = as_data(x, y)
-    device = device_of(model)
-    oracle = Oracle(model, threat, precision, targeted=target is not None)
     result = torch.empty(data.images.shape, dtype=torch.float32)
 
     def keep(found: Found) -> None:
         result[found.index] = found.x
 
     with evaluation_mode(model):
-        search = Search(
-            make(attack, threat, parameters),
-            oracle,
+        search = searching(
+            model,
             data,
-            logits_of(model, data, batch_size),
-            seed=seed,
+            make(attack, threat, parameters),
             name=attack,
+            seed=seed,
             batch_size=batch_size,
-            device=device,
+            precision=precision,
             goal=target.cpu() if target is not None else None,
         )
         search.run(torch.arange(len(data)), keep)
@@ -133,6 +133,50 @@ def fixed(
         return run_fixed(make(attack, threat, parameters), Oracle(model, threat), rows)
 
 
+def searching(
+    model: nn.Module,
+    data: Data,
+    attack: Attack,
+    *,
+    name: str,
+    seed: int,
+    batch_size: int | None = None,
+    precision: Precision = "auto",
+    clean: Tensor | None = None,
+    goal: Tensor | None = None,
+    nearest: bool = False,
+) -> Search:
+    """One attack on the images of ``data``, ready to run; the model must be in eval mode.
+
+    Args:
+        model: images in [0, 1] to logits.
+        data: what is attacked.
+        attack: the state machine, with its threat.
+        name: the attack's name, from which its random numbers follow.
+        seed: the user's seed.
+        batch_size: images at work at once; None: measured.
+        precision: arithmetic of the search; the nearest success is always looked for in float32.
+        clean: (N, K) logits of all images, where they are known.
+        goal: (N,) classes to reach.
+        nearest: look for the nearest success rather than for the first.
+    """
+    device = device_of(model)
+    few, _ = data.batch(torch.arange(min(16, len(data))), device)
+    twin = searcher(model, "float32" if nearest else precision, few)
+    oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest)
+    return Search(
+        attack,
+        oracle,
+        data,
+        logits_of(model, data) if clean is None else clean,
+        seed=seed,
+        name=name,
+        pace=Pace(device, data.shape, batch_size),
+        device=device,
+        goal=goal,
+    )
+
+
 def robust_correct(
     model: nn.Module,
     data: Data,
@@ -141,26 +185,21 @@ def robust_correct(
     *,
     parameters: Mapping[str, Any] | None = None,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
+    precision: Precision = "float32",
 ) -> tuple[Tensor, Tensor]:
     """((N,) bool: right on the clean image, (N,) bool: right and not broken by one attack)."""
     with evaluation_mode(model):
-        clean = logits_of(model, data, batch_size)
+        clean = logits_of(model, data)
         correct = clean.argmax(1) == data.labels.cpu()
         robust = correct.clone()
 
         def note(found: Found) -> None:
             robust[found.index] = not found.broken
 
-        search = Search(
-            make(attack, threat, parameters),
-            Oracle(model, threat),
-            data,
-            clean,
-            seed=seed,
-            name=attack,
-            batch_size=batch_size,
-            device=device_of(model),
+        made = make(attack, threat, parameters)
+        search = searching(
+            model, data, made, name=attack, seed=seed, batch_size=batch_size, precision=precision, clean=clean
         )
         search.run(correct.nonzero()[:, 0], note)
     return correct, robust

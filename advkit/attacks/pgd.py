@@ -39,16 +39,6 @@ class PGD(Attack):
         self._loss = ATTACK_LOSSES.get(config.loss)
         self._step_size = config.step_size or 2.5 * threat.eps / config.steps
 
-    @property
-    def steps(self) -> int:
-        """Gradient steps."""
-        return self.config.steps
-
-    @property
-    def variants(self) -> int:
-        """Restarts."""
-        return self.config.restarts
-
     def start(self, rows: Rows) -> State:
         """A random point of the ball, or the original."""
         x = self.threat.sample(rows.x0, rows.key) if self.config.random_start else rows.x0.clone()

@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 class TensorRecord:
-    """Base of dataclasses whose fields are tensors, or records of tensors, with one entry a row."""
+    """Base of dataclasses whose fields are tensors, or records of tensors, with one entry a row.
+
+    A field may be None for all rows.
+    """
 
     def __len__(self) -> int:
         first: Any = getattr(self, fields(self)[0].name)  # type: ignore[arg-type]
@@ -19,12 +22,7 @@ class TensorRecord:
 
     def take(self, index: Tensor) -> Self:
         """The rows ``index``, in that order."""
-        return type(self)(
-            **{
-                name: value.take(index) if isinstance(value, TensorRecord) else value[index]
-                for name, value in self._values()
-            }
-        )
+        return type(self)(**{name: _take(value, index) for name, value in self._values()})
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
@@ -34,11 +32,20 @@ class TensorRecord:
         joined: dict[str, Any] = {}
         for name, value in parts[0]._values():
             columns = [getattr(part, name) for part in parts]
-            joined[name] = type(value).cat(columns) if isinstance(value, TensorRecord) else torch.cat(columns)
+            if isinstance(value, TensorRecord):
+                joined[name] = type(value).cat(columns)
+            else:
+                joined[name] = None if value is None else torch.cat(columns)
         return cls(**joined)
 
     def _values(self) -> list[tuple[str, Any]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
+
+
+def _take(value: Any, index: Tensor) -> Any:
+    if isinstance(value, TensorRecord):
+        return value.take(index)
+    return None if value is None else value[index]
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ KINDS = {
     "attacks": Kind(
         "ways to fool a classifier: attack --attack NAME", _registry("advkit.attacks.attack:ATTACKS")
     ),
+    "ensembles": Kind("attacks that belong together", _registry("advkit.attacks.ensemble:ENSEMBLES")),
     "attack-losses": Kind("what a gradient attack maximises", _registry("advkit.attacks.loss:ATTACK_LOSSES")),
     "objectives": Kind(
         "ways to train robustly: adv-train --objective NAME",

@@ -1,20 +1,31 @@
-"""Attacks one after the other, each on the images that still stand, with every verdict in the ledger."""
+"""Stages one after the other, each on images that still stand, with every verdict in the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
 from advkit.attacks.engine import Found, Search
+from advkit.attacks.ensemble import Stage
 from advkit.attacks.oracle import Oracle
-from advkit.attacks.perturb import device_of
+from advkit.attacks.pace import Pace
+from advkit.attacks.perturb import device_of, make
+from advkit.attacks.searcher import Precision, searcher
 from advkit.data.data import Data
+from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.evaluation.result import Stage, Verdict
+from advkit.evaluation.result import Verdict
 from advkit.progress import Progress
+from advkit.threat import Threat
+
+ROUND = 32
+"""Fewest images of a round."""
+ROUNDS = 12
+"""Rounds at most in which a stage goes through all images."""
 
 
 class Cascade:
@@ -24,9 +35,14 @@ class Cascade:
         model: the classifier, in eval mode.
         images: what is attacked.
         clean: (N, K) its logits on them.
-        attacks: by name, in order.
-        oracle: the door to the model.
+        threat: what the attacker may change.
         ledger: verdicts so far and from now on.
+        pace: how many rows to have at work at once.
+        seed: every random number follows from it.
+        precision: arithmetic of the search, unless a stage has its own.
+        votes: passes that confirm a success; above 1 for randomised models.
+        budget: passes per image on average after which no further round begins.
+        progress: told how many images were decided.
     """
 
     def __init__(
@@ -34,77 +50,146 @@ class Cascade:
         model: nn.Module,
         images: Data,
         clean: Tensor,
-        attacks: Mapping[str, Attack],
-        oracle: Oracle,
+        threat: Threat,
         ledger: Ledger,
+        *,
+        pace: Pace,
+        seed: int,
+        precision: Precision,
+        votes: int,
+        budget: int | None,
+        progress: Progress,
     ) -> None:
-        self.images, self.clean, self.attacks = images, clean, attacks
-        self.oracle, self.ledger = oracle, ledger
+        self.model, self.images, self.clean, self.threat, self.ledger = model, images, clean, threat, ledger
+        self.pace, self.seed, self.votes = pace, seed, votes
+        self.precision, self.budget, self.progress = precision, budget, progress
         self.device = device_of(model)
         self.ids: list[int] = images.ids.tolist()
         self.correct = clean.argmax(1) == images.labels
         self.standing = self.correct.clone()
         """(N,) bool: right on the clean image, and not broken so far."""
+        self.noticed = self.confirmed = 0
+        """Successes that the searches saw, and those that the model itself repeated."""
+        self.passes = 0
+        """Forward and backward passes so far, those of earlier processes too."""
+        self.stages: list[Stage] = []
+        self._margin = torch.full((len(images),), -math.inf)
+        self._searchers: dict[Precision, nn.Module] = {}
 
-    def run(self, name: str, *, seed: int, batch_size: int, progress: Progress) -> Stage:
-        """Runs one attack; what an earlier process decided is not run again."""
-        attacked = self.standing.nonzero()[:, 0].tolist()
-        earlier = [self.ledger.entries.get((name, self.ids[index])) for index in attacked]
-        todo = [index for index, entry in zip(attacked, earlier, strict=True) if entry is None]
-        for index, entry in zip(attacked, earlier, strict=True):
-            self.standing[index] = entry is None or not entry.broken
-        if todo:
-            self._search(name, todo, len(attacked) - len(todo), seed, batch_size, progress)
-        entries = [self.ledger.entries[name, self.ids[index]] for index in attacked]
-        return Stage(
-            attack=name,
-            parameters=self.attacks[name].config.model_dump(mode="json"),
-            attacked=len(attacked),
+    @property
+    def exhausted(self) -> bool:
+        """The budget is spent."""
+        return self.budget is not None and self.passes >= self.budget * len(self.images)
+
+    def run(self, stage: Stage) -> result.Stage:
+        """Runs one stage; what an earlier process decided is not run again."""
+        self.stages.append(stage)
+        begun = self.standing.nonzero()[:, 0].tolist()
+        rounds = self._rounds(begun, stage)
+        entries: list[Entry] = []
+        with self.progress.task(f"attacking with {stage.name}", len(begun), unit="image") as task:
+            for number, chosen in enumerate(rounds):
+                if self.exhausted:
+                    self.progress.say(f"{stage.name}: the budget of {self.budget} passes per image is spent")
+                    break
+                new = self._round(stage, chosen, task.advance)
+                entries += new
+                left = sum(map(len, rounds[number + 1 :]))
+                expected = left * sum(entry.broken for entry in new) / len(chosen)
+                if expected < stage.tolerance * len(self.images):
+                    break
+        return result.Stage(
+            name=stage.name,
+            attack=stage.attack,
+            parameters=self._attack(stage).config.model_dump(mode="json"),
+            attacked=len(entries),
             broken=sum(entry.broken for entry in entries),
             correct_after=int(self.standing.sum()),
             forwards=sum(entry.forwards for entry in entries),
             backwards=sum(entry.backwards for entry in entries),
         )
 
-    def _search(
-        self, name: str, todo: list[int], done: int, seed: int, batch_size: int, progress: Progress
-    ) -> None:
+    def _rounds(self, standing: list[int], stage: Stage) -> list[list[int]]:
+        """All at once, or the nearest to falling first, as the earlier stages' entries say."""
+        if stage.tolerance <= 0 or not standing:
+            return [standing] if standing else []
+        order = sorted(standing, key=lambda index: (-float(self._margin[index]), self.ids[index]))
+        size = max(ROUND, math.ceil(len(order) / ROUNDS))
+        return [order[first : first + size] for first in range(0, len(order), size)]
+
+    def _attack(self, stage: Stage) -> Attack:
+        return make(stage.attack, self.threat, stage.parameters)
+
+    def _round(self, stage: Stage, chosen: Sequence[int], advance: Callable[..., None]) -> list[Entry]:
+        earlier = [self.ledger.entries.get((stage.name, self.ids[index])) for index in chosen]
+        todo = [index for index, entry in zip(chosen, earlier, strict=True) if entry is None]
+        done = len(chosen) - len(todo)
         if done:
-            progress.say(f"{name}: {done} of {done + len(todo)} images were decided earlier")
-        with progress.task(f"attacking with {name}", done + len(todo), done=done, unit="image") as task:
+            self.progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
+            advance(done)
+        if todo:
+            self._search(stage, todo, advance)
+        entries = [self.ledger.entries[stage.name, self.ids[index]] for index in chosen]
+        for index, entry in zip(chosen, entries, strict=True):
+            self.standing[index] = not entry.broken
+            if entry.margin is not None:
+                self._margin[index] = max(float(self._margin[index]), entry.margin)
+        self.passes += sum(entry.forwards + entry.backwards for entry in entries)
+        return entries
 
-            def record(found: Found) -> None:
-                self.standing[found.index] = not found.broken
-                self.ledger.add(
-                    Entry(
-                        id=self.ids[found.index],
-                        attack=name,
-                        broken=found.broken,
-                        iteration=found.iteration,
-                        variant=found.variant,
-                        distance=found.distance,
-                        forwards=found.forwards,
-                        backwards=found.backwards,
-                    ),
-                    found.x,
-                )
-                task.advance(1, **{"accuracy left": float(self.standing.float().mean())})
+    def _search(self, stage: Stage, todo: list[int], advance: Callable[..., None]) -> None:
+        attack = self._attack(stage)
+        oracle = Oracle(
+            self.model,
+            self.threat,
+            self._searcher(stage.precision or self.precision),
+            access=attack.access,
+            votes=self.votes,
+        )
 
-            search = Search(
-                self.attacks[name],
-                self.oracle,
-                self.images,
-                self.clean,
-                seed=seed,
-                name=name,
-                batch_size=batch_size,
-                device=self.device,
+        def record(found: Found) -> None:
+            self.standing[found.index] = not found.broken
+            self.ledger.add(
+                Entry(
+                    id=self.ids[found.index],
+                    stage=stage.name,
+                    broken=found.broken,
+                    iteration=found.iteration,
+                    variant=found.variant,
+                    distance=found.distance,
+                    margin=found.margin if math.isfinite(found.margin) else None,
+                    forwards=found.forwards,
+                    backwards=found.backwards,
+                ),
+                found.x,
             )
-            search.run(torch.tensor(todo, dtype=torch.int64), record)
+            advance(1, **{"accuracy left": float(self.standing.float().mean())})
+
+        search = Search(
+            attack,
+            oracle,
+            self.images,
+            self.clean,
+            seed=self.seed,
+            name=stage.name,
+            pace=self.pace,
+            device=self.device,
+        )
+        search.run(torch.tensor(todo, dtype=torch.int64), record)
+        self.noticed += oracle.noticed
+        self.confirmed += oracle.confirmed
+
+    def _searcher(self, precision: Precision) -> nn.Module:
+        if precision not in self._searchers:
+            few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
+            self._searchers[precision] = searcher(self.model, precision, few)
+        return self._searchers[precision]
 
     def _tried(self, sample: int) -> list[Entry]:
-        """What the attacks said of one image, in order."""
-        return [e for name in self.attacks if (e := self.ledger.entries.get((name, sample))) is not None]
+        """What the stages said of one image, in order."""
+        return [
+            e for stage in self.stages if (e := self.ledger.entries.get((stage.name, sample))) is not None
+        ]
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """One for each image, in the order of the data."""
@@ -118,10 +203,13 @@ class Cascade:
                     id=sample,
                     label=label,
                     status="broken" if fallen else "robust" if right else "misclassified",
-                    attack=fallen.attack if fallen else None,
+                    attack=fallen.stage if fallen else None,
                     iteration=fallen.iteration if fallen else 0,
                     variant=fallen.variant if fallen else 0,
                     distance=fallen.distance if fallen else None,
+                    margin=max((e.margin for e in tried if e.margin is not None), default=None)
+                    if not fallen
+                    else None,
                     forwards=sum(entry.forwards for entry in tried),
                     backwards=sum(entry.backwards for entry in tried),
                     place=fallen.place if fallen else None,

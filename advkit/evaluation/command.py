@@ -15,7 +15,7 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, OutputError
-from advkit.evaluation.evaluate import evaluate
+from advkit.evaluation.evaluate import evaluate, plan
 from advkit.evaluation.ledger import saved_images
 from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
@@ -66,6 +66,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 n=config.n,
                 batch_size=config.batch_size,
                 precision=config.precision,
+                budget=config.budget,
                 allow_random=config.allow_random,
                 run=run,
                 progress=context.progress,
@@ -101,18 +102,22 @@ def _refuse_another(result: EvaluationResult, model: Model, data: Data, folder: 
 
 def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
     count = len(data.limit(config.n))
+    classes = model.card.classes or len(data.class_names)
     rows = []
-    for name in config.attack:
-        made = make(name, against, config.parameters.get(name))
-        forwards = (made.steps + 1) * made.variants * count  # one more to confirm
-        rows.append((name, str(made.steps), str(made.variants), f"{forwards:,}"))
+    for stage in plan(config.attack, against, classes, config.parameters):
+        made = make(stage.attack, against, stage.parameters)
+        rows_each = made.starts * max(1, min(made.targets, classes - 1))
+        forwards = (made.steps + 1) * rows_each * count  # one more to confirm
+        rows.append((stage.name, stage.attack, str(made.steps), str(rows_each), f"{forwards:,}"))
     return Outcome(
         title="what would be done",
         sentences=(
             f"{model.card.architecture} on {count} images of {data.name} ({data.split}), {against}.",
             "An image that falls is not attacked again, so this is the most that it can cost.",
         ),
-        tables=(Table("attacks", ("attack", "steps", "starts", "forward passes at most"), tuple(rows)),),
+        tables=(
+            Table("attacks", ("stage", "attack", "steps", "starts", "forward passes at most"), tuple(rows)),
+        ),
         result={"n": count, "threat": against.model_dump(), "attacks": [row[0] for row in rows]},
     )
 
@@ -140,7 +145,7 @@ def _outcome(
     rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
     rows += [
         (
-            stage.attack,
+            stage.name,
             f"{stage.attacked:,}",
             f"{stage.broken:,}",
             accuracy(stage.correct_after, n),
@@ -193,7 +198,7 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
     return (
         f"advkit adv-train {subject} --norm {threat.norm} --eps {threat.eps:.4g} --out hard.pt",
         f"advkit attack {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
-        f"advkit attack {subject} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
+        f"advkit attack {subject} --attack autoattack",
     )
 
 

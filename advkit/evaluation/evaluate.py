@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.attack import Attack
-from advkit.attacks.oracle import Oracle, Precision
+from advkit import memory, rng
+from advkit.attacks.ensemble import ENSEMBLES, Stage
+from advkit.attacks.oracle import Oracle
+from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, logits_of, make
+from advkit.attacks.searcher import Precision, arithmetic
+from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
 from advkit.data.threats import customary
@@ -30,21 +35,22 @@ from advkit.runs import RunFolder, environment
 from advkit.stats import clopper_pearson
 from advkit.threat import Threat
 
-BATCH_SIZE = {"cpu": 128}
-"""Rows at work at once, by type of device; elsewhere 1,024."""
+VOTES = 10
+"""Passes of a randomised model whose mean probabilities confirm a success."""
 
 
 def evaluate(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
     threat: Threat | None = None,
-    attack: str | Sequence[str] = ("noise", "fgsm", "pgd", "apgd-ce"),
+    attack: str | Sequence[str] = "cascade",
     *,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     n: int | None = None,
     batch_size: int | None = None,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
+    budget: int | None = None,
     keep: bool = False,
     allow_random: bool = False,
     run: RunFolder | None = None,
@@ -60,12 +66,14 @@ def evaluate(
         data: `Data`, a data set's name (its test split), or (images, labels).
         threat: what the attacker may change; None: what the model was hardened for, else the customary
             one of the data.
-        attack: one name, several separated by commas, or a sequence of names.
+        attack: attacks and ensembles: one name, several separated by commas, or a sequence of names.
         parameters: of the attacks, by name: ``{"pgd": {"steps": 100}}``.
         seed: every random number follows from it.
         n: only the first so many images.
-        batch_size: images at work at once; changes the speed, not the result.
-        precision: arithmetic of the search; successes are confirmed in the model's own.
+        batch_size: images at work at once; None: measured. It changes the speed, not the result.
+        precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
+            are confirmed in the model's own.
+        budget: passes per image, on average, after which no further attack begins.
         keep: keep the adversarial images, in ``.adversarial``.
         allow_random: accept a model whose answers change from pass to pass.
         run: folder for the ledger; a run that was killed goes on from there.
@@ -84,70 +92,87 @@ def evaluate(
     else:
         judged = load_model(model, role="classifier", shape=images.shape)
     device = device_of(judged)
-    if batch_size is None:
-        batch_size = BATCH_SIZE.get(device.type, 1024)
     few, _ = images.batch(torch.arange(min(8, len(images))), device)
     classes = images.classes if images.classes_known else None
     notes = inspect_classifier(judged, few, classes, allow_random=allow_random)
     threat = threat or customary(judged, images)
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
-    attacks = _attacks(names, threat, parameters or {})
-    digest = judged.hash
-    identity = {
-        "model": digest,
-        "data": images.fingerprint,
-        "threat": threat.model_dump(),
-        "attacks": {name: made.config.model_dump(mode="json") for name, made in attacks.items()},
-        "seed": seed,
-        "precision": precision,
-    }
+    random = any("randomised" in note for note in notes)
     folder = run.path if run is not None else None
-    with evaluation_mode(judged), Ledger(folder, identity, images.shape) as ledger:
-        clean = logits_of(judged, images, batch_size)
+    with memory.kept(), evaluation_mode(judged), rng.scope(device, seed, "model"):
+        clean = logits_of(judged, images)
         _refuse_misfit(clean, images)
-        oracle = Oracle(judged, threat, precision)
-        cascade = Cascade(judged, images, clean, attacks, oracle, ledger)
-        stages = tuple(
-            cascade.run(name, seed=seed, batch_size=batch_size, progress=progress) for name in attacks
-        )
-        found = (
-            checks.gradients(judged, Oracle(judged, threat), images),
-            checks.confirmation(oracle.noticed, oracle.confirmed),
-            checks.randomness(notes),
-        )
-        right, robust = int(cascade.correct.sum()), int(cascade.standing.sum())
-        result = EvaluationResult(
-            status="complete" if len(images) == len(whole) else "partial",
-            threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
-            model_hash=digest,
-            card=judged.card,
-            data=images.facts,
-            seed=seed,
-            precision=precision,
-            n=len(images),
-            clean_correct=right,
-            robust_correct=robust,
-            stages=stages,
-            checks=found,
-            notes=tuple(notes),
-            forwards=len(images) + sum(stage.forwards for stage in stages),
-            backwards=sum(stage.backwards for stage in stages),
-            seconds=time.perf_counter() - begun,
-            environment=environment(),
-            verdicts=cascade.verdicts(),
-            clean_accuracy=right / len(images),
-            robust_accuracy=robust / len(images),
-            clean_interval=clopper_pearson(right, len(images)),
-            interval=clopper_pearson(robust, len(images)),
-        )
-        if keep:
-            result._adversarial = cascade.adversarial()
+        stages = plan(names, threat, clean.shape[1], parameters or {})
+        kind: Precision = "bfloat16" if arithmetic(precision, device) == torch.bfloat16 else "float32"
+        digest = judged.hash
+        identity = {
+            "model": digest,
+            "data": images.fingerprint,
+            "threat": threat.model_dump(),
+            "stages": [asdict(stage) for stage in stages],
+            "budget": budget,
+            "seed": seed,
+            "precision": kind,
+        }
+        with Ledger(folder, identity, images.shape) as ledger:
+            cascade = Cascade(
+                judged,
+                images,
+                clean,
+                threat,
+                ledger,
+                pace=Pace(device, images.shape, batch_size),
+                seed=seed,
+                precision=kind,
+                votes=VOTES if random else 1,
+                budget=budget,
+                progress=progress,
+            )
+            done = tuple(cascade.run(stage) for stage in stages)
+            found = (
+                checks.gradients(judged, Oracle(judged, threat), images),
+                checks.confirmation(cascade.noticed, cascade.confirmed),
+                checks.randomness(notes),
+            )
+            verdicts = cascade.verdicts()
+            adversarial = cascade.adversarial() if keep else None
+    right, robust = int(cascade.correct.sum()), int(cascade.standing.sum())
+    result = EvaluationResult(
+        status="complete" if len(images) == len(whole) else "partial",
+        threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
+        model_hash=digest,
+        card=judged.card,
+        data=images.facts,
+        seed=seed,
+        precision=kind,
+        n=len(images),
+        clean_correct=right,
+        robust_correct=robust,
+        stages=done,
+        checks=found,
+        notes=tuple(notes),
+        forwards=len(images) + sum(stage.forwards for stage in done),
+        backwards=sum(stage.backwards for stage in done),
+        seconds=time.perf_counter() - begun,
+        environment=environment(),
+        verdicts=verdicts,
+        clean_accuracy=right / len(images),
+        robust_accuracy=robust / len(images),
+        clean_interval=clopper_pearson(right, len(images)),
+        interval=clopper_pearson(robust, len(images)),
+    )
+    result._adversarial = adversarial
     return result
 
 
-def _attacks(
-    names: Sequence[str], threat: Threat, parameters: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Attack]:
+def plan(
+    names: Sequence[str], threat: Threat, classes: int, parameters: Mapping[str, Mapping[str, Any]]
+) -> tuple[Stage, ...]:
+    """The stages that ``names`` stand for: an attack is one, an ensemble several.
+
+    Raises:
+        ConfigError: unknown names or parameters, or a norm that an attack does not work in.
+    """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"{', '.join(twice)} is named twice among the attacks; name each once")
@@ -157,7 +182,19 @@ def _attacks(
             f"parameters are given for {', '.join(stray)}, but the attacks are {', '.join(names)}; "
             "name it among them or leave its parameters out"
         )
-    return {name: make(name, threat, parameters.get(name)) for name in names}
+    stages: list[Stage] = []
+    for name in names:
+        chosen = parameters.get(name, {})
+        if name in ENSEMBLES:
+            kind = ENSEMBLES.get(name)
+            parts = kind(validate(kind.Config, chosen, f"ensemble {name!r}")).stages(threat, classes)
+            taken = {stage.name for stage in stages}
+            stages += [replace(s, name=f"{name}/{s.name}") if s.name in taken else s for s in parts]
+        else:
+            stages.append(Stage(name, name, chosen))
+    for stage in stages:
+        make(stage.attack, threat, stage.parameters)  # so that every fault is told before the work begins
+    return tuple(stages)
 
 
 def _refuse_misfit(clean: Tensor, images: Data) -> None:

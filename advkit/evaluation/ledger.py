@@ -1,6 +1,6 @@
 """The record of verdicts as they fall, which survives kill -9.
 
-``verdicts.jsonl`` has a first line that says what is being evaluated, then one line per image and attack.
+``verdicts.jsonl`` has a first line that says what is being evaluated, then one line per image and stage.
 ``adversarial.bin`` holds the adversarial images, float32, in the order in which their lines follow each
 other; an image is written before its line, so a line never points at nothing.
 """
@@ -25,19 +25,20 @@ from advkit.evaluation.result import Verdict
 from advkit.models.card import Shape
 
 SCHEMA = "advkit/verdicts"
-VERSION = 1
+VERSION = 2
 BINARY = "adversarial.bin"
 
 
 class Entry(StrictModel):
-    """How one image came out of one attack."""
+    """How one image came out of one stage."""
 
     id: int
-    attack: str
+    stage: str
     broken: bool
     iteration: int
     variant: int
     distance: float
+    margin: float | None
     forwards: int
     backwards: int
     place: int | None = None
@@ -45,7 +46,7 @@ class Entry(StrictModel):
 
 
 class Ledger:
-    """Verdicts by (attack, id); in memory alone when there is no folder. A context manager.
+    """Verdicts by (stage, id); in memory alone when there is no folder. A context manager.
 
     Args:
         folder: where the files are.
@@ -90,7 +91,7 @@ class Ledger:
                     )
             else:
                 entry = Entry.model_validate_json(line)
-                self.entries[entry.attack, entry.id] = entry
+                self.entries[entry.stage, entry.id] = entry
                 self._count += entry.broken
             kept += len(line)
         return kept
@@ -106,7 +107,7 @@ class Ledger:
             else:
                 self._images[self._count] = image
             self._count += 1
-        self.entries[entry.attack, entry.id] = entry
+        self.entries[entry.stage, entry.id] = entry
         if self._lines is not None:
             self._write(entry.model_dump_json())
 

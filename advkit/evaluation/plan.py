@@ -25,14 +25,17 @@ class _Attacking(StrictModel):
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
     """Largest change allowed, for pixels in [0, 1]; a fraction such as 8/255 is fine."""
-    attack: tuple[str, ...] = Field(("noise", "fgsm", "pgd", "apgd-ce"), min_length=1)
-    """Attacks, in order, separated by commas (see `advkit ls attacks`)."""
+    attack: tuple[str, ...] = Field(("cascade",), min_length=1)
+    """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
     parameters: dict[str, dict[str, Any]] = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
+    budget: int | None = Field(None, ge=1)
+    """Passes per image, on average, after which no further attack begins; it can only miss successes."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the search; successes are confirmed in the model's own."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the search (auto: bfloat16 where the processor has it); successes are confirmed in the
+    model's own."""
     batch_size: int | None = Field(None, ge=1)
     """Images at work at once; changes the speed, not the result."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)

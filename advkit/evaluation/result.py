@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
 from advkit.config import StrictModel, validate
@@ -14,7 +14,8 @@ from advkit.errors import DataError
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
 
-VERSION = 1
+VERSION = 2
+"""1 had no margins, and no names of stages other than their attacks."""
 
 
 class Verdict(StrictModel):
@@ -26,13 +27,15 @@ class Verdict(StrictModel):
     status: Literal["misclassified", "broken", "robust"]
     """Wrong before any attack; wrong after one; right after all."""
     attack: str | None = None
-    """What broke it."""
+    """The stage that broke it."""
     iteration: int = 0
     """Step at which it fell."""
     variant: int = 0
-    """Restart (or target) that broke it."""
+    """Start (or target) that broke it."""
     distance: float | None = None
     """From the original to the adversarial image, in the threat's norm."""
+    margin: float | None = None
+    """Largest margin at any allowed point that was tried, where it stands: how near it came to falling."""
     forwards: int = 0
     """Forward passes spent on it by all attacks."""
     backwards: int = 0
@@ -41,18 +44,26 @@ class Verdict(StrictModel):
 
 
 class Stage(StrictModel):
-    """One attack of the cascade."""
+    """One attack, on the images that stood when it began."""
 
+    name: str = ""
+    """What the verdicts call it; the attack's name unless it is part of an ensemble."""
     attack: str
     parameters: dict[str, Any]
     """All of them, defaults too."""
     attacked: int
-    """Images that were still right when it began."""
+    """Images that it was tried on."""
     broken: int
     correct_after: int
     """Images still right when it ended."""
     forwards: int
     backwards: int
+
+    @model_validator(mode="after")
+    def _named(self) -> Stage:
+        if not self.name:
+            object.__setattr__(self, "name", self.attack)
+        return self
 
 
 class Check(StrictModel):
@@ -157,7 +168,7 @@ class EvaluationResult(StrictModel):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{stage.attack}</td><td>{stage.broken} of {stage.attacked}</td>"
+            f"<tr><td>{stage.name}</td><td>{stage.broken} of {stage.attacked}</td>"
             f"<td>{accuracy(stage.correct_after, self.n)}</td></tr>"
             for stage in self.stages
         )

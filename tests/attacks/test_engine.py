@@ -5,11 +5,14 @@ import torch
 from torch import nn
 
 from advkit import rng
-from advkit.attacks.apgd import APGDCE
+from advkit.attacks import oracle as oracle_module
+from advkit.attacks.apgd_ce import APGDCE
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine import Search
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.oracle import FEWEST, Oracle, ask
+from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import logits_of, make, perturb
+from advkit.attacks.searcher import Searcher, searcher
 from advkit.config import StrictModel
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat
@@ -32,7 +35,8 @@ def search(model, data, attack, threat, batch_size=8, precision="float32"):
     with evaluation_mode(counted):
         clean = logits_of(counted, data)
         counted.images = 0
-        oracle = Oracle(counted, threat, precision)
+        twin = searcher(model, precision, data.images[:4]) if precision == "bfloat16" else None
+        oracle = Oracle(counted, threat, twin, access=attack.access)
         found = []
         Search(
             attack,
@@ -41,13 +45,14 @@ def search(model, data, attack, threat, batch_size=8, precision="float32"):
             clean,
             seed=0,
             name="test",
-            batch_size=batch_size,
+            pace=Pace(torch.device("cpu"), data.shape, batch_size),
             device=torch.device("cpu"),
         ).run(torch.arange(len(data)), found.append)
     return found, oracle, counted
 
 
-def test_every_sample_is_decided_once_and_every_pass_is_counted(convolutional):
+def test_every_sample_is_decided_once_and_every_pass_is_counted(convolutional, monkeypatch):
+    monkeypatch.setattr(oracle_module, "FEWEST", 1)  # copies that fill a small batch up are not counted
     model, data = convolutional
     threat = Threat("linf", 0.05)
     found, oracle, counted = search(model, data, make("pgd", threat, {"steps": 6, "restarts": 3}), threat)
@@ -150,7 +155,7 @@ def test_a_success_that_the_model_does_not_repeat_is_none(linear):
             clean,
             seed=0,
             name="pgd",
-            batch_size=100,
+            pace=Pace(torch.device("cpu"), data.shape, 100),
             device=torch.device("cpu"),
         ).run(torch.arange(len(data)), found.append)
     assert not any(f.broken for f in found)
@@ -182,7 +187,7 @@ def test_a_target_is_reached_where_there_is_one(convolutional, name):
 class Flat(Oracle):
     """A loss that never rises."""
 
-    def loss_and_grad(self, x, label, loss):
+    def loss_and_grad(self, x, rows, loss, through=None, samples=1):
         return torch.zeros(len(x)), torch.ones_like(x), torch.zeros(len(x), 2)
 
 
@@ -192,7 +197,7 @@ def test_apgd_checks_come_when_the_paper_says(steps, expected):
     attack = APGDCE(APGDCE.Config(steps=steps), threat)
     x0 = torch.full((3, 1, 2, 2), 0.5)
     label = torch.zeros(3, dtype=torch.int64)
-    rows = Rows(x0, label, label - 1, torch.zeros(3, 2), label, label, rng.keys(0, "t", torch.arange(3)))
+    rows = Rows.untargeted(x0, label, label, rng.keys(0, "t", torch.arange(3)))
     state = attack.start(rows)
     assert torch.allclose((state.x - x0).abs().flatten(1).amax(1), torch.tensor(0.1))
     halved = []
@@ -203,3 +208,94 @@ def test_apgd_checks_come_when_the_paper_says(steps, expected):
         if (state.step_size < before).all():
             halved.append(iteration)
     assert halved == expected
+
+
+def test_an_answer_does_not_depend_on_the_batch(convolutional):
+    model, data = convolutional
+    for dtype in (torch.float32, torch.bfloat16):
+        twin = Searcher(model.eval(), dtype)
+        whole = ask(twin, data.images)
+        for size in (1, 2, 7, FEWEST, FEWEST + 1):
+            assert torch.equal(ask(twin, data.images[:size]), whole[:size])
+
+
+def test_the_copy_to_search_on_answers_as_the_model_does_and_leaves_it_alone(convolutional):
+    model, data = convolutional
+    model.eval()
+    twin = searcher(model, "bfloat16", data.images)
+    assert isinstance(twin, Searcher) and twin.dtype == torch.bfloat16
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.allclose(twin(data.images), model(data.images), atol=0.1)
+
+
+class NoCopy(nn.Module):
+    """Cannot be copied."""
+
+    def __deepcopy__(self, memo):
+        raise TypeError("no")
+
+    def forward(self, x):
+        return x.flatten(1)[:, :3]
+
+
+def test_a_model_that_cannot_be_copied_is_searched_itself(convolutional):
+    model = NoCopy()
+    assert searcher(model, "bfloat16", convolutional[1].images) is model
+
+
+def test_rows_aim_at_the_likeliest_wrong_classes_in_order(convolutional):
+    model, data = convolutional
+    aims = {}
+
+    class Noting(Outside):
+        targets = 3
+
+        def start(self, rows):
+            for sample, variant, aim in zip(rows.sample, rows.variant, rows.aim, strict=True):
+                aims[int(sample), int(variant)] = int(aim)
+            return super().start(rows)
+
+    search(model, data, Noting(StrictModel(), Threat("linf", 1e-6)), Threat("linf", 1e-6))
+    with torch.no_grad():
+        order = model.eval()(data.images).argsort(dim=1, descending=True)
+    for sample in range(len(data)):
+        assert [aims[sample, variant] for variant in range(3)] == order[sample, 1:4].tolist()
+
+
+def test_an_attack_is_shown_no_more_than_it_may_see(linear):
+    model, data = linear
+    oracle = Oracle(model, Threat("linf", 0.1), access="decisions")
+    assert oracle.decisions(data.images).equal(data.labels)
+    with pytest.raises(PermissionError, match="sees decisions asked for scores"):
+        oracle.logits(data.images)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"), [((1, 2, 4, 8), 64), ((4, 4.5, 5, 6), 512), ((4, 8, 9, 18), 256)]
+)
+def test_the_pace_settles_on_the_size_with_the_least_time_per_row(seconds, best):
+    pace = Pace(torch.device("cpu"), (1, 28, 28))
+    for _ in range(40):
+        size = pace.size(True)
+        pace.saw(True, size, dict(zip((64, 128, 256, 512), seconds, strict=True))[size])
+        pace.saw(True, size - 1, 0.0)  # a batch that is not full says nothing
+    assert pace.size(True) == best
+    assert pace.size(False) == 64
+
+
+def test_the_nearest_success_is_kept(linear):
+    model, data = linear
+    threat = Threat("linf", 0.3)
+    attack = make("pgd", threat, {"steps": 30, "step_size": 0.02, "random_start": False})
+    with evaluation_mode(model):
+        clean = logits_of(model, data)
+        oracle = Oracle(model, threat, nearest=True)
+        found = []
+        pace = Pace(torch.device("cpu"), data.shape, 16)
+        Search(attack, oracle, data, clean, seed=0, name="t", pace=pace, device=torch.device("cpu")).run(
+            torch.arange(len(data)), found.append
+        )
+    exact = (clean[:, 1].abs() / model.weight.abs().sum()).detach()
+    for f in found:
+        assert f.broken and f.backwards == 30
+        assert float(exact[f.index]) <= f.distance + 1e-6 <= float(exact[f.index]) + 0.0201

@@ -1,9 +1,8 @@
-"""Logit margin."""
+"""The margin of the decision."""
 
-import torch
 from torch import Tensor
 
-from advkit.attacks.loss import attack_loss
+from advkit.attacks.loss import attack_loss, picked, strongest_other
 
 
 @attack_loss(
@@ -11,8 +10,11 @@ from advkit.attacks.loss import attack_loss
     summary="largest other logit minus the true class's; positive means broken",
     source="Carlini and Wagner 2017, loss f6",
 )
-def margin(logits: Tensor, label: Tensor) -> Tensor:
-    """max over i != label of z_i, minus z_label; unlike cross-entropy it does not flatten out."""
-    true = logits.gather(1, label[:, None])
-    others = logits.scatter(1, label[:, None], -torch.inf)
-    return others.amax(1) - true[:, 0]
+def margin(logits: Tensor, label: Tensor, aim: Tensor | None = None) -> Tensor:
+    """max over i != label of z_i, minus z_label; toward a class: z_aim minus the largest other logit.
+
+    Unlike cross-entropy it does not flatten out.
+    """
+    if aim is None:
+        return strongest_other(logits, label) - picked(logits, label)
+    return picked(logits, aim) - strongest_other(logits, aim)

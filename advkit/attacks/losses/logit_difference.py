@@ -1,0 +1,17 @@
+"""The margin between two classes."""
+
+from torch import Tensor
+
+from advkit.attacks.loss import attack_loss, picked, strongest_other
+
+
+@attack_loss(
+    "logit-difference",
+    summary="logit of the class aimed at minus the true class's",
+    source="Gowal et al. 2019, MultiTargeted",
+)
+def logit_difference(logits: Tensor, label: Tensor, aim: Tensor | None = None) -> Tensor:
+    """z_aim - z_label; without an aim, the margin. The other classes do not enter, so an attack that
+    tries the classes one after the other sees a smooth objective each time."""
+    toward = strongest_other(logits, label) if aim is None else picked(logits, aim)
+    return toward - picked(logits, label)

@@ -1,0 +1,69 @@
+"""The copy of a model that attacks search on: the same function, in the form that runs fastest."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Arithmetic of the search; auto: bfloat16 where the processor computes in it."""
+
+
+def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type that ``precision`` means on this device."""
+    if precision == "auto":
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies in bfloat16 itself; one that imitates it is slower, not faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+
+
+class Searcher(nn.Module):
+    """A frozen copy in another type and memory format; images in and logits out are float32.
+
+    Args:
+        model: images in [0, 1] to logits, in eval mode.
+        dtype: arithmetic of the copy.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        twin = copy.deepcopy(model).to(dtype).to(memory_format=torch.channels_last)
+        self.model = twin.requires_grad_(False)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, K) float32 logits."""
+        logits: Tensor = self.model(x.to(self.dtype, memory_format=torch.channels_last))
+        return logits.float()
+
+
+def searcher(model: nn.Module, precision: Precision, images: Tensor) -> nn.Module:
+    """A `Searcher`, or the model itself where it cannot be copied or its copy answers otherwise.
+
+    Args:
+        model: images in [0, 1] to logits, in eval mode.
+        precision: arithmetic to search in.
+        images: (N, C, H, W) a few images on the model's device to try it on.
+    """
+    for dtype in dict.fromkeys((arithmetic(precision, images.device), torch.float32)):
+        try:
+            twin = Searcher(model, dtype)
+            with torch.no_grad():
+                said, meant = twin(images), model(images).float()
+        except Exception:  # a foreign network may resist in any way; the model itself always serves
+            continue
+        if (said - meant).abs().max() <= (0.1 if dtype == torch.bfloat16 else 1e-3) * meant.abs().max():
+            return twin
+    return model

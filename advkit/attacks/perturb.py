@@ -60,6 +60,7 @@ def perturb(
     seed: int = 0,
     batch_size: int | None = None,
     precision: Precision = "auto",
+    eight_bit: bool = False,
 ) -> Tensor:
     """Adversarial images: for each, the first success that the attack finds, else the last point it tried.
 
@@ -75,6 +76,8 @@ def perturb(
         batch_size: images at work at once, measured if None; the result does not depend on it.
         precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
             are confirmed in the model's own.
+        eight_bit: round to multiples of 1/255, as a PNG file holds them, and let only those count that are
+            inside the threat model and wrong then; ``x`` must consist of such multiples.
 
     Returns:
         (N, C, H, W) float32, on the device of ``x``.
@@ -95,6 +98,7 @@ def perturb(
             batch_size=batch_size,
             precision=precision,
             goal=target.cpu() if target is not None else None,
+            eight_bit=eight_bit,
         )
         search.run(torch.arange(len(data)), keep)
     return result.to(x.device)
@@ -111,6 +115,7 @@ def fixed(
     ids: Tensor,
     seed: int,
     step: int = 0,
+    precision: Precision | None = None,
 ) -> Tensor:
     """All steps of an attack on every image, with no early exit and no confirmation, for training loops.
 
@@ -124,13 +129,17 @@ def fixed(
         ids: (N,) sample ids; random numbers follow from (seed, id, step).
         seed: the user's seed.
         step: training step, so that every epoch starts from other points.
+        precision: search on a copy in this arithmetic; None: on the model itself, since a copy of weights
+            that change at every step would cost more than it saves.
 
     Returns:
         (N, C, H, W) inside the threat model.
     """
     rows = Rows.untargeted(x, y, ids, rng.keys(seed, attack, ids, step))
     with evaluation_mode(model):
-        return run_fixed(make(attack, threat, parameters), Oracle(model, threat), rows)
+        made = make(attack, threat, parameters)
+        twin = None if precision is None else searcher(model, precision, x[:16])
+        return run_fixed(made, Oracle(model, threat, twin, access=made.access), rows)
 
 
 def searching(
@@ -145,6 +154,7 @@ def searching(
     clean: Tensor | None = None,
     goal: Tensor | None = None,
     nearest: bool = False,
+    eight_bit: bool = False,
 ) -> Search:
     """One attack on the images of ``data``, ready to run; the model must be in eval mode.
 
@@ -159,11 +169,17 @@ def searching(
         clean: (N, K) logits of all images, where they are known.
         goal: (N,) classes to reach.
         nearest: look for the nearest success rather than for the first.
+        eight_bit: what is reported are images of 8-bit levels.
+
+    Raises:
+        DataError: ``eight_bit`` results of images that are no such images themselves.
     """
+    if eight_bit:
+        data.refuse_fractions()
     device = device_of(model)
     few, _ = data.batch(torch.arange(min(16, len(data))), device)
     twin = searcher(model, "float32" if nearest else precision, few)
-    oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest)
+    oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest, eight_bit=eight_bit)
     return Search(
         attack,
         oracle,

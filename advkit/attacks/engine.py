@@ -232,8 +232,8 @@ class Search:
         A row that is finished, and whose success was not confirmed, is judged at its last point too.
         """
         rows, threat = group.state.rows, self.oracle.threat
-        last = threat.project(group.state.x, rows.x0)
-        x = torch.where(column(group.won, last), group.won_x, last)
+        last = self.oracle.reported(threat.project(group.state.x, rows.x0), rows)
+        x = torch.where(column(group.won, last), self.oracle.reported(group.won_x, rows), last)
         confirmed = self.oracle.confirm(x, rows)
         won, repeated = torch.stack([group.won.sum(), (group.won & confirmed).sum()]).tolist()
         self.oracle.noticed += won
@@ -243,7 +243,8 @@ class Search:
         again = (group.won & ~confirmed & finished).nonzero()[:, 0]
         tries = [last]
         if self.oracle.nearest:
-            tries = [(rows.x0 + factor * (x - rows.x0)).clamp(0, 1) for factor in FARTHER]
+            farther = [(rows.x0 + factor * (group.won_x - rows.x0)).clamp(0, 1) for factor in FARTHER]
+            tries = [self.oracle.reported(point, rows) for point in farther]
         for other in tries:
             if len(again) == 0:
                 break

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from advkit.attacks.attack import Access, Rows, State
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
 from advkit.attacks.record import TensorRecord, column
+from advkit.levels import round_inside
 from advkit.threat import Threat
 
 FEWEST = 16
@@ -80,6 +81,7 @@ class Oracle:
         access: what may be asked.
         nearest: keep the nearest success rather than the first.
         votes: passes whose mean probabilities confirm a success; above 1 for randomised models only.
+        eight_bit: what is reported are images of 8-bit levels.
     """
 
     def __init__(
@@ -91,10 +93,11 @@ class Oracle:
         access: Access = "gradients",
         nearest: bool = False,
         votes: int = 1,
+        eight_bit: bool = False,
     ) -> None:
         self.model, self.threat, self.access = model, threat, access
         self.searcher = model if searcher is None else searcher
-        self.nearest, self.votes = nearest, votes
+        self.nearest, self.votes, self.eight_bit = nearest, votes, eight_bit
         # Bfloat16 keeps 8 bits of a logit: what is this near to winning may have won.
         self._blur = 2.0**-7 if getattr(self.searcher, "dtype", None) == torch.bfloat16 else 0.0
         self.forwards = 0
@@ -179,6 +182,10 @@ class Oracle:
         self._count(len(x), forwards=1, backwards=last + 1)
         self._notice(x.detach(), logits)
         return values.detach(), torch.stack(grads, 1), logits
+
+    def reported(self, x: Tensor, rows: Rows) -> Tensor:
+        """(R, C, H, W) what is confirmed and reported of points inside the threat model."""
+        return round_inside(x, rows.x0, self.threat) if self.eight_bit else x
 
     def confirm(self, x: Tensor, rows: Rows) -> Tensor:
         """(R,) bool: the model itself, in its own precision, is wrong on exactly this allowed tensor."""

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from advkit import rng
+from advkit import levels, rng
 from advkit.data.image_files import ImageFiles
 from advkit.errors import ConfigError, DataError
 from advkit.models.card import DataFacts, Shape
@@ -75,8 +75,21 @@ class Data:
         """Images as float32 in [0, 1] and their labels, on ``device``; ``index`` are rows of this object."""
         images = self.images[index].to(device, non_blocking=True)
         if images.dtype == torch.uint8:
-            images = images.to(torch.float32).div_(255)
+            images = levels.as_image(images)
         return images, self.labels[index].to(device, non_blocking=True)
+
+    def refuse_fractions(self) -> None:
+        """For whoever wants 8-bit results: they need 8-bit originals.
+
+        Raises:
+            DataError: an image has values between the 8-bit levels.
+        """
+        if self.images.dtype == torch.uint8 or levels.are_levels(self.images[:]):
+            return
+        raise DataError(
+            f"data {self.name!r} ({self.split}) has values that are no multiples of 1/255, so results of 8 "
+            "bits would change more than the attack does; round the images first, or leave --eight-bit out"
+        )
 
     def take(self, index: Tensor) -> Data:
         """The rows ``index`` as data of their own, with their ids; files stay undecoded."""

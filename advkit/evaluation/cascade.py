@@ -42,6 +42,7 @@ class Cascade:
         precision: arithmetic of the search, unless a stage has its own.
         votes: passes that confirm a success; above 1 for randomised models.
         budget: passes per image on average after which no further round begins.
+        eight_bit: adversarial images are of 8-bit levels.
         progress: told how many images were decided.
     """
 
@@ -58,10 +59,11 @@ class Cascade:
         precision: Precision,
         votes: int,
         budget: int | None,
+        eight_bit: bool,
         progress: Progress,
     ) -> None:
         self.model, self.images, self.clean, self.threat, self.ledger = model, images, clean, threat, ledger
-        self.pace, self.seed, self.votes = pace, seed, votes
+        self.pace, self.seed, self.votes, self.eight_bit = pace, seed, votes, eight_bit
         self.precision, self.budget, self.progress = precision, budget, progress
         self.device = device_of(model)
         self.ids: list[int] = images.ids.tolist()
@@ -145,6 +147,7 @@ class Cascade:
             self._searcher(stage.precision or self.precision),
             access=attack.access,
             votes=self.votes,
+            eight_bit=self.eight_bit,
         )
 
         def record(found: Found) -> None:

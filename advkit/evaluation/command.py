@@ -5,21 +5,20 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from advkit import files, images
 from advkit.attacks.perturb import device_of, make
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, OutputError
+from advkit.errors import ConfigError
 from advkit.evaluation.evaluate import evaluate, plan
 from advkit.evaluation.ledger import saved_images
 from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.save import place_to_save, save
 from advkit.models.foreign_plan import ForeignModel
 from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
@@ -36,7 +35,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
     Raises:
         UserError: whatever is wrong with the model, the data or the options.
     """
-    save = _may_save(config, context)
+    kept = place_to_save(config, overwrite=context.overwrite)
     data = load_data(config.data, config.split, root=context.data_dir) if config.data else None
     model = load_model(
         config.model,
@@ -67,6 +66,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 batch_size=config.batch_size,
                 precision=config.precision,
                 budget=config.budget,
+                eight_bit=config.eight_bit,
                 allow_random=config.allow_random,
                 run=run,
                 progress=context.progress,
@@ -75,9 +75,9 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         images_judged = data.limit(config.n)
         adversarial = saved_images(run.path, result.verdicts, images_judged)
         pictures = _pictures(run.path, result, model, images_judged, adversarial)
-        if save is not None:
-            _save(save, images_judged, adversarial, result)
-        return _outcome(config, result, pictures, (*([save] if save else []), run.path))
+        if kept is not None:
+            save(kept, images_judged, adversarial, result)
+        return _outcome(config, result, pictures, (*([kept] if kept else []), run.path))
 
 
 def _data(config: Evaluation, context: Context, model: Model) -> Data:
@@ -199,37 +199,4 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
         f"advkit adv-train {subject} --norm {threat.norm} --eps {threat.eps:.4g} --out hard.pt",
         f"advkit attack {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
         f"advkit attack {subject} --attack autoattack",
-    )
-
-
-def _may_save(config: Evaluation, context: Context) -> Path | None:
-    """The file of ``--save``, looked at before the work begins.
-
-    Raises:
-        OutputError: unknown suffix, or the file exists.
-    """
-    if config.save is None:
-        return None
-    path = Path(config.save)
-    if path.suffix not in (".npz", ".png"):
-        raise OutputError(f"--save {path}: unknown kind {path.suffix!r}; name a .npz or a .png file")
-    files.refuse_to_replace(path, overwrite=context.overwrite)
-    return path
-
-
-def _save(path: Path, data: Data, adversarial: Tensor, result: EvaluationResult) -> None:
-    """All images as .npz, or up to 400 of the broken ones as a grid."""
-    status = np.array([verdict.status for verdict in result.verdicts])
-    if path.suffix == ".png":
-        broken = torch.from_numpy(status == "broken")
-        images.write_grid(path, (adversarial[broken] if broken.any() else adversarial)[:400], columns=20)
-        return
-    original, labels = data.batch(torch.arange(len(data)))
-    files.write_arrays(
-        path,
-        x=adversarial.numpy(),
-        y=labels.numpy(),
-        original=original.numpy(),
-        id=data.ids.numpy(),
-        status=status,
     )

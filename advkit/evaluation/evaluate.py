@@ -52,6 +52,7 @@ def evaluate(
     precision: Precision = "auto",
     budget: int | None = None,
     keep: bool = False,
+    eight_bit: bool = False,
     allow_random: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
@@ -75,18 +76,22 @@ def evaluate(
             are confirmed in the model's own.
         budget: passes per image, on average, after which no further attack begins.
         keep: keep the adversarial images, in ``.adversarial``.
+        eight_bit: adversarial images are rounded to multiples of 1/255, as a PNG file holds them, and only
+            those count that are inside the threat model and wrong then.
         allow_random: accept a model whose answers change from pass to pass.
         run: folder for the ledger; a run that was killed goes on from there.
         progress: told how many images were decided.
 
     Raises:
         ModelError: the model does not behave as a classifier.
-        DataError: the images or labels do not fit.
+        DataError: the images or labels do not fit, or ``eight_bit`` is asked of images of other levels.
         ConfigError: unknown attacks or parameters, or no threat model to assume.
     """
     begun = time.perf_counter()
     whole = load_data(data) if isinstance(data, str) else as_data(data)
     images = whole.limit(n)
+    if eight_bit:
+        images.refuse_fractions()
     if isinstance(model, nn.Module):
         judged = wrap(model, shape=images.shape)
     else:
@@ -113,6 +118,7 @@ def evaluate(
             "budget": budget,
             "seed": seed,
             "precision": kind,
+            "eight_bit": eight_bit,
         }
         with Ledger(folder, identity, images.shape) as ledger:
             cascade = Cascade(
@@ -126,12 +132,13 @@ def evaluate(
                 precision=kind,
                 votes=VOTES if random else 1,
                 budget=budget,
+                eight_bit=eight_bit,
                 progress=progress,
             )
             done = tuple(cascade.run(stage) for stage in stages)
             found = (
                 checks.gradients(judged, Oracle(judged, threat), images),
-                checks.confirmation(cascade.noticed, cascade.confirmed),
+                checks.confirmation(cascade.noticed, cascade.confirmed, eight_bit=eight_bit),
                 checks.randomness(notes),
             )
             verdicts = cascade.verdicts()
@@ -145,6 +152,7 @@ def evaluate(
         data=images.facts,
         seed=seed,
         precision=kind,
+        eight_bit=eight_bit,
         n=len(images),
         clean_correct=right,
         robust_correct=robust,

@@ -38,10 +38,13 @@ class _Attacking(StrictModel):
     model's own."""
     batch_size: int | None = Field(None, ge=1)
     """Images at work at once; changes the speed, not the result."""
+    eight_bit: bool = False
+    """Only images that a PNG file can hold: rounded to 8 bits, inside the threat model and wrong then."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
     """Robust accuracy to reach, as a fraction; exit code 1 when it is missed."""
     save: str | None = None
-    """File for the adversarial images: .npz with originals and labels, or .png for a grid."""
+    """Where to keep the adversarial images: a .npz with originals and labels, a .png for a grid of them, or
+    with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
     arch: str | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
     allow_random: bool = False

@@ -14,8 +14,8 @@ from advkit.errors import DataError
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
 
-VERSION = 2
-"""1 had no margins, and no names of stages other than their attacks."""
+VERSION = 3
+"""1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits."""
 
 
 class Verdict(StrictModel):
@@ -90,6 +90,8 @@ class EvaluationResult(StrictModel):
     data: DataFacts
     seed: int
     precision: str
+    eight_bit: bool = False
+    """Adversarial images are of 8-bit levels, so that a PNG file holds them exactly."""
     n: int
     clean_correct: int
     robust_correct: int
@@ -160,7 +162,7 @@ class EvaluationResult(StrictModel):
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}, robust accuracy "
             f"{accuracy(self.robust_correct, self.n)} at {self.threat.norm} eps {self.threat.eps:.4g} "
-            f"(n = {self.n}, {self.data.name} {self.data.split})"
+            f"{'in 8 bits ' if self.eight_bit else ''}(n = {self.n}, {self.data.name} {self.data.split})"
         )
 
     def __str__(self) -> str:

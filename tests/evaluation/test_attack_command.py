@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from advkit import rng
-from advkit.errors import ConfigError, OutputError
+from advkit import images, rng
+from advkit.data.load import load_data
+from advkit.errors import ConfigError, DataError, OutputError
 from advkit.evaluation.command import attack
 from advkit.evaluation.plan import Evaluation
 from advkit.models.checkpoint import save_model
@@ -67,3 +69,50 @@ def test_a_function_is_given_the_shape_that_was_said(monkeypatch, tmp_path):
     assert outcome.result["n"] == 30
     with pytest.raises(ConfigError, match="name the data with --data"):
         attack(said.model_copy(update={"data": None}), Context())
+
+
+@pytest.fixture
+def levels(judged):
+    """The judged images as 8-bit levels, in toy8.npz."""
+    _, data = judged
+    x = images.to_uint8(data.images)
+    np.savez("toy8.npz", x=x.numpy(), y=data.labels.numpy())
+    return x
+
+
+def test_a_folder_of_png_files_holds_exactly_what_was_judged(levels, judged):
+    said = plan(data="npz:toy8.npz", eight_bit=True, attack=("pgd",))
+    outcome = attack(said.model_copy(update={"save": "adv"}), Context(out=Path("run")))
+    attack(said.model_copy(update={"save": "adv.npz"}), Context(out=Path("again")))
+    assert outcome.result["eight_bit"] and outcome.result["robust_correct"] < outcome.result["clean_correct"]
+    read, kept = load_data("folder:adv", "test"), np.load("adv.npz")
+    files = sorted(Path("adv/test").rglob("*.png"))
+    order = [int(file.name.partition("-")[0]) for file in files]
+    x, y = read.batch(torch.arange(len(read)))
+    assert torch.equal(x, torch.from_numpy(kept["x"])[order])
+    assert torch.equal(y, torch.from_numpy(kept["y"])[order])
+    broken = [file.stem.endswith("-broken") for file in files]
+    model, _ = judged
+    with torch.no_grad():
+        assert (model(x[broken]).argmax(1) != y[broken]).all()
+    again = attack(plan(data="folder:adv", attack=("noise",)), Context(out=Path("reread")))
+    assert again.result["clean_correct"] == outcome.result["robust_correct"]
+
+
+def test_a_folder_is_refused_where_rounding_could_undo_what_was_found(levels):
+    with pytest.raises(OutputError, match="add --eight-bit"):
+        attack(plan(save="adv"), Context())
+    Path("mine").mkdir()
+    Path("mine/file").touch()
+    with pytest.raises(OutputError, match="mine exists already"):
+        attack(plan(save="mine", eight_bit=True), Context())
+    with pytest.raises(OutputError, match="unknown kind"):
+        attack(plan(save="adv.gif"), Context())
+    with pytest.raises(DataError, match="no multiples of 1/255"):
+        attack(plan(eight_bit=True), Context(out=Path("run")))
+
+
+def test_a_run_in_8_bits_is_another_run(levels):
+    attack(plan(data="npz:toy8.npz"), Context(out=Path("run")))
+    with pytest.raises(ConfigError, match="eight_bit was False, is now True"):
+        attack(plan(data="npz:toy8.npz", eight_bit=True), Context(out=Path("run")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def save(path: Path, data: Data, adversarial: Tensor, result: EvaluationResult) 
         _folder(path, data, adversarial, status)
 
 
-def _arrays(path: Path, data: Data, adversarial: Tensor, status: list[str]) -> None:
+def _arrays(path: Path, data: Data, adversarial: Tensor, status: Sequence[str]) -> None:
     original, labels = data.batch(torch.arange(len(data)))
     files.write_arrays(
         path,
@@ -78,7 +79,7 @@ def _arrays(path: Path, data: Data, adversarial: Tensor, status: list[str]) -> N
     )
 
 
-def _folder(path: Path, data: Data, adversarial: Tensor, status: list[str]) -> None:
+def _folder(path: Path, data: Data, adversarial: Tensor, status: Sequence[str]) -> None:
     """``PATH/test/CLASS/ID-STATUS.png``, in a form that ``folder:PATH`` reads with the same labels."""
     digits = len(str(data.classes - 1))
     classes = [_class_folder(number, name, digits) for number, name in enumerate(data.class_names)]

@@ -1,0 +1,95 @@
+"""What passes straight through a layer, what is refused, and which layers stand in the way."""
+
+import pytest
+import torch
+from torch import nn
+
+from advkit import rng
+from advkit.errors import ConfigError
+from advkit.models.card import ModelCard
+from advkit.models.model import Model
+from advkit.models.obstacles import obstacles
+from advkit.models.straight_through import straight_through
+
+X = rng.uniform(torch.arange(6), (1, 4, 4))
+
+
+class Levels(nn.Module):
+    """Three bits of each value."""
+
+    bits = 3
+
+    def forward(self, x):
+        return (x * 2**self.bits).round() / 2**self.bits
+
+
+class Asking(nn.Module):
+    """Uses an attribute of its layer, and has one that it never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels, self.idle = Levels(), Levels()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+    def forward(self, x):
+        return self.body(self.levels(x) * self.levels.bits)
+
+
+def model(network):
+    return Model(network, ModelCard(role="classifier", architecture="toy", shape=(1, 4, 4), classes=3)).eval()
+
+
+def gradient(of, x):
+    x = x.clone().requires_grad_(True)
+    return torch.autograd.grad((of(x) * torch.arange(3.0)).sum(), x)[0]
+
+
+@pytest.fixture
+def stepped():
+    torch.manual_seed(0)
+    return model(Asking())
+
+
+def test_answers_alike_and_has_the_gradient_of_what_is_left(stepped):
+    twin = straight_through(stepped, ["levels"], X)
+    assert torch.equal(twin(X), stepped(X))
+    assert not gradient(stepped, X).any()
+    weight = stepped.network.body[1].weight
+    expected = (weight * torch.arange(3.0)[:, None]).sum(0).view(1, 1, 4, 4) * 3
+    torch.testing.assert_close(gradient(twin, X), expected.expand_as(X))
+
+
+def test_the_model_itself_is_left_as_it_was(stepped):
+    before = [type(layer) for layer in stepped.modules()]
+    straight_through(stepped, ["levels"], X)
+    assert [type(layer) for layer in stepped.modules()] == before
+
+
+def test_layers_by_number_and_within_one_another():
+    net = model(nn.Sequential(nn.Sequential(Levels(), nn.ReLU(inplace=True)), nn.Flatten(), nn.Linear(16, 3)))
+    twin = straight_through(net, ["0", "0.0"], X)
+    assert torch.equal(twin(X), net(X))
+    assert gradient(twin, X).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("levls", r"no layer 'levls' \(did you mean 'levels'\?\)"),
+        ("", "no layer ''"),
+        ("body", "makes 3 of 1x4x4"),
+        ("idle", "no image passes through"),
+    ],
+)
+def test_what_cannot_be_passed_is_refused(stepped, name, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        straight_through(stepped, [name], X)
+
+
+def test_obstacles_are_found_where_they_are(stepped):
+    assert obstacles(stepped, X) == ["levels"]
+    inner = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Levels())
+    nested = model(nn.Sequential(nn.ReLU(), inner, nn.Flatten(), nn.Linear(16, 3)))
+    assert obstacles(nested, X) == ["1.1"]
+    honest = model(nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Softmax(1), nn.Linear(16, 3)))
+    assert obstacles(honest, X) == []

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advkit import rng
+from advkit import l1_ball, rng
 from advkit.config import Fraction, StrictModel
 from advkit.errors import ConfigError
 
@@ -95,6 +95,8 @@ class Threat(StrictModel):
 
     def project_(self, x: Tensor, x0: Tensor) -> Tensor:
         """`project`, in the memory of ``x``: fresh memory costs an inner loop more than the arithmetic."""
+        if self.norm == "l1":
+            return l1_ball.project_(x, x0, x.new_full((len(x),), self.eps))
         change = x.sub_(x0)
         if self.norm == "linf":
             return change.clamp_(-self.eps, self.eps).add_(x0).clamp_(0, 1)
@@ -102,31 +104,11 @@ class Threat(StrictModel):
             length = _length(change)
             change.mul_(_per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x))
             return change.add_(x0).clamp_(0, 1)
-        if self.norm == "l1":
-            return change.copy_(self._shrink_to_l1(change, -x0, 1 - x0)).add_(x0)
         boxed = (change + x0).clamp_(0, 1).sub_(x0)
         gain = (change.square() - (change - boxed).square()).flatten(1)
         keep = min(int(self.eps), gain.shape[1])
         kept = torch.zeros_like(gain).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
         return change.copy_(boxed).mul_(kept.view_as(boxed)).add_(x0)
-
-    def _shrink_to_l1(self, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Nearest point of the l1 ball inside the box: soft threshold, then clamp, where the threshold
-        solves a monotone equation (bisection; 40 halvings exhaust float32)."""
-
-        def shrunk(threshold: Tensor) -> Tensor:
-            cut = (change.abs() - _per_row(threshold, change)).clamp(min=0)
-            return torch.maximum(torch.minimum(change.sign() * cut, high), low)
-
-        lower = torch.zeros(len(change), device=change.device, dtype=change.dtype)
-        upper = change.abs().flatten(1).amax(1)
-        fits = shrunk(lower).abs().flatten(1).sum(1) <= self.eps
-        for _ in range(40):
-            middle = (lower + upper) / 2
-            inside = shrunk(middle).abs().flatten(1).sum(1) <= self.eps
-            upper = torch.where(inside, middle, upper)
-            lower = torch.where(inside, lower, middle)
-        return shrunk(torch.where(fits, torch.zeros_like(upper), upper))
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """The step of length 1 in ``norm`` that raises a linear function fastest (a zero gradient

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advkit import rng
+from advkit import l1_ball, rng
 from advkit.errors import ConfigError
 from advkit.threat import Threat, threat
 
@@ -39,6 +39,23 @@ def test_projection_is_the_nearest_point(norm, eps, seed):
     )
     nearest = (others - x).flatten(1).norm(dim=1).min()
     assert (projected - x).norm() <= nearest + 1e-5
+
+
+def test_l1_projection_takes_a_radius_for_each_row():
+    x0 = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 0.5, 0.9]])
+    x = torch.tensor([[1.0, 0.5, 0.3], [1.0, 0.5, 0.3], [0.9, 0.5, 3.0]])
+    by_hand = [[0.65, 0.5, 0.5], [1.0, 0.5, 0.3], [0.8, 0.5, 1.0]]  # threshold .35; fits; the box holds .1
+    projected = l1_ball.project_(x, x0, torch.tensor([0.15, 0.7, 0.4]))
+    assert torch.allclose(projected, torch.tensor(by_hand), atol=1e-5)
+
+
+def test_projection_respects_the_memory_format():
+    x0 = rng.uniform(torch.arange(2), (3, 4, 4))
+    x = x0 + rng.normal(torch.arange(2) + 9, (3, 4, 4))
+    for norm, eps in NORMS:
+        model = Threat(norm, eps)
+        other = model.project(x.to(memory_format=torch.channels_last), x0)
+        assert torch.allclose(other, model.project(x, x0))
 
 
 @pytest.mark.parametrize(("norm", "eps"), NORMS)

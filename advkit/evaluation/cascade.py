@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Cascade:
 
     Args:
         model: the classifier, in eval mode.
+        searched: what the searches copy: the model, or one that answers alike and has other gradients.
         images: what is attacked.
         clean: (N, K) its logits on them.
         threat: what the attacker may change.
@@ -49,6 +50,7 @@ class Cascade:
     def __init__(
         self,
         model: nn.Module,
+        searched: nn.Module,
         images: Data,
         clean: Tensor,
         threat: Threat,
@@ -62,7 +64,8 @@ class Cascade:
         eight_bit: bool,
         progress: Progress,
     ) -> None:
-        self.model, self.images, self.clean, self.threat, self.ledger = model, images, clean, threat, ledger
+        self.model, self.searched = model, searched
+        self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
         self.pace, self.seed, self.votes, self.eight_bit = pace, seed, votes, eight_bit
         self.precision, self.budget, self.progress = precision, budget, progress
         self.device = device_of(model)
@@ -75,7 +78,8 @@ class Cascade:
         self.passes = 0
         """Forward and backward passes so far, those of earlier processes too."""
         self.stages: list[Stage] = []
-        self._margin = torch.full((len(images),), -math.inf)
+        self.margin = torch.full((len(images),), -math.inf)
+        """(N,) the largest that the stages reached on each image: how near it came to falling."""
         self._searchers: dict[Precision, nn.Module] = {}
 
     @property
@@ -115,9 +119,13 @@ class Cascade:
         """All at once, or the nearest to falling first, as the earlier stages' entries say."""
         if stage.tolerance <= 0 or not standing:
             return [standing] if standing else []
-        order = sorted(standing, key=lambda index: (-float(self._margin[index]), self.ids[index]))
+        order = self.nearest_first(standing)
         size = max(ROUND, math.ceil(len(order) / ROUNDS))
         return [order[first : first + size] for first in range(0, len(order), size)]
+
+    def nearest_first(self, chosen: Iterable[int]) -> list[int]:
+        """Rows of the data, those that came nearest to falling first."""
+        return sorted(chosen, key=lambda index: (-float(self.margin[index]), self.ids[index]))
 
     def _attack(self, stage: Stage) -> Attack:
         return make(stage.attack, self.threat, stage.parameters)
@@ -135,20 +143,13 @@ class Cascade:
         for index, entry in zip(chosen, entries, strict=True):
             self.standing[index] = not entry.broken
             if entry.margin is not None:
-                self._margin[index] = max(float(self._margin[index]), entry.margin)
+                self.margin[index] = max(float(self.margin[index]), entry.margin)
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
         return entries
 
     def _search(self, stage: Stage, todo: list[int], advance: Callable[..., None]) -> None:
-        attack = self._attack(stage)
-        oracle = Oracle(
-            self.model,
-            self.threat,
-            self._searcher(stage.precision or self.precision),
-            access=attack.access,
-            votes=self.votes,
-            eight_bit=self.eight_bit,
-        )
+        search = self.searching(stage.name, self._attack(stage), stage.precision or self.precision)
+        oracle = search.oracle
 
         def record(found: Found) -> None:
             self.standing[found.index] = not found.broken
@@ -168,27 +169,37 @@ class Cascade:
             )
             advance(1, **{"accuracy left": float(self.standing.float().mean())})
 
-        search = Search(
+        search.run(torch.tensor(todo, dtype=torch.int64), record)
+        self.noticed += oracle.noticed
+        self.confirmed += oracle.confirmed
+
+    def searching(
+        self, name: str, attack: Attack, precision: Precision, kind: type[Oracle] = Oracle
+    ) -> Search:
+        """One attack on these images, ready to run; it knows nothing of what stands, nor of the ledger."""
+        if precision not in self._searchers:
+            few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
+            self._searchers[precision] = searcher(self.searched, precision, few)
+        oracle = kind(
+            self.model,
+            attack.threat,
+            self._searchers[precision],
+            access=attack.access,
+            votes=self.votes,
+            eight_bit=self.eight_bit,
+        )
+        return Search(
             attack,
             oracle,
             self.images,
             self.clean,
             seed=self.seed,
-            name=stage.name,
+            name=name,
             pace=self.pace,
             device=self.device,
         )
-        search.run(torch.tensor(todo, dtype=torch.int64), record)
-        self.noticed += oracle.noticed
-        self.confirmed += oracle.confirmed
 
-    def _searcher(self, precision: Precision) -> nn.Module:
-        if precision not in self._searchers:
-            few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
-            self._searchers[precision] = searcher(self.model, precision, few)
-        return self._searchers[precision]
-
-    def _tried(self, sample: int) -> list[Entry]:
+    def tried(self, sample: int) -> list[Entry]:
         """What the stages said of one image, in order."""
         return [
             e for stage in self.stages if (e := self.ledger.entries.get((stage.name, sample))) is not None
@@ -199,7 +210,7 @@ class Cascade:
         verdicts = []
         labels, correct = self.images.labels.tolist(), self.correct.tolist()
         for sample, label, right in zip(self.ids, labels, correct, strict=True):
-            tried = self._tried(sample) if right else []
+            tried = self.tried(sample) if right else []
             fallen = tried[-1] if tried and tried[-1].broken else None
             verdicts.append(
                 Verdict(
@@ -224,7 +235,7 @@ class Cascade:
         """(N, C, H, W) float32: the adversarial image where there is one, else the original."""
         x, _ = self.images.batch(torch.arange(len(self.images)))
         for index, sample in enumerate(self.ids):
-            tried = self._tried(sample)
+            tried = self.tried(sample)
             if tried and tried[-1].broken:
                 x[index] = self.ledger.image(tried[-1])
         return x

@@ -67,6 +67,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 precision=config.precision,
                 budget=config.budget,
                 eight_bit=config.eight_bit,
+                bpda=config.bpda,
                 allow_random=config.allow_random,
                 run=run,
                 progress=context.progress,

@@ -30,6 +30,7 @@ from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
 from advkit.models.mode import evaluation_mode
+from advkit.models.straight_through import straight_through
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder, environment
 from advkit.stats import clopper_pearson
@@ -53,6 +54,7 @@ def evaluate(
     budget: int | None = None,
     keep: bool = False,
     eight_bit: bool = False,
+    bpda: Sequence[str] = (),
     allow_random: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
@@ -78,6 +80,8 @@ def evaluate(
         keep: keep the adversarial images, in ``.adversarial``.
         eight_bit: adversarial images are rounded to multiples of 1/255, as a PNG file holds them, and only
             those count that are inside the threat model and wrong then.
+        bpda: layers whose gradient the search takes for the identity (`advkit.models.straight_through`);
+            successes are confirmed by the model as it is.
         allow_random: accept a model whose answers change from pass to pass.
         run: folder for the ledger; a run that was killed goes on from there.
         progress: told how many images were decided.
@@ -101,6 +105,9 @@ def evaluate(
     classes = images.classes if images.classes_known else None
     notes = inspect_classifier(judged, few, classes, allow_random=allow_random)
     threat = threat or customary(judged, images)
+    searched = straight_through(judged, bpda, few) if bpda else judged
+    if bpda:
+        notes.append(f"searched with the gradient passed straight through {', '.join(bpda)}")
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     random = any("randomised" in note for note in notes)
     folder = run.path if run is not None else None
@@ -119,10 +126,12 @@ def evaluate(
             "seed": seed,
             "precision": kind,
             "eight_bit": eight_bit,
+            **({"bpda": list(bpda)} if bpda else {}),
         }
         with Ledger(folder, identity, images.shape) as ledger:
             cascade = Cascade(
                 judged,
+                searched,
                 images,
                 clean,
                 threat,

@@ -45,6 +45,9 @@ class _Attacking(StrictModel):
     save: str | None = None
     """Where to keep the adversarial images: a .npz with originals and labels, a .png for a grid of them, or
     with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
+    bpda: tuple[str, ...] = ()
+    """Layers to pass straight through in the backward pass of the search, where they hide the gradient;
+    successes are confirmed by the model as it is."""
     arch: str | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
     allow_random: bool = False

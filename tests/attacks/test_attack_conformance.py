@@ -9,7 +9,7 @@ from advkit.errors import ConfigError
 from advkit.threat import Threat
 
 EPS = {"linf": 0.05, "l2": 0.5, "l1": 3.0, "l0": 6}
-SHORT = {"steps": 5, "draws": 4}
+SHORT = {"steps": 5, "draws": 4, "queries": 5}
 SWEEP = [(entry.name, norm) for entry in ATTACKS for norm in entry.thing.norms]
 
 

@@ -38,6 +38,11 @@ class TensorRecord:
                 joined[name] = None if value is None else torch.cat(columns)
         return cls(**joined)
 
+    def where(self, mask: Tensor, other: Self) -> Self:
+        """These rows where ``mask`` (R,) is true, those of ``other`` elsewhere."""
+        theirs = dict(other._values())
+        return type(self)(**{name: _where(mask, value, theirs[name]) for name, value in self._values()})
+
     def _values(self) -> list[tuple[str, Any]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
 
@@ -46,6 +51,14 @@ def _take(value: Any, index: Tensor) -> Any:
     if isinstance(value, TensorRecord):
         return value.take(index)
     return None if value is None else value[index]
+
+
+def _where(mask: Tensor, value: Any, other: Any) -> Any:
+    if value is other:
+        return value
+    if isinstance(value, TensorRecord):
+        return value.where(mask, other)
+    return torch.where(column(mask, value), value, other)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

@@ -41,3 +41,23 @@ def test_losses_by_hand():
     label = torch.tensor([0, 1])
     assert torch.allclose(margin(logits, label), torch.tensor([-1.0, 2.0]))
     assert torch.allclose(ce(logits, label), -logits.log_softmax(1)[[0, 1], label])
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd"])
+def test_reaches_the_closed_form_in_l1(linear, name):
+    """The cheapest way is through the largest weights: to move a pixel by all it may, one after the other."""
+    model, data = linear
+    score = (data.images.flatten(1) @ model.weight + model.bias).detach()
+    weight, image = model.weight.detach(), data.images.flatten(1)
+    room = torch.where((score[:, None] * weight) > 0, image, 1 - image)
+    gain, order = (weight.abs() * torch.ones_like(room)).sort(1, descending=True)
+    steps = room.gather(1, order)
+    before = (gain * steps).cumsum(1) - gain * steps
+    last = (before < score.abs()[:, None]).sum(1, keepdim=True) - 1
+    rest = (score.abs()[:, None] - before.gather(1, last)) / gain.gather(1, last)
+    smallest = ((steps.cumsum(1) - steps).gather(1, last) + rest)[:, 0]
+    eps = float(smallest.median())
+    _, robust = robust_correct(model, data, Threat("l1", eps), name)
+    assert not robust[smallest < eps / 1.01].any()
+    assert robust[smallest > eps * 1.001].all()
+    assert 0 < int(robust.sum()) < len(data)

@@ -1,0 +1,115 @@
+"""Steps of Auto-PGD in linf and l2: every value moves, with momentum, and steps are halved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.apgd_schedule import APGDState, Schedule
+from advkit.attacks.attack import Rows
+from advkit.attacks.record import column
+from advkit.threat import Threat
+
+MOMENTUM = 0.75
+RISING = 0.75
+"""A step size is kept while the loss rises in more than this share of the iterations between two checks."""
+
+
+@dataclass
+class DenseState(APGDState):
+    """What decides whether a step is halved."""
+
+    x_before: Tensor
+    loss_before: Tensor
+    loss_at_check: Tensor
+    """Best loss at the last check."""
+    halved: Tensor
+    """(R,) bool: the last check halved the step (or there was none yet)."""
+    rises: Tensor
+    """Iterations since the last check in which the loss rose."""
+    period: Tensor
+    """Iterations between the last check and the next."""
+
+
+class Dense(Schedule):
+    """Croce and Hein, ICML 2020, algorithm 1.
+
+    Args:
+        threat: linf or l2.
+        steps: of the whole schedule.
+    """
+
+    def __init__(self, threat: Threat, steps: int) -> None:
+        self.threat = threat
+        self._first_check, self._shrink, self._shortest = (max(int(f * steps), 1) for f in (0.22, 0.03, 0.06))
+
+    def first(self, rows: Rows) -> Tensor:
+        """Noise at distance exactly eps from the original, clamped to [0, 1]."""
+        shape = rows.x0.shape[1:]
+        if self.threat.norm == "linf":
+            noise = rng.uniform(rows.key, shape).mul_(2).sub_(1)
+            length = noise.abs().flatten(1).amax(1)
+        else:
+            noise = rng.normal(rows.key, shape)
+            length = noise.flatten(1).norm(dim=1)
+        return (rows.x0 + noise * column(self.threat.eps / length, noise)).clamp_(0, 1)
+
+    def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> DenseState:
+        """The first step is twice the radius long."""
+        zero = rows.x0.new_zeros(len(rows))
+        count = torch.zeros_like(iteration)
+        return DenseState(
+            rows,
+            x,
+            iteration,
+            x_best=x,
+            grad_best=torch.zeros_like(x),
+            loss_best=zero - torch.inf,
+            step_size=zero + 2 * self.threat.eps,
+            since=count - 1,
+            x_before=x,
+            loss_before=zero + torch.inf,
+            loss_at_check=zero - torch.inf,
+            halved=count == 0,
+            rises=count,
+            period=count + self._first_check,
+        )
+
+    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> DenseState:
+        """Where the loss has stopped rising: back to the best point, with half the step. Then moves."""
+        assert isinstance(state, DenseState)
+        rows, x, threat = state.rows, state.x, self.threat
+        first = state.since < 0
+        loss_at_check = torch.where(first, loss, state.loss_at_check)
+        rises, since = state.rises + (loss > state.loss_before), state.since + 1
+
+        due = since == state.period
+        stuck = (rises <= RISING * state.period) | (~state.halved & (loss_at_check >= state.loss_best))
+        halve = due & stuck
+        step_size = torch.where(halve, state.step_size / 2, state.step_size)
+        back = column(halve, x)
+        x_now = torch.where(back, state.x_best, x)
+        grad = torch.where(back, state.grad_best, grad)
+
+        ahead = threat.project(x_now + column(step_size, x) * threat.ascent(grad), rows.x0)
+        momentum = column(torch.where(first, 1.0, MOMENTUM), x)
+        moved = x_now + momentum * (ahead - x_now) + (1 - momentum) * (x_now - state.x_before)
+        return DenseState(
+            rows,
+            threat.project(moved, rows.x0),
+            state.iteration,
+            x_best=state.x_best,
+            grad_best=state.grad_best,
+            loss_best=state.loss_best,
+            step_size=step_size,
+            since=torch.where(due, 0, since),
+            x_before=x_now,
+            loss_before=loss,
+            loss_at_check=torch.where(due, state.loss_best, loss_at_check),
+            halved=torch.where(due, halve, state.halved),
+            rises=torch.where(due, 0, rises),
+            period=torch.where(due, (state.period - self._shrink).clamp(min=self._shortest), state.period),
+        )

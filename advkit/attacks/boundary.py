@@ -1,0 +1,59 @@
+"""Decision boundaries as the model's derivatives at a point show them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from advkit.attacks.attack import Rows
+from advkit.attacks.loss import picked
+from advkit.attacks.losses.logit_difference import logit_difference
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.oracle import Oracle
+from advkit.threat import Norm
+
+
+def aimed(oracle: Oracle, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """The boundary toward each row's aim, where it has one, else toward the strongest wrong class.
+
+    Returns:
+        (how far the model is beyond it (R,), in units of logits, that number's gradient (R, C, H, W), logits
+        (R, K)); one backward pass.
+    """
+    return oracle.loss_and_grad(x, rows, logit_difference if rows.goal is None else margin)
+
+
+def nearest(
+    oracle: Oracle, x: Tensor, rows: Rows, norm: Norm, classes: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the boundaries between the label and each wrong class, the one that looks nearest in ``norm``.
+
+    Rows that must reach a class look at its boundary only.
+
+    Args:
+        oracle: the door to the model.
+        x: (R, C, H, W) one point a row.
+        rows: what is known of each.
+        norm: in which distances are.
+        classes: wrong classes to look at, those of the largest logits; one backward pass each. None: all.
+
+    Returns:
+        As `aimed`.
+    """
+    if rows.goal is not None:
+        return aimed(oracle, x, rows)
+
+    def differences(logits: Tensor) -> Tensor:
+        wrong = logits.scatter(1, rows.label[:, None], -torch.inf)
+        most = logits.shape[1] - 1
+        likeliest = wrong.topk(most if classes is None else min(classes, most), dim=1)
+        return likeliest.values - picked(logits, rows.label)[:, None]
+
+    values, grads, logits = oracle.jacobian(x, differences)
+    order = {"linf": 1, "l2": 2}.get(norm, math.inf)
+    slopes: Tensor = torch.linalg.vector_norm(grads.flatten(2), order, dim=2)
+    first = (values.abs() / slopes.clamp(min=1e-12)).argmin(1)
+    row = torch.arange(len(x), device=x.device)
+    return values[row, first], grads[row, first], logits

@@ -1,0 +1,162 @@
+"""The fast adaptive boundary attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.boundary import nearest
+from advkit.attacks.hyperplane import toward
+from advkit.attacks.oracle import Oracle, margin_of
+from advkit.attacks.record import column
+from advkit.config import StrictModel
+
+PROBES = 3
+"""Points tried in the end between the original and the nearest success."""
+SAFETY = 0.1
+"""Share of the way back to the success at which a probe stays short of where the margin would be zero."""
+
+
+@dataclass
+class FABState(State):
+    """The nearest success of each row, and the stretch between it and the original."""
+
+    x_best: Tensor
+    """(R, C, H, W) the nearest success; before any, the original."""
+    best: Tensor
+    """(R,) its distance; before any, infinite."""
+    margin_best: Tensor
+    """(R,) its margin."""
+    low: Tensor
+    """(R,) share of the way from the original to ``x_best`` up to which there is no success."""
+    margin_low: Tensor
+    """(R,) margin there."""
+    probe: Tensor
+    """(R,) share of that way at which ``x`` is; 1 while the row is not probing."""
+
+
+class FABConfig(StrictModel):
+    """What both forms of the attack have in common."""
+
+    steps: int = Field(100, ge=1)
+    """Steps toward the boundary, per start and target; four more passes judge the last and search the end."""
+    restarts: int = Field(1, ge=1)
+    """Starts per image and target: the original, then random points half way to the budget."""
+    alpha_max: float = Field(0.1, ge=0, le=1)
+    """Largest weight of the original's own projection."""
+    eta: float = Field(1.05, ge=1)
+    """Step in units of the way to the boundary: above 1 it goes beyond."""
+    beta: float = Field(0.9, gt=0, lt=1)
+    """From a success, the next step starts at this share of its change."""
+
+
+@attack(
+    "fab",
+    summary="projections onto the nearest linearised boundary, near the original",
+    source="Croce and Hein, ICML 2020, arXiv:1907.02044",
+)
+class FAB(Attack):
+    """Croce and Hein, ICML 2020, algorithm 1.
+
+    The reference steps back from a success and differentiates there; here the pass that judged the success
+    also gives the derivatives, at the success itself, so that a step costs one forward pass and not two.
+    """
+
+    class Config(FABConfig):
+        """Parameters."""
+
+        classes: int | None = Field(None, ge=1)
+        """Wrong classes to look at in each step, those of the largest logits; None: all."""
+
+    config: FABConfig
+    norms = ("linf", "l2", "l1")
+    minimal = True
+
+    @property
+    def steps(self) -> int:
+        """The last step's point and the probes are judged too."""
+        return self.config.steps + 1 + PROBES
+
+    def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
+        """(how far the model is beyond the boundary to go to (R,), its gradient (R, C, H, W), logits)."""
+        return nearest(oracle, x, rows, self.threat.norm, self.config.classes)  # type: ignore[attr-defined]
+
+    def start(self, rows: Rows) -> FABState:
+        """The original; later starts are random points at half the budget."""
+        aims = 1 if rows.goal is not None else max(1, min(self.targets, rows.clean.shape[1] - 1))
+        first = rows.variant < aims
+        iteration = rows.label.new_zeros(len(rows))
+        best = rows.x0.new_full((len(rows),), torch.inf)
+        known = rows.clean.shape[1] > 0
+        return FABState(
+            rows,
+            torch.where(column(first, rows.x0), rows.x0, self._noisy(rows)),
+            iteration,
+            x_best=rows.x0,
+            best=best,
+            margin_best=torch.zeros_like(best),
+            low=torch.zeros_like(best),
+            margin_low=margin_of(rows.clean, rows) if known else torch.full_like(best, -1.0),
+            probe=torch.ones_like(best),
+        )
+
+    def _noisy(self, rows: Rows) -> Tensor:
+        shape = rows.x0.shape[1:]
+        noise = rng.normal(rows.key, shape)
+        if self.threat.norm == "linf":
+            noise = rng.uniform(rows.key, shape).mul_(2).sub_(1)
+        length = self.threat.distance(noise, torch.zeros_like(noise))
+        return noise.mul_(column(self.threat.eps / 2 / length, noise)).add_(rows.x0).clamp_(0, 1)
+
+    def step(self, state: State, oracle: Oracle) -> FABState:
+        """Judges ``x`` and moves: toward the boundary, or to the next probe in the end."""
+        assert isinstance(state, FABState)
+        rows, x = state.rows, state.x
+        value, grad, logits = self.boundary(x, rows, oracle)
+        margin = margin_of(logits, rows)
+        won = margin > 0
+        distance = self.threat.distance(x, rows.x0)
+        nearer = won & (distance < state.best)
+        best = torch.where(nearer, distance, state.best)
+        x_best = torch.where(column(nearer, x), x, state.x_best)
+        margin_best = torch.where(nearer, margin, state.margin_best)
+        missed = (state.probe < 1) & ~won
+        low = torch.where(missed, state.probe, torch.where(nearer, state.low / state.probe, state.low))
+        margin_low = torch.where(missed, margin, state.margin_low)
+
+        probing = (state.iteration >= self.config.steps) & (best < torch.inf)
+        zero = margin_low.clamp(max=0) / (margin_low - margin_best).clamp(max=-1e-12)
+        share = low + (1 - low) * (zero + SAFETY * (1 - zero))
+        probe = torch.where(probing, share, torch.ones_like(share))
+        probed = rows.x0 + column(share, x) * (x_best - rows.x0)
+        moved = self._toward_boundary(x, rows.x0, value, grad, won)
+        return FABState(
+            rows,
+            torch.where(column(probing, x), probed, moved),
+            state.iteration,
+            x_best=x_best,
+            best=best,
+            margin_best=margin_best,
+            low=low,
+            margin_low=margin_low,
+            probe=probe,
+        )
+
+    def _toward_boundary(self, x: Tensor, x0: Tensor, value: Tensor, grad: Tensor, won: Tensor) -> Tensor:
+        """Equation 8: beyond the projection of ``x``, drawn toward the projection of the original."""
+        config, norm = self.config, self.threat.norm
+        change, w = (x - x0).flatten(1), grad.flatten(1)
+        kept = torch.where(won, config.beta, 1.0)
+        rise = (change * w).sum(1)  # how much of the value the change has won, were the model linear
+        points = torch.stack([x0.flatten(1) + change * kept[:, None], x0.flatten(1)])
+        ways = toward(points, w, torch.stack([(1 - kept) * rise - value, rise - value]), norm)
+        order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
+        far, farther = torch.linalg.vector_norm(ways, order, dim=2).clamp(min=1e-8)
+        alpha = (far / (far + farther)).clamp(max=config.alpha_max)[:, None]
+        ahead = points.add_(ways, alpha=config.eta)
+        return torch.lerp(ahead[0], ahead[1], alpha).clamp_(0, 1).view_as(x)

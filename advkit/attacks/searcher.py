@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,23 +31,46 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 class Searcher(nn.Module):
-    """A frozen copy in another type and memory format; images in and logits out are float32.
+    """A frozen copy in another arithmetic and memory format; images in and logits out are float32.
+
+    In bfloat16 only convolutions compute: they take nearly all of the time, while the layers behind them,
+    rounded too, would give logits so coarse that a search by small steps sees no difference.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
-        dtype: arithmetic of the copy.
+        dtype: arithmetic of the copy's convolutions.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        twin = copy.deepcopy(model).to(dtype).to(memory_format=torch.channels_last)
+        twin = copy.deepcopy(model).to(torch.float32).to(memory_format=torch.channels_last)
         self.model = twin.requires_grad_(False)
         self.dtype = dtype
+        if dtype != torch.float32:
+            for module in twin.modules():
+                if isinstance(module, _CONVOLUTIONS):
+                    module.to(dtype).register_forward_pre_hook(_casting(dtype))
+                elif next(module.parameters(recurse=False), None) is not None and not isinstance(
+                    module, _EITHER
+                ):
+                    module.register_forward_pre_hook(_casting(torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, K) float32 logits."""
-        logits: Tensor = self.model(x.to(self.dtype, memory_format=torch.channels_last))
+        logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last))
         return logits.float()
+
+
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_EITHER = (nn.BatchNorm2d,)
+"""Layers that take either type of input with float32 parameters, and give back what they took."""
+
+
+def _casting(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def cast(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.to(dtype) if isinstance(value, Tensor) else value for value in given)
+
+    return cast
 
 
 def searcher(model: nn.Module, precision: Precision, images: Tensor) -> nn.Module:

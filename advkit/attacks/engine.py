@@ -1,15 +1,15 @@
 """Continuous batching: rows that have succeeded or finished leave, new ones move in, the batch stays full.
 
 No pass is spent where it cannot change a verdict: a sample's later variants (restarts, targets) are only
-seated while it stands, and leave with it when it falls.
+seated while it stands, and leave when an earlier one breaks it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.oracle import Oracle, Seats
+from advkit.attacks.outcome import Found, Tally
 from advkit.attacks.pace import Pace
 from advkit.attacks.record import column
 from advkit.data.data import Data
@@ -27,42 +28,11 @@ FARTHER = (1.0001, 1.001, 1.01)
 
 
 @dataclass(frozen=True)
-class Found:
-    """How one sample came out of one attack."""
-
-    index: int
-    """Row of the data."""
-    broken: bool
-    iteration: int
-    """Step at which it fell; 0 when it stands."""
-    variant: int
-    distance: float
-    """From the original, in the threat's norm; of the last point tried when it stands."""
-    margin: float
-    """Largest margin at any allowed point that was tried: how near it came to falling."""
-    forwards: int
-    backwards: int
-    x: Tensor
-    """(C, H, W): the adversarial image, or the last point tried; always inside the threat model."""
-
-
-@dataclass
-class _Tally:
-    """What is known of a sample while its rows are at work."""
-
-    finished: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    margin: float = -math.inf
-    broken: bool = False
-    nearest: Found | None = None
-
-
-@dataclass(frozen=True)
 class _Place:
-    """Which sample sits in a row of the batch, and since which tick."""
+    """Which variant of which sample sits in a row of the batch, and since which tick."""
 
     index: int
+    variant: int
     since: int
 
 
@@ -109,7 +79,7 @@ class Search:
 
     def run(self, index: Tensor, report: Callable[[Found], None]) -> None:
         """Attacks the rows ``index`` of the data; ``report`` hears of every sample once, as it is decided."""
-        tallies = {int(i): _Tally() for i in index}
+        tallies = {int(i): Tally(self.variants, nearest=self.oracle.nearest) for i in index}
         queue = ((variant, int(i)) for variant in range(self.variants) for i in index)
         gradients = self.attack.access == "gradients"
         seats: Seats | None = None
@@ -120,7 +90,7 @@ class Search:
             if fresh:
                 new = Seats.of(self.attack.start(self._rows(fresh)), self.oracle.threat)
                 seats = new if seats is None else Seats.cat([seats, new])
-                places += [_Place(i, tick) for _, i in fresh]
+                places += [_Place(i, variant, tick) for variant, i in fresh]
             if seats is None or not places:
                 return
             at_work = len(places)
@@ -137,15 +107,15 @@ class Search:
                 looked = now
 
     def _next(
-        self, queue: Iterator[tuple[int, int]], tallies: dict[int, _Tally], free: int
+        self, queue: Iterator[tuple[int, int]], tallies: dict[int, Tally], free: int
     ) -> list[tuple[int, int]]:
-        """Up to ``free`` jobs (variant, index) whose samples still stand."""
+        """Up to ``free`` jobs (variant, index) that may still change a verdict."""
         jobs: list[tuple[int, int]] = []
         while len(jobs) < free:
             job = next(queue, None)
             if job is None:
                 break
-            if not tallies[job[1]].broken:
+            if _matters(*job, tallies):
                 jobs.append(job)
         return jobs
 
@@ -165,7 +135,7 @@ class Search:
         return Rows(x0, label, goal, aim, clean, ids, variant, key)
 
     def _settle(
-        self, seats: Seats, places: list[_Place], tallies: dict[int, _Tally], report: Callable[[Found], None]
+        self, seats: Seats, places: list[_Place], tallies: dict[int, Tally], report: Callable[[Found], None]
     ) -> tuple[Seats | None, list[_Place]]:
         """Confirms successes and sends away the rows that are done, with their siblings."""
         finished = seats.state.iteration >= self.attack.steps
@@ -177,54 +147,55 @@ class Search:
         doubtful = group.won & ~confirmed & ~finished[leaving]
         seats.won[leaving] = torch.where(doubtful, False, group.won)
         seats.refuted[leaving] = torch.where(doubtful, group.won_margin, group.refuted)
+        seats.refusals[leaving] = group.refusals
         at = torch.where(group.won, group.won_at + 1, group.state.iteration)
         counts = torch.stack(
-            [confirmed, doubtful, at, group.state.rows.variant, group.forwards, group.backwards]
+            [
+                confirmed,
+                doubtful,
+                at,
+                group.state.rows.variant,
+                group.refusals,
+                group.forwards,
+                group.backwards,
+            ]
         ).tolist()
         distances = self.oracle.threat.distance(x, group.state.rows.x0).tolist()
         margins, points = group.margin.tolist(), x.cpu()
         gone: set[int] = set()
-        fallen: set[int] = set()
         for row, place in enumerate(leaving.tolist()):
-            broken, stays, iteration, variant, forwards, backwards = (int(c[row]) for c in counts)
+            broken, stays, iteration, variant, refusals, forwards, backwards = (int(c[row]) for c in counts)
             if stays:
                 continue
             gone.add(place)
-            i = places[place].index
-            tally = tallies[i]
-            if tally.broken:  # a sibling of the same moment was first
+            index = places[place].index
+            if not _matters(variant, index, tallies):  # an earlier sibling broke it at the same moment
                 continue
-            tally.finished += 1
-            tally.forwards += forwards + 1
-            tally.backwards += backwards
-            tally.margin = max(tally.margin, margins[row])
-            found = Found(
-                i,
-                bool(broken),
-                iteration if broken else 0,
-                variant,
-                distances[row],
-                tally.margin,
-                tally.forwards,
-                tally.backwards,
-                points[row],
+            found = tallies[index].add(
+                Found(
+                    index=index,
+                    x=points[row].clone(),  # a view would keep the memory of the whole batch
+                    broken=bool(broken),
+                    iteration=iteration if broken else 0,
+                    variant=variant,
+                    distance=distances[row],
+                    margin=margins[row] if math.isfinite(margins[row]) else None,
+                    refuted=refusals,
+                    forwards=forwards + 1,
+                    backwards=backwards,
+                )
             )
-            if self.oracle.nearest:
-                best = tally.nearest
-                if best is None or (found.broken, -found.distance) > (best.broken, -best.distance):
-                    best = tally.nearest = found
-                if tally.finished == self.variants:
-                    report(replace(best, forwards=tally.forwards, backwards=tally.backwards))
-                continue
-            tally.broken = found.broken
-            if broken:
-                fallen.add(i)
-            if broken or tally.finished == self.variants:
+            if found is not None:
+                del tallies[index]
                 report(found)
-        stay = [p for p in range(len(places)) if p not in gone and places[p].index not in fallen]
+        stay = [
+            row
+            for row, place in enumerate(places)
+            if row not in gone and _matters(place.variant, place.index, tallies)
+        ]
         if not stay:
             return None, []
-        return seats.take(torch.tensor(stay, device=self.device)), [places[p] for p in stay]
+        return seats.take(torch.tensor(stay, device=self.device)), [places[row] for row in stay]
 
     def _judge(self, group: Seats, finished: Tensor) -> tuple[Tensor, Tensor]:
         """(the points to report (R, C, H, W), (R,) bool: the model itself confirms them).
@@ -235,12 +206,11 @@ class Search:
         last = self.oracle.reported(threat.project(group.state.x, rows.x0), rows)
         x = torch.where(column(group.won, last), self.oracle.reported(group.won_x, rows), last)
         confirmed = self.oracle.confirm(x, rows)
-        won, repeated = torch.stack([group.won.sum(), (group.won & confirmed).sum()]).tolist()
-        self.oracle.noticed += won
-        self.oracle.confirmed += repeated
-        if won == repeated:
+        refused = group.won & ~confirmed
+        group.refusals += refused
+        if not refused.any():
             return x, confirmed
-        again = (group.won & ~confirmed & finished).nonzero()[:, 0]
+        again = (refused & finished).nonzero()[:, 0]
         tries = [last]
         if self.oracle.nearest:
             farther = [(rows.x0 + factor * (group.won_x - rows.x0)).clamp(0, 1) for factor in FARTHER]
@@ -253,6 +223,12 @@ class Search:
             confirmed[again[met]] = True
             again = again[~met]
         return x, confirmed
+
+
+def _matters(variant: int, index: int, tallies: Mapping[int, Tally]) -> bool:
+    """Whether this row may still change a verdict."""
+    tally = tallies.get(index)
+    return tally is not None and variant <= tally.last
 
 
 def run_fixed(attack: Attack, oracle: Oracle, rows: Rows) -> Tensor:

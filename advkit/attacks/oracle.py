@@ -40,6 +40,8 @@ class Seats(TensorRecord):
     """(R,) largest margin seen at an allowed point: how near the row came to winning."""
     refuted: Tensor
     """(R,) margin of the last success that the model itself did not repeat."""
+    refusals: Tensor
+    """(R,) how many successes it did not repeat."""
     forwards: Tensor
     """(R,) forward passes spent on the row."""
     backwards: Tensor
@@ -52,7 +54,17 @@ class Seats(TensorRecord):
         low = state.x.new_full((len(none),), -torch.inf)
         radius = torch.full_like(low, threat.eps + threat.slack)
         return cls(
-            state, none.bool(), state.x.clone(), none, low, radius, low, low, none.clone(), none.clone()
+            state,
+            none.bool(),
+            state.x.clone(),
+            none,
+            low,
+            radius,
+            low,
+            low,
+            refusals=none.clone(),
+            forwards=none.clone(),
+            backwards=none.clone(),
         )
 
 
@@ -104,10 +116,6 @@ class Oracle:
         """Images passed forward so far."""
         self.backwards = 0
         """Images passed backward so far."""
-        self.noticed = 0
-        """Successes that the search saw."""
-        self.confirmed = 0
-        """Of those, the ones that the model itself repeated on the exact tensor."""
         self._seats: Seats | None = None
 
     def attend(self, seats: Seats | None) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from advkit import rng
 from advkit.attacks.attack import ATTACKS, Attack, Rows
-from advkit.attacks.engine import Found, Search, run_fixed
+from advkit.attacks.engine import Search, run_fixed
 from advkit.attacks.oracle import Oracle, ask
+from advkit.attacks.outcome import Found
 from advkit.attacks.pace import Pace
 from advkit.attacks.searcher import Precision, searcher
 from advkit.config import validate

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
-from advkit.attacks.engine import Found, Search
+from advkit.attacks.engine import Search
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.oracle import Oracle
+from advkit.attacks.outcome import Found
 from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, make
 from advkit.attacks.searcher import Precision, searcher
@@ -74,7 +75,7 @@ class Cascade:
         self.standing = self.correct.clone()
         """(N,) bool: right on the clean image, and not broken so far."""
         self.noticed = self.confirmed = 0
-        """Successes that the searches saw, and those that the model itself repeated."""
+        """Successes that the searches saw, and those that the model itself repeated; of all processes."""
         self.passes = 0
         """Forward and backward passes so far, those of earlier processes too."""
         self.stages: list[Stage] = []
@@ -145,11 +146,13 @@ class Cascade:
             if entry.margin is not None:
                 self.margin[index] = max(float(self.margin[index]), entry.margin)
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
+        broken = sum(entry.broken for entry in entries)
+        self.confirmed += broken
+        self.noticed += broken + sum(entry.refuted for entry in entries)
         return entries
 
     def _search(self, stage: Stage, todo: list[int], advance: Callable[..., None]) -> None:
         search = self.searching(stage.name, self._attack(stage), stage.precision or self.precision)
-        oracle = search.oracle
 
         def record(found: Found) -> None:
             self.standing[found.index] = not found.broken
@@ -161,7 +164,8 @@ class Cascade:
                     iteration=found.iteration,
                     variant=found.variant,
                     distance=found.distance,
-                    margin=found.margin if math.isfinite(found.margin) else None,
+                    margin=found.margin,
+                    refuted=found.refuted,
                     forwards=found.forwards,
                     backwards=found.backwards,
                 ),
@@ -170,8 +174,6 @@ class Cascade:
             advance(1, **{"accuracy left": float(self.standing.float().mean())})
 
         search.run(torch.tensor(todo, dtype=torch.int64), record)
-        self.noticed += oracle.noticed
-        self.confirmed += oracle.confirmed
 
     def searching(
         self, name: str, attack: Attack, precision: Precision, kind: type[Oracle] = Oracle

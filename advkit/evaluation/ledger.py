@@ -39,6 +39,7 @@ class Entry(StrictModel):
     variant: int
     distance: float
     margin: float | None
+    refuted: int
     forwards: int
     backwards: int
     place: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +88,7 @@ class Search:
         while True:
             fresh = self._next(queue, tallies, self.pace.size(gradients) - len(places))
             if fresh:
-                new = Seats.of(self.attack.start(self._rows(fresh)), self.oracle.threat)
+                new = Seats.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
                 seats = new if seats is None else Seats.cat([seats, new])
                 places += [_Place(i, variant, tick) for variant, i in fresh]
             if seats is None or not places:
@@ -119,7 +119,8 @@ class Search:
                 jobs.append(job)
         return jobs
 
-    def _rows(self, jobs: list[tuple[int, int]]) -> Rows:
+    def rows(self, jobs: Sequence[tuple[int, int]]) -> Rows:
+        """The rows of ``jobs``: pairs of variant and index."""
         index = torch.tensor([i for _, i in jobs])
         variant = torch.tensor([v for v, _ in jobs], device=self.device)
         x0, label = self.data.batch(index, self.device)
@@ -207,7 +208,7 @@ class Search:
         x = torch.where(column(group.won, last), self.oracle.reported(group.won_x, rows), last)
         confirmed = self.oracle.confirm(x, rows)
         refused = group.won & ~confirmed
-        group.refusals += refused
+        group.refusals += refused & group.won_clearly
         if not refused.any():
             return x, confirmed
         again = (refused & finished).nonzero()[:, 0]

@@ -34,6 +34,8 @@ class Seats(TensorRecord):
     """(R,) its iteration."""
     won_margin: Tensor
     """(R,) its margin."""
+    won_clearly: Tensor
+    """(R,) bool: by more than the search may round off."""
     radius: Tensor
     """(R,) how far from the original a success may be: the budget, or the nearest success so far."""
     margin: Tensor
@@ -55,13 +57,14 @@ class Seats(TensorRecord):
         radius = torch.full_like(low, threat.eps + threat.slack)
         return cls(
             state,
-            none.bool(),
-            state.x.clone(),
-            none,
-            low,
-            radius,
-            low,
-            low,
+            won=none.bool(),
+            won_x=state.x.clone(),
+            won_at=none,
+            won_margin=low,
+            won_clearly=none.bool(),
+            radius=radius,
+            margin=low,
+            refuted=low,
             refusals=none.clone(),
             forwards=none.clone(),
             backwards=none.clone(),
@@ -247,6 +250,7 @@ class Oracle:
         seats.won_x = torch.where(column(news, x), x, seats.won_x)
         seats.won_at = torch.where(news, seats.state.iteration, seats.won_at)
         seats.won_margin = torch.where(news, margin, seats.won_margin)
+        seats.won_clearly = torch.where(news, margin > -bar, seats.won_clearly)
         seats.won |= news
         if self.nearest:
             seats.radius = torch.where(news, distance, seats.radius)

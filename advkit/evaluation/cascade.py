@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.attack import Attack
+from advkit.attacks.attack import Access, Attack
 from advkit.attacks.engine import Search
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.oracle import Oracle
@@ -152,7 +152,9 @@ class Cascade:
         return entries
 
     def _search(self, stage: Stage, todo: list[int], advance: Callable[..., None]) -> None:
-        search = self.searching(stage.name, self._attack(stage), stage.precision or self.precision)
+        attack = self._attack(stage)
+        oracle = self.oracle(self.threat, attack.access, stage.precision or self.precision)
+        search = self.searching(stage.name, attack, oracle)
 
         def record(found: Found) -> None:
             self.standing[found.index] = not found.broken
@@ -175,21 +177,24 @@ class Cascade:
 
         search.run(torch.tensor(todo, dtype=torch.int64), record)
 
-    def searching(
-        self, name: str, attack: Attack, precision: Precision, kind: type[Oracle] = Oracle
-    ) -> Search:
-        """One attack on these images, ready to run; it knows nothing of what stands, nor of the ledger."""
+    def oracle(
+        self, threat: Threat, access: Access, precision: Precision, kind: type[Oracle] = Oracle
+    ) -> Oracle:
+        """A door to the model, in front of the copy that is searched on."""
         if precision not in self._searchers:
             few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
             self._searchers[precision] = searcher(self.searched, precision, few)
-        oracle = kind(
+        return kind(
             self.model,
-            attack.threat,
+            threat,
             self._searchers[precision],
-            access=attack.access,
+            access=access,
             votes=self.votes,
             eight_bit=self.eight_bit,
         )
+
+    def searching(self, name: str, attack: Attack, oracle: Oracle) -> Search:
+        """One attack on these images, ready to run; it knows nothing of what stands, nor of the ledger."""
         return Search(
             attack,
             oracle,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from advkit import memory, rng
 from advkit.attacks.ensemble import ENSEMBLES, Stage
-from advkit.attacks.oracle import Oracle
 from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.attacks.searcher import Precision, arithmetic
@@ -22,8 +21,9 @@ from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
 from advkit.data.threats import customary
 from advkit.errors import ConfigError, DataError, ModelError
-from advkit.evaluation import checks
 from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.check import ask_all
+from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.card import ThreatFacts
@@ -145,11 +145,10 @@ def evaluate(
                 progress=progress,
             )
             done = tuple(cascade.run(stage) for stage in stages)
-            found = (
-                checks.gradients(judged, Oracle(judged, threat), images),
-                checks.confirmation(cascade.noticed, cascade.confirmed, eight_bit=eight_bit),
-                checks.randomness(notes),
-            )
+            evidence = Evidence(cascade, judged, done, notes, names)
+            with progress.task("asking whether the number can be trusted", 1, unit="answer") as task:
+                found = ask_all(evidence)
+                task.advance()
             verdicts = cascade.verdicts()
             adversarial = cascade.adversarial() if keep else None
     right, robust = int(cascade.correct.sum()), int(cascade.standing.sum())
@@ -168,8 +167,8 @@ def evaluate(
         stages=done,
         checks=found,
         notes=tuple(notes),
-        forwards=len(images) + sum(stage.forwards for stage in done),
-        backwards=sum(stage.backwards for stage in done),
+        forwards=len(images) + sum(stage.forwards for stage in done) + evidence.forwards,
+        backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         seconds=time.perf_counter() - begun,
         environment=environment(),
         verdicts=verdicts,

@@ -15,7 +15,8 @@ from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
 
 VERSION = 3
-"""1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits."""
+"""1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
+remedies for doubts."""
 
 
 class Verdict(StrictModel):
@@ -72,6 +73,9 @@ class Check(StrictModel):
     name: str
     verdict: Literal["ok", "doubt"]
     detail: str
+    """What was seen."""
+    remedy: str = ""
+    """What to do about a doubt."""
 
 
 class EvaluationResult(StrictModel):

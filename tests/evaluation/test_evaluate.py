@@ -239,7 +239,7 @@ def test_tensors_need_not_show_every_class(judged):
 def test_no_gradient_is_a_doubt_not_a_number_to_trust(judged):
     model, data = judged
     stepped = Says(lambda x: model.network((x > 0.5).float()), lambda z: z)
-    result = advkit.evaluate(stepped, data, THREAT, "noise")
+    result = advkit.evaluate(stepped, data, THREAT, "fgsm")
     doubts = {check.name for check in result.checks if check.verdict == "doubt"}
     assert "gradients" in doubts
     assert all(check.verdict == "ok" for check in run(model, data).checks)

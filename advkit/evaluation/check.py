@@ -1,0 +1,52 @@
+"""Can this number be trusted? What a check is, and how all of them are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from advkit.evaluation import result
+from advkit.registry import Registry
+
+if TYPE_CHECKING:
+    from advkit.evaluation.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A reason not to believe the number."""
+
+    detail: str
+    """What was seen, with how many images were looked at."""
+    remedy: str
+    """What to do about it; what follows the last ": " is to be typed after ``advkit attack``, if it begins
+    with two dashes."""
+
+
+Look = Callable[["Evidence"], "Doubt | str | None"]
+"""Says a doubt, or what was seen where there is none, or None where the answer could change nothing."""
+
+CHECKS: Registry[Look] = Registry("check", "advkit.evaluation.checks")
+
+CAUSE, BLIND, SYMPTOM = 1, 2, 3
+"""How near a doubt is to what is wrong: the cause itself, attacks that could not work, and what follows."""
+
+
+def check(name: str, *, rank: int, summary: str, source: str) -> Callable[[Look], Look]:
+    """Decorator that registers a check under ``name``; doubts of a lower ``rank`` are told first."""
+    return CHECKS.register(name, summary=summary, source=source, rank=rank)
+
+
+def ask_all(evidence: Evidence) -> tuple[result.Check, ...]:
+    """What every check says, doubts first and of these the causes first."""
+    found = []
+    for entry in sorted(CHECKS, key=lambda entry: (entry.facts["rank"], entry.name)):
+        said = entry.thing(evidence)
+        if isinstance(said, Doubt):
+            found.append(
+                result.Check(name=entry.name, verdict="doubt", detail=said.detail, remedy=said.remedy)
+            )
+        elif said is not None:
+            found.append(result.Check(name=entry.name, verdict="ok", detail=said))
+    return tuple(sorted(found, key=lambda check: check.verdict != "doubt"))

@@ -1,0 +1,1 @@
+"""One file per check; the decorator enrols it."""

@@ -1,0 +1,55 @@
+"""Answers that change from pass to pass, or while the model is attacked."""
+
+from __future__ import annotations
+
+import torch
+
+from advkit import rng
+from advkit.evaluation.check import CAUSE, Doubt, check
+from advkit.evaluation.evidence import Evidence
+
+ENOUGH = 10
+"""Gradients to average in a step, for a randomised model."""
+LOOKED_AT = 16
+
+
+@check(
+    "determinism",
+    rank=CAUSE,
+    summary="a model that draws random numbers, or keeps a state from pass to pass",
+    source="Athalye et al. 2018, stochastic gradients; Tramer et al. 2020",
+)
+def determinism(evidence: Evidence) -> Doubt | str | None:
+    """Asks again what was asked before the attacks, and twice from the same random numbers."""
+    cascade = evidence.cascade
+    chosen = list(range(min(LOOKED_AT, len(cascade.images))))
+    x, _ = evidence.batch(chosen)
+    oracle = evidence.oracle()
+    told = []
+    for _ in range(2):
+        with rng.scope(cascade.device, cascade.seed, "checks/determinism"):
+            told.append(oracle.logits(x))
+    before = cascade.clean[torch.tensor(chosen)].to(x.device)
+    scale = float(before.abs().max().clamp(min=1))
+    again, since = (float((a - b).abs().max()) / scale for a, b in (told, (told[1], before)))
+    if again > 1e-4:
+        return Doubt(
+            "the model's answers change from pass to pass even when its random numbers do not: it keeps a "
+            "state, or draws from elsewhere",
+            "freeze what it keeps between passes, or draw from PyTorch's generator only",
+        )
+    if any("randomised" in note for note in evidence.notes):
+        averaged = max((int(s.parameters.get("samples", 1)) for s in evidence.gradient_stages), default=1)
+        said = "the model draws random numbers, so that attacks succeed and fail by luck"
+        if averaged >= ENOUGH:
+            return f"{said}; but gradients were averaged over {averaged} passes, and successes over ten"
+        return Doubt(
+            said, "average the gradients (EOT): --attack autoattack --set parameters.autoattack.version=rand"
+        )
+    if since > 1e-3:
+        return Doubt(
+            f"the model's answers to the same images changed by {since:.2g} of their size while it was "
+            "attacked: it keeps a state",
+            "freeze what it keeps between passes",
+        )
+    return f"the answers to {len(chosen)} images are the same after the attacks as before"

@@ -1,0 +1,48 @@
+"""An attack that has not converged: more of it still helps."""
+
+from __future__ import annotations
+
+from advkit.attacks.attack import Attack
+from advkit.attacks.perturb import make
+from advkit.evaluation.check import BLIND, Doubt, check
+from advkit.evaluation.evidence import Evidence
+from advkit.evaluation.result import Stage
+
+SHARE = 40
+"""The check may spend this part of the passes of the attacks."""
+LEAST, MOST = 16, 64
+"""Rows to try: images, and for each up to two classes to aim at."""
+TARGETS = 2
+
+
+@check(
+    "effort",
+    rank=BLIND,
+    summary="images that stood and fall to another start, of twice the steps where the cost allows",
+    source="Carlini et al. 2019, section 4.2: attacks must have converged",
+)
+def effort(evidence: Evidence) -> Doubt | str | None:
+    """Repeats the last attack with gradients on the images nearest to falling."""
+    stage = evidence.last
+    if stage is None or not evidence.standing:
+        return None
+    attack, said = _more(evidence, stage)
+    rows = min(max(evidence.cascade.passes // (SHARE * 2 * attack.steps), LEAST), MOST)
+    found = evidence.search("effort", attack, evidence.standing[: rows // max(attack.targets, 1)])
+    fell = sum(one.broken for one in found)
+    detail = f"{fell} of the {len(found)} images nearest to falling fall to {said}"
+    if fell < 2:
+        return detail
+    return Doubt(detail, evidence.harder)
+
+
+def _more(evidence: Evidence, stage: Stage) -> tuple[Attack, str]:
+    steps = stage.parameters.get("steps")
+    if steps is None:
+        chosen = {"steps": 20, "loss": evidence.loss_name}
+        return make("pgd", evidence.cascade.threat, chosen), "20 steps of pgd"
+    targets = min(TARGETS, stage.parameters.get("targets", TARGETS))
+    affordable = evidence.cascade.passes // (SHARE * 2 * LEAST)
+    more = 2 * steps if 2 * steps <= affordable else steps
+    attack = evidence.repeated(stage, steps=more, restarts=1, targets=targets)
+    return attack, f"{stage.name} with {more} steps from another start"

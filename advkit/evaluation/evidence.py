@@ -1,0 +1,194 @@
+"""What checks may look at: what the stages measured, and a few cheap questions of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkit.attacks.attack import ATTACKS, Attack, Rows
+from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.oracle import Oracle
+from advkit.attacks.outcome import Found
+from advkit.attacks.perturb import make
+from advkit.evaluation import walk
+from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.result import Stage
+from advkit.models.model import Model
+from advkit.models.obstacles import obstacles
+from advkit.threat import Threat
+
+FEWEST, MOST = 16, 32
+"""Images that a check looks at; passes are filled up to 16 rows anyway."""
+SHARE = 2500
+"""Passes of the attacks for each image that a check looks at, between these: the checks together spend
+about 100 passes on one, so a twentieth of what was spent on attacking."""
+STEPS = 10
+"""Steps of the attacks that checks repeat."""
+
+
+class Evidence:
+    """An evaluation whose stages are over.
+
+    Args:
+        cascade: the evaluation.
+        model: what is evaluated.
+        stages: what came of each stage.
+        notes: what was found of the model before it was attacked.
+        attacks: what the user asked for.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        model: Model,
+        stages: Sequence[Stage],
+        notes: Sequence[str],
+        attacks: Sequence[str],
+    ) -> None:
+        self.cascade, self.model, self.stages = cascade, model, stages
+        self.notes, self.attacks = notes, attacks
+        self.standing = cascade.nearest_first(cascade.standing.nonzero()[:, 0].tolist())
+        """Rows of the data that no stage broke, those that came nearest to falling first."""
+        self.gradient_stages = [
+            stage for stage in stages if stage.attacked and ATTACKS.get(stage.attack).access == "gradients"
+        ]
+        self.last = next((s for s in reversed(self.gradient_stages) if not _alone(s)), None)
+        """The last of these that can be repeated in a batch."""
+        self.looked_at = min(max(cascade.passes // SHARE, FEWEST), MOST)
+        """Images that a check looks at, as far as there are so many."""
+        self._oracles: list[Oracle] = []
+
+    @property
+    def forwards(self) -> int:
+        """Passes that the checks have spent."""
+        return sum(oracle.forwards for oracle in self._oracles)
+
+    @property
+    def backwards(self) -> int:
+        """Passes that the checks have spent."""
+        return sum(oracle.backwards for oracle in self._oracles)
+
+    @cached_property
+    def spread(self) -> list[int]:
+        """Standing rows from the nearest to falling to the farthest, evenly."""
+        count = min(self.looked_at, len(self.standing))
+        return [self.standing[round(i * (len(self.standing) - 1) / max(count - 1, 1))] for i in range(count)]
+
+    @property
+    def nearest(self) -> list[int]:
+        """Standing rows that came nearest to falling."""
+        return self.standing[: self.looked_at]
+
+    @property
+    def whole(self) -> Threat:
+        """No budget but the box."""
+        return Threat.whole("linf", math.prod(self.cascade.images.shape))
+
+    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Rows]:
+        """(images (R, C, H, W), untargeted rows) for direct questions."""
+        index = torch.tensor(chosen)
+        cascade = self.cascade
+        x, label = cascade.images.batch(index, cascade.device)
+        ids = cascade.images.ids[index].to(cascade.device)
+        return x, Rows.untargeted(x, label, ids, ids)
+
+    def oracle(self, threat: Threat | None = None, kind: type[Oracle] = Oracle) -> Oracle:
+        """A door to what the stages searched on, in float32."""
+        threat = threat or self.cascade.threat
+        oracle = self.cascade.oracle(threat, "gradients", "float32", kind)
+        self._oracles.append(oracle)
+        return oracle
+
+    def repeated(self, stage: Stage, threat: Threat | None = None, **changes: Any) -> Attack:
+        """The attack of a stage with some parameters changed, as far as it has them."""
+        kind = ATTACKS.get(stage.attack)
+        known = {key: value for key, value in changes.items() if key in kind.Config.model_fields}
+        return make(stage.attack, threat or self.cascade.threat, {**stage.parameters, **known})
+
+    def shortened(self, stage: Stage, threat: Threat | None = None) -> Attack:
+        """The attack of a stage with few steps, one start and one target."""
+        steps = min(STEPS, stage.parameters.get("steps", STEPS))
+        targets = min(1, stage.parameters.get("targets", 1))
+        return self.repeated(stage, threat, steps=steps, restarts=1, targets=targets)
+
+    def search(self, name: str, attack: Attack, chosen: Sequence[int]) -> list[Found]:
+        """What becomes of the rows ``chosen`` under ``attack``; its random numbers follow from ``name``."""
+        found: list[Found] = []
+        search = self.cascade.searching(f"checks/{name}", attack, self.oracle(attack.threat))
+        search.run(torch.tensor(chosen, dtype=torch.int64), found.append)
+        return sorted(found, key=lambda each: chosen.index(each.index))
+
+    @cached_property
+    def walk(self) -> walk.Walk | None:
+        """How standing images fare along the attack of a stage: the one whose gradients are most alive, the
+        latest first. None where nothing stands, or no stage can be followed."""
+        best: walk.Walk | None = None
+        for stage in reversed(self.gradient_stages) if self.standing else ():
+            if _alone(stage):
+                continue
+            attack = self.shortened(stage)
+            search = self.cascade.searching("checks/walk", attack, self.oracle(kind=walk.Watcher))
+            found = walk.along(stage, search, self.spread, STEPS)
+            if found is None:
+                continue
+            if best is None or found.blind.sum() < best.blind.sum():
+                best = found
+            if best.blind.float().mean() <= 0.05:
+                break
+        return best
+
+    @property
+    def loss(self) -> AttackLoss:
+        """What the attack of `walk` climbs; the margin where it climbs nothing by name."""
+        return (self.walk and self.walk.loss) or margin
+
+    @property
+    def loss_name(self) -> str:
+        """Its name in the registry."""
+        return next((entry.name for entry in ATTACK_LOSSES if entry.thing is self.loss), "margin")
+
+    @cached_property
+    def cutting(self) -> list[str]:
+        """Layers that let no gradient through."""
+        x, rows = self.batch(self.spread[:FEWEST])
+        oracle = self.oracle()
+        oracle.forwards += len(rows)  # the pass in which the layers are seen
+        searched = self.cascade.searched
+        return obstacles(searched, x) if isinstance(searched, Model) else []
+
+    @property
+    def remedy(self) -> str:
+        """What to do about attacks that found too little: round what hides the gradient, or harder."""
+        if self.cutting:
+            return f"pass the layer straight through: --bpda {','.join(self.cutting)}"
+        walk = self.walk
+        if walk is None or float((walk.risen & ~walk.blind).float().mean()) < 0.9:
+            return self.without_gradients
+        return self.harder
+
+    @property
+    def without_gradients(self) -> str:
+        """The remedy for gradients that lead nowhere."""
+        if {"square", "autoattack"} & set(self.attacks):
+            return "try the adversarial images of an undefended copy (transfer), and more queries of square"
+        return "attack without gradients: --attack square --set parameters.square.queries=20000"
+
+    @property
+    def harder(self) -> str:
+        """The remedy for attacks that have not converged."""
+        if not {"cascade", "autoattack"} & set(self.attacks):
+            return "attack harder: --attack cascade"
+        if "autoattack" not in self.attacks:
+            return "attack harder: --attack autoattack"
+        return "attack harder: --attack autoattack --set parameters.autoattack.version=plus"
+
+
+def _alone(stage: Stage) -> bool:
+    """Whether the attack asks as often as it likes, one row at a time."""
+    return bool(getattr(ATTACKS.get(stage.attack), "alone", False))

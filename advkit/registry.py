@@ -4,6 +4,9 @@ A thing registers itself with one decorator in a file of its own. The registry i
 its package the first time somebody asks it anything, so there is no list to keep and nothing is
 imported before it is needed. Other distributions join in through the entry-point group ``advkit``:
 loading such an entry point imports a module whose decorators do the rest.
+
+Things that somebody else names, too many to import one by one, are a *family*: ``art:HopSkipJump`` is
+asked of the function that answers for ``art``.
 """
 
 from __future__ import annotations
@@ -48,13 +51,14 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the things are called in messages, in the singular ("attack").
-        package: dotted package whose modules register themselves when imported.
+        packages: dotted packages whose modules register themselves when imported.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, *packages: str) -> None:
         self.kind = kind
-        self._package = package
+        self._packages = packages
         self._entries: dict[str, Entry[T]] = {}
+        self._families: dict[str, Callable[[str], Entry[T]]] = {}
         self._aliases: dict[str, str] = {}
         self._discovered = False
 
@@ -73,13 +77,27 @@ class Registry(Generic[T]):
 
         return enrol
 
+    def family(self, prefix: str) -> Callable[[Callable[[str], Entry[T]]], Callable[[str], Entry[T]]]:
+        """Decorator of the function that makes the entry ``prefix:NAME`` of NAME, or raises ConfigError.
+
+        Listings leave families out, since making all of their things may cost seconds.
+        """
+
+        def enrol(make: Callable[[str], Entry[T]]) -> Callable[[str], Entry[T]]:
+            if prefix in self._families:
+                raise ValueError(f"{self.kind} family {prefix!r} is registered twice")
+            self._families[prefix] = make
+            return make
+
+        return enrol
+
     def _discover(self) -> None:
         if self._discovered:
             return
         self._discovered = True  # first, so that a module that asks while being imported does not recurse
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        for name in self._packages:
+            for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
+                importlib.import_module(f"{name}.{module.name}")
         _load_entry_points()
 
     def entry(self, name: str) -> Entry[T]:
@@ -89,6 +107,9 @@ class Registry(Generic[T]):
             ConfigError: there is none; the message names the nearest and how to list them.
         """
         self._discover()
+        prefix, colon, rest = name.partition(":")
+        if colon and prefix in self._families:
+            return self._families[prefix](rest)
         found = self._entries.get(self._aliases.get(name, name))
         if found is None:
             near = did_you_mean(name, [*self._entries, *self._aliases])
@@ -102,8 +123,11 @@ class Registry(Generic[T]):
         return self.entry(name).thing
 
     def __contains__(self, name: str) -> bool:
-        self._discover()
-        return name in self._entries or name in self._aliases
+        try:
+            self.entry(name)
+        except ConfigError:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[Entry[T]]:
         """Entries in the order of their names."""

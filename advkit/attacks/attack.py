@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Access = Literal["gradients", "scores", "decisions", "none"]
 """What an attacker sees: gradients and all below; logits; the predicted class; nothing."""
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "advkit.attacks")
+ATTACKS: Registry[type[Attack]] = Registry("attack", "advkit.attacks", "advkit.integrations")
 
 
 @dataclass
@@ -94,6 +94,8 @@ class Attack(ABC):
     """What the attack needs to see; the oracle shows it no more."""
     minimal: ClassVar[bool] = False
     """It looks for the nearest success rather than for any within a budget."""
+    alone: ClassVar[bool] = False
+    """It works on one row at a time, about which it asks what and as often as it likes (`Oracle.sole`)."""
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         if threat.norm not in self.norms:

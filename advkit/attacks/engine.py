@@ -86,7 +86,8 @@ class Search:
         places: list[_Place] = []
         tick, looked = 0, time.perf_counter()
         while True:
-            fresh = self._next(queue, tallies, self.pace.size(gradients) - len(places))
+            seating = 1 if self.attack.alone else self.pace.size(gradients)
+            fresh = self._next(queue, tallies, seating - len(places))
             if fresh:
                 new = Seats.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
                 seats = new if seats is None else Seats.cat([seats, new])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from advkit.attacks.attack import Access, Rows, State
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
+from advkit.attacks.passage import passage
 from advkit.attacks.record import TensorRecord, column
 from advkit.levels import round_inside
 from advkit.threat import Threat
@@ -194,6 +195,30 @@ class Oracle:
         self._notice(x.detach(), logits)
         return values.detach(), torch.stack(grads, 1), logits
 
+    def sole(self, x: Tensor) -> Tensor:
+        """(M, K) logits of M points of the only row at work: one query each.
+
+        For code that differentiates by itself: they are the model's own, with their gradient to ``x``, and
+        every backward pass is counted when it happens.
+        """
+        self._grant("gradients")
+        logits = passage(self.model, x, self._count)
+        self._notice_best(x.detach(), logits.detach())
+        return logits
+
+    @property
+    def fallen(self) -> bool:
+        """Whether the only row at work has a success that the model repeats: no more need be asked."""
+        seats = self._seats
+        if seats is None or self.nearest or not bool(seats.won[0]):
+            return False
+        rows = seats.state.rows
+        seats.forwards += self.votes
+        if bool(self.confirm(self.reported(seats.won_x, rows), rows)):
+            return True
+        seats.refuted, seats.won = seats.won_margin, torch.zeros_like(seats.won)
+        return False
+
     def reported(self, x: Tensor, rows: Rows) -> Tensor:
         """(R, C, H, W) what is confirmed and reported of points inside the threat model."""
         return round_inside(x, rows.x0, self.threat) if self.eight_bit else x
@@ -222,12 +247,28 @@ class Oracle:
         if order.index(asked) > order.index(self.access):
             raise PermissionError(f"an attack that sees {self.access} asked for {asked}")
 
-    def _count(self, rows: int, *, forwards: int, backwards: int) -> None:
+    def _count(self, rows: int, *, forwards: int = 0, backwards: int = 0) -> None:
         self.forwards += forwards * rows
         self.backwards += backwards * rows
         if self._seats is not None:
-            self._seats.forwards += forwards
-            self._seats.backwards += backwards
+            each = rows // len(self._seats)
+            self._seats.forwards += forwards * each
+            self._seats.backwards += backwards * each
+
+    def _notice_best(self, x: Tensor, logits: Tensor) -> None:
+        """Of several points of the only row, notices the nearest success, or the one nearest to success."""
+        seats = self._seats
+        if seats is None:
+            return
+        rows = seats.state.rows.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        margin, distance = margin_of(logits, rows), self.threat.distance(x, rows.x0)
+        allowed = (distance <= seats.radius) & self.threat.boxed(x) & ~margin.isnan()
+        if self.nearest:
+            merit = torch.where(margin > seats.refuted.clamp(min=0), -distance, -torch.inf)
+        else:
+            merit = margin
+        best = torch.where(allowed, merit, -torch.inf).argmax()[None]
+        self._notice(x[best], logits[best])
 
     def _notice(self, x: Tensor, logits: Tensor) -> None:
         seats = self._seats

@@ -108,8 +108,10 @@ def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outc
     for stage in plan(config.attack, against, classes, config.parameters):
         made = make(stage.attack, against, stage.parameters)
         rows_each = made.starts * max(1, min(made.targets, classes - 1))
-        forwards = (made.steps + 1) * rows_each * count  # one more to confirm
-        rows.append((stage.name, stage.attack, str(made.steps), str(rows_each), f"{forwards:,}"))
+        forwards = f"{(made.steps + 1) * rows_each * count:,}"  # one more to confirm
+        rows.append(
+            (stage.name, stage.attack, str(made.steps), str(rows_each), "unknown" if made.alone else forwards)
+        )
     return Outcome(
         title="what would be done",
         sentences=(

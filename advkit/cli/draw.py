@@ -187,7 +187,7 @@ def table(content: Table, width: int) -> Grid:
         show_edge=False,
     )
     words = [word for row in content.rows for word in row[0].split()]
-    names = min(max(map(len, words), default=0), width * 3 // 8)  # whole where possible: to be copied
+    names = min(max(map(len, words), default=0), width * 9 // 20)  # whole where possible: to be copied
     for number, (name, numbers) in enumerate(zip(content.columns, numeric(content), strict=True)):
         grid.add_column(
             Text(name),

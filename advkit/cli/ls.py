@@ -51,6 +51,12 @@ def _registered(place: str) -> Iterable[Row]:
         yield Row(entry.name, "; ".join([*facts, entry.summary, *also]), entry.source, entry)
 
 
+def _art() -> Iterable[Row]:
+    from advkit.integrations.art_attack import entries
+
+    return (Row(entry.name, entry.summary, entry.source, entry) for entry in entries())
+
+
 def _pairs() -> Iterable[Row]:
     from advkit.models.network import ARCHITECTURES, pairs
 
@@ -79,6 +85,7 @@ KINDS = {
     "attacks": Kind(
         "ways to fool a classifier: attack --attack NAME", _registry("advkit.attacks.attack:ATTACKS")
     ),
+    "art-attacks": Kind("those of the Adversarial Robustness Toolbox: attack --attack art:NAME", _art),
     "ensembles": Kind("attacks that belong together", _registry("advkit.attacks.ensemble:ENSEMBLES")),
     "attack-losses": Kind("what a gradient attack maximises", _registry("advkit.attacks.loss:ATTACK_LOSSES")),
     "objectives": Kind(

@@ -49,7 +49,7 @@ def page(kind: str) -> str:
 
 
 def _title(kind: str) -> str:
-    return kind.replace("-", " ").capitalize().replace("Gan ", "GAN ")
+    return kind.replace("-", " ").capitalize().replace("Gan ", "GAN ").replace("Art ", "ART ")
 
 
 def _code_flags(summary: str) -> str:

@@ -1,0 +1,199 @@
+"""The attacks of the Adversarial Robustness Toolbox, read from its source: importing it takes seconds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from advkit.errors import ConfigError
+
+PACKAGE = "art.attacks.evasion"
+REQUIRED, UNSAID = object(), object()
+"""A parameter without a default, and one whose default is no plain value."""
+
+_SERVED = {
+    "BaseEstimator",
+    "ClassifierMixin",
+    "NeuralNetworkMixin",
+    "LossGradientsMixin",
+    "ClassGradientsMixin",
+}
+"""What an attack may require of what it attacks."""
+
+_UNFIT = {
+    "AdversarialTexturePyTorch": "it is for videos",
+    "CompositeAdversarialAttackPyTorch": "it searches hues and rotations, which no norm bounds",
+    "FeatureAdversariesNumpy": "it needs an image to imitate",
+    "FeatureAdversariesPyTorch": "it needs an image to imitate",
+    "FrameSaliencyAttack": "it is for videos",
+    "GRAPHITEBlackbox": "it needs a mask and a picture of the target",
+    "GRAPHITEWhiteboxPyTorch": "it needs a mask and a picture of the target",
+    "LaserAttack": "it needs a generator of laser beams, which parameters cannot name",
+    "LowProFool": "it is for tables, of which it needs to know what each column is worth",
+    "MalwareGDTensorFlow": "it is for malware",
+    "OverTheAirFlickeringPyTorch": "it is for videos",
+    "OverloadPyTorch": "it is for detectors of objects",
+    "SNAL": "it is for detectors of objects",
+    "TargetedUniversalPerturbation": "it makes one change for many images",
+    "UniversalPerturbation": "it makes one change for many images",
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of an attack's constructor."""
+
+    name: str
+    default: Any
+    """A plain value, or `REQUIRED`, or `UNSAID`."""
+    annotation: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the source says of one attack."""
+
+    name: str
+    module: str
+    summary: str
+    source: str
+    """The paper, where there is a link to it."""
+    parameters: tuple[Parameter, ...]
+    """But for the estimator, the first."""
+    unfit: str
+    """Why it cannot attack a classifier of images, one by one; empty where it can."""
+
+
+@cache
+def attacks() -> dict[str, Described]:
+    """All evasion attacks, by the names of their classes.
+
+    Raises:
+        ConfigError: the toolbox is not installed.
+    """
+    found = util.find_spec("art")
+    if found is None or found.origin is None:
+        raise ConfigError(
+            "art: attacks are those of the Adversarial Robustness Toolbox, which is not installed; "
+            "run: pip install adversarial-robustness-toolbox"
+        )
+    folder = Path(found.origin).parents[1]
+    exported = dict(_exported(folder))
+    classes = {
+        name: (module, node)
+        for module in dict.fromkeys(exported.values())
+        for name, node in _classes(_parsed(folder, module))
+    }
+    known = {name: node for name, (_, node) in classes.items()}
+    return {name: _described(name, classes[name][0], known) for name in sorted(exported) if name in classes}
+
+
+def _parsed(folder: Path, module: str) -> ast.Module:
+    path = folder.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _exported(folder: Path) -> Iterator[tuple[str, str]]:
+    """(class, its module); attacks whose own requirements are missing are there too."""
+    for node in ast.walk(_parsed(folder, PACKAGE)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((alias.name, node.module) for alias in node.names)
+
+
+def _classes(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef]]:
+    return ((node.name, node) for node in tree.body if isinstance(node, ast.ClassDef))
+
+
+def _lineage(name: str, known: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
+    """A class and those that it inherits from, as far as they are attacks."""
+    node = known.get(name)
+    if node is not None:
+        yield node
+        for base in node.bases:
+            yield from _lineage(ast.unparse(base), known)
+
+
+def _described(name: str, module: str, known: dict[str, ast.ClassDef]) -> Described:
+    lineage = list(_lineage(name, known))
+    told = ast.get_docstring(lineage[0]) or name
+    paper = re.search(r"arxiv\.org/\w+/([\d.]+\d)", told)
+    return Described(
+        name,
+        module,
+        summary=_first_sentence(told),
+        source=f"arXiv:{paper.group(1)}" if paper else "",
+        parameters=_parameters(lineage),
+        unfit=_unfit(name, lineage),
+    )
+
+
+def _first_sentence(told: str) -> str:
+    paragraph = re.split(r"\s*\|?\s*Paper link", " ".join(told.split("\n\n")[0].split()))[0]
+    sentence = re.split(r"(?<!\bal)\.(?:\s|$)", paragraph)[0]  # "et al." ends none
+    said = re.sub(r"^(Implementation of|Implements|This class implements)\s+|[`']|\s?\[#\w+\]_", "", sentence)
+    return textwrap.shorten(said, 120, placeholder=" ...")
+
+
+def _unfit(name: str, lineage: list[ast.ClassDef]) -> str:
+    if name in _UNFIT:
+        return _UNFIT[name]
+    required = _assigned(lineage, "_estimator_requirements")
+    other = sorted(set(re.findall(r"\w+", ast.unparse(required) if required else "")) - _SERVED)
+    if other:
+        return f"it is for another kind of model ({', '.join(other)})"
+    if "TensorFlow" in name:
+        return "it is for TensorFlow"
+    returned = next((method.returns for node in lineage if (method := _method(node, "generate"))), None)
+    if returned is not None and "tuple" in ast.unparse(returned):
+        return "it makes a patch and no images"
+    return ""
+
+
+def _assigned(lineage: list[ast.ClassDef], name: str) -> ast.expr | None:
+    for node in lineage:
+        for line in node.body:
+            if isinstance(line, ast.Assign) and any(ast.unparse(target) == name for target in line.targets):
+                return line.value
+    return None
+
+
+def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    return next((line for line in node.body if isinstance(line, ast.FunctionDef) and line.name == name), None)
+
+
+def _parameters(lineage: list[ast.ClassDef]) -> tuple[Parameter, ...]:
+    made = next((method for node in lineage if (method := _method(node, "__init__"))), None)
+    if made is None:
+        return ()
+    told = " ".join((ast.get_docstring(made) or "").split())
+    meanings = dict(re.findall(r":param (\w+): (.*?)(?= :\w+|$)", told))
+    arguments = made.args.args[2:]  # without self and the estimator
+    missing = len(arguments) - len(made.args.defaults)
+    defaults = [None] * missing + list(made.args.defaults)
+    return tuple(
+        Parameter(
+            argument.arg,
+            _value(default),
+            ast.unparse(argument.annotation) if argument.annotation else "",
+            meanings.get(argument.arg, ""),
+        )
+        for argument, default in zip(arguments, defaults[-len(arguments) :], strict=True)
+    )
+
+
+def _value(default: ast.expr | None) -> Any:
+    if default is None:
+        return REQUIRED
+    try:
+        return ast.literal_eval(default)
+    except ValueError:
+        return UNSAID

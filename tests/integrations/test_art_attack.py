@@ -1,0 +1,172 @@
+"""``art:NAME``: attacks of the Adversarial Robustness Toolbox in the place of ours."""
+
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import advkit
+from advkit.attacks.attack import ATTACKS
+from advkit.attacks.perturb import fixed, make, perturb, robust_correct, searching
+from advkit.errors import ConfigError
+from advkit.models.mode import evaluation_mode
+from advkit.threat import Threat
+
+PGD = "art:ProjectedGradientDescent"
+THREAT = Threat("linf", 0.05)
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", 0.05), ("l2", 0.2)])
+def test_its_pgd_breaks_what_ours_breaks(small, norm, eps):
+    model, data = small
+    threat, steps = Threat(norm, eps), 20
+    settings = {"max_iter": steps, "eps_step": 2.5 * eps / steps}
+    _, theirs = robust_correct(model, data, threat, PGD, parameters=settings)
+    _, ours = robust_correct(model, data, threat, "pgd", parameters={"steps": steps, "random_start": False})
+    assert theirs.tolist() == ours.tolist()
+    assert 0 < int(ours.sum()) < len(data)
+
+
+def test_every_pass_is_counted_and_it_ends_at_the_first_success(small):
+    model, data = small
+    calls, found = [], []
+    model.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    attack = make(PGD, THREAT, {"max_iter": 20})
+    clean = model(data.images)
+    with evaluation_mode(model):
+        search = searching(model, data, attack, name=PGD, seed=0, clean=clean, precision="float32")
+        calls.clear()
+        search.run(torch.arange(len(data)), found.append)
+    # Confirming passes are filled up to 16 rows; the oracle counts the rows that were meant.
+    assert search.oracle.forwards == sum(call if call < 16 else 1 for call in calls)
+    broken, standing = ([f for f in found if f.broken is state] for state in (True, False))
+    assert broken and standing
+    # The number of classes, 20 steps, what ART asks to know its success, what it returned, to confirm.
+    assert {f.backwards for f in standing} == {20}
+    assert all(20 < f.forwards <= 26 for f in standing)
+    assert all(f.backwards < 20 and f.forwards < 20 for f in broken)
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("art:SquareAttack", {"max_iter": 5}),
+        ("art:HopSkipJump", {"max_iter": 1, "init_eval": 5, "max_eval": 5}),
+    ],
+)
+def test_same_for_any_batch_size_and_seed_decides(small, name, parameters):
+    model, data = small
+
+    def run(seed=0, size=None, some=data):
+        return perturb(
+            model, some.images, some.labels, THREAT, name, parameters=parameters, seed=seed, batch_size=size
+        )
+
+    few = data.limit(4)
+    assert torch.equal(run(size=1), run(size=7))
+    assert torch.equal(run()[:4], run(some=few))
+    assert not torch.equal(run(some=few), run(seed=1, some=few))
+
+
+def test_leaves_model_and_generators_as_they_were(small):
+    model, data = small
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), np.random.RandomState
+    x = perturb(
+        model, data.images[:3], data.labels[:3], THREAT, "art:HopSkipJump", parameters={"max_iter": 1}
+    )
+    assert THREAT.contains(x, data.images[:3]).all()
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+    assert np.random.RandomState is states[3]
+
+
+def test_it_aims_where_it_is_told(small):
+    model, data = small
+    target = (data.labels + 1) % 5
+    threat = Threat("linf", 0.3)
+    x = perturb(model, data.images, data.labels, threat, PGD, parameters={"max_iter": 10}, target=target)
+    assert (model(x).argmax(1) == target).float().mean() > 0.8
+    with pytest.raises(ConfigError, match="art:DeepFool cannot aim at a class"):
+        perturb(model, data.images, data.labels, threat, "art:DeepFool", target=target)
+
+
+def test_minimum_norm_attacks_keep_the_nearest(small):
+    model, data = small
+    found = []
+    few = data.limit(3)
+    attack = make("art:DeepFool", Threat.whole("l2", 64))
+    with evaluation_mode(model):
+        searching(model, few, attack, name="deepfool", seed=0, nearest=True).run(
+            torch.arange(3), found.append
+        )
+    assert all(f.broken and f.distance < 1 for f in found)
+
+
+def test_in_an_evaluation(small):
+    model, data = small
+    result = advkit.evaluate(model, data, THREAT, f"fgsm,{PGD}", parameters={PGD: {"max_iter": 5}}, keep=True)
+    first, second = result.stages
+    assert second.attack == PGD and second.attacked == first.correct_after
+    assert second.parameters["max_iter"] == 5
+    assert THREAT.contains(result.adversarial, data.images).all()
+
+
+def test_training_loops_may_use_it(small):
+    model, data = small
+    x = fixed(
+        model, data.images, data.labels, threat=THREAT, attack="art:FastGradientMethod", ids=data.ids, seed=0
+    )
+    assert torch.allclose((x - data.images).abs().amax((1, 2, 3)), torch.tensor(0.05))
+
+
+@pytest.mark.parametrize(
+    "name, parameters, said",
+    [
+        ("art:HopSkipJmp", {}, r"no attack called 'HopSkipJmp' \(did you mean 'HopSkipJump'\?\)"),
+        ("art:DPatch", {}, "another kind of model"),
+        ("art:AdversarialPatch", {}, "a patch and no images"),
+        (PGD, {"max_itr": 3}, r"unknown key 'max_itr' \(did you mean 'max_iter'\?\)"),
+        (PGD, {"max_iter": "many"}, "max_iter"),
+        (PGD, {"max_iter": -1}, f"{PGD} under linf eps 0.05 fails"),
+        (PGD, {"targeted": True}, "unknown key 'targeted'"),
+    ],
+)
+def test_faults_are_told_before_the_work_begins(name, parameters, said):
+    with pytest.raises(ConfigError, match=said):
+        make(name, THREAT, parameters)
+
+
+def test_norms_that_it_does_not_work_in():
+    with pytest.raises(ConfigError, match="art:HopSkipJump under l1 eps 1 fails"):
+        make("art:HopSkipJump", Threat("l1", 1))
+    with pytest.raises(ConfigError, match="works in linf, l2, l1, not in l0"):
+        make(PGD, Threat("l0", 3))
+
+
+def test_what_is_not_installed_is_named(small, monkeypatch):
+    model, data = small
+    monkeypatch.setitem(sys.modules, "multiprocess", None)
+    with pytest.raises(ConfigError, match=r"art:AutoAttack needs .*: pip install multiprocess"):
+        perturb(model, data.images, data.labels, THREAT, "art:AutoAttack")
+
+
+def test_the_threat_fills_budget_norm_and_step():
+    made = make(PGD, Threat("l2", 0.6))
+    assert made._settings["norm"] == 2 and made._settings["eps"] == 0.6
+    assert made._settings["eps_step"] == pytest.approx(0.2)
+
+
+def test_names_need_no_import():
+    entry = ATTACKS.entry("art:ZooAttack")
+    assert entry.source == "arXiv:1708.03999" and "zeroth-order" in entry.summary
+    assert entry.thing.Config.model_fields["learning_rate"].default == 0.01
+    assert "art:ZooAttack" in ATTACKS and "art:Zoo" not in ATTACKS
+    assert not [known.name for known in ATTACKS if known.name.startswith("art:")]

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advkit import l1_ball, rng
+from advkit import l1_ball, rng, water_filling
 from advkit.config import Fraction, StrictModel
 from advkit.errors import ConfigError
 
@@ -90,7 +90,8 @@ class Threat(StrictModel):
 
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the
-        ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1])."""
+        ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1]).
+        `nearest` is exact in every norm."""
         return self.project_(x.clone(), x0)
 
     def project_(self, x: Tensor, x0: Tensor) -> Tensor:
@@ -109,6 +110,23 @@ class Threat(StrictModel):
         keep = min(int(self.eps), gain.shape[1])
         kept = torch.zeros_like(gain).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
         return change.copy_(boxed).mul_(kept.view_as(boxed)).add_(x0)
+
+    def nearest(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The allowed image at the least Euclidean distance from ``x``. In l2 it takes a search, so that
+        inner loops `project` instead.
+
+        In l2 it is x0 + s * (x - x0), clamped to [0, 1], with the largest s at which that is in the ball: the
+        square of an entry's change is min(s^2 * change^2, room^2).
+        """
+        if self.norm != "l2":
+            return self.project(x, x0)
+        change = (x - x0).flatten(1)
+        room = torch.where(change > 0, 1 - x0.flatten(1), x0.flatten(1))
+        square = change.square()
+        filled = room.square() / square.clamp(min=water_filling.TINY)
+        budget = torch.full_like(square[:, 0], self.eps**2 * (1 - 1e-6))
+        share = water_filling.level(square, filled, budget).clamp(max=1).sqrt()
+        return (change * share[:, None]).view_as(x).add_(x0).clamp_(0, 1)
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """The step of length 1 in ``norm`` that raises a linear function fastest (a zero gradient

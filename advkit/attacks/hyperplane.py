@@ -1,10 +1,8 @@
 """The smallest change inside [0, 1] that takes a linear function to a given value, in each norm.
 
-A change moves entry i by at most its room: 1 - x_i upward, x_i downward. In linf and l2 the change of an
-entry is min(t * u_i, room_i), where u_i is 1 or |w_i| and t is the same for all entries; the rise that it
-gives is a concave, piecewise linear function of t. Newton's method, started below the root, climbs to it
-from one piece to another and ends exactly, without sorting. In l1 the entries of the largest |w_i| move
-first, as far as they can.
+A change moves entry i by at most its room: 1 - x_i upward, x_i downward. In linf and l2 it moves by
+min(t * u_i, room_i), where u_i is 1 or |w_i| and t is the same for all entries. In l1 the entries of the
+largest |w_i| move first, as far as they can.
 
 Shapes: w (R, D), one function a row; x (P, R, D), P points a row; rise (P, R).
 """
@@ -15,10 +13,7 @@ import torch
 from torch import Tensor
 
 from advkit.threat import Norm
-
-NEWTON = 24
-"""Pieces visited at most; usually five or so. A row that needs more is left a little short."""
-TINY = 1e-30
+from advkit.water_filling import TINY, level
 
 
 def toward(x: Tensor, w: Tensor, rise: Tensor, norm: Norm) -> Tensor:
@@ -37,31 +32,12 @@ def toward(x: Tensor, w: Tensor, rise: Tensor, norm: Norm) -> Tensor:
     room = torch.where(way > 0, 1 - x, x)
     size = w.abs()
     if norm == "linf":
-        return torch.minimum(room, _threshold(size, room, need)[:, :, None]).mul_(way)
+        return torch.minimum(room, level(size, room, need)[:, :, None]).mul_(way)
     if norm == "l2":
         until = room / size.clamp(min=TINY)
-        threshold = _threshold(size.square(), until, need)[:, :, None]
+        threshold = level(size.square(), until, need)[:, :, None]
         return torch.minimum(until, threshold).mul_(size).mul_(way)
     return _greedy(size, room, need).mul_(way)
-
-
-def _threshold(gain: Tensor, until: Tensor, need: Tensor) -> Tensor:
-    """(P, R) the t at which sum_i gain_i * min(t, until_i) is ``need``; very large where it never is.
-
-    Args:
-        gain: (R, D) not negative.
-        until: (P, R, D) not negative.
-        need: (P, R) not negative.
-    """
-    t = torch.zeros_like(need)
-    for _ in range(NEWTON):
-        missing = need - torch.einsum("rd,prd->pr", gain, torch.minimum(until, t[:, :, None]))
-        slope = torch.einsum("rd,prd->pr", gain, (until > t[:, :, None]).to(gain.dtype))
-        short = missing > 1e-6 * need
-        t = torch.where(short, t + missing / slope.clamp(min=TINY), t)
-        if t.device.type == "cpu" and not (short & (slope > 0)).any():
-            break
-    return t
 
 
 def _greedy(size: Tensor, room: Tensor, need: Tensor) -> Tensor:

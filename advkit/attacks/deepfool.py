@@ -1,0 +1,63 @@
+"""DeepFool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.boundary import nearest
+from advkit.attacks.oracle import Oracle, margin_of
+from advkit.attacks.record import column
+from advkit.config import StrictModel
+
+
+@dataclass
+class DeepFoolState(State):
+    """The sum of the steps of each row."""
+
+    change: Tensor
+    """(R, C, H, W) without overshoot, not clamped."""
+
+
+@attack(
+    "deepfool",
+    summary="steps onto the nearest linearised boundary until one is crossed",
+    source="Moosavi-Dezfooli, Fawzi and Frossard, CVPR 2016",
+)
+class DeepFool(Attack):
+    """Algorithm 2: finds an adversarial image near the original in a few steps, seldom the nearest."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        steps: int = Field(50, ge=1)
+        """Steps at most; three or so are usual."""
+        overshoot: float = Field(0.02, ge=0)
+        """Share of the change by which it goes beyond the boundary."""
+        classes: int | None = Field(9, ge=1)
+        """Wrong classes to look at in each step, those of the largest logits; None: all."""
+
+    config: Config
+    norms = ("linf", "l2")
+    minimal = True
+
+    def start(self, rows: Rows) -> DeepFoolState:
+        """The originals."""
+        return DeepFoolState(rows, rows.x0, rows.label.new_zeros(len(rows)), torch.zeros_like(rows.x0))
+
+    def step(self, state: State, oracle: Oracle) -> DeepFoolState:
+        """Judges ``x`` and steps onto the boundary; a row that has crossed one stays there, finished."""
+        assert isinstance(state, DeepFoolState)
+        rows, config = state.rows, self.config
+        value, grad, logits = nearest(oracle, state.x, rows, self.threat.norm, config.classes)
+        crossed = margin_of(logits, rows) > 0
+        slope = grad.abs().flatten(1).sum(1) if self.threat.norm == "linf" else grad.flatten(1).norm(dim=1)
+        length = torch.where(crossed, 0.0, value.abs() / slope.clamp(min=1e-12))
+        change = state.change + self.threat.ascent_(grad) * column(length, grad)
+        x = (rows.x0 + (1 + config.overshoot) * change).clamp_(0, 1)
+        iteration = torch.where(crossed, self.steps - 1, state.iteration)  # the engine counts this step too
+        return DeepFoolState(rows, x, iteration, change)

@@ -143,6 +143,13 @@ TRADES = {
             "advkit attack --model clf.pt --norm linf --eps 0.15 --attack pgd,apgd-ce",
         ),
         Trade(
+            "spatial",
+            "measure how much accuracy survives turning and shifting",
+            "advkit.spatial.plan:Spatial",
+            "advkit.spatial.command:spatial",
+            "advkit spatial --model clf.pt --rotation 30 --shift 3",
+        ),
+        Trade(
             "adv-train",
             "train a classifier that withstands attacks",
             "advkit.training.plan:AdversarialTraining",

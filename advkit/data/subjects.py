@@ -1,0 +1,69 @@
+"""The classifiers that a command is told of, and the images that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from advkit.data.data import Data
+from advkit.data.dataset import Split
+from advkit.data.load import load_data
+from advkit.errors import ConfigError
+from advkit.models.foreign_plan import ForeignModel
+from advkit.models.inspect import inspect_classifier
+from advkit.models.load import load_model
+from advkit.models.model import Model
+from advkit.trade import Context
+
+
+def open_subjects(
+    names: Sequence[str],
+    data: str | None,
+    splits: Sequence[Split],
+    *,
+    arch: str | None,
+    said: ForeignModel,
+    context: Context,
+) -> tuple[list[Model], list[Data]]:
+    """Classifiers that were looked at, and splits of one data set.
+
+    Args:
+        names: of the classifiers, as `load_model` takes them.
+        data: a data set's name; None: what the first classifier was trained on.
+        splits: which parts of it.
+        arch: for weights without a card, their architecture.
+        said: what is said of models that advkit did not write.
+        context: where to work.
+
+    Raises:
+        UserError: whatever is wrong with a model or the data.
+    """
+    found = [load_data(data, split, root=context.data_dir) for split in splits] if data else []
+    models: list[Model] = []
+    for name in names:
+        model = load_model(
+            name,
+            role="classifier",
+            arch=arch,
+            classes=found[0].classes if found and found[0].classes_known else None,
+            **said.said | {"shape": said.shape or (found[0].shape if found else None)},
+            device=context.device,
+        )
+        found = found or _trained_on(name, model, splits, context)
+        few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
+        for note in inspect_classifier(model, few, found[0].classes if found[0].classes_known else None):
+            context.progress.say(f"{name}: {note}")
+        models.append(model)
+    return models, found
+
+
+def _trained_on(name: str, model: Model, splits: Sequence[Split], context: Context) -> list[Data]:
+    """What its card says."""
+    if model.card.data is None:
+        raise ConfigError(
+            f"the card of {name} does not say what it was trained on; name the data with --data"
+        )
+    data = model.card.data.name
+    context.progress.say(f"data: {data}, what {name} was trained on")
+    return [load_data(data, split, root=context.data_dir) for split in splits]

@@ -1,0 +1,1 @@
+"""How much accuracy survives turning and shifting the images."""

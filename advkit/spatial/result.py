@@ -1,0 +1,154 @@
+"""What turning and shifting found, as a versioned file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from advkit.config import StrictModel, validate
+from advkit.errors import DataError
+from advkit.models.card import DataFacts
+from advkit.stats import Interval, accuracy, clopper_pearson
+from advkit.warp import Padding
+
+VERSION = 1
+
+By = Literal["random", "grid"]
+"""The two lists of moves."""
+
+
+class Move(StrictModel):
+    """One transformation."""
+
+    angle: float
+    """Degrees, counter-clockwise."""
+    across: float
+    """Pixels to the right."""
+    down: float
+    """Pixels downwards."""
+    size: float
+    """Its largest part, as a share of what is allowed of it."""
+
+
+class SpatialVerdict(StrictModel):
+    """What became of one image."""
+
+    id: int
+    """Its position in the split."""
+    label: int
+    status: Literal["misclassified", "broken", "robust"]
+    """Wrong as it is; wrong after some move; right after all that were tried."""
+    random: Move | None = None
+    """The first random move that breaks it."""
+    grid: Move | None = None
+    """The smallest move of the grid that breaks it."""
+
+    @property
+    def move(self) -> Move | None:
+        """The one to show: of the grid if there is one."""
+        return self.grid or self.random
+
+
+class SpatialResult(StrictModel):
+    """Accuracy of one model as it is, under random moves and under all moves of a grid.
+
+    What survives is an upper bound: between the moves of the grid there are others.
+    """
+
+    schema_name: Literal["advkit/spatial"] = Field("advkit/spatial", alias="schema")
+    version: int = VERSION
+    status: Literal["complete", "partial"]
+    """Partial: only a part of the split was asked for."""
+    rotation: float
+    """Largest rotation either way, in degrees."""
+    shift: float
+    """Largest shift each way, in pixels."""
+    padding: Padding
+    moves_random: int
+    """Random moves for each image."""
+    moves_grid: int
+    model_hash: str
+    data: DataFacts
+    seed: int
+    n: int
+    clean_correct: int
+    random_correct: int
+    """Right under all random moves."""
+    grid_correct: int
+    """Right under all moves of the grid."""
+    robust_correct: int
+    """Right under all of both."""
+    unconfirmed: int
+    """Moves that broke an image in the search and not when the image was made again; they do not count."""
+    forwards: int
+    seconds: float
+    """Of this process; a resumed run does not count what came before."""
+    environment: dict[str, str]
+    verdicts: tuple[SpatialVerdict, ...]
+    clean_interval: Interval
+    interval: Interval
+    """Exact 95 % interval of the accuracy under everything that was tried."""
+
+    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
+
+    @classmethod
+    def of(cls, verdicts: tuple[SpatialVerdict, ...], **facts: Any) -> SpatialResult:
+        """The counts that the verdicts make."""
+        right = [v for v in verdicts if v.status != "misclassified"]
+        n, clean = len(verdicts), len(right)
+        robust = sum(v.status == "robust" for v in right)
+        return cls(
+            **facts,
+            n=n,
+            clean_correct=clean,
+            random_correct=sum(v.random is None for v in right),
+            grid_correct=sum(v.grid is None for v in right),
+            robust_correct=robust,
+            verdicts=verdicts,
+            clean_interval=clopper_pearson(clean, n),
+            interval=clopper_pearson(robust, n),
+        )
+
+    def left_at(self, size: float) -> float:
+        """Accuracy under the part of the grid within a share ``size`` of the limits."""
+        fallen = sum(v.grid is not None and v.grid.size <= size for v in self.verdicts)
+        return (self.clean_correct - fallen) / self.n
+
+    def as_values(self) -> dict[str, Any]:
+        """The whole result as plain values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> SpatialResult:
+        """Reads a ``result.json``, or the run folder that holds one.
+
+        Raises:
+            DataError: there is none, it is something else, or of a newer version.
+        """
+        path = Path(path)
+        file = path / "result.json" if path.is_dir() else path
+        if not file.exists():
+            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
+        values = json.loads(file.read_text())
+        if values.get("schema") != "advkit/spatial":
+            raise DataError(f"{file} is no result of advkit spatial; give one")
+        if values.get("version", 0) > VERSION:
+            raise DataError(
+                f"{file} was written by a newer advkit (version {values['version']} of the format, this one "
+                f"reads {VERSION}); upgrade advkit to read it"
+            )
+        return validate(cls, values, str(file))
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"clean accuracy {accuracy(self.clean_correct, self.n)}, {accuracy(self.robust_correct, self.n)} "
+            f"when turned by up to {self.rotation:g} degrees and shifted by up to {self.shift:g} pixels "
+            f"(n = {self.n}, {self.data.name} {self.data.split})"
+        )
+
+    def __str__(self) -> str:
+        return self.summary()

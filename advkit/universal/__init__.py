@@ -1,0 +1,1 @@
+"""One change for all images: patches to print, and perturbations to add."""

@@ -1,0 +1,152 @@
+"""Rotations and shifts: the grid, the random ones, and what is confirmed of them."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from advkit.errors import DataError
+from advkit.models.load import wrap
+from advkit.progress import Progress, Task
+from advkit.runs import RunFolder
+from advkit.spatial import evaluate as evaluating
+from advkit.spatial.evaluate import evaluate_moves, moved_images
+from advkit.spatial.moves import Limits, grid_moves, random_moves
+from advkit.spatial.plan import Spatial
+from advkit.spatial.result import SpatialResult
+from advkit.spatial.search import first_fall, move
+
+CONFIG = Spatial(model="toy", rotation=30, shift=0.8, rotations=5, shifts=3, random=4)
+
+
+def test_the_grid_holds_every_combination_from_the_smallest_on():
+    limits = Limits(30, 3)
+    moves = grid_moves(limits, 31, 5)
+    assert moves.shape == (775, 3) and len(moves.unique(dim=0)) == 775
+    sizes = limits.size(moves)
+    assert (sizes[1:] >= sizes[:-1]).all() and sizes[0] == 0 and sizes[-1] == 1
+    assert limits.contain(moves).all() and not limits.contain(torch.tensor([[30.0, 3.1, 0.0]])).any()
+    assert grid_moves(Limits(0, 3), 31, 5).shape == (25, 3)
+    assert grid_moves(limits, 1, 1).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_random_moves_are_within_the_limits_and_belong_to_their_sample():
+    limits = Limits(30, 3)
+    moves = random_moves(limits, torch.arange(500), 10, seed=1)
+    assert limits.contain(moves).all() and limits.size(moves).max() > 0.99
+    assert moves.mean((0, 1)).abs().div(torch.tensor([30.0, 3, 3])).max() < 0.03
+    assert torch.equal(random_moves(limits, torch.tensor([77]), 10, seed=1)[0], moves[77])
+    assert not torch.equal(random_moves(limits, torch.arange(500), 10, seed=2), moves)
+
+
+def test_the_first_move_that_breaks_is_the_one_that_trying_all_finds(upper):
+    model, data = upper
+    moves = grid_moves(Limits(40, 2), 5, 3).expand(len(data), -1, -1)
+    with torch.no_grad():
+        said = torch.stack([model(move(data.images, each, "zeros")).argmax(1) for each in moves.unbind(1)], 1)
+    wrong = said != data.labels[:, None]
+    expected = torch.where(wrong.any(1), wrong.int().argmax(1), -1)
+    assert len(set(expected.tolist())) > 5
+    for batch_size in (1, 16, 300):
+        found = first_fall(model, data.images, data.labels, moves, "zeros", batch_size)
+        assert torch.equal(found.first, expected)
+    tried = torch.where(expected < 0, moves.shape[1], expected + 1).sum()
+    assert found.forwards >= tried
+    assert first_fall(model, data.images, data.labels, moves, "zeros", 1).forwards == tried
+
+
+def test_the_figures_agree_with_the_images_that_are_saved(upper):
+    model, data = upper
+    result = evaluate_moves(model, data, CONFIG)
+    moved = moved_images(data, SpatialResult.model_validate(json.loads(json.dumps(result.as_values()))))
+    with torch.no_grad():
+        right = model(moved).argmax(1) == data.labels
+    assert right.sum() == result.robust_correct and result.n == 40 and result.clean_correct == 38
+    assert 0 < result.robust_correct <= result.grid_correct < result.random_correct < result.clean_correct
+    assert torch.equal(moved, moved_images(data, result)) and result.unconfirmed == 0
+    limits = Limits(30, 0.8)
+    for verdict, x0, x in zip(result.verdicts, data.images, moved, strict=True):
+        assert (verdict.status == "broken") == (verdict.move is not None)
+        assert (verdict.move is None) == torch.equal(x0, x)
+        if verdict.move is not None:
+            assert verdict.move.size <= 1
+            assert limits.contain(torch.tensor([verdict.move.angle, verdict.move.across, verdict.move.down]))
+    assert result.left_at(1) == result.grid_correct / 40 and result.left_at(-1) == 38 / 40
+    assert result.interval.low < result.robust_correct / 40 < result.interval.high
+
+
+def test_batch_size_and_subset_change_nothing(upper):
+    model, data = upper
+    whole = evaluate_moves(model, data, CONFIG)
+    assert evaluate_moves(model, data, CONFIG.model_copy(update={"batch_size": 7})).verdicts == whole.verdicts
+    part = evaluate_moves(model, data.take(torch.tensor([5, 21])), CONFIG)
+    assert part.verdicts == (whole.verdicts[5], whole.verdicts[21])
+
+
+def test_a_model_that_sees_only_the_mean_is_not_broken_by_turning_the_middle(upper):
+    """A dot in the middle stays where it is, whatever the angle."""
+    _, data = upper
+    x = torch.zeros(4, 1, 8, 8)
+    x[:, :, 3:5, 3:5] = 1.0
+
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([x.mean((1, 2, 3)), torch.full((len(x),), 0.06)], 1)
+
+    model = wrap(Mean(), shape=(1, 8, 8), classes=2).eval()
+    labels = torch.zeros(4, dtype=torch.int64)
+    dots = type(data)("dots", "test", x, labels, ("a", "b"), torch.arange(4))
+    turned = evaluate_moves(model, dots, CONFIG.model_copy(update={"rotation": 0.0, "shift": 2.0}))
+    assert turned.robust_correct == 4  # shifts by up to 2 pixels keep the dot inside
+    far = evaluate_moves(model, dots, CONFIG.model_copy(update={"rotation": 0.0, "shift": 4.0, "shifts": 9}))
+    assert far.robust_correct == 0
+    assert all(v.grid is not None and max(abs(v.grid.across), abs(v.grid.down)) == 4 for v in far.verdicts)
+
+
+class Stopping(Progress, Task):
+    """Ends the process, as it were, when told of progress for the second time."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def task(self, *args: object, **kwargs: object) -> Task:
+        return self
+
+    def advance(self, n: int = 1, **facts: float | str) -> None:
+        self.seen += 1
+        if self.seen == 2:
+            raise KeyboardInterrupt
+
+
+def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch):
+    model, data = upper
+    config = CONFIG.model_copy(update={"batch_size": 9})
+    monkeypatch.setattr(evaluating, "SAVE_EVERY", 0.0)
+
+    def run(progress):
+        with RunFolder.open("spatial", "toy", config, tmp_path / "run") as folder:
+            return evaluate_moves(model, data, config, run=folder, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Stopping())
+    assert torch.load(tmp_path / "run/state.pt")["step"] == 18
+    advance, begun = evaluating.Turning.advance, []
+    monkeypatch.setattr(evaluating.Turning, "advance", lambda self: begun.append(self.done) or advance(self))
+    resumed = run(Progress())
+    assert begun == [18, 27, 36]
+    whole = evaluate_moves(model, data, config)
+    assert resumed.verdicts == whole.verdicts and resumed.forwards == whole.forwards
+
+
+def test_reads_back_and_refuses_what_is_newer(upper, tmp_path):
+    result = evaluate_moves(*upper, CONFIG)
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(result.as_values()))
+    assert SpatialResult.load(tmp_path) == result
+    file.write_text(json.dumps({**result.as_values(), "version": 99}))
+    with pytest.raises(DataError, match="newer advkit"):
+        SpatialResult.load(file)
+    file.write_text("{}")
+    with pytest.raises(DataError, match="no result of advkit spatial"):
+        SpatialResult.load(file)

@@ -42,8 +42,8 @@ class Square(Attack):
         queries: int = Field(5000, ge=1)
         """Points shown to the model per start."""
         p: float = Field(0.8, gt=0, le=1)
-        """Share of the pixels that the first windows cover; it halves after 10, 50, 200, 500, 1000, 2000
-        and 4000 queries."""
+        """Share of the pixels that the first windows cover; it halves after 10, 50, 200, 500, 1000, 2000,
+        4000, 6000 and 8000 queries."""
         restarts: int = Field(1, ge=1)
         """Starts per image; later ones only where the earlier failed."""
 

@@ -33,7 +33,7 @@ class Bumps:
         self.power = 2 if threat.norm == "l2" else 1
         self.budget = (threat.eps * (1 - 1e-6)) ** self.power  # so that rounding does not leave the ball
         self.channels, self.height, self.width = shape
-        self._profiles: dict[torch.device, Tensor] = {}
+        self._tables: dict[torch.device, Tensor] = {}
 
     def first(self, x0: Tensor, key: Tensor) -> Tensor:
         """A square of bumps, of random sign in each channel, that fills the budget."""
@@ -59,9 +59,8 @@ class Bumps:
         """
         draws = rng.uniform(key, (5 + self.channels,))
         level = self.windows.level(iteration)
-        side = self.windows.side(level)
-        corners = self.windows.corners(side, draws[:, :4].view(-1, 2, 2))
-        rows, columns = self.windows.inside(corners, side)
+        corners = self.windows.corners(self.windows.side(level), draws[:, :4].view(-1, 2, 2))
+        tall, wide, rows, columns = self._placed(level, draws[:, 4] < 0.5, corners)
         gains = rows[:, :1, :, None] * columns[:, :1, None]
         both = torch.maximum(gains, rows[:, 1:, :, None] * columns[:, 1:, None])
 
@@ -69,10 +68,10 @@ class Bumps:
         mass = self._mass(change)
         unused = (self.budget - mass.sum((1, 2, 3))).clamp_(min=0)[:, None] / self.channels
         due = (mass * both).sum((2, 3)) + unused
-        was = change * gains
-        new = self._bumps(level, corners[:, 0], draws[:, 4] < 0.5)
-        new = new * (draws[:, 5:, None, None] >= 0.5).float().mul_(2).sub_(1)
-        new.addcmul_(was, self._over(1, (mass * gains).sum((2, 3))))
+        sign = (draws[:, 5:, None] >= 0.5).float().mul_(2).sub_(1)
+        new = torch.minimum(tall[:, :1, :, None], wide[:, :1, None])
+        new = (new * (tall[:, 1:] * sign)[..., None]).mul_(wide[:, 1:, None])
+        new.addcmul_(change * gains, self._over(1, (mass * gains).sum((2, 3))))
         change.addcmul_(change, both, value=-1).addcmul_(new, self._over(due, self._mass(new).sum((2, 3))))
         return change.add_(x0).clamp_(0, 1)
 
@@ -84,35 +83,39 @@ class Bumps:
         factor = due / mass.clamp(min=1e-12)
         return (factor.sqrt() if self.power == 2 else factor)[..., None, None]
 
-    def _bumps(self, level: Tensor, corner: Tensor, turned: Tensor) -> Tensor:
-        """(R, 1, H, W) a bump of mass 1 in each row's window, zero outside.
+    def _placed(
+        self, level: Tensor, turned: Tensor, corners: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What each row and column of the image is to the windows.
 
         A bump is a function of the larger distance from a centre along either axis, and falls with it: so it
-        is the minimum of a profile of the rows and one of the columns, times a sign for each half.
-        """
-        at = level * 2 + turned
-        table = self._profile(level)
-        last = table.shape[3] - 1
-        place = torch.arange(max(self.height, self.width), device=level.device) - corner[..., None]
-        place = torch.where(place < 0, last, place.clamp(max=last))
-        profile = table[at].gather(3, place[:, :, None].expand(-1, -1, 2, -1))
-        tall, wide = profile[:, 0, :, : self.height], profile[:, 1, :, : self.width]
-        height = torch.minimum(tall[:, :1, :, None], wide[:, :1, None])
-        return height.mul_(tall[:, 1:, :, None]).mul_(wide[:, 1:, None])
+        is the minimum of a profile of the rows and one of the columns, times a factor for each of them.
 
-    def _profile(self, like: Tensor) -> Tensor:
-        """(L * 2, 2, 2, S + 1): for each level, and for it turned: of rows and columns, the profile and the
-        factor; the last entry, zero, is for places outside."""
-        if like.device not in self._profiles:
-            longest = max(self.windows.sides)
-            table = torch.zeros(len(self.windows.sides) * 2, 2, 2, longest + 1)
-            for level, side in enumerate(self.windows.sides):
-                halves, whole, factor = _axes(side, self.power)
-                upright = torch.stack([torch.stack([halves, factor]), torch.stack([whole, whole * 0 + 1])])
-                table[level * 2, :, :, :side] = upright
-                table[level * 2 + 1, :, :, :side] = upright.flip(0)
-            self._profiles[like.device] = table.to(like.device)
-        return self._profiles[like.device]
+        Returns:
+            (R, 2, H) profile and factor of the rows, (R, 2, W) of the columns in the first window; (R, 2, H)
+            and (R, 2, W) 1 for rows and columns inside the first and the second, 0 outside.
+        """
+        if level.device not in self._tables:
+            self._tables[level.device] = self._table().to(level.device)
+        axis = torch.stack([turned, ~turned], 1)
+        at = (level[:, None] * 2 + axis)[:, None].expand(-1, 2, -1)
+        placed = self._tables[level.device][at, corners]
+        tall, wide = placed[:, 0, 0, :2, : self.height], placed[:, 0, 1, :2, : self.width]
+        return tall, wide, placed[:, :, 0, 2, : self.height], placed[:, :, 1, 2, : self.width]
+
+    def _table(self) -> Tensor:
+        """(L * 2, S, 3, S): for each level, along and across the halves of a bump, and for each place of the
+        window: the profile, the factor, and 1 inside; S is the longer side of the image."""
+        size = max(self.height, self.width)
+        table = torch.zeros(len(self.windows.sides) * 2, size, 3, size)
+        for level, side in enumerate(self.windows.sides):
+            halves, whole, factor = _axes(side, self.power)
+            one = torch.ones(side)
+            for corner in range(size - side + 1):
+                inside = slice(corner, corner + side)
+                table[level * 2, corner, :, inside] = torch.stack([halves, factor, one])
+                table[level * 2 + 1, corner, :, inside] = torch.stack([whole, one, one])
+        return table
 
 
 def bump(side: int, power: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FALLS = (10, 50, 200, 500, 1000, 2000, 4000)
+FALLS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of the image that a window covers halves, whatever the limit of queries."""
 
 

@@ -13,7 +13,7 @@ from advkit.attacks.apgd_sparse import Sparse
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import column
+from advkit.attacks.record import assign_
 from advkit.config import StrictModel
 from advkit.threat import Threat
 
@@ -67,6 +67,6 @@ class APGD(Attack):
         loss, grad, _ = oracle.loss_and_grad(x, state.rows, self._loss, samples=self.config.samples)
         better = loss > state.loss_best
         state.loss_best = torch.where(better, loss, state.loss_best)
-        state.x_best = torch.where(column(better, x), x, state.x_best)
-        state.grad_best = torch.where(column(better, x), grad, state.grad_best)
+        assign_(state.x_best, better, x)
+        assign_(state.grad_best, better, grad)
         return self._schedule.move(state, loss, grad)

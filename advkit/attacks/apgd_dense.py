@@ -10,7 +10,7 @@ from torch import Tensor
 from advkit import rng
 from advkit.attacks.apgd_schedule import APGDState, Schedule
 from advkit.attacks.attack import Rows
-from advkit.attacks.record import column
+from advkit.attacks.record import assign_, column
 from advkit.threat import Threat
 
 MOMENTUM = 0.75
@@ -65,12 +65,12 @@ class Dense(Schedule):
             rows,
             x,
             iteration,
-            x_best=x,
+            x_best=x.clone(),
             grad_best=torch.zeros_like(x),
             loss_best=zero - torch.inf,
             step_size=zero + 2 * self.threat.eps,
             since=count - 1,
-            x_before=x,
+            x_before=x.clone(),
             loss_before=zero + torch.inf,
             loss_at_check=zero - torch.inf,
             halved=count == 0,
@@ -90,23 +90,24 @@ class Dense(Schedule):
         stuck = (rises <= RISING * state.period) | (~state.halved & (loss_at_check >= state.loss_best))
         halve = due & stuck
         step_size = torch.where(halve, state.step_size / 2, state.step_size)
-        back = column(halve, x)
-        x_now = torch.where(back, state.x_best, x)
-        grad = torch.where(back, state.grad_best, grad)
+        assign_(x, halve, state.x_best)
+        assign_(grad, halve, state.grad_best)
 
-        ahead = threat.project(x_now + column(step_size, x) * threat.ascent(grad), rows.x0)
+        # In place, and in this order: x + momentum * (ahead - x) + (1 - momentum) * (x - x_before).
         momentum = column(torch.where(first, 1.0, MOMENTUM), x)
-        moved = x_now + momentum * (ahead - x_now) + (1 - momentum) * (x_now - state.x_before)
+        ahead = threat.ascent_(grad).mul_(column(step_size, x)).add_(x)
+        moved = threat.project_(ahead, rows.x0).sub_(x).mul_(momentum).add_(x)
+        moved.add_(torch.sub(x, state.x_before, out=state.x_before).mul_(1 - momentum))
         return DenseState(
             rows,
-            threat.project(moved, rows.x0),
+            threat.project_(moved, rows.x0),
             state.iteration,
             x_best=state.x_best,
             grad_best=state.grad_best,
             loss_best=state.loss_best,
             step_size=step_size,
             since=torch.where(due, 0, since),
-            x_before=x_now,
+            x_before=x,
             loss_before=loss,
             loss_at_check=torch.where(due, state.loss_best, loss_at_check),
             halved=torch.where(due, halve, state.halved),

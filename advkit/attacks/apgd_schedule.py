@@ -49,7 +49,7 @@ class Schedule(ABC):
         """Settles the step size where a check is due, and takes a step.
 
         Args:
-            state: its best points know of ``x`` already.
+            state: its best points know of ``x`` already; its memory is used for the next.
             loss: (R,) at ``x``.
-            grad: (R, C, H, W) at ``x``; its memory may be used.
+            grad: (R, C, H, W) at ``x``; its memory is used too.
         """

@@ -10,7 +10,7 @@ from torch import Tensor
 from advkit import l1_ball, rng
 from advkit.attacks.apgd_schedule import APGDState, Schedule
 from advkit.attacks.attack import Rows
-from advkit.attacks.record import column
+from advkit.attacks.record import assign_, column
 from advkit.attacks.sparse import changed, sparse_ascent_
 from advkit.threat import Threat
 
@@ -73,7 +73,7 @@ class Sparse(Schedule):
             rows,
             x,
             iteration,
-            x_best=x,
+            x_best=x.clone(),
             grad_best=torch.zeros_like(x),
             loss_best=torch.full_like(radius, -torch.inf),
             step_size=radius,
@@ -93,12 +93,10 @@ class Sparse(Schedule):
         sparser = due & (count / state.count < SPARSER)
         slower = torch.where(due, (state.step_size / SLOWER).maximum(SHORTEST * radius), state.step_size)
         step_size = torch.where(sparser, radius, slower)
-        back = column(sparser, x)
-        x_now = torch.where(back, state.x_best, x)
-        grad = torch.where(back, state.grad_best, grad)
-
+        assign_(x, sparser, state.x_best)
+        assign_(grad, sparser, state.grad_best)
         step = sparse_ascent_(grad, count / DENSER / x[0].numel())
-        moved = l1_ball.project_(x_now.addcmul(step, column(step_size, x)), rows.x0, radius)
+        moved = l1_ball.project_(x.addcmul_(step, column(step_size, x)), rows.x0, radius)
         after = SparseState(
             rows,
             moved,

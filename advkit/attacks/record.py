@@ -64,3 +64,11 @@ def _where(mask: Tensor, value: Any, other: Any) -> Any:
 def column(values: Tensor, like: Tensor) -> Tensor:
     """(N,) values shaped to broadcast over rows of ``like`` (N, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def assign_(values: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """``values``, in its memory, with the rows of ``source`` where ``mask`` (N,) is true."""
+    if values.device.type == "cpu":  # looking costs nothing there, and few rows change as a rule
+        index = mask.nonzero()[:, 0]
+        return values.index_copy_(0, index, source.index_select(0, index))
+    return torch.where(column(mask, values), source, values, out=values)

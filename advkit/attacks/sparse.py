@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +25,14 @@ def sparse_ascent_(gradient: Tensor, share: Tensor) -> Tensor:
     size = gradient.abs().flatten(1)
     values = size.shape[1]
     count = (share * values).ceil().long().clamp(1, values)
-    most = int(count.max()) if size.device.type == "cpu" else values
-    smallest = size.topk(most, dim=1).values.gather(1, count[:, None] - 1)
+    smallest = _ascending(size).gather(1, values - count[:, None])
     gradient.sign_().mul_(torch.ge(size, smallest, out=size).view_as(gradient))
     moved = gradient.abs().flatten(1).sum(1).clamp_(min=1)
     return gradient.div_(column(moved, gradient))
+
+
+def _ascending(size: Tensor) -> Tensor:
+    """Every row sorted. On a CPU NumPy sorts, in a tenth of the time."""
+    if size.device.type == "cpu":
+        return torch.from_numpy(np.sort(size.numpy(), axis=1))
+    return size.sort(dim=1).values

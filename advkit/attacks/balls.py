@@ -1,0 +1,100 @@
+"""Balls whose radius differs from row to row, for attacks that look for the smallest radius."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from advkit.attacks.record import column
+from advkit.threat import Norm
+
+NEWTON = 16
+"""Steps at most toward the threshold of an l1 projection."""
+
+
+def annealed(iteration: Tensor, steps: int, first: float, last: float) -> Tensor:
+    """(R,) ``first`` at iteration 0, falling to ``last`` along half a cosine over ``steps``."""
+    return torch.cos(iteration * (math.pi / steps)).mul_((first - last) / 2).add_((first + last) / 2)
+
+
+def length(vectors: Tensor) -> Tensor:
+    """(R,) Euclidean norms, above 0 so that one can divide by them."""
+    norms: Tensor = torch.linalg.vector_norm(vectors.flatten(1), dim=1)
+    return norms.clamp_(min=1e-12)
+
+
+def slope(gradient: Tensor, norm: Norm) -> Tensor:
+    """(R,) how fast a function with this gradient can rise per unit of ``norm``, above 0."""
+    order = {"linf": 1, "l2": 2}.get(norm, math.inf)
+    steepest: Tensor = torch.linalg.vector_norm(gradient.flatten(1), order, dim=1)
+    return steepest.clamp_(min=1e-12)
+
+
+def fewest(gradient: Tensor, x: Tensor, rise: Tensor) -> Tensor:
+    """(R,) how many entries of ``x`` inside [0, 1] must change for a linear function with this gradient to
+    rise by ``rise`` (R,)."""
+    room = torch.where(gradient > 0, 1 - x, x)
+    gains = room.mul_(gradient.abs()).flatten(1).sort(dim=1, descending=True).values
+    return (gains.cumsum(1) < rise[:, None]).sum(1) + 1
+
+
+def movable_(gradient: Tensor, x: Tensor) -> Tensor:
+    """``gradient``, in its memory, without the entries that would lead ``x`` out of [0, 1]."""
+    return gradient.masked_fill_(x == (gradient > 0), 0)
+
+
+def fill_(x: Tensor, x0: Tensor, radius: Tensor, norm: Norm) -> Tensor:
+    """``x``, in its memory, taken to the edge of the ball of its row's radius and into [0, 1].
+
+    A change that is too short is stretched, one that is too long is projected. In l0 there is nothing to
+    stretch: of each row the ``radius`` entries stay that gain most by the change, once it is clamped.
+
+    Args:
+        x: (R, C, H, W) any points.
+        x0: (R, C, H, W) centres, in [0, 1].
+        radius: (R,) finite (l0: a whole number).
+        norm: of the ball.
+    """
+    if norm == "l0":
+        return _fewest_(x, x0, radius)
+    change = x.sub_(x0)
+    if norm == "l2":
+        return change.mul_(column(radius / length(change), x)).add_(x0).clamp_(0, 1)
+    flat = change.flatten(1)
+    reached = flat.abs().amax(1) if norm == "linf" else flat.abs().sum(1)
+    change.mul_(column((radius / reached.clamp_(min=1e-12)).clamp_(min=1), x))
+    if norm == "linf":
+        limit = column(radius, x)
+        return change.clamp_(-limit, limit).add_(x0).clamp_(0, 1)
+    return _soften_(change, radius).add_(x0).clamp_(0, 1)
+
+
+def _soften_(change: Tensor, radius: Tensor) -> Tensor:
+    """The nearest changes of l1 norm ``radius``: entries lose a threshold, small ones vanish (Duchi et al.,
+    ICML 2008). The threshold is the root of a convex, piecewise linear function, to which Newton's method
+    climbs from below."""
+    size = change.flatten(1).abs()
+    threshold = torch.zeros_like(radius)
+    for _ in range(NEWTON):
+        above = (size - threshold[:, None]).clamp_(min=0)
+        excess = (above.sum(1) - radius).clamp_(min=0)
+        threshold = threshold + excess / above.count_nonzero(1).clamp_(min=1)
+        if change.device.type == "cpu" and not (excess > 1e-6 * radius).any():
+            break
+    limit = column(threshold, change)
+    return change.sub_(change.clamp(-limit, limit))
+
+
+def _fewest_(x: Tensor, x0: Tensor, radius: Tensor) -> Tensor:
+    """The nearest points inside [0, 1] that differ from ``x0`` in so many entries."""
+    boxed = x.clamp(0, 1)
+    gain = ((x - x0).square_() - (x - boxed).square_()).flatten(1)
+    size = gain.shape[1]
+    # How many to rank is a question to the device; elsewhere than on the CPU it would stall the queue.
+    most = int(radius.max()) if x.device.type == "cpu" else size
+    ranked = gain.topk(min(max(most, 1), size), dim=1).values
+    last = ranked.gather(1, (radius.long() - 1).clamp_(0, ranked.shape[1] - 1)[:, None])
+    kept = (gain >= last) & (radius[:, None] > 0)
+    return x.copy_(torch.where(kept.view_as(x), boxed, x0))

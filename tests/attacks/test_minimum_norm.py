@@ -1,0 +1,120 @@
+"""Minimum-norm attacks on a linear model, where the nearest success is known, and on a small network."""
+
+import pytest
+import torch
+
+from advkit.attacks.balls import fill_
+from advkit.attacks.perturb import logits_of, make, perturb, searching
+from advkit.models.mode import evaluation_mode
+from advkit.threat import Threat
+
+LONG = {"fmn": {"steps": 200}}
+"""Enough steps to arrive on the linear model."""
+SWEEP = [(name, norm) for name, norms in {"fmn": ("linf", "l2", "l1", "l0")}.items() for norm in norms]
+
+
+def nearest(model, data, name, norm, *, parameters=None, goal=None, batch_size=100):
+    """(N,) distances of the nearest successes, infinite where there is none, and what was found."""
+    threat = Threat.whole(norm, data.images[0].numel())
+    found = {}
+    with evaluation_mode(model):
+        search = searching(
+            model,
+            data,
+            make(name, threat, LONG[name] if parameters is None else parameters),
+            name=name,
+            seed=0,
+            batch_size=batch_size,
+            goal=goal,
+            nearest=True,
+        )
+        search.run(torch.arange(len(data)), lambda f: found.__setitem__(f.index, f))
+    inorder = [found[index] for index in range(len(data))]
+    return torch.tensor([f.distance if f.broken else torch.inf for f in inorder]), inorder
+
+
+def smallest(model, data, norm):
+    """(N,) distances of the nearest successes of the linear model, inside the box."""
+    x, weight = data.images.flatten(1), model.weight.detach()
+    score = x @ weight + model.bias
+    need = score.abs()
+    if norm == "linf":  # the box is out of reach
+        return need / weight.abs().sum()
+    if norm == "l2":
+        return need / weight.norm()
+    room = torch.where((weight * score.sign()[:, None]) > 0, x, 1 - x)
+    if norm == "l0":
+        gains = (weight.abs() * room).sort(dim=1, descending=True).values
+        return (gains.cumsum(1) <= need[:, None]).sum(1) + 1.0
+    order = weight.abs().argsort(descending=True)  # the steepest entries first, each as far as it goes
+    gains = (weight.abs() * room)[:, order]
+    before = torch.cat([torch.zeros(len(x), 1), gains.cumsum(1)[:, :-1]], 1)
+    used = torch.minimum((need[:, None] - before).clamp(min=0), gains)
+    return (used / weight.abs()[order]).sum(1)
+
+
+@pytest.mark.parametrize(("name", "norm"), SWEEP)
+class TestEveryMinimumNormAttack:
+    def test_finds_the_nearest_success_of_a_linear_model(self, name, norm, linear):
+        model, data = linear
+        exact = smallest(model, data, norm)
+        found, _ = nearest(model, data, name, norm)
+        assert found.isfinite().all()
+        assert (found >= exact * 0.9999).all()
+        assert (found / exact).max() <= 1.01
+
+    def test_reports_successes_at_the_distances_that_it_says(self, name, norm, convolutional):
+        model, data = convolutional
+        distances, found = nearest(model, data, name, norm, parameters={"steps": 60})
+        assert distances.isfinite().float().mean() > 0.8
+        x = torch.stack([f.x for f in found])
+        with torch.no_grad():
+            wrong = model(x).argmax(1) != data.labels
+        assert torch.equal(wrong, distances.isfinite())
+        assert x.min() >= 0 and x.max() <= 1
+        away = Threat.whole(norm, 64).distance(x, data.images)
+        assert torch.allclose(away[wrong], distances[wrong])
+
+    def test_the_nearest_success_does_not_depend_on_the_batch(self, name, norm, convolutional):
+        model, data = convolutional
+        one, many = (
+            nearest(model, data, name, norm, parameters={"steps": 30}, batch_size=size)[0]
+            for size in (5, 100)
+        )
+        assert torch.allclose(one, many, rtol=1e-3)
+
+    def test_reaches_the_class_that_is_wanted(self, name, norm, convolutional):
+        model, data = convolutional
+        goal = logits_of(model.eval(), data).argsort(1)[:, -2]
+        distances, found = nearest(model, data, name, norm, parameters={"steps": 60}, goal=goal)
+        hit = distances.isfinite()
+        assert hit.float().mean() > 0.8
+        with torch.no_grad():
+            said = model(torch.stack([f.x for f in found])).argmax(1)
+        assert torch.equal(said[hit], goal[hit])
+
+    def test_stops_inside_a_budget(self, name, norm, linear):
+        model, data = linear
+        exact = smallest(model, data, norm)
+        eps = float(exact.median()) * 1.02
+        x = perturb(model, data.images, data.labels, Threat(norm, eps), name, parameters=LONG[name])
+        with torch.no_grad():
+            fell = model(x).argmax(1) != data.labels
+        assert torch.equal(fell, exact <= eps)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_a_change_is_taken_to_the_edge_of_its_ball(norm):
+    x0 = torch.full((3, 1, 2, 4), 0.5)
+    change = torch.tensor([0.01, -0.02, 0.03, 0.05, -0.07, 0.0, 0.11, 0.13]).view(1, 1, 2, 4)
+    radius = torch.tensor([0.0, 2.0, 4.0]) if norm == "l0" else torch.tensor([0.0, 0.05, 0.4])
+    reached = Threat(norm, 1.0).distance(fill_(x0 + change, x0, radius, norm), x0)
+    assert torch.allclose(reached, radius, atol=1e-6)
+
+
+def test_the_l1_edge_is_the_nearest_point_of_it():
+    threat = Threat("l1", 1.5)
+    x0 = torch.full((5, 1, 6, 6), 0.5)
+    x = x0 + 0.1 * torch.sin(torch.arange(5 * 36)).view_as(x0)
+    expected = threat.project(x, x0)
+    assert torch.allclose(fill_(x.clone(), x0, torch.full((5,), 1.5), "l1"), expected, atol=1e-5)

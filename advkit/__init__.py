@@ -14,10 +14,12 @@ _PUBLIC = {
     "Threat": "advkit.threat",
     "UserError": "advkit.errors",
     "evaluate": "advkit.evaluation.evaluate",
+    "from_art": "advkit.integrations.art_models",
     "load_data": "advkit.data.load",
     "load_model": "advkit.models.load",
     "perturb": "advkit.attacks.perturb",
     "save_model": "advkit.models.checkpoint",
+    "to_art": "advkit.integrations.art_models",
 }
 
 __all__ = [
@@ -25,10 +27,12 @@ __all__ = [
     "UserError",
     "__version__",
     "evaluate",
+    "from_art",
     "load_data",
     "load_model",
     "perturb",
     "save_model",
+    "to_art",
 ]
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from advkit.data.load import load_data
     from advkit.errors import UserError
     from advkit.evaluation.evaluate import evaluate
+    from advkit.integrations.art_models import from_art, to_art
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
     from advkit.threat import Threat

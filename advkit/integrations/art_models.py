@@ -1,0 +1,155 @@
+"""Models both ways: advkit's as an estimator of ART, and ART's, defences included, as one of advkit's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advkit.attacks.perturb import device_of
+from advkit.errors import ModelError
+from advkit.integrations.art_defences import Defence
+from advkit.models.card import Preprocessing, Shape
+from advkit.models.load import load_model, wrap
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+
+
+def to_art(
+    model: nn.Module | str | Path,
+    *,
+    shape: Shape | None = None,
+    preprocessing_defences: Any = None,
+) -> Any:
+    """A classifier as ART's ``PyTorchClassifier`` on pixels in [0, 1], for ART's own attacks and metrics.
+
+    Args:
+        model: a module from images in [0, 1] to logits, or whatever `load_model` takes. ART puts it into
+            eval mode when it asks it.
+        shape: (channels, height, width) of the images, where the model does not say.
+        preprocessing_defences: of ART, one or a list; they see pixels in [0, 1], (N, C, H, W).
+
+    Raises:
+        ModelError: there is no such model.
+        ConfigError: the model does not say what images it takes, and neither does ``shape``.
+    """
+    from art.estimators.classification import PyTorchClassifier
+
+    found = wrap(model, shape=shape) if isinstance(model, nn.Module) else load_model(model, shape=shape)
+    device = device_of(found)
+    classes = found.card.classes
+    if classes is None:
+        with torch.no_grad(), evaluation_mode(found):
+            classes = found(torch.zeros(1, *found.card.shape, device=device)).shape[1]
+    with torch.cuda.device(device if device.type == "cuda" else -1):  # the one that ART will take
+        return PyTorchClassifier(
+            found,
+            nn.CrossEntropyLoss(),
+            found.card.shape,
+            classes,
+            clip_values=(0.0, 1.0),
+            preprocessing_defences=preprocessing_defences,
+            device_type="gpu" if device.type == "cuda" else "cpu",
+        )
+
+
+def from_art(estimator: Any, *, outputs: Literal["logits", "probabilities"] = "logits") -> Model:
+    """ART's ``PyTorchClassifier`` with its preprocessing and its defences, for `evaluate` and `perturb`.
+
+    Defences that compute in PyTorch keep their gradient. Through the others, which compute in NumPy, goes
+    the gradient that ART estimates; where it estimates none, attacks take the defence for the identity
+    (Athalye et al. 2018), and the model's notes say so.
+
+    Args:
+        estimator: an ``art.estimators.classification.PyTorchClassifier``. Its network is shared, not copied.
+        outputs: what the network gives out.
+
+    Raises:
+        ModelError: it is another kind of estimator, or has defences behind the network.
+    """
+    from art.estimators.classification import PyTorchClassifier
+
+    if not isinstance(estimator, PyTorchClassifier):
+        raise ModelError(
+            f"{type(estimator).__name__} is no PyTorchClassifier of ART; put the network into one, or load "
+            "the network itself"
+        )
+    if estimator.postprocessing_defences:
+        names = ", ".join(type(part).__name__ for part in estimator.postprocessing_defences)
+        raise ModelError(
+            f"{names} changes what the network says, which hides its logits from attacks without changing "
+            "its robustness; make the PyTorchClassifier without postprocessing_defences"
+        )
+    network = _Estimated(estimator)
+    shape = estimator.input_shape if estimator.channels_first else _rolled(estimator.input_shape)
+    model = wrap(network, shape=shape, classes=estimator.nb_classes).eval()
+    identity = [{part.name: part.facts()} for part in network.parts if isinstance(part, Defence)]
+    card = model.card.model_copy(
+        update={
+            "architecture": f"art:{type(estimator.model).__module__}:{type(estimator.model).__qualname__}",
+            "config": {"preprocessing": identity},
+            "preprocessing": Preprocessing(outputs=outputs),
+            "notes": "; ".join(network.notes),
+        }
+    )
+    return Model(network, card).eval()
+
+
+def _rolled(shape: Sequence[int]) -> Shape:
+    height, width, channels = shape
+    return channels, height, width
+
+
+class _Estimated(nn.Module):
+    """What a `PyTorchClassifier` does between an image in [0, 1], (N, C, H, W), and the logits."""
+
+    def __init__(self, estimator: Any) -> None:
+        super().__init__()
+        self.channels_first = estimator.channels_first
+        self.notes: list[str] = []
+        if estimator.clip_values is None:
+            self.notes.append("the estimator has no clip_values; pixels in [0, 1] were assumed")
+        low, high = (0.0, 1.0) if estimator.clip_values is None else estimator.clip_values
+        device = estimator.device
+        self.register_buffer("low", torch.as_tensor(np.asarray(low), dtype=torch.float32, device=device))
+        self.register_buffer("high", torch.as_tensor(np.asarray(high), dtype=torch.float32, device=device))
+        operations = [part for part in estimator.preprocessing_operations if part.apply_predict]
+        self.parts = nn.Sequential(*(_part(part, self.channels_first, device) for part in operations))
+        straight = [p for p in self.parts if isinstance(p, Defence) and p.straight_through]
+        self.notes += [f"attacks take {p.name}, which has no gradient, for the identity" for p in straight]
+        self.network = estimator.model
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * (self.high - self.low) + self.low  # type: ignore[operator]
+        if not self.channels_first:
+            x = x.permute(0, 2, 3, 1)
+        logits: Tensor = self.network(self.parts(x))
+        return logits
+
+
+def _part(operation: Any, channels_first: bool, device: torch.device) -> nn.Module:
+    from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
+    from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+
+    if isinstance(operation, StandardisationMeanStd | StandardisationMeanStdPyTorch):
+        return _Standardised(operation.mean, operation.std, channels_first).to(device)
+    return Defence(operation)
+
+
+class _Standardised(nn.Module):
+    """Mean and standard deviation, one for all, one a channel, or one a value."""
+
+    def __init__(self, mean: Any, std: Any, channels_first: bool) -> None:
+        super().__init__()
+        for name, value in (("mean", mean), ("std", std)):
+            values = torch.as_tensor(np.asarray(value), dtype=torch.float32)
+            if values.dim() == 1 and channels_first:
+                values = values[:, None, None]
+            self.register_buffer(name, values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std  # type: ignore[operator]

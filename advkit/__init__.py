@@ -20,6 +20,8 @@ _PUBLIC = {
     "perturb": "advkit.attacks.perturb",
     "save_model": "advkit.models.checkpoint",
     "to_art": "advkit.integrations.art_models",
+    "train_patch": "advkit.universal.make_patch",
+    "train_universal": "advkit.universal.make_perturbation",
 }
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "perturb",
     "save_model",
     "to_art",
+    "train_patch",
+    "train_universal",
 ]
 
 if TYPE_CHECKING:
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
     from advkit.threat import Threat
+    from advkit.universal.make_patch import train_patch
+    from advkit.universal.make_perturbation import train_universal
 
 
 def __getattr__(name: str) -> Any:

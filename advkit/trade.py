@@ -150,6 +150,20 @@ TRADES = {
             "advkit spatial --model clf.pt --rotation 30 --shift 3",
         ),
         Trade(
+            "patch",
+            "make a patch that misleads a classifier wherever it lies",
+            "advkit.universal.plan:PatchTraining",
+            "advkit.universal.patch_command:patch",
+            "advkit patch --model clf.pt --target 3 --out patch.png",
+        ),
+        Trade(
+            "universal",
+            "make one perturbation that misleads a classifier on all images",
+            "advkit.universal.plan:PerturbationTraining",
+            "advkit.universal.perturbation_command:universal",
+            "advkit universal --model clf.pt --norm linf --eps 0.1",
+        ),
+        Trade(
             "adv-train",
             "train a classifier that withstands attacks",
             "advkit.training.plan:AdversarialTraining",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import torch
 
+from advkit import distributed
 from advkit.errors import ConfigError
 
 
 def choose(device: str = "auto") -> torch.device:
     """The device by name; ``auto`` takes cuda, then mps, then cpu.
 
+    Processes that share the work share out the machine's GPUs, unless one is named by its number.
+
     Raises:
         ConfigError: the name is unknown, or the device is not there.
     """
-    if device == "auto":
-        if torch.cuda.is_available():
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        if distributed.world() == 1:
             return torch.device("cuda")
+        return torch.device("cuda", distributed.local_rank() % torch.cuda.device_count())
+    if device == "auto":
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)

@@ -34,6 +34,10 @@ class BusyError(UserError):
     """Another process is working in the same place."""
 
 
+class LostError(UserError):
+    """Another process that shared the work has ended."""
+
+
 class DivergedError(UserError):
     """Training whose numbers are no longer finite."""
 

@@ -83,6 +83,8 @@ class Trade:
     example: str
     heading: str = "Trades"
     """Under which ``advkit --help`` lists it."""
+    divides: bool = False
+    """Several processes, as ``torchrun`` starts them, share the work."""
 
     @property
     def config(self) -> type[StrictModel]:
@@ -141,6 +143,7 @@ TRADES = {
             "advkit.evaluation.plan:Evaluation",
             "advkit.evaluation.command:attack",
             "advkit attack --model clf.pt --norm linf --eps 0.15 --attack pgd,apgd-ce",
+            divides=True,
         ),
         Trade(
             "spatial",

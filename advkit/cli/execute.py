@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from advkit import files, runs
+from advkit import distributed, files, runs
 from advkit.cli import faults
 from advkit.config import StrictModel
-from advkit.errors import OutputError
+from advkit.errors import ConfigError, OutputError
 from advkit.trade import Context, Outcome, Trade
 
 json_option = click.option(
@@ -54,6 +54,8 @@ def execute(trade: Trade, config: StrictModel, place: Place) -> Outcome:
 
     from advkit.cli import draw
 
+    if distributed.world() > 1 and not trade.divides:
+        raise ConfigError(f"advkit {trade.name} works in one process; start it without torchrun")
     if place.json is not None:
         _refuse_to_replace(place.json, place.context.overwrite)
     with draw.Drawn(Console(stderr=True)) as progress:
@@ -62,9 +64,10 @@ def execute(trade: Trade, config: StrictModel, place: Place) -> Outcome:
         except KeyboardInterrupt as stop:
             stop.add_note("the same command goes on from here")
             raise
-    if outcome.files and outcome.files[-1].is_dir():
-        outcome = _with_report(outcome, place.recipe)
-    show(outcome, place.json)
+    if distributed.rank() == 0:
+        if outcome.files and outcome.files[-1].is_dir():
+            outcome = _with_report(outcome, place.recipe)
+        show(outcome, place.json)
     if not outcome.passed:
         raise click.exceptions.Exit(faults.MISSED)
     return outcome

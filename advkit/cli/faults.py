@@ -19,12 +19,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import FrameType
 
 import click
 
-from advkit import files
+from advkit import distributed, files
 from advkit.errors import OutputError, UserError
 
 MISSED, USER, BUG, INTERRUPTED, TERMINATED, UNREAD = 1, 2, 70, 130, 143, 141
@@ -35,10 +36,32 @@ class Terminated(KeyboardInterrupt):
 
 
 def guard(work: Callable[[], None]) -> int:
-    """Runs a command and turns whatever it raises into a sentence and an exit code."""
+    """Runs a command and turns whatever it raises into a sentence and an exit code.
+
+    Of processes that share the work only the first is heard, and none ends before it has spoken: else
+    ``torchrun`` would end it, too.
+    """
+    with distributed.joined(), _one_voice():
+        code = _guarded(work)
+        if code not in (INTERRUPTED, TERMINATED):
+            distributed.wait()
+        return code
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    if distributed.rank() == 0:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _guarded(work: Callable[[], None]) -> int:
     try:
         with _sigterm_interrupts():
-            code = _finish(work)
+            with distributed.together():
+                code = _finish(work)
             sys.stdout.flush()
         return code
     except click.ClickException as fault:

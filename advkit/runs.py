@@ -1,7 +1,8 @@
 """Run folders: where long work leaves its results and what it needs to go on after a crash.
 
-``runs/00012-gan-train-digits/`` holds ``resolved.json`` (the whole configuration), ``env.json``
-(versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume), and whatever the work makes.
+``runs/00012-gan-train-digits/`` holds ``resolved.json`` (the whole configuration, and hashes of what the run
+began with), ``env.json`` (versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume), and what the
+work makes.
 Running the same command again goes on where the last process stopped; a folder is never overwritten.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from advkit import files
+from advkit import distributed, files
 from advkit.config import StrictModel
 from advkit.errors import BusyError, ConfigError, OutputError
 
@@ -38,6 +39,7 @@ def environment() -> dict[str, str]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
+        "processes": str(distributed.world()),
     }
 
 
@@ -49,32 +51,30 @@ def now() -> str:
 class RunFolder:
     """One run's folder, locked for this process while it is open; a context manager.
 
+    Where several processes share the work (`advkit.distributed`), all open the folder; the first holds the
+    lock and writes, and what would write does nothing in the others.
+
     Attributes:
         path: the folder.
         resumed: an earlier process began this run.
         finished: an earlier process completed it; ``result()`` has what it said.
     """
 
-    def __init__(self, path: Path, command: str, config: Mapping[str, Any]) -> None:
-        self.path = path
-        self._lock = _lock(path)
-        resolved = path / "resolved.json"
-        self.resumed = resolved.exists()
-        if self.resumed:
-            try:
-                _refuse_changes(path, json.loads(resolved.read_text()), command, config)
-            except BaseException:
-                self._lock.close()
-                raise
-        else:
-            files.write_text(resolved, _pretty({"command": command, "config": config}))
-            started = {**environment(), "started": now(), "argv": sys.argv}
-            files.write_text(path / "env.json", _pretty(started))
+    def __init__(self, path: Path, lock: IO[str] | None, *, resumed: bool) -> None:
+        self.path, self.resumed = path, resumed
+        self._lock = lock
         self._metrics: IO[str] | None = None
 
     @classmethod
     def open(
-        cls, command: str, label: str, config: StrictModel, out: Path | None = None, *, resume: bool = False
+        cls,
+        command: str,
+        label: str,
+        config: StrictModel,
+        out: Path | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> RunFolder:
         """Opens the run of this configuration: the unfinished one if there is one, else a new one.
 
@@ -83,33 +83,42 @@ class RunFolder:
             label: last part of a new folder's name, for people.
             config: the resolved configuration.
             out: folder to use; by default the next free number under ``runs/``.
+            inputs: what the run begins with, as in `begin_with`.
             resume: insist that there is a run to go on with.
 
         Raises:
-            ConfigError: the folder holds a run of another configuration (with the list of what differs),
-                or there is nothing to resume.
+            ConfigError: the folder holds a run of another configuration (with the list of what differs), or
+                one that began with something else, or there is nothing to resume.
             BusyError: another process is working in the folder.
             OutputError: the folder cannot be made.
         """
         values = config.model_dump(mode="json")
-        with files.writing(out or RUNS):
-            if out is not None:
-                begun = (out / "resolved.json").exists()
-                if not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
-                    raise OutputError(f"{out} holds other files; choose a new folder with --out")
-                if resume and not begun:
-                    raise ConfigError(f"{out} holds no run to resume; leave --resume out to begin one there")
-                out.mkdir(parents=True, exist_ok=True)
-                return cls(out, command, values)
-            earlier = _unfinished(command, values)
-            if earlier is not None:
-                return cls(earlier, command, values)
-            if resume:
-                raise ConfigError(
-                    f"no unfinished {command} run with these parameters under {RUNS}/; "
-                    "name its folder with --out, or leave --resume out to begin a new one"
-                )
-            return cls(_new_folder(f"{command}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}"), command, values)
+        identity = {"command": command, "config": values, "inputs": _plain(inputs or {})}
+        with distributed.together():
+            claimed: tuple[Path, IO[str], bool] | None = None
+            if distributed.rank() == 0:
+                with files.writing(out or RUNS):
+                    claimed = _claim(identity, label, out, resume=resume)
+            path, resumed = distributed.share(claimed and (claimed[0], claimed[2])) or (RUNS, False)
+            return cls(path, claimed and claimed[1], resumed=resumed)
+
+    def begin_with(self, **inputs: Any) -> None:
+        """Notes what the run begins with beside its configuration: hashes of models and data, for example.
+
+        A name stays what it is when the file behind it is replaced. So whoever works in the folder says what
+        is at hand before going on with earlier work, or telling what came of it.
+
+        Raises:
+            ConfigError: the run did not begin with the same.
+        """
+        if self._lock is None:
+            return
+        path = self.path / "resolved.json"
+        resolved = json.loads(path.read_text())
+        known, given = resolved.get("inputs", {}), _plain(inputs)
+        _refuse_other_inputs(self.path, known, given)
+        if not given.keys() <= known.keys():
+            files.write_text(path, _pretty({**resolved, "inputs": {**known, **given}}))
 
     @property
     def finished(self) -> bool:
@@ -122,11 +131,15 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes ``result.json`` and drops the state that only a resume would need."""
+        if self._lock is None:
+            return
         files.write_text(self.path / "result.json", _pretty(result))
         (self.path / "state.pt").unlink(missing_ok=True)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""
+        if self._lock is None:
+            return
         import torch
 
         buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
@@ -147,6 +160,8 @@ class RunFolder:
 
     def metrics(self, step: int, **values: float | str) -> None:
         """Appends a row to ``metrics.jsonl``."""
+        if self._lock is None:
+            return
         with files.writing(self.path / "metrics.jsonl"):
             if self._metrics is None:
                 self._metrics = (self.path / "metrics.jsonl").open("a")
@@ -179,11 +194,49 @@ class RunFolder:
     ) -> None:
         if self._metrics is not None:
             self._metrics.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _pretty(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    return dict(json.loads(json.dumps(values)))
+
+
+def _claim(
+    identity: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
+) -> tuple[Path, IO[str], bool]:
+    """The folder of this run, its lock, and whether the run was begun earlier."""
+    path = _unfinished(identity) if out is None else out
+    begun = path is not None and (path / "resolved.json").exists()
+    if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
+        raise OutputError(f"{out} holds other files; choose a new folder with --out")
+    if resume and not begun:
+        raise ConfigError(
+            f"{out} holds no run to resume; leave --resume out to begin one there"
+            if out is not None
+            else f"no unfinished {identity['command']} run with these parameters under {RUNS}/; "
+            "name its folder with --out, or leave --resume out to begin a new one"
+        )
+    if path is None:
+        path = _new_folder(f"{identity['command']}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}")
+    path.mkdir(parents=True, exist_ok=True)
+    lock, resolved = _lock(path), path / "resolved.json"
+    try:
+        if begun := resolved.exists():
+            _refuse_changes(path, json.loads(resolved.read_text()), identity)
+        else:
+            files.write_text(resolved, _pretty(identity))
+            started = {**environment(), "started": now(), "argv": sys.argv}
+            files.write_text(path / "env.json", _pretty(started))
+    except BaseException:
+        lock.close()
+        raise
+    return path, lock, begun
 
 
 def _lock(path: Path) -> IO[str]:
@@ -212,13 +265,15 @@ def _new_folder(name: str) -> Path:
             number += 1
 
 
-def _unfinished(command: str, config: Mapping[str, Any]) -> Path | None:
+def _unfinished(identity: Mapping[str, Any]) -> Path | None:
+    """The newest folder with an unfinished run of this command, configuration and inputs."""
     for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
         folder = path.parent
-        if not (folder / "result.json").exists() and json.loads(path.read_text()) == {
-            "command": command,
-            "config": config,
-        }:
+        if (folder / "result.json").exists():
+            continue
+        before = json.loads(path.read_text())
+        same = all(before[key] == identity[key] for key in ("command", "config"))
+        if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:
                 _lock(folder).close()
             except BusyError:
@@ -227,17 +282,31 @@ def _unfinished(command: str, config: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _refuse_changes(path: Path, before: Mapping[str, Any], command: str, config: Mapping[str, Any]) -> None:
-    if before["command"] != command:
+def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    if before["command"] != identity["command"]:
         raise ConfigError(f"{path} holds a {before['command']} run; choose another folder with --out")
-    old = before["config"]
+    old, new = before["config"], identity["config"]
     changed = [
-        f"{key} was {old.get(key)!r}, is now {config.get(key)!r}"
-        for key in sorted({*old, *config})
-        if old.get(key) != config.get(key)
+        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
     ]
     if changed:
         raise ConfigError(
             f"{path} holds a run with other parameters ({'; '.join(changed)}); "
             "give the same ones to go on, or choose another folder with --out"
         )
+    _refuse_other_inputs(path, before.get("inputs", {}), identity["inputs"])
+
+
+def _refuse_other_inputs(path: Path, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    if others := _others(known, given):
+        raise ConfigError(
+            f"{path} holds a run that did not begin with the same {' and '.join(others)}; "
+            "choose another folder with --out"
+        )
+
+
+def _others(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Names of what was something else, as far as it is known what it was."""
+    return [name for name in given if name in known and known[name] != given[name]]

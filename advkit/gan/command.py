@@ -51,7 +51,10 @@ def train(config: GanTraining, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(game)
     device = devices.choose(context.device)
-    with RunFolder.open("gan-train", data.name, config, context.out, resume=context.resume) as run:
+    inputs = {"training images": data.fingerprint}
+    with RunFolder.open(
+        "gan-train", data.name, config, context.out, inputs=inputs, resume=context.resume
+    ) as run:
         if run.finished:
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:

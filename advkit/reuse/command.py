@@ -47,7 +47,12 @@ def finetune(config: FineTuning, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(config, model, labelled)
     folder = None if file else context.out
-    with RunFolder.open("finetune", train.name, config, folder, resume=context.resume) as run:
+    inputs = {
+        "model": model.hash,
+        "training images": labelled.fingerprint,
+        "test images": test.fingerprint,
+    }
+    with RunFolder.open("finetune", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
         if run.finished:
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:

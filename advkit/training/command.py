@@ -68,7 +68,13 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(config, model, rest, objective)
     folder = None if file else context.out
-    with RunFolder.open("adv-train", train.name, config, folder, resume=context.resume) as run:
+    inputs = {
+        "model": model.hash,
+        "training images": rest.fingerprint,
+        "held-out images": held and held.fingerprint,
+        "test images": test.fingerprint,
+    }
+    with RunFolder.open("adv-train", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
         if run.finished:
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:

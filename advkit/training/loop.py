@@ -217,21 +217,17 @@ def fit(
         name: what progress calls it.
 
     Raises:
-        ConfigError: nothing to train, an objective without the threat it needs, or a state to resume that
-            began from another model or other data.
+        ConfigError: nothing to train, an objective without the threat it needs, or a run that began with
+            another model or other images.
         DivergedError: the loss is no longer finite; the last state stays.
     """
     if objective.needs_threat and threat is None:
         raise ConfigError("this objective needs a threat model; give --norm and --eps (threat=...)")
-    beginning = f"{model.hash} {train.fingerprint}" if run is not None else ""
+    if run is not None:
+        run.begin_with(**{"model": model.hash, "training images": train.fingerprint})
     trainer = Trainer(model, config, train, objective, threat, torch.device(device), rates or {})
     history: list[dict[str, Any]] = []
     if run is not None and (state := run.load_state()) is not None:
-        if state.pop("beginning") != beginning:
-            raise ConfigError(
-                f"{run.path} holds a run that began from another model or other data of the same name; "
-                "choose a new folder with --out, or delete that one"
-            )
         trainer.restore(state)
         history = run.history()
         progress.say(f"resuming at update {trainer.step} of {trainer.steps}")
@@ -258,7 +254,7 @@ def fit(
                     run.metrics(trainer.step, **row)
             task.advance(trainer.step - told, **facts)
             if run is not None and (due or time.perf_counter() - saved > SAVE_EVERY):
-                run.save_state({"beginning": beginning, **trainer.state()})
+                run.save_state(trainer.state())
                 saved = time.perf_counter()
             told, tick = trainer.step, time.perf_counter()
     return trainer.trained(history, (trainer.step - first) * size / spent if spent else 0.0)

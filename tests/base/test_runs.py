@@ -45,6 +45,29 @@ def test_changed_parameters_are_listed(tmp_path):
         assert same.resumed
 
 
+def test_a_folder_is_for_what_the_run_began_with(tmp_path):
+    def begin(out=None, **inputs):
+        return RunFolder.open("train", "x", Plan(), out and tmp_path / out, inputs=inputs)
+
+    with begin(model="a", images="b") as one:
+        pass
+    with begin(model="a", images="c") as other:
+        assert other.path != one.path
+    with begin(model="a", images="b") as again:
+        assert again.path == one.path and again.resumed
+        again.begin_with(plan={"eps": (1, 2)})
+        again.begin_with(model="a", plan={"eps": [1, 2]})
+        with pytest.raises(ConfigError, match="did not begin with the same plan; choose another folder"):
+            again.begin_with(model="a", plan={"eps": [1, 3]})
+        again.finish({})
+    with pytest.raises(ConfigError, match="did not begin with the same model and images"):
+        RunFolder.open("train", "x", Plan(), one.path, inputs={"model": "A", "images": "B"})
+    resolved = json.loads((one.path / "resolved.json").read_text())
+    assert resolved["inputs"] == {"model": "a", "images": "b", "plan": {"eps": [1, 2]}}
+    with RunFolder.open("train", "x", Plan(), one.path) as finished:  # the lock was let go of
+        assert finished.finished
+
+
 def test_resume_wants_something_to_resume(tmp_path):
     with pytest.raises(ConfigError, match="holds no run to resume"):
         RunFolder.open("train", "x", Plan(), tmp_path / "r", resume=True)

@@ -77,6 +77,18 @@ def test_all_of_it_and_what_it_leaves(discriminator):
     assert [row[0] for row in outcome.tables[0].rows] == ["fine-tuned"]
 
 
+def test_a_finished_run_does_not_speak_for_another_discriminator(discriminator):
+    begun = Context(out=Path("run"))
+    finished = finetune(plan(), begun)
+    assert finetune(plan(), begun).result == finished.result
+    with torch.no_grad():
+        for weight in discriminator.parameters():
+            weight += 0.1
+    Store().add(discriminator, "critic")
+    with pytest.raises(ConfigError, match="run that did not begin with the same model;"):
+        finetune(plan(), begun)
+
+
 def test_the_probe_leaves_the_trunk_untouched(discriminator):
     finetune(plan(mode="probe"), Context(out=Path("clf.pt")))
     probed = trunk_of(load_model("clf.pt"))

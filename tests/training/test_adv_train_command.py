@@ -82,6 +82,16 @@ def test_hardening_names_its_parent_and_compares_before_and_after():
     assert outcome.result["test"]["before"]["n"] == outcome.result["test"]["after"]["n"] == 60
 
 
+def test_a_finished_run_does_not_speak_for_another_model():
+    adv_train(plan(name="first"), Context())
+    begun = Context(out=Path("run"))
+    finished = adv_train(plan(model="first"), begun)
+    assert adv_train(plan(model="first"), begun).result == finished.result
+    adv_train(plan(name="first", seed=1), Context())
+    with pytest.raises(ConfigError, match="run that did not begin with the same model;"):
+        adv_train(plan(model="first"), begun)
+
+
 def test_ordinary_training_hardens_nothing():
     adv_train(plan(name="first"), Context())
     ordinary = plan(model="first", objective="standard", parameters={})

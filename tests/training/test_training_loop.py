@@ -126,7 +126,7 @@ def test_a_killed_process_is_resumed_bit_for_bit(make, digits, objective, same, 
 def test_a_run_that_began_from_another_model_is_not_continued(make, digits, objective, interrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(2))
-    with pytest.raises(ConfigError, match="another model"):
+    with pytest.raises(ConfigError, match="did not begin with the same model;"):
         hardened(make, digits, objective, tmp_path / "cut", seed=1)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from advkit.errors import OutputError
 
@@ -65,12 +66,28 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+class Pieces(NamedTuple):
+    """An array too large for memory, piece by piece along its first dimension."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    parts: Iterable[Any]
+
+
 def write_arrays(path: Path, **arrays: Any) -> None:
-    """Writes named arrays atomically, as compressed .npz."""
+    """Writes named arrays, or `Pieces` of them, atomically, as compressed .npz."""
     import numpy as np
 
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if not isinstance(array, Pieces):
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+                    continue
+                facts = {"shape": array.shape, "fortran_order": False, "descr": np.dtype(array.dtype).str}
+                np.lib.format.write_array_header_1_0(member, facts)
+                for part in array.parts:
+                    member.write(np.ascontiguousarray(part, array.dtype).tobytes())
 
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:

@@ -1,13 +1,19 @@
-"""Stages one after the other, each on images that still stand, with every verdict in the ledger."""
+"""Stages one after the other, each on images that still stand, with every verdict in the ledger.
+
+Several processes take every so-many-th image of a round and tell each other what became of them; so all know
+the same when the next round is chosen, and choose what a single one would choose.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
+from advkit import distributed
 from advkit.attacks.attack import Access, Attack
 from advkit.attacks.engine import Search
 from advkit.attacks.ensemble import Stage
@@ -128,6 +134,10 @@ class Cascade:
         """Rows of the data, those that came nearest to falling first."""
         return sorted(chosen, key=lambda index: (-float(self.margin[index]), self.ids[index]))
 
+    @property
+    def _left(self) -> dict[str, float]:
+        return {"accuracy left": float(self.standing.float().mean())}
+
     def _attack(self, stage: Stage) -> Attack:
         return make(stage.attack, self.threat, stage.parameters)
 
@@ -138,13 +148,18 @@ class Cascade:
         if done:
             self.progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
             advance(done)
+        mine = todo[distributed.rank() :: distributed.world()]
+        if mine:
+            self._search(stage, mine, advance)
         if todo:
-            self._search(stage, todo, advance)
+            self.ledger.exchange()
         entries = [self.ledger.entries[stage.name, self.ids[index]] for index in chosen]
         for index, entry in zip(chosen, entries, strict=True):
             self.standing[index] = not entry.broken
             if entry.margin is not None:
                 self.margin[index] = max(float(self.margin[index]), entry.margin)
+        if todo:
+            advance(len(todo) - len(mine), **self._left)
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
         broken = sum(entry.broken for entry in entries)
         self.confirmed += broken
@@ -158,22 +173,9 @@ class Cascade:
 
         def record(found: Found) -> None:
             self.standing[found.index] = not found.broken
-            self.ledger.add(
-                Entry(
-                    id=self.ids[found.index],
-                    stage=stage.name,
-                    broken=found.broken,
-                    iteration=found.iteration,
-                    variant=found.variant,
-                    distance=found.distance,
-                    margin=found.margin,
-                    refuted=found.refuted,
-                    forwards=found.forwards,
-                    backwards=found.backwards,
-                ),
-                found.x,
-            )
-            advance(1, **{"accuracy left": float(self.standing.float().mean())})
+            entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
+            self.ledger.add(entry, found.x)
+            advance(1, **self._left)
 
         search.run(torch.tensor(todo, dtype=torch.int64), record)
 
@@ -233,13 +235,15 @@ class Cascade:
                     else None,
                     forwards=sum(entry.forwards for entry in tried),
                     backwards=sum(entry.backwards for entry in tried),
-                    place=fallen.place if fallen else None,
                 )
             )
         return tuple(verdicts)
 
     def adversarial(self) -> Tensor:
-        """(N, C, H, W) float32: the adversarial image where there is one, else the original."""
+        """(N, C, H, W) float32 the adversarial image where there is one, else the original.
+
+        The ledger must be finished.
+        """
         x, _ = self.images.batch(torch.arange(len(self.images)))
         for index, sample in enumerate(self.ids):
             tried = self.tried(sample)

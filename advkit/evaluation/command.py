@@ -6,15 +6,15 @@ import shlex
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from advkit import distributed
 from advkit.attacks.perturb import device_of, make
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
+from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.evaluate import evaluate, plan
-from advkit.evaluation.ledger import saved_images
 from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
@@ -49,10 +49,13 @@ def attack(config: Evaluation, context: Context) -> Outcome:
     against = threats.choose(config.norm, config.eps, model, data, context.progress)
     if context.dry_run:
         return _plan(config, model, data, against)
-    with RunFolder.open("attack", data.name, config.identity, context.out, resume=context.resume) as run:
+    images = data.limit(config.n)
+    inputs = {"model": model.hash, "images": images.fingerprint}
+    with RunFolder.open(
+        "attack", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
+    ) as run:
         if run.finished:
             result = EvaluationResult.load(run.path)
-            _refuse_another(result, model, data.limit(config.n), run.path)
             context.progress.say(f"{run.path} is finished; this is what it found")
         else:
             result = evaluate(
@@ -73,11 +76,12 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 progress=context.progress,
             )
             run.finish(result.as_values())
-        images_judged = data.limit(config.n)
-        adversarial = saved_images(run.path, result.verdicts, images_judged)
-        pictures = _pictures(run.path, result, model, images_judged, adversarial)
+        if distributed.rank() > 0:  # the first draws and writes for all
+            return _outcome(config, result, (), (run.path,))
+        adversarial = Adversarial(run.path, images, result.verdicts)
+        pictures = _pictures(run.path, result, model, images, adversarial)
         if kept is not None:
-            save(kept, images_judged, adversarial, result)
+            save(kept, images, adversarial, result)
         return _outcome(config, result, pictures, (*([kept] if kept else []), run.path))
 
 
@@ -90,15 +94,6 @@ def _data(config: Evaluation, context: Context, model: Model) -> Data:
     name = model.card.data.name
     context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
-
-
-def _refuse_another(result: EvaluationResult, model: Model, data: Data, folder: Path) -> None:
-    """A finished run must not speak for a file that has changed since."""
-    if (result.model_hash, result.data.fingerprint) != (model.hash, data.fingerprint):
-        raise ConfigError(
-            f"{folder} holds the result of another model or other data of the same name; "
-            "choose another folder with --out"
-        )
 
 
 def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
@@ -126,7 +121,7 @@ def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outc
 
 
 def _pictures(
-    folder: Path, result: EvaluationResult, model: Model, data: Data, adversarial: Tensor
+    folder: Path, result: EvaluationResult, model: Model, data: Data, adversarial: Adversarial
 ) -> tuple[Picture, ...]:
     shown = nearest(result)
     if not shown:

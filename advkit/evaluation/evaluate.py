@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import memory, rng
+from advkit import distributed, memory, rng
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, logits_of, make
@@ -36,10 +36,13 @@ from advkit.runs import RunFolder, environment
 from advkit.stats import clopper_pearson
 from advkit.threat import Threat
 
+CLEAN_BATCH = 500
+"""Images of a batch whose clean logits are asked for."""
 VOTES = 10
 """Passes of a randomised model whose mean probabilities confirm a success."""
 
 
+@distributed.together()
 def evaluate(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
@@ -63,6 +66,9 @@ def evaluate(
 
     The attacks run in the given order, each only on the images that are still classified correctly.
 
+    Where a process group has begun (`torch.distributed`), every process calls this at the same time, with its
+    own copy of the model; they share the images out, and all return what one alone would have found.
+
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
             It is attacked on the device where it is, in eval mode, and left in the mode it was in.
@@ -83,7 +89,8 @@ def evaluate(
         bpda: layers whose gradient the search takes for the identity (`advkit.models.straight_through`);
             successes are confirmed by the model as it is.
         allow_random: accept a model whose answers change from pass to pass.
-        run: folder for the ledger; a run that was killed goes on from there.
+        run: folder for the ledger; a run that was killed goes on from there, also with another number of
+            processes.
         progress: told how many images were decided.
 
     Raises:
@@ -92,6 +99,8 @@ def evaluate(
         ConfigError: unknown attacks or parameters, or no threat model to assume.
     """
     begun = time.perf_counter()
+    if distributed.rank() > 0:
+        progress = SILENT
     whole = load_data(data) if isinstance(data, str) else as_data(data)
     images = whole.limit(n)
     if eight_bit:
@@ -112,23 +121,25 @@ def evaluate(
     random = any("randomised" in note for note in notes)
     folder = run.path if run is not None else None
     with memory.kept(), evaluation_mode(judged), rng.scope(device, seed, "model"):
-        clean = logits_of(judged, images)
+        clean = _clean_logits(judged, images)
         _refuse_misfit(clean, images)
         stages = plan(names, threat, clean.shape[1], parameters or {})
         kind: Precision = "bfloat16" if arithmetic(precision, device) == torch.bfloat16 else "float32"
         digest = judged.hash
-        identity = {
-            "model": digest,
-            "data": images.fingerprint,
+        determined = {
             "threat": threat.model_dump(),
             "stages": [asdict(stage) for stage in stages],
             "budget": budget,
             "seed": seed,
             "precision": kind,
             "eight_bit": eight_bit,
-            **({"bpda": list(bpda)} if bpda else {}),
+            "bpda": list(bpda),
         }
-        with Ledger(folder, identity, images.shape) as ledger:
+        inputs = {"model": digest, "images": images.fingerprint, "plan of attack": determined}
+        _refuse_disagreement(inputs)
+        if run is not None:
+            run.begin_with(**inputs)
+        with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
             cascade = Cascade(
                 judged,
                 searched,
@@ -150,6 +161,7 @@ def evaluate(
                 found = ask_all(evidence)
                 task.advance()
             verdicts = cascade.verdicts()
+            ledger.finish()
             adversarial = cascade.adversarial() if keep else None
     right, robust = int(cascade.correct.sum()), int(cascade.standing.sum())
     result = EvaluationResult(
@@ -211,6 +223,23 @@ def plan(
     for stage in stages:
         make(stage.attack, threat, stage.parameters)  # so that every fault is told before the work begins
     return tuple(stages)
+
+
+def _clean_logits(model: nn.Module, images: Data) -> Tensor:
+    """(N, K) as `logits_of`, each process asking for every so-many-th batch."""
+    batches = torch.arange(len(images)).split(CLEAN_BATCH)
+    mine = batches[distributed.rank() :: distributed.world()]
+    shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
+    return torch.cat([shares[i % len(shares)][i // len(shares)] for i in range(len(batches))])
+
+
+def _refuse_disagreement(inputs: Mapping[str, Any]) -> None:
+    for other, theirs in enumerate(distributed.gather(inputs)):
+        if differing := [name for name in inputs if theirs[name] != inputs[name]]:
+            raise ConfigError(
+                f"processes {distributed.rank()} and {other} have not the same {' and '.join(differing)}; "
+                "call evaluate with the same in all of them"
+            )
 
 
 def _refuse_misfit(clean: Tensor, images: Data) -> None:

@@ -1,152 +1,168 @@
 """The record of verdicts as they fall, which survives kill -9.
 
-``verdicts.jsonl`` has a first line that says what is being evaluated, then one line per image and stage.
-``adversarial.bin`` holds the adversarial images, float32, in the order in which their lines follow each
-other; an image is written before its line, so a line never points at nothing.
+``verdicts.jsonl`` has a first line that names the format, then one line per image and stage.
+``adversarial.bin`` holds the adversarial images: float32 (N, C, H, W), zeros where there is none. An image is
+written before its line, so a line never points at nothing.
+
+Each further process that shares the work writes ``verdicts.R.jsonl`` and ``adversarial.R.bin``. When a ledger
+is opened, and when the work is over, all are merged into the two plain files, in an order that does not tell
+who decided what, and when.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from advkit import files
-from advkit.config import StrictModel
+from advkit import distributed, files
+from advkit.attacks.outcome import Outcome
 from advkit.data.data import Data
 from advkit.errors import ConfigError
-from advkit.evaluation.result import Verdict
-from advkit.models.card import Shape
+from advkit.evaluation.adversarial import ImageWriter, read_image
 
-SCHEMA = "advkit/verdicts"
-VERSION = 2
-BINARY = "adversarial.bin"
+FORMAT = json.dumps({"schema": "advkit/verdicts", "version": 3})
+"""The first line."""
 
 
-class Entry(StrictModel):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry(Outcome):
     """How one image came out of one stage."""
 
     id: int
     stage: str
-    broken: bool
-    iteration: int
-    variant: int
-    distance: float
-    margin: float | None
-    refuted: int
-    forwards: int
-    backwards: int
-    place: int | None = None
-    """Which image of ``adversarial.bin`` it is, when broken."""
 
 
 class Ledger:
-    """Verdicts by (stage, id); in memory alone when there is no folder. A context manager.
+    """Verdicts by (stage, id): those of this process, and those of the others as of the last `exchange`.
+
+    A context manager; the processes that share the work make it, `exchange` and `finish` at the same time.
 
     Args:
-        folder: where the files are.
-        identity: what determines the verdicts; a folder of another evaluation is refused.
-        shape: of the images.
+        folder: where the files are; None: everything stays in memory.
+        data: what is attacked.
+        stages: names of the stages, in order.
+        keep: adversarial images are wanted, also where there is no folder.
     """
 
-    def __init__(self, folder: Path | None, identity: Mapping[str, Any], shape: Shape) -> None:
+    def __init__(self, folder: Path | None, data: Data, stages: Sequence[str], *, keep: bool) -> None:
         self.entries: dict[tuple[str, int], Entry] = {}
-        self._shape = shape
+        self._folder, self._shape, self._keep = folder, data.shape, keep
+        self._rows = {sample: row for row, sample in enumerate(data.ids.tolist())}
+        self._order = {stage: number for number, stage in enumerate(stages)}
+        self._news: list[Entry] = []
         self._images: dict[int, Tensor] = {}
-        self._count = 0
         self._lines: IO[str] | None = None
-        self._binary: IO[bytes] | None = None
+        self._file: ImageWriter | None = None
+        self._open = ExitStack()
         if folder is None:
             return
-        self._path = folder / "verdicts.jsonl"
-        self._binary_path = folder / BINARY
-        header = json.dumps({"schema": SCHEMA, "version": VERSION, **identity}, sort_keys=True)
+        rank = distributed.rank()
+        lines, images = _paths(folder, rank)
         with files.writing(folder):
-            kept = self._recover(header) if self._path.exists() else 0
-            self._lines = self._path.open("r+" if kept else "w")
-            self._lines.seek(kept)
-            self._lines.truncate()
-            self._binary = self._binary_path.open("r+b" if self._binary_path.exists() else "w+b")
-            self._binary.seek(self._count * _image_bytes(shape))
-            self._binary.truncate()
-            if not kept:
-                self._write(header)
-
-    def _recover(self, header: str) -> int:
-        """Reads what an earlier process wrote; returns the length of the whole lines."""
-        kept = 0
-        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
-            if not line.endswith(b"\n"):
-                break  # the line that a crash cut short
-            if number == 0:
-                if line.decode().strip() != header:
-                    raise ConfigError(
-                        f"{self._path} records another evaluation (the model, the data or the attacks "
-                        "changed); choose another folder with --out"
-                    )
-            else:
-                entry = Entry.model_validate_json(line)
-                self.entries[entry.stage, entry.id] = entry
-                self._count += entry.broken
-            kept += len(line)
-        return kept
+            if rank == 0:
+                self._merge(folder)
+            self.entries = distributed.share(self.entries)
+            self._file = self._open.enter_context(self._writer(images))
+            self._lines = self._open.enter_context(lines.open("a"))
+            if rank > 0:
+                self._write(FORMAT)
 
     def add(self, entry: Entry, image: Tensor) -> None:
         """Records a verdict; of a broken image also its adversarial one, ``image`` (C, H, W)."""
-        if entry.broken:
-            entry = entry.model_copy(update={"place": self._count})
-            if self._binary is not None:
-                with files.writing(self._binary_path):
-                    self._binary.write(image.float().contiguous().numpy().tobytes())
-                    self._binary.flush()
-            else:
-                self._images[self._count] = image
-            self._count += 1
-        self.entries[entry.stage, entry.id] = entry
+        row = self._rows[entry.id]
+        if entry.broken and self._file is not None:
+            with files.writing(self._file.path):
+                self._file.write(row, image)
+        elif entry.broken and self._keep:
+            self._images[row] = image
+        self._learn(entry)
+        self._news.append(entry)
         if self._lines is not None:
-            self._write(entry.model_dump_json())
+            self._write(json.dumps(asdict(entry)))
 
-    def _write(self, line: str) -> None:
-        assert self._lines is not None
-        with files.writing(self._path):
-            self._lines.write(line + "\n")
-            self._lines.flush()
+    def exchange(self) -> None:
+        """Tells the other processes what this one has recorded since the last time, and learns theirs."""
+        for entries in distributed.gather(self._news):
+            for entry in entries:
+                self._learn(entry)
+        self._news = []
+
+    def finish(self) -> None:
+        """The work is over: leaves the two plain files, or all images in the memory of every process."""
+        self._open.close()
+        for images in distributed.gather(self._images):  # by now all have closed their files
+            self._images.update(images)
+        if self._folder is not None and distributed.rank() == 0:
+            with files.writing(self._folder):
+                self._merge(self._folder)
+        distributed.gather(None)
 
     def image(self, entry: Entry) -> Tensor:
-        """(C, H, W) the adversarial image of a broken entry."""
-        assert entry.place is not None
-        if self._binary is None:
-            return self._images[entry.place]
-        return _read(self._binary_path, entry.place, self._shape)
+        """(C, H, W) the adversarial image of a broken entry, after `finish`."""
+        row = self._rows[entry.id]
+        if self._folder is None:
+            return self._images[row]
+        return read_image(_paths(self._folder, 0)[1], row, self._shape)
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._lines, self._binary):
-            if file is not None:
-                file.close()
+        self._open.close()
+
+    def _learn(self, entry: Entry) -> None:
+        self.entries[entry.stage, entry.id] = entry
+
+    def _write(self, line: str) -> None:
+        assert self._lines is not None
+        with files.writing(self._lines.name):
+            self._lines.write(line + "\n")
+            self._lines.flush()
+
+    def _writer(self, path: Path) -> ImageWriter:
+        return ImageWriter(path, len(self._rows), self._shape)
+
+    def _merge(self, folder: Path) -> None:
+        """Brings all files into the plain ones; a crash on the way leaves everything that it needs."""
+        lines, images = _paths(folder, 0)
+        parts = [_paths(folder, int(path.name.split(".")[1])) for path in folder.glob("verdicts.*.jsonl")]
+        for entry in _read(lines):
+            self._learn(entry)
+        with self._writer(images) as writer:
+            for part, its_images in parts:
+                for entry in _read(part):
+                    self._learn(entry)
+                    if entry.broken:
+                        row = self._rows[entry.id]
+                        writer.write(row, read_image(its_images, row, self._shape))
+        ordered = sorted(self.entries.values(), key=lambda e: (self._order[e.stage], self._rows[e.id]))
+        content = [FORMAT, *(json.dumps(asdict(entry)) for entry in ordered)]
+        files.write_text(lines, "\n".join(content) + "\n")
+        for part, its_images in parts:
+            its_images.unlink()
+            part.unlink()
 
 
-def _image_bytes(shape: Shape) -> int:
-    return 4 * math.prod(shape)
+def _paths(folder: Path, rank: int) -> tuple[Path, Path]:
+    """The files of one process: its lines and its images."""
+    part = f".{rank}" if rank else ""
+    return folder / f"verdicts{part}.jsonl", folder / f"adversarial{part}.bin"
 
 
-def _read(path: Path, place: int, shape: Shape) -> Tensor:
-    content = np.fromfile(path, np.float32, math.prod(shape), offset=place * _image_bytes(shape))
-    return torch.from_numpy(content).view(shape)
-
-
-def saved_images(folder: Path, verdicts: Iterable[Verdict], data: Data) -> Tensor:
-    """(N, C, H, W) float32 from a run folder: the adversarial image where there is one, else the original."""
-    x, _ = data.batch(torch.arange(len(data)))
-    for index, verdict in enumerate(verdicts):
-        if verdict.place is not None:
-            x[index] = _read(folder / BINARY, verdict.place, data.shape)
-    return x
+def _read(path: Path) -> Iterator[Entry]:
+    """The entries in a file; a last line that a crash cut short is none."""
+    if not path.exists():
+        return
+    first, *lines = path.read_text().split("\n")[:-1] or [FORMAT]
+    if first != FORMAT:
+        raise ConfigError(
+            f"{path} was written by another version of advkit; choose another folder with --out"
+        )
+    for line in lines:
+        yield Entry(**json.loads(line))

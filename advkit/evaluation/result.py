@@ -16,7 +16,7 @@ from advkit.stats import Interval, accuracy
 
 VERSION = 3
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
-remedies for doubts."""
+remedies for doubts, and numbered the adversarial images."""
 
 
 class Verdict(StrictModel):
@@ -40,8 +40,6 @@ class Verdict(StrictModel):
     forwards: int = 0
     """Forward passes spent on it by all attacks."""
     backwards: int = 0
-    place: int | None = None
-    """Which image of the run folder's ``adversarial.bin`` it is, when broken."""
 
 
 class Stage(StrictModel):
@@ -150,6 +148,8 @@ class EvaluationResult(StrictModel):
                 f"{where} was written by a newer advkit (version {values['version']} of the format, this one "
                 f"reads {VERSION}); upgrade advkit to read it"
             )
+        for verdict in values.get("verdicts", ()):
+            verdict.pop("place", None)  # up to version 2
         return validate(cls, values, where)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,14 @@ from torch import Tensor
 from advkit import files, images
 from advkit.data.data import Data
 from advkit.errors import OutputError
+from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
 
 GRID = 400
 """Images of a grid at most."""
+PIECE = 100
+"""Images in memory at a time."""
 
 
 def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:
@@ -48,38 +51,42 @@ def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:
     return path
 
 
-def save(path: Path, data: Data, adversarial: Tensor, result: EvaluationResult) -> None:
+def save(path: Path, data: Data, adversarial: Adversarial, result: EvaluationResult) -> None:
     """Writes the adversarial images, the original where there is none.
 
     Args:
         path: what `place_to_save` found good.
         data: what was attacked.
-        adversarial: (N, C, H, W) float32.
+        adversarial: its images.
         result: says what became of each.
     """
     status = [verdict.status for verdict in result.verdicts]
     if path.suffix == ".npz":
         _arrays(path, data, adversarial, status)
     elif path.suffix == ".png":
-        broken = torch.tensor([each == "broken" for each in status])
-        images.write_grid(path, (adversarial[broken] if broken.any() else adversarial)[:GRID], columns=20)
+        broken = adversarial.broken.nonzero()[:, 0]
+        rows = broken if len(broken) else torch.arange(len(data))
+        images.write_grid(path, adversarial[rows[:GRID]], columns=20)
     else:
         _folder(path, data, adversarial, status)
 
 
-def _arrays(path: Path, data: Data, adversarial: Tensor, status: Sequence[str]) -> None:
-    original, labels = data.batch(torch.arange(len(data)))
+def _arrays(path: Path, data: Data, adversarial: Adversarial, status: Sequence[str]) -> None:
+    def pieces(batch: Callable[[Tensor], Tensor]) -> files.Pieces:
+        parts = (batch(rows).numpy() for rows in torch.arange(len(data)).split(PIECE))
+        return files.Pieces((len(data), *data.shape), "float32", parts)
+
     files.write_arrays(
         path,
-        x=adversarial.numpy(),
-        y=labels.numpy(),
-        original=original.numpy(),
+        x=pieces(lambda rows: adversarial[rows]),
+        y=data.labels.numpy(),
+        original=pieces(lambda rows: data.batch(rows)[0]),
         id=data.ids.numpy(),
         status=np.array(status),
     )
 
 
-def _folder(path: Path, data: Data, adversarial: Tensor, status: Sequence[str]) -> None:
+def _folder(path: Path, data: Data, adversarial: Adversarial, status: Sequence[str]) -> None:
     """``PATH/test/CLASS/ID-STATUS.png``, in a form that ``folder:PATH`` reads with the same labels."""
     digits = len(str(data.classes - 1))
     classes = [_class_folder(number, name, digits) for number, name in enumerate(data.class_names)]
@@ -90,7 +97,8 @@ def _folder(path: Path, data: Data, adversarial: Tensor, status: Sequence[str]) 
             for name in classes:
                 (temporary / "test" / name).mkdir(parents=True)
             labels, ids = data.labels.tolist(), data.ids.tolist()
-            for image, label, sample, what in zip(adversarial, labels, ids, status, strict=True):
+            saved = (image for rows in torch.arange(len(data)).split(PIECE) for image in adversarial[rows])
+            for image, label, sample, what in zip(saved, labels, ids, status, strict=True):
                 file = temporary / "test" / classes[label] / f"{sample:06d}-{what}.png"
                 file.write_bytes(images.png_bytes(image))
             if path.is_dir():

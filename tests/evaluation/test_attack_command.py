@@ -1,5 +1,6 @@
 """``advkit attack`` from its configuration to what it leaves."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,20 @@ def test_saves_what_it_reports():
         attack(plan(save="adv.npz"), Context(out=Path("run")))
 
 
+def test_the_report_follows_from_the_files_alone(judged):
+    attack(plan(attack=("fgsm", "pgd")), Context(out=Path("run")))
+    network, data = judged[0].network, np.load("toy.npz")
+    result = json.loads(Path("run/result.json").read_text())
+    images = np.fromfile("run/adversarial.bin", np.float32).reshape(data["x"].shape)
+    broken = np.array([verdict["status"] == "broken" for verdict in result["verdicts"]])
+    assert broken.any() and not broken.all() and not images[~broken].any()
+    x = torch.from_numpy(np.where(broken[:, None, None, None], images, data["x"]))
+    with torch.no_grad():
+        right = network(x).argmax(1) == torch.from_numpy(data["y"])
+    assert right.float().mean() == pytest.approx(result["robust_accuracy"])
+    assert float((x - torch.from_numpy(data["x"])).abs().max()) <= 0.03 + 1e-6
+
+
 def test_a_finished_run_tells_its_result_again():
     first = attack(plan(), Context(out=Path("run")))
     assert attack(plan(min_robust=1.0), Context(out=Path("run"))).result == first.result
@@ -55,7 +70,7 @@ def test_a_finished_run_does_not_speak_for_another_model(judged):
     with rng.scope("cpu", 2, "other"):
         other = build("small-cnn", shape=(1, 8, 8), classes=4)
     save_model(Model(other, model.card), "clf.pt", overwrite=True)
-    with pytest.raises(ConfigError, match="result of another model"):
+    with pytest.raises(ConfigError, match="did not begin with the same model"):
         attack(plan(), Context(out=Path("run")))
 
 

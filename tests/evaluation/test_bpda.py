@@ -51,7 +51,7 @@ def test_it_is_another_evaluation_in_the_ledger(stepped, tmp_path):
 
     with begin() as folder:
         run(stepped, run=folder)
-    with begin() as folder, pytest.raises(ConfigError, match="records another evaluation"):
+    with begin() as folder, pytest.raises(ConfigError, match="begin with the same plan of attack"):
         run(stepped, bpda=["0"], run=folder)
 
 

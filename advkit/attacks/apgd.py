@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from advkit.attacks.apgd_dense import Dense
-from advkit.attacks.apgd_schedule import APGDState
-from advkit.attacks.apgd_sparse import Sparse
+from advkit.attacks.apgd_schedule import APGDState, Schedule
+from advkit.attacks.apgd_sparse import FIRST, Sparse
 from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.diversified import STEPS, diversified
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.oracle import Oracle
 from advkit.attacks.record import assign_
+from advkit.attacks.sparse import steepest_
 from advkit.config import StrictModel
 from advkit.threat import Threat
 
@@ -27,6 +30,9 @@ class APGDConfig(StrictModel):
     """Starts per image and target; later ones only where the earlier failed."""
     samples: int = Field(1, ge=1)
     """Gradients to average in each step (EOT), for models that draw random numbers."""
+    start: Literal["noise", "diversified"] = "noise"
+    """A random point; or, from there, two steps more up a random direction of the logits (Tashiro et al.
+    2020), so that restarts differ in the classes that they lead to."""
 
 
 @attack(
@@ -54,7 +60,15 @@ class APGD(Attack):
     def __init__(self, config: APGDConfig, threat: Threat) -> None:
         super().__init__(config, threat)
         self._loss = ATTACK_LOSSES.get(self.loss_name or config.loss)  # type: ignore[attr-defined]
-        self._schedule = (Sparse if threat.norm == "l1" else Dense)(threat, config.steps)
+        self._lead = STEPS if config.start == "diversified" else 0
+        self._schedule: Schedule = Dense(threat, config.steps)
+        if threat.norm == "l1":
+            self._schedule = Sparse(threat, config.steps, self._lead)
+
+    @property
+    def steps(self) -> int:
+        """Those of the start, and the configuration's."""
+        return self._lead + self.config.steps
 
     def start(self, rows: Rows) -> APGDState:
         """Noise as large as the schedule likes it."""
@@ -63,10 +77,22 @@ class APGD(Attack):
     def step(self, state: State, oracle: Oracle) -> APGDState:
         """Judges ``x``, keeps the best point, and moves."""
         assert isinstance(state, APGDState)
-        x = state.x
-        loss, grad, _ = oracle.loss_and_grad(x, state.rows, self._loss, samples=self.config.samples)
-        better = loss > state.loss_best
-        state.loss_best = torch.where(better, loss, state.loss_best)
+        rows, x, loss = state.rows, state.x, self._loss
+        if self._lead:
+            loss = diversified(loss, rows.key, state.iteration)
+        values, grad, _ = oracle.loss_and_grad(x, rows, loss, samples=self.config.samples)
+        climbed = self._climbed(state, grad.clone()) if self._lead else None
+        better = values > state.loss_best
+        state.loss_best = torch.where(better, values, state.loss_best)
         assign_(state.x_best, better, x)
         assign_(state.grad_best, better, grad)
-        return self._schedule.move(state, loss, grad)
+        moved = self._schedule.move(state, values, grad)
+        return moved if climbed is None else climbed.where(state.iteration < self._lead, moved)
+
+    def _climbed(self, state: APGDState, grad: Tensor) -> APGDState:
+        """One step of length eps, after which the schedule begins."""
+        ahead = state.x + self.threat.eps * steepest_(grad, state.x, self.threat, FIRST)
+        x = self.threat.project_(ahead, state.rows.x0)
+        fresh = self._schedule.begin(state.rows, x, state.iteration + 1)
+        fresh.iteration = state.iteration
+        return fresh

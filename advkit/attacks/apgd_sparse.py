@@ -43,9 +43,10 @@ class Sparse(Schedule):
     """Croce and Hein, ICML 2021, algorithm 1 and section 3.2 (multi-epsilon).
 
     The first 30 % of the steps are taken in a ball of three times the radius and the next 30 % in one of
-    twice; each phase goes on from the best point of the last, projected, and knows nothing else of it. The
-    first steps move a fifth of the values, as algorithm 1 has it (the reference implementation lets the
-    random start decide, and finds less).
+    twice; each phase goes on from the best point of the last, projected, and knows nothing else of it. Two
+    things are not the reference implementation's, and find more: the first steps move a fifth of the values,
+    as algorithm 1 has it, rather than as many as the random start lets expect; and values at the edge of the
+    box are not among those chosen to be moved out of it.
 
     Args:
         threat: l1.
@@ -95,7 +96,7 @@ class Sparse(Schedule):
         step_size = torch.where(sparser, radius, slower)
         assign_(x, sparser, state.x_best)
         assign_(grad, sparser, state.grad_best)
-        step = sparse_ascent_(grad, count / DENSER / x[0].numel())
+        step = sparse_ascent_(grad, x, count / DENSER / x[0].numel())
         moved = l1_ball.project_(x.addcmul_(step, column(step_size, x)), rows.x0, radius)
         after = SparseState(
             rows,

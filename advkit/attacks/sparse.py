@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.record import column
+from advkit.threat import Threat
 
 
 def changed(x: Tensor, x0: Tensor) -> Tensor:
@@ -14,14 +15,18 @@ def changed(x: Tensor, x0: Tensor) -> Tensor:
     return torch.ne(x, x0, out=torch.empty_like(x)).flatten(1).sum(1)
 
 
-def sparse_ascent_(gradient: Tensor, share: Tensor) -> Tensor:
+def sparse_ascent_(gradient: Tensor, x: Tensor, share: Tensor) -> Tensor:
     """Steps of l1 length 1, in the memory of ``gradient``: equal amounts, with the gradient's signs, on its
-    largest entries (Tramer and Boneh, NeurIPS 2019, section 3.3). A zero gradient gives a zero step.
+    largest entries of those that can move inside [0, 1] (Tramer and Boneh, NeurIPS 2019, section 3.3). A zero
+    gradient gives a zero step.
 
     Args:
         gradient: (R, C, H, W).
+        x: (R, C, H, W) where it was taken.
         share: (R,) of the entries that move, at least one; of equal ones all do.
     """
+    ahead = gradient.sign().add_(x).clamp_(0, 1)
+    gradient.mul_(torch.ne(ahead, x, out=ahead))
     size = gradient.abs().flatten(1)
     values = size.shape[1]
     count = (share * values).ceil().long().clamp(1, values)
@@ -29,6 +34,20 @@ def sparse_ascent_(gradient: Tensor, share: Tensor) -> Tensor:
     gradient.sign_().mul_(torch.ge(size, smallest, out=size).view_as(gradient))
     moved = gradient.abs().flatten(1).sum(1).clamp_(min=1)
     return gradient.div_(column(moved, gradient))
+
+
+def steepest_(gradient: Tensor, x: Tensor, threat: Threat, share: float) -> Tensor:
+    """Steps of length 1 in the threat's norm up the gradient, in its memory; in l1, sparse ones.
+
+    Args:
+        gradient: (R, C, H, W).
+        x: (R, C, H, W) where it was taken.
+        threat: whose norm it is.
+        share: of the entries that move in l1.
+    """
+    if threat.norm != "l1":
+        return threat.ascent_(gradient)
+    return sparse_ascent_(gradient, x, gradient.new_full((len(gradient),), share))
 
 
 def _ascending(size: Tensor) -> Tensor:

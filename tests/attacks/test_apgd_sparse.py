@@ -11,9 +11,16 @@ from advkit.threat import Threat
 
 
 def test_a_sparse_step_by_hand():
-    gradient = torch.tensor([[3.0, -2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, -1.0, 0.5, 0.1]])
-    step = sparse_ascent_(gradient, torch.tensor([0.5, 1.0, 0.01]))
-    by_hand = [[0.5, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.5, -0.5, 0.0, 0.0]]  # equal entries all move
+    gradient = torch.tensor([[3.0, -2, 1, 0], [0, 0, 0, 0], [1, -1, 0.5, 0.1], [3, -2, 1, -1]])
+    x = torch.full((4, 4), 0.5)
+    x[3, :2] = torch.tensor([1.0, 0.0])  # the largest two have nowhere to go
+    step = sparse_ascent_(gradient, x, torch.tensor([0.5, 1.0, 0.01, 0.5]))
+    by_hand = [
+        [0.5, -0.5, 0, 0],
+        [0, 0, 0, 0],
+        [0.5, -0.5, 0, 0],
+        [0, 0, 0.5, -0.5],
+    ]  # equal entries all move
     assert torch.equal(step, torch.tensor(by_hand))
 
 

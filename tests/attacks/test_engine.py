@@ -327,7 +327,7 @@ def test_the_pace_settles_on_the_size_with_the_least_time_per_row(seconds, best)
 def test_the_nearest_success_is_kept(linear):
     model, data = linear
     threat = Threat("linf", 0.3)
-    attack = make("pgd", threat, {"steps": 30, "step_size": 0.02, "random_start": False})
+    attack = make("pgd", threat, {"steps": 30, "step_size": 0.02, "start": "original"})
     with evaluation_mode(model):
         clean = logits_of(model, data)
         oracle = Oracle(model, threat, nearest=True)

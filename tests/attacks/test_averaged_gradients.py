@@ -1,0 +1,63 @@
+"""Expectation over transformation: models that draw random numbers need averaged gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from advkit import rng
+from advkit.attacks.attack import Rows
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.oracle import Oracle
+from advkit.attacks.perturb import fixed
+from advkit.threat import Threat
+
+
+class Noisy(nn.Module):
+    """A linear model whose weights are drawn anew at each pass and for each image."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        score = self.linear(x)[:, 1] + 4 * (flat * torch.randn_like(flat)).sum(1)
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+
+def test_the_average_of_n_gradients_has_one_nth_of_the_variance(linear):
+    model, data = linear
+    rows = Rows.untargeted(data.images, data.labels, data.ids, data.ids)
+    oracle = Oracle(Noisy(model), Threat("linf", 0.1))
+    with rng.scope("cpu", 0, "test"):
+        variance = {
+            n: torch.stack(
+                [oracle.loss_and_grad(data.images, rows, margin, samples=n)[1] for _ in range(30)]
+            ).var(0).mean()
+            for n in (1, 10)
+        }  # fmt: skip
+    assert float(variance[1] / variance[10]) == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd"])
+def test_averaged_gradients_climb_higher(linear, name):
+    model, data = linear
+    threat = Threat("linf", 0.1)
+    climbed = {}
+    for samples in (1, 20):
+        with rng.scope("cpu", 0, "test"):
+            x = fixed(
+                Noisy(model),
+                data.images,
+                data.labels,
+                threat=threat,
+                attack=name,
+                parameters={"steps": 10, "samples": samples, "loss": "margin"},
+                ids=data.ids,
+                seed=0,
+            )
+        with torch.no_grad():
+            climbed[samples] = float(
+                (margin(model(x), data.labels) - margin(model(data.images), data.labels)).mean()
+            )
+    assert climbed[20] > 1.2 * climbed[1]

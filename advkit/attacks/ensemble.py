@@ -30,6 +30,10 @@ class Stage:
     tolerance: float = 0.0
     """Above 0: the images are attacked in rounds, the nearest to falling first, until a round lets expect
     that all further ones would change the robust accuracy by less than this."""
+    round: int = 32
+    """Fewest images of such a round."""
+    after: str | None = None
+    """A stage that must have broken something for this one to be worth running."""
 
 
 class Ensemble(ABC):

@@ -29,9 +29,7 @@ from advkit.evaluation.result import Verdict
 from advkit.progress import Progress
 from advkit.threat import Threat
 
-ROUND = 32
-"""Fewest images of a round."""
-ROUNDS = 12
+ROUNDS = 24
 """Rounds at most in which a stage goes through all images."""
 
 
@@ -97,7 +95,7 @@ class Cascade:
     def run(self, stage: Stage) -> result.Stage:
         """Runs one stage; what an earlier process decided is not run again."""
         self.stages.append(stage)
-        begun = self.standing.nonzero()[:, 0].tolist()
+        begun = self.standing.nonzero()[:, 0].tolist() if self._worthwhile(stage) else []
         rounds = self._rounds(begun, stage)
         entries: list[Entry] = []
         with self.progress.task(f"attacking with {stage.name}", len(begun), unit="image") as task:
@@ -108,7 +106,9 @@ class Cascade:
                 new = self._round(stage, chosen, task.advance)
                 entries += new
                 left = sum(map(len, rounds[number + 1 :]))
-                expected = left * sum(entry.broken for entry in new) / len(chosen)
+                # What follows is farther from falling than the farther half of this round.
+                farther = new[len(new) // 2 :]
+                expected = left * sum(entry.broken for entry in farther) / len(farther)
                 if expected < stage.tolerance * len(self.images):
                     break
         return result.Stage(
@@ -122,12 +122,16 @@ class Cascade:
             backwards=sum(entry.backwards for entry in entries),
         )
 
+    def _worthwhile(self, stage: Stage) -> bool:
+        entries = self.ledger.entries.values()
+        return stage.after is None or any(e.broken for e in entries if e.stage == stage.after)
+
     def _rounds(self, standing: list[int], stage: Stage) -> list[list[int]]:
         """All at once, or the nearest to falling first, as the earlier stages' entries say."""
         if stage.tolerance <= 0 or not standing:
             return [standing] if standing else []
         order = self.nearest_first(standing)
-        size = max(ROUND, math.ceil(len(order) / ROUNDS))
+        size = max(stage.round, math.ceil(len(order) / ROUNDS))
         return [order[first : first + size] for first in range(0, len(order), size)]
 
     def nearest_first(self, chosen: Iterable[int]) -> list[int]:

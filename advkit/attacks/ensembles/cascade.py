@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import Field
 
@@ -14,11 +15,16 @@ from advkit.threat import Threat
 
 @ensemble(
     "cascade",
-    summary="from a short attack on the likeliest class to all attacks on the images nearest to falling",
-    source="after Croce and Hein 2020; order and budget by margin as in Liu et al. 2022",
+    summary="a short attack on the likeliest classes, then every kind on the images nearest to falling",
+    source="attacks of Croce and Hein 2020; budget by margin after Liu et al. 2022",
 )
 class Cascade(Ensemble):
-    """The default. Later stages look at the images in the order of the margins that earlier ones reached."""
+    """The default.
+
+    Two short stages see every image. The others take the images in the order of the largest margin that
+    they have shown so far, in rounds, and go on while rounds find something: where gradients tell the
+    truth they stop soon, and where they do not, Square goes through all, and once more with more queries.
+    """
 
     class Config(StrictModel):
         """Parameters."""
@@ -29,15 +35,25 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Five stages; see `docs/architecture.md`."""
-        wrong = classes - 1
-
-        def apgd(name: str, targets: int, steps: int) -> Stage:
-            chosen = {"loss": "logit-difference", "targets": min(targets, wrong), "steps": steps}
-            return Stage(name, "apgd", chosen)
-
+        """Eight stages; in l0 one, of an attack made for it."""
+        if threat.norm == "l0":
+            return (Stage("fmn", "fmn"),)
+        wrong = min(classes - 1, 9)
+        ratio = "dlr" if classes >= 4 else "logit-difference"
         return (
-            apgd("likeliest", 1, 25),
-            apgd("three-targets", 3, 50),
-            replace(apgd("all-targets", 9, 100), precision="float32", tolerance=self.config.tolerance),
+            _apgd("likeliest", loss="logit-difference", targets=1, steps=25),
+            _apgd("three-targets", loss="logit-difference", targets=min(wrong, 3), steps=20),
+            self._nearest(24, _apgd("all-targets", loss=ratio, targets=wrong, steps=50)),
+            self._nearest(24, _apgd("diversified", loss="ce", start="diversified", restarts=2, steps=50)),
+            self._nearest(24, Stage("fab-t", "fab-t", {"targets": min(wrong, 3), "steps": 50})),
+            self._nearest(16, Stage("square", "square", {"queries": 2500})),
+            self._nearest(8, _apgd("restarts", loss=ratio, targets=wrong, restarts=2, steps=100)),
+            self._nearest(16, Stage("square-again", "square", after="square")),
         )
+
+    def _nearest(self, fewest: int, stage: Stage) -> Stage:
+        return replace(stage, tolerance=self.config.tolerance, round=fewest, precision="float32")
+
+
+def _apgd(name: str, **parameters: Any) -> Stage:
+    return Stage(name, "apgd", parameters)

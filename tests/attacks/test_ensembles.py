@@ -1,0 +1,131 @@
+"""What the ensembles plan."""
+
+import pytest
+import torch
+
+import advkit
+from advkit.attacks.attack import ATTACKS
+from advkit.attacks.ensemble import ENSEMBLES, Stage
+from advkit.attacks.perturb import make
+from advkit.threat import Threat
+
+EPS = {"linf": 0.1, "l2": 1.0, "l1": 5.0, "l0": 5}
+
+
+def stages(name, norm="linf", classes=10, **parameters):
+    kind = ENSEMBLES.get(name)
+    return kind(kind.Config(**parameters)).stages(Threat(norm, EPS[norm]), classes)
+
+
+def summary(planned):
+    return [(stage.name, dict(stage.parameters)) for stage in planned]
+
+
+def test_autoattack_is_the_published_one():
+    assert summary(stages("autoattack")) == [
+        ("apgd-ce", {}),
+        ("apgd-t", {"targets": 9}),
+        ("fab-t", {"targets": 9}),
+        ("square", {"queries": 5000}),
+    ]
+    assert summary(stages("autoattack", "l1"))[:2] == [
+        ("apgd-ce", {"restarts": 5}),
+        ("apgd-t", {"targets": 5}),
+    ]
+    plus = [name for name, _ in summary(stages("autoattack", version="plus"))]
+    assert plus == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    assert summary(stages("autoattack", version="rand")) == [
+        ("apgd-ce", {"samples": 20}),
+        ("apgd-dlr", {"samples": 20}),
+    ]
+    for stage in stages("autoattack"):
+        made = make(stage.attack, Threat("linf", 0.1), stage.parameters)
+        assert made.steps >= 100 and made.starts == 1
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENSEMBLES])
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+@pytest.mark.parametrize("norm", EPS)
+def test_every_plan_can_be_made_for_any_number_of_classes(name, norm, classes):
+    if name == "autoattack" and norm == "l0":
+        pytest.skip("not defined in l0")
+    planned = stages(name, norm, classes)
+    assert len({stage.name for stage in planned}) == len(planned)
+    for stage in planned:
+        made = make(stage.attack, Threat(norm, EPS[norm]), stage.parameters)
+        assert made.targets < classes
+        if "dlr" in (stage.parameters.get("loss"), getattr(made, "loss_name", None)):
+            assert classes >= (4 if made.targets else 3)
+        assert stage.after is None or stage.after in {other.name for other in planned}
+        assert stage.attack in ATTACKS
+
+
+def test_the_cascade_finds_what_autoattack_finds(convolutional):
+    model, data = convolutional
+    threat = Threat("linf", 0.04)
+    short = {"autoattack": {"queries": 200}}
+    ours = advkit.evaluate(model, data, threat, "cascade")
+    theirs = advkit.evaluate(model, data, threat, "autoattack", parameters=short)
+    assert 0 < ours.robust_correct <= theirs.robust_correct < len(data)
+
+
+def evaluation(model, data, planned, monkeypatch, **more):
+    """An evaluation of other stages than an ensemble's."""
+    from advkit.evaluation import evaluate as module
+
+    monkeypatch.setattr(module, "plan", lambda *_: tuple(planned))
+    return advkit.evaluate(model, data, Threat("linf", 0.01), "cascade", **more)
+
+
+def test_rounds_take_the_nearest_first_and_stop_when_nothing_falls(convolutional, monkeypatch):
+    model, data = convolutional
+    first = Stage("first", "apgd", {"steps": 3})
+    rounds = Stage("rounds", "fgsm", tolerance=0.01, round=4)
+    result = evaluation(model, data, [first, rounds], monkeypatch)
+    opening, later = result.stages
+    assert opening.attacked == len(data)
+    assert later.attacked % 4 == 0 and later.attacked < opening.correct_after
+    only_first = evaluation(model, data, [first], monkeypatch)
+    margins = {v.id: v.margin for v in only_first.verdicts if v.status == "robust"}
+    nearest = sorted(margins, key=margins.__getitem__, reverse=True)[: later.attacked]
+    spent = {
+        one.id
+        for one, two in zip(result.verdicts, only_first.verdicts, strict=True)
+        if one.forwards > two.forwards
+    }
+    assert spent == set(nearest)
+    everything = evaluation(model, data, [first, Stage("rounds", "fgsm")], monkeypatch)
+    assert everything.stages[1].attacked == opening.correct_after
+
+
+def test_a_stage_may_wait_for_another_to_succeed(convolutional, monkeypatch):
+    model, data = convolutional
+    never = [Stage("noise", "noise", {"draws": 2}), Stage("more", "apgd", {"steps": 5}, after="noise")]
+    result = evaluation(model, data, never, monkeypatch)
+    broken = result.stages[0].broken
+    assert (result.stages[1].attacked > 0) == (broken > 0)
+    always = [Stage("one", "apgd", {"steps": 5}), Stage("more", "fgsm", after="one")]
+    assert evaluation(model, data, always, monkeypatch).stages[1].attacked > 0
+
+
+def test_a_budget_ends_the_search_between_rounds(convolutional, monkeypatch):
+    model, data = convolutional
+    planned = [Stage("one", "apgd", {"steps": 5}), Stage("two", "apgd", {"steps": 50})]
+    spent = evaluation(model, data, planned, monkeypatch, budget=3)
+    assert spent.stages[0].attacked == len(data) and spent.stages[1].attacked == 0
+    whole = evaluation(model, data, planned, monkeypatch)
+    assert whole.stages[1].attacked > 0 and whole.robust_correct <= spent.robust_correct
+
+
+def test_margins_are_the_models_own(convolutional, monkeypatch):
+    model, data = convolutional
+    result = evaluation(model, data, [Stage("fgsm", "fgsm")], monkeypatch, precision="float32")
+    with torch.no_grad():
+        logits = model.eval()(data.images)
+    clean = (
+        logits.scatter(1, data.labels[:, None], -torch.inf).amax(1)
+        - logits.gather(1, data.labels[:, None])[:, 0]
+    )
+    for verdict in result.verdicts:
+        if verdict.status == "robust":
+            assert float(clean[verdict.id]) - 1e-4 <= verdict.margin < 0

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows
 from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
+from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.oracle import Oracle
 from advkit.attacks.outcome import Found
 from advkit.attacks.perturb import make
 from advkit.evaluation import walk
 from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.result import Stage
 from advkit.models.model import Model
 from advkit.models.obstacles import obstacles
@@ -30,6 +32,8 @@ SHARE = 2500
 about 100 passes on one, so a twentieth of what was spent on attacking."""
 STEPS = 10
 """Steps of the attacks that checks repeat."""
+TOLERATED = 0.05
+"""Share of the images whose gradient may be dead."""
 
 
 class Evidence:
@@ -58,7 +62,7 @@ class Evidence:
         self.gradient_stages = [
             stage for stage in stages if stage.attacked and ATTACKS.get(stage.attack).access == "gradients"
         ]
-        self.last = next((s for s in reversed(self.gradient_stages) if not _alone(s)), None)
+        self.last = next((s for s in reversed(self.gradient_stages) if not ATTACKS.get(s.attack).alone), None)
         """The last of these that can be repeated in a batch."""
         self.looked_at = min(max(cascade.passes // SHARE, FEWEST), MOST)
         """Images that a check looks at, as far as there are so many."""
@@ -98,10 +102,15 @@ class Evidence:
         ids = cascade.images.ids[index].to(cascade.device)
         return x, Rows.untargeted(x, label, ids, ids)
 
-    def oracle(self, threat: Threat | None = None, kind: type[Oracle] = Oracle) -> Oracle:
-        """A door to what the stages searched on, in float32."""
+    def oracle(
+        self, threat: Threat | None = None, kind: type[Oracle] = Oracle, *, searched: bool = True
+    ) -> Oracle:
+        """A door to what the stages searched on, in float32; or to the model itself."""
         threat = threat or self.cascade.threat
-        oracle = self.cascade.oracle(threat, "gradients", "float32", kind)
+        if searched:
+            oracle = self.cascade.oracle(threat, "gradients", "float32", kind)
+        else:
+            oracle = kind(self.cascade.model, threat)
         self._oracles.append(oracle)
         return oracle
 
@@ -130,16 +139,16 @@ class Evidence:
         latest first. None where nothing stands, or no stage can be followed."""
         best: walk.Walk | None = None
         for stage in reversed(self.gradient_stages) if self.standing else ():
-            if _alone(stage):
-                continue
             attack = self.shortened(stage)
+            if attack.alone:  # it asks as often as it likes, one row at a time
+                continue
             search = self.cascade.searching("checks/walk", attack, self.oracle(kind=walk.Watcher))
             found = walk.along(stage, search, self.spread, STEPS)
             if found is None:
                 continue
             if best is None or found.blind.sum() < best.blind.sum():
                 best = found
-            if best.blind.float().mean() <= 0.05:
+            if best.blind.float().mean() <= TOLERATED:
                 break
         return best
 
@@ -162,13 +171,34 @@ class Evidence:
         searched = self.cascade.searched
         return obstacles(searched, x) if isinstance(searched, Model) else []
 
+    @cached_property
+    def differences(self) -> Differences | None:
+        """Whether the answers change as the gradient says; None where nothing stands."""
+        if not self.standing:
+            return None
+        x, rows = self.batch(self.spread[:FEWEST])
+        return differences(self.oracle(), x, rows, self.cascade.seed)
+
+    @property
+    def saturated(self) -> bool:
+        """The loss that is climbed is flat where the model is not."""
+        walk = self.walk
+        if walk is None or walk.loss in (None, margin, logit_difference):
+            return False
+        dead, live = walk.dead(walk.clean) | walk.blind, ~walk.dead(walk.margin_clean)
+        return bool((dead & live).float().mean() > TOLERATED)
+
     @property
     def remedy(self) -> str:
-        """What to do about attacks that found too little: round what hides the gradient, or harder."""
-        if self.cutting:
+        """What to do about attacks that found too little: a better loss, round what hides the gradient, or
+        harder."""
+        seen, walk = self.differences, self.walk
+        if seen is not None and seen.cut and self.cutting:
             return f"pass the layer straight through: --bpda {','.join(self.cutting)}"
-        walk = self.walk
-        if walk is None or float((walk.risen & ~walk.blind).float().mean()) < 0.9:
+        if self.saturated:
+            return "climb a loss that cannot saturate: --attack cascade"
+        blind = walk is not None and float(walk.blind.float().mean()) > TOLERATED
+        if blind or (seen is not None and (seen.cut or seen.astray)):
             return self.without_gradients
         return self.harder
 
@@ -187,8 +217,3 @@ class Evidence:
         if "autoattack" not in self.attacks:
             return "attack harder: --attack autoattack"
         return "attack harder: --attack autoattack --set parameters.autoattack.version=plus"
-
-
-def _alone(stage: Stage) -> bool:
-    """Whether the attack asks as often as it likes, one row at a time."""
-    return bool(getattr(ATTACKS.get(stage.attack), "alone", False))

@@ -169,8 +169,24 @@ class EvaluationResult(StrictModel):
             f"{'in 8 bits ' if self.eight_bit else ''}(n = {self.n}, {self.data.name} {self.data.split})"
         )
 
+    @property
+    def trust(self) -> str:
+        """One sentence: whether to believe the number, and if not, why and what to do."""
+        doubts = [check for check in self.checks if check.verdict == "doubt"]
+        if doubts:
+            first, more = doubts[0], len(doubts) - 1
+            others = f" ({more} more {'check doubts' if more == 1 else 'checks doubt'} it)" if more else ""
+            remedy = f"; {first.remedy}" if first.remedy else ""
+            return f"Do not believe this number yet: {first.detail}{others}{remedy}."
+        if self.robust_correct == 0:
+            return "Believe this number: nothing stands, and the model itself confirmed every success."
+        return (
+            f"Believe this number as an upper bound: none of {len(self.checks)} checks found a reason for "
+            "doubt, and a stronger attack could only lower it."
+        )
+
     def __str__(self) -> str:
-        return self.summary()
+        return f"{self.summary()}\n{self.trust}"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -179,6 +195,6 @@ class EvaluationResult(StrictModel):
             for stage in self.stages
         )
         return (
-            f"<p>{self.summary()}</p><table><tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>"
-            f"{rows}</table>"
+            f"<p>{self.summary()}</p><p>{self.trust}</p>"
+            f"<table><tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>{rows}</table>"
         )

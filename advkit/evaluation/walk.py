@@ -39,7 +39,7 @@ class Watcher(Oracle):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Oracle.loss_and_grad`."""
         values, grad, logits = super().loss_and_grad(x, rows, loss, through, samples)
-        self.loss = self.loss or loss
+        self.loss = loss  # the last one: an attack may begin with another
         self.values.append(values)
         self.sizes.append(size_of(grad))
         return values, grad, logits

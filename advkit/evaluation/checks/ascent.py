@@ -22,6 +22,7 @@ def ascent(evidence: Evidence) -> Doubt | str | None:
         return None
     count, risen = len(walk.risen), int(walk.risen.sum())
     detail = f"the loss rises along {walk.stage.name} at {risen} of {count} images"
-    if count - risen <= TOLERATED * count:
+    failed = count - risen
+    if failed < count and failed <= max(1, TOLERATED * count):
         return detail
     return Doubt(f"{detail} only", evidence.remedy)

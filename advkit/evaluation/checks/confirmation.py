@@ -5,27 +5,29 @@ from __future__ import annotations
 from advkit.evaluation.check import BLIND, Doubt, check
 from advkit.evaluation.evidence import Evidence
 
-TOLERATED = 0.02
-"""Share of the successes."""
+TOLERATED = 0.1
+"""Share of the images that stand."""
 
 
 @check(
     "confirmation",
     rank=BLIND,
-    summary="successes of the search that the model did not repeat on the exact image",
-    source="every success is confirmed by the model itself, in its own precision",
+    summary="images that stand although the search believed to have broken them",
+    source="every success is confirmed by the model itself, in its own precision, on the exact image",
 )
 def confirmation(evidence: Evidence) -> Doubt | str | None:
-    """Reads the counts of all searches. That rounding to 8 bits undoes some is no fault of the search."""
+    """Reads the last verdict of each. That rounding to 8 bits undoes successes is no fault of the search."""
     cascade = evidence.cascade
-    lost = cascade.noticed - cascade.confirmed
+    last = [tried[-1] for i in evidence.standing if (tried := cascade.tried(cascade.ids[i]))]
+    refuted = sum(entry.refuted > 0 for entry in last)
     detail = (
-        f"the model itself repeats {cascade.confirmed} of {cascade.noticed} clear successes of the search"
-        f"{', on images of 8 bits' if cascade.eight_bit else ''}"
+        f"the model itself repeated {cascade.confirmed} of {cascade.noticed} clear successes of the search"
+        f"{' on images of 8 bits' if cascade.eight_bit else ''}; {refuted} of {len(last)} images stand for want "
+        "of that"
     )
-    if lost <= TOLERATED * max(cascade.noticed, 50) or cascade.eight_bit:
+    if refuted <= max(1, TOLERATED * len(last)) or cascade.eight_bit:
         return detail
     return Doubt(
-        f"{detail}: the search works on something else than the model",
+        f"{detail}, so the search works on something else than the model",
         "search in the model's own precision: --precision float32",
     )

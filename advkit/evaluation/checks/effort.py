@@ -33,7 +33,7 @@ def effort(evidence: Evidence) -> Doubt | str | None:
     detail = f"{fell} of the {len(found)} images nearest to falling fall to {said}"
     if fell < 2:
         return detail
-    return Doubt(detail, evidence.harder)
+    return Doubt(detail, evidence.remedy)
 
 
 def _more(evidence: Evidence, stage: Stage) -> tuple[Attack, str]:
@@ -45,4 +45,4 @@ def _more(evidence: Evidence, stage: Stage) -> tuple[Attack, str]:
     affordable = evidence.cascade.passes // (SHARE * 2 * LEAST)
     more = 2 * steps if 2 * steps <= affordable else steps
     attack = evidence.repeated(stage, steps=more, restarts=1, targets=targets)
-    return attack, f"{stage.name} with {more} steps from another start"
+    return attack, f"{stage.name} with {more} step{'s' * (more > 1)} from another start"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from advkit.evaluation.check import CAUSE, Doubt, check
-from advkit.evaluation.evidence import Evidence
-
-TOLERATED = 0.05
-"""Share of the images."""
+from advkit.evaluation.evidence import TOLERATED, Evidence
 
 
 @check(
@@ -29,11 +26,6 @@ def gradients(evidence: Evidence) -> Doubt | str | None:
     if clean > zero:
         what += f" and vanishing at {clean - zero} more"
     what += f", and mostly so along {walk.stage.name} at {along}"
-    live = int((~walk.dead(walk.margin_clean)).sum())
-    if live > count - clean and evidence.loss_name not in ("margin", "logit-difference"):
-        return Doubt(
-            f"the gradient of {evidence.loss_name} is {what}, while that of the margin lives: the loss is "
-            "saturated",
-            "climb a loss that cannot saturate: --attack cascade",
-        )
-    return Doubt(f"the gradient is {what}", evidence.remedy)
+    if evidence.saturated:
+        what += f", while that of the margin lives: {evidence.loss_name} is saturated"
+    return Doubt(f"the gradient of {evidence.loss_name} is {what}", evidence.remedy)

@@ -24,7 +24,7 @@ def test_its_pgd_breaks_what_ours_breaks(small, norm, eps):
     threat, steps = Threat(norm, eps), 20
     settings = {"max_iter": steps, "eps_step": 2.5 * eps / steps}
     _, theirs = robust_correct(model, data, threat, PGD, parameters=settings)
-    _, ours = robust_correct(model, data, threat, "pgd", parameters={"steps": steps, "random_start": False})
+    _, ours = robust_correct(model, data, threat, "pgd", parameters={"steps": steps, "start": "original"})
     assert theirs.tolist() == ours.tolist()
     assert 0 < int(ours.sum()) < len(data)
 

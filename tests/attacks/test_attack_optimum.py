@@ -17,12 +17,13 @@ def distances(model, data, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])
+@pytest.mark.parametrize("name", ["fgsm", "r-fgsm", "mi-fgsm", "ni-fgsm", "pgd", "apgd-ce"])
 def test_reaches_the_closed_form(linear, name, norm):
     model, data = linear
     smallest = distances(model, data, norm)
     eps = float(smallest.median())
-    _, robust = robust_correct(model, data, Threat(norm, eps), name)
+    parameters = {"step": 2.0} if name == "r-fgsm" else {}  # the ball is as wide
+    _, robust = robust_correct(model, data, Threat(norm, eps), name, parameters=parameters)
     assert not robust[smallest < eps / 1.01].any()
     assert robust[smallest > eps * 1.001].all()
     assert 0 < int(robust.sum()) < len(data)

@@ -1,0 +1,19 @@
+"""The momentum iterative method."""
+
+from __future__ import annotations
+
+from advkit.attacks.attack import attack
+from advkit.attacks.momentum import Momentum, MomentumConfig
+
+
+@attack(
+    "mi-fgsm",
+    summary="sign steps along a running sum of gradients",
+    source="Dong et al. 2018",
+    aliases=("momentum-iterative",),
+)
+class MIFGSM(Momentum):
+    """The sum remembers directions on which several gradients agreed, and other models may agree too."""
+
+    class Config(MomentumConfig):
+        """Parameters."""

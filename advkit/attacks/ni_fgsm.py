@@ -1,0 +1,21 @@
+"""The Nesterov iterative method."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from advkit.attacks.attack import attack
+from advkit.attacks.momentum import Momentum, MomentumConfig, MomentumState
+from advkit.attacks.oracle import Oracle
+
+
+@attack("ni-fgsm", summary="momentum whose gradients are taken a step ahead", source="Lin et al. 2020")
+class NIFGSM(Momentum):
+    """Lin et al., ICLR 2020, section 3.2. The points ahead are judged wherever they are allowed."""
+
+    class Config(MomentumConfig):
+        """Parameters."""
+
+    def _gradient(self, state: MomentumState, oracle: Oracle) -> Tensor:
+        ahead = state.x.add(state.velocity, alpha=self._step_size * self.config.decay)
+        return oracle.loss_and_grad(ahead, state.rows, self._loss)[1]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from advkit.errors import ConfigError
 from advkit.registry import Registry
 
 AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -26,5 +27,13 @@ def picked(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def strongest_other(logits: Tensor, label: Tensor) -> Tensor:
-    """(R,) the largest logit but the one of each row's class."""
+    """(R,) the largest logit but the one of each row's class.
+
+    Raises:
+        ConfigError: there is no other class.
+    """
+    if logits.shape[1] < 2:
+        raise ConfigError(
+            "the model tells one class only, so there is no other to lead to; give it at least two"
+        )
     return logits.scatter(1, label[:, None], -torch.inf).amax(1)

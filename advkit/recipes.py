@@ -138,6 +138,9 @@ _NAMES = {
     "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
     "attack.arch": _ARCHITECTURES,
     "attack.attack": _ATTACKS,
+    "spatial.arch": _ARCHITECTURES,
+    "patch.arch": _ARCHITECTURES,
+    "universal.arch": _ARCHITECTURES,
     "adv-train.arch": _ARCHITECTURES,
     "adv-train.objective": _OBJECTIVES,
 }

@@ -143,7 +143,7 @@ def _outcome(
         sentences=tuple(sentences),
         tables=(
             Table(
-                f"up to {result.rotation:g} degrees and {result.shift:g} pixels, n = {n:,}",
+                f"up to {result.rotation:g} degrees and {result.shift:g} px, n = {n:,}",
                 ("moves", "broken", "accuracy left [95 % interval]"),
                 rows,
             ),

@@ -146,7 +146,7 @@ class SpatialResult(StrictModel):
         """One line for people."""
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}, {accuracy(self.robust_correct, self.n)} "
-            f"when turned by up to {self.rotation:g} degrees and shifted by up to {self.shift:g} pixels "
+            f"when turned by up to {self.rotation:g} degrees and shifted by up to {self.shift:g} px "
             f"(n = {self.n}, {self.data.name} {self.data.split})"
         )
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from advkit import files
+from advkit.data.data import Data
+from advkit.errors import ConfigError
+from advkit.models.model import Model
 from advkit.trade import Context
+from advkit.universal.result import PatchResult, PerturbationResult
 
 SUFFIXES = (".png", ".npz")
 
@@ -24,6 +29,22 @@ def files_asked_for(context: Context) -> tuple[Path, ...]:
     for path in found:
         files.refuse_to_replace(path, overwrite=context.overwrite)
     return found
+
+
+def refuse_another(
+    result: PatchResult | PerturbationResult, models: Sequence[Model], test: Data, folder: Path
+) -> None:
+    """A finished run must not speak for files that have changed since.
+
+    Raises:
+        ConfigError: they have.
+    """
+    before = [judged.model_hash for judged in result.classifiers]
+    if before != [model.hash for model in models] or result.test.fingerprint != test.fingerprint:
+        raise ConfigError(
+            f"{folder} holds the result of another model or other data of the same name; "
+            "choose another folder with --out"
+        )
 
 
 def deliver(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:

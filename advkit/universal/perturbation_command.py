@@ -18,7 +18,7 @@ from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
 from advkit.trade import Context, Outcome, Picture, Table
-from advkit.universal.deliver import deliver, files_asked_for
+from advkit.universal.deliver import deliver, files_asked_for, refuse_another
 from advkit.universal.judge import said, some
 from advkit.universal.make_perturbation import make_perturbation, refuse_norm
 from advkit.universal.perturbation import Perturbation
@@ -53,6 +53,7 @@ def universal(config: PerturbationTraining, context: Context) -> Outcome:
     with RunFolder.open("universal", learn.name, config, folder, resume=context.resume) as run:
         if run.finished:
             result = PerturbationResult.load(run.path)
+            refuse_another(result, models, test, run.path)
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:
             result = make_perturbation(
@@ -135,7 +136,7 @@ def _outcome(
         sentences.append(f"Of the images that it is fooled on, {_share(first, most)} become {most}.")
     threat = result.threat
     aim = "fooled" if result.target is None else f"seen as {result.target_name}"
-    columns = ("classifier", f"{aim} [95 %]", "random one fools", "accuracy", "under it")
+    columns = ("classifier", f"{aim} [95 % interval]", "random", "accuracy")
     pictures = (
         Picture(
             "the perturbation",
@@ -167,7 +168,7 @@ def _outcome(
 
 
 def _share(judged: PerturbationJudged, name: str) -> str:
-    return f"{judged.becomes[name] / judged.fooled:.0%}"
+    return f"{100 * judged.becomes[name] / judged.fooled:.0f} %"
 
 
 def _row(judged: PerturbationJudged) -> tuple[str, ...]:
@@ -176,6 +177,5 @@ def _row(judged: PerturbationJudged) -> tuple[str, ...]:
         judged.label,
         accuracy(judged.hits, judged.judged) if judged.judged else "-",
         f"{100 * judged.fooled_by_random / n:.1f} %",
-        f"{100 * judged.clean_correct / n:.1f} %",
-        f"{100 * judged.correct / n:.1f} %",
+        f"{100 * judged.clean_correct / n:.1f} → {100 * judged.correct / n:.1f} %",
     )

@@ -37,6 +37,9 @@ SHORT = {
     "finetune": ["--epochs", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
+    "spatial": ["--n", "20"],
+    "patch": ["--steps", "5", "--n", "40"],
+    "universal": ["--steps", "5", "--n", "40"],
     "run": ["--set", "steps=20"],
 }
 """Added to a command, so that it takes seconds; where an option is given twice, the later one counts."""

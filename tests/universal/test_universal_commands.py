@@ -70,6 +70,9 @@ def test_a_finished_patch_is_told_again():
     assert patch(PATCH, Context(out=Path("run"))).result == first.result
     with pytest.raises(ConfigError, match="steps was 4, is now 5"):
         patch(PATCH.model_copy(update={"steps": 5}), Context(out=Path("run")))
+    Path("b.pt").replace("a.pt")
+    with pytest.raises(ConfigError, match="result of another model"):
+        patch(PATCH, Context(out=Path("run")))
 
 
 def test_a_universal_perturbation_leaves_a_picture_and_itself():
@@ -81,7 +84,7 @@ def test_a_universal_perturbation_leaves_a_picture_and_itself():
     assert universal(UNIVERSAL, Context(out=Path("run"))).result == outcome.result
     aimed = universal(UNIVERSAL.model_copy(update={"target": 1}), Context(out=Path("aimed.npz")))
     assert aimed.files[:2] == (Path("aimed.png"), Path("aimed.npz"))
-    assert aimed.tables[0].columns[1] == "seen as 1 [95 %]"
+    assert aimed.tables[0].columns[1] == "seen as 1 [95 % interval]"
 
 
 def test_a_dry_run_counts_and_makes_nothing():

@@ -12,7 +12,7 @@ from advkit.threat import Threat
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0, -1.0, -3.0], [0.0, 3.0, 5.0, 1.0, 2.0]])
 LABEL = torch.tensor([0, 1])
-AIM = torch.tensor([3, 2])
+AIM = torch.tensor([3, 4])
 
 
 def value(name, aim=None):
@@ -26,11 +26,11 @@ def log_share(row, of):
 @pytest.mark.parametrize(
     ("name", "away", "toward"),
     [
-        ("margin", [1 - 2, 5 - 3], [-1 - 2, 5 - 3]),
-        ("logit-difference", [1 - 2, 5 - 3], [-1 - 2, 5 - 3]),
-        ("ce", [-log_share(0, 0), -log_share(1, 1)], [log_share(0, 3), log_share(1, 2)]),
+        ("margin", [1 - 2, 5 - 3], [-1 - 2, 2 - 5]),
+        ("logit-difference", [1 - 2, 5 - 3], [-1 - 2, 2 - 3]),
+        ("ce", [-log_share(0, 0), -log_share(1, 1)], [log_share(0, 3), log_share(1, 4)]),
         # First and third largest: 2 and 0, 5 and 2; third and fourth: 0 and -1, 2 and 1.
-        ("dlr", [(1 - 2) / (2 - 0), (5 - 3) / (5 - 2)], [(-1 - 2) / (2 + 0.5), (5 - 3) / (5 - 1.5)]),
+        ("dlr", [(1 - 2) / (2 - 0), (5 - 3) / (5 - 2)], [(-1 - 2) / (2 + 0.5), (2 - 3) / (5 - 1.5)]),
     ],
 )
 def test_values_by_hand(name, away, toward):

@@ -18,6 +18,7 @@ from advkit.attacks.searcher import Precision, searcher
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
+from advkit.errors import ModelError
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat
 
@@ -58,6 +59,7 @@ def perturb(
     *,
     parameters: Mapping[str, Any] | None = None,
     target: Tensor | None = None,
+    surrogate: nn.Module | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     precision: Precision = "auto",
@@ -73,6 +75,8 @@ def perturb(
         attack: a registered attack (``advkit ls attacks``).
         parameters: the attack's own, for example ``{"steps": 100}``.
         target: (N,) classes to reach; None: any wrong one.
+        surrogate: the model to search on, for attacks that are to transfer: ``model`` itself is only asked
+            for its decision, on points that lead the surrogate astray and on the last point.
         seed: random numbers follow from it and an image's position.
         batch_size: images at work at once, measured if None; the result does not depend on it.
         precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
@@ -89,7 +93,7 @@ def perturb(
     def keep(found: Found) -> None:
         result[found.index] = found.x
 
-    with evaluation_mode(model):
+    with evaluation_mode(model), evaluation_mode(surrogate or model):
         search = searching(
             model,
             data,
@@ -100,6 +104,7 @@ def perturb(
             precision=precision,
             goal=target.cpu() if target is not None else None,
             eight_bit=eight_bit,
+            surrogate=surrogate,
         )
         search.run(torch.arange(len(data)), keep)
     return result.to(x.device)
@@ -156,6 +161,7 @@ def searching(
     goal: Tensor | None = None,
     nearest: bool = False,
     eight_bit: bool = False,
+    surrogate: nn.Module | None = None,
 ) -> Search:
     """One attack on the images of ``data``, ready to run; the model must be in eval mode.
 
@@ -171,15 +177,20 @@ def searching(
         goal: (N,) classes to reach.
         nearest: look for the nearest success rather than for the first.
         eight_bit: what is reported are images of 8-bit levels.
+        surrogate: search on it rather than on the model, which then only confirms; in eval mode too, and on
+            the same device.
 
     Raises:
         DataError: ``eight_bit`` results of images that are no such images themselves.
+        ModelError: the surrogate tells another number of classes apart.
     """
     if eight_bit:
         data.refuse_fractions()
     device = device_of(model)
     few, _ = data.batch(torch.arange(min(16, len(data))), device)
-    twin = searcher(model, "float32" if nearest else precision, few)
+    if surrogate is not None:
+        _refuse_other_classes(model, surrogate, few)
+    twin = searcher(surrogate or model, "float32" if nearest else precision, few)
     oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest, eight_bit=eight_bit)
     return Search(
         attack,
@@ -192,6 +203,17 @@ def searching(
         device=device,
         goal=goal,
     )
+
+
+@torch.no_grad()
+def _refuse_other_classes(model: nn.Module, surrogate: nn.Module, images: Tensor) -> None:
+    """Raises a ModelError unless both answer with as many logits."""
+    classes, others = model(images).shape[1], surrogate(images).shape[1]
+    if classes != others:
+        raise ModelError(
+            f"the surrogate tells {others} classes apart and the model {classes}; "
+            "search on a surrogate of the same classes"
+        )
 
 
 def robust_correct(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import torch
@@ -56,6 +57,18 @@ def open_subjects(
             context.progress.say(f"{name}: {note}")
         models.append(model)
     return models, found
+
+
+def flags(names: Sequence[str], data: str, *, arch: str | None, said: ForeignModel) -> str:
+    """The same as one would type it, for the commands that come next."""
+    given = {"model": ",".join(names), "data": data, "arch": arch, **said.said}
+    usual = ForeignModel().said
+    words = []
+    for name, value in given.items():
+        if value is not None and value != usual.get(name):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words.append(f"--{name.replace('_', '-')}={shlex.quote(text)}")
+    return " ".join(words)
 
 
 def _trained_on(name: str, model: Model, splits: Sequence[Split], context: Context) -> list[Data]:

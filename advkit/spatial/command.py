@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from advkit import files
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import flags, open_subjects
 from advkit.errors import ConfigError, OutputError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
@@ -137,7 +136,7 @@ def _outcome(
             "they are not counted."
         )
     sentences.append(f"{result.forwards:,} forward passes.")
-    subject = f"--model {shlex.quote(config.model)}" + (f" --arch {config.arch}" if config.arch else "")
+    subject = flags([config.model], result.data.name, arch=config.arch, said=config)
     return Outcome(
         title=f"rotations and shifts against {config.model}",
         sentences=tuple(sentences),
@@ -151,8 +150,8 @@ def _outcome(
         pictures=pictures,
         files=written,
         next=(
-            f"advkit spatial {subject} --data {result.data.name} --shift 0",
-            f"advkit spatial {subject} --data {result.data.name} --rotation 0",
+            f"advkit spatial {subject} --shift 0",
+            f"advkit spatial {subject} --rotation 0",
         ),
         result=result.as_values(),
     )

@@ -10,7 +10,7 @@ import torch
 from advkit import files, images, rng
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
@@ -145,10 +145,8 @@ def _outcome(config: PatchTraining, result: PatchResult, folder: Path, wanted: t
         ),
         Picture("examples", folder / "examples.png", "Test images drawn at random, without and with it."),
     )
-    subject = shlex.quote(",".join(config.model))
-    target = shlex.quote(str(config.target))
-    arch = f" --arch {config.arch}" if config.arch else ""
-    subject += f"{arch} --data {shlex.quote(result.train.name)} --target {target}"
+    subject = flags(config.model, result.train.name, arch=config.arch, said=config)
+    subject += f" --target={shlex.quote(str(config.target))}"
     larger = min(1.0, 1.5 * config.scale[1])
     return Outcome(
         title=f"a patch that is to be seen as {result.target_name}",
@@ -157,8 +155,8 @@ def _outcome(config: PatchTraining, result: PatchResult, folder: Path, wanted: t
         pictures=pictures,
         files=(*wanted, *(() if wanted else (folder / "patch.npz",)), folder),
         next=(
-            f"advkit patch --model {subject} --steps {3 * config.steps}",
-            f"advkit patch --model {subject} --scale {config.scale[1]:g},{larger:g}",
+            f"advkit patch {subject} --steps {3 * config.steps}",
+            f"advkit patch {subject} --scale {config.scale[1]:g},{larger:g}",
         ),
         result=result.as_values(),
     )

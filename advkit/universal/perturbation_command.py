@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from advkit import files, rng
 from advkit.attacks.perturb import device_of
 from advkit.data import threats
 from advkit.data.data import Data
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
@@ -145,8 +144,10 @@ def _outcome(
         ),
         Picture("examples", folder / "examples.png", "Test images drawn at random, without and with it."),
     )
-    subject = shlex.quote(",".join(config.model)) + (f" --arch {config.arch}" if config.arch else "")
-    subject += f" --data {shlex.quote(result.train.name)}"
+    every = flags(config.model, result.train.name, arch=config.arch, said=config)
+    one = flags(config.model[:1], result.train.name, arch=config.arch, said=config)
+    larger = min(1.0, 2 * threat.eps) if threat.norm == "linf" else 2 * threat.eps
+    budget = f"--norm {threat.norm} --eps"
     return Outcome(
         title=f"one perturbation for all images, {threat.norm} eps {threat.eps:.4g}",
         sentences=tuple(sentences),
@@ -160,8 +161,8 @@ def _outcome(
         pictures=pictures,
         files=(*wanted, *(() if wanted else (folder / "universal.npz",)), folder),
         next=(
-            f"advkit universal --model {subject} --norm {threat.norm} --eps {2 * threat.eps:.3g}",
-            f"advkit attack --model {subject} --norm {threat.norm} --eps {threat.eps:.4g}",
+            f"advkit universal {every} {budget} {larger:.3g}",
+            f"advkit attack {one} {budget} {threat.eps:.4g}",
         ),
         result=result.as_values(),
     )

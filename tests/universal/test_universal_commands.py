@@ -96,5 +96,13 @@ def test_a_dry_run_counts_and_makes_nothing():
     assert not Path("runs").exists()
 
 
+def test_what_comes_next_can_be_typed():
+    said = PATCH.model_copy(update={"model": ("a.pt", "b.pt"), "pixel_range": (-1.0, 1.0), "steps": 1})
+    with pytest.raises(ConfigError):  # a model with a card has its own range
+        patch(said, Context())
+    outcome = patch(said.model_copy(update={"pixel_range": (0.0, 1.0)}), Context(out=Path("run")))
+    assert outcome.next[0] == "advkit patch --model=a.pt,b.pt --data=npz:toy.npz --target=2 --steps 3"
+
+
 def test_names_may_be_one_text():
     assert PatchTraining(model="a.pt, b.pt", target=1).model == ("a.pt", "b.pt")

@@ -1,0 +1,135 @@
+"""What attacks share that see only decisions: a first success, and the way from it to the boundary.
+
+Every step asks one query of each row, and each row is in a phase of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from advkit import rng
+from advkit.attacks.attack import Attack, Rows, State
+from advkit.attacks.oracle import Oracle
+from advkit.attacks.record import column
+
+SEEK, CLOSE = 0, 1
+"""Phases: random images until one is a success; halving the way between the original and a success. Higher
+numbers are those of each attack."""
+
+GRAINS = 4
+"""Random images come with pixels of 1, 2, 4 and 8 values across, in turn: what fine noise leaves unmoved
+often falls to coarse."""
+
+
+@dataclass
+class DecisionState(State):
+    """The segment from the original to a success, on which the boundary lies."""
+
+    phase: Tensor
+    """(R,) what the query at ``x`` is for."""
+    far: Tensor
+    """(R, C, H, W) a success."""
+    low: Tensor
+    """(R,) share of the way to it at which there was no success yet."""
+    high: Tensor
+    """(R,) share at which there was one."""
+
+
+class DecisionAttack(Attack):
+    """Seeks a success, closes in on the boundary, and lets each attack go on from there."""
+
+    access = "decisions"
+    minimal = True
+    norms = ("l2", "linf")
+    closeness: ClassVar[float]
+    """Share of the way that is left when closing in ends, times the root of the number of values."""
+
+    @property
+    def steps(self) -> int:
+        """The last query confirms what was found."""
+        return int(self.config.queries) - 1  # type: ignore[attr-defined]
+
+    def started(self, rows: Rows) -> dict[str, Any]:
+        """The fields of `DecisionState` at the start: a random image."""
+        zero = torch.zeros_like(rows.label)
+        return {
+            "rows": rows,
+            "x": random_image(rows, zero),
+            "iteration": zero,
+            "phase": zero,
+            "far": rows.x0.clone(),
+            "low": torch.zeros_like(rows.x0[:, 0, 0, 0]),
+            "high": torch.ones_like(rows.x0[:, 0, 0, 0]),
+        }
+
+    def step(self, state: State, oracle: Oracle) -> DecisionState:
+        """One query of each row, and what follows from the answer."""
+        assert isinstance(state, DecisionState)
+        rows = state.rows
+        said = oracle.decisions(state.x)
+        hit = said != rows.label if rows.goal is None else said == rows.goal
+        closing, middle = state.phase == CLOSE, (state.low + state.high) / 2
+        state.high = torch.where(closing & hit, middle, state.high)
+        state.low = torch.where(closing & ~hit, middle, state.low)
+        self.close(state, (state.phase == SEEK) & hit, state.x)
+        left = self.closeness / math.sqrt(rows.x0[0].numel())
+        arrived = closing & (state.high - state.low <= left)
+        self.move(state, hit, arrived)
+        seeking = state.phase == SEEK
+        if some(seeking):
+            guess = random_image(rows, state.iteration + 1)
+            state.x = torch.where(column(seeking, guess), guess, state.x)
+        closing = state.phase == CLOSE
+        if some(closing):
+            middle = self.between(state, (state.low + state.high) / 2)
+            state.x = torch.where(column(closing, middle), middle, state.x)
+        return state
+
+    @abstractmethod
+    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
+        """Moves on the rows that are in no phase of this module, and those that have just arrived.
+
+        Args:
+            state: changed in place: whatever leaves the phase CLOSE needs a phase and the next ``x``.
+            hit: (R,) bool: ``x`` was a success.
+            arrived: (R,) bool: the boundary is close below ``high``.
+        """
+
+    def close(self, state: DecisionState, chosen: Tensor, far: Tensor) -> None:
+        """Lets the rows ``chosen`` close in on the boundary, on the way to the successes ``far``."""
+        state.far = torch.where(column(chosen, far), far, state.far)
+        state.low = torch.where(chosen, 0.0, state.low)
+        state.high = torch.where(chosen, 1.0, state.high)
+        state.phase = torch.where(chosen, CLOSE, state.phase)
+
+    def between(self, state: DecisionState, share: Tensor) -> Tensor:
+        """(R, C, H, W) the points at this share of the way to ``far``, by distance."""
+        x0, change = state.rows.x0, state.far - state.rows.x0
+        if self.threat.norm == "linf":
+            reach = column(share * change.flatten(1).abs().amax(1), change)
+            return x0 + change.clamp(-reach, reach)
+        return x0 + column(share, change) * change
+
+
+def random_image(rows: Rows, number: Tensor) -> Tensor:
+    """(R, C, H, W) uniform noise; of each row the image with this number, coarser from one to the next."""
+    shape = rows.x0.shape[1:]
+    fine = rng.uniform(rng.step(rows.key, number), shape)
+    image, grain = fine, number % GRAINS
+    for power in range(1, GRAINS):
+        rough = fine[:, :, : math.ceil(shape[1] / 2**power), : math.ceil(shape[2] / 2**power)]
+        coarse = interpolate(rough, scale_factor=2**power)[:, :, : shape[1], : shape[2]]
+        image = torch.where(column(grain == power, image), coarse, image)
+    return image
+
+
+def some(chosen: Tensor) -> bool:
+    """Whether work on the ``chosen`` rows has to be done; where looking would wait for the device: yes."""
+    return chosen.device.type != "cpu" or bool(chosen.any())

@@ -1,0 +1,72 @@
+"""HopSkipJump: along the boundary by its normal, from decisions alone."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.attack import attack
+from advkit.attacks.decision import some
+from advkit.attacks.probing import ProbingAttack, ProbingState
+from advkit.attacks.record import column
+from advkit.config import StrictModel
+
+SHORTEST = 2.0**-12
+"""A leap this much shorter than the distance from the original is given up, and the boundary probed again."""
+
+
+@attack(
+    "hop-skip-jump",
+    summary="decisions only: estimates the boundary's normal, leaps along it, closes in again",
+    source="Chen et al. 2020",
+    aliases=("hsja",),
+)
+class HopSkipJump(ProbingAttack):
+    """Chen, Jordan and Wainwright, IEEE S&P 2020, algorithm 2, one query at a time."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        queries: int = Field(1000, ge=2)
+        """Decisions asked for, the confirming one included."""
+        probes: int = Field(50, ge=1)
+        """Queries of the first estimate of the normal; the t-th takes the root of t times as many. The paper
+        has 100; with few queries, more and shorter rounds come nearer."""
+
+    config: Config
+    closeness = 0.01
+    spread = 0.01
+
+    def probes(self, number: Tensor) -> Tensor:
+        """As the root of the number of the round."""
+        return (self.config.probes * number.sqrt()).floor()
+
+    def noise(self, key: Tensor, like: Tensor) -> Tensor:
+        """Of the sphere; in linf as the paper does, of the cube."""
+        if self.threat.norm == "linf":
+            noise = rng.uniform(key, like.shape[1:]).mul_(2).sub_(1)
+        else:
+            noise = rng.normal(key, like.shape[1:])
+        return noise.div_(column(noise.flatten(1).norm(dim=1), noise))
+
+    def aim(self, state: ProbingState, ready: Tensor) -> None:
+        """As far as the original is away, divided by the root of the number of the round."""
+        reach = self.threat.distance(state.edge, state.rows.x0) / state.round.clamp(min=1).sqrt()
+        state.reach = torch.where(ready, reach, state.reach)
+        self._jump(state, ready)
+
+    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
+        """Half as far after a failure; from a success, back toward the original."""
+        if not some(leaping):
+            return
+        self.close(state, leaping & hit, state.x)
+        state.reach = torch.where(leaping & ~hit, state.reach / 2, state.reach)
+        short = state.reach < SHORTEST * self.threat.distance(state.edge, state.rows.x0)
+        self.probe(state, leaping & ~hit & short)
+        self._jump(state, leaping & ~hit & ~short)
+
+    def _jump(self, state: ProbingState, chosen: Tensor) -> None:
+        ahead = state.edge + column(state.reach, state.edge) * self.threat.ascent(state.normal)
+        state.x = torch.where(column(chosen, ahead), ahead.clamp(0, 1), state.x)

@@ -1,0 +1,128 @@
+"""The normal of a decision boundary, estimated from the decisions at random points around one on it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.attack import Rows
+from advkit.attacks.decision import DecisionAttack, DecisionState, some
+from advkit.attacks.record import column
+
+PROBE, LEAP = 2, 3
+"""Phases: asking around a point on the boundary; going along the normal that was found."""
+
+
+@dataclass
+class ProbingState(DecisionState):
+    """Where each row stands on the boundary, and what it has heard there."""
+
+    edge: Tensor
+    """(R, C, H, W) a success close to the boundary."""
+    sum: Tensor
+    """(R, C, H, W) of all probes of this round, seen from ``edge``."""
+    signed: Tensor
+    """(R, C, H, W) of those that succeed, less those that fail."""
+    hits: Tensor
+    """(R,) successes less failures."""
+    asked: Tensor
+    """(R,) probes of this round."""
+    round: Tensor
+    """(R,) rounds, this one included."""
+    normal: Tensor
+    """(R, C, H, W) direction in which successes lie."""
+    reach: Tensor
+    """(R,) how far the next leap goes."""
+
+
+class ProbingAttack(DecisionAttack):
+    """In every round: close in on the boundary, ask around, and leap along the normal."""
+
+    spread: ClassVar[float]
+    """Length of a probe as a share of the distance from the original."""
+
+    def start(self, rows: Rows) -> ProbingState:
+        """A random image."""
+        fields, zero = self.started(rows), torch.zeros_like(rows.x0)
+        count = torch.zeros_like(rows.label)
+        return ProbingState(
+            **fields,
+            edge=rows.x0.clone(),
+            sum=zero,
+            signed=zero.clone(),
+            hits=count,
+            asked=count,
+            round=count,
+            normal=zero.clone(),
+            reach=torch.zeros_like(fields["low"]),
+        )
+
+    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
+        """Probes, and the leaps that follow."""
+        assert isinstance(state, ProbingState)
+        leaping, probing = state.phase == LEAP, state.phase == PROBE
+        self._hear(state, hit, probing)
+        self.leap(state, hit, leaping)
+        arrived = self.arrive(state, arrived)
+        edge = self.between(state, state.high)
+        state.edge = torch.where(column(arrived, edge), edge, state.edge)
+        self.probe(state, arrived)
+        ready = probing & (state.asked >= self.probes(state.round))
+        if some(ready):
+            self._estimate(state, ready)
+            state.phase = torch.where(ready, LEAP, state.phase)
+            self.aim(state, ready)
+        probing = state.phase == PROBE
+        if some(probing):
+            noise = self.noise(rng.step(state.rows.key, state.iteration + 1), state.edge)
+            length = self.spread * (state.edge - state.rows.x0).flatten(1).norm(dim=1)
+            x = (state.edge + column(length, noise) * noise).clamp_(0, 1)
+            state.x = torch.where(column(probing, x), x, state.x)
+
+    def probe(self, state: ProbingState, chosen: Tensor) -> None:
+        """Begins a round of probes at ``edge``."""
+        kept = column(~chosen, state.sum)
+        state.sum, state.signed = state.sum * kept, state.signed * kept
+        state.hits, state.asked = state.hits * ~chosen, state.asked * ~chosen
+        state.round = state.round + chosen
+        state.phase = torch.where(chosen, PROBE, state.phase)
+
+    def _hear(self, state: ProbingState, hit: Tensor, probing: Tensor) -> None:
+        sign = (2 * hit.int() - 1) * probing
+        seen = state.x - state.edge
+        state.sum = state.sum + column(probing, seen) * seen
+        state.signed = state.signed + column(sign, seen) * seen
+        state.hits, state.asked = state.hits + sign, state.asked + probing
+
+    def _estimate(self, state: ProbingState, ready: Tensor) -> None:
+        """The mean of the successful probes less that of the others, of length 1."""
+        share = state.hits / state.asked.clamp(min=1)
+        share = torch.where(share.abs() == 1, 0.0, share)  # where all agree, their mean has to do
+        normal = state.signed - column(share, state.sum) * state.sum
+        normal = normal / column(normal.flatten(1).norm(dim=1).clamp(min=1e-12), normal)
+        state.normal = torch.where(column(ready, normal), normal, state.normal)
+
+    @abstractmethod
+    def probes(self, number: Tensor) -> Tensor:
+        """(R,) probes of round ``number`` (R,), from 1."""
+
+    @abstractmethod
+    def noise(self, key: Tensor, like: Tensor) -> Tensor:
+        """(R, C, H, W) random directions of length 1."""
+
+    @abstractmethod
+    def aim(self, state: ProbingState, ready: Tensor) -> None:
+        """Sets ``x`` and ``reach`` of the first leap along ``normal``."""
+
+    @abstractmethod
+    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
+        """What follows from a leap: closing in, another leap, or another round."""
+
+    def arrive(self, state: ProbingState, arrived: Tensor) -> Tensor:
+        """(R,) bool: of the rows that have closed in, those that begin a round now."""
+        return arrived

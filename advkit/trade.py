@@ -70,6 +70,8 @@ class Outcome:
     """The same as plain values, for ``--json``."""
     passed: bool = True
     """False when a bar that the user set was missed: exit code 1."""
+    warning: str = ""
+    """That of the sentences which must not be overlooked, if any."""
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def outcome(console: Console, result: Outcome) -> None:
     wrap = not console.is_terminal
     console.print(Text(result.title, "bold" if result.passed else "bold red"), soft_wrap=wrap)
     for sentence in result.sentences:
-        console.print(Text(sentence), soft_wrap=wrap)
+        console.print(Text(sentence, "bold" if sentence == result.warning else ""), soft_wrap=wrap)
     for each in result.tables:
         console.print()
         console.print(table(each, console.width))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advkit.evaluation import result
+from advkit.progress import Task
 from advkit.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ def check(name: str, *, rank: int, summary: str, source: str) -> Callable[[Look]
     return CHECKS.register(name, summary=summary, source=source, rank=rank)
 
 
-def ask_all(evidence: Evidence) -> tuple[result.Check, ...]:
+def ask_all(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:
     """What every check says, doubts first and of these the causes first."""
     found = []
     for entry in sorted(CHECKS, key=lambda entry: (entry.facts["rank"], entry.name)):
         said = entry.thing(evidence)
+        task.advance()
         if isinstance(said, Doubt):
             found.append(
                 result.Check(name=entry.name, verdict="doubt", detail=said.detail, remedy=said.remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from advkit.models.foreign_plan import ForeignModel
 from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
+from advkit.models.straight_through import straight_through
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
@@ -97,7 +99,11 @@ def _data(config: Evaluation, context: Context, model: Model) -> Data:
 
 
 def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
-    count = len(data.limit(config.n))
+    images = data.limit(config.n)
+    count = len(images)
+    if config.bpda:
+        few, _ = images.batch(torch.arange(min(8, count)), device_of(model))
+        straight_through(model, config.bpda, few)
     classes = model.card.classes or len(data.class_names)
     rows = []
     for stage in plan(config.attack, against, classes, config.parameters):
@@ -153,10 +159,7 @@ def _outcome(
     ]
     columns = ("attack", "attacked", "broken", "accuracy left [95 % interval]", "passes")
     sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
-    doubts = [check.detail for check in result.checks if check.verdict == "doubt"]
-    sentences += [f"Doubt: {doubt}." for doubt in doubts]
-    if not doubts:
-        sentences.append("The checks raise no doubt; still, a stronger attack may find more.")
+    sentences.append(result.trust)
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
     passed = config.min_robust is None or result.robust_accuracy >= config.min_robust
@@ -168,13 +171,10 @@ def _outcome(
     return Outcome(
         title=f"attack on {config.model}",
         sentences=tuple(sentences),
+        warning="" if result.trusted else result.trust,
         tables=(
             Table(f"{result.threat.norm} eps {result.threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
-            Table(
-                "can this number be trusted?",
-                ("check", "verdict", "found"),
-                tuple((check.name, check.verdict, check.detail) for check in result.checks),
-            ),
+            *_checks(result),
         ),
         pictures=pictures,
         files=written,
@@ -182,6 +182,16 @@ def _outcome(
         result=result.as_values(),
         passed=passed,
     )
+
+
+def _checks(result: EvaluationResult) -> Iterator[Table]:
+    """Why not to believe the number, and what was looked at besides."""
+    doubts = tuple((c.name, c.detail, c.remedy) for c in result.checks if c.verdict == "doubt")
+    if doubts:
+        yield Table("reasons for doubt", ("check", "found", "what to do"), doubts)
+    rest = tuple((c.name, c.detail) for c in result.checks if c.verdict == "ok")
+    if rest:
+        yield Table("checks that raise no doubt", ("check", "found"), rest)
 
 
 def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
@@ -193,8 +203,16 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
         if value is not None and value != usual.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else value
             subject += f" --{name.replace('_', '-')}={shlex.quote(text)}"
+    here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
+    subject += f" --bpda {','.join(config.bpda)}" if config.bpda else ""
+    remedies = dict.fromkeys(check.typed for check in result.checks if check.typed)
+    if remedies:
+        same = "" if config.attack == ("cascade",) else f" --attack {','.join(config.attack)}"
+        return tuple(
+            f"advkit attack {here}{'' if '--attack' in typed else same} {typed}" for typed in remedies
+        )
     return (
-        f"advkit adv-train {subject} --norm {threat.norm} --eps {threat.eps:.4g} --out hard.pt",
+        f"advkit adv-train {here} --out hard.pt",
         f"advkit attack {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
         f"advkit attack {subject} --attack autoattack",
     )

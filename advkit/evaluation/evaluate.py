@@ -22,7 +22,7 @@ from advkit.data.load import as_data, load_data
 from advkit.data.threats import customary
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.evaluation.cascade import Cascade
-from advkit.evaluation.check import ask_all
+from advkit.evaluation.check import CHECKS, ask_all
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
@@ -157,9 +157,8 @@ def evaluate(
             )
             done = tuple(cascade.run(stage) for stage in stages)
             evidence = Evidence(cascade, judged, done, notes, names)
-            with progress.task("asking whether the number can be trusted", 1, unit="answer") as task:
-                found = ask_all(evidence)
-                task.advance()
+            with progress.task("asking whether to believe it", len(list(CHECKS)), unit="check") as task:
+                found = ask_all(evidence, task)
             verdicts = cascade.verdicts()
             ledger.finish()
             adversarial = cascade.adversarial() if keep else None

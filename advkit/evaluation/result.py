@@ -75,6 +75,12 @@ class Check(StrictModel):
     remedy: str = ""
     """What to do about a doubt."""
 
+    @property
+    def typed(self) -> str:
+        """The options that a remedy ends with, to be typed after ``advkit attack``; empty if it has none."""
+        _, _, last = self.remedy.rpartition(": ")
+        return last if last.startswith("--") else ""
+
 
 class EvaluationResult(StrictModel):
     """Clean and robust accuracy of one model under one threat model, with everything behind them.
@@ -170,10 +176,15 @@ class EvaluationResult(StrictModel):
         )
 
     @property
+    def trusted(self) -> bool:
+        """No check doubts the number."""
+        return all(check.verdict == "ok" for check in self.checks)
+
+    @property
     def trust(self) -> str:
         """One sentence: whether to believe the number, and if not, why and what to do."""
-        doubts = [check for check in self.checks if check.verdict == "doubt"]
-        if doubts:
+        if not self.trusted:
+            doubts = [check for check in self.checks if check.verdict == "doubt"]
             first, more = doubts[0], len(doubts) - 1
             others = f" ({more} more {'check doubts' if more == 1 else 'checks doubt'} it)" if more else ""
             remedy = f"; {first.remedy}" if first.remedy else ""

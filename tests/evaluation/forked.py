@@ -67,7 +67,7 @@ def evaluated(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(evaluate, "plan", short))
-        stack.enter_context(mock.patch.object(evaluate, "ask_all", lambda evidence: ()))
+        stack.enter_context(mock.patch.object(evaluate, "ask_all", lambda *_: ()))
         stack.enter_context(mock.patch.object(cascade, "ROUND", 6, create=True))
         run = folder and stack.enter_context(RunFolder.open("attack", "toy", StrictModel(), folder))
         return advkit.evaluate(

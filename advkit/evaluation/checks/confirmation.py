@@ -20,10 +20,12 @@ def confirmation(evidence: Evidence) -> Doubt | str | None:
     cascade = evidence.cascade
     last = [tried[-1] for i in evidence.standing if (tried := cascade.tried(cascade.ids[i]))]
     refuted = sum(entry.refuted > 0 for entry in last)
+    if not cascade.noticed:
+        return "the search saw no success, so none was refuted"
+    bits = " on images of 8 bits" if cascade.eight_bit else ""
     detail = (
-        f"the model itself repeated {cascade.confirmed} of {cascade.noticed} clear successes of the search"
-        f"{' on images of 8 bits' if cascade.eight_bit else ''}; {refuted} of {len(last)} images stand for want "
-        "of that"
+        f"{cascade.confirmed} of {cascade.noticed} clear successes of the search were repeated by the model "
+        f"itself{bits}; {refuted} of {len(last)} images stand where one was not"
     )
     if refuted <= max(1, TOLERATED * len(last)) or cascade.eight_bit:
         return detail

@@ -19,10 +19,10 @@ def cut_gradient(evidence: Evidence) -> Doubt | str | None:
         return None
     count, silent, stepped = len(seen), int(seen.silent.sum()), int(seen.stepped.sum())
     if seen.cut:
-        how = ", and the answers change in steps" if stepped > 0.1 * count else ""
+        how = ", in steps" if stepped > 0.1 * count else ""
         where = f"; it ends in layer {' and '.join(evidence.cutting)}" if evidence.cutting else ""
         return Doubt(
-            f"the gradient is zero at {silent} of {count} images, though the answers change{how}{where}",
+            f"the gradient is zero at {silent} of {count} images although the answers change{how}{where}",
             evidence.remedy,
         )
     walk = evidence.walk

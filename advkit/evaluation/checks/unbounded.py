@@ -21,7 +21,7 @@ def unbounded(evidence: Evidence) -> Doubt | str | None:
     """Gradient steps from the original on the loss of the attacks, with nothing but the box around them."""
     if not evidence.standing or not evidence.gradient_stages:
         return None
-    chosen = {"steps": STEPS, "random_start": False, "loss": evidence.loss_name}
+    chosen = {"steps": STEPS, "start": "original", "loss": evidence.loss_name}
     found = evidence.search("unbounded", make("pgd", evidence.whole, chosen), evidence.spread)
     stand = sum(not each.broken for each in found)
     detail = f"{stand} of {len(found)} images stand {STEPS} gradient steps that may change everything"

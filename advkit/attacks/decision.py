@@ -18,6 +18,7 @@ from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.oracle import Oracle
 from advkit.attacks.record import column
+from advkit.threat import Norm
 
 SEEK, CLOSE = 0, 1
 """Phases: random images until one is a success; halving the way between the original and a success. Higher
@@ -47,7 +48,7 @@ class DecisionAttack(Attack):
 
     access = "decisions"
     minimal = True
-    norms = ("l2", "linf")
+    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
     closeness: ClassVar[float]
     """Share of the way that is left when closing in ends, times the root of the number of values."""
 

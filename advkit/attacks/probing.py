@@ -81,7 +81,7 @@ class ProbingAttack(DecisionAttack):
         if some(probing):
             noise = self.noise(rng.step(state.rows.key, state.iteration + 1), state.edge)
             length = self.spread * (state.edge - state.rows.x0).flatten(1).norm(dim=1)
-            x = (state.edge + column(length, noise) * noise).clamp_(0, 1)
+            x = self.placed(state, state.edge + column(length, noise) * noise).clamp_(0, 1)
             state.x = torch.where(column(probing, x), x, state.x)
 
     def probe(self, state: ProbingState, chosen: Tensor) -> None:
@@ -122,6 +122,10 @@ class ProbingAttack(DecisionAttack):
     @abstractmethod
     def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
         """What follows from a leap: closing in, another leap, or another round."""
+
+    def placed(self, state: ProbingState, x: Tensor) -> Tensor:
+        """(R, C, H, W) the probes to ask about, where ``x`` are the points that noise has led to."""
+        return x
 
     def arrive(self, state: ProbingState, arrived: Tensor) -> Tensor:
         """(R,) bool: of the rows that have closed in, those that begin a round now."""

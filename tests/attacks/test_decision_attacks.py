@@ -9,6 +9,8 @@ from advkit.attacks.perturb import make, perturb, searching
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat
 
+NAMES = ["hop-skip-jump", "geoda", "sign-opt", "boundary"]
+
 
 def nearest(model, data, name, norm, **parameters):
     """What is found of each image without a budget."""
@@ -31,6 +33,10 @@ def closed_form(model, data, norm):
     [
         ("hop-skip-jump", "l2", 400, 1.1),
         ("hop-skip-jump", "linf", 400, 1.2),
+        ("geoda", "l2", 400, 1.2),
+        ("geoda", "linf", 400, 1.2),
+        ("sign-opt", "l2", 400, 1.1),
+        ("boundary", "l2", 600, 1.1),
     ],
 )
 def test_comes_near_the_closed_form_within_its_queries(linear, name, norm, queries, factor):
@@ -45,7 +51,7 @@ def test_comes_near_the_closed_form_within_its_queries(linear, name, norm, queri
     assert max(each.forwards for each in found) <= queries
 
 
-@pytest.mark.parametrize("name", ["hop-skip-jump"])
+@pytest.mark.parametrize("name", NAMES)
 def test_more_queries_come_nearer(convolutional, name):
     model, data = convolutional
     few, many = (
@@ -53,10 +59,10 @@ def test_more_queries_come_nearer(convolutional, name):
         for n in (60, 500)
     )
     assert (many <= few).all()
-    assert many.median() < 0.7 * few.median()
+    assert many.median() < 0.8 * few.median()
 
 
-@pytest.mark.parametrize("name", ["hop-skip-jump"])
+@pytest.mark.parametrize("name", NAMES)
 def test_reaches_a_class(convolutional, name):
     model, data = convolutional
     target = (data.labels + 1) % 5
@@ -65,7 +71,7 @@ def test_reaches_a_class(convolutional, name):
     assert (model(x).argmax(1) == target).float().mean() > 0.5
 
 
-@pytest.mark.parametrize("name", ["hop-skip-jump"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_query_counter_stops_at_the_limit_however_small(linear, name):
     model, data = linear
     for queries in (2, 3, 17):
@@ -80,3 +86,23 @@ def test_random_images_differ_and_grow_coarser():
     assert not torch.equal(fine[0], fine[1])
     assert len(fine[0].unique()) == 81 and len(coarse[0].unique()) == 9
     assert torch.equal(coarse[:, :, 0, 0], coarse[:, :, 3, 3])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_phase_is_independent_of_the_batch(convolutional, name):
+    model, data = convolutional
+    few, threat = data.limit(4), Threat("l2", 0.01)
+
+    def last(size):
+        return perturb(
+            model,
+            few.images,
+            few.labels,
+            threat,
+            name,
+            parameters={"queries": 180},
+            batch_size=size,
+            precision="float32",
+        )
+
+    assert torch.equal(last(1), last(3))

@@ -1,0 +1,97 @@
+"""The boundary attack: a random walk along the boundary that drifts toward the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.attack import Rows, attack
+from advkit.attacks.decision import DecisionAttack, DecisionState, some
+from advkit.attacks.record import column
+from advkit.config import StrictModel
+
+ASIDE, TOWARD = 2, 3
+"""Phases: is a step along the sphere around the original still a success; and one from there toward it?"""
+
+RATE = 0.1
+"""How fast the lengths of the steps follow the rates of success."""
+
+
+@dataclass
+class BoundaryState(DecisionState):
+    """Where the walk is, and how far it steps."""
+
+    edge: Tensor
+    """(R, C, H, W) a success: where the walk is."""
+    aside: Tensor
+    """(R,) length of a step along the sphere, as a share of the distance from the original."""
+    toward: Tensor
+    """(R,) length of a step toward the original, likewise."""
+
+
+@attack(
+    "boundary",
+    summary="decisions only: a random walk along the boundary, always toward the original",
+    source="Brendel et al. 2018",
+)
+class BoundaryAttack(DecisionAttack):
+    """Brendel, Rauber and Bethge, ICLR 2018, from a start on the boundary.
+
+    The lengths of the steps follow the rates of success that the paper aims at, a half along the sphere and a
+    quarter toward the original, a little after every query.
+    """
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        queries: int = Field(5000, ge=2)
+        """Decisions asked for, the confirming one included."""
+        aside: float = Field(0.1, gt=0)
+        """First step along the sphere, as a share of the distance from the original."""
+        toward: float = Field(0.1, gt=0, lt=1)
+        """First step toward the original, likewise."""
+
+    config: Config
+    norms = ("l2",)
+    closeness = 0.01
+
+    def start(self, rows: Rows) -> BoundaryState:
+        """A random image."""
+        fields = self.started(rows)
+        aside, toward = (torch.full_like(fields["low"], f) for f in (self.config.aside, self.config.toward))
+        return BoundaryState(**fields, edge=rows.x0.clone(), aside=aside, toward=toward)
+
+    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
+        """Aside until that succeeds, then once toward the original."""
+        assert isinstance(state, BoundaryState)
+        aside, toward = state.phase == ASIDE, state.phase == TOWARD
+        pull = RATE * (hit.float() - 0.5 * aside.float() - 0.25 * toward.float())
+        state.aside = torch.where(aside, state.aside * pull.exp(), state.aside).clamp(max=1)
+        state.toward = torch.where(toward, state.toward * pull.exp(), state.toward).clamp(max=0.5)
+        edge = self.between(state, state.high)
+        state.edge = torch.where(column(toward & hit, edge), state.x, state.edge)
+        state.edge = torch.where(column(arrived, edge), edge, state.edge)
+        nearer = aside & hit
+        x0 = state.rows.x0
+        ahead = x0 + column(1 - state.toward, x0) * (state.x - x0)
+        x = torch.where(column(nearer, ahead), ahead, state.x)
+        again = (aside & ~hit) | toward | arrived
+        state.phase = torch.where(nearer, TOWARD, torch.where(again, ASIDE, state.phase))
+        if some(again):
+            x = torch.where(column(again, x), self._beside(state), x)
+        state.x = x
+
+    def _beside(self, state: BoundaryState) -> Tensor:
+        """Random points of the sphere around the original through ``edge``, near it."""
+        way = state.edge - state.rows.x0
+        radius = way.flatten(1).norm(dim=1).clamp(min=1e-12)
+        noise = rng.normal(rng.step(state.rows.key, state.iteration + 1), way.shape[1:])
+        along = (noise * way).flatten(1).sum(1) / radius.square()
+        noise -= column(along, way) * way
+        noise *= column(state.aside * radius / noise.flatten(1).norm(dim=1).clamp(min=1e-12), noise)
+        turned = way + noise
+        return (state.rows.x0 + turned / column((1 + state.aside.square()).sqrt(), way)).clamp(0, 1)

@@ -49,6 +49,18 @@ def test_l1_projection_takes_a_radius_for_each_row():
     assert torch.allclose(projected, torch.tensor(by_hand), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_many_rounded_changes_stay_inside_the_l1_ball(size):
+    x0 = rng.uniform(torch.arange(3), (3, 40, 40)).round()
+    x = x0 + size * rng.normal(torch.arange(3) + 9, (3, 40, 40))
+    for eps in (0.5, 3.0, 12.0, 100.0):
+        model = Threat("l1", eps)
+        projected = model.project(x, x0)
+        assert model.contains(projected, x0).all()
+        most = model.distance(x.clamp(0, 1), x0).clamp(max=eps)
+        assert (model.distance(projected, x0) > 0.98 * most).all()
+
+
 def test_projection_respects_the_memory_format():
     x0 = rng.uniform(torch.arange(2), (3, 4, 4))
     x = x0 + rng.normal(torch.arange(2) + 9, (3, 4, 4))

@@ -35,7 +35,7 @@ def test_noise_finds_less_than_gradients(linear):
     assert noise > gradient
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd"])
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd"])
 def test_reaches_the_closed_form_in_l1(linear, name):
     """The cheapest way is through the largest weights: to move a pixel by all it may, one after the other."""
     model, data = linear

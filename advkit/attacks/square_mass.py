@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,8 +33,10 @@ class Bumps:
     def __init__(self, p: float, threat: Threat, shape: tuple[int, ...]) -> None:
         self.windows = Windows(p, shape, smallest=SMALLEST, odd=True)
         self.power = 2 if threat.norm == "l2" else 1
-        self.budget = (threat.eps * (1 - 1e-6)) ** self.power  # so that rounding does not leave the ball
         self.channels, self.height, self.width = shape
+        # Every value of an image is rounded by up to 2**-25, and in l1 such errors may all add up.
+        rounding = math.prod(shape) ** (1 / self.power) * 2.0**-25
+        self.budget = max(threat.eps * (1 - 1e-6) - rounding, 0.99 * threat.eps) ** self.power
         self._tables: dict[torch.device, Tensor] = {}
 
     def first(self, x0: Tensor, key: Tensor) -> Tensor:

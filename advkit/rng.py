@@ -48,7 +48,7 @@ def keys(seed: int, stream: str, ids: Tensor, step: Tensor | int = 0) -> Tensor:
         step: iteration, one for all rows or (N,) int64.
 
     Returns:
-        (N,) int64 keys for `uniform`, `normal` and `integers`.
+        (N,) int64 keys for `uniform`, `normal`, `signs` and `integers`.
     """
     base = derive(seed, stream)
     return _mix(_mix(ids * _GOLDEN + base) + torch.as_tensor(step, device=ids.device) * _MIX1)
@@ -79,6 +79,14 @@ def normal(key: Tensor, shape: Sequence[int]) -> Tensor:
 def integers(key: Tensor, shape: Sequence[int], high: int) -> Tensor:
     """(N, *shape) int64 in [0, high); the bias is below high / 2**40."""
     return _shift(_bits(key, shape), 24) % high
+
+
+def signs(key: Tensor, shape: Sequence[int]) -> Tensor:
+    """(N, *shape) float32, -1 or 1 by the toss of a coin; one mixed number serves 64 of them."""
+    count = math.prod(shape)
+    words = _bits(key, (-(-count // 64),))[..., None] >> torch.arange(64, device=key.device)
+    tossed = words.bitwise_and_(1).flatten(1)[:, :count].to(torch.float32)
+    return tossed.mul_(2).sub_(1).view(len(key), *shape)
 
 
 def permutation(seed: int, stream: str, n: int, step: int = 0) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, Self
 
@@ -72,3 +72,20 @@ def assign_(values: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         index = mask.nonzero()[:, 0]
         return values.index_copy_(0, index, source.index_select(0, index))
     return torch.where(column(mask, values), source, values, out=values)
+
+
+def revise_(
+    values: Sequence[Tensor], mask: Tensor, revise: Callable[..., Sequence[Tensor]], *given: Tensor
+) -> None:
+    """Puts ``revise(*given)`` into the memory of ``values``, in the rows where ``mask`` (N,) is true.
+
+    On the CPU only those rows are computed.
+    """
+    if mask.device.type == "cpu":
+        index = mask.nonzero()[:, 0]
+        if len(index):
+            for value, new in zip(values, revise(*(one[index] for one in given)), strict=True):
+                value.index_copy_(0, index, new)
+        return
+    for value, new in zip(values, revise(*given), strict=True):
+        torch.where(column(mask, value), new, value, out=value)

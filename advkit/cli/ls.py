@@ -88,6 +88,10 @@ KINDS = {
     "art-attacks": Kind("those of the Adversarial Robustness Toolbox: attack --attack art:NAME", _art),
     "ensembles": Kind("attacks that belong together", _registry("advkit.attacks.ensemble:ENSEMBLES")),
     "attack-losses": Kind("what a gradient attack maximises", _registry("advkit.attacks.loss:ATTACK_LOSSES")),
+    "checks": Kind(
+        "whether a robust accuracy can be believed: asked after every attack",
+        _registry("advkit.evaluation.check:CHECKS"),
+    ),
     "objectives": Kind(
         "ways to train robustly: adv-train --objective NAME",
         _registry("advkit.training.objective:OBJECTIVES"),

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from advkit import distributed, memory, rng
+from advkit.attacks.attack import Attack
 from advkit.attacks.ensemble import ENSEMBLES, Stage
+from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.attacks.searcher import Precision, arithmetic
@@ -198,7 +200,8 @@ def plan(
     """The stages that ``names`` stand for: an attack is one, an ensemble several.
 
     Raises:
-        ConfigError: unknown names or parameters, or a norm that an attack does not work in.
+        ConfigError: unknown names or parameters, or a norm or a number of classes that an attack does not
+            work in.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -220,8 +223,22 @@ def plan(
         else:
             stages.append(Stage(name, name, chosen))
     for stage in stages:
-        make(stage.attack, threat, stage.parameters)  # so that every fault is told before the work begins
+        # So that every fault is told before the work begins.
+        _refuse_few_classes(stage.name, make(stage.attack, threat, stage.parameters), classes)
     return tuple(stages)
+
+
+def _refuse_few_classes(stage: str, attack: Attack, classes: int) -> None:
+    """Asks a loss that is known by name what it says of so many logits; the difference of logits ratio, for
+    one, needs 3, and 4 toward a class."""
+    name = getattr(attack, "loss_name", None) or getattr(attack.config, "loss", None)
+    if name not in {entry.name for entry in ATTACK_LOSSES}:
+        return
+    label = torch.zeros(1, dtype=torch.int64)
+    try:
+        ATTACK_LOSSES.get(name)(torch.zeros(1, classes), label, label + 1 if attack.targets else None)
+    except ConfigError as fault:
+        raise ConfigError(f"{stage}: {fault}") from fault
 
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:

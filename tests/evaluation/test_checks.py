@@ -11,6 +11,7 @@ from torch import nn
 import advkit
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.ensemble import ENSEMBLES
+from advkit.errors import ConfigError
 from advkit.evaluation.check import CHECKS
 from advkit.evaluation.result import EvaluationResult
 from advkit.threat import Threat
@@ -202,6 +203,12 @@ def test_a_number_without_gradients(tried):
     found = doubts(tried("noise"))
     assert "were tried on 0 of the" in found["white-box"].detail
     assert "--attack cascade" in found["white-box"].remedy
+
+
+@pytest.mark.parametrize(("attack", "classes"), [("apgd-dlr", 2), ("apgd-t", 3)])
+def test_too_few_classes_for_the_ratio_of_logits_are_told_before_the_work(tried, attack, classes):
+    with pytest.raises(ConfigError, match=f"{attack}: the dlr loss needs {classes + 1} classes"):
+        tried(f"pgd,{attack}", after=lambda z: z[:, :classes])
 
 
 def test_a_budget_that_kept_gradients_away(tried):

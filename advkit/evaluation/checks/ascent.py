@@ -13,7 +13,7 @@ TOLERATED = 0.2
     "ascent",
     rank=SYMPTOM,
     summary="the loss is no higher at the end of an attack than at its beginning",
-    source="Carlini et al. 2019, section 4.5",
+    source="Carlini et al. 2019, On Evaluating Adversarial Robustness",
 )
 def ascent(evidence: Evidence) -> Doubt | str | None:
     """Follows a few steps of the attack itself."""

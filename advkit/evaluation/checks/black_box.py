@@ -6,15 +6,16 @@ from advkit.attacks.attack import ATTACKS
 from advkit.evaluation.check import SYMPTOM, Doubt, check
 from advkit.evaluation.evidence import Evidence
 
-TOLERATED = 0.002
-"""Share of all images, as in AutoAttack's own check of Square."""
+OF_ALL, OF_TRIED = 0.02, 0.25
+"""Shares of all images, and of those that were left to it, which a black box may break. A few near the
+boundary fall to it on sound models too."""
 
 
 @check(
     "black-box",
     rank=SYMPTOM,
     summary="images that stood all attacks with gradients, and fell to one without",
-    source="Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 5.3",
+    source="Athalye et al. 2018, section 3.1",
 )
 def black_box(evidence: Evidence) -> Doubt | str | None:
     """Reads the verdicts, where attacks without gradients came after attacks with."""
@@ -34,6 +35,6 @@ def black_box(evidence: Evidence) -> Doubt | str | None:
         return None
     names = ", ".join(dict.fromkeys(by))
     detail = f"{len(by)} of {stood} images that stood attacks with gradients fell without any"
-    if len(by) <= TOLERATED * len(cascade.images):
+    if len(by) <= max(1, min(OF_ALL * len(cascade.images), OF_TRIED * stood)):
         return detail
     return Doubt(f"{detail} (to {names}): the gradients mislead", evidence.remedy)

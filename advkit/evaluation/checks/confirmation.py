@@ -13,7 +13,7 @@ TOLERATED = 0.1
     "confirmation",
     rank=BLIND,
     summary="images that stand although the search believed to have broken them",
-    source="every success is confirmed by the model itself, in its own precision, on the exact image",
+    source="successes count when the model itself confirms them",
 )
 def confirmation(evidence: Evidence) -> Doubt | str | None:
     """Reads the last verdict of each. That rounding to 8 bits undoes successes is no fault of the search."""

@@ -20,7 +20,7 @@ same batch, and between batches of other sizes."""
     "determinism",
     rank=CAUSE,
     summary="a model that draws random numbers, or keeps a state from pass to pass",
-    source="Athalye et al. 2018, stochastic gradients; Tramer et al. 2020",
+    source="Athalye et al. 2018, stochastic gradients",
 )
 def determinism(evidence: Evidence) -> Doubt | str | None:
     """Asks again what was asked before the attacks, and twice from the same random numbers."""

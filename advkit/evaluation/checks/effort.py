@@ -19,7 +19,7 @@ TARGETS = 2
     "effort",
     rank=BLIND,
     summary="images that stood and fall to another start, of twice the steps where the cost allows",
-    source="Carlini et al. 2019, section 4.2: attacks must have converged",
+    source="Carlini et al. 2019, attacks must have converged",
 )
 def effort(evidence: Evidence) -> Doubt | str | None:
     """Repeats the last attack with gradients on the images nearest to falling."""

@@ -14,7 +14,7 @@ from advkit.threat import Threat
     "eps",
     rank=SYMPTOM,
     summary="images that fall at a smaller eps and not at a larger one",
-    source="Carlini et al. 2019, section 4.4: accuracy falls as the budget grows",
+    source="Athalye et al. 2018, section 3.1",
 )
 def eps(evidence: Evidence) -> Doubt | str | None:
     """The last attack with gradients, shortened, at half, twice and four times the eps; at the eps itself

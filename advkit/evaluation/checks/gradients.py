@@ -10,7 +10,7 @@ from advkit.evaluation.evidence import TOLERATED, Evidence
     "gradients",
     rank=CAUSE,
     summary="gradients that are zero, vanish beside the others or are no numbers, at the image or on the way",
-    source="Athalye et al. 2018; Croce et al. 2022, arXiv 2102.07845; float32 keeps 24 bits",
+    source="Athalye et al. 2018, vanishing gradients; float32 keeps 24 bits",
 )
 def gradients(evidence: Evidence) -> Doubt | str | None:
     """Looks at the loss that the attacks climb: it may be dead where the model itself is not."""

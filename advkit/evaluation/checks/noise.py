@@ -13,7 +13,7 @@ DRAWS = 8
     "noise",
     rank=SYMPTOM,
     summary="random points of the ball break images that stood the attacks",
-    source="Athalye et al. 2018, section 3.1: random sampling finds adversarial examples",
+    source="Athalye et al. 2018, section 3.1",
 )
 def noise(evidence: Evidence) -> Doubt | str | None:
     """A few draws on the images nearest to falling."""

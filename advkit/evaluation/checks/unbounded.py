@@ -15,7 +15,7 @@ TOLERATED = 0.1
     "unbounded",
     rank=SYMPTOM,
     summary="images that gradients cannot break even where every change is allowed",
-    source="Athalye et al. 2018, section 3.1: unbounded attacks reach 100 %; Carlini et al. 2019, 4.4",
+    source="Athalye et al. 2018, section 3.1",
 )
 def unbounded(evidence: Evidence) -> Doubt | str | None:
     """Gradient steps from the original on the loss of the attacks, with nothing but the box around them."""

@@ -13,7 +13,7 @@ TOLERATED = 0.01
     "white-box",
     rank=BLIND,
     summary="images that stand and that no attack with gradients was tried on",
-    source="Carlini et al. 2019, section 4.3",
+    source="Carlini et al. 2019, On Evaluating Adversarial Robustness",
 )
 def white_box(evidence: Evidence) -> Doubt | str | None:
     """Reads the verdicts."""

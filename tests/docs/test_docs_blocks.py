@@ -187,7 +187,8 @@ def test_a_wrong_line_would_be_found(line: str, folder: Path, monkeypatch: pytes
 
 def as_toml(values: dict[str, Any], prefix: str = "") -> str:
     lines = []
-    for key, value in values.items():
+    for name, value in values.items():
+        key = name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
         if isinstance(value, dict):
             lines.append(as_toml(value, f"{prefix}{key}."))
         elif value is not None:

@@ -12,7 +12,7 @@ from advkit import files
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
-from advkit.errors import ConfigError, OutputError
+from advkit.errors import OutputError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.runs import RunFolder
@@ -38,14 +38,12 @@ def spatial(config: Spatial, context: Context) -> Outcome:
     data = whole.limit(config.n)
     if context.dry_run:
         return _plan(config, model, data)
-    with RunFolder.open("spatial", data.name, config.identity, context.out, resume=context.resume) as run:
+    inputs = {"model": model.hash, "images": data.fingerprint}
+    with RunFolder.open(
+        "spatial", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
+    ) as run:
         if run.finished:
             result = SpatialResult.load(run.path)
-            if (result.model_hash, result.data.fingerprint) != (model.hash, data.fingerprint):
-                raise ConfigError(
-                    f"{run.path} holds the result of another model or other data of the same name; "
-                    "choose another folder with --out"
-                )
             context.progress.say(f"{run.path} is finished; this is what it found")
         else:
             result = evaluate_moves(model, data, config, whole=len(whole), run=run, progress=context.progress)

@@ -11,7 +11,6 @@ from torch import Tensor
 from advkit import memory
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.data.data import Data
-from advkit.errors import ConfigError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
@@ -136,18 +135,14 @@ def evaluate_moves(
         progress: told how many images are done.
 
     Raises:
-        ConfigError: a state to resume that began from another model or other data.
+        ConfigError: a run that began with another model or other images.
     """
     begun = saved = time.perf_counter()
-    beginning = f"{model.hash} {data.fingerprint}"
+    if run is not None:
+        run.begin_with(model=model.hash, images=data.fingerprint)
     with memory.kept(), evaluation_mode(model):
         turning = Turning(model, data, config)
         if run is not None and (state := run.load_state()) is not None:
-            if state["beginning"] != beginning:
-                raise ConfigError(
-                    f"{run.path} holds a run that began from another model or other data of the same name; "
-                    "choose a new folder with --out, or delete that one"
-                )
             turning.restore(state)
             progress.say(f"resuming at image {turning.done} of {len(data)}")
         name = "turning and shifting"
@@ -155,7 +150,7 @@ def evaluate_moves(
             while turning.done < len(data):
                 count = turning.advance()
                 if run is not None and time.perf_counter() - saved > SAVE_EVERY:
-                    run.save_state({"beginning": beginning, **turning.state()})
+                    run.save_state(turning.state())
                     saved = time.perf_counter()
                 task.advance(count, **{"accuracy left": turning.left})
     return SpatialResult.of(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from advkit import files
 from advkit.data.data import Data
-from advkit.errors import ConfigError
 from advkit.models.model import Model
 from advkit.trade import Context
-from advkit.universal.result import PatchResult, PerturbationResult
 
 SUFFIXES = (".png", ".npz")
 
@@ -31,20 +30,15 @@ def files_asked_for(context: Context) -> tuple[Path, ...]:
     return found
 
 
-def refuse_another(
-    result: PatchResult | PerturbationResult, models: Sequence[Model], test: Data, folder: Path
-) -> None:
-    """A finished run must not speak for files that have changed since.
-
-    Raises:
-        ConfigError: they have.
-    """
-    before = [judged.model_hash for judged in result.classifiers]
-    if before != [model.hash for model in models] or result.test.fingerprint != test.fingerprint:
-        raise ConfigError(
-            f"{folder} holds the result of another model or other data of the same name; "
-            "choose another folder with --out"
-        )
+def beginning(models: Sequence[Model], trained_on: int, learn: Data, test: Data) -> dict[str, Any]:
+    """What a run begins with, for `RunFolder.open`: it is trained on the first ``trained_on`` models."""
+    hashes = [model.hash for model in models]
+    return {
+        "models": hashes[:trained_on],
+        "transfer models": hashes[trained_on:],
+        "training images": learn.fingerprint,
+        "test images": test.fingerprint,
+    }
 
 
 def deliver(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:

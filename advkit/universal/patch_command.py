@@ -15,7 +15,7 @@ from advkit.models.model import Model
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.trade import Context, Outcome, Picture, Table
-from advkit.universal.deliver import deliver, files_asked_for, refuse_another
+from advkit.universal.deliver import beginning, deliver, files_asked_for
 from advkit.universal.judge import PatchJudge, passes, said, some
 from advkit.universal.make_patch import make_patch
 from advkit.universal.patch import Patch
@@ -44,10 +44,10 @@ def patch(config: PatchTraining, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(config, models, learn, test)
     folder = None if wanted else context.out
-    with RunFolder.open("patch", learn.name, config, folder, resume=context.resume) as run:
+    inputs = beginning(models, len(trained_on), learn, test)
+    with RunFolder.open("patch", learn.name, config, folder, inputs=inputs, resume=context.resume) as run:
         if run.finished:
             result = PatchResult.load(run.path)
-            refuse_another(result, models, test, run.path)
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:
             result = make_patch(

@@ -17,7 +17,7 @@ from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
 from advkit.trade import Context, Outcome, Picture, Table
-from advkit.universal.deliver import deliver, files_asked_for, refuse_another
+from advkit.universal.deliver import beginning, deliver, files_asked_for
 from advkit.universal.judge import said, some
 from advkit.universal.make_perturbation import make_perturbation, refuse_norm
 from advkit.universal.perturbation import Perturbation
@@ -49,10 +49,10 @@ def universal(config: PerturbationTraining, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(config, models, learn, test, against)
     folder = None if wanted else context.out
-    with RunFolder.open("universal", learn.name, config, folder, resume=context.resume) as run:
+    inputs = beginning(models, len(trained_on), learn, test)
+    with RunFolder.open("universal", learn.name, config, folder, inputs=inputs, resume=context.resume) as run:
         if run.finished:
             result = PerturbationResult.load(run.path)
-            refuse_another(result, models, test, run.path)
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:
             result = make_perturbation(

@@ -19,7 +19,7 @@ from advkit.attacks.oracle import ask
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.errors import ConfigError, DivergedError
+from advkit.errors import DivergedError
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
@@ -64,20 +64,16 @@ def train(
         (1, C, h, w), on the models' device.
 
     Raises:
-        ConfigError: a state to resume that began from another model or other data.
+        ConfigError: a run that began with other models or other images.
         DivergedError: the loss is no longer finite.
     """
     device = device_of(models[0])
     order = Order(len(data), min(config.batch_size, len(data)), config.seed)
     now = change.start().to(device)
     velocity, sums, step, since = torch.zeros_like(now), torch.zeros(2, device=device), 0, 0
-    beginning = f"{' '.join(model.hash for model in models)} {data.fingerprint}" if run is not None else ""
+    if run is not None:
+        run.begin_with(**{"models": [model.hash for model in models], "training images": data.fingerprint})
     if run is not None and (state := run.load_state()) is not None:
-        if state["beginning"] != beginning:
-            raise ConfigError(
-                f"{run.path} holds a run that began from another model or other data of the same name; "
-                "choose a new folder with --out, or delete that one"
-            )
         now, velocity, sums = (state[key].to(device) for key in ("change", "velocity", "sums"))
         step, since = state["step"], state["since"]
         progress.say(f"resuming at update {step} of {config.steps}")
@@ -110,7 +106,7 @@ def train(
                 sums, since = torch.zeros_like(sums), step
             if run is not None:
                 state = {"step": step, "since": since, "change": now, "velocity": velocity, "sums": sums}
-                run.save_state({"beginning": beginning, **state})
+                run.save_state(state)
             saved = time.perf_counter()
             task.advance(step - told, misled=share)
             told = step

@@ -59,7 +59,7 @@ def test_leaves_what_it_says():
 def test_a_finished_run_does_not_speak_for_another_model():
     spatial(PLAN, Context(out=Path("run")))
     save_model(mlp(1), "clf.pt", overwrite=True)
-    with pytest.raises(ConfigError, match="result of another model"):
+    with pytest.raises(ConfigError, match="did not begin with the same model"):
         spatial(PLAN, Context(out=Path("run")))
 
 

@@ -147,7 +147,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(after, bright, ima
     assert torch.equal(whole, resumed) and history == again and len(history) == training.CHECKS
     other = replace(data, labels=1 - data.labels.clamp(max=1))
     with (
-        pytest.raises(ConfigError, match="another model or other data"),
+        pytest.raises(ConfigError, match="did not begin with the same training images"),
         RunFolder.open("test", "toy", config, tmp_path / "cut") as folder,
     ):
         train(kind, [bright], other, config, target=1, run=folder)

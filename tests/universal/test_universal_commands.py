@@ -71,7 +71,7 @@ def test_a_finished_patch_is_told_again():
     with pytest.raises(ConfigError, match="steps was 4, is now 5"):
         patch(PATCH.model_copy(update={"steps": 5}), Context(out=Path("run")))
     Path("b.pt").replace("a.pt")
-    with pytest.raises(ConfigError, match="result of another model"):
+    with pytest.raises(ConfigError, match="did not begin with the same models"):
         patch(PATCH, Context(out=Path("run")))
 
 

@@ -52,6 +52,7 @@ REGISTRIES = (
     "advkit.attacks.attack:ATTACKS",
     "advkit.attacks.loss:ATTACK_LOSSES",
     "advkit.data.dataset:DATASETS",
+    "advkit.evaluation.check:CHECKS",
     "advkit.gan.loss:GAN_LOSSES",
     "advkit.models.network:ARCHITECTURES",
     "advkit.training.objective:OBJECTIVES",

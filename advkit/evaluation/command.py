@@ -204,15 +204,17 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else value
             subject += f" --{name.replace('_', '-')}={shlex.quote(text)}"
     here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
-    subject += f" --bpda {','.join(config.bpda)}" if config.bpda else ""
+    through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
     remedies = dict.fromkeys(check.typed for check in result.checks if check.typed)
     if remedies:
         same = "" if config.attack == ("cascade",) else f" --attack {','.join(config.attack)}"
         return tuple(
-            f"advkit attack {here}{'' if '--attack' in typed else same} {typed}" for typed in remedies
+            f"advkit attack {here}{'' if '--bpda' in typed else through}"
+            f"{'' if '--attack' in typed else same} {typed}"
+            for typed in remedies
         )
     return (
         f"advkit adv-train {here} --out hard.pt",
-        f"advkit attack {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
-        f"advkit attack {subject} --attack autoattack",
+        f"advkit attack {subject}{through} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
+        f"advkit attack {subject}{through} --attack autoattack",
     )

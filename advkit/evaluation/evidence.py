@@ -164,12 +164,10 @@ class Evidence:
 
     @cached_property
     def cutting(self) -> list[str]:
-        """Layers that let no gradient through."""
+        """Layers of the model that let no gradient through, also those that the search passes through."""
         x, rows = self.batch(self.spread[:FEWEST])
-        oracle = self.oracle()
-        oracle.forwards += len(rows)  # the pass in which the layers are seen
-        searched = self.cascade.searched
-        return obstacles(searched, x) if isinstance(searched, Model) else []
+        self.oracle(searched=False).forwards += len(rows)  # the pass in which the layers are seen
+        return obstacles(self.model, x)
 
     @cached_property
     def differences(self) -> Differences | None:

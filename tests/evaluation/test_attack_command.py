@@ -131,3 +131,41 @@ def test_a_run_in_8_bits_is_another_run(levels):
     attack(plan(data="npz:toy8.npz"), Context(out=Path("run")))
     with pytest.raises(ConfigError, match="eight_bit was False, is now True"):
         attack(plan(data="npz:toy8.npz", eight_bit=True), Context(out=Path("run")))
+
+
+STEPPED = """
+from torch import nn
+import torch
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.levels, self.body = Levels(), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+
+    def forward(self, x):
+        return self.body(self.levels(x))
+
+class Levels(nn.Module):
+    def forward(self, x):
+        return (x * 15).round() / 15
+"""
+
+
+def test_a_doubt_stands_out_and_its_remedy_can_be_typed(monkeypatch, tmp_path):
+    (tmp_path / "stepped_for_a_test.py").write_text(STEPPED)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = plan(model="stepped_for_a_test:Net", attack=("pgd",))
+    outcome = attack(said, Context(out=Path("hidden")))
+    assert outcome.warning.startswith("Do not believe this number yet: the gradient is zero")
+    assert outcome.warning in outcome.sentences
+    assert [table.title for table in outcome.tables[1:]] == [
+        "reasons for doubt",
+        "checks that raise no doubt",
+    ]
+    assert outcome.next[0].endswith("--norm linf --eps 0.03 --attack pgd --bpda levels")
+    seen = attack(said.model_copy(update={"bpda": ("levels",)}), Context(out=Path("seen")))
+    assert seen.warning == "" and seen.sentences[1].startswith("Believe this number")
+    assert seen.result["robust_correct"] < outcome.result["robust_correct"]
+    with pytest.raises(ConfigError, match="did you mean 'levels'"):
+        attack(said.model_copy(update={"bpda": ("level",)}), Context(dry_run=True))

@@ -58,3 +58,13 @@ def test_it_is_another_evaluation_in_the_ledger(stepped, tmp_path):
 def test_a_layer_that_is_not_there(stepped):
     with pytest.raises(ConfigError, match="no layer 'levels'; its layers: 0, 1"):
         run(stepped, bpda=["levels"])
+
+
+def test_all_layers_that_hide_it_are_named_at_once(judged):
+    model, data = judged
+    twice = nn.Sequential(Levels(), Levels(), model.network).eval()
+    with torch.no_grad():
+        labels = twice(data.images).argmax(1)
+    result = run((twice, data.images, labels), bpda=["1"])
+    assert result.checks[0].name == "cut-gradient"
+    assert result.checks[0].typed == "--bpda 0,1"

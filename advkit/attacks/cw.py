@@ -1,0 +1,102 @@
+"""The attack of Carlini and Wagner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.oracle import Oracle, margin_of
+from advkit.attacks.record import column
+from advkit.attacks.tradeoff import Trials
+from advkit.config import StrictModel
+
+INSIDE = 1 - 1e-6
+"""Pixels are drawn so far into (0, 1), where the change of variable is finite."""
+MEAN, SQUARE, TINY = 0.9, 0.999, 1e-8
+"""Adam's decay of the mean gradient and of its square, and what it adds to the root."""
+
+
+@dataclass
+class CWState(State):
+    """The descent of each row, and the search for its constant."""
+
+    free: Tensor
+    """(R, C, H, W) the variable, any number: ``x = (tanh(free) + 1) / 2``."""
+    mean: Tensor
+    square: Tensor
+    trials: Trials
+
+
+def _freed(x: Tensor) -> Tensor:
+    """The inverse of the change of variable."""
+    return (2 * x - 1).mul_(INSIDE).atanh_()
+
+
+@attack(
+    "cw",
+    summary="Adam on squared distance plus hinged margin, with a search for the weight of the margin",
+    source="Carlini and Wagner 2017, l2",
+)
+class CW(Attack):
+    """Carlini and Wagner, S&P 2017, section VI A: no box to hit, since a tanh never leaves it."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        steps: int = Field(9000, ge=1)
+        """Gradient steps of all trials at most; a trial that stands still ends early."""
+        binary_searches: int = Field(9, ge=1)
+        """Trials, each with a constant of its own."""
+        learning_rate: float = Field(0.01, gt=0)
+        """Adam's."""
+        first_constant: float = Field(0.001, gt=0)
+        """Weight of the margin in the first trial."""
+
+    config: Config
+    norms = ("l2",)
+    minimal = True
+
+    def start(self, rows: Rows) -> CWState:
+        """The originals, as near as the change of variable gets."""
+        zero = torch.zeros_like(rows.x0)
+        trials = Trials.first(rows.x0, self.config.first_constant)
+        iteration = rows.label.new_zeros(len(rows))
+        return CWState(rows, rows.x0.clone(), iteration, _freed(rows.x0), zero, zero.clone(), trials)
+
+    def step(self, state: State, oracle: Oracle) -> CWState:
+        """Judges ``x``, descends, and begins a new trial where the last is over."""
+        assert isinstance(state, CWState)
+        rows, x, config, trials = state.rows, state.x, self.config, state.trials
+        value, grad, logits = oracle.loss_and_grad(x, rows, margin)
+        change = x - rows.x0
+        objective = change.flatten(1).square().sum(1) + trials.constant * (-value).clamp(min=0)
+        weight = torch.where(value < 0, trials.constant, 0.0)
+        slope = change.mul_(2).addcmul_(column(weight, x), grad, value=-1)
+        slope.mul_(x).mul_((1 - x).mul_(2))  # dx / dfree = 2 x (1 - x)
+        free = self._descend(state, slope)
+        searches = min(config.binary_searches, config.steps)
+        trials, renewed = trials.after(margin_of(logits, rows) > 0, objective, config.steps // searches)
+        if x.device.type != "cpu" or renewed.any():
+            back = column(renewed, x)
+            free = torch.where(back, _freed(rows.x0), free)
+            state.mean.masked_fill_(back, 0)
+            state.square.masked_fill_(back, 0)
+        # A row that has made all its trials leaves, however few steps they took.
+        iteration = torch.where(trials.number >= searches, config.steps - 1, state.iteration)
+        x = free.tanh().add_(1).div_(2)
+        return CWState(rows, x, iteration, free, state.mean, state.square, trials)
+
+    def _descend(self, state: CWState, slope: Tensor) -> Tensor:
+        """``state.free`` after one step of Adam, in its memory (Kingma and Ba, ICLR 2015)."""
+        count = state.trials.iteration + 1
+        state.mean.lerp_(slope, 1 - MEAN)
+        state.square.mul_(SQUARE).addcmul_(slope, slope, value=1 - SQUARE)
+        unbiased = (1 - SQUARE**count).sqrt_()
+        root = state.square.sqrt().div_(column(unbiased, slope)).add_(TINY)
+        size = self.config.learning_rate / (1 - MEAN**count)
+        return state.free.sub_(state.mean.div(root).mul_(column(size, slope)))

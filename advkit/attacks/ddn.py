@@ -1,0 +1,85 @@
+"""The decoupled direction and norm attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.balls import annealed, fill_, length
+from advkit.attacks.losses.log_odds import log_odds
+from advkit.attacks.oracle import Oracle, margin_of
+from advkit.attacks.record import column
+from advkit.config import StrictModel
+
+
+@dataclass
+class DDNState(State):
+    """The sphere of each row."""
+
+    radius: Tensor
+    """(R,) of the sphere that ``x`` lies on, before it was clamped."""
+    farthest: Tensor
+    """(R,) distance of the farthest corner of the box."""
+
+
+@attack(
+    "ddn",
+    summary="gradient steps on a sphere that shrinks on success and grows on failure",
+    source="Rony et al. 2019",
+)
+class DDN(Attack):
+    """Rony et al., CVPR 2019, algorithm 1, without its rounding to 8-bit levels.
+
+    The loss decides the direction alone; success and failure decide the norm.
+    """
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        steps: int = Field(100, ge=1)
+        """Gradient steps."""
+        gamma: float = Field(0.05, gt=0, lt=1)
+        """Share by which the radius changes in each step."""
+        first_radius: float = Field(1.0, gt=0)
+        """Radius of the first sphere."""
+
+    config: Config
+    norms = ("l2",)
+    minimal = True
+
+    def start(self, rows: Rows) -> DDNState:
+        """The originals."""
+        farthest = self.threat.distance((rows.x0 < 0.5).to(rows.x0.dtype), rows.x0)
+        iteration = rows.label.new_zeros(len(rows))
+        radius = torch.full_like(farthest, self.config.first_radius)
+        return DDNState(rows, rows.x0.clone(), iteration, radius, farthest)
+
+    def step(self, state: State, oracle: Oracle) -> DDNState:
+        """Judges ``x``, takes a step uphill and goes to the next sphere."""
+        assert isinstance(state, DDNState)
+        rows, config = state.rows, self.config
+        _, grad, logits = oracle.loss_and_grad(state.x, rows, log_odds)
+        won = margin_of(logits, rows) > 0
+        direction = _direction(grad, state)
+        radius = state.radius * torch.where(won, 1 - config.gamma, 1 + config.gamma)
+        radius = torch.minimum(radius, state.farthest)
+        size = annealed(state.iteration, config.steps, 1.0, 0.01)
+        x = state.x.addcmul_(direction, column(size, direction))
+        return DDNState(rows, fill_(x, rows.x0, radius, "l2"), state.iteration, radius, state.farthest)
+
+
+def _direction(gradient: Tensor, state: State) -> Tensor:
+    """The gradient made 1 long, and a random vector where there is none, as where the loss is flat to the
+    last bit. It is far longer than 1, so that the next point is a new one of the sphere."""
+    size = length(gradient)
+    flat = size <= 1e-12
+    direction = gradient.div_(column(size, gradient))
+    if gradient.device.type == "cpu" and not flat.any():
+        return direction
+    random = rng.normal(rng.step(state.rows.key, state.iteration), gradient.shape[1:])
+    return torch.where(column(flat, gradient), random, direction)

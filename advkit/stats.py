@@ -20,11 +20,11 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
         n: number of trials; with none, the interval is [0, 1].
         confidence: coverage, in (0, 1).
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # scipy.stats has it too, and takes a second to load
 
     tail = (1.0 - confidence) / 2.0
-    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
-    high = float(beta.ppf(1.0 - tail, successes + 1, n - successes)) if successes < n else 1.0
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1.0 - tail)) if successes < n else 1.0
     return Interval(low, high)
 
 

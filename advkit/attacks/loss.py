@@ -22,18 +22,18 @@ def attack_loss(name: str, *, summary: str, source: str) -> Callable[[AttackLoss
 
 
 def picked(logits: Tensor, label: Tensor) -> Tensor:
-    """(R,) the logit of each row's class."""
-    return logits.gather(1, label[:, None])[:, 0]
+    """(R, ...) the logit (R, ..., K) of each row's class (R, ...)."""
+    return logits.gather(-1, label[..., None])[..., 0]
 
 
 def strongest_other(logits: Tensor, label: Tensor) -> Tensor:
-    """(R,) the largest logit but the one of each row's class.
+    """(R, ...) the largest logit (R, ..., K) but the one of each row's class (R, ...).
 
     Raises:
         ConfigError: there is no other class.
     """
-    if logits.shape[1] < 2:
+    if logits.shape[-1] < 2:
         raise ConfigError(
             "the model tells one class only, so there is no other to lead to; give it at least two"
         )
-    return logits.scatter(1, label[:, None], -torch.inf).amax(1)
+    return logits.scatter(-1, label[..., None], -torch.inf).amax(-1)

@@ -60,12 +60,12 @@ class Seats(TensorRecord):
             state,
             won=none.bool(),
             won_x=state.x.clone(),
-            won_at=none,
-            won_margin=low,
+            won_at=none.clone(),
+            won_margin=low.clone(),
             won_clearly=none.bool(),
             radius=radius,
-            margin=low,
-            refuted=low,
+            margin=low.clone(),
+            refuted=low.clone(),
             refusals=none.clone(),
             forwards=none.clone(),
             backwards=none.clone(),
@@ -74,9 +74,13 @@ class Seats(TensorRecord):
 
 def margin_of(logits: Tensor, rows: Rows) -> Tensor:
     """(R,) positive where the attacker's aim is met; NaN where a logit is."""
-    if rows.goal is None:
-        return strongest_other(logits, rows.label) - picked(logits, rows.label)
-    return picked(logits, rows.goal) - strongest_other(logits, rows.goal)
+    return _margin(logits, rows.label, rows.goal)
+
+
+def _margin(logits: Tensor, label: Tensor, goal: Tensor | None) -> Tensor:
+    if goal is None:
+        return strongest_other(logits, label) - picked(logits, label)
+    return picked(logits, goal) - strongest_other(logits, goal)
 
 
 def ask(model: nn.Module, x: Tensor) -> Tensor:
@@ -134,6 +138,31 @@ class Oracle:
         """(R, K) logits of one point a row: one query of each."""
         self._grant("scores")
         return self._logits(x)
+
+    def several(self, x: Tensor, asked: Tensor) -> Tensor:
+        """(R, M, K) logits of M points a row: one query of each that is asked about.
+
+        Args:
+            x: (R, M, C, H, W).
+            asked: (R, M) bool; of the others the answer is NaN. Elsewhere than on the CPU, where leaving some
+                out would mean waiting for the queue, all are asked about.
+        """
+        self._grant("scores")
+        points = x.flatten(0, 1)
+        some = x.device.type == "cpu" and not bool(asked.all())
+        with torch.no_grad():
+            if some:
+                index = asked.flatten().nonzero()[:, 0]
+                told = ask(self.searcher, points.index_select(0, index)).float()
+                logits = told.new_full((len(points), told.shape[1]), torch.nan).index_copy_(0, index, told)
+            else:
+                logits = ask(self.searcher, points).float()
+        self.forwards += len(told) if some else len(points)
+        if self._seats is not None:
+            self._seats.forwards += asked.sum(1) if some else x.shape[1]
+        logits = logits.view(*x.shape[:2], -1)
+        self._notice_best(x, logits)
+        return logits
 
     def decisions(self, x: Tensor) -> Tensor:
         """(R,) predicted classes of one point a row: one query of each."""
@@ -203,7 +232,7 @@ class Oracle:
         """
         self._grant("gradients")
         logits = passage(self.model, x, self._count)
-        self._notice_best(x.detach(), logits.detach())
+        self._notice_best(x.detach()[None], logits.detach()[None])
         return logits
 
     @property
@@ -256,45 +285,88 @@ class Oracle:
             self._seats.backwards += backwards * each
 
     def _notice_best(self, x: Tensor, logits: Tensor) -> None:
-        """Of several points of the only row, notices the nearest success, or the one nearest to success."""
+        """Of several points of each row (R, M, C, H, W), notices the nearest success, or the one nearest to
+        success."""
         seats = self._seats
         if seats is None:
             return
-        rows = seats.state.rows.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
-        margin, distance = margin_of(logits, rows), self.threat.distance(x, rows.x0)
-        allowed = (distance <= seats.radius) & self.threat.boxed(x) & ~margin.isnan()
+        rows, many = seats.state.rows, x.shape[1]
+        if many == 1:
+            return self._notice(x[:, 0], logits[:, 0])
+        at = torch.arange(len(x), device=x.device)
+        goal = None if rows.goal is None else rows.goal[:, None].expand(-1, many)
+        margin = _margin(logits, rows.label[:, None].expand(-1, many), goal)
+        if x.device.type == "cpu":  # as in `_notice`
+            at = self._news(margin, logits).any(1).nonzero()[:, 0]
+            if len(at) == 0:
+                return
+            x, logits, margin = x[at], logits[at], margin[at]
+        points, x0 = x.flatten(0, 1), rows.x0[at].repeat_interleave(many, 0)
+        distance = self.threat.distance(points, x0).view_as(margin)
+        allowed = (distance <= seats.radius[at, None]) & self.threat.boxed(points).view_as(margin)
+        allowed &= ~margin.isnan()
+        merit = margin
         if self.nearest:
-            merit = torch.where(margin > seats.refuted.clamp(min=0), -distance, -torch.inf)
-        else:
-            merit = margin
-        best = torch.where(allowed, merit, -torch.inf).argmax()[None]
-        self._notice(x[best], logits[best])
+            merit = torch.where(margin > seats.refuted[at, None].clamp(min=0), -distance, -torch.inf)
+        best = torch.where(allowed, merit, -torch.inf).argmax(1)
+        row = torch.arange(len(x), device=x.device)
+        self._notice(x[row, best], logits[row, best], at, late=best)
 
-    def _notice(self, x: Tensor, logits: Tensor) -> None:
+    def _news(self, margin: Tensor, logits: Tensor) -> Tensor:
+        """Bool like ``margin`` (R, ...): a success perhaps, or nearer to one than the row has been so far."""
+        seats = self._seats
+        assert seats is not None
+        bar = self._bar(logits)
+        if self.nearest:
+            return margin > bar
+        return (margin > bar) | (margin > column(seats.margin, margin))
+
+    def _bar(self, logits: Tensor) -> Tensor | float:
+        """(R, ...) margin above which a point may be a success."""
+        return -self._blur * logits.abs().amax(-1) if self._blur else 0.0
+
+    def _notice(
+        self, x: Tensor, logits: Tensor, at: Tensor | slice = slice(None), late: Tensor | int = 0
+    ) -> None:
+        """Notes successes, and how near to one each row came.
+
+        Args:
+            x: (R, C, H, W) one point a row.
+            logits: (R, K) there.
+            at: (R,) the rows that they are of; by default all.
+            late: (R,) how many points of this step came before.
+        """
         seats = self._seats
         if seats is None:
             return
-        rows = seats.state.rows
-        margin = margin_of(logits, rows)
-        bar = -self._blur * logits.abs().amax(1) if self._blur else 0.0
-        distance = self.threat.distance(x, rows.x0)
-        news = (margin > bar) & (margin > seats.refuted)
+        rows, iteration = seats.state.rows, seats.state.iteration
+        goal = None if rows.goal is None else rows.goal[at]
+        margin = _margin(logits, rows.label[at], goal)
+        if x.device.type == "cpu" and isinstance(at, slice):
+            # Most points are no news. Elsewhere the question would stall the queue.
+            at = self._news(margin, logits).nonzero()[:, 0]
+            if len(at) == 0:
+                return
+            x, logits, margin = x[at], logits[at], margin[at]
+        bar = self._bar(logits)
+        distance, radius = self.threat.distance(x, rows.x0[at]), seats.radius[at]
+        won = (margin > bar) & (margin > seats.refuted[at])
         if self.nearest:
-            news &= distance < seats.radius
+            won &= distance < radius
         else:
-            inside = distance <= seats.radius
-            seats.margin = torch.where(inside & (margin > seats.margin), margin, seats.margin)
-            news &= inside & ~seats.won
-        if x.device.type == "cpu" and not news.any():  # elsewhere the question would stall the queue
+            inside, before = distance <= radius, seats.margin[at]
+            seats.margin[at] = torch.where(inside & (margin > before), margin, before)
+            won &= inside & ~seats.won[at]
+        if x.device.type == "cpu" and not won.any():
             return
-        news &= self.threat.boxed(x)
-        seats.won_x = torch.where(column(news, x), x, seats.won_x)
-        seats.won_at = torch.where(news, seats.state.iteration, seats.won_at)
-        seats.won_margin = torch.where(news, margin, seats.won_margin)
-        seats.won_clearly = torch.where(news, margin > -bar, seats.won_clearly)
-        seats.won |= news
+        won &= self.threat.boxed(x)
+        seats.won_x[at] = torch.where(column(won, x), x, seats.won_x[at])
+        seats.won_at[at] = torch.where(won, iteration[at] + late, seats.won_at[at])
+        seats.won_margin[at] = torch.where(won, margin, seats.won_margin[at])
+        seats.won_clearly[at] = torch.where(won, margin > -bar, seats.won_clearly[at])
+        seats.won[at] |= won
         if self.nearest:
-            seats.radius = torch.where(news, distance, seats.radius)
+            seats.radius[at] = torch.where(won, distance, radius)
 
 
 def _gradient(values: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:

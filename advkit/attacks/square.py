@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import assign_
+from advkit.attacks.record import assign_, revise_
 from advkit.attacks.square_linf import Paint
 from advkit.attacks.square_mass import Bumps
 from advkit.config import StrictModel
@@ -21,12 +21,12 @@ from advkit.threat import Threat
 
 @dataclass
 class SquareState(State):
-    """``x`` is the proposal."""
+    """``x`` is the best point, at first the one to begin with."""
 
-    best: Tensor
-    """(R, C, H, W) the last proposal that was kept."""
     score: Tensor
     """(R,) its margin."""
+    limits: Tensor
+    """What moves must know of each original."""
 
 
 @attack("square", summary="random square windows, kept where they help", source="Andriushchenko et al. 2020")
@@ -44,6 +44,9 @@ class Square(Attack):
         p: float = Field(0.8, gt=0, le=1)
         """Share of the pixels that the first windows cover; it halves after 10, 50, 200, 500, 1000, 2000,
         4000, 6000 and 8000 queries."""
+        ahead: int = Field(1, ge=1)
+        """Proposals judged at once. The first that helps is kept, as if they had been made one by one; those
+        behind it were in vain, but few images fill a batch."""
         restarts: int = Field(1, ge=1)
         """Starts per image; later ones only where the earlier failed."""
 
@@ -62,21 +65,37 @@ class Square(Attack):
 
     def start(self, rows: Rows) -> SquareState:
         """Stripes (linf) or tiles of bumps (l2, l1)."""
-        x = self._moves(rows.x0).first(rows.x0, rows.key)
-        count = rows.label.new_zeros(len(rows))
-        return SquareState(rows, x, count, best=x.clone(), score=torch.full_like(x[:, 0, 0, 0], -torch.inf))
+        moves = self._moves(rows.x0)
+        x = moves.first(rows.x0, rows.key)
+        lowest = torch.full_like(x[:, 0, 0, 0], -torch.inf)
+        return SquareState(rows, x, rows.label.new_zeros(len(rows)), lowest, moves.limits(rows.x0))
 
     def step(self, state: State, oracle: Oracle) -> SquareState:
-        """Judges the proposal, keeps it if the margin is better, and makes the next."""
+        """Makes proposals and keeps the first of a better margin.
+
+        A proposal that changes nothing needs no pass to be refused.
+        """
         assert isinstance(state, SquareState)
-        rows, x = state.rows, state.x
-        score = margin(oracle.logits(x), rows.label, rows.aim)
-        better = score > state.score
-        best = assign_(state.best, better, x)
-        score = torch.where(better, score, state.score)
-        key = rng.step(rows.key, state.iteration + 1)
-        proposal = self._moves(x).next(best, rows.x0, key, state.iteration + 1)
-        return SquareState(rows, proposal, state.iteration, best=best, score=score)
+        rows, best, ahead = state.rows, state.x, self.config.ahead
+        query = state.iteration[:, None] + torch.arange(ahead, device=best.device)
+        key = rng.step(rows.key[:, None], query)
+        x = self._moves(best).next(best, state.limits, key, query)
+        beginning = state.iteration == 0
+        assign_(x[:, 0], beginning, best)
+        asked = (x != best[:, None]).flatten(2).any(2) & (query < self.config.queries)
+        asked[:, 0] |= beginning
+        moved = state.iteration + ahead - 1  # the engine counts one itself
+        if best.device.type == "cpu" and not asked.any():
+            return replace(state, iteration=moved)
+        logits = oracle.several(x, asked)
+        aim = None if rows.aim is None else rows.aim[:, None].expand(-1, ahead)
+        score = margin(logits, rows.label[:, None].expand(-1, ahead), aim)
+        better = (score > state.score[:, None]) & asked
+        first = better.int().argmax(1)
+        helped = better.any(1)
+        revise_((best, state.score), helped, _picked, first, x, score)
+        iteration = torch.where(helped, state.iteration + first, moved)
+        return replace(state, iteration=iteration)
 
     def _moves(self, x: Tensor) -> Paint | Bumps:
         shape = tuple(x.shape[1:])
@@ -84,3 +103,9 @@ class Square(Attack):
             make = Paint if self.threat.norm == "linf" else Bumps
             self._made[shape] = make(self.config.p, self.threat, shape)
         return self._made[shape]
+
+
+def _picked(which: Tensor, *values: Tensor) -> list[Tensor]:
+    """Of each row of ``values`` (R, M, ...) the entry ``which`` (R,)."""
+    row = torch.arange(len(which), device=which.device)
+    return [value[row, which] for value in values]

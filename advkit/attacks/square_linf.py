@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from advkit import rng
@@ -21,25 +22,30 @@ class Paint:
     def __init__(self, p: float, threat: Threat, shape: tuple[int, ...]) -> None:
         self.windows, self.eps, self.channels = Windows(p, shape), threat.eps, shape[0]
 
+    def limits(self, x0: Tensor) -> Tensor:
+        """(R, 2, C, H, W) the least and the largest allowed value of every entry."""
+        return torch.stack([(x0 - self.eps).clamp_(min=0), (x0 + self.eps).clamp_(max=1)], 1)
+
     def first(self, x0: Tensor, key: Tensor) -> Tensor:
         """Vertical stripes, one pixel wide, of plus or minus eps in each channel."""
         sign = rng.integers(key, (self.channels, 1, x0.shape[3]), 2) * 2 - 1
         return (x0 + self.eps * sign).clamp_(0, 1)
 
-    def next(self, best: Tensor, x0: Tensor, key: Tensor, iteration: Tensor) -> Tensor:
-        """(R, C, H, W) the best point so far, with one window repainted.
+    def next(self, best: Tensor, limits: Tensor, key: Tensor, iteration: Tensor) -> Tensor:
+        """(R, M, C, H, W) the best point so far, with one window repainted in M ways.
 
         Args:
             best: (R, C, H, W) in the ball.
-            x0: (R, C, H, W) originals.
-            key: (R,) random keys of this query.
-            iteration: (R,) queries so far.
+            limits: see `limits`.
+            key: (R, M) random keys of these queries.
+            iteration: (R, M) queries so far.
         """
-        draws = rng.uniform(key, (2 + self.channels,))
-        side = self.windows.side(self.windows.level(iteration))
+        draws = rng.uniform(key.flatten(), (2 + self.channels,))
+        side = self.windows.side(self.windows.level(iteration.flatten()))
         corners = self.windows.corners(side, draws[:, None, :2])
         rows, columns = self.windows.inside(corners, side)
-        # Twice eps, so that the clamp makes it eps from wherever the value was.
+        # So much that the clamp makes it a limit from wherever the value was.
         strokes = rows[..., None] * (4 * self.eps * (draws[:, 2:, None, None] >= 0.5) - 2 * self.eps)
-        x = (best - x0).addcmul_(strokes, columns[:, :, None])
-        return x.clamp_(-self.eps, self.eps).add_(x0).clamp_(0, 1)
+        shape = key.shape
+        x = best[:, None].addcmul(strokes.unflatten(0, shape), columns[:, :, None].unflatten(0, shape))
+        return x.clamp_(limits[:, :1], limits[:, 1:])

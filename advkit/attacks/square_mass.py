@@ -39,6 +39,10 @@ class Bumps:
         self.budget = max(threat.eps * (1 - 1e-6) - rounding, 0.99 * threat.eps) ** self.power
         self._tables: dict[torch.device, Tensor] = {}
 
+    def limits(self, x0: Tensor) -> Tensor:
+        """(R, 1, C, H, W) what moves must not go far from: the originals."""
+        return x0[:, None]
+
     def first(self, x0: Tensor, key: Tensor) -> Tensor:
         """A square of bumps, of random sign in each channel, that fills the budget."""
         side = max(self.height // TILES, 1)
@@ -52,15 +56,25 @@ class Bumps:
         mass = self._mass(change[:1]).sum()  # the same for every row
         return change.mul_((self.budget / mass) ** (1 / self.power)).add_(x0).clamp_(0, 1)
 
-    def next(self, best: Tensor, x0: Tensor, key: Tensor, iteration: Tensor) -> Tensor:
-        """(R, C, H, W) the best point so far, with mass moved from one window to another.
+    def next(self, best: Tensor, limits: Tensor, key: Tensor, iteration: Tensor) -> Tensor:
+        """(R, M, C, H, W) the best point so far, with mass moved from one window to another in M ways.
 
         Args:
             best: (R, C, H, W) in the ball.
-            x0: (R, C, H, W) originals.
-            key: (R,) random keys of this query.
-            iteration: (R,) queries so far.
+            limits: see `limits`.
+            key: (R, M) random keys of these queries.
+            iteration: (R, M) queries so far.
         """
+        many = key.shape[1]
+        moved = self._moved(
+            best.repeat_interleave(many, 0),
+            limits[:, 0].repeat_interleave(many, 0),
+            key.flatten(),
+            iteration.flatten(),
+        )
+        return moved.view(*key.shape, *best.shape[1:])
+
+    def _moved(self, best: Tensor, x0: Tensor, key: Tensor, iteration: Tensor) -> Tensor:
         draws = rng.uniform(key, (5 + self.channels,))
         level = self.windows.level(iteration)
         corners = self.windows.corners(self.windows.side(level), draws[:, :4].view(-1, 2, 2))

@@ -9,6 +9,7 @@ from advkit.attacks.perturb import make, robust_correct, searching
 from advkit.attacks.simba import cosines
 from advkit.attacks.square_mass import bump
 from advkit.attacks.windows import Windows
+from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat
 
@@ -28,11 +29,13 @@ NEAR = {
 """How many times the exact distance 500 queries need."""
 
 
-def run(model, data, threat, name, **parameters):
+def run(model, data, threat, name, precision="auto", **parameters):
     """What became of every image."""
     found = []
     with evaluation_mode(model):
-        search = searching(model, data, make(name, threat, parameters), name=name, seed=0)
+        search = searching(
+            model, data, make(name, threat, parameters), name=name, seed=0, precision=precision
+        )
         search.run(torch.arange(len(data)), found.append)
     return found
 
@@ -55,7 +58,8 @@ class TestEveryScoreAttack:
         model.register_forward_hook(lambda module, given, answer: shown.append(len(answer)))
         found = run(model, data, Threat(norm, 1e-4), name, queries=23)
         assert not any(one.broken for one in found)
-        assert {one.forwards for one in found} == {24}  # and one to confirm
+        assert max(one.forwards for one in found) == 24  # and one to confirm
+        assert min(one.forwards for one in found) >= (12 if name == "square" else 24)  # some change nothing
         assert {one.backwards for one in found} == {0}
 
     def test_comes_near_the_closed_form(self, name, norm, linear):
@@ -132,14 +136,35 @@ def test_moving_mass_spends_the_budget(norm):
     state = attack.start(Rows.untargeted(x0, ids % 2, ids, rng.keys(0, "mass", ids)))
 
     class Steady:
-        def logits(self, x):
-            return torch.tensor([[1.0, 0.0]]).repeat(len(x), 1) * (1 + state.iteration[:, None])
+        def several(self, x, asked):
+            return torch.tensor([0.0, 1.0]).expand(*asked.shape, 2) * (1 + state.iteration[:, None, None])
 
     for _ in range(60):
         assert torch.allclose(threat.distance(state.x, x0), torch.tensor(0.5), rtol=1e-4)
         assert threat.contains(state.x, x0).all()
         state = attack.step(state, Steady())
         state.iteration = state.iteration + 1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_proposals_judged_at_once_are_kept_as_if_made_one_by_one(norm, convolutional):
+    model, data = convolutional
+
+    def ends(ahead):
+        found = run(model, data, Threat(norm, 1e-3), "square", precision="float32", queries=41, ahead=ahead)
+        return {one.index: one.x for one in found}
+
+    one, four = ends(1), ends(4)
+    assert all(torch.equal(x, four[index]) for index, x in one.items())
+
+
+def test_a_proposal_that_changes_nothing_costs_no_pass():
+    """The first windows cover all of a 2x2 image, so that half of them repaint it as it is."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    images = rng.uniform(torch.arange(30), (1, 2, 2))
+    data = Data("toy", "all", images, model(images).argmax(1), ("a", "b"), torch.arange(30))
+    found = run(model, data, Threat("linf", 1e-4), "square", queries=10)
+    assert 4 < sum(one.forwards for one in found) / 30 < 9
 
 
 def test_signs_are_a_fair_and_reproducible_toss():

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from advkit.attacks.ensemble import Ensemble, Stage, ensemble
+from advkit.attacks.searcher import Precision
 from advkit.config import Fraction, StrictModel
 from advkit.threat import Threat
 
@@ -46,13 +47,13 @@ class Cascade(Ensemble):
             self._nearest(24, _apgd("all-targets", loss=ratio, targets=wrong, steps=50)),
             self._nearest(24, _apgd("diversified", loss="ce", start="diversified", restarts=2, steps=50)),
             self._nearest(24, Stage("fab-t", "fab-t", {"targets": min(wrong, 3), "steps": 50})),
-            self._nearest(16, Stage("square", "square", {"queries": 2500})),
+            self._nearest(16, Stage("square", "square", {"queries": 2500, "ahead": 8}), None),
             self._nearest(8, _apgd("restarts", loss=ratio, targets=wrong, restarts=2, steps=100)),
-            self._nearest(16, Stage("square-again", "square", after="square")),
+            self._nearest(16, Stage("square-again", "square", {"ahead": 8}, after="square"), None),
         )
 
-    def _nearest(self, fewest: int, stage: Stage) -> Stage:
-        return replace(stage, tolerance=self.config.tolerance, round=fewest, precision="float32")
+    def _nearest(self, fewest: int, stage: Stage, precision: Precision | None = "float32") -> Stage:
+        return replace(stage, tolerance=self.config.tolerance, round=fewest, precision=precision)
 
 
 def _apgd(name: str, **parameters: Any) -> Stage:

@@ -1,0 +1,115 @@
+"""Networks rewritten for speed are the same functions."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from advkit import rng
+from advkit.attacks.rewrite import rewritten
+from advkit.attacks.searcher import Searcher, searcher
+
+
+@pytest.fixture
+def x():
+    return rng.uniform(torch.arange(20), (3, 8, 8))
+
+
+def sequential(*layers):
+    with rng.scope("cpu", 0, "layers"):
+        network = nn.Sequential(nn.Conv2d(3, 6, 3), *layers, nn.Flatten(), nn.LazyLinear(4))
+        network.train()(torch.rand(30, 3, 8, 8))  # so that the batch norms have seen something
+    return network.eval()
+
+
+class Plain(nn.Module):
+    """Calls functions where others have layers."""
+
+    def __init__(self, forward):
+        super().__init__()
+        with rng.scope("cpu", 0, "plain"):
+            self.first, self.norm, self.last = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(54, 4)
+        self.body = forward
+
+    def forward(self, x):
+        return self.last(self.body(self, x).flatten(1))
+
+
+def pooled(self, x):
+    return functional.max_pool2d(torch.relu(self.norm(self.first(x))), 2)
+
+
+def pooled_in_place(self, x):
+    return functional.max_pool2d(functional.relu(self.first(x), inplace=True), 2)
+
+
+def read_twice(self, x):
+    y = self.first(x)
+    return functional.max_pool2d(y.relu(), 2) + functional.avg_pool2d(y, 2)
+
+
+def called_twice(self, x):
+    return functional.max_pool2d(self.norm(self.first(x)) + self.first(x.flip(3)), 2)
+
+
+FOLDED = [
+    (sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2, padding=1)), 0),
+    (sequential(nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2)), 0),
+    (sequential(nn.ReLU(), nn.BatchNorm2d(6)), 1),
+    (Plain(pooled).eval(), 0),
+    (Plain(pooled_in_place).eval(), 0),
+    (Plain(read_twice).eval(), 0),
+    (Plain(called_twice).eval(), 1),
+]
+
+
+@pytest.mark.parametrize(("network", "norms"), FOLDED)
+def test_the_same_answers_and_gradients_with_fewer_layers(network, norms, x):
+    twin = rewritten(network)
+    assert (
+        sum(
+            node.op == "call_module" and "BatchNorm" in type(twin.get_submodule(node.target)).__name__
+            for node in twin.graph.nodes
+        )
+        == norms
+    )
+    slopes = []
+    for model in (network, twin):
+        at = x.clone().requires_grad_(True)
+        logits = model(at)
+        slopes.append(torch.autograd.grad(logits.square().sum(), at)[0])
+    assert torch.allclose(network(x), twin(x), atol=1e-5)
+    assert torch.allclose(*slopes, atol=1e-4)
+
+
+def test_relu_works_on_what_the_pooling_leaves(x):
+    names = [node.name for node in rewritten(Plain(pooled).eval()).graph.nodes]
+    assert names.index("max_pool2d") < names.index("relu")
+
+
+def noisy(self, x):
+    return functional.max_pool2d(self.first(x) + 1e-6 * torch.rand(1), 2)
+
+
+def branching(self, x):
+    return functional.max_pool2d(self.first(x) if x.mean() > 0 else x, 2)
+
+
+def cut(self, x):
+    with torch.no_grad():
+        coarse = (x * 8).round() / 8 - x
+    return functional.max_pool2d(self.first(x) + self.first(x + coarse), 2)
+
+
+@pytest.mark.parametrize("body", [noisy, branching, cut])
+def test_what_tracing_would_change_is_searched_as_it_is(body, x):
+    network = Plain(body).eval()
+    twin = searcher(network, "float32", x)
+    assert isinstance(twin, Searcher)
+    assert isinstance(twin.model, Plain)
+
+
+def test_what_can_be_traced_is_searched_rewritten(x):
+    twin = searcher(Plain(pooled).eval(), "float32", x)
+    assert isinstance(twin, Searcher)
+    assert isinstance(twin.model, torch.fx.GraphModule)

@@ -143,7 +143,7 @@ class Oracle:
         """(R, M, K) logits of M points a row: one query of each that is asked about.
 
         Args:
-            x: (R, M, C, H, W).
+            x: (R, M, C, H, W), all inside the threat model.
             asked: (R, M) bool; of the others the answer is NaN. Elsewhere than on the CPU, where leaving some
                 out would mean waiting for the queue, all are asked about.
         """
@@ -161,7 +161,10 @@ class Oracle:
         if self._seats is not None:
             self._seats.forwards += asked.sum(1) if some else x.shape[1]
         logits = logits.view(*x.shape[:2], -1)
-        self._notice_best(x, logits)
+        if x.shape[1] == 1:
+            self._notice(x[:, 0], logits[:, 0])
+        else:
+            self._notice_each(x, logits)
         return logits
 
     def decisions(self, x: Tensor) -> Tensor:
@@ -232,7 +235,7 @@ class Oracle:
         """
         self._grant("gradients")
         logits = passage(self.model, x, self._count)
-        self._notice_best(x.detach()[None], logits.detach()[None])
+        self._notice_best(x.detach(), logits.detach())
         return logits
 
     @property
@@ -285,32 +288,36 @@ class Oracle:
             self._seats.backwards += backwards * each
 
     def _notice_best(self, x: Tensor, logits: Tensor) -> None:
-        """Of several points of each row (R, M, C, H, W), notices the nearest success, or the one nearest to
-        success."""
+        """Of several points of the only row, notices the nearest success, or the one nearest to success."""
+        seats = self._seats
+        if seats is None:
+            return
+        rows = seats.state.rows.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        margin, distance = margin_of(logits, rows), self.threat.distance(x, rows.x0)
+        allowed = (distance <= seats.radius) & self.threat.boxed(x) & ~margin.isnan()
+        if self.nearest:
+            merit = torch.where(margin > seats.refuted.clamp(min=0), -distance, -torch.inf)
+        else:
+            merit = margin
+        best = torch.where(allowed, merit, -torch.inf).argmax()[None]
+        self._notice(x[best], logits[best])
+
+    def _notice_each(self, x: Tensor, logits: Tensor) -> None:
+        """Of several points of each row (R, M, C, H, W), all of them allowed, notices the one nearest to
+        success; NaN logits (R, M, K) are of none."""
         seats = self._seats
         if seats is None:
             return
         rows, many = seats.state.rows, x.shape[1]
-        if many == 1:
-            return self._notice(x[:, 0], logits[:, 0])
-        at = torch.arange(len(x), device=x.device)
         goal = None if rows.goal is None else rows.goal[:, None].expand(-1, many)
         margin = _margin(logits, rows.label[:, None].expand(-1, many), goal)
+        at = torch.arange(len(x), device=x.device)
         if x.device.type == "cpu":  # as in `_notice`
             at = self._news(margin, logits).any(1).nonzero()[:, 0]
             if len(at) == 0:
                 return
-            x, logits, margin = x[at], logits[at], margin[at]
-        points, x0 = x.flatten(0, 1), rows.x0[at].repeat_interleave(many, 0)
-        distance = self.threat.distance(points, x0).view_as(margin)
-        allowed = (distance <= seats.radius[at, None]) & self.threat.boxed(points).view_as(margin)
-        allowed &= ~margin.isnan()
-        merit = margin
-        if self.nearest:
-            merit = torch.where(margin > seats.refuted[at, None].clamp(min=0), -distance, -torch.inf)
-        best = torch.where(allowed, merit, -torch.inf).argmax(1)
-        row = torch.arange(len(x), device=x.device)
-        self._notice(x[row, best], logits[row, best], at, late=best)
+        best = margin[at].nan_to_num_(nan=-torch.inf).argmax(1)
+        self._notice(x[at, best], logits[at, best], at, late=best)
 
     def _news(self, margin: Tensor, logits: Tensor) -> Tensor:
         """Bool like ``margin`` (R, ...): a success perhaps, or nearer to one than the row has been so far."""

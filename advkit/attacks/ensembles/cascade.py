@@ -24,7 +24,7 @@ class Cascade(Ensemble):
 
     Two short stages see every image. The others take the images in the order of the largest margin that
     they have shown so far, in rounds, and go on while rounds find something: where gradients tell the
-    truth they stop soon, and where they do not, Square goes through all, and once more with more queries.
+    truth they stop soon, and where they do not, Square goes farther, and once more with more queries.
     """
 
     class Config(StrictModel):
@@ -49,7 +49,12 @@ class Cascade(Ensemble):
             self._nearest(24, Stage("fab-t", "fab-t", {"targets": min(wrong, 3), "steps": 50})),
             self._nearest(16, Stage("square", "square", {"queries": 2500, "ahead": 8}), None),
             self._nearest(8, _apgd("restarts", loss=ratio, targets=wrong, restarts=2, steps=100)),
-            self._nearest(16, Stage("square-again", "square", {"ahead": 8}, after="square"), None),
+            self._nearest(8, Stage("square-again", "square", {"ahead": 16}, after="square"), None),
+            self._nearest(
+                8,
+                Stage("square-longer", "square", {"queries": 10000, "ahead": 16}, after="square-again"),
+                None,
+            ),
         )
 
     def _nearest(self, fewest: int, stage: Stage, precision: Precision | None = "float32") -> Stage:

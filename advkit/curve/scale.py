@@ -1,0 +1,54 @@
+"""Round sizes of changes, and how people write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from advkit.threat import Norm
+
+WANTED = 6
+"""Round sizes on a scale, about."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Some round eps over which a curve falls."""
+
+    eps: tuple[float, ...]
+
+    @classmethod
+    def of(cls, norm: Norm, norms: Sequence[float], marks: Sequence[float]) -> Scale:
+        """Multiples of a round step, until the curve is nearly down.
+
+        Args:
+            norm: in l0 the steps are whole.
+            norms: the finite minimum norms of correct images.
+            marks: usual eps; where one is a multiple of 1/255, and no decimal, so are all.
+        """
+        ordered = sorted(norms)
+        top = ordered[len(ordered) * 9 // 10] if ordered else max(marks, default=1.0)
+        unit = 1 / 255 if norm == "linf" and any(_of_255(mark) for mark in marks) else 1.0
+        step = _round(top / unit / WANTED)
+        if norm == "l0" or unit != 1.0:
+            step = max(1.0, math.ceil(step))
+        count = max(1, math.ceil(top / unit / step - 1e-9))
+        multiples = (float(f"{number * step:.12g}") for number in range(1, count + 1))
+        return cls(tuple(one / 255 if unit != 1.0 else one for one in multiples))
+
+
+def written(eps: float, norm: Norm) -> str:
+    """``"0.3"``, or ``"8/255"`` where that is what is meant."""
+    return f"{round(eps * 255)}/255" if norm == "linf" and _of_255(eps) else f"{eps:.4g}"
+
+
+def _of_255(eps: float) -> bool:
+    levels, thousands = eps * 255, eps * 1000
+    return 0 < eps < 1 and abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
+
+
+def _round(step: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``step``."""
+    ten = 10.0 ** math.floor(math.log10(step))
+    return next((factor * ten for factor in (1, 2, 5) if factor * ten >= step * (1 - 1e-9)), 10 * ten)

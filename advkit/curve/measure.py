@@ -35,10 +35,12 @@ from advkit.threat import Norm, Threat, threat
 
 DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
     "linf": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},
-    "l2": {"ddn": {"steps": 300}, "fmn": {"steps": 300}, "fab-t": {"targets": 3}},
-    "l1": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},
-    "l0": {"fmn": {"steps": 300}},
+    "l2": {"ddn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
+    "l1": {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
+    "l0": {"fmn": {"steps": 1000}},
 }
+GROUP, GROUP_ON_GPU = 128, 1024
+"""Images that are searched at a time. They come out together, so a crash loses no more than these."""
 
 
 def security_curve(
@@ -185,30 +187,35 @@ class Nearest:
         done = len(chosen) - len(todo)
         if done:
             progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
+        search = searching(
+            self.model,
+            self.images,
+            attack,
+            name=stage.name,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            clean=self.clean,
+            nearest=True,
+        )
         with progress.task(f"searching with {stage.name}", len(chosen), done=done, unit="image") as task:
+            distances: list[float] = []
 
             def record(found: Found) -> None:
-                sample = self.ids[found.index]
-                entry = Entry(id=sample, stage=stage.name, **asdict(found.outcome))
+                entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
                 self.ledger.add(entry, found.x if self._nearer(entry) else None)
-                task.advance(1, **{"nearest": found.distance} if found.broken else {})
+                distances.append(found.distance if found.broken else math.inf)
 
-            if todo:
-                search = searching(
-                    self.model,
-                    self.images,
-                    attack,
-                    name=stage.name,
-                    seed=self.seed,
-                    batch_size=self.batch_size,
-                    clean=self.clean,
-                    nearest=True,
-                )
-                search.run(torch.tensor(todo, dtype=torch.int64), record)
+            for group in self._groups(todo):
+                search.run(group, record)
+                task.advance(len(group), **{"median distance": statistics.median_low(distances)})
         entries = [known[stage.name, self.ids[index]] for index in chosen]
         self._stages.append(stage)
         self.entries[stage.name] = entries
         self.best.update({entry.id: entry for entry in entries if self._nearer(entry)})
+
+    def _groups(self, todo: list[int]) -> Sequence[Tensor]:
+        size = GROUP if device_of(self.model).type == "cpu" else GROUP_ON_GPU
+        return torch.tensor(todo, dtype=torch.int64).split(size) if todo else ()
 
     def _nearer(self, entry: Entry) -> bool:
         """Whether it is a success, nearer than those of earlier attacks."""

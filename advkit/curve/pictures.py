@@ -66,8 +66,6 @@ def write_norms(path: Path, result: SecurityCurve) -> None:
     zero, farther = result.n - result.clean_correct, result.clean_correct - len(found)
     not_drawn = [f"{zero:,} misclassified, norm 0"] if zero else []
     not_drawn += [f"{farther:,} farther"] if farther else []
-    if not_drawn:
-        above.plot([], [], " ", label=f"not drawn: {', '.join(not_drawn)}")
     above.set(
         ylabel="images", title=f"minimum norms: {result.data.name} {result.data.split}, n = {result.n:,}"
     )
@@ -90,7 +88,9 @@ def write_norms(path: Path, result: SecurityCurve) -> None:
     for axis in (above, below):
         _mark(axis, result)
         axis.grid(alpha=0.3, axis="x")
-    above.legend(loc="upper left", fontsize=9)
+    if not_drawn:
+        above.plot([], [], " ", label=f"not drawn: {', '.join(not_drawn)}")
+    above.legend(loc="best", fontsize=9)
     _scale(below, result)
     _save(figure, path)
 

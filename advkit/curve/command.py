@@ -9,7 +9,7 @@ from advkit.attacks.perturb import make
 from advkit.curve.measure import security_curve, sizes, stages_of
 from advkit.curve.pictures import write_curve, write_norms
 from advkit.curve.plan import Curve
-from advkit.curve.result import Median, SecurityCurve
+from advkit.curve.result import SecurityCurve
 from advkit.curve.scale import written
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
@@ -150,18 +150,14 @@ def _classes(result: SecurityCurve) -> Table:
             row.name,
             f"{row.n:,}",
             f"{100 * row.clean_correct / row.n:.1f} %",
-            _median(row.median),
+            result.told(row.median),
             accuracy(row.robust_correct, row.n),
         )
         rows.append((place, said))
     shown, title = worst(rows)
-    at = f"robust at {result.norm} {written(result.class_eps, result.norm)} [95 % interval]"
-    return Table(title, ("class", "n", "clean", "median norm [95 %]", at), tuple(shown))
-
-
-def _median(median: Median) -> str:
-    value, high = (f"{one:.3g}" if one is not None else "-" for one in (median.value, median.high))
-    return f"{value} [{median.low:.3g}, {high}]"
+    median = f"median norm{' * 255' if result.parts > 1 else ''} [95 %]"
+    at = f"robust at {written(result.class_eps, result.norm)} [95 %]"
+    return Table(title, ("class", "n", "clean", median, at), tuple(shown))
 
 
 def _attacks(result: SecurityCurve) -> Table:
@@ -170,12 +166,13 @@ def _attacks(result: SecurityCurve) -> Table:
             one.name,
             f"{one.found:,} of {one.attacked:,}",
             f"{one.nearest:,}",
-            "-" if one.median is None else f"{one.median:.3g}",
+            "-" if one.median is None else f"{one.median * result.parts:.3g}",
             f"{one.forwards + one.backwards:,}",
         )
         for one in result.attacks
     )
-    return Table("attacks", ("attack", "found", "nearest of all", "median distance", "passes"), rows)
+    distance = f"median distance{' * 255' if result.parts > 1 else ''}"
+    return Table("attacks", ("attack", "found", "nearest of all", distance, "passes"), rows)
 
 
 def _next(config: Curve, result: SecurityCurve) -> tuple[str, ...]:

@@ -61,7 +61,9 @@ def write_norms(path: Path, result: SecurityCurve) -> None:
     found = [norm for norm in result.norms if 0 < norm <= right]
     above.hist(found, bins=np.linspace(0, right, 41).tolist(), color=BLUE, alpha=0.75)
     if result.median.value is not None and result.median.value <= right:
-        median = f"median of all: {result.median.value:.3g}"
+        median = (
+            f"median of all: {result.median.value * result.parts:.3g}{'/255' if result.parts > 1 else ''}"
+        )
         above.axvline(result.median.value, color=RED, linewidth=1.5, label=median)
     zero, farther = result.n - result.clean_correct, result.clean_correct - len(found)
     not_drawn = [f"{zero:,} misclassified, norm 0"] if zero else []

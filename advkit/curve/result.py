@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from advkit.config import StrictModel, validate
-from advkit.curve.scale import Scale
+from advkit.curve.scale import Scale, parts_of_one
 from advkit.errors import DataError
 from advkit.models.card import DataFacts, ModelCard
 from advkit.stats import Interval, accuracy, clopper_pearson, median_ranks
@@ -224,6 +224,17 @@ class SecurityCurve(StrictModel):
         return Distances(self.norms).at(eps)
 
     @property
+    def parts(self) -> int:
+        """255 where distances are told in 255ths, else 1."""
+        return parts_of_one(self.norm, [mark.eps for mark in self.marks])
+
+    def told(self, median: Median) -> str:
+        """A median with its interval, in `parts`; a dash where there is no number."""
+        ends = (median.value, median.low, median.high)
+        value, low, high = ("-" if one is None else f"{one * self.parts:.3g}" for one in ends)
+        return f"{value} [{low}, {high}]"
+
+    @property
     def norms(self) -> list[float]:
         """(n) minimum norms, in the order of the data; infinite where none was found."""
         return [_number(image.minimum_norm) for image in self.images]
@@ -261,13 +272,10 @@ class SecurityCurve(StrictModel):
 
     def summary(self) -> str:
         """One line for people."""
-        median = self.median
-        said = (
-            "nothing was found for half of the images"
-            if median.value is None
-            else f"half of the images have a misclassified one within {self.norm} {median.value:.3g} "
-            f"[{median.low:.3g}, {'-' if median.high is None else f'{median.high:.3g}'}]"
-        )
+        said = "nothing was found for half of the images"
+        if self.median.value is not None:
+            unit = " / 255" if self.parts > 1 else ""
+            said = f"half of the images are misclassified within {self.norm} {self.told(self.median)}{unit}"
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}; {said} "
             f"(n = {self.n:,}, {self.data.name} {self.data.split})"

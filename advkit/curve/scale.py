@@ -29,13 +29,17 @@ class Scale:
         """
         ordered = sorted(norms)
         top = ordered[len(ordered) * 9 // 10] if ordered else max(marks, default=1.0)
-        unit = 1 / 255 if norm == "linf" and any(_of_255(mark) for mark in marks) else 1.0
-        step = _round(top / unit / WANTED)
-        if norm == "l0" or unit != 1.0:
+        parts = parts_of_one(norm, marks)
+        step = _round(top * parts / WANTED)
+        if norm == "l0" or parts > 1:
             step = max(1.0, math.ceil(step))
-        count = max(1, math.ceil(top / unit / step - 1e-9))
-        multiples = (float(f"{number * step:.12g}") for number in range(1, count + 1))
-        return cls(tuple(one / 255 if unit != 1.0 else one for one in multiples))
+        count = max(1, math.ceil(top * parts / step - 1e-9))
+        return cls(tuple(float(f"{number * step:.12g}") / parts for number in range(1, count + 1)))
+
+
+def parts_of_one(norm: Norm, marks: Sequence[float]) -> int:
+    """255 where sizes are told in 255ths, as people do where a usual eps is such and no decimal; else 1."""
+    return 255 if norm == "linf" and any(_of_255(mark) for mark in marks) else 1
 
 
 def written(eps: float, norm: Norm) -> str:

@@ -12,7 +12,7 @@ from advkit import rng
 from advkit.config import StrictModel
 from advkit.curve.measure import default
 from advkit.curve.result import Median, SecurityCurve
-from advkit.curve.scale import Scale, written
+from advkit.curve.scale import Scale, parts_of_one, written
 from advkit.data.data import Data
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.evaluation.ledger import Ledger
@@ -232,4 +232,9 @@ def test_round_sizes():
     assert Scale.of("l0", [1.0, 3.0, 4.0], []).eps == (1.0, 2.0, 3.0, 4.0)
     levels = Scale.of("linf", [k / 255 for k in range(1, 12)], [8 / 255]).eps
     assert [written(eps, "linf") for eps in levels] == [f"{k}/255" for k in (2, 4, 6, 8, 10)]
+    assert (parts_of_one("linf", [8 / 255]), parts_of_one("l2", [8 / 255]), parts_of_one("linf", [0.2])) == (
+        255,
+        1,
+        1,
+    )
     assert written(0.2, "linf") == "0.2" and written(1.5, "l2") == "1.5"

@@ -39,7 +39,7 @@ DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
     "l1": {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
     "l0": {"fmn": {"steps": 1000}},
 }
-GROUP, GROUP_ON_GPU = 128, 1024
+GROUP, GROUP_ON_GPU = 64, 1024
 """Images that are searched at a time. They come out together, so a crash loses no more than these."""
 
 

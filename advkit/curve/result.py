@@ -275,7 +275,7 @@ class SecurityCurve(StrictModel):
         said = "nothing was found for half of the images"
         if self.median.value is not None:
             unit = " / 255" if self.parts > 1 else ""
-            said = f"half of the images are misclassified within {self.norm} {self.told(self.median)}{unit}"
+            said = f"half of the images fall within {self.norm} {self.told(self.median)}{unit}"
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}; {said} "
             f"(n = {self.n:,}, {self.data.name} {self.data.split})"

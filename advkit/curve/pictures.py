@@ -59,17 +59,22 @@ def write_norms(path: Path, result: SecurityCurve) -> None:
     )
     right = _right_end(result)
     found = [norm for norm in result.norms if 0 < norm <= right]
-    above.hist(found, bins=np.linspace(0, right, 41).tolist(), color=BLUE, alpha=0.75)
+    above.hist(found, bins=_bins(result, right), color=BLUE, alpha=0.75)
     if result.median.value is not None and result.median.value <= right:
         median = (
             f"median of all: {result.median.value * result.parts:.3g}{'/255' if result.parts > 1 else ''}"
         )
         above.axvline(result.median.value, color=RED, linewidth=1.5, label=median)
-    zero, farther = result.n - result.clean_correct, result.clean_correct - len(found)
-    not_drawn = [f"{zero:,} misclassified, norm 0"] if zero else []
-    not_drawn += [f"{farther:,} farther"] if farther else []
+    others = {
+        "misclassified, norm 0": result.n - result.clean_correct,
+        "farther": result.clean_correct - result.unbroken - len(found),
+        "where nothing was found": result.unbroken,
+    }
+    not_drawn = [f"{count:,} {what}" for what, count in others.items() if count]
     above.set(
-        ylabel="images", title=f"minimum norms: {result.data.name} {result.data.split}, n = {result.n:,}"
+        ylim=(0, None),
+        ylabel="images",
+        title=f"minimum norms: {result.data.name} {result.data.split}, n = {result.n:,}",
     )
     boxes = [_box(result, row.label, f"{row.name} ({row.n:,})", right) for row in rows]
     below.bxp(
@@ -123,8 +128,18 @@ def _mark(axis: Any, result: SecurityCurve) -> None:
         axis.axvline(mark.eps, color=GREY, linestyle=style, linewidth=1.2, label=said)
 
 
+def _bins(result: SecurityCurve, right: float) -> list[float]:
+    """Edges of about forty bins; those of l0 lie between the whole numbers."""
+    if result.norm != "l0":
+        return [right * number / 40 for number in range(41)]
+    width = math.ceil(right / 40)
+    return [0.5 + width * number for number in range(math.ceil(right / width) + 1)]
+
+
 def _scale(axis: Any, result: SecurityCurve) -> None:
-    """Ticks in 255ths where the round sizes are such."""
+    """Ticks in 255ths where the round sizes are such, and whole ones in l0."""
+    if result.norm == "l0":
+        axis.xaxis.get_major_locator().set_params(integer=True)
     ticks = [point.eps for point in result.points if "/" in written(point.eps, result.norm)]
     if len(ticks) > 2:
         axis.set_xticks([0, *ticks], ["0", *(written(eps, result.norm) for eps in ticks)])

@@ -191,7 +191,7 @@ class SecurityCurve(StrictModel):
         scale = Scale.of(norm, [value for value in right if value < math.inf], [mark.eps for mark in marks])
         asked = sorted({*scale.eps, *(mark.eps for mark in marks), *eps})
         distances = Distances(norms)
-        near = min(scale.eps, key=lambda one: abs(one - (half or scale.eps[-1])))
+        near = min(scale.eps, key=lambda one: abs(one - (half or 0.0)))
         class_eps = marks[0].eps if marks else near
         steps = sorted({0.0, *(value for value in norms if value < math.inf)})
         return cls(

@@ -11,6 +11,7 @@ import advkit
 from advkit import rng
 from advkit.config import StrictModel
 from advkit.curve.measure import default
+from advkit.curve.pictures import write_curve, write_norms
 from advkit.curve.result import Median, SecurityCurve
 from advkit.curve.scale import Scale, parts_of_one, written
 from advkit.data.data import Data
@@ -146,7 +147,7 @@ def test_goes_on_after_an_interruption_and_ends_with_the_same_file(
     assert one == two
 
 
-def test_an_image_on_which_nothing_is_found_stands_at_every_eps(linear):
+def test_an_image_on_which_nothing_is_found_stands_at_every_eps(linear, tmp_path):
     """Its gradient is zero, so that no attack knows where to go."""
     model, data = linear
 
@@ -165,6 +166,20 @@ def test_an_image_on_which_nothing_is_found_stands_at_every_eps(linear):
     assert curve.median.value is None and curve.half is None and math.isinf(curve.norms[0])
     assert SecurityCurve.model_validate(json.loads(json.dumps(curve.as_values()))) == curve
     assert "nothing was found for half" in str(curve)
+    drawn(curve, tmp_path)
+
+
+def drawn(curve, folder):
+    for name, write in (("curve.png", write_curve), ("norms.png", write_norms)):
+        write(folder / name, curve)
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_whole_norms(linear, tmp_path):
+    curve = advkit.security_curve(*linear, "l0", **SHORT)
+    assert all(norm == int(norm) for norm in curve.norms) and curve.marks == ()
+    assert all(point.eps == int(point.eps) for point in curve.points)
+    drawn(curve, tmp_path)
 
 
 def test_reads_back_and_refuses_what_is_newer(linear, tmp_path):

@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_model": "advkit.models.load",
     "perturb": "advkit.attacks.perturb",
     "save_model": "advkit.models.checkpoint",
+    "security_curve": "advkit.curve.measure",
     "to_art": "advkit.integrations.art_models",
     "train_patch": "advkit.universal.make_patch",
     "train_universal": "advkit.universal.make_perturbation",
@@ -34,6 +35,7 @@ __all__ = [
     "load_model",
     "perturb",
     "save_model",
+    "security_curve",
     "to_art",
     "train_patch",
     "train_universal",
@@ -41,6 +43,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from advkit.attacks.perturb import perturb
+    from advkit.curve.measure import security_curve
     from advkit.data.load import load_data
     from advkit.errors import UserError
     from advkit.evaluation.evaluate import evaluate

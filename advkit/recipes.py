@@ -138,6 +138,8 @@ _NAMES = {
     "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
     "attack.arch": _ARCHITECTURES,
     "attack.attack": _ATTACKS,
+    "curve.arch": _ARCHITECTURES,
+    "curve.attack": _ATTACKS,
     "spatial.arch": _ARCHITECTURES,
     "patch.arch": _ARCHITECTURES,
     "universal.arch": _ARCHITECTURES,
@@ -151,6 +153,7 @@ _PARAMETERS = {
     "gan-train.generator": (_ARCHITECTURES, "{arch}-generator"),
     "gan-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
     "attack.parameters": (_ATTACKS, None),
+    "curve.parameters": (_ATTACKS, None),
     "adv-train.parameters": (_OBJECTIVES, "{objective}"),
     "adv-train.architecture": (_ARCHITECTURES, "{arch}"),
 }

@@ -28,6 +28,18 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(low, high)
 
 
+def median_ranks(n: int, confidence: float = 0.95) -> tuple[int, int]:
+    """Which of ``n`` values in rising order, counted from 0, enclose the median of what they were drawn from.
+
+    The interval covers it with at least ``confidence``, whatever the distribution. With too few values there
+    is no lower or no upper end: the ranks are then -1 and ``n``.
+    """
+    from scipy.stats import binom
+
+    below = int(binom.ppf((1.0 - confidence) / 2.0, n, 0.5))
+    return below - 1, n - below
+
+
 def accuracy(correct: int, n: int) -> str:
     """``"90.5 % [85.6, 94.2]"``: the fraction with its exact 95 % interval."""
     low, high = clopper_pearson(correct, n)

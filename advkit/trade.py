@@ -148,6 +148,13 @@ TRADES = {
             divides=True,
         ),
         Trade(
+            "curve",
+            "measure how accuracy falls as an attacker may change more",
+            "advkit.curve.plan:Curve",
+            "advkit.curve.command:curve",
+            "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15",
+        ),
+        Trade(
             "spatial",
             "measure how much accuracy survives turning and shifting",
             "advkit.spatial.plan:Spatial",

@@ -15,6 +15,7 @@ from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
 from advkit.evaluation.adversarial import Adversarial
+from advkit.evaluation.classes import by_class
 from advkit.evaluation.evaluate import evaluate, plan
 from advkit.evaluation.pictures import nearest, write_examples
 from advkit.evaluation.plan import Evaluation
@@ -79,12 +80,12 @@ def attack(config: Evaluation, context: Context) -> Outcome:
             )
             run.finish(result.as_values())
         if distributed.rank() > 0:  # the first draws and writes for all
-            return _outcome(config, result, (), (run.path,))
+            return _outcome(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)
         pictures = _pictures(run.path, result, model, images, adversarial)
         if kept is not None:
             save(kept, images, adversarial, result)
-        return _outcome(config, result, pictures, (*([kept] if kept else []), run.path))
+        return _outcome(config, result, images, pictures, (*([kept] if kept else []), run.path))
 
 
 def _data(config: Evaluation, context: Context, model: Model) -> Data:
@@ -143,7 +144,11 @@ def _pictures(
 
 
 def _outcome(
-    config: Evaluation, result: EvaluationResult, pictures: tuple[Picture, ...], written: tuple[Path, ...]
+    config: Evaluation,
+    result: EvaluationResult,
+    images: Data,
+    pictures: tuple[Picture, ...],
+    written: tuple[Path, ...],
 ) -> Outcome:
     n = result.n
     rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
@@ -175,6 +180,7 @@ def _outcome(
         tables=(
             Table(f"{result.threat.norm} eps {result.threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
             *_checks(result),
+            by_class(result, images.class_names),
         ),
         pictures=pictures,
         files=written,

@@ -124,7 +124,7 @@ def evaluate(
     folder = run.path if run is not None else None
     with memory.kept(), evaluation_mode(judged), rng.scope(device, seed, "model"):
         clean = _clean_logits(judged, images)
-        _refuse_misfit(clean, images)
+        refuse_misfit(clean, images)
         stages = plan(names, threat, clean.shape[1], parameters or {})
         kind: Precision = "bfloat16" if arithmetic(precision, device) == torch.bfloat16 else "float32"
         digest = judged.hash
@@ -258,7 +258,8 @@ def _refuse_disagreement(inputs: Mapping[str, Any]) -> None:
             )
 
 
-def _refuse_misfit(clean: Tensor, images: Data) -> None:
+def refuse_misfit(clean: Tensor, images: Data) -> None:
+    """Raises what is wrong where the model's logits (N, K) on the images are no finite answers to them."""
     if int(images.labels.max()) >= clean.shape[1]:
         raise DataError(
             f"data {images.name!r} has label {int(images.labels.max())} but the model tells only "

@@ -73,13 +73,16 @@ class Ledger:
             if rank > 0:
                 self._write(FORMAT)
 
-    def add(self, entry: Entry, image: Tensor) -> None:
-        """Records a verdict; of a broken image also its adversarial one, ``image`` (C, H, W)."""
+    def add(self, entry: Entry, image: Tensor | None) -> None:
+        """Records a verdict; of a broken image also its adversarial one, ``image`` (C, H, W), unless that of
+        an earlier stage is to stay."""
         row = self._rows[entry.id]
-        if entry.broken and self._file is not None:
+        if image is None or not entry.broken:
+            pass
+        elif self._file is not None:
             with files.writing(self._file.path):
                 self._file.write(row, image)
-        elif entry.broken and self._keep:
+        elif self._keep:
             self._images[row] = image
         self._learn(entry)
         self._news.append(entry)

@@ -11,11 +11,13 @@ import torch
 from advkit import images, rng
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, OutputError
+from advkit.evaluation.classes import worst
 from advkit.evaluation.command import attack
 from advkit.evaluation.plan import Evaluation
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
+from advkit.stats import accuracy
 from advkit.trade import Context
 
 
@@ -162,6 +164,7 @@ def test_a_doubt_stands_out_and_its_remedy_can_be_typed(monkeypatch, tmp_path):
     assert [table.title for table in outcome.tables[1:]] == [
         "reasons for doubt",
         "checks that raise no doubt",
+        "by class",
     ]
     assert outcome.next[0].endswith("--norm linf --eps 0.03 --attack pgd --bpda levels")
     seen = attack(said.model_copy(update={"bpda": ("levels",)}), Context(out=Path("seen")))
@@ -169,3 +172,20 @@ def test_a_doubt_stands_out_and_its_remedy_can_be_typed(monkeypatch, tmp_path):
     assert seen.result["robust_correct"] < outcome.result["robust_correct"]
     with pytest.raises(ConfigError, match="did you mean 'levels'"):
         attack(said.model_copy(update={"bpda": ("level",)}), Context(dry_run=True))
+
+
+def test_tells_the_accuracies_of_each_class():
+    outcome = attack(plan(), Context(out=Path("run")))
+    verdicts, table = outcome.result["verdicts"], outcome.tables[-1]
+    assert table.title == "by class" and [row[0] for row in table.rows] == ["0", "1", "2", "3"]
+    for row in table.rows:
+        found = [verdict["status"] for verdict in verdicts if verdict["label"] == int(row[0])]
+        clean, robust = len(found) - found.count("misclassified"), found.count("robust")
+        assert row[1:] == (str(len(found)), accuracy(clean, len(found)), accuracy(robust, len(found)))
+    assert sum(int(row[1]) for row in table.rows) == 30
+
+
+def test_of_many_classes_tells_the_worst():
+    rows, title = worst([(share, str(share)) for share in (9, 3, 11, 1, 5, 7, 2, 8, 4, 10, 6, 0)])
+    assert rows == [str(share) for share in range(10)] and title == "the worst 10 of 12 classes"
+    assert worst([(1, "a"), (0, "b")]) == (["a", "b"], "by class")

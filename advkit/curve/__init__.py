@@ -1,0 +1,1 @@
+"""Robust accuracy at every eps, from the nearest success on each image."""

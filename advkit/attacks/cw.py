@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from advkit.attacks.adam import adam_
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.oracle import Oracle, margin_of
@@ -17,8 +18,6 @@ from advkit.config import StrictModel
 
 INSIDE = 1 - 1e-6
 """Pixels are drawn so far into (0, 1), where the change of variable is finite."""
-MEAN, SQUARE, TINY = 0.9, 0.999, 1e-8
-"""Adam's decay of the mean gradient and of its square, and what it adds to the root."""
 
 
 @dataclass
@@ -78,7 +77,8 @@ class CW(Attack):
         weight = torch.where(value < 0, trials.constant, 0.0)
         slope = change.mul_(2).addcmul_(column(weight, x), grad, value=-1)
         slope.mul_(x).mul_((1 - x).mul_(2))  # dx / dfree = 2 x (1 - x)
-        free = self._descend(state, slope)
+        uphill = adam_(state.mean, state.square, slope, trials.iteration + 1)
+        free = state.free.sub_(uphill, alpha=config.learning_rate)
         searches = min(config.binary_searches, config.steps)
         trials, renewed = trials.after(margin_of(logits, rows) > 0, objective, config.steps // searches)
         if x.device.type != "cpu" or renewed.any():
@@ -90,13 +90,3 @@ class CW(Attack):
         iteration = torch.where(trials.number >= searches, config.steps - 1, state.iteration)
         x = free.tanh().add_(1).div_(2)
         return CWState(rows, x, iteration, free, state.mean, state.square, trials)
-
-    def _descend(self, state: CWState, slope: Tensor) -> Tensor:
-        """``state.free`` after one step of Adam, in its memory (Kingma and Ba, ICLR 2015)."""
-        count = state.trials.iteration + 1
-        state.mean.lerp_(slope, 1 - MEAN)
-        state.square.mul_(SQUARE).addcmul_(slope, slope, value=1 - SQUARE)
-        unbiased = (1 - SQUARE**count).sqrt_()
-        root = state.square.sqrt().div_(column(unbiased, slope)).add_(TINY)
-        size = self.config.learning_rate / (1 - MEAN**count)
-        return state.free.sub_(state.mean.div(root).mul_(column(size, slope)))

@@ -8,9 +8,22 @@ from advkit.attacks.perturb import logits_of, make, perturb, searching
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat
 
-LONG = {"fmn": {"steps": 200}}
+LONG = {
+    "fmn": {"steps": 200},
+    "ead": {"steps": 3000, "beta": 0.1},
+    "ddn": {"steps": 200},
+}
 """Enough steps to arrive on the linear model."""
-SWEEP = [(name, norm) for name, norms in {"fmn": ("linf", "l2", "l1", "l0")}.items() for norm in norms]
+NEAR = {"ead": 1.05}
+"""Largest distance there in units of the smallest, where it is not 1.01: EAD's l2 term spreads the change."""
+STEPS = {"ead": 300}
+"""Steps on the small network, where they are not 60."""
+NORMS = {
+    "fmn": ("linf", "l2", "l1", "l0"),
+    "ead": ("l1",),
+    "ddn": ("l2",),
+}
+SWEEP = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 
 def nearest(model, data, name, norm, *, parameters=None, goal=None, batch_size=100):
@@ -61,11 +74,11 @@ class TestEveryMinimumNormAttack:
         found, _ = nearest(model, data, name, norm)
         assert found.isfinite().all()
         assert (found >= exact * 0.9999).all()
-        assert (found / exact).max() <= 1.01
+        assert (found / exact).max() <= NEAR.get(name, 1.01)
 
     def test_reports_successes_at_the_distances_that_it_says(self, name, norm, convolutional):
         model, data = convolutional
-        distances, found = nearest(model, data, name, norm, parameters={"steps": 60})
+        distances, found = nearest(model, data, name, norm, parameters={"steps": STEPS.get(name, 60)})
         assert distances.isfinite().float().mean() > 0.8
         x = torch.stack([f.x for f in found])
         with torch.no_grad():
@@ -86,7 +99,9 @@ class TestEveryMinimumNormAttack:
     def test_reaches_the_class_that_is_wanted(self, name, norm, convolutional):
         model, data = convolutional
         goal = logits_of(model.eval(), data).argsort(1)[:, -2]
-        distances, found = nearest(model, data, name, norm, parameters={"steps": 60}, goal=goal)
+        distances, found = nearest(
+            model, data, name, norm, parameters={"steps": STEPS.get(name, 60)}, goal=goal
+        )
         hit = distances.isfinite()
         assert hit.float().mean() > 0.8
         with torch.no_grad():
@@ -100,7 +115,8 @@ class TestEveryMinimumNormAttack:
         x = perturb(model, data.images, data.labels, Threat(norm, eps), name, parameters=LONG[name])
         with torch.no_grad():
             fell = model(x).argmax(1) != data.labels
-        assert torch.equal(fell, exact <= eps)
+        assert not fell[exact > eps].any()
+        assert fell[exact <= eps / NEAR.get(name, 1.0)].all()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])

@@ -10,6 +10,7 @@ from advkit.threat import Threat
 
 LONG = {
     "fmn": {"steps": 200},
+    "sigma-zero": {"steps": 100},
     "ead": {"steps": 3000, "beta": 0.1},
     "ddn": {"steps": 200},
 }
@@ -20,6 +21,7 @@ STEPS = {"ead": 300}
 """Steps on the small network, where they are not 60."""
 NORMS = {
     "fmn": ("linf", "l2", "l1", "l0"),
+    "sigma-zero": ("l0",),
     "ead": ("l1",),
     "ddn": ("l2",),
 }

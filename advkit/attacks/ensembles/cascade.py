@@ -36,9 +36,9 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Eight stages; in l0 one, of an attack made for it."""
+        """Eight stages; in l0 two, of attacks made for it."""
         if threat.norm == "l0":
-            return (Stage("fmn", "fmn"),)
+            return (Stage("sigma-zero", "sigma-zero", {"steps": 100}), Stage("fmn", "fmn"))
         wrong = min(classes - 1, 9)
         ratio = "dlr" if classes >= 4 else "logit-difference"
         return (

@@ -63,8 +63,9 @@ class FABConfig(StrictModel):
 class FAB(Attack):
     """Croce and Hein, ICML 2020, algorithm 1.
 
-    The reference steps back from a success and differentiates there; here the pass that judged the success
-    also gives the derivatives, at the success itself, so that a step costs one forward pass and not two.
+    The reference steps back from a success and differentiates there, with two forward passes a step; here a
+    step makes one. From the nearest success so far it goes on at once, with the derivatives at the success
+    itself. From one that is not nearer it steps back, and the pass that judges that point differentiates.
     """
 
     class Config(FABConfig):
@@ -134,7 +135,9 @@ class FAB(Attack):
         share = low + (1 - low) * (zero + SAFETY * (1 - zero))
         probe = torch.where(probing, share, torch.ones_like(share))
         probed = rows.x0 + column(share, x) * (x_best - rows.x0)
-        moved = self._toward_boundary(x, rows.x0, value, grad, won)
+        ahead = self._toward_boundary(x, rows.x0, value, grad, nearer)
+        back = torch.lerp(rows.x0, x, self.config.beta)
+        moved = torch.where(column(won & ~nearer, x), back, ahead)
         return FABState(
             rows,
             torch.where(column(probing, x), probed, moved),
@@ -147,11 +150,12 @@ class FAB(Attack):
             probe=probe,
         )
 
-    def _toward_boundary(self, x: Tensor, x0: Tensor, value: Tensor, grad: Tensor, won: Tensor) -> Tensor:
-        """Equation 8: beyond the projection of ``x``, drawn toward the projection of the original."""
+    def _toward_boundary(self, x: Tensor, x0: Tensor, value: Tensor, grad: Tensor, back: Tensor) -> Tensor:
+        """Equation 8: beyond the projection of ``x``, drawn toward the projection of the original; rows that
+        are ``back`` start from beta of their change."""
         config, norm = self.config, self.threat.norm
         change, w = (x - x0).flatten(1), grad.flatten(1)
-        kept = torch.where(won, config.beta, 1.0)
+        kept = torch.where(back, config.beta, 1.0)
         rise = (change * w).sum(1)  # how much of the value the change has won, were the model linear
         points = torch.stack([x0.flatten(1) + change * kept[:, None], x0.flatten(1)])
         ways = toward(points, w, torch.stack([(1 - kept) * rise - value, rise - value]), norm)

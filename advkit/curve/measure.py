@@ -37,7 +37,7 @@ DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
     "linf": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},
     "l2": {"ddn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
     "l1": {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
-    "l0": {"fmn": {"steps": 1000}},
+    "l0": {"sigma-zero": {}, "fmn": {"steps": 1000}},
 }
 GROUP, GROUP_ON_GPU = 64, 1024
 """Images that are searched at a time. They come out together, so a crash loses no more than these."""
@@ -292,7 +292,7 @@ def stages_of(
     names = [name.strip() for name in attacks.split(",")] if isinstance(attacks, str) else list(attacks or ())
     given = {name: dict(chosen) for name, chosen in (parameters or {}).items()}
     if not names:
-        usual = default(norm)
+        usual = DEFAULT[norm]
         names = list(usual)
         given = {name: {**usual.get(name, {}), **given.get(name, {})} for name in (usual | given)}
     stages = plan(names, Threat.whole(norm, math.prod(images.shape)), classes, given)
@@ -304,13 +304,6 @@ def stages_of(
                 f"choose among {', '.join(known)}"
             )
     return stages
-
-
-def default(norm: Norm) -> dict[str, dict[str, Any]]:
-    """What is tried where no attacks are named, in order, with parameters."""
-    if norm == "l0" and "sigma-zero" in ATTACKS:
-        return {"sigma-zero": {}, **DEFAULT[norm]}
-    return DEFAULT[norm]
 
 
 def marks_of(model: Model, images: Data, norm: Norm) -> tuple[Mark, ...]:

@@ -10,7 +10,7 @@ from torch import nn
 import advkit
 from advkit import rng
 from advkit.config import StrictModel
-from advkit.curve.measure import default
+from advkit.curve.measure import DEFAULT
 from advkit.curve.pictures import write_curve, write_norms
 from advkit.curve.result import Median, SecurityCurve
 from advkit.curve.scale import Scale, parts_of_one, written
@@ -44,7 +44,7 @@ def test_a_linear_model_has_the_curve_of_its_closed_form(norm, linear):
     assert curve.median.low < curve.median.value < curve.median.high
     for eps in known.quantile(torch.tensor([0.2, 0.5, 0.9])).tolist():
         assert abs(curve.at(eps).robust_correct - int((known > eps).sum())) <= 1
-    assert [one.attacked for one in curve.attacks] == [38] * len(default(norm))
+    assert [one.attacked for one in curve.attacks] == [38] * len(DEFAULT[norm])
     assert sum(one.nearest for one in curve.attacks) == 38 and curve.unbroken == 0
 
 

@@ -32,7 +32,7 @@ def test_its_pgd_breaks_what_ours_breaks(small, norm, eps):
 def test_every_pass_is_counted_and_it_ends_at_the_first_success(small):
     model, data = small
     calls, found = [], []
-    model.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    model[0].register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     attack = make(PGD, THREAT, {"max_iter": 20})
     clean = model(data.images)
     with evaluation_mode(model):

@@ -36,7 +36,7 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Eight stages; in l0 two, of attacks made for it."""
+        """Nine stages; in l0 two, of attacks made for it."""
         if threat.norm == "l0":
             return (Stage("sigma-zero", "sigma-zero", {"steps": 100}), Stage("fmn", "fmn"))
         wrong = min(classes - 1, 9)

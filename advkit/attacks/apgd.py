@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.apgd_dense import Dense
-from advkit.attacks.apgd_schedule import APGDState, Schedule
-from advkit.attacks.apgd_sparse import FIRST, Sparse
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.diversified import STEPS, diversified
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.record import assign_
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import assign_
-from advkit.attacks.sparse import steepest_
+from advkit.attacks.parts.apgd_dense import Dense
+from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
+from advkit.attacks.parts.apgd_sparse import FIRST, Sparse
+from advkit.attacks.parts.diversified import STEPS, diversified
+from advkit.attacks.parts.sparse import steepest_
 from advkit.config import StrictModel
 from advkit.threat import Threat
 

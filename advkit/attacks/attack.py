@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from advkit.attacks.record import TensorRecord
+from advkit.attacks.engine.record import TensorRecord
 from advkit.config import StrictModel
 from advkit.errors import ConfigError
 from advkit.registry import Registry
 from advkit.threat import Norm, Threat
 
 if TYPE_CHECKING:
-    from advkit.attacks.oracle import Oracle
+    from advkit.attacks.engine.oracle import Oracle
 
 Access = Literal["gradients", "scores", "decisions", "none"]
 """What an attacker sees: gradients and all below; logits; the predicted class; nothing."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Rows, attack
-from advkit.attacks.decision import DecisionAttack, DecisionState, some
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
+from advkit.attacks.parts.decision import DecisionAttack, DecisionState, some
 from advkit.config import StrictModel
 
 ASIDE, TOWARD = 2, 3

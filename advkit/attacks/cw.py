@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.adam import adam_
 from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.engine.oracle import Oracle, margin_of
+from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle, margin_of
-from advkit.attacks.record import column
-from advkit.attacks.tradeoff import Trials
+from advkit.attacks.parts.adam import adam_
+from advkit.attacks.parts.tradeoff import Trials
 from advkit.config import StrictModel
 
 INSIDE = 1 - 1e-6

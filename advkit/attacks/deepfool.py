@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.boundary import nearest
-from advkit.attacks.oracle import Oracle, margin_of
-from advkit.attacks.record import column
+from advkit.attacks.engine.oracle import Oracle, margin_of
+from advkit.attacks.engine.record import column
+from advkit.attacks.parts.boundary import nearest
 from advkit.config import StrictModel
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import attack
-from advkit.attacks.momentum import Momentum, MomentumConfig, MomentumState
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.parts.momentum import Momentum, MomentumConfig, MomentumState
 
 
 @attack(

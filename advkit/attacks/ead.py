@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.balls import slope
+from advkit.attacks.engine.oracle import Oracle, margin_of
+from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle, margin_of
-from advkit.attacks.record import column
-from advkit.attacks.tradeoff import Trials
+from advkit.attacks.parts.balls import slope
+from advkit.attacks.parts.tradeoff import Trials
 from advkit.config import StrictModel
 
 SHORTEST = 10

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.boundary import nearest
-from advkit.attacks.hyperplane import toward
-from advkit.attacks.oracle import Oracle, margin_of
-from advkit.attacks.record import column
+from advkit.attacks.engine.oracle import Oracle, margin_of
+from advkit.attacks.engine.record import column
+from advkit.attacks.parts.boundary import nearest
+from advkit.attacks.parts.hyperplane import toward
 from advkit.config import StrictModel
 
 PROBES = 3

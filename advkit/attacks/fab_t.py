@@ -6,9 +6,9 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit.attacks.attack import Rows, attack
-from advkit.attacks.boundary import aimed
+from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.fab import FAB, FABConfig
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.parts.boundary import aimed
 
 
 @attack(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.ce import ce
-from advkit.attacks.oracle import Oracle
 
 
 @attack("fgsm", summary="one gradient step to the edge of the ball", source="Goodfellow et al. 2015")

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.balls import annealed, fewest, fill_, length, movable_, slope
+from advkit.attacks.engine.oracle import Oracle, margin_of
+from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle, margin_of
-from advkit.attacks.record import column
+from advkit.attacks.parts.balls import annealed, fewest, fill_, length, movable_, slope
 from advkit.config import StrictModel
 from advkit.threat import Threat
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import attack
-from advkit.attacks.decision import some
-from advkit.attacks.probing import ProbingAttack, ProbingState
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
+from advkit.attacks.parts.decision import some
+from advkit.attacks.parts.probing import ProbingAttack, ProbingState
 from advkit.config import StrictModel
 
 GROWTH = 0.6 ** (-2 / 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advkit.attacks.attack import attack
-from advkit.attacks.momentum import Momentum, MomentumConfig
+from advkit.attacks.parts.momentum import Momentum, MomentumConfig
 
 
 @attack(

@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit import rng
-from advkit.attacks.antithetic import Antithetic, PairConfig
 from advkit.attacks.attack import attack
+from advkit.attacks.parts.antithetic import Antithetic, PairConfig
 from advkit.config import Fraction
 
 

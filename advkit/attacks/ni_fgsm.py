@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from advkit.attacks.attack import attack
-from advkit.attacks.momentum import Momentum, MomentumConfig, MomentumState
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.parts.momentum import Momentum, MomentumConfig, MomentumState
 
 
 @attack("ni-fgsm", summary="momentum whose gradients are taken a step ahead", source="Lin et al. 2020")

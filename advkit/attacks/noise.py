@@ -6,7 +6,7 @@ from pydantic import Field
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.engine.oracle import Oracle
 from advkit.config import StrictModel
 
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from advkit import rng
 from advkit.attacks.attack import ATTACKS, Attack, Rows
-from advkit.attacks.engine import Search, run_fixed
-from advkit.attacks.oracle import Oracle, ask
-from advkit.attacks.outcome import Found
-from advkit.attacks.pace import Pace
-from advkit.attacks.searcher import Precision, searcher
+from advkit.attacks.engine.oracle import Oracle, ask
+from advkit.attacks.engine.outcome import Found
+from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.search import Search, run_fixed
+from advkit.attacks.engine.searcher import Precision, searcher
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data

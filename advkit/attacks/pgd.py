@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 
 from advkit.attacks.attack import Attack, Rows, State, attack
-from advkit.attacks.diversified import STEPS, diversified
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.record import column
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import column
-from advkit.attacks.sparse import steepest_
+from advkit.attacks.parts.diversified import STEPS, diversified
+from advkit.attacks.parts.sparse import steepest_
 from advkit.config import Fraction, StrictModel
 from advkit.threat import Threat
 

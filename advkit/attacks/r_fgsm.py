@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.ce import ce
-from advkit.attacks.oracle import Oracle
 from advkit.config import StrictModel
 
 

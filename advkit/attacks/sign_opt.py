@@ -10,9 +10,9 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Rows, attack
-from advkit.attacks.decision import some
-from advkit.attacks.probing import LEAP, ProbingAttack, ProbingState
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
+from advkit.attacks.parts.decision import some
+from advkit.attacks.parts.probing import LEAP, ProbingAttack, ProbingState
 from advkit.config import StrictModel
 
 FIRST, SHORTEST = 0.2, 2.0**-10

@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit import rng
-from advkit.attacks.antithetic import Antithetic, PairConfig
 from advkit.attacks.attack import attack
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
+from advkit.attacks.parts.antithetic import Antithetic, PairConfig
 from advkit.config import Fraction
 
 BETAS = (0.9, 0.999)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.record import assign_, revise_
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import assign_, revise_
-from advkit.attacks.square_linf import Paint
-from advkit.attacks.square_mass import Bumps
+from advkit.attacks.parts.square_linf import Paint
+from advkit.attacks.parts.square_mass import Bumps
 from advkit.config import StrictModel
 from advkit.threat import Threat
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit.attacks.attack import attack
-from advkit.attacks.momentum import Momentum, MomentumConfig, MomentumState
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.parts.momentum import Momentum, MomentumConfig, MomentumState
 
 DEVIATIONS = 3.0
 """Standard deviations of the Gaussian from its middle to its edge."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from advkit import memory
 from advkit.attacks.attack import ATTACKS
+from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
-from advkit.attacks.outcome import Found
 from advkit.attacks.perturb import device_of, logits_of, make, searching
 from advkit.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
 from advkit.data.data import Data

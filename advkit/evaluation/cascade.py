@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from advkit import distributed
 from advkit.attacks.attack import Access, Attack
-from advkit.attacks.engine import Search
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.outcome import Found
+from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.search import Search
+from advkit.attacks.engine.searcher import Precision, searcher
 from advkit.attacks.ensemble import Stage
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.outcome import Found
-from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, make
-from advkit.attacks.searcher import Precision, searcher
 from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger

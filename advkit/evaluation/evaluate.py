@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from advkit import distributed, memory, rng
 from advkit.attacks.attack import Attack
+from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.searcher import Precision, arithmetic
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.pace import Pace
 from advkit.attacks.perturb import device_of, logits_of, make
-from advkit.attacks.searcher import Precision, arithmetic
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data

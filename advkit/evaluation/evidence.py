@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.outcome import Found
 from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.outcome import Found
 from advkit.attacks.perturb import make
 from advkit.evaluation import walk
 from advkit.evaluation.cascade import Cascade

@@ -21,7 +21,7 @@ from typing import IO
 from torch import Tensor
 
 from advkit import distributed, files
-from advkit.attacks.outcome import Outcome
+from advkit.attacks.engine.outcome import Outcome
 from advkit.data.data import Data
 from advkit.errors import ConfigError
 from advkit.evaluation.adversarial import ImageWriter, read_image

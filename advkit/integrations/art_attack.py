@@ -14,7 +14,7 @@ from pydantic import Field, create_model
 from torch import Tensor, nn
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows, State
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.engine.oracle import Oracle
 from advkit.config import Fraction, StrictModel
 from advkit.errors import ConfigError, UserError, did_you_mean
 from advkit.integrations import art_index

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.oracle import ask
+from advkit.attacks.engine.oracle import ask
 from advkit.warp import Padding, turn_and_shift
 
 

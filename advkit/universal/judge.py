@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit import images, rng
-from advkit.attacks.oracle import ask
+from advkit.attacks.engine.oracle import ask
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.data.data import Data
 from advkit.errors import DataError

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
 from advkit.models.card import Shape
 from advkit.threat import Threat
 from advkit.universal.change import Change

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advkit import rng
-from advkit.attacks.record import TensorRecord
+from advkit.attacks.engine.record import TensorRecord
 from advkit.warp import frame, look_up
 
 Form = Literal["circle", "square"]

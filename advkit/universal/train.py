@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from advkit import memory, rng
-from advkit.attacks.oracle import ask
+from advkit.attacks.engine.oracle import ask
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
 from advkit.data.order import Order

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit import load_data, load_model
-from advkit.attacks.engine import Found
+from advkit.attacks.engine.search import Found
 from advkit.attacks.perturb import make, searching
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from advkit import rng
-from advkit.attacks.apgd_sparse import Sparse
 from advkit.attacks.attack import Rows
-from advkit.attacks.sparse import sparse_ascent_
+from advkit.attacks.parts.apgd_sparse import Sparse
+from advkit.attacks.parts.sparse import sparse_ascent_
 from advkit.threat import Threat
 
 

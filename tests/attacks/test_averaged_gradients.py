@@ -6,8 +6,8 @@ from torch import nn
 
 from advkit import rng
 from advkit.attacks.attack import Rows
+from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle
 from advkit.attacks.perturb import fixed
 from advkit.threat import Threat
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from advkit.attacks.attack import Rows
-from advkit.attacks.decision import random_image
+from advkit.attacks.parts.decision import random_image
 from advkit.attacks.perturb import make, perturb, searching
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat

@@ -5,8 +5,8 @@ import torch
 
 from advkit import rng
 from advkit.attacks.attack import Rows
-from advkit.attacks.diversified import STEPS
-from advkit.attacks.oracle import Oracle
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.parts.diversified import STEPS
 from advkit.attacks.perturb import make
 from advkit.threat import Threat
 

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from advkit import rng
-from advkit.attacks import oracle as oracle_module
 from advkit.attacks.apgd_ce import APGDCE
 from advkit.attacks.attack import Attack, Rows, State
-from advkit.attacks.engine import Search
-from advkit.attacks.oracle import FEWEST, Oracle, ask
-from advkit.attacks.pace import Pace
+from advkit.attacks.engine import oracle as oracle_module
+from advkit.attacks.engine.oracle import FEWEST, Oracle, ask
+from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.search import Search
+from advkit.attacks.engine.searcher import Searcher, searcher
 from advkit.attacks.perturb import logits_of, make, perturb
-from advkit.attacks.searcher import Searcher, searcher
 from advkit.config import StrictModel
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from advkit.attacks.balls import fill_
+from advkit.attacks.parts.balls import fill_
 from advkit.attacks.perturb import logits_of, make, perturb, searching
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from advkit import rng
-from advkit.attacks.rewrite import rewritten
-from advkit.attacks.searcher import Searcher, searcher
+from advkit.attacks.engine.rewrite import rewritten
+from advkit.attacks.engine.searcher import Searcher, searcher
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import torch
 
 from advkit import rng
 from advkit.attacks.attack import ATTACKS, Rows
+from advkit.attacks.parts.square_mass import bump
+from advkit.attacks.parts.windows import Windows
 from advkit.attacks.perturb import make, robust_correct, searching
 from advkit.attacks.simba import cosines
-from advkit.attacks.square_mass import bump
-from advkit.attacks.windows import Windows
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.threat import Threat

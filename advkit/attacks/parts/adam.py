@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
 
 MEAN, SQUARE, TINY = 0.9, 0.999, 1e-8
 """Decay of the mean gradient and of its square, and what is added to the root."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from advkit import l1_ball, rng
-from advkit.attacks.apgd_schedule import APGDState, Schedule
 from advkit.attacks.attack import Rows
-from advkit.attacks.record import assign_, column
-from advkit.attacks.sparse import changed, sparse_ascent_
+from advkit.attacks.engine.record import assign_, column
+from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
+from advkit.attacks.parts.sparse import changed, sparse_ascent_
 from advkit.threat import Threat
 
 SPARSER = 0.95

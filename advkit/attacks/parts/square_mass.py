@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advkit import rng
-from advkit.attacks.windows import Windows
+from advkit.attacks.parts.windows import Windows
 from advkit.threat import Threat
 
 SMALLEST = 3

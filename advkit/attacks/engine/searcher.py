@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.rewrite import rewritten
+from advkit.attacks.engine.rewrite import rewritten
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """Arithmetic of the search; auto: bfloat16 where the processor computes in it."""

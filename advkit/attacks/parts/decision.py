@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import column
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.record import column
 from advkit.threat import Norm
 
 SEEK, CLOSE = 0, 1

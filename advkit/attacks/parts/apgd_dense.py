@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from advkit import rng
-from advkit.attacks.apgd_schedule import APGDState, Schedule
 from advkit.attacks.attack import Rows
-from advkit.attacks.record import assign_, column
+from advkit.attacks.engine.record import assign_, column
+from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
 from advkit.threat import Threat
 
 MOMENTUM = 0.75

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from advkit.attacks.attack import Attack, Rows, State
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.record import column
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import column
 from advkit.config import Fraction, StrictModel
 from advkit.threat import Threat
 

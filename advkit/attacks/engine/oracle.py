@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Access, Rows, State
+from advkit.attacks.engine.passage import passage
+from advkit.attacks.engine.record import TensorRecord, column
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
-from advkit.attacks.passage import passage
-from advkit.attacks.record import TensorRecord, column
 from advkit.levels import round_inside
 from advkit.threat import Threat
 
@@ -97,7 +97,7 @@ class Oracle:
     Args:
         model: images in [0, 1] to logits; must be in eval mode (see `evaluation_mode`).
         threat: a misclassified point counts only inside it.
-        searcher: the copy to search on (see `advkit.attacks.searcher`); None: the model.
+        searcher: the copy to search on (see `advkit.attacks.engine.searcher`); None: the model.
         access: what may be asked.
         nearest: keep the nearest success rather than the first.
         votes: passes whose mean probabilities confirm a success; above 1 for randomised models only.

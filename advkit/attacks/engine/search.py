@@ -16,10 +16,10 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
-from advkit.attacks.oracle import Oracle, Seats
-from advkit.attacks.outcome import Found, Tally
-from advkit.attacks.pace import Pace
-from advkit.attacks.record import column
+from advkit.attacks.engine.oracle import Oracle, Seats
+from advkit.attacks.engine.outcome import Found, Tally
+from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.record import column
 from advkit.data.data import Data
 from advkit.threat import Threat
 

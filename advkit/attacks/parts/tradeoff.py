@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.attacks.record import TensorRecord
+from advkit.attacks.engine.record import TensorRecord
 
 PROGRESS = 0.9999
 """A trial ends early where a tenth of its iterations left more than this share of its lowest objective."""

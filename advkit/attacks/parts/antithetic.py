@@ -12,9 +12,9 @@ from torch import Tensor
 
 from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.record import column, revise_
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.oracle import Oracle
-from advkit.attacks.record import column, revise_
 from advkit.config import StrictModel
 from advkit.threat import Threat
 

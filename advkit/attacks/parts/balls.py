@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
 from advkit.threat import Norm
 
 NEWTON = 16

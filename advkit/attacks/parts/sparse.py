@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.attacks.record import column
+from advkit.attacks.engine.record import column
 from advkit.threat import Threat
 
 

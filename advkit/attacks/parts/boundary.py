@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.attack import Rows
+from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.loss import picked
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.oracle import Oracle
 from advkit.threat import Norm
 
 

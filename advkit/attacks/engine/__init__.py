@@ -1,0 +1,1 @@
+"""What runs attacks: the batch of rows, the door to the model, the copy to search on."""

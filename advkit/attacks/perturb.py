@@ -144,7 +144,7 @@ def fixed(
     rows = Rows.untargeted(x, y, ids, rng.keys(seed, attack, ids, step))
     with evaluation_mode(model):
         made = make(attack, threat, parameters)
-        twin = None if precision is None else searcher(model, precision, x[:16])
+        twin = None if precision is None else searcher(model, precision, x[:16], made.access)
         return run_fixed(made, Oracle(model, threat, twin, access=made.access), rows)
 
 
@@ -190,7 +190,7 @@ def searching(
     few, _ = data.batch(torch.arange(min(16, len(data))), device)
     if surrogate is not None:
         _refuse_other_classes(model, surrogate, few)
-    twin = searcher(surrogate or model, "float32" if nearest else precision, few)
+    twin = searcher(surrogate or model, "float32" if nearest else precision, few, attack.access)
     oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest, eight_bit=eight_bit)
     return Search(
         attack,

@@ -85,7 +85,7 @@ class Cascade:
         self.stages: list[Stage] = []
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest that the stages reached on each image: how near it came to falling."""
-        self._searchers: dict[Precision, nn.Module] = {}
+        self._searchers: dict[tuple[Precision, Access], nn.Module] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -187,13 +187,13 @@ class Cascade:
         self, threat: Threat, access: Access, precision: Precision, kind: type[Oracle] = Oracle
     ) -> Oracle:
         """A door to the model, in front of the copy that is searched on."""
-        if precision not in self._searchers:
+        if (precision, access) not in self._searchers:
             few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
-            self._searchers[precision] = searcher(self.searched, precision, few)
+            self._searchers[precision, access] = searcher(self.searched, precision, few, access)
         return kind(
             self.model,
             threat,
-            self._searchers[precision],
+            self._searchers[precision, access],
             access=access,
             votes=self.votes,
             eight_bit=self.eight_bit,

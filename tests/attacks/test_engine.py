@@ -35,7 +35,7 @@ def search(model, data, attack, threat, batch_size=8, precision="float32"):
     with evaluation_mode(counted):
         clean = logits_of(counted, data)
         counted.images = 0
-        twin = searcher(model, precision, data.images[:4]) if precision == "bfloat16" else None
+        twin = searcher(model, precision, data.images[:4], "gradients") if precision == "bfloat16" else None
         oracle = Oracle(counted, threat, twin, access=attack.access)
         found = []
         Search(
@@ -263,7 +263,7 @@ def test_an_answer_does_not_depend_on_the_batch(convolutional):
 def test_the_copy_to_search_on_answers_as_the_model_does_and_leaves_it_alone(convolutional):
     model, data = convolutional
     model.eval()
-    twin = searcher(model, "bfloat16", data.images)
+    twin = searcher(model, "bfloat16", data.images, "gradients")
     assert isinstance(twin, Searcher) and twin.dtype == torch.bfloat16
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert torch.allclose(twin(data.images), model(data.images), atol=0.1)
@@ -281,7 +281,7 @@ class NoCopy(nn.Module):
 
 def test_a_model_that_cannot_be_copied_is_searched_itself(convolutional):
     model = NoCopy()
-    assert searcher(model, "bfloat16", convolutional[1].images) is model
+    assert searcher(model, "bfloat16", convolutional[1].images, "gradients") is model
 
 
 def test_rows_aim_at_the_likeliest_wrong_classes_in_order(convolutional):

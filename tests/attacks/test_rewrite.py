@@ -110,12 +110,23 @@ def cut(self, x):
 @pytest.mark.parametrize("body", [noisy, branching, cut])
 def test_what_tracing_would_change_is_searched_as_it_is(body, x):
     network = Plain(body).eval()
-    twin = searcher(network, "float32", x)
+    twin = searcher(network, "float32", x, "gradients")
     assert isinstance(twin, Searcher)
     assert isinstance(twin.model, Plain)
 
 
 def test_what_can_be_traced_is_searched_rewritten(x):
-    twin = searcher(Plain(pooled).eval(), "float32", x)
+    twin = searcher(Plain(pooled).eval(), "float32", x, "gradients")
     assert isinstance(twin, Searcher)
     assert isinstance(twin.model, torch.fx.GraphModule)
+
+
+def test_only_for_gradients_hidden_linear_layers_are_rounded_too(x):
+    network = sequential(nn.ReLU(), nn.Flatten(), nn.LazyLinear(8), nn.ReLU())
+    kinds = {}
+    for access in ("gradients", "scores"):
+        twin = searcher(network, "bfloat16", x, access)
+        kinds[access] = [layer.weight.dtype for layer in twin.modules() if isinstance(layer, nn.Linear)]
+        assert torch.allclose(twin(x), network(x), atol=0.05)
+    assert kinds["gradients"] == [torch.bfloat16, torch.float32]
+    assert kinds["scores"] == [torch.float32, torch.float32]

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
+from advkit.attacks.attack import Access
 from advkit.attacks.engine.rewrite import rewritten
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -35,22 +37,25 @@ def computes_bfloat16(device: torch.device) -> bool:
 class Searcher(nn.Module):
     """A frozen copy in another arithmetic and memory format; images in and logits out are float32.
 
-    In bfloat16 only convolutions compute: they take nearly all of the time, while the layers behind them,
-    rounded too, would give logits so coarse that a search by small steps sees no difference.
+    In bfloat16, convolutions compute in it, which take nearly all of the time. The other layers do not:
+    logits rounded to 8 bits are so coarse that a search by small steps sees no difference.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
         dtype: arithmetic of the copy's convolutions.
+        hidden: linear layers before the last compute in it too, where their order is known (the model has
+            been traced). Gradients bear that; scores to be compared do not.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype, *, hidden: bool = False) -> None:
         super().__init__()
         twin = copy.deepcopy(model).to(torch.float32).to(memory_format=torch.channels_last)
         self.model = twin.requires_grad_(False)
         self.dtype = dtype
         if dtype != torch.float32:
+            lower = _hidden(twin) if hidden else []
             for module in twin.modules():
-                if isinstance(module, _CONVOLUTIONS):
+                if isinstance(module, _CONVOLUTIONS) or module in lower:
                     module.to(dtype).register_forward_pre_hook(_casting(dtype))
                 elif next(module.parameters(recurse=False), None) is not None and not isinstance(
                     module, _EITHER
@@ -68,6 +73,15 @@ _EITHER = (nn.BatchNorm2d,)
 """Layers that take either type of input with float32 parameters, and give back what they took."""
 
 
+def _hidden(model: nn.Module) -> list[nn.Module]:
+    """The linear layers before the last one of a traced model."""
+    if not isinstance(model, GraphModule):
+        return []
+    called = [model.get_submodule(str(node.target)) for node in model.graph.nodes if node.op == "call_module"]
+    linear = [module for module in called if isinstance(module, nn.Linear)]
+    return [module for module in linear if module is not linear[-1]]
+
+
 def _casting(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     def cast(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(value.to(dtype) if isinstance(value, Tensor) else value for value in given)
@@ -75,13 +89,14 @@ def _casting(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple
     return cast
 
 
-def searcher(model: nn.Module, precision: Precision, images: Tensor) -> nn.Module:
+def searcher(model: nn.Module, precision: Precision, images: Tensor, access: Access) -> nn.Module:
     """A `Searcher`, or the model itself where it cannot be copied or its copy answers otherwise.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
         precision: arithmetic to search in.
         images: (N, C, H, W) a few images on the model's device to try it on.
+        access: what the search will ask for.
     """
     with torch.no_grad():
         meant = model(images).float()
@@ -89,7 +104,7 @@ def searcher(model: nn.Module, precision: Precision, images: Tensor) -> nn.Modul
     leaner = _rewritten(model, images, meant)
     for dtype in dict.fromkeys((arithmetic(precision, images.device), torch.float32)):
         try:
-            twin = Searcher(leaner, dtype)
+            twin = Searcher(leaner, dtype, hidden=access == "gradients")
             with torch.no_grad():
                 said = twin(images)
         except Exception:  # a foreign network may resist in any way; the model itself always serves

@@ -6,10 +6,13 @@ from types import TracebackType
 
 
 class Task:
-    """A piece of work of known length; a context manager."""
+    """A piece of work of known length, which may turn out longer; a context manager."""
 
     def advance(self, n: int = 1, **facts: float | str) -> None:
         """``n`` more units are done; ``facts`` are the figures to show beside the bar."""
+
+    def extend(self, n: int) -> None:
+        """There are ``n`` more units to do than was said."""
 
     def __enter__(self) -> Task:
         return self

@@ -18,6 +18,10 @@ from advkit.attacks.parts.square_mass import Bumps
 from advkit.config import StrictModel
 from advkit.threat import Threat
 
+FULL, AHEAD = 128, 16
+"""Points of a pass that few rows fill up with proposals made ahead, and of these how many a row at most:
+behind one that helps they are in vain, and about one in twenty helps."""
+
 
 @dataclass
 class SquareState(State):
@@ -44,9 +48,6 @@ class Square(Attack):
         p: float = Field(0.8, gt=0, le=1)
         """Share of the pixels that the first windows cover; it halves after 10, 50, 200, 500, 1000, 2000,
         4000, 6000 and 8000 queries."""
-        ahead: int = Field(1, ge=1)
-        """Proposals judged at once. The first that helps is kept, as if they had been made one by one; those
-        behind it were in vain, but few images fill a batch."""
         restarts: int = Field(1, ge=1)
         """Starts per image; later ones only where the earlier failed."""
 
@@ -71,12 +72,13 @@ class Square(Attack):
         return SquareState(rows, x, rows.label.new_zeros(len(rows)), lowest, moves.limits(rows.x0))
 
     def step(self, state: State, oracle: Oracle) -> SquareState:
-        """Makes proposals and keeps the first of a better margin.
+        """Makes proposals and keeps the first of a better margin; few rows make several at once.
 
         A proposal that changes nothing needs no pass to be refused.
         """
         assert isinstance(state, SquareState)
-        rows, best, ahead = state.rows, state.x, self.config.ahead
+        rows, best = state.rows, state.x
+        ahead = max(1, min(AHEAD, FULL // len(rows)))
         query = state.iteration[:, None] + torch.arange(ahead, device=best.device)
         key = rng.step(rows.key[:, None], query)
         x = self._moves(best).next(best, state.limits, key, query)
@@ -87,15 +89,9 @@ class Square(Attack):
         moved = state.iteration + ahead - 1  # the engine counts one itself
         if best.device.type == "cpu" and not asked.any():
             return replace(state, iteration=moved)
-        logits = oracle.several(x, asked)
-        aim = None if rows.aim is None else rows.aim[:, None].expand(-1, ahead)
-        score = margin(logits, rows.label[:, None].expand(-1, ahead), aim)
-        better = (score > state.score[:, None]) & asked
-        first = better.int().argmax(1)
-        helped = better.any(1)
-        revise_((best, state.score), helped, _picked, first, x, score)
-        iteration = torch.where(helped, state.iteration + first, moved)
-        return replace(state, iteration=iteration)
+        better, first, score = oracle.first_better(x, asked, rows, margin, state.score)
+        revise_((best, state.score), better, _picked, first, x, score)
+        return replace(state, iteration=state.iteration + first)
 
     def _moves(self, x: Tensor) -> Paint | Bumps:
         shape = tuple(x.shape[1:])
@@ -105,7 +101,6 @@ class Square(Attack):
         return self._made[shape]
 
 
-def _picked(which: Tensor, *values: Tensor) -> list[Tensor]:
-    """Of each row of ``values`` (R, M, ...) the entry ``which`` (R,)."""
-    row = torch.arange(len(which), device=which.device)
-    return [value[row, which] for value in values]
+def _picked(which: Tensor, x: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of ``x`` (R, M, ...) the entry ``which`` (R,)."""
+    return x[torch.arange(len(which), device=which.device), which], score

@@ -77,6 +77,11 @@ class _Work(Task):
             left = f"{duration(self.left())} left"
             self.screen.line(f"{self.name} {self.count()}", left, _facts(self.facts))
 
+    def extend(self, n: int) -> None:
+        self.total += n
+        if self.bar is not None:
+            self.screen.bars.update(self.bar, total=self.total, count=self.count())
+
     def count(self) -> str:
         """``1,200/12,001 steps``"""
         return f"{self.done:,}/{self.total:,} {self.unit}s"

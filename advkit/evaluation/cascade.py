@@ -98,11 +98,12 @@ class Cascade:
         begun = self.standing.nonzero()[:, 0].tolist() if self._worthwhile(stage) else []
         rounds = self._rounds(begun, stage)
         entries: list[Entry] = []
-        with self.progress.task(f"attacking with {stage.name}", len(begun), unit="image") as task:
+        with self.progress.task(f"attacking with {stage.name}", 0, unit="image") as task:
             for number, chosen in enumerate(rounds):
                 if self.exhausted:
                     self.progress.say(f"{stage.name}: the budget of {self.budget} passes per image is spent")
                     break
+                task.extend(len(chosen))
                 new = self._round(stage, chosen, task.advance)
                 entries += new
                 left = sum(map(len, rounds[number + 1 :]))

@@ -41,6 +41,15 @@ def test_durations(seconds, shown):
     assert draw.duration(seconds) == shown
 
 
+def test_a_task_may_turn_out_longer():
+    console, clock = _console(), Clock()
+    with draw.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
+        clock.now += 30
+        task.extend(100)
+        task.advance(50)
+    assert _text(console).splitlines()[0] == "attacking 50/200 images   1:30 left"
+
+
 def test_lines_now_and_then_without_a_terminal():
     console, clock = _console(), Clock()
     with draw.Drawn(console, clock) as progress:

@@ -139,16 +139,27 @@ class Oracle:
         self._grant("scores")
         return self._logits(x)
 
-    def several(self, x: Tensor, asked: Tensor) -> Tensor:
-        """(R, M, K) logits of M points a row: one query of each that is asked about.
+    def first_better(
+        self, x: Tensor, asked: Tensor, rows: Rows, loss: AttackLoss, best: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of M points a row, judged in one pass, the first at which a loss is above what the row has reached.
+
+        Those behind it are as if never asked about: they are neither noticed nor counted, so that the answer
+        is the same as to one question after another.
 
         Args:
             x: (R, M, C, H, W), all inside the threat model.
-            asked: (R, M) bool; of the others the answer is NaN. Elsewhere than on the CPU, where leaving some
-                out would mean waiting for the queue, all are asked about.
+            asked: (R, M) bool: the points that are meant. Elsewhere than on the CPU, where leaving the others
+                out would mean waiting for the queue, the model sees all.
+            rows: what is known of each row.
+            loss: what is compared; it is told `Rows.aim`.
+            best: (R,) what each row has reached.
+
+        Returns:
+            ((R,) bool: there is such a point, (R,) its place, else M - 1, (R,) the loss there)
         """
         self._grant("scores")
-        points = x.flatten(0, 1)
+        many, points = x.shape[1], x.flatten(0, 1)
         some = x.device.type == "cpu" and not bool(asked.all())
         with torch.no_grad():
             if some:
@@ -158,14 +169,17 @@ class Oracle:
             else:
                 logits = ask(self.searcher, points).float()
         self.forwards += len(told) if some else len(points)
+        logits = logits.view(len(x), many, -1)
+        aim = None if rows.aim is None else rows.aim[:, None].expand(-1, many)
+        values = loss(logits, rows.label[:, None].expand(-1, many), aim)
+        better = (values > best[:, None]) & asked
+        found, place = better.any(1), torch.arange(many, device=x.device)
+        first = torch.where(found, better.int().argmax(1), many - 1)
+        meant = asked & (place <= first[:, None])
         if self._seats is not None:
-            self._seats.forwards += asked.sum(1) if some else x.shape[1]
-        logits = logits.view(*x.shape[:2], -1)
-        if x.shape[1] == 1:
-            self._notice(x[:, 0], logits[:, 0])
-        else:
-            self._notice_each(x, logits)
-        return logits
+            self._seats.forwards += meant.sum(1)
+            self._notice_several(x, logits, meant)
+        return found, first, values.gather(1, first[:, None])[:, 0]
 
     def decisions(self, x: Tensor) -> Tensor:
         """(R,) predicted classes of one point a row: one query of each."""
@@ -302,21 +316,21 @@ class Oracle:
         best = torch.where(allowed, merit, -torch.inf).argmax()[None]
         self._notice(x[best], logits[best])
 
-    def _notice_each(self, x: Tensor, logits: Tensor) -> None:
-        """Of several points of each row (R, M, C, H, W), all of them allowed, notices the one nearest to
-        success; NaN logits (R, M, K) are of none."""
+    def _notice_several(self, x: Tensor, logits: Tensor, meant: Tensor) -> None:
+        """Of several points of each row (R, M, C, H, W), notices the one nearest to success."""
+        if x.shape[1] == 1 and x.device.type == "cpu":
+            return self._notice(x[:, 0], logits[:, 0])
         seats = self._seats
-        if seats is None:
-            return
+        assert seats is not None
         rows, many = seats.state.rows, x.shape[1]
         goal = None if rows.goal is None else rows.goal[:, None].expand(-1, many)
         margin = _margin(logits, rows.label[:, None].expand(-1, many), goal)
         at = torch.arange(len(x), device=x.device)
         if x.device.type == "cpu":  # as in `_notice`
-            at = self._news(margin, logits).any(1).nonzero()[:, 0]
+            at = (self._news(margin, logits) & meant).any(1).nonzero()[:, 0]
             if len(at) == 0:
                 return
-        best = margin[at].nan_to_num_(nan=-torch.inf).argmax(1)
+        best = torch.where(meant & ~margin.isnan(), margin, -torch.inf)[at].argmax(1)
         self._notice(x[at, best], logits[at, best], at, late=best)
 
     def _news(self, margin: Tensor, logits: Tensor) -> Tensor:

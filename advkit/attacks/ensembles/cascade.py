@@ -47,12 +47,12 @@ class Cascade(Ensemble):
             self._nearest(24, _apgd("all-targets", loss=ratio, targets=wrong, steps=50)),
             self._nearest(24, _apgd("diversified", loss="ce", start="diversified", restarts=2, steps=50)),
             self._nearest(24, Stage("fab-t", "fab-t", {"targets": min(wrong, 3), "steps": 50})),
-            self._nearest(16, Stage("square", "square", {"queries": 2500, "ahead": 8}), None),
+            self._nearest(16, Stage("square", "square", {"queries": 2500}), None),
             self._nearest(8, _apgd("restarts", loss=ratio, targets=wrong, restarts=2, steps=100)),
-            self._nearest(8, Stage("square-again", "square", {"ahead": 16}, after="square"), None),
+            self._nearest(8, Stage("square-again", "square", after="square"), None),
             self._nearest(
                 8,
-                Stage("square-longer", "square", {"queries": 10000, "ahead": 16}, after="square-again"),
+                Stage("square-longer", "square", {"queries": 10000}, after="square-again"),
                 None,
             ),
         )

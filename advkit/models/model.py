@@ -31,12 +31,12 @@ class Model(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
         """What the network says of ``x``: logits of images (N, C, H, W) in [0, 1] for a classifier,
-        images for a generator's latent vectors."""
+        images for a generator's latent vectors; a conditional network is given classes (N,) besides."""
         if self.scale is not None and self.shift is not None:
             x = x * self.scale + self.shift
-        out: Tensor = self.network(x)
+        out: Tensor = self.network(x, *labels)
         return out.clamp_min(1e-30).log() if self.probabilities else out
 
     @property

@@ -57,7 +57,10 @@ class Classifier(Network):
 
 
 class Generator(Network):
-    """Latent vectors (N, latent_dim) to images (N, C, H, W) in [0, 1]."""
+    """Latent vectors (N, latent_dim) to images (N, C, H, W) in [0, 1].
+
+    One that has ``classes`` is conditional: it is called with latent vectors and classes (N,).
+    """
 
     latent_dim: int
 
@@ -74,6 +77,7 @@ class Discriminator(Network):
     """Images (N, C, H, W) to one logit each (N,): positive says real. "Critic" is the same role.
 
     ``features`` is everything but the last layer, so that it can be reused as the trunk of a classifier.
+    One that has ``classes`` is conditional: it is called with images and their classes (N,).
     """
 
     feature_dim: int
@@ -87,6 +91,21 @@ class Discriminator(Network):
         """Logits (N,) of being real."""
         logits: Tensor = self.head(self.features(x))
         return logits.squeeze(1)
+
+
+class Vae(Network):
+    """Images to the mean and the logarithm of the variance of their latent vectors, and back by a generator."""
+
+    decoder: Generator
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each (N, latent_dim), of images (N, C, H, W) in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] as they come back from the mean of their latent vectors."""
+        images: Tensor = self.decoder(self.encode(x)[0])
+        return images
 
 
 N = TypeVar("N", bound=type[Network])

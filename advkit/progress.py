@@ -11,6 +11,9 @@ class Task:
     def advance(self, n: int = 1, **facts: float | str) -> None:
         """``n`` more units are done; ``facts`` are the figures to show beside the bar."""
 
+    def underway(self, n: float) -> None:
+        """Beside what is done, other units are so far on that together they are worth ``n``."""
+
     def extend(self, n: int) -> None:
         """There are ``n`` more units to do than was said."""
 

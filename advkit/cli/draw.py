@@ -59,6 +59,7 @@ class _Work(Task):
     def __init__(self, screen: Drawn, name: str, total: int, done: int, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.begun_with = self.done = done
+        self.half_done = 0.0
         self.facts: dict[str, float | str] = {}
         self.began = self.spoke = screen.clock()
         self.outermost = not screen.open
@@ -67,10 +68,22 @@ class _Work(Task):
 
     def advance(self, n: int = 1, **facts: float | str) -> None:
         self.done += n
+        self.half_done = max(0.0, self.half_done - n)
         self.facts.update(facts)
+        self.show()
+
+    def underway(self, n: float) -> None:
+        self.half_done = n
+        self.show()
+
+    def show(self) -> None:
+        """On the bar, or as a line if it is time for one."""
         if self.bar is not None:
             self.screen.bars.update(
-                self.bar, completed=self.done, count=self.count(), facts=_facts(self.facts)
+                self.bar,
+                completed=self.done + self.half_done,
+                count=self.count(),
+                facts=_facts(self.facts),
             )
         elif self.screen.clock() - self.spoke >= SECONDS_BETWEEN_LINES:
             self.spoke = self.screen.clock()
@@ -88,8 +101,9 @@ class _Work(Task):
 
     def left(self) -> float:
         """Seconds that the rest takes at the speed so far."""
-        made = max(1, self.done - self.begun_with)
-        return (self.screen.clock() - self.began) / made * max(0, self.total - self.done)
+        worth = self.done + self.half_done
+        made = max(worth - self.begun_with, 1e-3)
+        return (self.screen.clock() - self.began) / made * max(0, self.total - worth)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -7,7 +7,7 @@ the same when the next round is chosen, and choose what a single one would choos
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -26,7 +26,7 @@ from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.result import Verdict
-from advkit.progress import Progress
+from advkit.progress import Progress, Task
 from advkit.threat import Threat
 
 ROUNDS = 24
@@ -104,7 +104,7 @@ class Cascade:
                     self.progress.say(f"{stage.name}: the budget of {self.budget} passes per image is spent")
                     break
                 task.extend(len(chosen))
-                new = self._round(stage, chosen, task.advance)
+                new = self._round(stage, chosen, task)
                 entries += new
                 left = sum(map(len, rounds[number + 1 :]))
                 # What follows is farther from falling than the farther half of this round.
@@ -146,16 +146,16 @@ class Cascade:
     def _attack(self, stage: Stage) -> Attack:
         return make(stage.attack, self.threat, stage.parameters)
 
-    def _round(self, stage: Stage, chosen: Sequence[int], advance: Callable[..., None]) -> list[Entry]:
+    def _round(self, stage: Stage, chosen: Sequence[int], task: Task) -> list[Entry]:
         earlier = [self.ledger.entries.get((stage.name, self.ids[index])) for index in chosen]
         todo = [index for index, entry in zip(chosen, earlier, strict=True) if entry is None]
         done = len(chosen) - len(todo)
         if done:
             self.progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
-            advance(done)
+            task.advance(done)
         mine = todo[distributed.rank() :: distributed.world()]
         if mine:
-            self._search(stage, mine, advance)
+            self._search(stage, mine, task)
         if todo:
             self.ledger.exchange()
         entries = [self.ledger.entries[stage.name, self.ids[index]] for index in chosen]
@@ -164,14 +164,14 @@ class Cascade:
             if entry.margin is not None:
                 self.margin[index] = max(float(self.margin[index]), entry.margin)
         if todo:
-            advance(len(todo) - len(mine), **self._left)
+            task.advance(len(todo) - len(mine), **self._left)
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
         broken = sum(entry.broken for entry in entries)
         self.confirmed += broken
         self.noticed += broken + sum(entry.refuted for entry in entries)
         return entries
 
-    def _search(self, stage: Stage, todo: list[int], advance: Callable[..., None]) -> None:
+    def _search(self, stage: Stage, todo: list[int], task: Task) -> None:
         attack = self._attack(stage)
         oracle = self.oracle(self.threat, attack.access, stage.precision or self.precision)
         search = self.searching(stage.name, attack, oracle)
@@ -180,9 +180,9 @@ class Cascade:
             self.standing[found.index] = not found.broken
             entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
             self.ledger.add(entry, found.x)
-            advance(1, **self._left)
+            task.advance(1, **self._left)
 
-        search.run(torch.tensor(todo, dtype=torch.int64), record)
+        search.run(torch.tensor(todo, dtype=torch.int64), record, task.underway)
 
     def oracle(
         self, threat: Threat, access: Access, precision: Precision, kind: type[Oracle] = Oracle

@@ -340,3 +340,24 @@ def test_the_nearest_success_is_kept(linear):
     for f in found:
         assert f.broken and f.backwards == 30
         assert float(exact[f.index]) <= f.distance + 1e-6 <= float(exact[f.index]) + 0.0201
+
+
+def test_undecided_work_is_told_in_samples(linear, monkeypatch):
+    monkeypatch.setattr("advkit.attacks.engine.search.TELL_EVERY", 0.0)
+    model, data = linear
+    threat = Threat("linf", 1e-6)  # nothing falls, so every sample goes through all steps of both restarts
+    attack = make("pgd", threat, {"steps": 5, "restarts": 2})
+    with evaluation_mode(model):
+        search = Search(
+            attack,
+            Oracle(model, threat),
+            data,
+            logits_of(model, data),
+            seed=0,
+            name="t",
+            pace=Pace(torch.device("cpu"), data.shape, len(data)),
+            device=torch.device("cpu"),
+        )
+        told: list[float] = []
+        search.run(torch.arange(len(data)), lambda found: None, told.append)
+    assert told == pytest.approx([len(data) * step / 10 for step in (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)])

@@ -50,6 +50,21 @@ def test_a_task_may_turn_out_longer():
     assert _text(console).splitlines()[0] == "attacking 50/200 images   1:30 left"
 
 
+def test_work_under_way_counts_for_the_time_left_alone():
+    console, clock = _console(), Clock()
+    with draw.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
+        clock.now += 30
+        task.underway(50)
+        task.advance(20)
+        clock.now += 30
+        task.underway(55)
+    assert _text(console).splitlines() == [
+        "attacking 0/100 images   30 s left",
+        "attacking 20/100 images   20 s left",
+        "attacking: 20 images   1:00",
+    ]
+
+
 def test_lines_now_and_then_without_a_terminal():
     console, clock = _console(), Clock()
     with draw.Drawn(console, clock) as progress:

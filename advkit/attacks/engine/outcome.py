@@ -78,6 +78,11 @@ class Tally:
             backwards=sum(one.backwards for one in counted),
         )
 
+    @property
+    def done(self) -> int:
+        """Variants that have ended."""
+        return len(self._ended)
+
     def _tells(self, found: Found) -> bool:
         """Whether it is the one to tell of so far; no other image is kept."""
         if not self._nearest:

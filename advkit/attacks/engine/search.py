@@ -25,6 +25,8 @@ from advkit.threat import Threat
 
 FARTHER = (1.0001, 1.001, 1.01)
 """How much farther along its direction a nearest success may be taken until the model itself repeats it."""
+TELL_EVERY = 1.0
+"""Seconds between reports of how far the undecided samples are."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,26 @@ class Search:
         # On the CPU a look costs nothing; elsewhere it waits for the queue to drain.
         self.look_every = 1 if device.type == "cpu" else 8
 
-    def run(self, index: Tensor, report: Callable[[Found], None]) -> None:
-        """Attacks the rows ``index`` of the data; ``report`` hears of every sample once, as it is decided."""
+    def run(
+        self,
+        index: Tensor,
+        report: Callable[[Found], None],
+        underway: Callable[[float], None] | None = None,
+    ) -> None:
+        """Attacks the rows ``index`` of the data.
+
+        Args:
+            index: which.
+            report: hears of every sample once, as it is decided.
+            underway: hears about once a second how many samples the work on undecided ones is worth.
+        """
         tallies = {int(i): Tally(self.variants, nearest=self.oracle.nearest) for i in index}
         queue = ((variant, int(i)) for variant in range(self.variants) for i in index)
         gradients = self.attack.access == "gradients"
         seats: Seats | None = None
         places: list[_Place] = []
         tick, looked = 0, time.perf_counter()
+        told = looked
         while True:
             seating = 1 if self.attack.alone else self.pace.size(gradients)
             fresh = self._next(queue, tallies, seating - len(places))
@@ -106,6 +120,16 @@ class Search:
                 now = time.perf_counter()
                 self.pace.saw(gradients, at_work, now - looked)
                 looked = now
+                if underway is not None and now - told >= TELL_EVERY:
+                    told = now
+                    underway(self._worth(seats, tallies))
+
+    def _worth(self, seats: Seats | None, tallies: Mapping[int, Tally]) -> float:
+        """How many samples the steps that were made on undecided ones would have decided."""
+        rows = float(sum(tally.done for tally in tallies.values()))
+        if seats is not None:
+            rows += float(seats.state.iteration.sum()) / self.attack.steps
+        return rows / self.variants
 
     def _next(
         self, queue: Iterator[tuple[int, int]], tallies: dict[int, Tally], free: int

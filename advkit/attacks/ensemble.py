@@ -33,7 +33,8 @@ class Stage:
     round: int = 32
     """Fewest images of such a round."""
     after: str | None = None
-    """A stage that must have broken something for this one to be worth running."""
+    """A stage that must have changed the robust accuracy, by no less than the tolerance, for this one to be
+    worth running."""
 
 
 class Ensemble(ABC):

@@ -124,8 +124,10 @@ class Cascade:
         )
 
     def _worthwhile(self, stage: Stage) -> bool:
-        entries = self.ledger.entries.values()
-        return stage.after is None or any(e.broken for e in entries if e.stage == stage.after)
+        if stage.after is None:
+            return True
+        broken = sum(e.broken for e in self.ledger.entries.values() if e.stage == stage.after)
+        return broken > 0 and broken >= stage.tolerance * len(self.images)
 
     def _rounds(self, standing: list[int], stage: Stage) -> list[list[int]]:
         """All at once, or the nearest to falling first, as the earlier stages' entries say."""

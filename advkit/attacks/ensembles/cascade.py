@@ -24,7 +24,8 @@ class Cascade(Ensemble):
 
     Two short stages see every image. The others take the images in the order of the largest margin that
     they have shown so far, in rounds, and go on while rounds find something: where gradients tell the
-    truth they stop soon, and where they do not, Square goes farther, and once more with more queries.
+    truth they stop soon, and where they do not, the kinds that have found something come back with more
+    steps, restarts and queries.
     """
 
     class Config(StrictModel):
@@ -36,7 +37,7 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Nine stages; in l0 two, of attacks made for it."""
+        """Eleven stages, the last four only where their kind has found something; in l0 two, made for it."""
         if threat.norm == "l0":
             return (Stage("sigma-zero", "sigma-zero", {"steps": 100}), Stage("fmn", "fmn"))
         wrong = min(classes - 1, 9)
@@ -49,16 +50,23 @@ class Cascade(Ensemble):
             self._nearest(24, Stage("fab-t", "fab-t", {"targets": min(wrong, 3), "steps": 50})),
             self._nearest(16, Stage("square", "square", {"queries": 2500}), None),
             self._nearest(8, _apgd("restarts", loss=ratio, targets=wrong, restarts=2, steps=100)),
-            self._nearest(8, Stage("square-again", "square", after="square"), None),
+            self._nearest(8, _apgd("ce-again", loss="ce", restarts=5, steps=100), after="diversified"),
+            self._nearest(8, Stage("fab-again", "fab-t", {"targets": wrong, "restarts": 2}), after="fab-t"),
+            self._nearest(8, Stage("square-again", "square"), None, after="square"),
             self._nearest(
-                8,
-                Stage("square-longer", "square", {"queries": 10000}, after="square-again"),
-                None,
+                8, Stage("square-longer", "square", {"queries": 10000}), None, after="square-again"
             ),
         )
 
-    def _nearest(self, fewest: int, stage: Stage, precision: Precision | None = "float32") -> Stage:
-        return replace(stage, tolerance=self.config.tolerance, round=fewest, precision=precision)
+    def _nearest(
+        self,
+        fewest: int,
+        stage: Stage,
+        precision: Precision | None = "float32",
+        *,
+        after: str | None = None,
+    ) -> Stage:
+        return replace(stage, tolerance=self.config.tolerance, round=fewest, precision=precision, after=after)
 
 
 def _apgd(name: str, **parameters: Any) -> Stage:

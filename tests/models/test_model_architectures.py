@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
-from advkit.errors import ConfigError
+from advkit import load_model, rng
+from advkit.errors import ConfigError, ModelError
 from advkit.models.architectures.conditional_discriminator import AuxiliaryDiscriminator
 from advkit.models.card import Shape
 from advkit.models.checkpoint import load_checkpoint, save_model
+from advkit.models.model import weights_hash
 from advkit.models.network import ARCHITECTURES, Discriminator, Generator, Vae, build
+from advkit.models.store import Store
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet18-cifar": {"width": 4},
@@ -99,6 +101,22 @@ def test_a_generator_does_not_start_on_one_image(name: str, shape: Shape) -> Non
     between, within = images.var(0).mean(), images.mean(0).var()
     assert between > SPREAD * (between + within), (between, within)
     assert between.sqrt() > 0.005
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_architecture_is_found_in_the_store_and_in_hand(name: str, make: Any, store: Store) -> None:
+    model = make(name, config=SMALL.get(name, {}))
+    store.add(model, "it")
+    role = ARCHITECTURES.entry(name).facts["role"]
+    wrong = "generator" if role != "generator" else "discriminator"
+    with pytest.raises(ModelError, match=f"it is a {role}, but a {wrong} is wanted"):
+        load_model("it", role=wrong, store=store)
+    assert load_model("it", role=role, store=store).hash == model.hash
+    known = load_model(model.network).card
+    facts = ("role", "architecture", "shape", "classes")
+    assert [getattr(known, fact) for fact in facts] == [getattr(model.card, fact) for fact in facts]
+    kept = load_checkpoint(save_model(load_model(model.network), store.root / "hand.pt"))
+    assert weights_hash(kept.network.state_dict()) == weights_hash(model.network.state_dict())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

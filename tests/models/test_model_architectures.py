@@ -103,6 +103,36 @@ def test_a_generator_does_not_start_on_one_image(name: str, shape: Shape) -> Non
     assert between.sqrt() > 0.005
 
 
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_the_gradient_of_every_discriminator_has_a_gradient(name: str) -> None:
+    """R1, R2 and the gradient penalty are nothing without; a mere line would have none."""
+    with rng.scope("cpu", 0, "test"):
+        network = build(name, shape=(1, 9, 14), classes=7).train()
+        x = inputs(network, (1, 9, 14))
+        x[0].requires_grad_(True)
+        slope = torch.autograd.grad(network(*x).sum(), x[0], create_graph=True)[0]
+    slope.square().sum().backward()
+    for parameter_name, parameter in network.named_parameters():
+        if parameter.dim() > 1 and parameter_name != "classifier.weight":  # has no say in being real
+            assert parameter.grad is not None, parameter_name
+            assert torch.isfinite(parameter.grad).all(), parameter_name
+            assert parameter.grad.any(), parameter_name
+
+
+def test_a_residual_gan_begins_near_its_trunk() -> None:
+    """However many blocks there are: their branches add next to nothing at first, and go on to learn."""
+    config = {"width": 8, "depth": 3, "group": 8}
+    with rng.scope("cpu", 0, "test"):
+        network = build("residual-gan-discriminator", shape=(1, 28, 28), config=config)
+    branches = [module for name, module in network.named_modules() if name.endswith("branch")]
+    assert len(branches) == 3 * 3
+    x = rng.uniform(torch.arange(4), (1, 28, 28))
+    whole = network.features(x)
+    for branch in branches:
+        torch.nn.init.zeros_(branch[-1].weight)
+    torch.testing.assert_close(network.features(x), whole, rtol=0, atol=0.1 * whole.std().item())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_is_found_in_the_store_and_in_hand(name: str, make: Any, store: Store) -> None:
     model = make(name, config=SMALL.get(name, {}))

@@ -7,7 +7,10 @@ that nothing need be: every branch begins near zero, and its other layers smalle
 pictures, weighted by its latent vector, and the discriminator ends by weighing its last channels with learned
 pictures. Both work on pixels in [-1, 1] inside, and can be differentiated twice, as R1 and R2 ask.
 
-Channels double where the size is halved, so each size costs about as much; R3GAN has them equal.
+Channels double where the size is halved; R3GAN has them equal. On MNIST (batches of 64, relativistic loss, R1
+and R2 with gamma .25, rate 5e-4) strokes like those of digits are there after 500 steps, and the first digits
+after 600. Without the blocks at full size a step takes half the time, but in two trials of 200 and 300 steps
+the discriminator won every time.
 """
 
 from __future__ import annotations

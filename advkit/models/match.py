@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.checkpoint import State, first_mismatch
-from advkit.models.network import ARCHITECTURES, build
+from advkit.models.network import Network, build
 
 SIZES = {1: (28, 8, *range(9, 65)), 3: (32, 64, *range(8, 64))}
 """Image sizes to try by number of channels, the customary ones first."""
@@ -87,9 +87,9 @@ def _fit(state: Mapping[str, Tensor], name: str, shape: Shape | None) -> Fit | N
         if renamed is not None:
             channels, height, width = candidate
             other = _expected(name, (channels, height + 1, width), classes)
-            by_role = classes if ARCHITECTURES.entry(name).facts["role"] == "classifier" else None
+            knows = _meta(name, candidate, classes).classes
             by_order = set(_weights(expected)) != set(_weights(state))
-            return Fit(name, candidate, by_role, renamed, by_order, size_open=other == expected)
+            return Fit(name, candidate, knows, renamed, by_order, size_open=other == expected)
     return None
 
 
@@ -110,11 +110,15 @@ def _classes(state: Mapping[str, Tensor]) -> int | None:
 def _expected(name: str, shape: Shape, classes: int | None) -> dict[str, torch.Size] | None:
     """Shapes of the tensors of a network that is not really built; None where it cannot be."""
     try:
-        with torch.device("meta"):
-            network = build(name, shape=shape, classes=classes)
+        network = _meta(name, shape, classes)
     except ConfigError:
         return None
     return {key: tensor.shape for key, tensor in network.state_dict().items()}
+
+
+def _meta(name: str, shape: Shape, classes: int | None) -> Network:
+    with torch.device("meta"):
+        return build(name, shape=shape, classes=classes)
 
 
 def _weights(state: Mapping[str, object]) -> list[str]:

@@ -94,7 +94,7 @@ class Discriminator(Network):
 
 
 class Vae(Network):
-    """Images to the mean and the logarithm of the variance of their latent vectors, and back by a decoder."""
+    """Images to the mean and log-variance of their latent vectors, and back by a generator."""
 
     decoder: Generator
 

@@ -14,6 +14,7 @@ from advkit.models.network import ARCHITECTURES, build
 from advkit.models.store import Store
 
 Make = Callable[..., Model]
+CONDITIONAL = {"conditional-generator", "projection-discriminator", "auxiliary-discriminator"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,8 @@ def make() -> Make:
 
     def of(architecture: str = "mlp", seed: int = 0, **card: Any) -> Model:
         role = ARCHITECTURES.entry(architecture).facts["role"]
-        facts: dict[str, Any] = {"shape": (1, 8, 8), "classes": 10 if role == "classifier" else None, **card}
+        labelled = role == "classifier" or architecture in CONDITIONAL
+        facts: dict[str, Any] = {"shape": (1, 8, 8), "classes": 10 if labelled else None, **card}
         full = ModelCard(role=role, architecture=architecture, **facts)
         with rng.scope("cpu", seed, "test"):
             network = build(architecture, shape=full.shape, classes=full.classes, config=full.config)

@@ -1,0 +1,114 @@
+"""Any discriminator, told the class of an image, or asked for it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from advkit.config import StrictModel
+from advkit.errors import ConfigError
+from advkit.models.card import Shape
+from advkit.models.labels import need_classes, need_labels
+from advkit.models.network import ARCHITECTURES, Discriminator, architecture, build
+
+
+class _Wrapped(Discriminator):
+    """A discriminator's features and head, the first as ``trunk``, under the names that they have there."""
+
+    classes: int
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        trunk: str = "conv-gan-discriminator"
+        """A discriminator's architecture."""
+        trunk_config: dict[str, Any] = {}
+        """That architecture's own parameters."""
+
+    config: Config
+
+    def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape, classes=need_classes(classes))
+        entry = ARCHITECTURES.entry(config.trunk)
+        if entry.facts["role"] != "discriminator" or issubclass(entry.thing, _Wrapped):
+            kind = "conditional" if issubclass(entry.thing, _Wrapped) else f"a {entry.facts['role']}"
+            raise ConfigError(
+                f"the trunk {config.trunk!r} is itself {kind}; "
+                "name an unconditional discriminator's architecture"
+            )
+        self.trunk = cast(Discriminator, build(config.trunk, shape=shape, config=config.trunk_config))
+        self.head, self.trunk.head = self.trunk.head, nn.Identity()
+        self.feature_dim = self.trunk.feature_dim
+
+    def features(self, x: Tensor) -> Tensor:
+        """The trunk's."""
+        return self.trunk.features(x)
+
+
+@architecture(
+    "projection-discriminator",
+    role="discriminator",
+    summary="any discriminator, plus the inner product of its features with a learned vector of the class",
+    source="Miyato and Koyama, ICLR 2018",
+)
+class ProjectionDiscriminator(_Wrapped):
+    """Says whether an image is a real one of its class.
+
+    Raises:
+        ConfigError: the number of classes is missing, or the trunk is not an unconditional discriminator.
+    """
+
+    def __init__(self, config: _Wrapped.Config, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape, classes=classes)
+        self.embedding = nn.Embedding(self.classes, self.feature_dim)  # last: its rows tell the classes
+        nn.init.normal_(self.embedding.weight, 0, self.feature_dim**-0.5)  # as large as the head's weights
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (N,) of images (N, C, H, W) in [0, 1] being real ones of the classes (N,).
+
+        Raises:
+            DataError: labels that are missing or not of these classes.
+        """
+        which = self.embedding(need_labels(labels, len(x), self.classes))
+        features = self.features(x)
+        logits: Tensor = self.head(features).squeeze(1) + (which * features).sum(1)
+        return logits
+
+
+@architecture(
+    "auxiliary-discriminator",
+    role="discriminator",
+    summary="any discriminator, with a second head that tells the class",
+    source="Odena et al., ICML 2017 (AC-GAN)",
+)
+class AuxiliaryDiscriminator(_Wrapped):
+    """Says whether an image is real, whatever its class, and which class it shows.
+
+    Raises:
+        ConfigError: the number of classes is missing, or the trunk is not an unconditional discriminator.
+    """
+
+    def __init__(self, config: _Wrapped.Config, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape, classes=classes)
+        self.classifier = nn.Linear(self.feature_dim, self.classes)  # last: its outputs tell the classes
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (N,) of being real; classes have no say in them, but wrong ones are refused.
+
+        Raises:
+            DataError: labels that are not of these classes.
+        """
+        if labels is not None:
+            need_labels(labels, len(x), self.classes)
+        return super().forward(x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of the classes."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` and `classify` say, from one pass through the trunk."""
+        features = self.features(x)
+        return self.head(features).squeeze(1), self.classifier(features)

@@ -1,0 +1,112 @@
+"""Convolutional GAN that grows by nearest-neighbour upsampling, against strided convolutions with batch norm.
+
+Upsampling before an ordinary convolution leaves no checkerboard (Odena et al. 2016, "Deconvolution and
+Checkerboard Artifacts"). Both networks work on pixels in [-1, 1] inside.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from advkit.config import StrictModel
+from advkit.models.card import Shape
+from advkit.models.initialise import glorot
+from advkit.models.network import Discriminator, Generator, architecture
+from advkit.models.sizes import Size, growth
+
+MOMENTUM = 0.2
+"""Of batch norm's running statistics: the weight of the newest batch (Keras' .8 is that of the old ones)."""
+
+
+@architecture(
+    "upsampling-gan-generator",
+    role="generator",
+    summary="dense, then two blocks of nearest upsampling and a 5x5 convolution; ReLU, tanh",
+    source="Radford et al. 2016, in small; upsampling after Odena et al. 2016",
+)
+class UpsamplingGenerator(Generator):
+    """On 28x28 grey images: 839,937 parameters, from 7x7."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        latent_dim: int = Field(100, ge=1)
+        """Numbers in a latent vector."""
+        channels: tuple[int, int] = (128, 64)
+        """After the dense layer and after the first convolution."""
+
+    config: Config
+
+    def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape)
+        self.latent_dim = config.latent_dim
+        wide, narrow = config.channels
+        start, middle, whole = growth(shape, 2)
+
+        def block(inputs: int, outputs: int, before: Size, after: Size) -> list[nn.Module]:
+            convolution = nn.Conv2d(inputs, outputs, 5, padding=2)
+            return [convolution] if before == after else [nn.Upsample(after), convolution]
+
+        self.layers = nn.Sequential(
+            nn.Linear(config.latent_dim, wide * math.prod(start)),
+            nn.ReLU(),
+            nn.Unflatten(1, (wide, *start)),
+            *block(wide, narrow, start, middle),
+            nn.ReLU(),
+            *block(narrow, shape[0], middle, whole),
+            nn.Tanh(),
+        )
+        glorot(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images in [0, 1]."""
+        images: Tensor = self.layers(z)
+        return (images + 1) / 2
+
+
+@architecture(
+    "upsampling-gan-discriminator",
+    role="discriminator",
+    summary="two strided 5x5 convolutions with leaky ReLU, dropout and batch norm, then a dense layer",
+    source="Radford et al. 2016, in small",
+)
+class StridedDiscriminator(Discriminator):
+    """On 28x28 grey images: 213,121 parameters."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        channels: tuple[int, int] = (64, 128)
+        """Of the two convolutions."""
+        dropout: float = Field(0.3, ge=0, lt=1)
+        """Share of each convolution's outputs that is dropped in training."""
+        slope: float = Field(0.2, ge=0, lt=1)
+        """Of the leaky ReLU, below zero."""
+
+    config: Config
+
+    def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape)
+        first, second = config.channels
+        colours, height, width = shape
+        self.trunk = nn.Sequential(
+            nn.Conv2d(colours, first, 5, stride=2, padding=2),
+            nn.LeakyReLU(config.slope),
+            nn.Dropout(config.dropout),
+            nn.Conv2d(first, second, 5, stride=2, padding=2),
+            nn.BatchNorm2d(second, momentum=MOMENTUM),
+            nn.LeakyReLU(config.slope),
+            nn.Dropout(config.dropout),
+            nn.Flatten(),
+        )
+        self.feature_dim = second * math.ceil(height / 4) * math.ceil(width / 4)
+        self.head = nn.Linear(self.feature_dim, 1)
+        glorot(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Flattened output of the convolutions."""
+        features: Tensor = self.trunk(2 * x - 1)
+        return features

@@ -1,0 +1,24 @@
+"""Density and coverage."""
+
+from __future__ import annotations
+
+from advkit.gan.metric import Comparison, Figure, metric
+from advkit.gan.neighbours import covered, inside, radii
+
+K = 5
+"""Neighbour whose distance is the radius of a ball."""
+
+
+@metric(
+    "density-coverage",
+    Figure("density", "density", "higher"),
+    Figure("coverage", "coverage", "higher"),
+    summary="how many real balls hold a generated image, and the share that hold any (k = 5)",
+    source="Naeem et al. 2020, eq. 8 and 9",
+)
+def density_coverage(comparison: Comparison) -> dict[str, float]:
+    """Like precision and recall, but all balls are around real images, so that a few strange generated ones
+    do not make all of them large. Density may be above 1 where images crowd in the middle."""
+    generated, real = comparison.generated.features, comparison.real.features
+    held = inside(generated, real, radii(real, K))
+    return {"density": float(held.float().mean()) / K, "coverage": covered(real, generated, K)}

@@ -157,7 +157,7 @@ def _measured(
         role=subject.card.role,
         architecture=subject.card.architecture,
         parameters=subject.parameters,
-        classes=subject.card.classes,
+        classes=subject.classes,
         images_seen=subject.images_seen,
         training_seconds=subject.seconds,
         values=values,

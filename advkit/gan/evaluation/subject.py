@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Subject:
         return sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
 
     @property
+    def classes(self) -> int | None:
+        """Classes that it can be asked for; None where there are none."""
+        return cast(int | None, getattr(self.generator.network, "classes", None))
+
+    @property
     def images_seen(self) -> int | None:
         """Real images that its training took in, repeats counted; None where its card does not say."""
         step, size = (self.card.training.get(key) for key in ("step", "batch_size"))
@@ -62,9 +67,9 @@ class Subject:
     def draw(self, n: int, seed: int, *, progress: Progress = SILENT) -> tuple[Tensor, Tensor | None]:
         """Images (n, C, H, W) uint8, and the classes (n,) that a conditional generator was asked for, drawn
         uniformly."""
-        if self.card.classes is None:
+        if self.classes is None:
             return sample(self.generator, n, seed, progress=progress)[0], None
-        drawn = rng.integers(rng.keys(seed, "labels", torch.arange(n)), (1,), self.card.classes)[:, 0]
+        drawn = rng.integers(rng.keys(seed, "labels", torch.arange(n)), (1,), self.classes)[:, 0]
         asked: dict[str, Any] = {"labels": drawn}
         return sample(self.generator, n, seed, progress=progress, **asked)[0], drawn
 

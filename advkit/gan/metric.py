@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -78,10 +78,11 @@ METRICS: Registry[Measure] = Registry("GAN metric", "advkit.gan.metrics")
 
 
 def metric(
-    name: str, *figures: Figure, summary: str, source: str, **facts: Any
+    name: str, *figures: Figure, summary: str, source: str, rank: int = 100
 ) -> Callable[[Measure], Measure]:
     """Decorator that registers a `Measure` under ``name``; it tells ``figures``, one value each.
 
-    It raises `NotApplicableError` where its figures would mean nothing.
+    Tables show them by ``rank``, the lowest first. The function raises `NotApplicableError` where its figures
+    would mean nothing.
     """
-    return METRICS.register(name, summary=summary, source=source, figures=figures, **facts)
+    return METRICS.register(name, summary=summary, source=source, figures=figures, rank=rank)

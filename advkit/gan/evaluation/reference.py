@@ -113,12 +113,13 @@ def _levels(data: Data, rows: Tensor) -> Tensor:
 
 
 def chosen(names: Iterable[str]) -> list[Entry[Measure]]:
-    """Metrics by their names, or all of them.
+    """Metrics by their names, or all of them, in the order of tables.
 
     Raises:
         ConfigError: an unknown name.
     """
-    return [METRICS.entry(name) for name in dict.fromkeys(names)] or list(METRICS)
+    named = {entry.name: entry for entry in map(METRICS.entry, names)}
+    return sorted(named.values() or METRICS, key=lambda entry: (entry.facts["rank"], entry.name))
 
 
 def measure(

@@ -13,6 +13,7 @@ from advkit.gan.metric import Comparison, Figure, NotApplicableError, metric
     Figure("class_kl", "KL of classes", "lower", ".4f"),
     summary="Kullback-Leibler divergence of the classes that the judge sees from those of the training set",
     source="Srivastava et al. 2017, section 4.1",
+    rank=50,
 )
 def class_histogram(comparison: Comparison) -> dict[str, float]:
     """Sum of p log(p / q) in nats, p being the share of a class in the generated images and q in the training
@@ -26,6 +27,7 @@ def class_histogram(comparison: Comparison) -> dict[str, float]:
     Figure("mode_kl", "KL of modes", "lower", ".4f"),
     summary="classes that were drawn at all, and the divergence from drawing all alike",
     source="Metz et al. 2017, section 3.3; Lin et al. 2018 (PacGAN), section 4.1",
+    rank=60,
 )
 def modes(comparison: Comparison) -> dict[str, float]:
     """Of stacked digits, 1,000. The divergence is from equal shares, as in PacGAN's tables; the digits of

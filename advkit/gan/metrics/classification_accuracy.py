@@ -27,6 +27,7 @@ UPDATES = 1500
     Figure("cas", "accuracy score", "higher", ".1%"),
     summary="accuracy on real test images of a small classifier trained on the generated ones",
     source="Ravuri and Vinyals 2019 (CAS)",
+    rank=70,
 )
 def classification_accuracy(comparison: Comparison) -> dict[str, float]:
     """A small-cnn learns the generated images by the classes that they were asked for, or else by those that

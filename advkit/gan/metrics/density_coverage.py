@@ -15,6 +15,7 @@ K = 5
     Figure("coverage", "coverage", "higher"),
     summary="how many real balls hold a generated image, and the share that hold any (k = 5)",
     source="Naeem et al. 2020, eq. 8 and 9",
+    rank=40,
 )
 def density_coverage(comparison: Comparison) -> dict[str, float]:
     """Like precision and recall, but all balls are around real images, so that a few strange generated ones

@@ -13,6 +13,7 @@ from advkit.gan.metric import Comparison, Figure, metric
     Figure("fid", "FID", "lower"),
     summary="Fréchet distance of two Gaussians fitted to the judge's features",
     source="Heusel et al. 2017, eq. 6, with the judge in the place of Inception",
+    rank=10,
 )
 def fid(comparison: Comparison) -> dict[str, float]:
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of the means and covariances of both sets of features."""

@@ -15,6 +15,7 @@ ROWS = 1000
     Figure("kid", "KID", "lower", ".4f"),
     summary="squared maximum mean discrepancy of the judge's features under a cubic kernel",
     source="Binkowski et al. 2018, section 4, over all images instead of random subsets",
+    rank=20,
 )
 def kid(comparison: Comparison) -> dict[str, float]:
     """The unbiased estimate under (x . y / D + 1)^3, which may be slightly below 0.

@@ -26,6 +26,7 @@ RATIO = 1 / 3
     Figure("nearer", "nearer than real", "floor", ".1%"),
     summary="generated images that are copies of training images, and how near they are as a rule",
     source="Yoon et al. 2023 (copies: a third of the distance to the second nearest); Meehan et al. 2020",
+    rank=80,
 )
 def memorisation(comparison: Comparison) -> dict[str, float]:
     """By distances of pixels to the nearest training images.

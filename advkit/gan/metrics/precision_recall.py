@@ -15,6 +15,7 @@ K = 5
     Figure("recall", "recall", "higher"),
     summary="shares of generated images near a real one, and of real ones near a generated one (k = 5)",
     source="Kynkäänniemi et al. 2019, eq. 1 and 2",
+    rank=30,
 )
 def precision_recall(comparison: Comparison) -> dict[str, float]:
     """Near: inside a ball around an image of the other kind, as large as the distance to the fifth nearest

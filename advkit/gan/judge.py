@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate, pad, softmax
 
 from advkit import levels
 from advkit.errors import DataError
-from advkit.gan.neighbours import covered
+from advkit.gan.neighbours import covered, radii
 from advkit.models.architectures.judge_cnn import JudgeCNN
 from advkit.models.checkpoint import load_checkpoint
 from advkit.models.model import Model
@@ -161,4 +161,4 @@ def coverage(real: Tensor, generated: Tensor, k: int = 5) -> float:
         generated: (N, D) features of generated ones, best as many.
         k: which neighbour.
     """
-    return covered(real, generated, k)
+    return covered(real, radii(real, k), generated)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from advkit.gan.neighbours import radii
 from advkit.registry import Registry
+
+K = 5
+"""Which neighbour's distance is the radius of a ball, in whatever counts neighbours."""
 
 
 class Figure(NamedTuple):
@@ -39,6 +44,11 @@ class Sight:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def balls(self) -> Tensor:
+        """(N,) squared radius of a ball around each one's features that reaches to its `K`-th neighbour."""
+        return radii(self.features, K)
 
 
 @dataclass(frozen=True)

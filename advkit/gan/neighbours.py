@@ -69,10 +69,15 @@ def inside(points: Tensor, centres: Tensor, squares: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def covered(centres: Tensor, points: Tensor, k: int) -> float:
-    """Share of ``centres`` (M, D) that have one of ``points`` (N, D) as near as their k-th other centre."""
-    squares = radii(centres, k)
-    held = [(distance.amin(1) <= squares[where]) for where, distance in pieces(centres, points)]
+def covered(centres: Tensor, squares: Tensor, points: Tensor) -> float:
+    """Share of balls that hold a point.
+
+    Args:
+        centres: (M, D) of the balls.
+        squares: (M,) squared radii.
+        points: (N, D).
+    """
+    held = [distance.amin(1) <= squares[where] for where, distance in pieces(centres, points)]
     return float(torch.cat(held).float().mean())
 
 

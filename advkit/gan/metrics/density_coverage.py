@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from advkit.gan.metric import Comparison, Figure, metric
-from advkit.gan.neighbours import covered, inside, radii
-
-K = 5
-"""Neighbour whose distance is the radius of a ball."""
+from advkit.gan.metric import Comparison, Figure, K, metric
+from advkit.gan.neighbours import covered, inside
 
 
 @metric(
@@ -21,5 +18,6 @@ def density_coverage(comparison: Comparison) -> dict[str, float]:
     """Like precision and recall, but all balls are around real images, so that a few strange generated ones
     do not make all of them large. Density may be above 1 where images crowd in the middle."""
     generated, real = comparison.generated.features, comparison.real.features
-    held = inside(generated, real, radii(real, K))
-    return {"density": float(held.float().mean()) / K, "coverage": covered(real, generated, K)}
+    balls = comparison.real.balls
+    density = float(inside(generated, real, balls).float().mean()) / K
+    return {"density": density, "coverage": covered(real, balls, generated)}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from advkit.gan.metric import Comparison, Figure, metric
-from advkit.gan.neighbours import inside, radii
-
-K = 5
-"""Neighbour whose distance is the radius of a ball."""
+from advkit.gan.neighbours import inside
 
 
 @metric(
@@ -20,7 +17,7 @@ K = 5
 def precision_recall(comparison: Comparison) -> dict[str, float]:
     """Near: inside a ball around an image of the other kind, as large as the distance to the fifth nearest
     image of that kind."""
-    generated, real = comparison.generated.features, comparison.real.features
-    precise = inside(generated, real, radii(real, K)) > 0
-    recalled = inside(real, generated, radii(generated, K)) > 0
+    generated, real = comparison.generated, comparison.real
+    precise = inside(generated.features, real.features, real.balls) > 0
+    recalled = inside(real.features, generated.features, generated.balls) > 0
     return {"precision": float(precise.float().mean()), "recall": float(recalled.float().mean())}

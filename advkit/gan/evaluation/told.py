@@ -10,7 +10,7 @@ from advkit.trade import Outcome, Picture, Table
 
 SHOWN = 10
 """Classes up to which each one's share is told."""
-_BETTER = {"lower": "lower is better", "higher": "higher is better", "floor": "like the floor is best"}
+_BETTER = {"lower": "better: lower", "higher": "better: higher", "floor": "best: the floor"}
 
 
 def outcome(result: GanEvaluationResult, folder: Path) -> Outcome:
@@ -81,7 +81,7 @@ def _networks(result: GanEvaluationResult) -> Table:
         )
         for one in result.generators
     ]
-    columns = ("model", "network", "parameters", "images seen", "training time")
+    columns = ("model", "network", "parameters", "images seen", "trained for")
     return Table("networks", columns, tuple(rows))
 
 

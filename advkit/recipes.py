@@ -130,12 +130,15 @@ def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
 
 _ARCHITECTURES = "advkit.models.network:ARCHITECTURES"
 _ATTACKS = "advkit.attacks.attack:ATTACKS"
+_METRICS = "advkit.gan.metric:METRICS"
 _OBJECTIVES = "advkit.training.objective:OBJECTIVES"
 
 _NAMES = {
     "data": "advkit.data.dataset:DATASETS",
     "gan-train.arch": "advkit.models.network:pairs",
     "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
+    "gan-eval.metrics": _METRICS,
+    "gan-compare.metrics": _METRICS,
     "attack.arch": _ARCHITECTURES,
     "attack.attack": _ATTACKS,
     "curve.arch": _ARCHITECTURES,

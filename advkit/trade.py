@@ -133,6 +133,20 @@ TRADES = {
             "advkit gan-sample --model digits-conv-gan-ema --n 400 --out digits.png",
         ),
         Trade(
+            "gan-eval",
+            "measure how good a generator is, beside real images",
+            "advkit.gan.evaluation.plan:GanEvaluation",
+            "advkit.gan.evaluation.command:evaluate",
+            "advkit gan-eval --model mnist-conv-gan-ema --data mnist --n 10000",
+        ),
+        Trade(
+            "gan-compare",
+            "measure several generators side by side",
+            "advkit.gan.evaluation.plan:GanComparison",
+            "advkit.gan.evaluation.command:compare",
+            "advkit gan-compare --model mnist-conv-gan-ema,mnist-mlp-gan-ema --data mnist",
+        ),
+        Trade(
             "finetune",
             "make a classifier of a GAN's discriminator",
             "advkit.reuse.plan:FineTuning",

@@ -82,6 +82,9 @@ KINDS = {
     "architectures": Kind("networks by role: --arch NAME", _registry("advkit.models.network:ARCHITECTURES")),
     "pairs": Kind("generators with their discriminators: gan-train --arch NAME", _pairs),
     "gan-losses": Kind("objectives of a GAN: gan-train --loss NAME", _registry("advkit.gan.loss:GAN_LOSSES")),
+    "gan-metrics": Kind(
+        "figures of generated images: gan-eval --metrics NAME", _registry("advkit.gan.metric:METRICS")
+    ),
     "attacks": Kind(
         "ways to fool a classifier: attack --attack NAME", _registry("advkit.attacks.attack:ATTACKS")
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from advkit import rng
 
@@ -45,3 +46,25 @@ def shift_and_flip(
         rows[:, None, :, None],
         columns[:, None, None, :],
     ]
+
+
+def coarsen(images: Tensor, ids: Tensor, step: Tensor | int, seed: int, *, side: int = 0) -> Tensor:
+    """Half of the images shrunk to ``side`` x ``side`` pixels and enlarged again: blurred.
+
+    Which images depends on (seed, id, step) alone.
+
+    Args:
+        images: (N, C, H, W) floats in [0, 1].
+        ids: (N,) int64 ids of the samples, on the same device.
+        step: training step or epoch, one for all or (N,).
+        seed: the user's seed.
+        side: pixels; 0 leaves all images as they are.
+
+    Returns:
+        (N, C, H, W); ``images`` itself where there is nothing to do.
+    """
+    if side == 0:
+        return images
+    chosen = rng.uniform(rng.keys(seed, "coarsen", ids, step), (1, 1, 1)) < 0.5
+    small = interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return torch.where(chosen, interpolate(small, images.shape[2:], mode="bilinear"), images)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from advkit import rng
 from advkit.attacks.perturb import logits_of, robust_correct
-from advkit.data.augment import shift_and_flip
+from advkit.data.augment import coarsen, shift_and_flip
 from advkit.data.data import Data
 from advkit.data.order import Order
 from advkit.errors import ConfigError, DivergedError
@@ -106,6 +106,7 @@ class Trainer:
         x, y = self.data.batch(index, self.device)
         ids = self.data.ids[index].to(self.device, non_blocking=True)
         x = shift_and_flip(x, ids, self.step, config.seed, shift=config.shift, flip=config.flip)
+        x = coarsen(x, ids, self.step, config.seed, side=config.coarse)
         x = x.contiguous(memory_format=torch.channels_last)
         share = factor(config.schedule, self.step, self.steps)
         for group in self.optimiser.param_groups:

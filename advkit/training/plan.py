@@ -35,6 +35,8 @@ class Fitting(StrictModel):
     """Training images are moved by up to so many pixels."""
     flip: bool = False
     """Training images are mirrored half of the time."""
+    coarse: int = Field(0, ge=0)
+    """Half of the training images are shrunk to so many pixels a side and enlarged again; 0 for none."""
     checks: int = Field(20, ge=1)
     """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
     seed: int = Field(0, ge=0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advkit import rng
-from advkit.data.augment import shift_and_flip
+from advkit.data.augment import coarsen, shift_and_flip
 
 IDS = torch.arange(64)
 IMAGES = rng.uniform(rng.keys(0, "test", IDS), (3, 7, 6)) * 0.9 + 0.1  # no pixel is black
@@ -66,3 +66,22 @@ def test_seed_and_step_matter_and_nothing_to_do_is_free() -> None:
     assert not torch.equal(first, shift_and_flip(IMAGES, IDS, 1, 0, shift=2))
     assert not torch.equal(first, shift_and_flip(IMAGES, IDS, 0, 1, shift=2))
     assert shift_and_flip(IMAGES, IDS, 0, 0) is IMAGES
+
+
+def test_half_of_the_images_lose_what_is_finer_than_the_grid() -> None:
+    out = coarsen(IMAGES, IDS, 5, 0, side=3)
+    kept = (out == IMAGES).all(3).all(2).all(1)
+    assert 16 < int(kept.sum()) < 48
+    rough = [images[:, :, 1:, :] - images[:, :, :-1, :] for images in (IMAGES[~kept], out[~kept])]
+    assert rough[1].abs().mean() < rough[0].abs().mean() / 2
+    assert out.min() >= IMAGES.min() and out.max() <= IMAGES.max()
+    flat = torch.full((64, 1, 8, 8), 0.3)
+    torch.testing.assert_close(coarsen(flat, IDS, 5, 0, side=4), flat)
+
+
+def test_which_images_become_coarse_follows_from_seed_id_and_step() -> None:
+    whole = coarsen(IMAGES, IDS, 5, 0, side=3)
+    assert torch.equal(coarsen(IMAGES[10:20], IDS[10:20], 5, 0, side=3), whole[10:20])
+    for step, seed in ((6, 0), (5, 1)):
+        assert not torch.equal(coarsen(IMAGES, IDS, step, seed, side=3), whole)
+    assert coarsen(IMAGES, IDS, 5, 0) is IMAGES

@@ -17,6 +17,7 @@ DOWNLOADED = [entry.name for entry in DATASETS if entry.facts["files"]]
 CUSTOMARY = {
     "digits": 0.15,
     "mnist": 0.3,
+    "stacked-mnist": 0.3,
     "fashion-mnist": 0.1,
     "kmnist": 0.3,
     "cifar10": 8 / 255,

@@ -34,6 +34,8 @@ FENCE = re.compile(
 )
 SHORT = {
     "gan-train": ["--steps", "20"],
+    "gan-eval": ["--n", "20"],
+    "gan-compare": ["--n", "20"],
     "finetune": ["--epochs", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
@@ -47,6 +49,8 @@ SHORT = {
 SMALL = {
     "advkit.training.command.TESTED": 40,
     "advkit.gan.command.GRID": 5,
+    "advkit.gan.evaluation.command.GRID": 5,
+    "advkit.gan.metrics.classification_accuracy.UPDATES": 10,
 }
 """Constants of the commands that would take most of the time, and mean nothing here."""
 REGISTRIES = (
@@ -55,6 +59,7 @@ REGISTRIES = (
     "advkit.data.dataset:DATASETS",
     "advkit.evaluation.check:CHECKS",
     "advkit.gan.loss:GAN_LOSSES",
+    "advkit.gan.metric:METRICS",
     "advkit.models.network:ARCHITECTURES",
     "advkit.training.objective:OBJECTIVES",
 )

@@ -1,0 +1,1 @@
+"""Generators measured by the judge: one, or several side by side."""

@@ -1,0 +1,1 @@
+"""One file per metric of generated images; the decorator enrols it."""

@@ -35,6 +35,7 @@ FENCE = re.compile(
 SHORT = {
     "gan-train": ["--steps", "20"],
     "finetune": ["--epochs", "1"],
+    "semi-train": ["--epochs", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
     "curve": ["--n", "20"],
@@ -47,6 +48,7 @@ SHORT = {
 SMALL = {
     "advkit.training.command.TESTED": 40,
     "advkit.gan.command.GRID": 5,
+    "advkit.reuse.tested.ATTACKED": 40,
 }
 """Constants of the commands that would take most of the time, and mean nothing here."""
 REGISTRIES = (

@@ -101,6 +101,7 @@ class SemiGame:
         self.generator = cast(Generator, generator).to(device)
         self.parameters = list(self.model.parameters())
         self.ema = Ema(self.model, config.ema)
+        self.rates = {"classifier": config.rate, "generator": config.rate_generator}
         self.optimisers = {"classifier": self._adam(self.model), "generator": self._adam(self.generator)}
         self.usual = torch.full((unlabelled.classes,), 1 / unlabelled.classes, device=device)
         """Mean probabilities that the averaged classifier gave lately."""
@@ -146,9 +147,9 @@ class SemiGame:
         still, _ = self._batch(self.unlabelled, self.images)
         x, real = self._moved(x, "labelled"), self._moved(still, "unlabelled")
         share = min(1.0, (1 - self.step / self.steps) / (1 - FLAT))
-        for optimiser in self.optimisers.values():
+        for player, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = config.rate * share
+                group["lr"] = self.rates[player] * share
         bfloat16 = torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
         network = cast(TrunkClassifier, self.model.network)
         with rng.scope(self.device, config.seed, "step", self.step):

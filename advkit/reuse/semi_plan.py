@@ -31,8 +31,10 @@ class SemiSupervised(StrictModel):
     """Passes over the training images."""
     batch_size: int = Field(100, ge=2)
     """Labelled, unlabelled and generated images an update, as many of each."""
-    rate: float = Field(3e-3, gt=0)
-    """Adam's learning rate, for both; it falls to 0 over the last third."""
+    rate: float = Field(2e-3, gt=0)
+    """Adam's learning rate for the classifier; both rates fall to 0 over the last third."""
+    rate_generator: float = Field(1e-3, gt=0)
+    """Adam's learning rate for the generator, which gives up its variety if it is too large."""
     beta1: float = Field(0.5, ge=0, lt=1)
     """Adam's first moment decay, for both."""
     supervised: float = Field(1.0, gt=0)

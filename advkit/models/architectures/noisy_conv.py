@@ -31,7 +31,7 @@ class NoisyConvGenerator(NoisyMlpGenerator):
     source=_SOURCE,
 )
 class NoisyConvDiscriminator(Discriminator):
-    """Features are the dense layer."""
+    """Features are the dense layer. On 28x28 grey images: 154,882 parameters."""
 
     class Config(StrictModel):
         """Parameters."""

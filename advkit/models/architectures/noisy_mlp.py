@@ -24,7 +24,7 @@ _SOURCE = "Salimans et al. 2016, section 5.1 (MNIST)"
     source=_SOURCE,
 )
 class NoisyMlpGenerator(Generator):
-    """On 28x28 grey images: 695,784 weights."""
+    """On 28x28 grey images: 696,568 parameters."""
 
     class Config(StrictModel):
         """Parameters."""
@@ -44,8 +44,8 @@ class NoisyMlpGenerator(Generator):
         for hidden in config.hidden:
             layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.Softplus()]
             width = hidden
-        layers += [nn.Linear(width, math.prod(shape)), nn.Sigmoid(), nn.Unflatten(1, shape)]
-        self.layers = nn.Sequential(*layers)
+        last = NormalisedLinear(width, math.prod(shape), fixed=False)  # a plain one saturates the sigmoid
+        self.layers = nn.Sequential(*layers, last, nn.Sigmoid(), nn.Unflatten(1, shape))
         glorot(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class NoisyMlpGenerator(Generator):
     source=_SOURCE,
 )
 class NoisyMlpDiscriminator(Discriminator):
-    """Features are the last hidden layer before its noise."""
+    """Features are the last hidden layer before its noise. On 28x28 grey images: 1,536,502 parameters."""
 
     class Config(StrictModel):
         """Parameters."""

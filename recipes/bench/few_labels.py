@@ -104,6 +104,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def mend(path: Path) -> None:
+    """Leaves a last line out that was cut short, so that the next one begins a line of its own."""
+    if path.exists():
+        path.write_text("".join(json.dumps(row) + "\n" for row in read(path)))
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: mean and spread (standard deviation over the seeds) of both errors, in percent."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -157,6 +163,7 @@ def main() -> None:
     ways = [way.strip() for way in options.ways.split(",")]
     if unknown := set(ways) - set(WAYS):
         raise SystemExit(f"unknown ways: {', '.join(sorted(unknown))}; known: {', '.join(WAYS)}")
+    mend(options.out)
     for seed in range(options.seeds):
         for labels in counts:
             for way in ways:

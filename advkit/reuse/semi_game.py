@@ -31,8 +31,6 @@ from advkit.warp import frame, look_up
 
 FLAT = 2 / 3
 """Share of the run over which the learning rate stays; then it falls to 0 on a line."""
-SURE = 0.95
-"""Least probability of a class that the averaged classifier may teach."""
 USUAL = 0.99
 """Decay of the mean of those probabilities, an update."""
 PAIR = "noisy-mlp"
@@ -58,11 +56,11 @@ def aligned(probabilities: Tensor, usual: Tensor) -> Tensor:
     return ratio / ratio.sum(1, keepdim=True)
 
 
-def sure_loss(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Mean cross-entropy of ``logits`` (N, K) to the classes that a teacher's probabilities (N, K) are `SURE`
-    of; 0 for the other images (Sohn et al. 2020, FixMatch)."""
+def sure_loss(logits: Tensor, teacher: Tensor, least: float) -> Tensor:
+    """Mean cross-entropy of ``logits`` (N, K) to the classes whose probability by a teacher (N, K) is at
+    ``least`` so high; 0 for the other images (Sohn et al. 2020, FixMatch)."""
     probability, label = teacher.max(1)
-    return (cross_entropy(logits.float(), label, reduction="none") * (probability >= SURE)).mean()
+    return (cross_entropy(logits.float(), label, reduction="none") * (probability >= least)).mean()
 
 
 def matching(fake: Tensor, real: Tensor) -> Tensor:
@@ -170,7 +168,7 @@ class SemiGame:
             (uphill,) = torch.autograd.grad(wanting, fake, retain_graph=True)
             loss = config.supervised * supervised + unsupervised
             if taught is not None:
-                loss = loss + config.teach * sure_loss(on_real, taught)
+                loss = loss + config.teach * sure_loss(on_real, taught, config.sure)
             loss.backward(inputs=self.parameters)
             drawn.backward(uphill)
             for optimiser in self.optimisers.values():

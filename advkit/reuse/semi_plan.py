@@ -42,6 +42,8 @@ class SemiSupervised(StrictModel):
     teach: float = Field(0.0, ge=0)
     """Weight of what the averaged classifier says of unlabelled images that it is sure of, taken for their
     labels."""
+    sure: float = Field(0.95, gt=0, lt=1)
+    """Least probability of the class that it teaches."""
     shift: float = Field(0.0, ge=0)
     """Training images are moved by up to so many pixels, ..."""
     turn: float = Field(0.0, ge=0, le=180)

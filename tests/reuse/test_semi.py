@@ -63,7 +63,7 @@ def test_the_losses_are_those_of_a_class_more_whose_logit_is_0():
 def test_only_sure_answers_teach_and_no_class_is_favoured():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     lost = torch.nn.functional.cross_entropy(logits[:1], torch.tensor([1])) / 2
-    assert torch.allclose(sure_loss(logits, torch.tensor([[0.01, 0.99], [0.6, 0.4]])), lost)
+    assert torch.allclose(sure_loss(logits, torch.tensor([[0.01, 0.99], [0.6, 0.4]]), 0.9), lost)
     corrected = aligned(torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([0.75, 0.25]))
     assert torch.allclose(corrected, torch.tensor([[1 / 3, 2 / 3], [0.75, 0.25]]))
 

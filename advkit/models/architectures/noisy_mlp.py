@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -45,6 +46,8 @@ class NoisyMlpGenerator(Generator):
             layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.Softplus()]
             width = hidden
         last = NormalisedLinear(width, math.prod(shape), fixed=False)  # a plain one saturates the sigmoid
+        with torch.no_grad():  # softplus is positive: what all of its outputs say alike would drown the rest
+            last.direction.sub_(last.direction.mean(1, keepdim=True))
         self.layers = nn.Sequential(*layers, last, nn.Sigmoid(), nn.Unflatten(1, shape))
         glorot(self)
 

@@ -34,6 +34,6 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], *, title: str
         axis.semilogy(epochs, [max(row[key], 1e-8) for row in history], color=color, label=label)
     axis.set(title=title, xlabel="epoch", ylabel="loss")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right")
+    axis.legend(loc="best")
     with files.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

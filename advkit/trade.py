@@ -154,6 +154,13 @@ TRADES = {
             "advkit finetune --model digits-conv-gan-discriminator --labels 100 --out clf.pt",
         ),
         Trade(
+            "semi-train",
+            "train a classifier on few labels and many images, in a GAN's game",
+            "advkit.reuse.semi_plan:SemiSupervised",
+            "advkit.reuse.semi_command:semi_train",
+            "advkit semi-train --data mnist --labels 100 --out clf.pt",
+        ),
+        Trade(
             "attack",
             "measure how much accuracy survives an attacker",
             "advkit.evaluation.plan:Evaluation",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from advkit.data.load import load_data
 from advkit.errors import ConfigError
 from advkit.gan.cost import passes
 from advkit.gan.curves import write_curves
+from advkit.gan.labelled import sample_labelled
 from advkit.gan.monitor import WON, covered, first_warnings, warnings
 from advkit.gan.plan import GanTraining, Sampling
 from advkit.gan.sample import sample as draw_images
@@ -218,11 +220,19 @@ def sample(config: Sampling, context: Context) -> Outcome:
         OutputError: the file exists.
     """
     path = _image_file(config, context)
-    model = load_model(config.model, role="generator", device=str(devices.choose(context.device)))
+    device = str(devices.choose(context.device))
+    model = load_model(config.model, role="generator", device=device)
+    classifier = config.classifier and load_model(config.classifier, role="classifier", device=device)
+    if config.labels and not classifier and model.card.classes is None:
+        raise ConfigError(
+            f"{config.model} is unconditional, so its images have no classes of their own; name a classifier "
+            "that tells them with --classifier, or leave --labels out"
+        )
     columns = config.columns or math.ceil(math.sqrt(config.n))
     size = "x".join(map(str, model.card.shape))
     result = {
         "model": {"name": config.model, "hash": model.hash, "architecture": model.card.architecture},
+        "classifier": {"name": config.classifier, "hash": classifier.hash} if classifier else None,
         "n": config.n,
         "seed": config.seed,
         "shape": list(model.card.shape),
@@ -231,15 +241,40 @@ def sample(config: Sampling, context: Context) -> Outcome:
     if context.dry_run:
         sentence = f"{config.n:,} images ({size}) of {config.model}, seed {config.seed}, into {path}."
         return Outcome(title="what would be done", sentences=(sentence,), result=result)
-    drawn, latents = draw_images(model, config.n, config.seed, progress=context.progress)
+    told: list[str] = []
+    labels: torch.Tensor | None
+    if classifier:
+        drawn, labels, latents, tried = sample_labelled(
+            model,
+            classifier,
+            config.n,
+            confidence=config.confidence,
+            seed=config.seed,
+            progress=context.progress,
+        )
+        result["tried"] = tried
+        told.append(
+            f"Kept of {tried:,} images: those of which {config.classifier} is at least "
+            f"{config.confidence:.0%} sure, the same number of each class."
+        )
+    else:
+        drawn, latents = draw_images(model, config.n, config.seed, progress=context.progress)
+        classes = model.card.classes
+        labels = None if classes is None else torch.arange(config.n) % classes
     title = f"{config.n:,} images of {config.model}"
     if path.suffix == ".png":
         images.write_grid(path, drawn, min(columns, config.n))
         pictures = (Picture("generated images", path, f"{title}, seed {config.seed}."),)
-        return Outcome(title=title, pictures=pictures, files=(path,), result=result)
-    files.write_arrays(path, x=drawn.numpy(), z=latents.numpy())
-    sentence = f"x: {size} levels from 0 to 255 for each image; z: its latent vector."
-    return Outcome(title=title, sentences=(sentence,), files=(path,), result=result)
+        return Outcome(title=title, sentences=tuple(told), pictures=pictures, files=(path,), result=result)
+    arrays = {"x": drawn.numpy(), "z": latents.numpy()}
+    if labels is not None:
+        arrays["y"] = labels.numpy()
+        if names := (classifier or model).card.labels:
+            arrays["class_names"] = np.array(names)
+        told.append(f"A trainer takes them with --extra-data npz:{path}")
+    told.insert(0, f"x: {size} levels from 0 to 255 for each image; z: its latent vector.")
+    files.write_arrays(path, **arrays)
+    return Outcome(title=title, sentences=tuple(told), files=(path,), result=result)
 
 
 def _image_file(config: Sampling, context: Context) -> Path:

@@ -54,7 +54,7 @@ class GanTraining(StrictModel):
 
 class Sampling(StrictModel):
     """Draw images from a trained generator: a grid into a .png, or arrays into an .npz (x: 8-bit images,
-    z: their latent vectors)."""
+    y: their classes where they are known, z: their latent vectors)."""
 
     model: str
     """Generator: a file, a run folder or a name in the store."""
@@ -62,5 +62,13 @@ class Sampling(StrictModel):
     """How many images."""
     seed: int = Field(0, ge=0)
     """Which images: the same seed draws the same ones, however many are asked for."""
+    labels: bool = False
+    """Insist on classes, the same number of images of each: a conditional generator always has them, any
+    other needs --classifier."""
+    classifier: str | None = None
+    """Classifier that tells the images' classes: a file, a run folder or a name in the store. Only images
+    that it is sure of are kept, the same number of each class."""
+    confidence: float = Field(0.9, ge=0, le=1)
+    """Least probability of the class that --classifier tells."""
     columns: int | None = Field(None, ge=1)
     """Images in a row of the grid; by default as many as there are rows."""

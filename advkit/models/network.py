@@ -87,6 +87,10 @@ class Discriminator(Network):
     def features(self, x: Tensor) -> Tensor:
         """(N, feature_dim) of images in [0, 1]."""
 
+    def new_head(self, outputs: int) -> nn.Module:
+        """A fresh last layer with so many outputs, for who puts the features to another use."""
+        return nn.Linear(self.feature_dim, outputs)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N,) of being real."""
         logits: Tensor = self.head(self.features(x))

@@ -1,47 +1,52 @@
-"""``advkit finetune``: a discriminator becomes a classifier, with its run folder and what to do next."""
+"""``advkit finetune``: a discriminator or a VAE becomes a classifier, with its run folder."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from advkit import __version__
 from advkit import device as devices
-from advkit.attacks.perturb import logits_of
 from advkit.data.data import Data
 from advkit.data.load import load_data
+from advkit.errors import ModelError
 from advkit.models.card import ModelCard, Parent
 from advkit.models.load import load_model
-from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.progress import Progress
-from advkit.reuse.classifier import TRUNK, from_discriminator, from_scratch
+from advkit.reuse.classifier import PARTS, from_scratch, layer_rates, pretrained
 from advkit.reuse.plan import FineTuning
+from advkit.reuse.tested import errors, facts, table, threat_of
 from advkit.runs import RunFolder, now
-from advkit.stats import accuracy
-from advkit.trade import Context, Outcome, Picture, Table
+from advkit.threat import Threat
+from advkit.trade import Context, Outcome, Picture
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.extra import load_extra
 from advkit.training.loop import Trained, fit
 from advkit.training.objectives.standard import Standard
 
 
 def finetune(config: FineTuning, context: Context) -> Outcome:
-    """Makes a classifier of a discriminator; a killed run goes on with the same command.
+    """Makes a classifier of a discriminator or a VAE; a killed run goes on with the same command.
 
     Raises:
         UserError: whatever is wrong with the model, the data or the options.
     """
     file = model_file(context)
-    discriminator = load_model(config.model, role="discriminator")
+    source = _source(config.model)
     train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
-    model = from_discriminator(discriminator, train, config.seed)
-    labelled = train if config.labels == "all" else train.take(train.balanced(config.labels))
-    trunk = discriminator.card.architecture.removesuffix("-discriminator")
-    name = store_name(config.name, train.name, trunk, "classifier")
+    model = pretrained(source, train, config.seed)
+    threat = threat_of(config.norm, config.eps, model, test)
+    labelled = train
+    if config.labels != "all":
+        labelled = train.take(train.balanced(config.labels, config.label_set))
+    extra = load_extra(config, labelled, context.data_dir)
+    part = source.card.architecture.removesuffix("-discriminator")
+    name = store_name(config.name, train.name, part, "classifier")
     epochs = config.updates(len(labelled)) // config.batches(len(labelled))
     config = config.model_copy(update={"epochs": epochs, "name": name})
     if context.dry_run:
@@ -50,6 +55,7 @@ def finetune(config: FineTuning, context: Context) -> Outcome:
     inputs = {
         "model": model.hash,
         "training images": labelled.fingerprint,
+        "extra images": extra and extra.fingerprint,
         "test images": test.fingerprint,
     }
     with RunFolder.open("finetune", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
@@ -57,39 +63,63 @@ def finetune(config: FineTuning, context: Context) -> Outcome:
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:
             device = devices.choose(context.device)
-            trained, tested = _train(
-                config, discriminator, model, labelled, test, run, device, context.progress
-            )
-            card = _card(config, model, discriminator, labelled, trained, tested["fine-tuned"] / len(test))
+            images = _Images(labelled, extra, test, threat)
+            trained, tested = _train(config, source, model, images, run, device, context.progress)
+            card = _card(config, model, source, labelled, trained, tested["fine-tuned"])
             classifier = Model(trained.model.network, card)
             title = f"{name}: accuracy on training batches"
             write_curves(run.path / "curves.png", trained.history, title=title)
             written = deliver(classifier, name, run, file, overwrite=context.overwrite)
-            run.finish(_result(config, classifier, written, labelled, test, trained, tested))
+            run.finish(_result(config, classifier, written, images, trained, tested))
         return _outcome(run.result(), run.path)
+
+
+class _Images(NamedTuple):
+    """What a classifier is trained on and judged by."""
+
+    labelled: Data
+    extra: Data | None
+    test: Data
+    threat: Threat | None
+
+
+def _source(name: str) -> Model:
+    """What is reused.
+
+    Raises:
+        ModelError: there is no such model, or it is neither a discriminator nor a VAE.
+    """
+    try:
+        return load_model(name, role="discriminator")
+    except ModelError as fault:
+        try:
+            return load_model(name, role="vae")
+        except ModelError:
+            raise fault from None
 
 
 def _train(
     config: FineTuning,
-    discriminator: Model,
+    source: Model,
     model: Model,
-    labelled: Data,
-    test: Data,
+    images: _Images,
     run: RunFolder,
     device: torch.device,
     progress: Progress,
-) -> tuple[Trained, dict[str, int]]:
-    """The fine-tuned classifier, and how many test images are right with it and with the one beside it.
+) -> tuple[Trained, dict[str, dict[str, Any]]]:
+    """The fine-tuned classifier, and the errors on test images of it and of the one beside it.
 
     The one from scratch keeps no state: after a crash it is trained again, to the same weights.
     """
-    objective, rates = Standard(Standard.Config()), {TRUNK: config.trunk_rate}
+    objective, part = Standard(Standard.Config()), PARTS[source.card.role]
+    rates = layer_rates(model, part, config.trunk_rate, config.layer_decay)
     if config.mode == "probe":
-        model.get_submodule("network.trunk").requires_grad_(False)
+        model.get_submodule(part).requires_grad_(False)
     trained = fit(
         model,
         config,
-        labelled,
+        images.labelled,
+        extra=images.extra,
         objective=objective,
         run=run,
         device=device,
@@ -97,41 +127,42 @@ def _train(
         rates=rates,
         name="fine-tuning",
     )
-    tested = {"fine-tuned": _correct(trained.model, test)}
+    tested = {"fine-tuned": errors(trained.model, images.test, images.threat, config.seed)}
     if config.scratch:
         beside = fit(
-            from_scratch(discriminator, labelled, config.seed),
+            from_scratch(source, images.labelled, config.seed),
             config,
-            labelled,
+            images.labelled,
+            extra=images.extra,
             objective=objective,
             device=device,
             progress=progress,
             rates=rates,
             name="training from scratch",
         )
-        tested["from scratch"] = _correct(beside.model, test)
+        tested["from scratch"] = errors(beside.model, images.test, images.threat, config.seed)
     return trained, tested
 
 
 def _card(
-    config: FineTuning, model: Model, discriminator: Model, labelled: Data, trained: Trained, tested: float
+    config: FineTuning,
+    model: Model,
+    source: Model,
+    labelled: Data,
+    trained: Trained,
+    tested: dict[str, Any],
 ) -> ModelCard:
-    parent = Parent(relation="fine-tuned-from", hash=discriminator.hash, name=known_as(discriminator.hash))
+    parent = Parent(relation="fine-tuned-from", hash=source.hash, name=known_as(source.hash))
     return model.card.model_copy(
         update={
             "lineage": (parent,),
             "data": labelled.facts,
             "training": {"command": "finetune", **config.model_dump(mode="json"), "step": trained.step},
-            "metrics": {"test_accuracy": tested},
+            "metrics": {"test_accuracy": 1 - tested["clean"] / tested["n"]},
             "created": now(),
             "advkit": __version__,
         }
     )
-
-
-def _correct(model: Model, test: Data) -> int:
-    with evaluation_mode(model):
-        return int((logits_of(model, test).argmax(1) == test.labels).sum())
 
 
 def _plan(config: FineTuning, model: Model, labelled: Data) -> Outcome:
@@ -140,7 +171,7 @@ def _plan(config: FineTuning, model: Model, labelled: Data) -> Outcome:
     return Outcome(
         title="what would be done",
         sentences=(
-            f"{model.card.config['trunk']} as a classifier of {config.data}, {len(labelled):,} labels, "
+            f"{config.model} as a classifier of {config.data}, {len(labelled):,} labels, "
             f"{config.mode} fine-tuning: {updates:,} updates, {passes:,} images forward and backward.",
         ),
         result={"config": config.model_dump(mode="json"), "updates": updates, "passes": passes},
@@ -151,14 +182,14 @@ def _result(
     config: FineTuning,
     model: Model,
     written: list[Path],
-    labelled: Data,
-    test: Data,
+    images: _Images,
     trained: Trained,
-    tested: dict[str, int],
+    tested: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
+    labelled, test = images.labelled, images.test
     return {
         "schema": "advkit/fine-tuning",
-        "version": 1,
+        "version": 2,
         "config": config.model_dump(mode="json"),
         "model": {"name": config.name, "hash": model.hash, "files": [str(path) for path in written]},
         "card": model.card.model_dump(mode="json", by_alias=True),
@@ -166,7 +197,13 @@ def _result(
         "images_per_second": trained.images_per_second,
         "labels": len(labelled),
         "label_ids": None if config.labels == "all" else labelled.ids.tolist(),
-        "test": {"data": test.facts.model_dump(), "n": len(test), "correct": tested},
+        "test": {
+            "data": test.facts.model_dump(),
+            "n": len(test),
+            "correct": {how: len(test) - row["clean"] for how, row in tested.items()},
+            "attack": facts(images.threat),
+            "errors": tested,
+        },
     }
 
 
@@ -180,13 +217,10 @@ def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
     if result["label_ids"] is not None:
         sentences.append("Which labels: label_ids in result.json.")
     model = shlex.quote(result["model"]["files"][0])
-    rows = [(how, accuracy(correct, test["n"]), f"{test['n']:,}") for how, correct in test["correct"].items()]
     return Outcome(
         title=f"a classifier of {config['data']} from {config['model']}",
         sentences=tuple(sentences),
-        tables=(
-            Table(f"{test['data']['name']} test images", ("", "accuracy [95 % interval]", "n"), tuple(rows)),
-        ),
+        tables=(table(test["errors"], test["data"]["name"], test["attack"]),),
         pictures=(
             Picture("curves", folder / "curves.png", "Accuracy on training batches as the training went on."),
         ),

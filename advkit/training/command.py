@@ -29,6 +29,7 @@ from advkit.threat import Threat
 from advkit.trade import Context, Outcome, Picture, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.extra import load_extra
 from advkit.training.loop import Trained, fit
 from advkit.training.objective import OBJECTIVES, Objective
 from advkit.training.plan import AdversarialTraining
@@ -56,6 +57,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
     name = store_name(config.name, train.name, model.card.architecture, config.objective)
     rest, held = _split(train, config)
+    extra = load_extra(config, rest, context.data_dir)
     config = config.model_copy(
         update={
             "arch": config.arch if config.model else model.card.architecture,
@@ -73,6 +75,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
         "training images": rest.fingerprint,
         "held-out images": held and held.fingerprint,
         "test images": test.fingerprint,
+        "extra images": extra and extra.fingerprint,
     }
     with RunFolder.open("adv-train", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
         if run.finished:
@@ -87,6 +90,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
                 rest,
                 held,
                 objective=objective,
+                extra=extra,
                 threat=against,
                 run=run,
                 device=device,

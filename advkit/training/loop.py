@@ -21,7 +21,6 @@ from advkit import rng
 from advkit.attacks.perturb import logits_of, robust_correct
 from advkit.data.augment import coarsen, shift_and_flip
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.errors import ConfigError, DivergedError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
@@ -29,6 +28,7 @@ from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
 from advkit.threat import Threat
 from advkit.training.ema import Ema
+from advkit.training.extra import Mixed, fitting
 from advkit.training.objective import Batch, Objective
 from advkit.training.plan import Fitting
 from advkit.training.schedule import factor
@@ -70,6 +70,7 @@ class Trainer:
         threat: what the attacker may change.
         device: where to work.
         rates: factors of the learning rate for parameters whose names begin so.
+        extra: more images, a share of every batch, as `advkit.training.extra.fitting` returns them.
     """
 
     def __init__(
@@ -81,14 +82,15 @@ class Trainer:
         threat: Threat | None,
         device: torch.device,
         rates: Mapping[str, float],
+        extra: Data | None = None,
     ) -> None:
-        self.config, self.data, self.objective, self.threat = config, data, objective, threat
+        self.config, self.objective, self.threat = config, objective, threat
         self.device = device
         self.model: Model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _train_mode(self.model)
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.optimiser = _optimiser(self.model, config, rates, fused=device.type in ("cpu", "cuda"))
-        self.order = Order(len(data), min(config.batch_size, len(data)), config.seed)
+        self.images = Mixed(config, data, extra)
         self.step, self.steps = 0, config.updates(len(data))
         self.sums = torch.zeros(2, device=device)
         """Loss and accuracy, summed over the updates since `since`."""
@@ -102,9 +104,8 @@ class Trainer:
 
     def update(self) -> None:
         """One update; nothing here waits for the device."""
-        config, index = self.config, self.order.batch(self.step)
-        x, y = self.data.batch(index, self.device)
-        ids = self.data.ids[index].to(self.device, non_blocking=True)
+        config = self.config
+        x, y, ids = self.images.batch(self.step, self.device)
         x = shift_and_flip(x, ids, self.step, config.seed, shift=config.shift, flip=config.flip)
         x = coarsen(x, ids, self.step, config.seed, side=config.coarse)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -193,6 +194,7 @@ def fit(
     held: Data | None = None,
     *,
     objective: Objective,
+    extra: Data | None = None,
     threat: Threat | None = None,
     run: RunFolder | None = None,
     device: torch.device | str = "cpu",
@@ -210,6 +212,7 @@ def fit(
         held: images, not among those, on which the best checkpoint is chosen: by robust accuracy (PGD-10)
             if there is a threat, else by clean accuracy. None keeps the last weights.
         objective: what to minimise.
+        extra: more images, of which every batch takes the share ``config.extra_fraction``.
         threat: what the attacker may change.
         run: folder for metrics and the state to resume from; None keeps nothing.
         device: where to work.
@@ -218,22 +221,25 @@ def fit(
         name: what progress calls it.
 
     Raises:
-        ConfigError: nothing to train, an objective without the threat it needs, or a run that began with
-            another model or other images.
+        ConfigError: nothing to train, an objective without the threat it needs, a run that began with
+            another model or other images, or a batch without room for extra ones.
+        DataError: extra images of another shape or of other classes.
         DivergedError: the loss is no longer finite; the last state stays.
     """
     if objective.needs_threat and threat is None:
         raise ConfigError("this objective needs a threat model; give --norm and --eps (threat=...)")
     if run is not None:
-        run.begin_with(**{"model": model.hash, "training images": train.fingerprint})
-    trainer = Trainer(model, config, train, objective, threat, torch.device(device), rates or {})
+        hashes = {"model": model.hash, "training images": train.fingerprint}
+        run.begin_with(**hashes, **{"extra images": extra and extra.fingerprint})
+    extra = extra and fitting(extra, train)
+    trainer = Trainer(model, config, train, objective, threat, torch.device(device), rates or {}, extra)
     history: list[dict[str, Any]] = []
     if run is not None and (state := run.load_state()) is not None:
         trainer.restore(state)
         history = run.history()
         progress.say(f"resuming at update {trainer.step} of {trainer.steps}")
     checks = {round(trainer.steps * (i + 1) / config.checks) for i in range(config.checks)} - {0}
-    size, first = trainer.order.batch_size, trainer.step
+    size, first = trainer.images.size, trainer.step
     spent, facts = 0.0, dict[str, float]()
     with progress.task(name, trainer.steps, done=first, unit="update") as task:
         told, tick = first, time.perf_counter()

@@ -35,8 +35,10 @@ class Fitting(StrictModel):
     """Training images are moved by up to so many pixels."""
     flip: bool = False
     """Training images are mirrored half of the time."""
-    coarse: int = Field(0, ge=0)
-    """Half of the training images are shrunk to so many pixels a side and enlarged again; 0 for none."""
+    extra_data: str | None = None
+    """More labelled images, of the same shape and classes, such as npz:FILE from `advkit gan-sample`."""
+    extra_fraction: Fraction = Field(0.3, gt=0, lt=1)
+    """Share of every batch that is drawn from --extra-data; the number of updates stays the same."""
     checks: int = Field(20, ge=1)
     """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
     seed: int = Field(0, ge=0)

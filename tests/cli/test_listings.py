@@ -33,9 +33,9 @@ def test_every_kind_can_be_listed(advkit, kind):
 
 
 def test_words_narrow_a_listing(advkit):
-    found = json.loads(advkit("ls", "architectures", "generator", "uniform", "--json", "-").stdout)[
-        "architectures"
-    ]
+    found = json.loads(
+        advkit("ls", "architectures", "generator", "uniform", "dropout", "--json", "-").stdout
+    )["architectures"]
     assert [row["name"] for row in found] == ["mlp-gan-generator"]
 
 

@@ -37,6 +37,7 @@ SHORT = {
     "gan-eval": ["--n", "20"],
     "gan-compare": ["--n", "20"],
     "finetune": ["--epochs", "1"],
+    "semi-train": ["--epochs", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
     "curve": ["--n", "20"],
@@ -49,8 +50,7 @@ SHORT = {
 SMALL = {
     "advkit.training.command.TESTED": 40,
     "advkit.gan.command.GRID": 5,
-    "advkit.gan.evaluation.command.GRID": 5,
-    "advkit.gan.metrics.classification_accuracy.UPDATES": 10,
+    "advkit.reuse.tested.ATTACKED": 40,
 }
 """Constants of the commands that would take most of the time, and mean nothing here."""
 REGISTRIES = (

@@ -21,13 +21,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "trunk-classifier": {"trunk": "conv-gan-discriminator"},
 }
 SHAPES: list[Shape] = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32), (1, 9, 14)]
-NAMES = [entry.name for entry in ARCHITECTURES]
-GENERATORS, DISCRIMINATORS, VAES = (
-    [entry.name for entry in ARCHITECTURES if entry.facts["role"] == role]
-    for role in ("generator", "discriminator", "vae")
-)
-SPREAD = 0.3
-"""Least share of a fresh generator's variance that is between its images."""
+VAES = [entry.name for entry in ARCHITECTURES if entry.facts["role"] == "vae"]
+SMALL["encoder-classifier"] = {"encoder": next(iter(VAES), None)}
+NAMES = [entry.name for entry in ARCHITECTURES if VAES or entry.name != "encoder-classifier"]
 
 
 def inputs(network: nn.Module, shape: Shape, n: int = 4) -> tuple[torch.Tensor, ...]:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 from advkit import rng
-from advkit.models.card import ModelCard
+from advkit.config import StrictModel
+from advkit.models.card import ModelCard, Shape
 from advkit.models.model import Model
-from advkit.models.network import build
+from advkit.models.network import ARCHITECTURES, Vae, build
 from advkit.models.store import Store
+from advkit.registry import Entry
 
 CONFIG = {"channels": (4, 8)}
 
@@ -30,4 +34,31 @@ def discriminator() -> Model:
     )
     model = Model(network, card)
     Store().add(model, "critic")
+    return model
+
+
+class ToyVae(Vae):
+    """The smallest thing with an encoder and a decoder; registered by the tests that need one."""
+
+    def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape)
+        self.first = nn.Linear(math.prod(shape), 12)
+        self.second = nn.Linear(12, 10)
+        self.decoder = build("mlp-gan-generator", shape=shape, config={"latent_dim": 5, "hidden": [6]})
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.second(self.first(x.flatten(1)).relu()).chunk(2, dim=1)
+        return mean, log_variance
+
+
+@pytest.fixture
+def vae(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """In the store as ``toy``; its architecture is registered for the test."""
+    entry = Entry("toy-vae", ToyVae, "a toy", facts={"role": "vae"})
+    assert "toy-vae" not in ARCHITECTURES
+    monkeypatch.setitem(ARCHITECTURES._entries, "toy-vae", entry)
+    with rng.scope("cpu", 7, "vae"):
+        network = build("toy-vae", shape=(1, 8, 8))
+    model = Model(network, ModelCard(role="vae", architecture="toy-vae", shape=(1, 8, 8)))
+    Store().add(model, "toy")
     return model

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,11 +17,16 @@ from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
 from advkit.progress import Progress, Task
-from advkit.reuse import command
-from advkit.reuse.classifier import from_discriminator, from_scratch
+from advkit.reuse import command, tested
+from advkit.reuse.classifier import from_scratch, layer_rates, pretrained
 from advkit.reuse.command import finetune
 from advkit.reuse.plan import FineTuning
 from advkit.trade import Context
+
+
+@pytest.fixture(autouse=True)
+def few_attacks(monkeypatch):
+    monkeypatch.setattr(tested, "ATTACKED", 40)
 
 
 def plan(**values):
@@ -48,7 +54,7 @@ def untrainable(monkeypatch):
 
 def test_the_trunk_is_the_discriminator(discriminator):
     data = load_data("digits", "train", limit=20)
-    model, fresh = from_discriminator(discriminator, data, 0), from_scratch(discriminator, data, 0)
+    model, fresh = pretrained(discriminator, data, 0), from_scratch(discriminator, data, 0)
     x, _ = data.batch(torch.arange(20))
     network = discriminator.network.eval()
     model.eval()
@@ -95,7 +101,7 @@ def test_the_probe_leaves_the_trunk_untouched(discriminator):
     before = features_of(discriminator)
     assert probed.keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in probed.items())
-    fresh = from_discriminator(discriminator, load_data("digits", "train"), 0).network.head
+    fresh = pretrained(discriminator, load_data("digits", "train"), 0).network.head
     assert not torch.equal(load_model("clf.pt").network.head.weight, fresh.weight)
 
 
@@ -195,3 +201,73 @@ def test_an_existing_file_is_not_replaced(discriminator, untrainable):
     with pytest.raises(OutputError, match="--overwrite"):
         finetune(plan(), Context(out=Path("clf.pt")))
     assert Path("clf.pt").read_text() == "mine"
+
+
+def test_a_vae_lends_its_encoder(vae):
+    data = load_data("digits", "train", limit=20)
+    model = pretrained(vae, data, 0)
+    x, _ = data.batch(torch.arange(20))
+    assert torch.equal(model.network.features(x), torch.cat(vae.network.encode(x), 1))
+    assert not any("decoder" in name for name in model.state_dict())
+    outcome = finetune(plan(model="toy", scratch=True), Context(out=Path("clf.pt")))
+    classifier = load_model("clf.pt", role="classifier")
+    assert classifier.card.architecture == "encoder-classifier"
+    (parent,) = classifier.card.lineage
+    assert (parent.hash, parent.name) == (vae.hash, "toy")
+    assert [row[0] for row in outcome.tables[0].rows] == ["fine-tuned", "from scratch"]
+
+
+def test_the_rate_falls_from_layer_to_layer(discriminator):
+    model = pretrained(discriminator, load_data("digits", "train", limit=20), 0)
+    rates = layer_rates(model, "network.trunk", 0.5, 0.1)
+    assert rates == {"network.trunk.trunk.3.": 0.5, "network.trunk.trunk.0.": 0.05}
+    names = [name for name, _ in model.named_parameters() if not name.startswith("network.head")]
+    assert all(any(name.startswith(start) for start in rates) for name in names)
+
+
+def test_normalisation_belongs_to_the_layer_before_it_and_a_parametrised_layer_is_one():
+    spectral = torch.nn.utils.parametrizations.spectral_norm
+    inner = torch.nn.Sequential(
+        spectral(torch.nn.Linear(4, 4)), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
+    )
+    rates = layer_rates(torch.nn.ModuleDict({"part": inner}), "part", 1.0, 0.5)
+    assert rates == {"part.0.": 0.5, "part.1.": 0.5, "part.2.": 1.0}
+
+
+def test_layers_at_other_rates_move_otherwise(discriminator):
+    def lowest(decay):
+        outcome = finetune(plan(layer_decay=decay, name=f"d{decay}".replace(".", "-")), Context())
+        return trunk_of(load_model(outcome.files[-1]))["trunk.0.weight"]
+
+    before = features_of(discriminator)["trunk.0.weight"]
+    moved, hardly = ((lowest(decay) - before).norm() for decay in (1.0, 0.01))
+    assert 0 < hardly < moved / 5
+
+
+def test_the_robust_error_is_told_beside_the_clean_one(discriminator):
+    harmless = finetune(plan(epochs=60, norm="linf", eps=1e-6), Context(out=Path("a"))).result["test"]
+    fatal = finetune(plan(epochs=60, norm="linf", eps=1.0), Context(out=Path("b"))).result["test"]
+    assert fatal["attack"]["eps"] == 1.0 and fatal["errors"]["fine-tuned"]["attacked"] == 40
+    assert harmless["errors"]["fine-tuned"]["clean"] == fatal["errors"]["fine-tuned"]["clean"]
+    assert harmless["errors"]["fine-tuned"]["robust"] < 20
+    assert fatal["errors"]["fine-tuned"]["robust"] == 40
+    assert harmless["correct"]["fine-tuned"] == 359 - harmless["errors"]["fine-tuned"]["clean"]
+
+
+def test_without_a_customary_threat_nothing_is_attacked(discriminator, monkeypatch):
+    honest = load_data
+    monkeypatch.setattr(command, "load_data", lambda *what, **how: replace(honest(*what, **how), threat=None))
+    outcome = finetune(plan(), Context())
+    assert outcome.result["test"]["attack"] is None
+    assert outcome.result["test"]["errors"]["fine-tuned"]["robust"] is None
+    assert outcome.tables[0].columns == ("", "clean error [95 %]", "wrong", "n")
+
+
+def test_extra_images_join_the_labelled_ones(discriminator):
+    train = load_data("digits", "train", limit=30)
+    np.savez("extra.npz", x=train.images.numpy(), y=train.labels.numpy())
+    plain = finetune(plan(), Context(out=Path("a"))).result
+    mixed = finetune(plan(extra_data="npz:extra.npz", extra_fraction=0.5), Context(out=Path("b"))).result
+    assert plain["updates"] == mixed["updates"] and plain["model"]["hash"] != mixed["model"]["hash"]
+    inputs = json.loads(Path("b/resolved.json").read_text())["inputs"]
+    assert inputs["extra images"] == load_data("npz:extra.npz", "train").fingerprint

@@ -1,4 +1,4 @@
-"""A discriminator's features under a linear head."""
+"""A discriminator's features under a head for the classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advkit.models.network import ARCHITECTURES, Classifier, Discriminator, arch
 @architecture(
     "trunk-classifier",
     role="classifier",
-    summary="a discriminator without its last layer, and a linear layer to the classes",
+    summary="a discriminator without its last layer, and a fresh one to the classes",
     source="Radford et al. 2016, section 5.1 (discriminator features, reused)",
 )
 class TrunkClassifier(Classifier):
@@ -29,6 +29,8 @@ class TrunkClassifier(Classifier):
         """A discriminator's architecture."""
         trunk_config: dict[str, Any] = {}
         """That architecture's own parameters."""
+        trunk_classes: int | None = None
+        """How many classes a conditional discriminator is asked about."""
 
     config: Config
 
@@ -39,11 +41,16 @@ class TrunkClassifier(Classifier):
             raise ConfigError(
                 f"the trunk {config.trunk!r} is a {entry.facts['role']}; name a discriminator's architecture"
             )
-        self.trunk = cast(Discriminator, build(config.trunk, shape=shape, config=config.trunk_config))
+        trunk = build(config.trunk, shape=shape, classes=config.trunk_classes, config=config.trunk_config)
+        self.trunk = cast(Discriminator, trunk)
         self.trunk.head = nn.Identity()
-        self.head = nn.Linear(self.trunk.feature_dim, self.classes)
+        self.head = self.trunk.new_head(self.classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, feature_dim), what the discriminator's last layer would see."""
+        return self.trunk.features(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.head(self.trunk.features(x))
+        logits: Tensor = self.head(self.features(x))
         return logits

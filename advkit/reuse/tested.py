@@ -1,0 +1,79 @@
+"""Clean and robust errors of a classifier on the test images, at the end of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advkit.attacks.perturb import logits_of, robust_correct
+from advkit.data import threats
+from advkit.data.data import Data
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.progress import SILENT
+from advkit.stats import clopper_pearson
+from advkit.threat import Threat
+from advkit.trade import Table
+
+ATTACKED = 1000
+"""Test images attacked at most; as many of each class."""
+ATTACKER = {"steps": 20}
+"""The PGD that they are attacked with."""
+
+
+def threat_of(norm: str | None, eps: float | None, model: Model, test: Data) -> Threat | None:
+    """The threat model that was named, completed by the customary one; None where there is none at all.
+
+    Raises:
+        ConfigError: a norm that is not the customary one, without a budget.
+    """
+    if norm is None and eps is None and model.card.threat is None and test.threat is None:
+        return None
+    return threats.choose(norm, eps, model, test, SILENT)
+
+
+def errors(model: Model, test: Data, threat: Threat | None, seed: int) -> dict[str, Any]:
+    """How many of all test images are wrong, and of ``attacked`` ones, wrong or made wrong by PGD.
+
+    Without a threat model nothing is attacked, and ``robust`` is None.
+    """
+    with evaluation_mode(model):
+        wrong = int((logits_of(model, test).argmax(1) != test.labels).sum())
+    if threat is None:
+        return {"clean": wrong, "n": len(test), "robust": None, "attacked": 0}
+    n = min(len(test), max(ATTACKED, test.classes))
+    few = test if n == len(test) else test.take(test.balanced(n))  # the first n may all be of one class
+    _, robust = robust_correct(model, few, threat, parameters=ATTACKER, seed=seed)
+    return {"clean": wrong, "n": len(test), "robust": int((~robust).sum()), "attacked": n}
+
+
+def facts(threat: Threat | None) -> dict[str, Any] | None:
+    """What they were attacked with, for results."""
+    if threat is None:
+        return None
+    return {"attack": "pgd", "parameters": ATTACKER, "norm": threat.norm, "eps": threat.eps}
+
+
+def table(tested: Mapping[str, Mapping[str, Any]], name: str, attack: Mapping[str, Any] | None) -> Table:
+    """A row for each classifier: errors out of n with their exact 95 % intervals.
+
+    Args:
+        tested: of `errors`, by what was trained.
+        name: of the test images.
+        attack: of `facts`.
+    """
+    columns, rows = ["", "clean error [95 %]", "wrong", "n"], []
+    if attack is not None:
+        columns += [f"error under PGD-{attack['parameters']['steps']}", "n"]
+    for how, row in tested.items():
+        cells = [how, _share(row["clean"], row["n"]), f"{row['clean']:,}", f"{row['n']:,}"]
+        if attack is not None:
+            cells += [_share(row["robust"], row["attacked"]), f"{row['attacked']:,}"]
+        rows.append(tuple(cells))
+    threatened = "" if attack is None else f", {attack['norm']} eps {attack['eps']:.4g}"
+    return Table(f"{name} test images{threatened}", tuple(columns), tuple(rows))
+
+
+def _share(wrong: int, n: int) -> str:
+    low, high = clopper_pearson(wrong, n)
+    return f"{100 * wrong / n:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"

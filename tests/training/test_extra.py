@@ -1,0 +1,122 @@
+"""Extra images: their share of every batch, their ids, resume, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from advkit.config import validate
+from advkit.data.load import as_data, load_data
+from advkit.errors import ConfigError, DataError
+from advkit.runs import RunFolder
+from advkit.trade import Context
+from advkit.training import command
+from advkit.training.command import adv_train
+from advkit.training.extra import FIRST, Mixed, count, fitting, load_extra
+from advkit.training.loop import fit
+from advkit.training.plan import AdversarialTraining, Fitting
+
+CONFIG = Fitting(epochs=4, batch_size=20, checks=4, seed=5, extra_fraction=0.3, extra_data="npz:extra.npz")
+
+
+@pytest.fixture
+def extra(digits):
+    """30 images that are white where the digits are black."""
+    return fitting(as_data(255 - digits.images[:30], digits.labels[:30], "white"), digits)
+
+
+def save(images, labels, **more):
+    np.savez("extra.npz", x=np.asarray(images), y=np.asarray(labels), **more)
+
+
+def test_a_fixed_share_of_every_batch_is_extra_and_all_of_it_comes_in_turn(digits, extra):
+    mixed = Mixed(CONFIG, digits, extra)
+    seen, own = [], []
+    for step in range(10):
+        x, y, ids = mixed.batch(step, torch.device("cpu"))
+        assert len(x) == 20
+        others = ids >= FIRST
+        assert others.sum() == 6
+        assert torch.equal(x[others], extra.batch(ids[others] - FIRST)[0])
+        assert torch.equal(y[others], extra.labels[ids[others] - FIRST])
+        assert torch.equal(x[~others], digits.batch(ids[~others])[0])
+        seen.append(ids[others] - FIRST)
+        own.append(ids[~others])
+    assert torch.cat(seen).bincount().tolist() == [2] * 30
+    assert torch.cat(own)[:100].sort().values.tolist() == list(range(100))
+
+
+def test_batches_are_a_function_of_seed_and_step(digits, extra):
+    last = Mixed(CONFIG, digits, extra).batch(7, torch.device("cpu"))[2]
+    assert torch.equal(last, Mixed(CONFIG, digits, extra).batch(7, torch.device("cpu"))[2])
+    other = Mixed(CONFIG.model_copy(update={"seed": 6}), digits, extra).batch(7, torch.device("cpu"))[2]
+    assert not torch.equal(last, other)
+
+
+def test_fitting_twice_changes_nothing(digits, extra):
+    assert torch.equal(fitting(extra, digits).ids, extra.ids)
+
+
+def test_an_interrupted_run_with_extra_images_ends_the_same(
+    digits, extra, make, objective, interrupted, same, tmp_path
+):
+    def train(folder, progress=None):
+        with RunFolder.open("test", "toy", CONFIG, tmp_path / folder) as run:
+            more = {"progress": progress} if progress else {}
+            return fit(make(), CONFIG, digits, objective=objective("standard"), extra=extra, run=run, **more)
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", interrupted(2))
+    assert same(train("cut").model, whole.model)
+    without = fit(make(), CONFIG, digits, objective=objective("standard"))
+    assert without.step == whole.step and not same(without.model, whole.model)
+
+
+def test_adv_train_takes_them_and_notes_what_they_were(digits, monkeypatch):
+    monkeypatch.setattr(command, "TESTED", 20)
+    train = load_data("digits", "train", limit=50)
+    save(train.images, train.labels)
+    values = {"objective": "standard", "arch": "mlp", "epochs": 1, "checks": 1, "extra_data": "npz:extra.npz"}
+    config = validate(AdversarialTraining, values, "test")
+    outcome = adv_train(config, Context(out=Path("run")))
+    inputs = json.loads(Path("run/resolved.json").read_text())["inputs"]
+    assert inputs["extra images"] == load_data("npz:extra.npz", "train").fingerprint
+    assert outcome.result["card"]["training"]["extra_fraction"] == 0.3
+    save(255 - train.images, train.labels)
+    with pytest.raises(ConfigError, match="did not begin with the same extra images"):
+        adv_train(config, Context(out=Path("run")))
+
+
+def test_a_share_that_leaves_no_image_of_a_kind_is_refused():
+    with pytest.raises(ConfigError, match="is 0 of the 20 images in a batch"):
+        count(CONFIG.model_copy(update={"extra_fraction": 0.01}), 100)
+    with pytest.raises(ConfigError, match="is 4 of the 4 images in a batch"):
+        count(CONFIG.model_copy(update={"extra_fraction": 0.9}), 4)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "names", "said"),
+    [
+        (np.zeros((4, 1, 9, 9), np.uint8), [0, 1, 2, 3], None, "are 1x9x9 but those of 'digits' are 1x8x8"),
+        (
+            np.zeros((4, 1, 8, 8), np.uint8),
+            [0, 1, 2, 10],
+            None,
+            "labels up to 10 but 'digits' has 10 classes",
+        ),
+        (np.zeros((2, 1, 8, 8), np.uint8), [0, 1], ["cat", "dog"], "have 2 classes but 'digits' has 10"),
+    ],
+)
+def test_other_images_and_other_classes_are_refused(images, labels, names, said, digits):
+    save(images, labels, **({} if names is None else {"class_names": np.array(names)}))
+    with pytest.raises(DataError, match=said):
+        load_extra(CONFIG, digits, None)
+
+
+def test_without_a_name_there_are_none(digits):
+    assert load_extra(Fitting(), digits, None) is None

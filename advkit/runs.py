@@ -1,8 +1,8 @@
 """Run folders: where long work leaves its results and what it needs to go on after a crash.
 
 ``runs/00012-gan-train-digits/`` holds ``resolved.json`` (the whole configuration, and hashes of what the run
-began with), ``env.json`` (versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume), and what the
-work makes.
+began with), ``env.json`` (versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume; the one before
+stays beside it, should a disk spoil the last), and what the work makes.
 Running the same command again goes on where the last process stopped; a folder is never overwritten.
 """
 
@@ -12,6 +12,7 @@ import fcntl
 import io
 import json
 import os
+import pickle
 import platform
 import re
 import sys
@@ -27,6 +28,8 @@ from advkit.config import StrictModel
 from advkit.errors import BusyError, ConfigError, OutputError
 
 RUNS = Path("runs")
+STATES = ("state.pt", "state-previous.pt")
+"""What a resume needs: the last state, and the one before it."""
 
 
 def environment() -> dict[str, str]:
@@ -134,7 +137,8 @@ class RunFolder:
         if self._lock is None:
             return
         files.write_text(self.path / "result.json", _pretty(result))
-        (self.path / "state.pt").unlink(missing_ok=True)
+        for name in STATES:
+            (self.path / name).unlink(missing_ok=True)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""
@@ -144,19 +148,23 @@ class RunFolder:
 
         buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
         torch.save(dict(state), buffer)
-        files.write_bytes(self.path / "state.pt", buffer.getvalue())
+        last, before = (self.path / name for name in STATES)
+        with files.writing(self.path):
+            if last.exists():
+                last.replace(before)
+        files.write_bytes(last, buffer.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step."""
-        import torch
+        """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step.
 
-        path = self.path / "state.pt"
-        if not path.exists():
-            self._cut_metrics(-1)
-            return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        self._cut_metrics(state["step"])
-        return state
+        Where the last file is missing or spoiled, the one before it counts.
+        """
+        for path in (self.path / name for name in STATES):
+            if (state := _readable(path)) is not None:
+                self._cut_metrics(state["step"])
+                return state
+        self._cut_metrics(-1)
+        return None
 
     def metrics(self, step: int, **values: float | str) -> None:
         """Appends a row to ``metrics.jsonl``."""
@@ -196,6 +204,16 @@ class RunFolder:
             self._metrics.close()
         if self._lock is not None:
             self._lock.close()
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    """A state, unless the file is missing or spoiled."""
+    import torch
+
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
 
 
 def _pretty(values: Mapping[str, Any]) -> str:

@@ -124,6 +124,24 @@ def test_state_and_metrics_agree_after_a_crash(tmp_path):
     assert json.loads((tmp_path / "r" / "env.json").read_text())["torch"] in torch.__version__
 
 
+@pytest.mark.parametrize("spoil", ["cut", "noise", "missing"])
+def test_where_the_last_state_is_spoiled_the_one_before_counts(tmp_path, spoil):
+    with RunFolder.open("train", "x", Plan(), tmp_path / "r") as run:
+        for step in (1, 2, 3):
+            run.metrics(step, loss=step / 2)
+            run.save_state({"step": step, "weights": torch.arange(step)})
+    last = tmp_path / "r" / "state.pt"
+    if spoil == "missing":
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:100] if spoil == "cut" else b"noise")
+    with RunFolder.open("train", "x", Plan(), tmp_path / "r") as run:
+        assert run.load_state()["weights"].tolist() == [0, 1]
+        assert [row["step"] for row in run.history()] == [1, 2]
+        run.finish({})
+    assert not list((tmp_path / "r").glob("state*"))
+
+
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path):
     target = tmp_path / "file.txt"
     files.write_text(target, "old")

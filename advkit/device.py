@@ -30,3 +30,13 @@ def choose(device: str = "auto") -> torch.device:
     if not available.get(chosen.type, False):
         raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")
     return chosen
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies in bfloat16 itself; one that imitates it is slower, not faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))

@@ -135,8 +135,11 @@ _OBJECTIVES = "advkit.training.objective:OBJECTIVES"
 
 _NAMES = {
     "data": "advkit.data.dataset:DATASETS",
-    "gan-train.arch": "advkit.models.network:pairs",
+    "gan-train.arch": "advkit.models.network:generative",
     "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
+    "gan-train.regularisers": "advkit.gan.regulariser:REGULARISERS",
+    "gan-eval.metrics": _METRICS,
+    "gan-compare.metrics": _METRICS,
     "semi-train.arch": "advkit.models.network:pairs",
     "attack.arch": _ARCHITECTURES,
     "attack.attack": _ATTACKS,
@@ -152,6 +155,7 @@ _NAMES = {
 
 _PARAMETERS = {
     "gan-train.parameters": ("advkit.gan.loss:GAN_LOSSES", "{loss}"),
+    "gan-train.regularisation": ("advkit.gan.regulariser:REGULARISERS", None),
     "gan-train.generator": (_ARCHITECTURES, "{arch}-generator"),
     "gan-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
     "semi-train.generator": (_ARCHITECTURES, "{arch}-generator"),

@@ -82,6 +82,10 @@ KINDS = {
     "architectures": Kind("networks by role: --arch NAME", _registry("advkit.models.network:ARCHITECTURES")),
     "pairs": Kind("generators with their discriminators: gan-train --arch NAME", _pairs),
     "gan-losses": Kind("objectives of a GAN: gan-train --loss NAME", _registry("advkit.gan.loss:GAN_LOSSES")),
+    "regularisers": Kind(
+        "terms that keep a discriminator smooth: gan-train --regularisers NAME",
+        _registry("advkit.gan.regulariser:REGULARISERS"),
+    ),
     "gan-metrics": Kind(
         "figures of generated images: gan-eval --metrics NAME", _registry("advkit.gan.metric:METRICS")
     ),

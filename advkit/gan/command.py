@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from advkit import device as devices
-from advkit import files, images
+from advkit import files, images, rng
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
+from advkit.gan import outcome
+from advkit.gan.best import BEST
 from advkit.gan.cost import passes
 from advkit.gan.curves import write_curves
+from advkit.gan.game import Game, concrete
 from advkit.gan.labelled import sample_labelled
-from advkit.gan.monitor import WON, covered, first_warnings, warnings
+from advkit.gan.monitor import first_warnings
+from advkit.gan.outcome import SIDE
+from advkit.gan.pictures import WAYS, write_film, write_ways
 from advkit.gan.plan import GanTraining, Sampling
 from advkit.gan.sample import sample as draw_images
-from advkit.gan.train import GanGame, TrainedGan, train_gan
+from advkit.gan.train import TrainedGan, begin, train_gan
 from advkit.models.checkpoint import SUFFIXES, load_checkpoint, save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.models.network import Generator
 from advkit.models.store import Store, refuse_bad_name
 from advkit.runs import RunFolder, environment
 from advkit.trade import Context, Outcome, Picture, Table
-
-RECENT = 500
-"""Steps at the end of training whose mean is reported."""
-BALANCED = (0.45, 0.75)
-"""Accuracy of the discriminator within which neither side is far ahead."""
-GRID = 20
-"""Rows and columns of the last grid."""
+from advkit.training.board import refuse_without_tensorboard
 
 
 def train(config: GanTraining, context: Context) -> Outcome:
@@ -47,12 +46,15 @@ def train(config: GanTraining, context: Context) -> Outcome:
         UserError: whatever is wrong with the names, the data or the place.
     """
     data = load_data(config.data, "train", root=context.data_dir)
-    game = GanGame(config, data, torch.device("cpu"))  # says what is wrong before there is a folder
-    for name in game.opponents:
+    if config.tensorboard:
+        refuse_without_tensorboard()
+    device = devices.choose(context.device)
+    config = concrete(config, device)
+    game = begin(config, data, torch.device("cpu"))  # says what is wrong before there is a folder
+    for name in ("ema", "best", *game.networks):
         refuse_bad_name(f"{game.name}-{name}")
     if context.dry_run:
         return _plan(game)
-    device = devices.choose(context.device)
     inputs = {"training images": data.fingerprint}
     with RunFolder.open(
         "gan-train", data.name, config, context.out, inputs=inputs, resume=context.resume
@@ -62,26 +64,39 @@ def train(config: GanTraining, context: Context) -> Outcome:
         else:
             begun = time.perf_counter()
             trained = train_gan(config, data, run=run, device=device, progress=context.progress)
-            _deliver(trained, game.name, run)
+            models = _deliver(trained, game.name, run)
             rows = run.history()
             title = f"{game.name}: losses and the discriminator's accuracy"
             write_curves(run.path / "curves.png", rows, title=title)
-            ema = load_checkpoint(run.path / "ema.safetensors").to(device)
-            drawn, _ = draw_images(ema, GRID * GRID, config.seed)
-            images.write_grid(run.path / "grid.png", drawn, GRID)
-            run.finish(_result(game, trained, rows, seconds=time.perf_counter() - begun))
-        return _trained_outcome(run.result(), run.path)
+            _draw(game, load_checkpoint(run.path / "ema.safetensors").to(device), run.path)
+            run.finish(_result(game, trained, models, rows, seconds=time.perf_counter() - begun))
+        return outcome.trained(run.result(), run.path)
 
 
-def _plan(game: GanGame) -> Outcome:
+def _draw(game: Game, ema: Model, folder: Path) -> None:
+    """The last grid, ways between samples, and the film of the training."""
+    seed = game.config.seed
+    drawn, _ = draw_images(ema, SIDE * SIDE, seed)
+    images.write_grid(folder / "grid.png", drawn, SIDE)
+    generator, numbers = cast(Generator, ema.network), torch.arange(2 * WAYS)
+    labels = () if game.classes is None else (numbers[:WAYS] % game.classes,)
+    write_ways(
+        folder / "interpolation.png", generator, generator.draw(rng.keys(seed, "ways", numbers)), *labels
+    )
+    write_film(folder / "training.gif", folder / "samples")
+
+
+def _plan(game: Game) -> Outcome:
     config, data = game.config, game.data
-    networks: dict[str, nn.Module] = {"generator": game.generator, **game.opponents}
     cost = {
         name: {"forwards": count.forwards * config.steps, "backwards": count.backwards * config.steps}
         for name, count in passes(game).items()
     }
     seen = config.steps * config.batch_size
-    sizes = {name: _size(network) for name, network in networks.items()}
+    what = f"The {config.kind} {config.arch}"
+    if config.kind == "gan":
+        what = f"The pair {config.arch}, loss {config.loss},"
+    sizes = {name: _size(network) for name, network in game.networks.items()}
     rows = [
         (name, f"{sizes[name]:,}", f"{count['forwards']:,}", f"{count['backwards']:,}")
         for name, count in cost.items()
@@ -89,10 +104,10 @@ def _plan(game: GanGame) -> Outcome:
     return Outcome(
         title="what would be done",
         sentences=(
-            f"The pair {config.arch} on {len(data):,} images of {data.name}, loss {config.loss}: "
+            f"{what} on {len(data):,} images of {data.name}: "
             f"{config.steps:,} steps of {config.batch_size} real images, {seen:,} in all, "
             f"which is {seen / len(data):,.1f} times each.",
-            f"In the model store as {game.name}-generator, -ema and -{', -'.join(game.opponents)}.",
+            f"In the model store as {game.name}-{', -'.join([*game.networks, 'ema'])}.",
         ),
         tables=(Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),),
         result={
@@ -110,20 +125,25 @@ def _size(network: nn.Module) -> int:
     return sum(tensor.numel() for tensor in network.state_dict().values() if tensor.is_floating_point())
 
 
-def _models(trained: TrainedGan) -> dict[str, Model]:
-    return {"generator": trained.generator, "ema": trained.ema, **trained.opponents}
-
-
-def _deliver(trained: TrainedGan, prefix: str, run: RunFolder) -> None:
-    """Writes the models to the run folder and to the store."""
-    for name, model in _models(trained).items():
+def _deliver(trained: TrainedGan, prefix: str, run: RunFolder) -> dict[str, Model]:
+    """Writes the models to the run folder and to the store; returns them, the best average among them."""
+    for name, model in trained.models.items():
         save_model(model, run.path / f"{name}.safetensors", overwrite=True)
+    models = {**trained.models, "best": load_checkpoint(run.path / BEST)}
+    for name, model in models.items():
         Store().add(model, f"{prefix}-{name}")
+    return models
 
 
 def _result(
-    game: GanGame, trained: TrainedGan, rows: Sequence[Mapping[str, Any]], *, seconds: float
+    game: Game,
+    trained: TrainedGan,
+    models: Mapping[str, Model],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
+    figures = [*game.figures, *(["d_accuracy"] if game.config.kind == "gan" else [])]
     return {
         "schema": "advkit/gan-training",
         "version": 1,
@@ -132,83 +152,16 @@ def _result(
         "data": game.data.facts.model_dump(),
         "models": {
             name: {"name": f"{game.name}-{name}", "hash": model.hash, "parameters": _size(model.network)}
-            for name, model in _models(trained).items()
+            for name, model in models.items()
         },
-        "last": _recent(rows),
+        "best": {"by": game.config.keep_by, "step": models["best"].card.training["step"]},
+        "last": outcome.recent(rows, figures),
         "images_per_second": rows[-1]["images_per_second"],
         "seconds": seconds,
         "resumed_at": trained.resumed_at,
         "warnings": first_warnings(rows),
         "environment": environment(),
     }
-
-
-def _recent(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over the last steps, a row counting as the steps that it covers; diversity is the last one."""
-    first = rows[-1]["step"] - RECENT
-    recent = [(count, row) for count, row in zip(covered(rows), rows, strict=True) if row["step"] > first]
-    steps = sum(count for count, _ in recent)
-    figures = ("d_loss", "d_accuracy", "d_accuracy_real", "d_accuracy_fake", "g_loss")
-    means = {name: sum(count * row[name] for count, row in recent) / steps for name in figures}
-    return {"steps": steps, **means, "diversity": rows[-1]["diversity"]}
-
-
-def _trained_outcome(result: dict[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
-    config, models, last = result["config"], result["models"], result["last"]
-    row = (
-        f"{last['d_loss']:.3f}",
-        f"{last['d_accuracy_real']:.1%}",
-        f"{last['d_accuracy_fake']:.1%}",
-        f"{last['g_loss']:.3f}",
-        f"{last['diversity']:.0%}",
-        f"{result['images_per_second']:,.0f}",
-    )
-    ema = models["ema"]["name"]
-    discriminator = models[next(name for name in models if name not in ("generator", "ema"))]["name"]
-    data = "" if config["data"] == "digits" else f" --data {shlex.quote(config['data'])}"
-    return Outcome(
-        title=f"a GAN of {result['data']['name']}: {config['arch']}, {config['steps']:,} steps",
-        sentences=(
-            _balance(last),
-            f"Samples of the averaged generator differ {last['diversity']:.0%} as much as real images do.",
-            *(sentence.capitalize() + "." for sentence in warnings(last).values()),
-            f"In the model store as {', '.join(model['name'] for model in models.values())}.",
-        ),
-        tables=(
-            Table(
-                f"means over the last {last['steps']:,} steps",
-                ("D loss", "D right on real", "on generated", "G loss", "diversity", "images/s"),
-                (row,),
-            ),
-        ),
-        pictures=(
-            Picture(
-                "generated images", folder / "grid.png", f"{GRID * GRID} samples of the averaged generator."
-            ),
-            Picture("curves", folder / "curves.png", "Losses and the discriminator's accuracy by step."),
-        ),
-        files=(*(folder / f"{name}.safetensors" for name in models), folder),
-        next=(
-            f"advkit gan-sample --model {ema} --n 400 --out {result['data']['name']}.png",
-            f"advkit finetune --model {discriminator}{data} --out clf.pt",
-            f"advkit models lineage {discriminator}",
-        ),
-        result=result,
-    )
-
-
-def _balance(last: Mapping[str, float]) -> str:
-    """How the game stands, said by the discriminator's accuracy."""
-    accuracy = last["d_accuracy"]
-    told = f"The discriminator was right about {accuracy:.0%} of the images"
-    if accuracy > WON:
-        return f"{told}: near 100 % it wins every time, and the generator is too weak to learn much."
-    if accuracy > BALANCED[1]:
-        return f"{told}: ahead of the generator (50 % is balance, near 100 % the generator is too weak)."
-    if accuracy < BALANCED[0]:
-        return f"{told}, less than by guessing: it is too weak; try a larger --rate-discriminator."
-    return f"{told}: near balance (50 %, where it can only guess; near 100 % the generator is too weak)."
 
 
 def sample(config: Sampling, context: Context) -> Outcome:

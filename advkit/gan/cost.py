@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from advkit.gan.train import GanGame
+from advkit.gan.game import Game
 
 
 class Passes(NamedTuple):
@@ -17,12 +17,11 @@ class Passes(NamedTuple):
     backwards: int
 
 
-def passes(game: GanGame) -> dict[str, Passes]:
+def passes(game: Game) -> dict[str, Passes]:
     """What one step sends through each network, by its name; ``game`` plays that step.
 
     Backwards are counted whether they reach the network's weights or only pass through to the generator.
     """
-    networks: dict[str, nn.Module] = {"generator": game.generator, **game.opponents}
     forwards: Counter[str] = Counter()
     backwards: Counter[str] = Counter()
 
@@ -34,8 +33,8 @@ def passes(game: GanGame) -> dict[str, Passes]:
 
         return network.register_forward_hook(count)
 
-    hooks = [watch(name, network) for name, network in networks.items()]
+    hooks = [watch(name, network) for name, network in game.counted.items()]
     game.play()
     for hook in hooks:
         hook.remove()
-    return {name: Passes(forwards[name], backwards[name]) for name in networks}
+    return {name: Passes(forwards[name], backwards[name]) for name in game.counted}

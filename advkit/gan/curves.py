@@ -9,13 +9,23 @@ from typing import Any
 from advkit import files
 from advkit.gan.monitor import covered
 
+GREY = "#9e9e9e"
+LOSSES = {
+    "d_loss": ("D loss", "#1565c0"),
+    "g_loss": ("G loss", "#e65100"),
+    "loss": ("loss", "#1565c0"),
+    "reconstruction": ("reconstruction", "#2e7d32"),
+    "divergence": ("divergence", "#e65100"),
+}
+"""What can stand on the left axis: its name and colour."""
+
 
 def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
-    """A PNG of both losses (left axis) and of the discriminator's accuracy (right axis) over the steps.
+    """A PNG of the losses (left axis) and of the discriminator's accuracy (right axis) over the steps.
 
     Args:
         path: where.
-        rows: of ``metrics.jsonl``: step, d_loss, g_loss and d_accuracy.
+        rows: of ``metrics.jsonl``: step, d_loss, g_loss and d_accuracy, or the losses of a vae.
         title: what stands above.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,22 +34,26 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     losses = figure.subplots()
-    accuracy = losses.twinx()
-    losses.set_zorder(accuracy.get_zorder() + 1)  # the losses above the accuracy
-    losses.patch.set_visible(False)
     counts = covered(rows)
     # A row that covers few steps (the last one may cover a single step) would show noise.
     rows = [row for row, count in zip(rows, counts, strict=True) if 5 * count >= max(counts)]
     steps = [row["step"] for row in rows]
     lines = [
-        *losses.plot(steps, [row["d_loss"] for row in rows], color="#1565c0", label="D loss"),
-        *losses.plot(steps, [row["g_loss"] for row in rows], color="#e65100", label="G loss"),
-        *accuracy.plot(steps, [100 * row["d_accuracy"] for row in rows], color="#9e9e9e", label="D accuracy"),
-        accuracy.axhline(50, color="#9e9e9e", linestyle=":", label="balance"),
+        line
+        for name, (label, colour) in LOSSES.items()
+        if name in rows[0]
+        for line in losses.plot(steps, [row[name] for row in rows], color=colour, label=label)
     ]
     losses.set(title=title, xlabel="step", ylabel="loss")
     losses.grid(alpha=0.3)
-    accuracy.set(ylabel="D accuracy in %", ylim=(0, 101))
+    if "d_accuracy" in rows[0]:
+        accuracy = losses.twinx()
+        losses.set_zorder(accuracy.get_zorder() + 1)  # the losses above the accuracy
+        losses.patch.set_visible(False)
+        right = [100 * row["d_accuracy"] for row in rows]
+        lines += accuracy.plot(steps, right, color=GREY, label="D accuracy")
+        lines.append(accuracy.axhline(50, color=GREY, linestyle=":", label="balance"))
+        accuracy.set(ylabel="D accuracy in %", ylim=(0, 101))
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
     with files.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from advkit.config import StrictModel
-from advkit.models.network import Discriminator
+from advkit.gan.critic import Critic
 from advkit.registry import Registry
 
 GAN_LOSSES: Registry[type[GanLoss]] = Registry("GAN loss", "advkit.gan.losses")
 
 
 class Judgement(NamedTuple):
-    """A discriminator's loss on one batch, and its logits (N,) on the real and on the generated half."""
+    """An opponent's loss on one batch, and what it says of either half, as (N,) numbers whose sign is its
+    verdict: positive says real. For most games these are its logits."""
 
     loss: Tensor
     real: Tensor
@@ -26,29 +27,35 @@ class Judgement(NamedTuple):
 class GanLoss(ABC):
     """The losses of both sides.
 
-    ``opponents`` are the networks that judge the generator, each of the pair's discriminator architecture
-    and updated in this order before the generator; most games have one.
+    Attributes:
+        opponents: the networks that judge the generator, each of the pair's discriminator architecture
+            and updated in this order before the generator; most games have one.
+        regularisers: which belong to the game by default, with their parameters.
+        fresh: the generator is updated against real images of its own, and on other latent vectors than
+            the opponents have seen.
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel
     opponents: ClassVar[tuple[str, ...]] = ("discriminator",)
+    regularisers: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    fresh: ClassVar[bool] = False
 
     def __init__(self, config: StrictModel) -> None:
         self.config = config
 
     @abstractmethod
-    def judge(self, opponent: str, network: Discriminator, real: Tensor, fake: Tensor) -> Judgement:
+    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """What the opponent called ``opponent`` minimises.
 
         Args:
             opponent: one of ``opponents``.
-            network: that opponent.
+            critic: that opponent.
             real: (N, C, H, W) real images in [0, 1].
             fake: (N, C, H, W) generated ones, cut off from the generator.
         """
 
     @abstractmethod
-    def generate(self, networks: Mapping[str, Discriminator], fake: Tensor, real: Tensor) -> Tensor:
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
         """What the generator minimises, as a scalar; ``fake`` carries the generator's graph."""
 
 

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from advkit.errors import DivergedError
+from advkit.gan.judge import coverage, judge
+from advkit.gan.metrics.fid import frechet
 
+GRID = 100
+"""Samples whose distances from each other are measured."""
+TRUSTED = 0.8
+"""Share of real images that the judge has to read right if its answers are to count."""
+WATCHED = 1000
+"""Samples and real images that are compared each time."""
+RARE = 0.1
+"""Share of its real frequency under which a class is said to be missing."""
 COLLAPSED = 0.4
 """Share of the real images' diversity under which the generator is said to repeat itself."""
 WON = 0.98
@@ -24,18 +34,48 @@ def diversity(images: Tensor) -> float:
 
 
 class Monitor:
-    """Watches one training run.
+    """Watches one training run with the judge's eyes.
 
     Args:
-        real: some real images, whose diversity is the yardstick.
+        real: (N, C, H, W) some real images of the training split, the yardstick.
+        labels: (N,) their classes.
     """
 
-    def __init__(self, real: Tensor) -> None:
-        self._real = max(diversity(real), 1e-12)
+    def __init__(self, real: Tensor, labels: Tensor) -> None:
+        self._diversity = max(diversity(real[:GRID]), 1e-12)
+        self._stacked = real.shape[1] == 3 and int(labels.max()) >= 10
+        self._features, seen = self._look(real)
+        self._shares = torch.bincount(labels, minlength=10) / len(labels)
+        self._reads = len(self._shares) == 10 and float((seen == labels).float().mean()) >= TRUSTED
 
-    def relative_diversity(self, samples: Tensor) -> float:
-        """Diversity of generated images as a share of the real ones'."""
-        return diversity(samples) / self._real
+    def look(self, samples: Tensor) -> dict[str, Any]:
+        """What is told of generated images (N, C, H, W) in [0, 1].
+
+        Returns:
+            ``diversity`` as a share of the real ones', ``fid`` and ``coverage`` beside as many real training
+            images, and ``missing``: digits that are hardly drawn, where the judge can read the real ones.
+        """
+        features, seen = self._look(samples)
+        told: dict[str, Any] = {
+            "diversity": diversity(samples[:GRID]) / self._diversity,
+            "fid": frechet(features, self._features),
+            "coverage": coverage(self._features, features),
+        }
+        if self._reads:
+            shares = torch.bincount(seen, minlength=10) / len(seen)
+            told["missing"] = (shares < RARE * self._shares).nonzero()[:, 0].tolist()
+        return told
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and classes (N,) as the judge sees them, channel by channel where these are digits
+        of their own."""
+        images = images.cpu()
+        if self._stacked:
+            return judge().look_stacked(images)
+        if images.shape[1] not in (1, 3):
+            images = images.mean(1, keepdim=True)
+        found = judge().look(images)
+        return found.features, found.probabilities.argmax(1)
 
 
 def warnings(row: Mapping[str, Any]) -> dict[str, str]:
@@ -52,7 +92,13 @@ def warnings(row: Mapping[str, Any]) -> dict[str, str]:
             f"samples differ {row['diversity']:.0%} as much as real images: the generator may be collapsing; "
             "try a smaller --rate-generator or another --loss"
         )
-    if row["d_accuracy"] > WON:
+    if row.get("missing") and "collapse" not in said:
+        digits = ", ".join(map(str, row["missing"]))
+        said["missing"] = (
+            f"hardly any sample is a {digits}: the generator may be dropping modes; "
+            "try --packing 2 or --loss relativistic"
+        )
+    if row.get("d_accuracy", 0.0) > WON:
         said["won"] = (
             f"discriminator accuracy is {row['d_accuracy']:.0%}: the generator is too weak; "
             "try a smaller --rate-discriminator"

@@ -4,52 +4,123 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advkit.config import StrictModel
+from advkit.training.schedule import Schedule
+
+Augmentation = Literal["brightness", "contrast", "saturation", "shift", "cutout"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+DEFAULT_PAIRS = {"gan": "conv-gan", "vae": "conv-vae"}
+"""Architecture that each kind of training takes when none is named."""
 
 
-class GanTraining(StrictModel):
+class _Networks(StrictModel):
+    """What is trained on what. A base of its own, so that help lists these options first."""
+
+    data: str = "digits"
+    """Data set to learn (see `advkit ls data`)."""
+    kind: Literal["gan", "vae"] = "gan"
+    """A generator against a discriminator, or a variational autoencoder."""
+    arch: str = "conv-gan"
+    """Generator and discriminator pair (see `advkit ls pairs`); for a vae, its architecture (conv-vae)."""
+    conditional: Literal["no", "projection", "auxiliary"] = "no"
+    """Whether the generator draws the class that is asked for: judged by a projection of the class, or
+    by a classifier beside the discriminator."""
+    steps: int = Field(1000, ge=1)
+    """Updates of the generator (of the whole network of a vae)."""
+    batch_size: int = Field(64, ge=2)
+    """Real images a step, and as many generated ones."""
+    seed: int = Field(0, ge=0)
+    """Every random number follows from it."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks, while weights and updates stay in float32; auto: bfloat16 where the
+    processor computes in it."""
+    name: str | None = None
+    """Prefix of the names in the model store; by default DATA-PAIR."""
+    generator: dict[str, Any] = {}
+    """The generator's own parameters, or those of a vae, as --set generator.KEY=VALUE."""
+    discriminator: dict[str, Any] = {}
+    """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_of_the_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "arch" not in values:
+            kind = values.get("kind", "gan")
+            return {**values, "arch": DEFAULT_PAIRS.get(kind, DEFAULT_PAIRS["gan"])}
+        return values
+
+
+class _Game(StrictModel):
+    """The rules of the game between the networks."""
+
+    loss: str = "non-saturating"
+    """Objective of the game (see `advkit ls gan-losses`)."""
+    parameters: dict[str, Any] = {}
+    """The loss's own parameters, as --set parameters.KEY=VALUE."""
+    regularisers: tuple[str, ...] | None = None
+    """Terms that keep the discriminator smooth (see `advkit ls regularisers`); by default those that
+    belong to the loss."""
+    regularisation: dict[str, dict[str, Any]] = {}
+    """Their parameters, as --set regularisation.NAME.KEY=VALUE."""
+    discriminator_steps: int = Field(1, ge=1)
+    """Updates of the discriminator in a step, each on images of its own."""
+    spectral: bool = False
+    """Spectral normalisation in the discriminator (Miyato et al. 2018)."""
+    packing: int = Field(1, ge=1, le=16)
+    """Images that the discriminator judges together, against mode collapse (Lin et al. 2018: 2 to 4)."""
+    augment: tuple[Augmentation, ...] = ()
+    """What is done to all images that the discriminator sees: shift, cutout, brightness, contrast,
+    saturation."""
+    augment_probability: float = Field(1.0, ge=0, le=1)
+    """How likely each of these is."""
+    augment_target: float | None = Field(None, gt=-1, lt=1)
+    """Lets that probability follow from how sure the discriminator is of real images: the mean sign of its
+    verdicts to aim at (Karras et al. 2020: 0.6)."""
+
+
+class _Updates(StrictModel):
+    """How weights move."""
+
+    rate_generator: float = Field(2e-4, gt=0)
+    """Adam's learning rate for the generator."""
+    rate_discriminator: float = Field(2e-4, gt=0)
+    """Adam's learning rate for the discriminator."""
+    schedule: Schedule = "constant"
+    """Course of both learning rates."""
+    beta1: float = Field(0.5, ge=0, lt=1)
+    """Adam's first moment decay, for both."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Adam's second moment decay, for both."""
+    divergence: float = Field(1.0, ge=0)
+    """Weight of a vae's divergence from the prior against its error of reconstruction."""
+    ema: float = Field(44_000, ge=0)
+    """Half-life of the averaged generator, in images; the average forgets faster over the first steps."""
+
+
+class _Watching(StrictModel):
+    """What is looked at, and when."""
+
+    sample_every: int = Field(400, ge=1)
+    """Steps between looks at samples from one fixed noise: a grid, and figures by the judge."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps between states to resume from."""
+    keep_by: Literal["fid", "coverage"] = "fid"
+    """Figure by which the best average of the grids' steps is kept beside the last one."""
+    tensorboard: bool = False
+    """Write figures and samples for TensorBoard, too, into the run folder."""
+    stop_on_collapse: bool = False
+    """Stop when the samples have lost their diversity, instead of saying so and going on."""
+
+
+class GanTraining(_Watching, _Updates, _Game, _Networks):
     """Train a generator and a discriminator against each other.
 
     The defaults draw varied digits of the bundled 8x8 data in about 20 seconds, and leave a convolutional
     discriminator, which makes a better classifier than the dense one of mlp-gan.
     """
-
-    data: str = "digits"
-    """Data set to learn (see `advkit ls data`)."""
-    arch: str = "conv-gan"
-    """Generator and discriminator pair (see `advkit ls pairs`)."""
-    loss: str = "non-saturating"
-    """Objective of the game (see `advkit ls gan-losses`)."""
-    steps: int = Field(1000, ge=1)
-    """Updates of the discriminator, each followed by one of the generator."""
-    batch_size: int = Field(64, ge=2)
-    """Real images a step, and as many generated ones."""
-    seed: int = Field(0, ge=0)
-    """Every random number follows from it."""
-    rate_generator: float = Field(2e-4, gt=0)
-    """Adam's learning rate for the generator."""
-    rate_discriminator: float = Field(2e-4, gt=0)
-    """Adam's learning rate for the discriminator."""
-    beta1: float = Field(0.5, ge=0, lt=1)
-    """Adam's first moment decay, for both."""
-    ema: float = Field(0.999, ge=0, lt=1)
-    """Decay of the averaged generator, a step; ramped up over the first steps."""
-    sample_every: int = Field(400, ge=1)
-    """Steps between grids of samples from one fixed noise."""
-    checkpoint_every: int = Field(200, ge=1)
-    """Steps between states to resume from."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the networks; weights and updates stay in float32."""
-    name: str | None = None
-    """Prefix of the names in the model store; by default DATA-PAIR."""
-    parameters: dict[str, Any] = {}
-    """The loss's own parameters, as --set parameters.KEY=VALUE."""
-    generator: dict[str, Any] = {}
-    """The generator's own parameters, as --set generator.KEY=VALUE."""
-    discriminator: dict[str, Any] = {}
-    """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
 
 
 class Sampling(StrictModel):

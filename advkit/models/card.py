@@ -15,7 +15,9 @@ VERSION = 1
 Role = Literal[
     "classifier", "generator", "discriminator", "vae", "perturbation-generator", "detector", "features"
 ]
-Relation = Literal["discriminator-of", "ema-of", "fine-tuned-from", "hardened-from", "distilled-from"]
+Relation = Literal[
+    "discriminator-of", "ema-of", "fine-tuned-from", "hardened-from", "distilled-from", "decoder-of"
+]
 Shape = tuple[int, int, int]
 """(channels, height, width)"""
 

@@ -149,3 +149,13 @@ def pairs() -> list[str]:
     ends = ("-generator", "-discriminator")
     stems = {name.removesuffix(ends[0]) for name in names if name.endswith(ends[0])}
     return sorted(stem for stem in stems if stem + ends[1] in names)
+
+
+def vaes() -> list[str]:
+    """Names of the variational autoencoders."""
+    return [entry.name for entry in ARCHITECTURES if entry.facts["role"] == "vae"]
+
+
+def generative() -> list[str]:
+    """All that ``advkit gan-train --arch`` takes."""
+    return sorted([*pairs(), *vaes()])

@@ -35,6 +35,8 @@ class Fitting(StrictModel):
     """Training images are moved by up to so many pixels."""
     flip: bool = False
     """Training images are mirrored half of the time."""
+    coarse: int = Field(0, ge=0)
+    """Half of the training images are shrunk to so many pixels a side and enlarged again; 0 for none."""
     extra_data: str | None = None
     """More labelled images, of the same shape and classes, such as npz:FILE from `advkit gan-sample`."""
     extra_fraction: Fraction = Field(0.3, gt=0, lt=1)

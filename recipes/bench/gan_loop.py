@@ -26,8 +26,8 @@ from torch import nn
 
 from advkit import rng
 from advkit.data.data import Data
+from advkit.gan.adversarial import GanGame
 from advkit.gan.plan import GanTraining
-from advkit.gan.train import GanGame
 from advkit.models.network import build
 from advkit.runs import environment
 

@@ -49,7 +49,10 @@ SHORT = {
 """Added to a command, so that it takes seconds; where an option is given twice, the later one counts."""
 SMALL = {
     "advkit.training.command.TESTED": 40,
-    "advkit.gan.command.GRID": 5,
+    "advkit.gan.outcome.SIDE": 5,
+    "advkit.gan.command.SIDE": 5,
+    "advkit.gan.evaluation.command.GRID": 5,
+    "advkit.gan.metrics.classification_accuracy.UPDATES": 10,
     "advkit.reuse.tested.ATTACKED": 40,
 }
 """Constants of the commands that would take most of the time, and mean nothing here."""
@@ -59,6 +62,7 @@ REGISTRIES = (
     "advkit.data.dataset:DATASETS",
     "advkit.evaluation.check:CHECKS",
     "advkit.gan.loss:GAN_LOSSES",
+    "advkit.gan.regulariser:REGULARISERS",
     "advkit.gan.metric:METRICS",
     "advkit.models.network:ARCHITECTURES",
     "advkit.training.objective:OBJECTIVES",

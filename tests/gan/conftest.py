@@ -19,6 +19,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("advkit.gan.train.WATCHED", 120)
 
 
 @pytest.fixture
@@ -30,6 +31,10 @@ def data() -> Data:
 
 SMALL = {
     "mlp-gan": {"generator": {"hidden": (16, 24)}, "discriminator": {"hidden": (16,)}},
+    "dcgan": {"generator": {"width": 8}, "discriminator": {"width": 8}},
+    "residual-gan": {"generator": {"width": 8}, "discriminator": {"width": 8}},
+    "upsampling-gan": {"generator": {"channels": (8, 8)}, "discriminator": {"channels": (8, 8)}},
+    "dense-conv-gan": {"generator": {"channels": (8, 8)}, "discriminator": {"hidden": 8}},
     "conv-gan": {"generator": {"channels": (16, 8, 8)}, "discriminator": {"channels": (8, 8)}},
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 from advkit import rng
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, ModelError, OutputError
-from advkit.gan import command
+from advkit.gan import outcome
 from advkit.gan.command import sample, train
 from advkit.gan.curves import write_curves
 from advkit.gan.plan import Sampling
@@ -41,7 +41,7 @@ def test_a_run_leaves_models_pictures_and_figures(trained: Outcome) -> None:
     assert all(path.exists() for path in (*trained.files, *(picture.path for picture in trained.pictures)))
     result = json.loads((folder / "result.json").read_text())
     assert result == trained.result
-    assert list(Store().names()) == ["toy-discriminator", "toy-ema", "toy-generator"]
+    assert list(Store().names()) == ["toy-best", "toy-discriminator", "toy-ema", "toy-generator"]
     for name, facts in result["models"].items():
         model = load_checkpoint(folder / f"{name}.safetensors")
         assert model.hash == Store().hash(f"toy-{name}") == facts["hash"]
@@ -108,7 +108,7 @@ def test_the_next_commands_name_what_was_trained(trained: Outcome) -> None:
     [(0.995, "wins every time"), (0.85, "ahead of the generator"), (0.6, "near balance"), (0.3, "too weak")],
 )
 def test_the_balance_is_told_from_the_accuracy(accuracy: float, said: str) -> None:
-    assert said in command._balance({"d_accuracy": accuracy})
+    assert said in outcome._balance(accuracy)
 
 
 def test_the_last_grid_is_what_sampling_draws(trained: Outcome) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from advkit.data.data import Data
 from advkit.errors import ConfigError
-from advkit.gan.train import GanGame
+from advkit.gan.adversarial import GanGame
+from advkit.gan.train import begin
 
 
 @pytest.mark.parametrize(
@@ -21,12 +22,16 @@ from advkit.gan.train import GanGame
         ({"loss": "minimx"}, r"no GAN loss called 'minimx' \(did you mean 'minimax'\?\)"),
         ({"generator": {"latent_dimm": 4}}, r"unknown key 'latent_dimm' \(did you mean 'latent_dim'\?\)"),
         ({"discriminator": {"dropout": 1.5}}, "dropout"),
+        ({"packing": 3}, "batches of 8 images cannot be judged in packs of 3"),
+        ({"packing": 2, "conditional": "projection"}, "packs mix classes"),
+        ({"augment_target": 0.6}, "nothing to adapt"),
+        ({"kind": "vae", "arch": "conv-gan"}, "there is no vae called 'conv-gan'"),
         ({"name": "../gan"}, "cannot be the name of a model"),
     ],
 )
 def test_one_sentence(changes: dict, said: str, data: Data, config: Callable) -> None:
     with pytest.raises(ConfigError, match=said) as fault:
-        GanGame(config(**changes), data, torch.device("cpu"))
+        begin(config(**changes), data, torch.device("cpu"))
     assert "\n" not in str(fault.value)
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from advkit import rng
 from advkit.data.load import load_data
 from advkit.errors import DivergedError
+from advkit.gan.best import BEST, Best
 from advkit.gan.monitor import Monitor, covered, diversity, first_warnings, stop_if_diverged, warnings
 from advkit.gan.plan import GanTraining
 from advkit.gan.train import train_gan
+from advkit.models.checkpoint import load_checkpoint
 from advkit.progress import Progress
+from advkit.runs import RunFolder
 
 
 class Heard(Progress):
@@ -27,12 +31,68 @@ def test_diversity_is_the_mean_distance():
     assert diversity(images) == pytest.approx(10 / 3)
 
 
-def test_diversity_is_a_share_of_the_real_ones():
-    real = rng.uniform(torch.arange(20), (1, 8, 8))
-    monitor = Monitor(real)
-    assert monitor.relative_diversity(real) == pytest.approx(1)
-    assert monitor.relative_diversity(0.5 + 0.25 * (real - 0.5)) == pytest.approx(0.25)
-    assert monitor.relative_diversity(real[:1].expand(20, 1, 8, 8)) == 0
+def digits(n: int, split: str = "train") -> tuple[Tensor, Tensor]:
+    return load_data("digits", split).batch(torch.arange(n))
+
+
+def test_real_images_are_told_as_such():
+    monitor = Monitor(*digits(300))
+    images, _ = digits(300, "test")
+    told = monitor.look(images)
+    assert 0.9 < told["diversity"] < 1.1
+    assert told["coverage"] > 0.5
+    assert told["missing"] == []
+    assert told["fid"] < monitor.look(1 - images)["fid"] / 5
+
+
+def test_images_of_one_kind_lack_diversity_coverage_and_digits():
+    images, labels = digits(400)
+    monitor = Monitor(images, labels)
+    ones = images[labels == 1]
+    told = monitor.look(ones)
+    assert told["coverage"] < 0.2
+    assert set(told["missing"]) >= {0, 2, 3, 5, 6}
+    assert 1 not in told["missing"]
+    assert monitor.look(ones[:1].expand(100, -1, -1, -1))["diversity"] == 0
+    assert "missing" in warnings({"step": 1, "diversity": 0.9, **{"missing": told["missing"]}})
+
+
+def test_where_the_judge_cannot_read_nothing_is_said_of_digits():
+    noise = rng.uniform(torch.arange(60), (1, 8, 8))
+    assert "missing" not in Monitor(noise, torch.arange(60) % 10).look(noise)
+    wide = rng.uniform(torch.arange(60), (4, 8, 8))
+    assert Monitor(wide, torch.arange(60) % 10).look(wide)["fid"] < 1e-3
+
+
+def test_looking_at_samples_leaves_the_training_alone(config, tmp_path):
+    """A run that looks often ends with the weights of one that looks once."""
+    data = load_data("digits", "train", limit=100)
+    often, once = (
+        train_gan(config(arch="conv-gan", steps=12, sample_every=every), data).models["generator"].hash
+        for every in (2, 12)
+    )
+    assert often == once
+
+
+def test_the_best_average_is_kept_and_a_resumed_run_knows_it(config, tmp_path, monkeypatch):
+    data = load_data("digits", "train", limit=200)
+    settings = config(steps=12, sample_every=3, checkpoint_every=6)
+    worse = iter([5.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr("advkit.gan.monitor.frechet", lambda a, b: next(worse))
+    with RunFolder.open("gan-train", "toy", settings, tmp_path / "run") as run:
+        train_gan(settings, data, run=run)
+        assert [row["fid"] for row in run.history() if "fid" in row] == [5.0, 2.0, 3.0, 4.0]
+        assert load_checkpoint(run.path / BEST).card.training["step"] == 6
+        better = Best("fid", run)
+        assert better.rank == -2.0
+
+
+def test_a_run_can_stop_on_a_collapse():
+    settings = GanTraining(
+        arch="mlp-gan", steps=200, sample_every=50, rate_generator=0.1, stop_on_collapse=True
+    )
+    with pytest.raises(DivergedError, match=r"has collapsed at step (50|100), .* best\.safetensors"):
+        train_gan(settings, load_data("digits", "train"))
 
 
 def test_only_what_is_wrong_is_said_once_and_only_where_samples_were_drawn():
@@ -72,4 +132,4 @@ def test_a_collapsed_run_is_told_of():
 def test_nothing_is_said_of_the_default_pair_which_leaves_the_mean_image():
     heard = Heard()
     train_gan(GanTraining(steps=120), load_data("digits", "train"), progress=heard)
-    assert heard.messages == []
+    assert not any("collapsing" in message or "accuracy" in message for message in heard.messages)

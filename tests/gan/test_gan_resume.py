@@ -19,8 +19,9 @@ from torch import Tensor
 
 from advkit.data.data import Data
 from advkit.errors import BusyError, ConfigError, DivergedError
+from advkit.gan.adversarial import GanGame
 from advkit.gan.plan import GanTraining
-from advkit.gan.train import GanGame, train_gan
+from advkit.gan.train import train_gan
 from advkit.runs import RunFolder
 
 
@@ -117,7 +118,7 @@ import os, signal
 from pathlib import Path
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
-from advkit.gan.train import GanGame
+from advkit.gan.adversarial import GanGame
 from advkit.trade import Context
 
 play = GanGame.play

@@ -19,11 +19,16 @@ from advkit.models.store import Store
 SMALL: dict[str, dict[str, Any]] = {
     "resnet18-cifar": {"width": 4},
     "trunk-classifier": {"trunk": "conv-gan-discriminator"},
+    "encoder-classifier": {"encoder": "conv-vae"},
 }
 SHAPES: list[Shape] = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32), (1, 9, 14)]
-VAES = [entry.name for entry in ARCHITECTURES if entry.facts["role"] == "vae"]
-SMALL["encoder-classifier"] = {"encoder": next(iter(VAES), None)}
-NAMES = [entry.name for entry in ARCHITECTURES if VAES or entry.name != "encoder-classifier"]
+NAMES = [entry.name for entry in ARCHITECTURES]
+GENERATORS, DISCRIMINATORS, VAES = (
+    [entry.name for entry in ARCHITECTURES if entry.facts["role"] == role]
+    for role in ("generator", "discriminator", "vae")
+)
+SPREAD = 0.3
+"""Least share of a fresh generator's variance that is between its images."""
 
 
 def inputs(network: nn.Module, shape: Shape, n: int = 4) -> tuple[torch.Tensor, ...]:

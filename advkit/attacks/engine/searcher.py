@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from advkit.attacks.attack import Access
 from advkit.attacks.engine.rewrite import rewritten
+from advkit.device import computes_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """Arithmetic of the search; auto: bfloat16 where the processor computes in it."""
@@ -22,16 +23,6 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies in bfloat16 itself; one that imitates it is slower, not faster."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
 
 
 class Searcher(nn.Module):

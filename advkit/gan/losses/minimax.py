@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from advkit.config import StrictModel
+from advkit.gan.critic import Critic
 from advkit.gan.loss import GanLoss, Judgement, gan_loss
-from advkit.models.network import Discriminator
 
 
 @gan_loss(
@@ -19,12 +21,21 @@ from advkit.models.network import Discriminator
 class Minimax(GanLoss):
     """D minimises -log D(x) - log(1 - D(G(z))); G minimises log(1 - D(G(z)))."""
 
-    def judge(self, opponent: str, network: Discriminator, real: Tensor, fake: Tensor) -> Judgement:
+    class Config(StrictModel):
+        """Parameters."""
+
+        smoothing: float = Field(0.0, ge=0, lt=0.5)
+        """How far below 1 the label of real images is: one-sided smoothing (Salimans et al. 2016: 0.1)."""
+
+    config: Config
+
+    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """The mean of the binary cross-entropies of both halves, ln 2 for a coin that knows nothing."""
-        on_real, on_fake = network(real), network(fake)
-        loss = (softplus(-on_real).mean() + softplus(on_fake).mean()) / 2
+        on_real, on_fake = critic.both(real, fake)
+        smoothed = self.config.smoothing * on_real.mean()
+        loss = (softplus(-on_real).mean() + smoothed + softplus(on_fake).mean()) / 2
         return Judgement(loss, on_real, on_fake)
 
-    def generate(self, networks: Mapping[str, Discriminator], fake: Tensor, real: Tensor) -> Tensor:
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
         """log(1 - D(G(z))), with D the logistic function of the logit."""
-        return -softplus(networks["discriminator"](fake)).mean()
+        return -softplus(critics["discriminator"](fake)).mean()

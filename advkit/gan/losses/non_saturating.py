@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from advkit.gan.critic import Critic
 from advkit.gan.loss import gan_loss
 from advkit.gan.losses.minimax import Minimax
-from advkit.models.network import Discriminator
 
 
 @gan_loss(
@@ -21,6 +21,6 @@ from advkit.models.network import Discriminator
 class NonSaturating(Minimax):
     """D as in the min-max game; G minimises -log D(G(z))."""
 
-    def generate(self, networks: Mapping[str, Discriminator], fake: Tensor, real: Tensor) -> Tensor:
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
         """Binary cross-entropy of the generated images against the label "real"."""
-        return softplus(-networks["discriminator"](fake)).mean()
+        return softplus(-critics["discriminator"](fake)).mean()

@@ -1,0 +1,250 @@
+"""The game of a generator against its opponents: some updates of each of these, then one of the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from advkit import rng
+from advkit.config import validate
+from advkit.data.data import Data
+from advkit.data.order import Order
+from advkit.errors import ConfigError, did_you_mean
+from advkit.gan.augment import Augment
+from advkit.gan.critic import Critic
+from advkit.gan.game import Game
+from advkit.gan.loss import GAN_LOSSES, GanLoss, Judgement
+from advkit.gan.plan import GanTraining
+from advkit.gan.regulariser import REGULARISERS, Regulariser
+from advkit.models import spectral
+from advkit.models.card import Parent, Relation, Shape
+from advkit.models.model import Model
+from advkit.models.network import Discriminator, Generator, pairs
+
+
+class GanGame(Game):
+    """A generator, its average and its opponents; arguments and attributes are those of `Game`."""
+
+    figures = ("d_loss", "d_accuracy_real", "d_accuracy_fake", "g_loss", "augmented")
+
+    def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
+        super().__init__(config, data, device)
+        _refuse_misfits(config, data)
+        kind = GAN_LOSSES.get(config.loss)
+        self.loss: GanLoss = kind(validate(kind.Config, config.parameters, f"GAN loss {config.loss!r}"))
+        self.regularisers = _regularisers(config, self.loss)
+        self.generator = cast(
+            Generator, self._build(*self._as_generator(), "generator", classes=self.classes)
+        )
+        self.opponents = {name: self._opponent(name) for name in self.loss.opponents}
+        self.networks = {"generator": self.generator, **self.opponents}
+        self.ema = self._averaged(self.generator)
+        self.optimisers = {
+            "generator": self._adam(self.generator, config.rate_generator),
+            **{name: self._adam(net, config.rate_discriminator) for name, net in self.opponents.items()},
+        }
+        self.augment = Augment(
+            config.augment, config.augment_probability, config.augment_target, config.batch_size, device
+        )
+        self.fresh = Order(len(data), config.batch_size, rng.derive(config.seed, "fresh"))
+
+    @property
+    def drawer(self) -> Generator:
+        """The averaged generator."""
+        return cast(Generator, self.ema.network)
+
+    def play(self) -> Tensor:
+        """One step.
+
+        Returns:
+            (5,) on the device: the opponents' mean loss, their accuracy on real and on generated images, the
+            generator's loss, and how likely an image is augmented.
+        """
+        turns = self.config.discriminator_steps
+        figures = torch.zeros(len(self.figures), device=self.device)
+        with rng.scope(self.device, self.config.seed, "step", self.step):
+            for turn in range(turns):
+                number = self.step * turns + turn
+                real, labels = self.batch(number)
+                last = turn == turns - 1 and not self.loss.fresh
+                with torch.set_grad_enabled(last), self._autocast():
+                    fake = self._draw(self.latent(len(real), "latent", number), labels)
+                for name in self.opponents:
+                    self._update_opponent(name, real, fake.detach(), labels, figures)
+            if self.loss.fresh:
+                real, labels = self._batch(self.fresh, self.step)
+                with self._autocast():
+                    fake = self._draw(self.latent(len(real), "fresh", self.step), labels)
+            self._update_generator(real, fake, labels, figures)
+        figures[4] = self.augment.probability if self.config.augment else 0.0
+        self.ema.update(self.generator, self.step)
+        self.step += 1
+        return figures
+
+    def _draw(self, latent: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.generator(latent, labels) if self.classes else self.generator(latent)
+        return images
+
+    def _update_opponent(
+        self, name: str, real: Tensor, fake: Tensor, labels: Tensor, figures: Tensor
+    ) -> None:
+        due = [term for term in self.regularisers if term.due(self.step)]
+        through = {side for term in due for side in term.through}
+        real, fake = real.requires_grad_("real" in through), fake.requires_grad_("fake" in through)
+        critic = self._critic(name, labels)
+        with self._autocast():
+            judged = self.loss.judge(name, critic, real, fake)
+            loss = judged.loss + self._told_apart(critic, labels, real, fake)
+        for term in due:
+            loss = loss + self._penalty(term, critic, real, fake, judged)
+        self._update(name, loss)
+        if name == self.loss.opponents[0]:
+            self.augment.adapt(judged.real, self.step)
+        share = 1 / len(self.opponents) / self.config.discriminator_steps
+        figures[0] += judged.loss.detach() * share
+        figures[1] += (judged.real > 0).float().mean() * share
+        figures[2] += (judged.fake <= 0).float().mean() * share
+
+    def _penalty(
+        self, term: Regulariser, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement
+    ) -> Tensor:
+        noise = torch.rand(len(real), device=self.device)
+        return term.penalty(critic, real, fake, judged, noise) * term.weight(self.step, self.config.steps)
+
+    def _update_generator(self, real: Tensor, fake: Tensor, labels: Tensor, figures: Tensor) -> None:
+        with self._autocast(), _frozen(self.opponents):
+            critics = {name: self._critic(name, labels) for name in self.opponents}
+            wanted = self.loss.generate(critics, fake, real.detach())
+            for critic in critics.values():
+                wanted = wanted + self._told_apart(critic, labels, fake)
+            self._update("generator", wanted)
+        figures[3] = wanted.detach()
+
+    def _critic(self, name: str, labels: Tensor) -> Critic:
+        config = self.config
+        seen = labels if config.conditional == "projection" else None
+        return Critic(self.opponents[name], seen, self.augment if config.augment else None, config.packing)
+
+    def _told_apart(self, critic: Critic, labels: Tensor, *halves: Tensor) -> Tensor | float:
+        """Cross-entropy of the auxiliary classifier (Odena et al. 2017), where there is one."""
+        if self.config.conditional != "auxiliary":
+            return 0.0
+        return sum(cross_entropy(critic.classify(images), labels) for images in halves)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {**super().state(), "augment": self.augment.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to what `state` gave."""
+        super().restore(state)
+        self.augment.restore(state["augment"])
+
+    def models(self) -> dict[str, Model]:
+        """The generator, its average ("ema") and the opponents."""
+        generator = self._model(self.generator, "generator", *self._as_generator(), classes=self.classes)
+
+        def parent(relation: Relation) -> Parent:
+            return Parent(relation=relation, hash=generator.hash, name=f"{self.name}-generator")
+
+        ema = self._model(
+            self.ema.network, "generator", *self._as_generator(), parent("ema-of"), classes=self.classes
+        )
+        opponents = {
+            name: self._model(
+                spectral.plain(network) if self.config.spectral else network,
+                "discriminator",
+                *self._as_discriminator(),
+                parent("discriminator-of"),
+                shape=self._seen_shape,
+                classes=self.classes,
+            )
+            for name, network in self.opponents.items()
+        }
+        return {"generator": generator, "ema": ema, **opponents}
+
+    @property
+    def classes(self) -> int | None:
+        """Classes that one can ask the generator for."""
+        return None if self.config.conditional == "no" else self.data.classes
+
+    @property
+    def _seen_shape(self) -> Shape:
+        channels, height, width = self.data.shape
+        return (channels * self.config.packing, height, width)
+
+    def _as_generator(self) -> tuple[str, dict[str, Any]]:
+        """Its architecture and parameters."""
+        name, own = f"{self.config.arch}-generator", self.config.generator
+        if self.classes is None:
+            return name, own
+        return "conditional-generator", {"generator": name, "generator_config": own}
+
+    def _as_discriminator(self) -> tuple[str, dict[str, Any]]:
+        name, own = f"{self.config.arch}-discriminator", self.config.discriminator
+        if self.classes is None:
+            return name, own
+        return f"{self.config.conditional}-discriminator", {"trunk": name, "trunk_config": own}
+
+    def _opponent(self, name: str) -> Discriminator:
+        architecture, own = self._as_discriminator()
+        network = self._build(architecture, own, name, shape=self._seen_shape, classes=self.classes)
+        if self.config.spectral:
+            with rng.scope("cpu", self.config.seed, "spectral", name):
+                spectral.normalised(network)
+        return cast(Discriminator, network.to(self.device))
+
+
+def _refuse_misfits(config: GanTraining, data: Data) -> None:
+    if config.arch not in pairs():
+        near = did_you_mean(config.arch, pairs())
+        raise ConfigError(f"there is no pair called {config.arch!r}{near}; known: {', '.join(pairs())}")
+    if config.batch_size % config.packing:
+        raise ConfigError(
+            f"batches of {config.batch_size} images cannot be judged in packs of {config.packing}; "
+            "choose a --batch-size that is a multiple of --packing"
+        )
+    if config.packing > 1 and config.conditional != "no":
+        raise ConfigError(
+            "packs mix classes, so --packing does not go with --conditional; leave one of them out"
+        )
+    if config.augment_target is not None and not config.augment:
+        raise ConfigError("--augment-target has nothing to adapt; say what to do to images with --augment")
+    if config.conditional != "no" and len(data.labels.unique()) < 2:
+        raise ConfigError(
+            f"the images of {data.name!r} are all of one class, so there is nothing to ask for; "
+            "leave --conditional out"
+        )
+
+
+def _regularisers(config: GanTraining, loss: GanLoss) -> list[Regulariser]:
+    given = config.regularisation
+    names = loss.regularisers if config.regularisers is None else config.regularisers
+    chosen = {REGULARISERS.entry(name).name: loss.regularisers.get(name, {}) for name in names}
+    if idle := sorted(given.keys() - chosen.keys()):
+        raise ConfigError(
+            f"regularisation.{idle[0]} has parameters but is not used; name it in --regularisers"
+        )
+    made = []
+    for name, own in chosen.items():
+        kind = REGULARISERS.get(name)
+        where = f"regulariser {name!r}"
+        made.append(kind(validate(kind.Config, {**own, **given.get(name, {})}, where)))
+    return made
+
+
+@contextmanager
+def _frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """No gradients for these weights inside: the generator's update has no use for them."""
+    for network in networks.values():
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks.values():
+            network.requires_grad_(True)

@@ -1,0 +1,68 @@
+"""An opponent as the losses see it: images to logits, whatever stands in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from advkit.models.network import Discriminator
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A discriminator with the classes of a batch, what is done to images before it sees them, and how many
+    of them it sees at once.
+
+    Losses and regularisers call it as a function of images and need not know more.
+    """
+
+    network: nn.Module
+    labels: Tensor | None = None
+    """(N,) classes of real and of generated images alike, for a conditional discriminator."""
+    augment: Callable[[Tensor], Tensor] | None = None
+    packing: int = 1
+    """Images that are judged together, as further channels of one (Lin et al. 2018)."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N / packing,) of images (N, C, H, W) in [0, 1]."""
+        seen = self._seen(images)
+        logits: Tensor = self.network(seen) if self.labels is None else self.network(seen, self.labels)
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N / packing, feature_dim): what the last layer is given."""
+        return cast(Discriminator, self.network).features(self._seen(images))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """(N / packing, classes) logits of an auxiliary classifier."""
+        logits: Tensor = cast(Any, self.network).classify(self._seen(images))
+        return logits
+
+    def both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of real and of generated images; in one pass, which is quicker, unless the network's answer
+        to an image depends on those beside it."""
+        if any(isinstance(module, _BatchNorm) for module in self.network.modules()):
+            return self(real), self(fake)
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+        logits = replace(self, labels=labels)(torch.cat([real, fake.to(real.dtype)]))
+        on_real, on_fake = logits.chunk(2)
+        return on_real, on_fake
+
+    def _seen(self, images: Tensor) -> Tensor:
+        if self.augment is not None:
+            images = self.augment(images)
+        return packed(images, self.packing)
+
+
+def packed(images: Tensor, packing: int) -> Tensor:
+    """(N, C, H, W) as (N / packing, packing * C, H, W)."""
+    if packing == 1:
+        return images
+    n, channels, height, width = images.shape
+    together = images.reshape(n // packing, packing * channels, height, width)
+    return together.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,189 @@
+"""What every kind of generative training has: networks, optimisers, an average, and a step.
+
+Every random number is a function of (seed, step), so the state of a run is its weights, the optimisers'
+moments and the step: a run that is resumed ends with the same weights, bit for bit on one machine.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from advkit import __version__, rng
+from advkit.data.data import Data
+from advkit.data.order import Order
+from advkit.device import computes_bfloat16
+from advkit.errors import ConfigError
+from advkit.gan.plan import GanTraining
+from advkit.models.card import ModelCard, Parent, Role, Shape
+from advkit.models.model import Model
+from advkit.models.network import Generator, Network, build
+from advkit.runs import now
+from advkit.training.deliver import store_name
+from advkit.training.ema import Ema
+from advkit.training.schedule import factor
+
+
+def concrete(config: GanTraining, device: torch.device) -> GanTraining:
+    """The configuration with its arithmetic chosen for the device, so that a run keeps it."""
+    if config.precision != "auto":
+        return config
+    return config.model_copy(update={"precision": "bfloat16" if computes_bfloat16(device) else "float32"})
+
+
+class Game(ABC):
+    """Networks, optimisers and the step.
+
+    Args:
+        config: the run's configuration.
+        data: images to learn.
+        device: where to work.
+
+    Attributes:
+        figures: names of what `play` returns.
+        networks: those that are trained, by the names under which they are kept.
+        optimisers: one for each player.
+        ema: the average that draws the samples.
+        step: how many were played.
+    """
+
+    figures: ClassVar[tuple[str, ...]]
+    networks: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Adam]
+    ema: Ema[Any]
+
+    def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
+        if len(data) < config.batch_size:
+            raise ConfigError(
+                f"batch size {config.batch_size} is larger than the {len(data)} images of {data.name!r}; "
+                "give a smaller --batch-size"
+            )
+        self.config, self.data, self.device = concrete(config, device), data, device
+        self.order = Order(len(data), config.batch_size, config.seed)
+        self.name = store_name(config.name, data.name, config.arch)
+        self.step = 0
+
+    @abstractmethod
+    def play(self) -> Tensor:
+        """One step; returns its figures (len(figures),), on the device."""
+
+    @property
+    @abstractmethod
+    def drawer(self) -> Generator:
+        """The averaged generator."""
+
+    @property
+    def counted(self) -> dict[str, nn.Module]:
+        """Networks whose passes are counted, by the names of those they stand for."""
+        return self.networks
+
+    @property
+    def classes(self) -> int | None:
+        """Classes that one can ask the generator for."""
+        return None
+
+    @abstractmethod
+    def models(self) -> dict[str, Model]:
+        """What training leaves, as copies with cards, by the names under which they are kept; "ema" is a
+        generator."""
+
+    def latent(self, n: int, stream: str, step: int = 0) -> Tensor:
+        """(n, latent_dim) latent vectors of one purpose and step."""
+        ids = torch.arange(n, device=self.device)
+        return self.drawer.draw(rng.keys(self.config.seed, stream, ids, step))
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch ``number`` of real images and their classes."""
+        return self._batch(self.order, number)
+
+    def _batch(self, order: Order, number: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.data.batch(order.batch(number), self.device)
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {
+            "step": self.step,
+            "networks": {name: network.state_dict() for name, network in self._all().items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to what `state` gave."""
+        for name, network in self._all().items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.step = state["step"]
+
+    def _all(self) -> dict[str, nn.Module]:
+        return {**self.networks, "ema": self.ema.network}
+
+    def _build(
+        self,
+        architecture: str,
+        parameters: Mapping[str, Any],
+        purpose: str,
+        *,
+        shape: Shape | None = None,
+        classes: int | None = None,
+    ) -> Network:
+        with rng.scope("cpu", self.config.seed, "init", purpose):
+            network = build(
+                architecture, shape=shape or self.data.shape, classes=classes, config=dict(parameters)
+            )
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _averaged(self, network: nn.Module) -> Ema[Any]:
+        half_life = self.config.ema / self.config.batch_size
+        return Ema(network, 0.5 ** (1 / half_life) if half_life else 0.0)
+
+    def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        betas = (self.config.beta1, self.config.beta2)
+        fused = self.device.type in ("cpu", "cuda")
+        optimiser = torch.optim.Adam(network.parameters(), rate, betas, fused=fused)
+        for group in optimiser.param_groups:
+            group["peak"] = rate
+        return optimiser
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _update(self, player: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[player]
+        share = factor(self.config.schedule, self.step, self.config.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * share
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def _model(
+        self,
+        network: nn.Module,
+        role: Role,
+        architecture: str,
+        parameters: Mapping[str, Any],
+        *parents: Parent,
+        shape: Shape | None = None,
+        classes: int | None = None,
+    ) -> Model:
+        card = ModelCard(
+            role=role,
+            architecture=architecture,
+            config=dict(parameters),
+            shape=shape or self.data.shape,
+            classes=classes,
+            labels=self.data.class_names if classes else (),
+            data=self.data.facts,
+            lineage=parents,
+            training={"command": "gan-train", **self.config.model_dump(mode="json"), "step": self.step},
+            created=now(),
+            advkit=__version__,
+        )
+        return Model(copy.deepcopy(network), card).eval()  # the original goes on in train mode

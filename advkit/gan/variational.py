@@ -1,0 +1,76 @@
+"""Training of a variational autoencoder (Kingma and Welling 2014), beside the GAN."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy
+
+from advkit import rng
+from advkit.data.data import Data
+from advkit.errors import ConfigError, did_you_mean
+from advkit.gan.game import Game
+from advkit.gan.plan import GanTraining
+from advkit.models.card import Parent
+from advkit.models.model import Model
+from advkit.models.network import Generator, Vae, vaes
+
+
+class VaeGame(Game):
+    """An encoder and a decoder with one loss; arguments and attributes are those of `Game`."""
+
+    figures = ("loss", "reconstruction", "divergence")
+
+    def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
+        super().__init__(config, data, device)
+        if config.arch not in vaes():
+            near = did_you_mean(config.arch, vaes())
+            raise ConfigError(f"there is no vae called {config.arch!r}{near}; known: {', '.join(vaes())}")
+        if config.conditional != "no":
+            raise ConfigError("a vae draws no class that is asked for; leave --conditional out")
+        self.vae = cast(Vae, self._build(config.arch, config.generator, "vae"))
+        self.networks = {"vae": self.vae}
+        self.ema = self._averaged(self.vae)
+        self.optimisers = {"vae": self._adam(self.vae, config.rate_generator)}
+
+    @property
+    def drawer(self) -> Generator:
+        """The averaged decoder."""
+        return cast(Vae, self.ema.network).decoder
+
+    @property
+    def counted(self) -> dict[str, nn.Module]:
+        """The decoder, which stands for the encoder before it, too."""
+        return {"vae": self.vae.decoder}
+
+    def play(self) -> Tensor:
+        """One step.
+
+        Returns:
+            (3,) on the device: the loss, cross-entropy of the images that come back, and divergence from the
+            prior, in nats an image.
+        """
+        config = self.config
+        real, _ = self.batch(self.step)
+        with rng.scope(self.device, config.seed, "step", self.step), self._autocast():
+            mean, log_variance = (part.float() for part in self.vae.encode(real))
+            noise = self.latent(len(real), "latent", self.step)
+            back = self.vae.decoder(mean + noise * (log_variance / 2).exp())
+        wrong = binary_cross_entropy(back.float().clamp(0, 1), real, reduction="sum") / len(real)
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2 / len(real)
+        loss = wrong + config.divergence * divergence
+        self._update("vae", loss)
+        self.ema.update(self.vae, self.step)
+        self.step += 1
+        return torch.stack([loss.detach(), wrong.detach(), divergence.detach()])
+
+    def models(self) -> dict[str, Model]:
+        """The averaged whole, and its decoder as a generator ("ema")."""
+        average = cast(Vae, self.ema.network)
+        vae = self._model(average, "vae", self.config.arch, self.config.generator)
+        settings = cast(Any, average.config)
+        parent = Parent(relation="decoder-of", hash=vae.hash, name=f"{self.name}-vae")
+        decoder = self._model(average.decoder, "generator", settings.decoder, settings.decoder_config, parent)
+        return {"vae": vae, "ema": decoder}

@@ -1,0 +1,76 @@
+"""The VAE as a game of one: its loss against the closed form, what it leaves, and its resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from advkit.data.data import Data
+from advkit.gan.command import train
+from advkit.gan.plan import GanTraining
+from advkit.gan.variational import VaeGame
+from advkit.models.checkpoint import load_checkpoint
+from advkit.trade import Context
+
+SMALL = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden": 16}
+
+
+@pytest.fixture
+def settings(config: Callable) -> Callable[..., GanTraining]:
+    return lambda **changes: config(kind="vae", arch="conv-vae", generator=SMALL, discriminator={}, **changes)
+
+
+def test_the_default_network_follows_the_kind() -> None:
+    assert GanTraining(kind="vae").arch == "conv-vae"
+    assert GanTraining().arch == GanTraining(kind="gan").arch == "conv-gan"
+
+
+def test_the_loss_is_minus_the_evidence_bound(data: Data, settings: Callable, monkeypatch) -> None:
+    game = VaeGame(settings(precision="float32", divergence=0.5), data, torch.device("cpu"))
+    mean, log_variance = torch.full((8, 100), 0.5), torch.full((8, 100), -1.0)
+    monkeypatch.setattr(game.vae, "encode", lambda x: (mean, log_variance))
+    nothing = 0 * next(game.vae.parameters()).sum()  # something to differentiate
+    monkeypatch.setattr(game.vae.decoder, "forward", lambda z: torch.full((8, 1, 8, 8), 0.5) + nothing)
+    loss, wrong, divergence = game.play().tolist()
+    posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    closed = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
+    assert divergence == pytest.approx(closed.item(), rel=1e-5)
+    assert wrong == pytest.approx(64 * torch.tensor(2.0).log().item(), rel=1e-5)
+    assert loss == pytest.approx(wrong + 0.5 * divergence, rel=1e-5)
+
+
+def test_all_weights_move_and_the_loss_falls(data: Data, settings: Callable) -> None:
+    game = VaeGame(settings(rate_generator=2e-3), data, torch.device("cpu"))
+    before = [p.detach().clone() for p in game.vae.parameters()]
+    first = torch.stack([game.play() for _ in range(5)]).mean(0)
+    for _ in range(40):
+        last = game.play()
+    assert last[0] < first[0]
+    moved = [not torch.equal(old, new) for old, new in zip(before, game.vae.parameters(), strict=True)]
+    assert all(moved)
+
+
+def test_the_decoder_is_left_as_a_generator(settings: Callable) -> None:
+    outcome = train(settings(name="toy"), Context(out=Path("run")))
+    whole, decoder = (load_checkpoint(Path("run") / f"{name}.safetensors") for name in ("vae", "ema"))
+    assert (whole.card.role, decoder.card.role) == ("vae", "generator")
+    assert decoder.card.lineage[0].hash == whole.hash
+    latent = decoder.network.draw(torch.arange(3))
+    with torch.no_grad():
+        assert torch.equal(whole.network.decoder(latent), decoder(latent))
+    assert {"loss", "reconstruction", "divergence", "fid"} <= outcome.result["last"].keys()
+    assert all(picture.path.exists() for picture in outcome.pictures)
+
+
+def test_a_resumed_run_ends_with_the_same_bits(data: Data, settings: Callable) -> None:
+    game, other = (VaeGame(settings(), data, torch.device("cpu")) for _ in range(2))
+    for _ in range(6):
+        game.play()
+    torch.save(game.state(), "state.pt")
+    other.restore(torch.load("state.pt", weights_only=True))
+    one, same = (torch.stack([each.play() for _ in range(4)]) for each in (game, other))
+    assert torch.equal(one, same)
+    assert game.models()["vae"].hash == other.models()["vae"].hash

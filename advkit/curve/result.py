@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from advkit.config import StrictModel, validate
+from advkit.config import StrictModel
 from advkit.curve.scale import Scale, parts_of_one
-from advkit.errors import DataError
 from advkit.models.card import DataFacts, ModelCard
 from advkit.stats import Interval, accuracy, clopper_pearson, median_ranks
+from advkit.stored import StoredResult
 from advkit.threat import Norm
-
-VERSION = 1
 
 
 class MinimumNorm(StrictModel):
@@ -117,14 +113,15 @@ class ClassRow(StrictModel):
     median: Median
 
 
-class SecurityCurve(StrictModel):
+class SecurityCurve(StoredResult):
     """Robust accuracy of one model at every eps in one norm.
 
     All of it is an upper bound: what was found is a fact, but something nearer may exist.
     """
 
+    command = "curve"
+
     schema_name: Literal["advkit/curve"] = Field("advkit/curve", alias="schema")
-    version: int = VERSION
     status: Literal["complete", "partial"]
     """Partial: only a part of the split was asked for."""
     norm: Norm
@@ -161,7 +158,6 @@ class SecurityCurve(StrictModel):
     images: tuple[MinimumNorm, ...]
     """One for each image, in the order of the data."""
 
-    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
     _adversarial: Tensor | None = PrivateAttr(None)
 
     @classmethod
@@ -244,31 +240,6 @@ class SecurityCurve(StrictModel):
         """(n, C, H, W) float32: the nearest adversarial images, originals where there is none; None unless
         kept."""
         return self._adversarial
-
-    def as_values(self) -> dict[str, Any]:
-        """The whole result as plain values."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def load(cls, path: Path | str) -> SecurityCurve:
-        """Reads a ``result.json``, or the run folder that holds one.
-
-        Raises:
-            DataError: there is none, it is something else, or of a newer version.
-        """
-        path = Path(path)
-        file = path / "result.json" if path.is_dir() else path
-        if not file.exists():
-            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        values = json.loads(file.read_text())
-        if values.get("schema") != "advkit/curve":
-            raise DataError(f"{file} is no result of advkit curve; give one")
-        if values.get("version", 0) > VERSION:
-            raise DataError(
-                f"{file} was written by a newer advkit (version {values['version']} of the format, this one "
-                f"reads {VERSION}); upgrade advkit to read it"
-            )
-        return validate(cls, values, str(file))
 
     def summary(self) -> str:
         """One line for people."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
-from advkit.config import StrictModel, validate
-from advkit.errors import DataError
+from advkit.config import StrictModel
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
+from advkit.stored import StoredResult
 
 VERSION = 3
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
@@ -82,11 +80,14 @@ class Check(StrictModel):
         return last if last.startswith("--") else ""
 
 
-class EvaluationResult(StrictModel):
+class EvaluationResult(StoredResult):
     """Clean and robust accuracy of one model under one threat model, with everything behind them.
 
     A robust accuracy is an upper bound: a stronger attack may find more.
     """
+
+    command = "attack"
+    newest = VERSION
 
     schema_name: Literal["advkit/evaluation"] = Field("advkit/evaluation", alias="schema")
     version: int = VERSION
@@ -120,52 +121,12 @@ class EvaluationResult(StrictModel):
     interval: Interval
     """Exact 95 % interval of the robust accuracy."""
 
-    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
     _adversarial: Tensor | None = PrivateAttr(None)
 
     @property
     def adversarial(self) -> Tensor | None:
         """(n, C, H, W) float32: adversarial images, originals where there is none; None unless kept."""
         return self._adversarial
-
-    def to_json(self) -> str:
-        """The whole result as JSON text; `EvaluationResult.from_json` reads it back."""
-        return self.model_dump_json(by_alias=True, indent=1)
-
-    def as_values(self) -> dict[str, Any]:
-        """The whole result as plain values, as in the JSON text."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def from_json(cls, text: str, where: str = "result") -> EvaluationResult:
-        """Reads `to_json`'s text.
-
-        Raises:
-            DataError: it is no result, or one of a newer version.
-        """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where} is not JSON ({error}); give a result.json of an evaluation") from error
-        if not isinstance(values, dict) or values.get("schema") != "advkit/evaluation":
-            raise DataError(f"{where} is no advkit evaluation; give a result.json of an evaluation")
-        if values.get("version", 0) > VERSION:
-            raise DataError(
-                f"{where} was written by a newer advkit (version {values['version']} of the format, this one "
-                f"reads {VERSION}); upgrade advkit to read it"
-            )
-        for verdict in values.get("verdicts", ()):
-            verdict.pop("place", None)  # up to version 2
-        return validate(cls, values, where)
-
-    @classmethod
-    def load(cls, path: Path | str) -> EvaluationResult:
-        """Reads a ``result.json``, or the run folder that holds one."""
-        path = Path(path)
-        file = path / "result.json" if path.is_dir() else path
-        if not file.exists():
-            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        return cls.from_json(file.read_text(), str(file))
 
     def summary(self) -> str:
         """One line for people."""
@@ -209,3 +170,10 @@ class EvaluationResult(StrictModel):
             f"<p>{self.summary()}</p><p>{self.trust}</p>"
             f"<table><tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>{rows}</table>"
         )
+
+    @classmethod
+    def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Up to version 2 a verdict had its place."""
+        for verdict in values.get("verdicts", ()):
+            verdict.pop("place", None)
+        return values

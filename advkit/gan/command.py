@@ -107,7 +107,7 @@ def _plan(game: Game) -> Outcome:
             f"{what} on {len(data):,} images of {data.name}: "
             f"{config.steps:,} steps of {config.batch_size} real images, {seen:,} in all, "
             f"which is {seen / len(data):,.1f} times each.",
-            f"In the model store as {game.name}-{', -'.join([*game.networks, 'ema'])}.",
+            f"In the model store as {game.name}-{', -'.join([*game.networks, 'ema', 'best'])}.",
         ),
         tables=(Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),),
         result={

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit.config import StrictModel, validate
-from advkit.errors import DataError
+from advkit.config import StrictModel
 from advkit.models.card import DataFacts
 from advkit.stats import Interval, accuracy, clopper_pearson
+from advkit.stored import StoredResult
 from advkit.warp import Padding
-
-VERSION = 1
 
 By = Literal["random", "grid"]
 """The two lists of moves."""
@@ -52,14 +48,15 @@ class SpatialVerdict(StrictModel):
         return self.grid or self.random
 
 
-class SpatialResult(StrictModel):
+class SpatialResult(StoredResult):
     """Accuracy of one model as it is, under random moves and under all moves of a grid.
 
     What survives is an upper bound: between the moves of the grid there are others.
     """
 
+    command = "spatial"
+
     schema_name: Literal["advkit/spatial"] = Field("advkit/spatial", alias="schema")
-    version: int = VERSION
     status: Literal["complete", "partial"]
     """Partial: only a part of the split was asked for."""
     rotation: float
@@ -92,8 +89,6 @@ class SpatialResult(StrictModel):
     interval: Interval
     """Exact 95 % interval of the accuracy under everything that was tried."""
 
-    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
-
     @classmethod
     def of(cls, verdicts: tuple[SpatialVerdict, ...], **facts: Any) -> SpatialResult:
         """The counts that the verdicts make."""
@@ -116,31 +111,6 @@ class SpatialResult(StrictModel):
         """Accuracy under the part of the grid within a share ``size`` of the limits."""
         fallen = sum(v.grid is not None and v.grid.size <= size for v in self.verdicts)
         return (self.clean_correct - fallen) / self.n
-
-    def as_values(self) -> dict[str, Any]:
-        """The whole result as plain values."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def load(cls, path: Path | str) -> SpatialResult:
-        """Reads a ``result.json``, or the run folder that holds one.
-
-        Raises:
-            DataError: there is none, it is something else, or of a newer version.
-        """
-        path = Path(path)
-        file = path / "result.json" if path.is_dir() else path
-        if not file.exists():
-            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        values = json.loads(file.read_text())
-        if values.get("schema") != "advkit/spatial":
-            raise DataError(f"{file} is no result of advkit spatial; give one")
-        if values.get("version", 0) > VERSION:
-            raise DataError(
-                f"{file} was written by a newer advkit (version {values['version']} of the format, this one "
-                f"reads {VERSION}); upgrade advkit to read it"
-            )
-        return validate(cls, values, str(file))
 
     def summary(self) -> str:
         """One line for people."""

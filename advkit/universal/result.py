@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from advkit.config import StrictModel, validate
-from advkit.errors import DataError
+from advkit.config import StrictModel
 from advkit.models.card import DataFacts, Shape, ThreatFacts
 from advkit.stats import Interval, accuracy
+from advkit.stored import StoredResult
 
 
-class _Result(StrictModel):
-    """Base of both: JSON that says what it is."""
+class _Result(StoredResult):
+    """What both have."""
 
-    newest: ClassVar[int] = 1
-    command: ClassVar[str]
-
-    version: int = 1
     train: DataFacts
     """What it was trained on."""
     test: DataFacts
@@ -31,33 +26,6 @@ class _Result(StrictModel):
     seconds: float
     """Of this process; a resumed run does not count what came before."""
     environment: dict[str, str]
-
-    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
-
-    def as_values(self) -> dict[str, Any]:
-        """The whole result as plain values."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Reads a ``result.json``, or the run folder that holds one.
-
-        Raises:
-            DataError: there is none, it is something else, or of a newer version.
-        """
-        path = Path(path)
-        file = path / "result.json" if path.is_dir() else path
-        if not file.exists():
-            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        values = json.loads(file.read_text())
-        if values.get("schema") != cls.model_fields["schema_name"].default:
-            raise DataError(f"{file} is no result of advkit {cls.command}; give one")
-        if values.get("version", 0) > cls.newest:
-            raise DataError(
-                f"{file} was written by a newer advkit (version {values['version']} of the format, this one "
-                f"reads {cls.newest}); upgrade advkit to read it"
-            )
-        return validate(cls, values, str(file))
 
 
 class _Judged(StrictModel):

@@ -61,7 +61,7 @@ def test_reads_back_and_refuses_what_is_newer(judged):
     newer = json.dumps({**json.loads(text), "version": 99})
     with pytest.raises(DataError, match="newer advkit"):
         EvaluationResult.from_json(newer, "result.json")
-    with pytest.raises(DataError, match="no advkit evaluation"):
+    with pytest.raises(DataError, match="no result of advkit attack"):
         EvaluationResult.from_json("{}")
     with pytest.raises(DataError, match="is not JSON"):
         EvaluationResult.from_json("{")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from advkit.config import StrictModel, validate
-from advkit.errors import DataError
+from advkit.config import StrictModel
 from advkit.models.card import DataFacts
+from advkit.stored import StoredResult
 
-VERSION = 1
 GRID_FILE = "grid.png"
 """Samples, in the folder of each generator."""
 NEAREST_FILE = "nearest.png"
@@ -61,11 +58,12 @@ class Judged(StrictModel):
     model_config = StrictModel.model_config | {"protected_namespaces": ()}
 
 
-class GanEvaluationResult(StrictModel):
+class GanEvaluationResult(StoredResult):
     """Generators, measured on the same real images by the same judge."""
 
+    command = "gan-eval or gan-compare"
+
     schema_name: Literal["advkit/gan-evaluation"] = Field("advkit/gan-evaluation", alias="schema")
-    version: int = VERSION
     judge: str
     """Hash of the judge. Figures of other judges are not to be compared with these."""
     judge_accuracy: float | None
@@ -90,28 +88,3 @@ class GanEvaluationResult(StrictModel):
     environment: dict[str, str]
 
     model_config = StrictModel.model_config | {"populate_by_name": True}
-
-    def as_values(self) -> dict[str, Any]:
-        """The whole result as plain values."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def load(cls, path: Path | str) -> GanEvaluationResult:
-        """Reads a ``result.json``, or the run folder that holds one.
-
-        Raises:
-            DataError: there is none, it is something else, or of a newer version.
-        """
-        path = Path(path)
-        file = path / "result.json" if path.is_dir() else path
-        if not file.exists():
-            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        values = json.loads(file.read_text())
-        if values.get("schema") != "advkit/gan-evaluation":
-            raise DataError(f"{file} is no result of advkit gan-eval or gan-compare; give one")
-        if values.get("version", 0) > VERSION:
-            raise DataError(
-                f"{file} was written by a newer advkit (version {values['version']} of the format, this one "
-                f"reads {VERSION}); upgrade advkit to read it"
-            )
-        return validate(cls, values, str(file))

@@ -18,7 +18,7 @@ from advkit import __version__, rng
 from advkit.data.data import Data
 from advkit.data.order import Order
 from advkit.device import computes_bfloat16
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, DataError
 from advkit.gan.plan import GanTraining
 from advkit.models.card import ModelCard, Parent, Role, Shape
 from advkit.models.model import Model
@@ -28,12 +28,21 @@ from advkit.training.deliver import store_name
 from advkit.training.ema import Ema
 from advkit.training.schedule import factor
 
+FEW = 1000
+"""Images that are looked at before training."""
+
 
 def concrete(config: GanTraining, device: torch.device) -> GanTraining:
     """The configuration with its arithmetic chosen for the device, so that a run keeps it."""
     if config.precision != "auto":
         return config
     return config.model_copy(update={"precision": "bfloat16" if computes_bfloat16(device) else "float32"})
+
+
+def _differ(data: Data) -> bool:
+    """Whether two of the first `FEW` images differ."""
+    images = data.images[:FEW]
+    return bool((images != images[:1]).any())
 
 
 class Game(ABC):
@@ -62,6 +71,11 @@ class Game(ABC):
             raise ConfigError(
                 f"batch size {config.batch_size} is larger than the {len(data)} images of {data.name!r}; "
                 "give a smaller --batch-size"
+            )
+        if not _differ(data):
+            raise DataError(
+                f"the images of {data.name!r} are all the same, so there is nothing to learn from them; "
+                "look at the file that they come from"
             )
         self.config, self.data, self.device = concrete(config, device), data, device
         self.order = Order(len(data), config.batch_size, config.seed)

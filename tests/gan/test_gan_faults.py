@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from advkit.data.data import Data
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, DataError
 from advkit.gan.adversarial import GanGame
 from advkit.gan.train import begin
 
@@ -33,6 +34,12 @@ def test_one_sentence(changes: dict, said: str, data: Data, config: Callable) ->
     with pytest.raises(ConfigError, match=said) as fault:
         begin(config(**changes), data, torch.device("cpu"))
     assert "\n" not in str(fault.value)
+
+
+def test_images_that_are_all_the_same(data: Data, config: Callable) -> None:
+    alike = replace(data, images=data.images[:1].expand(40, 1, 8, 8).clone())
+    with pytest.raises(DataError, match="images of 'toy' are all the same"):
+        begin(config(), alike, torch.device("cpu"))
 
 
 def test_as_many_images_as_the_batch_are_enough(data: Data, config: Callable) -> None:

@@ -11,12 +11,15 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from advkit.errors import LostError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -60,6 +63,29 @@ def gather(value: T) -> list[T]:
 def share(value: T) -> T:
     """The value of process 0, in all."""
     return gather(value)[0]
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Each tensor becomes its mean over the processes, in place; floats of one type and device, in one message.
+
+    Raises:
+        LostError: another process has ended.
+    """
+    if world() == 1:
+        return
+    parts = list(tensors)
+    if not parts:
+        return
+    from torch import cat
+
+    flat = cat([part.detach().flatten() for part in parts])
+    try:
+        _runtime().all_reduce(flat)
+    except RuntimeError as error:
+        raise _lost() from error
+    flat /= world()
+    for part, mean in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
+        part.detach().copy_(mean.view_as(part))
 
 
 @contextmanager

@@ -190,6 +190,8 @@ class RunFolder:
         return rows
 
     def _cut_metrics(self, step: int) -> None:
+        if self._lock is None:
+            return
         kept = [row for row in self.history() if row["step"] <= step]
         if (self.path / "metrics.jsonl").exists():
             files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))

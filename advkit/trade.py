@@ -124,6 +124,7 @@ TRADES = {
             "advkit.gan.plan:GanTraining",
             "advkit.gan.command:train",
             "advkit gan-train --data mnist --arch conv-gan --steps 12001",
+            divides=True,
         ),
         Trade(
             "gan-sample",

@@ -67,19 +67,19 @@ class GanGame(Game):
         """
         turns = self.config.discriminator_steps
         figures = torch.zeros(len(self.figures), device=self.device)
-        with rng.scope(self.device, self.config.seed, "step", self.step):
+        with self._randomness():
             for turn in range(turns):
                 number = self.step * turns + turn
                 real, labels = self.batch(number)
                 last = turn == turns - 1 and not self.loss.fresh
                 with torch.set_grad_enabled(last), self._autocast():
-                    fake = self._draw(self.latent(len(real), "latent", number), labels)
+                    fake = self._draw(self.latent(self.ids, "latent", number), labels)
                 for name in self.opponents:
                     self._update_opponent(name, real, fake.detach(), labels, figures)
             if self.loss.fresh:
-                real, labels = self._batch(self.fresh, self.step)
+                real, labels = self.batch(self.step, self.fresh)
                 with self._autocast():
-                    fake = self._draw(self.latent(len(real), "fresh", self.step), labels)
+                    fake = self._draw(self.latent(self.ids, "fresh", self.step), labels)
             self._update_generator(real, fake, labels, figures)
         figures[4] = self.augment.probability if self.config.augment else 0.0
         self.ema.update(self.generator, self.step)
@@ -204,11 +204,6 @@ def _refuse_misfits(config: GanTraining, data: Data) -> None:
     if config.arch not in pairs():
         near = did_you_mean(config.arch, pairs())
         raise ConfigError(f"there is no pair called {config.arch!r}{near}; known: {', '.join(pairs())}")
-    if config.batch_size % config.packing:
-        raise ConfigError(
-            f"batches of {config.batch_size} images cannot be judged in packs of {config.packing}; "
-            "choose a --batch-size that is a multiple of --packing"
-        )
     if config.packing > 1 and config.conditional != "no":
         raise ConfigError(
             "packs mix classes, so --packing does not go with --conditional; leave one of them out"

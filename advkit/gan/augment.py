@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from advkit import distributed
 from advkit.gan.plan import Augmentation
 
 SHIFT = 1 / 8
@@ -68,6 +69,7 @@ class Augment:
             return
         self._signs += verdicts.detach().float().sign().mean() / ADAPT_EVERY
         if (step + 1) % ADAPT_EVERY == 0:
+            distributed.average([self._signs])
             self.probability += self._pace * (self._signs - self.target).sign()
             self.probability.clamp_(0, 1)
             self._signs.zero_()

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from advkit import device as devices
-from advkit import files, images, rng
+from advkit import distributed, files, images, rng
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
 from advkit.gan import outcome
@@ -64,13 +64,20 @@ def train(config: GanTraining, context: Context) -> Outcome:
         else:
             begun = time.perf_counter()
             trained = train_gan(config, data, run=run, device=device, progress=context.progress)
-            models = _deliver(trained, game.name, run)
-            rows = run.history()
-            title = f"{game.name}: losses and the discriminator's accuracy"
-            write_curves(run.path / "curves.png", rows, title=title)
-            _draw(game, load_checkpoint(run.path / "ema.safetensors").to(device), run.path)
-            run.finish(_result(game, trained, models, rows, seconds=time.perf_counter() - begun))
+            with distributed.together():
+                if distributed.rank() == 0:
+                    _finish(game, trained, run, device, seconds=time.perf_counter() - begun)
         return outcome.trained(run.result(), run.path)
+
+
+def _finish(game: Game, trained: TrainedGan, run: RunFolder, device: torch.device, *, seconds: float) -> None:
+    """Models, pictures and the result."""
+    models = _deliver(trained, game.name, run)
+    rows = run.history()
+    title = f"{game.name}: losses and the discriminator's accuracy"
+    write_curves(run.path / "curves.png", rows, title=title)
+    _draw(game, load_checkpoint(run.path / "ema.safetensors").to(device), run.path)
+    run.finish(_result(game, trained, models, rows, seconds=seconds))
 
 
 def _draw(game: Game, ema: Model, folder: Path) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from advkit import __version__, rng
+from advkit import __version__, distributed, rng
 from advkit.data.data import Data
 from advkit.data.order import Order
 from advkit.device import computes_bfloat16
@@ -78,6 +79,12 @@ class Game(ABC):
                 "look at the file that they come from"
             )
         self.config, self.data, self.device = concrete(config, device), data, device
+        pieces = config.packing * distributed.world()
+        if config.batch_size % pieces:
+            raise ConfigError(
+                f"a batch of {config.batch_size} images is no multiple of {pieces} (packing "
+                f"{config.packing}, {distributed.world()} at work); choose another --batch-size"
+            )
         self.order = Order(len(data), config.batch_size, config.seed)
         self.name = store_name(config.name, data.name, config.arch)
         self.step = 0
@@ -106,18 +113,27 @@ class Game(ABC):
         """What training leaves, as copies with cards, by the names under which they are kept; "ema" is a
         generator."""
 
-    def latent(self, n: int, stream: str, step: int = 0) -> Tensor:
-        """(n, latent_dim) latent vectors of one purpose and step."""
-        ids = torch.arange(n, device=self.device)
-        return self.drawer.draw(rng.keys(self.config.seed, stream, ids, step))
+    def latent(self, ids: Tensor, stream: str, step: int = 0) -> Tensor:
+        """(N, latent_dim) latent vectors of one purpose and step, by their numbers (N,)."""
+        return self.drawer.draw(rng.keys(self.config.seed, stream, ids.to(self.device), step))
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch ``number`` of real images and their classes."""
-        return self._batch(self.order, number)
+    @property
+    def ids(self) -> Tensor:
+        """Which places in a batch this process fills: every so-many-th, all where it is alone."""
+        return torch.arange(distributed.rank(), self.config.batch_size, distributed.world())
 
-    def _batch(self, order: Order, number: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.data.batch(order.batch(number), self.device)
+    def batch(self, number: int, order: Order | None = None) -> tuple[Tensor, Tensor]:
+        """This process's share of batch ``number`` of real images, and their classes."""
+        rows = (order or self.order).batch(number)[self.ids]
+        images, labels = self.data.batch(rows, self.device)
         return images.contiguous(memory_format=torch.channels_last), labels
+
+    @contextmanager
+    def _randomness(self) -> Iterator[None]:
+        """Dropout and the like draw from the seed, the step and, beside others, the process."""
+        others = (distributed.rank(),) if distributed.world() > 1 else ()
+        with rng.scope(self.device, self.config.seed, "step", self.step, *others):
+            yield
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs."""
@@ -175,7 +191,12 @@ class Game(ABC):
             group["lr"] = group["peak"] * share
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        distributed.average(parameter.grad for parameter in parameters if parameter.grad is not None)
         optimiser.step()
+        if distributed.world() > 1:  # each has normalised its own share of the batch
+            buffers = self.networks[player].buffers()
+            distributed.average(buffer for buffer in buffers if buffer.is_floating_point())
 
     def _model(
         self,

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from advkit import files, images
-from advkit.gan.train import draw
+from advkit.gan.sample import draw
 from advkit.models.network import Generator
 
 FRAMES = 60

@@ -17,6 +17,15 @@ BATCH = 100
 """Images a pass, always as many: other batch sizes may take other kernels, which round otherwise."""
 
 
+@torch.no_grad()
+def draw(generator: Generator, latent: Tensor, *labels: Tensor, batch_size: int = 500) -> Tensor:
+    """Images (N, C, H, W) in [0, 1] of latent vectors (and of classes (N,), if it is asked for them), with
+    the generator in eval mode and left as found; on the CPU."""
+    parts = zip(*(given.split(batch_size) for given in (latent, *labels)), strict=True)
+    with evaluation_mode(generator):
+        return torch.cat([generator(*part).float().cpu() for part in parts])
+
+
 def sample(
     model: Model,
     n: int,

@@ -9,26 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import images, rng
+from advkit import distributed
 from advkit.data.data import Data
 from advkit.errors import DivergedError
 from advkit.gan.adversarial import GanGame
-from advkit.gan.best import Best
 from advkit.gan.game import Game
-from advkit.gan.monitor import WATCHED, Monitor, stop_if_diverged, warnings
+from advkit.gan.monitor import stop_if_diverged, warnings
 from advkit.gan.plan import GanTraining
 from advkit.gan.variational import VaeGame
-from advkit.models.mode import evaluation_mode
+from advkit.gan.witness import Witness
 from advkit.models.model import Model
-from advkit.models.network import Generator
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
-from advkit.training.board import Board
 
 LOG_EVERY = 50
-SIDE = 10
-"""Rows and columns of a grid of samples."""
-
 KINDS: dict[str, type[Game]] = {"gan": GanGame, "vae": VaeGame}
 
 
@@ -51,15 +45,6 @@ def begin(config: GanTraining, data: Data, device: torch.device) -> Game:
         ConfigError: unknown names, or options that do not go with the data or with each other.
     """
     return KINDS[config.kind](config, data, device)
-
-
-@torch.no_grad()
-def draw(generator: Generator, latent: Tensor, *labels: Tensor, batch_size: int = 500) -> Tensor:
-    """Images (N, C, H, W) in [0, 1] of latent vectors (and of classes (N,), if it is asked for them), with
-    the generator in eval mode and left as found."""
-    parts = zip(*(given.split(batch_size) for given in (latent, *labels)), strict=True)
-    with evaluation_mode(generator):
-        return torch.cat([generator(*part).float().cpu() for part in parts])
 
 
 def train_gan(
@@ -88,14 +73,11 @@ def train_gan(
     if state is not None:
         game.restore(state)
         progress.say(f"resuming at step {game.step} of {config.steps}")
-    monitor = Monitor(*data.batch(rng.permutation(config.seed, "yardstick", len(data))[:WATCHED]))
-    fixed = (game.latent(WATCHED, "fixed"), *_columns(game))
-    best = Best(config.keep_by, run)
+    witness = Witness(game, run if distributed.rank() == 0 else None)
     warned: set[str] = set()
     first, spent = game.step, 0.0
-    watched = run.path if run is not None and config.tensorboard else None
     title = f"training the {config.kind.upper()}"
-    with progress.task(title, config.steps, done=first) as task, Board(watched, first) as board:
+    with progress.task(title, config.steps, done=first) as task, witness:
         figures, tick = [], time.perf_counter()
         while game.step < config.steps:
             figures.append(game.play())
@@ -111,18 +93,12 @@ def train_gan(
             shown = {TITLES[name]: value for name, value in row.items() if name in TITLES}
             task.advance(len(figures), **shown)
             if samples_due:
-                samples = draw(game.drawer, *fixed)
-                row |= monitor.look(samples)
-                best.see(row, game)
-                if run is not None:
-                    grid = run.path / "samples" / f"step-{game.step:06d}.png"
-                    images.write_grid(grid, samples[: SIDE * SIDE], SIDE)
-                board.samples(game.step, samples[: SIDE * SIDE], SIDE)
+                row |= distributed.share(witness.look() if distributed.rank() == 0 else {})
             for kind, warning in warnings(row).items():
                 if kind not in warned:
                     warned.add(kind)
                     progress.say(f"step {game.step}: {warning}")
-            board.row(game.step, row)
+            witness.board.row(game.step, row)
             if run is not None:
                 run.metrics(game.step, **row)
                 if state_due:  # with its row written, so that a resumed run writes the same rows
@@ -137,13 +113,6 @@ def train_gan(
     return TrainedGan(game.models(), rate, first)
 
 
-def _columns(game: Game) -> tuple[Tensor, ...]:
-    """The classes of the grid's samples, if they are asked for: a class each column."""
-    if game.classes is None:
-        return ()
-    return (torch.arange(WATCHED, device=game.device) % SIDE % game.classes,)
-
-
 TITLES = {
     "loss": "loss",
     "d_loss": "D loss",
@@ -156,7 +125,9 @@ TITLES = {
 
 def _summary(game: Game, figures: Tensor) -> dict[str, float]:
     """Means over the steps since the last row; the only place where the host waits for the device."""
-    row = dict(zip(game.figures, figures.mean(0).tolist(), strict=True))
+    means = figures.mean(0)
+    distributed.average([means])
+    row = dict(zip(game.figures, means.tolist(), strict=True))
     if "d_loss" in row:
         row["d_accuracy"] = (row["d_accuracy_real"] + row["d_accuracy_fake"]) / 2
     return row

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
-from advkit import rng
 from advkit.data.data import Data
 from advkit.errors import ConfigError, did_you_mean
 from advkit.gan.game import Game
@@ -54,9 +53,9 @@ class VaeGame(Game):
         """
         config = self.config
         real, _ = self.batch(self.step)
-        with rng.scope(self.device, config.seed, "step", self.step), self._autocast():
+        with self._randomness(), self._autocast():
             mean, log_variance = (part.float() for part in self.vae.encode(real))
-            noise = self.latent(len(real), "latent", self.step)
+            noise = self.latent(self.ids, "latent", self.step)
             back = self.vae.decoder(mean + noise * (log_variance / 2).exp())
         wrong = binary_cross_entropy(back.float().clamp(0, 1), real, reduction="sum") / len(real)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2 / len(real)

@@ -19,7 +19,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("advkit.gan.train.WATCHED", 120)
+    monkeypatch.setattr("advkit.gan.witness.WATCHED", 120)
 
 
 @pytest.fixture

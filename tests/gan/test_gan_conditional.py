@@ -12,7 +12,8 @@ import torch
 from advkit.data.data import Data
 from advkit.errors import ConfigError
 from advkit.gan.adversarial import GanGame
-from advkit.gan.train import _columns, train_gan
+from advkit.gan.train import train_gan
+from advkit.gan.witness import _columns
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from advkit.gan.train import begin
         ({"loss": "minimx"}, r"no GAN loss called 'minimx' \(did you mean 'minimax'\?\)"),
         ({"generator": {"latent_dimm": 4}}, r"unknown key 'latent_dimm' \(did you mean 'latent_dim'\?\)"),
         ({"discriminator": {"dropout": 1.5}}, "dropout"),
-        ({"packing": 3}, "batches of 8 images cannot be judged in packs of 3"),
+        ({"packing": 3}, r"batch of 8 images is no multiple of 3 \(packing 3, 1 at work\); .*--batch-size"),
         ({"packing": 2, "conditional": "projection"}, "packs mix classes"),
         ({"augment_target": 0.6}, "nothing to adapt"),
         ({"kind": "vae", "arch": "conv-gan"}, "there is no vae called 'conv-gan'"),

@@ -1,0 +1,64 @@
+"""What is looked at while a generator learns: samples of one noise, judged, drawn and compared with the best."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkit import images, rng
+from advkit.gan.best import Best
+from advkit.gan.game import Game
+from advkit.gan.monitor import WATCHED, Monitor
+from advkit.gan.sample import draw
+from advkit.runs import RunFolder
+from advkit.training.board import Board
+
+SIDE = 10
+"""Rows and columns of a grid of samples."""
+
+
+class Witness:
+    """Looks at the averaged generator of a game; a context manager.
+
+    Args:
+        game: whose; with the step from which this process goes on.
+        run: where grids, the best average and what TensorBoard reads are kept; None keeps nothing.
+    """
+
+    def __init__(self, game: Game, run: RunFolder | None) -> None:
+        config, data = game.config, game.data
+        self.game, self.run = game, run
+        rows = rng.permutation(config.seed, "yardstick", len(data))[:WATCHED]
+        self._monitor = Monitor(*data.batch(rows))
+        self._fixed = (game.latent(torch.arange(WATCHED), "fixed"), *_columns(game))
+        self._best = Best(config.keep_by, run)
+        self.board = Board(run.path if run is not None and config.tensorboard else None, game.step)
+
+    def look(self) -> dict[str, Any]:
+        """What `Monitor.look` tells of samples now; grid and best average are written."""
+        step, samples = self.game.step, draw(self.game.drawer, *self._fixed)
+        told = self._monitor.look(samples)
+        self._best.see(told, self.game)
+        if self.run is not None:
+            images.write_grid(self.run.path / "samples" / f"step-{step:06d}.png", samples[: SIDE**2], SIDE)
+        self.board.samples(step, samples[: SIDE**2], SIDE)
+        return told
+
+    def __enter__(self) -> Witness:
+        self.board.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.board.__exit__(kind, error, trace)
+
+
+def _columns(game: Game) -> tuple[Tensor, ...]:
+    """The classes of the grid's samples, if they are asked for: a class each column."""
+    if game.classes is None:
+        return ()
+    return (torch.arange(WATCHED, device=game.device) % SIDE % game.classes,)

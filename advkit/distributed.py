@@ -66,7 +66,7 @@ def share(value: T) -> T:
 
 
 def average(tensors: Iterable[Tensor]) -> None:
-    """Each tensor becomes its mean over the processes, in place; floats of one type and device, in one message.
+    """Each tensor becomes its mean over the processes, in place: floats of one type, on one device.
 
     Raises:
         LostError: another process has ended.

@@ -1,4 +1,4 @@
-"""What is looked at while a generator learns: samples of one noise, judged, drawn and compared with the best."""
+"""What is looked at while a generator learns: samples of one noise, judged, drawn and compared."""
 
 from __future__ import annotations
 

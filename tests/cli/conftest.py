@@ -38,9 +38,13 @@ def advkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
 def process(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Starts the command line, with the trade ``fake``, as a process of its own."""
 
+    # A shell that runs the tests in the background has them, and what they start, ignore interrupts.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    main = "import fake_trade; from advkit.cli.app import main; main()"
+
     def start(*words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", "import fake_trade; from advkit.cli.app import main; main()", *words],
+            [sys.executable, "-c", f"{heed}; {main}", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -90,7 +90,7 @@ def test_interrupts(process, number, code):
     running = process("fake", "--model", "endless")
     assert running.stderr.readline() == "waiting\n"
     running.send_signal(number)
-    _, said = running.communicate(timeout=300)
+    _, said = running.communicate(timeout=60)
     assert running.returncode == code
     assert said == "interrupted; the same command goes on from here\n"
 
@@ -104,7 +104,7 @@ def test_sigterm_handler_is_put_back(advkit):
 def test_a_reader_that_goes_away_is_no_fault(process):
     running = process("models", "--help")
     running.stdout.close()
-    _, said = running.communicate(timeout=300)
+    _, said = running.communicate(timeout=60)
     assert running.returncode == 141
     assert said == ""
 

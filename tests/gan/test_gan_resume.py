@@ -119,8 +119,10 @@ from pathlib import Path
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.adversarial import GanGame
+from advkit.gan import witness
 from advkit.trade import Context
 
+witness.WATCHED = 120
 play = GanGame.play
 def dying(game):
     if game.step == 8:

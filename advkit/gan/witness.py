@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -29,13 +30,17 @@ class Witness:
     """
 
     def __init__(self, game: Game, run: RunFolder | None) -> None:
-        config, data = game.config, game.data
         self.game, self.run = game, run
-        rows = rng.permutation(config.seed, "yardstick", len(data))[:WATCHED]
-        self._monitor = Monitor(*data.batch(rows))
         self._fixed = (game.latent(torch.arange(WATCHED), "fixed"), *_columns(game))
-        self._best = Best(config.keep_by, run)
-        self.board = Board(run.path if run is not None and config.tensorboard else None, game.step)
+        self._best = Best(game.config.keep_by, run)
+        self.board = Board(run.path if run is not None and game.config.tensorboard else None, game.step)
+
+    @cached_property
+    def _monitor(self) -> Monitor:
+        """Made when it is first asked, so that the first step need not wait for it."""
+        data = self.game.data
+        rows = rng.permutation(self.game.config.seed, "yardstick", len(data))[:WATCHED]
+        return Monitor(*data.batch(rows))
 
     def look(self) -> dict[str, Any]:
         """What `Monitor.look` tells of samples now; grid and best average are written."""

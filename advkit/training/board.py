@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from advkit.errors import ConfigError
 
@@ -49,6 +48,8 @@ class Board:
     def samples(self, step: int, images: Tensor, columns: int) -> None:
         """A grid of images (N, C, H, W) in [0, 1] with 1 or 3 channels."""
         if self._writer is not None:
+            from torchvision.utils import make_grid  # takes seconds to import
+
             self._writer.add_image("samples", make_grid(images, columns).clamp(0, 1), step)
 
     def __enter__(self) -> Board:

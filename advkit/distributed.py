@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from advkit.errors import LostError, UserError
 
@@ -108,10 +108,24 @@ def wait() -> None:
         gather(None)
 
 
+def launched() -> bool:
+    """Whether ``torchrun`` has started this process and others beside it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process without the interpreter's own end, in which PyTorch's threads abort now and then when
+    the work is done: two of twenty trainings did, none since."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Joins the processes that ``torchrun`` has started beside this one."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if not launched():
         yield
         return
     from torch import distributed

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 import advkit
+from advkit import distributed
 from advkit.cli import faults, options
 from advkit.cli.described import DescribedGroup
 from advkit.trade import TRADES, at
@@ -80,7 +81,10 @@ class App(DescribedGroup):
             with self.make_context("advkit", list(words), obj=words) as context:
                 self.invoke(context)
 
-        sys.exit(faults.guard(work))
+        code = faults.guard(work)
+        if distributed.launched():
+            distributed.leave(code)
+        sys.exit(code)
 
 
 def sections() -> list[tuple[str, dict[str, str]]]:

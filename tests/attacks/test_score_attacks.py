@@ -163,7 +163,8 @@ def test_proposals_judged_at_once_are_kept_as_if_made_one_by_one(norm, eps, conv
 
 def test_a_proposal_that_changes_nothing_costs_no_pass():
     """The first windows cover all of a 2x2 image, so that half of them repaint it as it is."""
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    with rng.scope("cpu", 0, "toy"):
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     images = rng.uniform(torch.arange(30), (1, 2, 2))
     data = Data("toy", "all", images, model(images).argmax(1), ("a", "b"), torch.arange(30))
     found = run(model, data, Threat("linf", 1e-4), "square", queries=10)

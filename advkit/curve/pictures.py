@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from advkit import files
+from advkit import plots
 from advkit.curve.result import SecurityCurve
 from advkit.curve.scale import written
 from advkit.stats import clopper_pearson
@@ -24,7 +24,7 @@ BETWEEN = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def write_curve(path: Path, result: SecurityCurve) -> None:
     """A PNG of the robust accuracy by eps, as a step curve with its 95 % interval."""
-    figure, axis = _figure((6.5, 3.9))
+    figure, axis = plots.figure((6.5, 3.9))
     right = _right_end(result)
     eps, left = np.array(result.curve.eps), np.array(result.curve.robust_correct)
     eps, left = np.append(eps[eps <= right], right), np.append(left[eps <= right], left[eps <= right][-1])
@@ -45,7 +45,7 @@ def write_curve(path: Path, result: SecurityCurve) -> None:
     _scale(axis, result)
     axis.grid(alpha=0.3)
     axis.legend(loc="best", fontsize=9)
-    _save(figure, path)
+    plots.save(figure, path)
 
 
 def write_norms(path: Path, result: SecurityCurve) -> None:
@@ -54,8 +54,8 @@ def write_norms(path: Path, result: SecurityCurve) -> None:
         :BOXES
     ]
     rows = sorted(rows, key=lambda row: row.label)
-    figure, (above, below) = _figure(
-        (6.5, 2.6 + 0.27 * len(rows)), (2, 1), sharex=True, height_ratios=(2.1, 0.27 * len(rows))
+    figure, (above, below) = plots.figure(
+        (6.5, 2.6 + 0.27 * len(rows)), 2, sharex=True, height_ratios=(2.1, 0.27 * len(rows))
     )
     right = _right_end(result)
     found = [norm for norm in result.norms if 0 < norm <= right]
@@ -99,7 +99,7 @@ def write_norms(path: Path, result: SecurityCurve) -> None:
         above.plot([], [], " ", label=f"not drawn: {', '.join(not_drawn)}")
     above.legend(loc="best", fontsize=9)
     _scale(below, result)
-    _save(figure, path)
+    plots.save(figure, path)
 
 
 def _box(result: SecurityCurve, label: int, name: str, right: float) -> dict[str, Any]:
@@ -143,17 +143,3 @@ def _scale(axis: Any, result: SecurityCurve) -> None:
     ticks = [point.eps for point in result.points if "/" in written(point.eps, result.norm)]
     if len(ticks) > 2:
         axis.set_xticks([0, *ticks], ["0", *(written(eps, result.norm) for eps in ticks)])
-
-
-def _figure(size: tuple[float, float], shape: tuple[int, int] = (1, 1), **settings: Any) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(*shape, **settings)
-
-
-def _save(figure: Any, path: Path) -> None:
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit import files
+from advkit import plots
 from advkit.data.data import Data
 from advkit.evaluation.result import EvaluationResult, Verdict
 
@@ -33,16 +33,11 @@ def write_examples(
         adversarial: (len(shown), C, H, W) their adversarial images.
         said: what the model calls each of them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     places = {sample: index for index, sample in enumerate(images.ids.tolist())}
     original, _ = images.batch(torch.tensor([places[verdict.id] for verdict in shown]))
     change = adversarial - original
     largest = float(change.abs().max()) or 1.0
-    figure = Figure(figsize=(1.25 * len(shown) + 0.9, 4.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(3, len(shown), squeeze=False)
+    figure, axes = plots.figure((1.25 * len(shown) + 0.9, 4.1), 3, len(shown), squeeze=False)
     rows = (original, adversarial, (0.5 + change / (2 * largest)).clamp(0, 1))
     for row, (name, pictures) in enumerate(
         zip(("original", "adversarial", f"change / {largest:.3g}"), rows, strict=True)
@@ -57,8 +52,7 @@ def write_examples(
             if row == 1:
                 axis.set_title(f"→ {_name(images, said[column])}", fontsize=10, color="#b00020")
         axes[row, 0].set_ylabel(name, fontsize=10)
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)
 
 
 def _name(images: Data, label: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit import files
+from advkit import plots
 from advkit.gan.monitor import covered
 
 GREY = "#9e9e9e"
@@ -28,12 +28,7 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -
         rows: of ``metrics.jsonl``: step, d_loss, g_loss and d_accuracy, or the losses of a vae.
         title: what stands above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses = figure.subplots()
+    figure, losses = plots.figure((8, 4.5))
     counts = covered(rows)
     # A row that covers few steps (the last one may cover a single step) would show noise.
     rows = [row for row, count in zip(rows, counts, strict=True) if 5 * count >= max(counts)]
@@ -55,5 +50,4 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -
         lines.append(accuracy.axhline(50, color=GREY, linestyle=":", label="balance"))
         accuracy.set(ylabel="D accuracy in %", ylim=(0, 101))
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)

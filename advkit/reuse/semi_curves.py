@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit import files
+from advkit import plots
 
 _LOSSES = {
     "labelled_loss": ("labelled images", "#1565c0"),
@@ -23,17 +23,11 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], *, title: str
         history: rows of `advkit.reuse.semi_train.SemiTrained`.
         title: what stands above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    figure, axis = plots.figure((7, 4))
     epochs = [row["epoch"] for row in history]
     for key, (label, color) in _LOSSES.items():
         axis.semilogy(epochs, [max(row[key], 1e-8) for row in history], color=color, label=label)
     axis.set(title=title, xlabel="epoch", ylabel="loss")
     axis.grid(alpha=0.3)
     axis.legend(loc="best")
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit import files
+from advkit import plots
 from advkit.data.data import Data
 from advkit.spatial.result import SpatialResult, SpatialVerdict
 
@@ -33,14 +33,9 @@ def write_examples(
         moved: (len(shown), C, H, W) their moved images.
         said: what the model calls each of them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     places = {sample: index for index, sample in enumerate(data.ids.tolist())}
     original, _ = data.batch(torch.tensor([places[verdict.id] for verdict in shown]))
-    figure = Figure(figsize=(1.35 * len(shown) + 0.6, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(shown), squeeze=False)
+    figure, axes = plots.figure((1.35 * len(shown) + 0.6, 3.5), 2, len(shown), squeeze=False)
     for row, images in enumerate((original, moved)):
         for column, image in enumerate(images):
             axis = axes[row, column]
@@ -55,18 +50,12 @@ def write_examples(
         axes[1, column].set_xlabel(
             f"{_signed(to.angle)}°\n{_signed(to.across)}, {_signed(to.down)} px", fontsize=9
         )
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)
 
 
 def write_curve(path: Path, result: SpatialResult) -> None:
     """A PNG of the accuracy that the grid leaves, by how much of the allowed rotation and shift is used."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    figure, axis = plots.figure((6.5, 3.8))
     sizes = sorted({0.0, 1.0, *(v.grid.size for v in result.verdicts if v.grid is not None)})
     left = [100 * result.left_at(size) for size in sizes]
     axis.step([100 * size for size in sizes], left, where="post", color="#1565c0")
@@ -78,8 +67,7 @@ def write_curve(path: Path, result: SpatialResult) -> None:
         ylim=(0, 101),
     )
     axis.grid(alpha=0.3)
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)
 
 
 def _signed(value: float) -> str:

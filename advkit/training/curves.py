@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit import files
+from advkit import plots
 
 _LINES = {
     "clean": ("clean, held out", "#1565c0"),
@@ -26,12 +26,7 @@ def write_curves(
         title: what stands above.
         best: epoch of the checkpoint that was kept, to be marked.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    figure, axis = plots.figure((7, 4))
     epochs = [row["epoch"] for row in history]
     for key, (label, color) in _LINES.items():
         if history and key in history[0]:
@@ -41,5 +36,4 @@ def write_curves(
     axis.set(title=title, xlabel="epoch", ylabel="accuracy in %", ylim=(0, 101))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from advkit import files, images
+from advkit import files, images, plots
 from advkit.universal.place import Form, coverage
 from advkit.universal.result import PatchResult
 
@@ -45,14 +45,9 @@ def write_print(path: Path, patch: Tensor, form: Form, pixels: int) -> None:
 
 def write_maps(path: Path, result: PatchResult) -> None:
     """A PNG of where in the image the patch works: a row for each classifier, a map for each size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     judged = result.classifiers
     count = len(judged[0].by_place)
-    figure = Figure(figsize=(2.7 * count + 1.2, 2.9 * len(judged)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(judged), count, squeeze=False)
+    figure, axes = plots.figure((2.7 * count + 1.2, 2.9 * len(judged)), len(judged), count, squeeze=False)
     for row, classifier in enumerate(judged):
         for column, places in enumerate(classifier.by_place):
             axis = axes[row, column]
@@ -67,8 +62,7 @@ def write_maps(path: Path, result: PatchResult) -> None:
             axis.set_title(f"diameter {places.scale:.2g} of the image", fontsize=9)
         axes[row, 0].set_ylabel(classifier.label, fontsize=9)
     figure.colorbar(drawn, ax=axes, label=f"seen as {result.target_name}, in %", shrink=0.8)
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)
 
 
 def write_pairs(
@@ -83,12 +77,9 @@ def write_pairs(
         below: what the classifier calls its changed form.
         met: where the attacker's aim is met, in red.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.3 * len(above) + 0.2, 1.55 * len(rows) + 0.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(above), squeeze=False)
+    figure, axes = plots.figure(
+        (1.3 * len(above) + 0.2, 1.55 * len(rows) + 0.1), len(rows), len(above), squeeze=False
+    )
     for row, shown in enumerate(rows):
         for column, picture in enumerate(shown):
             axis = axes[row, column]
@@ -99,8 +90,7 @@ def write_pairs(
         axes[0, column].set_title(above[column], fontsize=10)
         color = "#b00020" if met[column] else "black"
         axes[-1, column].set_title(f"→ {below[column]}", fontsize=10, color=color)
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    plots.save(figure, path)
 
 
 def write_perturbation(path: Path, change: Tensor, pixels: int = 600) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad, softmax
 
 from advkit import levels
+from advkit.data.data import Data
 from advkit.errors import DataError
 from advkit.gan.neighbours import covered, radii
 from advkit.models.architectures.judge_cnn import JudgeCNN
@@ -33,6 +34,11 @@ BATCH = 250
 """Images a pass."""
 LEAST = 16
 """Rows from which on the libraries' kernels give an image the same bits in every batch."""
+TRUSTED = 0.8
+"""Share of real images that it has to read right if its answers are to count."""
+DIGITS = tuple(str(digit) for digit in range(10))
+STACKED = tuple(f"{mode:03d}" for mode in range(1000))
+"""Names of the classes that it can read."""
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the brightness of a colour (ITU-R BT.601)."""
 
@@ -105,9 +111,21 @@ class Judge:
         digits = found.probabilities.argmax(1).view(-1, 3)
         return found.features.view(len(images), -1), digits @ torch.tensor([100, 10, 1])
 
+    def read(self, images: Tensor, *, stacked: bool) -> tuple[Tensor, Tensor]:
+        """Features and likeliest classes (N,) of images, of `look_stacked` where digits are ``stacked``."""
+        if stacked:
+            return self.look_stacked(images)
+        found = self.look(images)
+        return found.features, found.probabilities.argmax(1)
+
     def modes(self, images: Tensor) -> Tensor:
         """(N,) int64 in 0..999: the mode of each stacked image (N, 3, H, W)."""
         return self.look_stacked(images)[1]
+
+
+def are_stacked(data: Data) -> bool:
+    """Whether each image holds three digits, in its channels."""
+    return data.class_names == STACKED and data.shape[0] == 3
 
 
 def prepared(images: Tensor) -> Tensor:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from advkit.errors import DivergedError
-from advkit.gan.judge import coverage, judge
+from advkit.gan.judge import TRUSTED, coverage, judge
 from advkit.gan.metrics.fid import frechet
 
 GRID = 100
 """Samples whose distances from each other are measured."""
-TRUSTED = 0.8
-"""Share of real images that the judge has to read right if its answers are to count."""
 WATCHED = 1000
 """Samples and real images that are compared each time."""
 RARE = 0.1
@@ -39,11 +37,12 @@ class Monitor:
     Args:
         real: (N, C, H, W) some real images of the training split, the yardstick.
         labels: (N,) their classes.
+        stacked: each channel is a digit of its own.
     """
 
-    def __init__(self, real: Tensor, labels: Tensor) -> None:
+    def __init__(self, real: Tensor, labels: Tensor, *, stacked: bool = False) -> None:
         self._diversity = max(diversity(real[:GRID]), 1e-12)
-        self._stacked = real.shape[1] == 3 and int(labels.max()) >= 10
+        self._stacked = stacked
         self._features, seen = self._look(real)
         self._shares = torch.bincount(labels, minlength=10) / len(labels)
         self._reads = len(self._shares) == 10 and float((seen == labels).float().mean()) >= TRUSTED
@@ -67,15 +66,11 @@ class Monitor:
         return told
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and classes (N,) as the judge sees them, channel by channel where these are digits
-        of their own."""
-        images = images.cpu()
-        if self._stacked:
-            return judge().look_stacked(images)
+        """Features (N, D) and classes (N,) as the judge sees them; other than grey or coloured images, their
+        mean over the channels."""
         if images.shape[1] not in (1, 3):
             images = images.mean(1, keepdim=True)
-        found = judge().look(images)
-        return found.features, found.probabilities.argmax(1)
+        return judge().read(images.cpu(), stacked=self._stacked)
 
 
 def warnings(row: Mapping[str, Any]) -> dict[str, str]:

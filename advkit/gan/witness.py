@@ -12,6 +12,7 @@ from torch import Tensor
 from advkit import images, rng
 from advkit.gan.best import Best
 from advkit.gan.game import Game
+from advkit.gan.judge import are_stacked
 from advkit.gan.monitor import WATCHED, Monitor
 from advkit.gan.sample import draw
 from advkit.runs import RunFolder
@@ -40,7 +41,7 @@ class Witness:
         """Made when it is first asked, so that the first step need not wait for it."""
         data = self.game.data
         rows = rng.permutation(self.game.config.seed, "yardstick", len(data))[:WATCHED]
-        return Monitor(*data.batch(rows))
+        return Monitor(*data.batch(rows), stacked=are_stacked(data))
 
     def look(self) -> dict[str, Any]:
         """What `Monitor.look` tells of samples now; grid and best average are written."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit import images, rng
 from advkit.data.data import Data
 from advkit.errors import ConfigError, DataError
-from advkit.gan.judge import Judge
+from advkit.gan.judge import DIGITS, STACKED, TRUSTED, Judge, are_stacked
 from advkit.gan.metric import METRICS, Comparison, Measure, NotApplicableError, Sight
 from advkit.gan.metrics.memorisation import TRAINING
 from advkit.models.card import Shape
@@ -20,10 +20,6 @@ from advkit.registry import Entry
 
 LEAST = 10
 """Images of each kind without which nothing can be said."""
-TRUSTED = 0.8
-"""Share of the real images that the judge has to read right if its answers are to count."""
-DIGITS = tuple(str(digit) for digit in range(10))
-STACKED = tuple(f"{mode:03d}" for mode in range(1000))
 
 
 class Reference:
@@ -51,7 +47,7 @@ class Reference:
                 f"{train.name!r} has {len(train)} training and {len(test)} test images, of which {self.n} "
                 f"can be compared; give {LEAST} test images and {2 * LEAST} training images at least"
             )
-        self.stacked = train.class_names == STACKED and train.shape[0] == 3
+        self.stacked = are_stacked(train)
         self.shares = torch.bincount(train.labels, minlength=train.classes).double() / len(train)
 
     def refuse_other_shape(self, name: str, shape: Shape) -> None:
@@ -65,10 +61,7 @@ class Reference:
 
     def sight(self, drawn: Tensor, labels: Tensor | None = None) -> Sight:
         """uint8 images and what the judge makes of them."""
-        if self.stacked:
-            return Sight(drawn, *self.judge.look_stacked(drawn), labels)
-        found = self.judge.look(drawn)
-        return Sight(drawn, found.features, found.probabilities.argmax(1), labels)
+        return Sight(drawn, *self.judge.read(drawn, stacked=self.stacked), labels)
 
     @cached_property
     def accuracy(self) -> float | None:

@@ -85,7 +85,8 @@ def _draw(game: Game, ema: Model, folder: Path) -> None:
     seed = game.config.seed
     drawn, _ = draw_images(ema, SIDE * SIDE, seed)
     images.write_grid(folder / "grid.png", drawn, SIDE)
-    generator, numbers = cast(Generator, ema.network), torch.arange(2 * WAYS)
+    generator = cast(Generator, ema.network)
+    numbers = torch.arange(2 * WAYS, device=next(generator.parameters()).device)
     labels = () if game.classes is None else (numbers[:WAYS] % game.classes,)
     write_ways(
         folder / "interpolation.png", generator, generator.draw(rng.keys(seed, "ways", numbers)), *labels

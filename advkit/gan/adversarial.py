@@ -145,28 +145,34 @@ class GanGame(Game):
         super().restore(state)
         self.augment.restore(state["augment"])
 
+    def average(self) -> Model:
+        """The averaged generator."""
+        return self._average(self._drawn_by(self.generator))
+
     def models(self) -> dict[str, Model]:
         """The generator, its average ("ema") and the opponents."""
-        generator = self._model(self.generator, "generator", *self._as_generator(), classes=self.classes)
-
-        def parent(relation: Relation) -> Parent:
-            return Parent(relation=relation, hash=generator.hash, name=f"{self.name}-generator")
-
-        ema = self._model(
-            self.ema.network, "generator", *self._as_generator(), parent("ema-of"), classes=self.classes
-        )
+        generator = self._drawn_by(self.generator)
         opponents = {
             name: self._model(
                 spectral.plain(network) if self.config.spectral else network,
                 "discriminator",
                 *self._as_discriminator(),
-                parent("discriminator-of"),
+                self._parent("discriminator-of", generator),
                 shape=self._seen_shape,
                 classes=self.classes,
             )
             for name, network in self.opponents.items()
         }
-        return {"generator": generator, "ema": ema, **opponents}
+        return {"generator": generator, "ema": self._average(generator), **opponents}
+
+    def _average(self, generator: Model) -> Model:
+        return self._drawn_by(self.ema.network, self._parent("ema-of", generator))
+
+    def _drawn_by(self, network: nn.Module, *parents: Parent) -> Model:
+        return self._model(network, "generator", *self._as_generator(), *parents, classes=self.classes)
+
+    def _parent(self, relation: Relation, generator: Model) -> Parent:
+        return Parent(relation=relation, hash=generator.hash, name=f"{self.name}-generator")
 
     @property
     def classes(self) -> int | None:

@@ -36,4 +36,4 @@ class Best:
         if (rank := self._rank(row)) > self.rank:
             self.rank = rank
             if self.run is not None:
-                save_model(game.models()["ema"], self.run.path / BEST, overwrite=True)
+                save_model(game.average(), self.run.path / BEST, overwrite=True)

@@ -109,9 +109,13 @@ class Game(ABC):
         return None
 
     @abstractmethod
+    def average(self) -> Model:
+        """The averaged generator as it is now, a copy with its card."""
+
+    @abstractmethod
     def models(self) -> dict[str, Model]:
-        """What training leaves, as copies with cards, by the names under which they are kept; "ema" is a
-        generator."""
+        """What training leaves, as copies with cards, by the names under which they are kept; "ema" is
+        `average`."""
 
     def latent(self, ids: Tensor, stream: str, step: int = 0) -> Tensor:
         """(N, latent_dim) latent vectors of one purpose and step, by their numbers (N,)."""

@@ -65,11 +65,19 @@ class VaeGame(Game):
         self.step += 1
         return torch.stack([loss.detach(), wrong.detach(), divergence.detach()])
 
+    def average(self) -> Model:
+        """The averaged decoder."""
+        return self._decoder(self._whole())
+
     def models(self) -> dict[str, Model]:
         """The averaged whole, and its decoder as a generator ("ema")."""
-        average = cast(Vae, self.ema.network)
-        vae = self._model(average, "vae", self.config.arch, self.config.generator)
-        settings = cast(Any, average.config)
-        parent = Parent(relation="decoder-of", hash=vae.hash, name=f"{self.name}-vae")
-        decoder = self._model(average.decoder, "generator", settings.decoder, settings.decoder_config, parent)
-        return {"vae": vae, "ema": decoder}
+        whole = self._whole()
+        return {"vae": whole, "ema": self._decoder(whole)}
+
+    def _whole(self) -> Model:
+        return self._model(self.ema.network, "vae", self.config.arch, self.config.generator)
+
+    def _decoder(self, whole: Model) -> Model:
+        settings = cast(Any, self.ema.network.config)
+        parent = Parent(relation="decoder-of", hash=whole.hash, name=f"{self.name}-vae")
+        return self._model(self.drawer, "generator", settings.decoder, settings.decoder_config, parent)

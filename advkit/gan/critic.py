@@ -54,15 +54,11 @@ class Critic:
         return on_real, on_fake
 
     def _seen(self, images: Tensor) -> Tensor:
+        """As the network is given them: augmented, and in packs (N / packing, packing * C, H, W)."""
         if self.augment is not None:
             images = self.augment(images)
-        return packed(images, self.packing)
-
-
-def packed(images: Tensor, packing: int) -> Tensor:
-    """(N, C, H, W) as (N / packing, packing * C, H, W)."""
-    if packing == 1:
-        return images
-    n, channels, height, width = images.shape
-    together = images.reshape(n // packing, packing * channels, height, width)
-    return together.contiguous(memory_format=torch.channels_last)
+        if self.packing == 1:
+            return images
+        n, channels, height, width = images.shape
+        together = images.reshape(n // self.packing, self.packing * channels, height, width)
+        return together.contiguous(memory_format=torch.channels_last)

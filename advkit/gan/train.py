@@ -59,7 +59,7 @@ def train_gan(
 
     Args:
         config: what to do.
-        data: images to learn; labels are not used.
+        data: images to learn, and their classes where the generator is to be asked for them.
         run: folder for metrics, grids of samples and the state to resume from; None keeps nothing.
         device: where to work.
         progress: told the losses, the discriminator's accuracy and images a second as it goes.
@@ -77,7 +77,7 @@ def train_gan(
     warned: set[str] = set()
     first, spent = game.step, 0.0
     title = f"training the {config.kind.upper()}"
-    with progress.task(title, config.steps, done=first) as task, witness:
+    with progress.task(title, config.steps, done=first) as task, witness.board as board:
         figures, tick = [], time.perf_counter()
         while game.step < config.steps:
             figures.append(game.play())
@@ -98,7 +98,7 @@ def train_gan(
                 if kind not in warned:
                     warned.add(kind)
                     progress.say(f"step {game.step}: {warning}")
-            witness.board.row(game.step, row)
+            board.row(game.step, row)
             if run is not None:
                 run.metrics(game.step, **row)
                 if state_due:  # with its row written, so that a resumed run writes the same rows

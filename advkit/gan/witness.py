@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ SIDE = 10
 
 
 class Witness:
-    """Looks at the averaged generator of a game; a context manager.
+    """Looks at the averaged generator of a game; whoever has it closes its ``board``.
 
     Args:
         game: whose; with the step from which this process goes on.
@@ -52,15 +51,6 @@ class Witness:
             images.write_grid(self.run.path / "samples" / f"step-{step:06d}.png", samples[: SIDE**2], SIDE)
         self.board.samples(step, samples[: SIDE**2], SIDE)
         return told
-
-    def __enter__(self) -> Witness:
-        self.board.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.board.__exit__(kind, error, trace)
 
 
 def _columns(game: Game) -> tuple[Tensor, ...]:

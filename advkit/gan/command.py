@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from advkit import device as devices
 from advkit import distributed, files, images, rng
@@ -32,7 +31,7 @@ from advkit.gan.train import TrainedGan, begin, train_gan
 from advkit.models.checkpoint import SUFFIXES, load_checkpoint, save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
-from advkit.models.network import Generator
+from advkit.models.network import Generator, numbers
 from advkit.models.store import Store, refuse_bad_name
 from advkit.runs import RunFolder, environment
 from advkit.trade import Context, Outcome, Picture, Table
@@ -86,11 +85,9 @@ def _draw(game: Game, ema: Model, folder: Path) -> None:
     drawn, _ = draw_images(ema, SIDE * SIDE, seed)
     images.write_grid(folder / "grid.png", drawn, SIDE)
     generator = cast(Generator, ema.network)
-    numbers = torch.arange(2 * WAYS, device=next(generator.parameters()).device)
-    labels = () if game.classes is None else (numbers[:WAYS] % game.classes,)
-    write_ways(
-        folder / "interpolation.png", generator, generator.draw(rng.keys(seed, "ways", numbers)), *labels
-    )
+    ids = torch.arange(2 * WAYS, device=next(generator.parameters()).device)
+    labels = () if game.classes is None else (ids[:WAYS] % game.classes,)
+    write_ways(folder / "interpolation.png", generator, generator.draw(rng.keys(seed, "ways", ids)), *labels)
     write_film(folder / "training.gif", folder / "samples")
 
 
@@ -104,7 +101,7 @@ def _plan(game: Game) -> Outcome:
     what = f"The {config.kind} {config.arch}"
     if config.kind == "gan":
         what = f"The pair {config.arch}, loss {config.loss},"
-    sizes = {name: _size(network) for name, network in game.networks.items()}
+    sizes = {name: numbers(network) for name, network in game.networks.items()}
     rows = [
         (name, f"{sizes[name]:,}", f"{count['forwards']:,}", f"{count['backwards']:,}")
         for name, count in cost.items()
@@ -126,11 +123,6 @@ def _plan(game: Game) -> Outcome:
             "passes": cost,
         },
     )
-
-
-def _size(network: nn.Module) -> int:
-    """Numbers that a network consists of, batch norm's running statistics among them."""
-    return sum(tensor.numel() for tensor in network.state_dict().values() if tensor.is_floating_point())
 
 
 def _deliver(trained: TrainedGan, prefix: str, run: RunFolder) -> dict[str, Model]:
@@ -159,7 +151,7 @@ def _result(
         "seed": game.config.seed,
         "data": game.data.facts.model_dump(),
         "models": {
-            name: {"name": f"{game.name}-{name}", "hash": model.hash, "parameters": _size(model.network)}
+            name: {"name": f"{game.name}-{name}", "hash": model.hash, "parameters": numbers(model.network)}
             for name, model in models.items()
         },
         "best": {"by": game.config.keep_by, "step": models["best"].card.training["step"]},

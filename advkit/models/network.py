@@ -159,3 +159,8 @@ def vaes() -> list[str]:
 def generative() -> list[str]:
     """All that ``advkit gan-train --arch`` takes."""
     return sorted([*pairs(), *vaes()])
+
+
+def numbers(network: nn.Module) -> int:
+    """How many numbers a network consists of, batch norm's running statistics among them."""
+    return sum(tensor.numel() for tensor in network.state_dict().values() if tensor.is_floating_point())

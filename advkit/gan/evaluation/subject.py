@@ -16,7 +16,7 @@ from advkit.gan.sample import sample
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.load import load_model
 from advkit.models.model import Model
-from advkit.models.network import Vae
+from advkit.models.network import Vae, numbers
 from advkit.progress import SILENT, Progress
 
 
@@ -36,8 +36,7 @@ class Subject:
     @property
     def parameters(self) -> int:
         """Numbers that the generator alone consists of, batch norm's running statistics among them."""
-        state = self.generator.network.state_dict()
-        return sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
+        return numbers(self.generator.network)
 
     @property
     def classes(self) -> int | None:

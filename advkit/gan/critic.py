@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from advkit.models.architectures.conditional_discriminator import AuxiliaryDiscriminator
 from advkit.models.network import Discriminator
 
 
@@ -27,11 +28,12 @@ class Critic:
     augment: Callable[[Tensor], Tensor] | None = None
     packing: int = 1
     """Images that are judged together, as further channels of one (Lin et al. 2018)."""
+    _told: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
+    """Images that an auxiliary classifier has seen when they were judged, and what it said of them."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N / packing,) of images (N, C, H, W) in [0, 1]."""
-        seen = self._seen(images)
-        logits: Tensor = self.network(seen) if self.labels is None else self.network(seen, self.labels)
+        (logits,) = self._judged(self.labels, images)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
@@ -39,9 +41,12 @@ class Critic:
         return cast(Discriminator, self.network).features(self._seen(images))
 
     def classify(self, images: Tensor) -> Tensor:
-        """(N / packing, classes) logits of an auxiliary classifier."""
-        logits: Tensor = cast(Any, self.network).classify(self._seen(images))
-        return logits
+        """(N, classes) logits of an auxiliary classifier; of images that have been judged, without another
+        pass."""
+        for seen, logits in self._told:
+            if seen is images:
+                return logits
+        return cast(AuxiliaryDiscriminator, self.network).classify(self._seen(images))
 
     def both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of real and of generated images; in one pass, which is quicker, unless the network's answer
@@ -49,9 +54,21 @@ class Critic:
         if any(isinstance(module, _BatchNorm) for module in self.network.modules()):
             return self(real), self(fake)
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
-        logits = replace(self, labels=labels)(torch.cat([real, fake.to(real.dtype)]))
-        on_real, on_fake = logits.chunk(2)
+        on_real, on_fake = self._judged(labels, real, fake)
         return on_real, on_fake
+
+    def _judged(self, labels: Tensor | None, *batches: Tensor) -> list[Tensor]:
+        """Logits (N / packing,) of each batch, from one pass."""
+        seen = self._seen(
+            batches[0] if len(batches) == 1 else torch.cat([x.to(batches[0].dtype) for x in batches])
+        )
+        if isinstance(self.network, AuxiliaryDiscriminator):
+            logits, classes = self.network.judge(seen)
+            if torch.is_grad_enabled():
+                self._told.extend(zip(batches, classes.chunk(len(batches)), strict=True))
+        else:
+            logits = self.network(seen) if labels is None else self.network(seen, labels)
+        return list(logits.chunk(len(batches)))
 
     def _seen(self, images: Tensor) -> Tensor:
         """As the network is given them: augmented, and in packs (N / packing, packing * C, H, W)."""

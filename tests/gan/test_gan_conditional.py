@@ -58,6 +58,20 @@ def test_it_learns_to_draw_what_is_asked_for(how: str, config: Callable) -> None
     assert light - dark > 0.2  # 0 but for chance, if it were deaf
 
 
+@pytest.mark.parametrize(("loss", "passes"), [("hinge", 2), ("relativistic", 3), ("feature-matching", 4)])
+def test_an_auxiliary_classifier_costs_no_further_pass(
+    loss: str, passes: int, data: Data, config: Callable
+) -> None:
+    """But for a generator that matches features, whose images are not judged."""
+    game = GanGame(config(conditional="auxiliary", loss=loss, regularisers=()), data, CPU)
+    seen: list[int] = []
+    trunk = game.opponents["discriminator"].trunk
+    features = trunk.features
+    trunk.features = lambda images: (seen.append(len(images)), features(images))[1]
+    game.play()
+    assert len(seen) == passes
+
+
 def test_one_class_is_nothing_to_ask_for(data: Data, config: Callable) -> None:
     alike = replace(data, labels=torch.zeros_like(data.labels))
     with pytest.raises(ConfigError, match="all of one class"):

@@ -1,8 +1,7 @@
-"""Signs that a GAN's game goes wrong: lost diversity, a discriminator that always wins, divergence."""
+"""Signs that a GAN's game goes wrong: lost diversity, a discriminator that always wins."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.errors import DivergedError
 from advkit.gan.judge import TRUSTED, coverage, judge
 from advkit.gan.metrics.fid import frechet
 
@@ -113,13 +111,3 @@ def first_warnings(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def covered(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """How many steps each row of a run's metrics is the mean of."""
     return [step - before for before, step in pairwise([0, *(row["step"] for row in rows)])]
-
-
-def stop_if_diverged(step: int, **losses: float) -> None:
-    """Raises `DivergedError` when a loss is no longer finite."""
-    for name, loss in losses.items():
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"training diverged at step {step}: {name} is {loss}; "
-                "try smaller learning rates (--rate-generator, --rate-discriminator)"
-            )

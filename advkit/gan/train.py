@@ -14,13 +14,14 @@ from advkit.data.data import Data
 from advkit.errors import DivergedError
 from advkit.gan.adversarial import GanGame
 from advkit.gan.game import Game
-from advkit.gan.monitor import stop_if_diverged, warnings
+from advkit.gan.monitor import warnings
 from advkit.gan.plan import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.gan.witness import Witness
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
+from advkit.training.diverged import stop_if_diverged
 
 LOG_EVERY = 50
 KINDS: dict[str, type[Game]] = {"gan": GanGame, "vae": VaeGame}
@@ -87,7 +88,8 @@ def train_gan(
             if not (game.step % LOG_EVERY == 0 or samples_due or state_due):
                 continue
             row = _summary(game, torch.stack(figures))
-            stop_if_diverged(game.step, **{name: value for name, value in row.items() if "loss" in name})
+            losses = {name: value for name, value in row.items() if "loss" in name}
+            stop_if_diverged(f"step {game.step}", losses, REMEDY)
             spent += time.perf_counter() - tick
             row["images_per_second"] = (game.step - first) * config.batch_size / spent
             shown = {TITLES[name]: value for name, value in row.items() if name in TITLES}
@@ -113,6 +115,7 @@ def train_gan(
     return TrainedGan(game.models(), rate, first)
 
 
+REMEDY = "try smaller learning rates (--rate-generator, --rate-discriminator)"
 TITLES = {
     "loss": "loss",
     "d_loss": "D loss",

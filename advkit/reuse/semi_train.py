@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from advkit.errors import DivergedError
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.reuse.semi_game import FIGURES, SemiGame
 from advkit.runs import RunFolder
+from advkit.training.diverged import stop_if_diverged
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def train_semi(game: SemiGame, *, run: RunFolder | None = None, progress: Progre
             if game.step % config.checkpoint_every and game.step < game.steps:
                 continue
             row = dict(zip(FIGURES, torch.stack(figures).mean(0).tolist(), strict=True))
-            _stop_if_diverged(game, row)
+            remedy = f"try a smaller --rate (it was {config.rate:g})"
+            stop_if_diverged(f"update {game.step} of {game.steps}", row, remedy)
             spent += time.perf_counter() - tick
             row["epoch"] = game.step * config.batch_size / len(game.unlabelled)
             history.append({"step": game.step, **row})
@@ -66,12 +66,3 @@ def train_semi(game: SemiGame, *, run: RunFolder | None = None, progress: Progre
             figures, tick = [], time.perf_counter()
     rate = (game.step - first) * config.batch_size / spent if spent else 0.0
     return SemiTrained(game.ema.network, game.generator, game.step, rate, history)
-
-
-def _stop_if_diverged(game: SemiGame, row: dict[str, float]) -> None:
-    for name, value in row.items():
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"training diverged at update {game.step} of {game.steps}: {name} is {value}; "
-                f"try a smaller --rate (it was {game.config.rate:g})"
-            )

@@ -8,7 +8,6 @@ weights and the same metrics, bit for bit on one machine.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,12 +20,13 @@ from advkit import rng
 from advkit.attacks.perturb import logits_of, robust_correct
 from advkit.data.augment import coarsen, shift_and_flip
 from advkit.data.data import Data
-from advkit.errors import ConfigError, DivergedError
+from advkit.errors import ConfigError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
 from advkit.threat import Threat
+from advkit.training.diverged import stop_if_diverged
 from advkit.training.ema import Ema
 from advkit.training.extra import Mixed, fitting
 from advkit.training.objective import Batch, Objective
@@ -129,11 +129,8 @@ class Trainer:
             DivergedError: the loss is not finite.
         """
         loss, accuracy = (self.sums / (self.step - self.since)).tolist()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"training diverged at update {self.step} of {self.steps}: the loss is {loss}; "
-                f"try a smaller --rate (it was {self.config.rate:g})"
-            )
+        remedy = f"try a smaller --rate (it was {self.config.rate:g})"
+        stop_if_diverged(f"update {self.step} of {self.steps}", {"the loss": loss}, remedy)
         return {"loss": loss, "accuracy": accuracy}
 
     def check(self, held: Data | None) -> dict[str, float]:

@@ -6,7 +6,6 @@ and the number of updates: a run that is resumed ends with the same change.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -19,10 +18,10 @@ from advkit.attacks.engine.oracle import ask
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.errors import DivergedError
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
+from advkit.training.diverged import stop_if_diverged
 from advkit.universal.change import Change
 from advkit.universal.plan import Climbing
 
@@ -95,11 +94,8 @@ def train(
             if step not in checks and time.perf_counter() - saved < SAVE_EVERY:
                 continue
             loss, share = (sums / (step - since)).tolist()
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"training diverged at update {step} of {config.steps}: the loss is {loss}; "
-                    "check what the classifier says of such images"
-                )
+            remedy = "check what the classifier says of such images"
+            stop_if_diverged(f"update {step} of {config.steps}", {"the loss": loss}, remedy)
             if step in checks:
                 if run is not None:
                     run.metrics(step, loss=loss, misled=share)

@@ -1,0 +1,15 @@
+"""Losses that are no longer finite."""
+
+from __future__ import annotations
+
+import pytest
+
+from advkit.errors import DivergedError
+from advkit.training.diverged import stop_if_diverged
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_divergence(loss: float) -> None:
+    stop_if_diverged("step 3", {"d_loss": 0.7, "g_loss": -0.1}, "try less")
+    with pytest.raises(DivergedError, match=r"diverged at step 3: g_loss is .*; try less"):
+        stop_if_diverged("step 3", {"d_loss": 0.7, "g_loss": loss}, "try less")

@@ -1,8 +1,4 @@
-"""Noise, and layers whose weights have a length of their own, of which noisy discriminators are made.
-
-Salimans and Kingma, "Weight Normalization", NeurIPS 2016; Salimans et al., "Improved Techniques for Training
-GANs", NeurIPS 2016.
-"""
+"""Layers whose weights have a length of their own (Salimans and Kingma, "Weight Normalization", 2016)."""
 
 from __future__ import annotations
 
@@ -14,18 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
-
-
-class Noise(nn.Module):
-    """Adds N(0, deviation^2) in training."""
-
-    def __init__(self, deviation: float) -> None:
-        super().__init__()
-        self.deviation = deviation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` itself in eval mode."""
-        return torch.add(x, torch.randn_like(x), alpha=self.deviation) if self.training else x
 
 
 class _RowLength(torch.autograd.Function):

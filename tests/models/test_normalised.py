@@ -8,7 +8,8 @@ from torch import nn
 
 from advkit import rng
 from advkit.models.network import build
-from advkit.models.normalised import Noise, NormalisedConv2d, NormalisedLinear, _RowLength, standardising
+from advkit.models.noisy import Noise
+from advkit.models.normalised import NormalisedConv2d, NormalisedLinear, _RowLength, standardising
 
 
 def test_the_length_of_rows_has_the_gradients_of_the_norm():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from advkit.config import StrictModel
 from advkit.models.architectures.noisy_mlp import NoisyMlpGenerator
 from advkit.models.card import Shape
-from advkit.models.network import Discriminator, architecture
-from advkit.models.normalised import Noise, NormalisedConv2d, NormalisedLinear
+from advkit.models.network import architecture
+from advkit.models.noisy import Noise, NoisyDiscriminator
+from advkit.models.normalised import NormalisedConv2d, NormalisedLinear
 
 _SOURCE = "Salimans et al. 2016, section 5.2 (CIFAR-10), in small"
 
@@ -30,20 +30,16 @@ class NoisyConvGenerator(NoisyMlpGenerator):
     summary="noise on the pixels, three strided weight-normalised convolutions, a dense layer",
     source=_SOURCE,
 )
-class NoisyConvDiscriminator(Discriminator):
+class NoisyConvDiscriminator(NoisyDiscriminator):
     """Features are the dense layer. On 28x28 grey images: 154,882 parameters."""
 
-    class Config(StrictModel):
+    class Config(NoisyDiscriminator.Config):
         """Parameters."""
 
         channels: tuple[int, int, int] = (16, 32, 64)
         """Of the three convolutions, 5x5 and twice 3x3."""
         features: int = Field(128, ge=1)
         """Width of the dense layer."""
-        input_noise: float = Field(0.3, ge=0)
-        """Standard deviation of the noise on pixels."""
-        noise: float = Field(0.5, ge=0)
-        """Standard deviation of the noise on inputs of dense layers, which start with values of about 1."""
 
     config: Config
 
@@ -67,14 +63,3 @@ class NoisyConvDiscriminator(Discriminator):
         )
         self.feature_dim = config.features
         self.head = self.new_head(1)
-
-    def new_head(self, outputs: int) -> nn.Module:
-        """A weight-normalised layer under noise, too."""
-        return nn.Sequential(
-            Noise(self.config.noise), NormalisedLinear(self.feature_dim, outputs, fixed=False)
-        )
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the dense layer."""
-        features: Tensor = self.trunk(x)
-        return features

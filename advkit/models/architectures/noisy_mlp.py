@@ -12,8 +12,9 @@ from advkit import rng
 from advkit.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.initialise import glorot
-from advkit.models.network import Discriminator, Generator, architecture
-from advkit.models.normalised import Noise, NormalisedLinear
+from advkit.models.network import Generator, architecture
+from advkit.models.noisy import Noise, NoisyDiscriminator
+from advkit.models.normalised import NormalisedLinear
 
 _SOURCE = "Salimans et al. 2016, section 5.1 (MNIST)"
 
@@ -67,18 +68,14 @@ class NoisyMlpGenerator(Generator):
     summary="weight-normalised dense layers with ReLU, and Gaussian noise before each",
     source=_SOURCE,
 )
-class NoisyMlpDiscriminator(Discriminator):
+class NoisyMlpDiscriminator(NoisyDiscriminator):
     """Features are the last hidden layer before its noise. On 28x28 grey images: 1,536,502 parameters."""
 
-    class Config(StrictModel):
+    class Config(NoisyDiscriminator.Config):
         """Parameters."""
 
         hidden: tuple[int, ...] = Field((1000, 500, 250, 250, 250), min_length=1)
         """Widths of the hidden layers."""
-        input_noise: float = Field(0.3, ge=0)
-        """Standard deviation of the noise on pixels."""
-        noise: float = Field(0.5, ge=0)
-        """Standard deviation of the noise on hidden layers, which start with values of about 1."""
 
     config: Config
 
@@ -92,14 +89,3 @@ class NoisyMlpDiscriminator(Discriminator):
         self.trunk = nn.Sequential(*layers)
         self.feature_dim = width
         self.head = self.new_head(1)
-
-    def new_head(self, outputs: int) -> nn.Module:
-        """A weight-normalised layer under noise, too."""
-        return nn.Sequential(
-            Noise(self.config.noise), NormalisedLinear(self.feature_dim, outputs, fixed=False)
-        )
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the last hidden layer."""
-        features: Tensor = self.trunk(x)
-        return features

@@ -87,6 +87,8 @@ class Trade:
     """Under which ``advkit --help`` lists it."""
     divides: bool = False
     """Several processes, as ``torchrun`` starts them, share the work."""
+    operands: str = ""
+    """The key of the configuration, a list, whose values are typed without a flag."""
 
     @property
     def config(self) -> type[StrictModel]:
@@ -145,7 +147,8 @@ TRADES = {
             "measure several generators side by side",
             "advkit.gan.evaluation.plan:GanComparison",
             "advkit.gan.evaluation.command:compare",
-            "advkit gan-compare --model mnist-conv-gan-ema,mnist-mlp-gan-ema --data mnist",
+            "advkit gan-compare mnist-conv-gan-ema mnist-mlp-gan-ema --data mnist",
+            operands="model",
         ),
         Trade(
             "finetune",

@@ -18,6 +18,20 @@ class Option(click.Option):
         self.group = group
 
 
+class Operands(click.Argument):
+    """Any number of words without a flag, which help lists among the options."""
+
+    group = "Options"
+
+    def __init__(self, name: str, about: str) -> None:
+        super().__init__([name], nargs=-1, metavar=f"{name.upper()}...")
+        self.about = about
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Name and meaning."""
+        return self.metavar or "", self.about
+
+
 class Described(click.Command):
     """A command that explains itself.
 
@@ -32,8 +46,11 @@ class Described(click.Command):
         super().__init__(*args, **settings)
         self.example, self.notes = example, notes
 
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Nothing: newer versions of click would list operands once more."""
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options under their groups' headings, in the order of first mention."""
+        """Operands and options under their groups' headings, in the order of first mention."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from advkit import config
-from advkit.cli.described import Described, Option
+from advkit.cli.described import Described, Operands, Option
 from advkit.errors import ConfigError
 from advkit.trade import Trade
 
@@ -53,7 +53,7 @@ def command(trade: Trade) -> click.Command:
     return Described(
         trade.name,
         callback=call,
-        params=[*_flags(trade.config), *common()],
+        params=[*_flags(trade), *common()],
         help=trade.config.__doc__ or trade.summary,
         short_help=trade.summary,
         example=trade.example,
@@ -70,8 +70,8 @@ def _chosen(trade: Trade, given: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, field in trade.config.model_fields.items():
         value = given.get(name)
-        if value is not None:
-            values[name] = _parts(value) if _is_list(field.annotation) else value
+        if value not in (None, ()):
+            values[name] = _parts(value) if isinstance(value, str) and _is_list(field.annotation) else value
     for assignment in given["set"]:
         config.assign(values, assignment)
     return values
@@ -117,11 +117,13 @@ def common() -> list[click.Parameter]:
     ]
 
 
-def _flags(settings: type[BaseModel]) -> list[click.Parameter]:
+def _flags(trade: Trade) -> list[click.Parameter]:
     flags: list[click.Parameter] = []
-    for name, field in settings.model_fields.items():
+    for name, field in trade.config.model_fields.items():
         flag = "--" + name.replace("_", "-")
-        if _members(field.annotation) == [bool]:
+        if name == trade.operands:
+            flags.append(Operands(name, about(field)))
+        elif _members(field.annotation) == [bool]:
             flags.append(Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=_help(field)))
         elif not _only_inner(field.annotation):
             metavar, choices = _metavar(field.annotation)

@@ -37,6 +37,8 @@ class Fake(StrictModel):
     """Kind of budget."""
     attack: tuple[str, ...] = ("pgd", "noise")
     """What to pretend."""
+    beside: tuple[str, ...] = ()
+    """What else."""
     labels: int | Literal["all"] = "all"
     """How many labels."""
     min_robust: float | None = None
@@ -86,5 +88,12 @@ def run(config: Fake, context: Context) -> Outcome:
     )
 
 
-TRADE = Trade("fake", "pretend to work", "fake_trade:Fake", "fake_trade:run", "advkit fake --model clf.pt")
+TRADE = Trade(
+    "fake",
+    "pretend to work",
+    "fake_trade:Fake",
+    "fake_trade:run",
+    "advkit fake --model clf.pt",
+    operands="beside",
+)
 trade.TRADES["fake"] = TRADE

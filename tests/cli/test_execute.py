@@ -23,12 +23,18 @@ def test_only_given_flags_count_and_all_types_arrive(advkit):
         "eps": pytest.approx(8 / 255),
         "norm": "linf",
         "attack": ["a", "b"],
+        "beside": [],
         "labels": 100,
         "min_robust": None,
         "scratch": True,
         "inner": {"deep": {"k": [1, 2]}},
     }
     assert got["device"] == "auto" and got["dry_run"] is False
+
+
+def test_operands_need_no_flag(advkit):
+    got = _result(advkit("fake", "one", "--model", "x", "two, three", "--json", "-"))
+    assert got["config"]["beside"] == ["one", "two, three"]
 
 
 def test_a_flag_can_switch_off(advkit):

@@ -50,7 +50,7 @@ class _Several(StrictModel):
     """A base of its own, so that help lists the models first."""
 
     model: Names = Field(min_length=2)
-    """Generators or VAEs, separated by commas: files, run folders or names in the store."""
+    """Generators or VAEs: files, run folders or names in the store."""
 
 
 class GanComparison(Judging, _Several):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import distributed
+from advkit import distributed, memory
 from advkit.data.data import Data
 from advkit.errors import DivergedError
 from advkit.gan.adversarial import GanGame
@@ -78,7 +78,8 @@ def train_gan(
     warned: set[str] = set()
     first, spent = game.step, 0.0
     title = f"training the {config.kind.upper()}"
-    with progress.task(title, config.steps, done=first) as task, witness.board as board:
+    shown = progress.task(title, config.steps, done=first)
+    with memory.kept(), shown as task, witness.board as board:
         figures, tick = [], time.perf_counter()
         while game.step < config.steps:
             figures.append(game.play())
@@ -92,8 +93,8 @@ def train_gan(
             stop_if_diverged(f"step {game.step}", losses, REMEDY)
             spent += time.perf_counter() - tick
             row["images_per_second"] = (game.step - first) * config.batch_size / spent
-            shown = {TITLES[name]: value for name, value in row.items() if name in TITLES}
-            task.advance(len(figures), **shown)
+            told = {TITLES[name]: value for name, value in row.items() if name in TITLES}
+            task.advance(len(figures), **told)
             if samples_due:
                 row |= distributed.share(witness.look() if distributed.rank() == 0 else {})
             for kind, warning in warnings(row).items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from advkit import memory
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
 from advkit.reuse.semi_game import FIGURES, SemiGame
@@ -47,7 +48,8 @@ def train_semi(game: SemiGame, *, run: RunFolder | None = None, progress: Progre
         progress.say(f"resuming at update {game.step} of {game.steps}")
     first, spent = game.step, 0.0
     figures, tick = [], time.perf_counter()
-    with progress.task("semi-supervised training", game.steps, done=first, unit="update") as task:
+    shown = progress.task("semi-supervised training", game.steps, done=first, unit="update")
+    with memory.kept(), shown as task:
         while game.step < game.steps:
             figures.append(game.play())
             if game.step % config.checkpoint_every and game.step < game.steps:

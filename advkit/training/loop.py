@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import rng
+from advkit import memory, rng
 from advkit.attacks.perturb import logits_of, robust_correct
 from advkit.data.augment import coarsen, shift_and_flip
 from advkit.data.data import Data
@@ -238,7 +238,7 @@ def fit(
     checks = {round(trainer.steps * (i + 1) / config.checks) for i in range(config.checks)} - {0}
     size, first = trainer.images.size, trainer.step
     spent, facts = 0.0, dict[str, float]()
-    with progress.task(name, trainer.steps, done=first, unit="update") as task:
+    with memory.kept(), progress.task(name, trainer.steps, done=first, unit="update") as task:
         told, tick = first, time.perf_counter()
         saved = tick
         while trainer.step < trainer.steps:

@@ -56,7 +56,7 @@ class _Networks(StrictModel):
 class _Game(StrictModel):
     """The rules of the game between the networks."""
 
-    loss: str = "non-saturating"
+    loss: str = "least-squares"
     """Objective of the game (see `advkit ls gan-losses`)."""
     parameters: dict[str, Any] = {}
     """The loss's own parameters, as --set parameters.KEY=VALUE."""

@@ -1,8 +1,10 @@
 """All losses of the GAN on the same network, after as many real images: quality by the judge, and cost.
 
     python recipes/bench/gan_losses.py --out losses --steps 2000
+    python recipes/bench/gan_losses.py --out modes --data stacked-mnist --arch dcgan --steps 3000 \
+        --n 26000 --metrics modes fid
 
-Trains the pair on MNIST once for each registered loss, one after the other, each with the published optimiser
+Trains the pair once for each registered loss, one after the other, each with the published optimiser
 of its game where that is not the default, then measures all averages side by side (`advkit gan-compare`).
 Where a game gives its critic several updates, the generator gets fewer, so that all have seen as many real
 images. A run that was killed goes on with the same command. Expected time on one core: 50 minutes.
@@ -53,6 +55,7 @@ def main() -> None:
     options.add_argument("--arch", default="conv-gan")
     options.add_argument("--steps", type=int, default=2000, help="batches of 64 real images for each loss")
     options.add_argument("--n", type=int, default=10_000, help="images that are measured")
+    options.add_argument("--metrics", nargs="*", default=(), help="all, if none is named")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", nargs="*", help="these losses")
     chosen = options.parse_args()
@@ -76,7 +79,13 @@ def main() -> None:
             except UserError as fault:  # a game may diverge; the others go on
                 print(f"{loss}: {fault}")
         folders = tuple(str(chosen.out / loss / "ema.safetensors") for loss in rows)
-        judging = GanComparison(model=folders, data=chosen.data, n=chosen.n, seed=chosen.seed)
+        judging = GanComparison(
+            model=folders,
+            data=chosen.data,
+            n=chosen.n,
+            metrics=tuple(chosen.metrics),
+            seed=chosen.seed,
+        )
         judged = compare(judging, Context(out=chosen.out / "compared", progress=progress)).result
     (chosen.out / "losses.json").write_text(json.dumps({"trained": rows, "judged": judged}, indent=2) + "\n")
     keys = [figure["key"] for figure in judged["figures"]]

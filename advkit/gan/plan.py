@@ -115,12 +115,26 @@ class _Watching(StrictModel):
     """Stop when the samples have lost their diversity, instead of saying so and going on."""
 
 
+_OF_THE_GAN = (*_Game.model_fields, "conditional", "discriminator", "rate_discriminator")
+_OF_THE_VAE = ("divergence",)
+
+
 class GanTraining(_Watching, _Updates, _Game, _Networks):
     """Train a generator and a discriminator against each other.
 
     The defaults draw varied digits of the bundled 8x8 data in about 20 seconds, and leave a convolutional
     discriminator, which makes a better classifier than the dense one of mlp-gan.
     """
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> GanTraining:
+        """What has no say in this kind of training was meant for the other one."""
+        other, names = ("gan", _OF_THE_GAN) if self.kind == "vae" else ("vae", _OF_THE_VAE)
+        if idle := [name for name in names if name in self.model_dump(exclude_defaults=True)]:
+            raise ValueError(
+                f"{idle[0]!r} counts for kind {other} alone, and this is a {self.kind}; leave it out"
+            )
+        return self
 
 
 class Sampling(StrictModel):

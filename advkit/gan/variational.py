@@ -27,8 +27,6 @@ class VaeGame(Game):
         if config.arch not in vaes():
             near = did_you_mean(config.arch, vaes())
             raise ConfigError(f"there is no vae called {config.arch!r}{near}; known: {', '.join(vaes())}")
-        if config.conditional != "no":
-            raise ConfigError("a vae draws no class that is asked for; leave --conditional out")
         self.vae = cast(Vae, self._build(config.arch, config.generator, "vae"))
         self.networks = {"vae": self.vae}
         self.ema = self._averaged(self.vae)

@@ -26,7 +26,7 @@ from advkit.gan.train import begin
         ({"packing": 3}, r"batch of 8 images is no multiple of 3 \(packing 3, 1 at work\); .*--batch-size"),
         ({"packing": 2, "conditional": "projection"}, "packs mix classes"),
         ({"augment_target": 0.6}, "nothing to adapt"),
-        ({"kind": "vae", "arch": "conv-gan"}, "there is no vae called 'conv-gan'"),
+        ({"kind": "vae", "arch": "conv-gan", "discriminator": {}}, "there is no vae called 'conv-gan'"),
         ({"name": "../gan"}, "cannot be the name of a model"),
     ],
 )

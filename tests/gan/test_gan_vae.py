@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from advkit.config import validate
 from advkit.data.data import Data
+from advkit.errors import ConfigError
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.variational import VaeGame
@@ -74,3 +76,20 @@ def test_a_resumed_run_ends_with_the_same_bits(data: Data, settings: Callable) -
     one, same = (torch.stack([each.play() for _ in range(4)]) for each in (game, other))
     assert torch.equal(one, same)
     assert game.models()["vae"].hash == other.models()["vae"].hash
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"kind": "vae", "loss": "hinge"},
+            "'loss' counts for kind gan alone, and this is a vae",
+        ),
+        ({"kind": "vae", "conditional": "projection"}, "'conditional' counts for kind gan alone"),
+        ({"kind": "vae", "rate_discriminator": 1e-3}, "'rate_discriminator' counts for kind gan"),
+        ({"kind": "gan", "divergence": 2.0}, "'divergence' counts for kind vae alone, and this is a gan"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        validate(GanTraining, given, "gan-train")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from advkit.config import StrictModel
+from advkit.config import Fraction, StrictModel
 from advkit.training.schedule import Schedule
 
 Augmentation = Literal["brightness", "contrast", "saturation", "shift", "cutout"]
@@ -96,6 +96,9 @@ class _Updates(StrictModel):
     """Adam's second moment decay, for both."""
     divergence: float = Field(1.0, ge=0)
     """Weight of a vae's divergence from the prior against its error of reconstruction."""
+    divergence_warmup: Fraction = Field(0.1, ge=0, le=1)
+    """Share of a vae's training over which that weight grows from 0 (Sonderby et al. 2016): without it, most
+    of the latent vector is given up before it has learnt to say anything."""
     ema: float = Field(44_000, ge=0)
     """Half-life of the averaged generator, in images; the average forgets faster over the first steps."""
 
@@ -116,7 +119,7 @@ class _Watching(StrictModel):
 
 
 _OF_THE_GAN = (*_Game.model_fields, "conditional", "discriminator", "rate_discriminator")
-_OF_THE_VAE = ("divergence",)
+_OF_THE_VAE = ("divergence", "divergence_warmup")
 
 
 class GanTraining(_Watching, _Updates, _Game, _Networks):

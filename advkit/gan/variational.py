@@ -42,6 +42,12 @@ class VaeGame(Game):
         """The decoder, which stands for the encoder before it, too."""
         return {"vae": self.vae.decoder}
 
+    @property
+    def weight(self) -> float:
+        """Of the divergence, at this step."""
+        grown = self.config.divergence_warmup * self.config.steps
+        return self.config.divergence * (min(1.0, self.step / grown) if grown else 1.0)
+
     def play(self) -> Tensor:
         """One step.
 
@@ -57,7 +63,7 @@ class VaeGame(Game):
             back = self.vae.decoder(mean + noise * (log_variance / 2).exp())
         wrong = binary_cross_entropy(back.float().clamp(0, 1), real, reduction="sum") / len(real)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2 / len(real)
-        loss = wrong + config.divergence * divergence
+        loss = wrong + self.weight * divergence
         self._update("vae", loss)
         self.ema.update(self.vae, self.step)
         self.step += 1

@@ -31,7 +31,7 @@ def test_the_default_network_follows_the_kind() -> None:
 
 
 def test_the_loss_is_minus_the_evidence_bound(data: Data, settings: Callable, monkeypatch) -> None:
-    game = VaeGame(settings(precision="float32", divergence=0.5), data, torch.device("cpu"))
+    game = VaeGame(settings(precision="float32", divergence=0.5, divergence_warmup=0), data, torch.device("cpu"))
     mean, log_variance = torch.full((8, 100), 0.5), torch.full((8, 100), -1.0)
     monkeypatch.setattr(game.vae, "encode", lambda x: (mean, log_variance))
     nothing = 0 * next(game.vae.parameters()).sum()  # something to differentiate
@@ -42,6 +42,15 @@ def test_the_loss_is_minus_the_evidence_bound(data: Data, settings: Callable, mo
     assert divergence == pytest.approx(closed.item(), rel=1e-5)
     assert wrong == pytest.approx(64 * torch.tensor(2.0).log().item(), rel=1e-5)
     assert loss == pytest.approx(wrong + 0.5 * divergence, rel=1e-5)
+
+
+def test_the_weight_of_the_divergence_grows_at_first(data: Data, settings: Callable) -> None:
+    game = VaeGame(settings(steps=10, divergence=2.0, divergence_warmup=0.4), data, torch.device("cpu"))
+    weights = []
+    for _ in range(6):
+        weights.append(game.weight)
+        game.play()
+    assert weights == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
 
 
 def test_all_weights_move_and_the_loss_falls(data: Data, settings: Callable) -> None:

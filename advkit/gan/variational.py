@@ -55,7 +55,6 @@ class VaeGame(Game):
             (3,) on the device: the loss, cross-entropy of the images that come back, and divergence from the
             prior, in nats an image.
         """
-        config = self.config
         real, _ = self.batch(self.step)
         with self._randomness(), self._autocast():
             mean, log_variance = (part.float() for part in self.vae.encode(real))

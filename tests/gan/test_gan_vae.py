@@ -31,7 +31,8 @@ def test_the_default_network_follows_the_kind() -> None:
 
 
 def test_the_loss_is_minus_the_evidence_bound(data: Data, settings: Callable, monkeypatch) -> None:
-    game = VaeGame(settings(precision="float32", divergence=0.5, divergence_warmup=0), data, torch.device("cpu"))
+    at_once = settings(precision="float32", divergence=0.5, divergence_warmup=0)
+    game = VaeGame(at_once, data, torch.device("cpu"))
     mean, log_variance = torch.full((8, 100), 0.5), torch.full((8, 100), -1.0)
     monkeypatch.setattr(game.vae, "encode", lambda x: (mean, log_variance))
     nothing = 0 * next(game.vae.parameters()).sum()  # something to differentiate

@@ -55,6 +55,7 @@ def train(way: str, labels: Any, seed: int, options: argparse.Namespace) -> Outc
             "model": source,
             "mode": mode,
             "layer_decay": options.layer_decay,
+            "shift": options.shift,
             "name": "bench-classifier",
         }
         if way == "scratch":
@@ -78,8 +79,8 @@ def key_of(way: str, labels: Any, seed: int, options: argparse.Namespace) -> dic
     """Identity of a line, as JSON gives it back."""
     source = {"encoder": options.vae, "K+1": None}.get(way, options.discriminator)
     settings = {"epochs": options.epochs, **options.set} if way.startswith("K+1") else {}
-    if way not in ("probe", "K+1", "K+1 warm"):
-        settings = {"layer_decay": options.layer_decay}
+    if not way.startswith("K+1"):
+        settings = {"layer_decay": options.layer_decay, "shift": options.shift}
     values = (
         options.data,
         options.norm,
@@ -146,6 +147,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--discriminator", help="model in the store, file or run folder")
     parser.add_argument("--vae", help="model in the store, file or run folder")
     parser.add_argument("--layer-decay", type=float, default=1.0)
+    parser.add_argument("--shift", type=int, default=0, help="pixels by which training images are moved")
     parser.add_argument("--epochs", type=int, default=100, help="of the K+1 game")
     parser.add_argument("--set", action="append", default=[], help="KEY=JSON of the K+1 game")
     options = parser.parse_args()

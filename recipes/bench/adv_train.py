@@ -3,9 +3,10 @@
     python recipes/bench/adv_train.py
 
 Expected time: half a minute. By turns in one run, the processor time of `Trainer.update` (PGD-10 at linf 0.3
-on 28x28 images, augmentation, AdamW and averaged weights included) and that of a bare loop of the same passes:
-ten forwards and backwards to the images, one to the weights, no step between them. Printed are the medians over
-the repetitions of both and of their ratio, and what the update's time makes of an epoch of 60,000 images.
+on 28x28 images, augmentation, AdamW and averaged weights included) and that of a bare loop of the same
+passes: ten forwards and backwards to the images, one to the weights, no step between them. Printed are the
+medians over the repetitions of both and of their ratio, and what the update's time makes of an epoch of
+60,000 images.
 """
 
 from __future__ import annotations

@@ -26,10 +26,11 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     said: dict[str, str] = {}
     if len(rows) < ROWS:
         return said
-    last = rows[-1]
-    if len(rows) == ROWS and last["accuracy"] < GUESSED and last["loss"] > (1 - MOVED) * rows[0]["loss"]:
+    since, last = rows[-ROWS:], rows[-1]
+    guesses = all(row["accuracy"] < GUESSED for row in since)
+    if guesses and last["loss"] > (1 - MOVED) * since[0]["loss"]:
         said["plateau"] = (
-            f"the loss has not moved from {rows[0]['loss']:.2f} in {ROWS} checks and the model still guesses "
+            f"the loss has not moved from {since[0]['loss']:.2f} in {ROWS} checks and the model still guesses "
             f"(accuracy {last['accuracy']:.0%}): at a large eps, training begins on a plateau; let eps grow "
             "over a longer share of the run (--set parameters.eps_warmup=0.3), or try a smaller --rate"
         )
@@ -46,7 +47,6 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         )
         return said
     best = max(rows, key=lambda row: row["robust"])
-    since = rows[-ROWS:]
     if (
         all(row["robust"] < best["robust"] - FALLEN and row["step"] > best["step"] for row in since)
         and last["train_robust"] > best["train_robust"]

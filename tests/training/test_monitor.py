@@ -26,7 +26,7 @@ GOOD = rows(
     robust=(0.0, 0.4, 0.6, 0.7, 0.69),
     train_robust=(0.0, 0.4, 0.6, 0.75, 0.78),
 )
-STUCK = rows(loss=(2.31, 2.305, 2.303, 2.302, 2.1), accuracy=(0.11, 0.1, 0.11, 0.11, 0.2))
+STUCK = rows(loss=(1.9, 2.31, 2.305, 2.303, 2.1), accuracy=(0.25, 0.11, 0.1, 0.11, 0.2))
 CATASTROPHE = rows(
     loss=(2.0, 1.5, 1.2, 0.4),
     accuracy=(0.3, 0.5, 0.6, 0.9),
@@ -54,7 +54,7 @@ def test_nothing_is_said_of_a_run_whose_robust_accuracy_shakes():
 @pytest.mark.parametrize(
     ("history", "kind", "step", "parts"),
     [
-        (STUCK, "plateau", 30, ["2.31", "11%", "eps_warmup=0.3"]),
+        (STUCK, "plateau", 40, ["2.31", "11%", "eps_warmup=0.3"]),
         (CATASTROPHE, "catastrophic overfitting", 40, ["90%", "2%", "50% at update 30", "--objective pgd"]),
         (OVERFITTED, "robust overfitting", 60, ["55.0% at update 30", "48.0%", "90.0%", "--patience"]),
     ],

@@ -30,7 +30,7 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     guesses = all(row["accuracy"] < GUESSED for row in since)
     if guesses and last["loss"] > (1 - MOVED) * since[0]["loss"]:
         said["plateau"] = (
-            f"the loss has not moved from {since[0]['loss']:.2f} in {ROWS} checks and the model still guesses "
+            f"the loss has not moved from {since[0]['loss']:.2f} in {ROWS} checks and the model guesses "
             f"(accuracy {last['accuracy']:.0%}): at a large eps, training begins on a plateau; let eps grow "
             "over a longer share of the run (--set parameters.eps_warmup=0.3), or try a smaller --rate"
         )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,15 @@ from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
 from advkit.progress import Progress
 from advkit.runs import RunFolder, now
-from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
+from advkit.trade import Context, Outcome, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
 from advkit.training.monitor import first_warnings
 from advkit.training.objective import OBJECTIVES, Objective
+from advkit.training.outcome import outcome, threatened
 from advkit.training.plan import AdversarialTraining
 from advkit.training.score import counts
 from advkit.training.several import named, passes, refuse_misfits
@@ -46,11 +45,6 @@ TESTED = 1000
 """Test images attacked at most, before and after; as many of each class."""
 ATTACKER = {"steps": 20}
 """The PGD of the comparison before and after."""
-
-CURVES = (
-    "Accuracy as the training went on. Robust accuracy that falls on held-out images while it rises on "
-    "training images is robust overfitting."
-)
 
 
 def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
@@ -126,7 +120,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
                     write_curves(run.path / "curves.png", trained.history, title=name, best=best)
                     written = deliver(hardened, name, run, file, overwrite=context.overwrite)
                     run.finish(_result(config, hardened, written, trained, test, before, after))
-        return _outcome(run.result(), run.path)
+        return outcome(run.result(), run.path)
 
 
 def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> Model:
@@ -186,12 +180,6 @@ def _measure(model: Model, test: Data, against: Sequence[Threat], seed: int) -> 
     return {"clean": clean, "robust": robust, "n": n}
 
 
-def _threatened(config: Mapping[str, Any]) -> str:
-    """All threat models of a resolved configuration, for a person."""
-    first = f"{config['norm']} eps {config['eps']:.4g}"
-    return ", ".join([first, *(str(named(text)) for text in config["also"])])
-
-
 def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Objective) -> Outcome:
     images = min(config.batch_size, len(rest)) * config.batches(len(rest))
     cost = passes(objective, 1 + len(config.also), config.union)
@@ -205,7 +193,7 @@ def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Obje
         title="what would be done",
         sentences=(
             f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
-            f"objective {config.objective}, {_threatened(config.model_dump())}.",
+            f"objective {config.objective}, {threatened(config.model_dump())}.",
             f"Beside these passes, {config.checks} checks with PGD on the held-out images.",
         ),
         tables=(Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),),
@@ -267,44 +255,3 @@ def _result(
             "after": after,
         },
     }
-
-
-def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
-    config, test = result["config"], result["test"]
-    held = result["card"]["metrics"]
-    rows = [
-        (when, accuracy(row["clean"], row["n"]), accuracy(row["robust"], row["n"]), f"{row['n']:,}")
-        for when in ("before", "after")
-        if (row := test[when]) is not None
-    ]
-    sentences = [f"In the model store as {result['model']['name']}."]
-    if held:
-        sentences.append(
-            f"Kept: update {result['kept_step']:,}, the best on held-out images "
-            f"(clean {held['held_out_clean_accuracy']:.1%}, robust {held['held_out_robust_accuracy']:.1%})."
-        )
-    sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
-    threatened = _threatened(config)
-    sentences += result["warnings"]
-    steps = test["parameters"]["steps"]
-    first = shlex.quote(result["model"]["files"][0])
-    return Outcome(
-        title=f"hardened against {threatened}" if result["card"]["threat"] else "trained",
-        sentences=tuple(sentences),
-        tables=(
-            Table(
-                f"{test['data']['name']} test images, {threatened}",
-                ("", "clean accuracy [95 % interval]", f"accuracy under PGD-{steps}", "n"),
-                tuple(rows),
-            ),
-        ),
-        pictures=(Picture("curves", folder / "curves.png", CURVES),),
-        files=(*map(Path, result["model"]["files"]), folder),
-        next=(
-            f"advkit attack --model {first}",
-            f"advkit attack --model {first} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
-            f"advkit models lineage {result['model']['name']}",
-        ),
-        result=result,
-    )

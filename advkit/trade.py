@@ -206,6 +206,7 @@ TRADES = {
             "advkit.training.plan:AdversarialTraining",
             "advkit.training.command:adv_train",
             "advkit adv-train --model clf.pt --objective pgd --epochs 30 --out hard.pt",
+            divides=True,
         ),
     )
 }

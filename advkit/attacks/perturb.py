@@ -15,6 +15,7 @@ from advkit.attacks.engine.outcome import Found
 from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.searcher import Precision, searcher
+from advkit.attacks.loss import AttackLoss
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
@@ -122,6 +123,7 @@ def fixed(
     seed: int,
     step: int = 0,
     precision: Precision | None = None,
+    climb: AttackLoss | None = None,
 ) -> Tensor:
     """All steps of an attack on every image, with no early exit and no confirmation, for training loops.
 
@@ -137,6 +139,7 @@ def fixed(
         step: training step, so that every epoch starts from other points.
         precision: search on a copy in this arithmetic; None: on the model itself, since a copy of weights
             that change at every step would cost more than it saves.
+        climb: a loss for the attack to climb instead of its own; row i of what it is asked about is image i.
 
     Returns:
         (N, C, H, W) inside the threat model.
@@ -145,7 +148,7 @@ def fixed(
     with evaluation_mode(model):
         made = make(attack, threat, parameters)
         twin = None if precision is None else searcher(model, precision, x[:16], made.access)
-        return run_fixed(made, Oracle(model, threat, twin, access=made.access), rows)
+        return run_fixed(made, Oracle(model, threat, twin, access=made.access, climb=climb), rows)
 
 
 def searching(

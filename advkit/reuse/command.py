@@ -26,8 +26,9 @@ from advkit.trade import Context, Outcome, Picture
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.extra import load_extra
-from advkit.training.loop import Trained, fit
+from advkit.training.loop import fit
 from advkit.training.objectives.standard import Standard
+from advkit.training.trainer import Trained
 
 
 def finetune(config: FineTuning, context: Context) -> Outcome:

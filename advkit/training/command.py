@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from advkit import __version__, rng
+from advkit import __version__, distributed, rng
 from advkit import device as devices
-from advkit.attacks.perturb import make, robust_correct
+from advkit.attacks.engine.searcher import arithmetic
+from advkit.attacks.perturb import make
 from advkit.config import validate
 from advkit.data import threats
 from advkit.data.data import Data
@@ -24,15 +25,19 @@ from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
 from advkit.progress import Progress
 from advkit.runs import RunFolder, now
-from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
+from advkit.trade import Context, Outcome, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.extra import load_extra
-from advkit.training.loop import Trained, fit
+from advkit.training.loop import fit
+from advkit.training.monitor import first_warnings
 from advkit.training.objective import OBJECTIVES, Objective
+from advkit.training.outcome import outcome, threatened
 from advkit.training.plan import AdversarialTraining
+from advkit.training.score import counts
+from advkit.training.several import named, passes, refuse_misfits
+from advkit.training.trainer import Trained
 
 HELD = 1000
 """Images held out at most: more would make the checks dear."""
@@ -51,18 +56,23 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
     file = model_file(context)
     train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
     model = _beginning(config, train, context.progress)
-    against = threats.choose(config.norm, config.eps, model, train, context.progress)
-    make("pgd", against, ATTACKER)  # complains now of a norm that the comparison cannot be made in
+    first = threats.choose(config.norm, config.eps, model, train, context.progress)
+    against = [first, *map(named, config.also)]
+    for one in against:
+        make("pgd", one, ATTACKER)  # complains now of a norm that the comparison cannot be made in
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
+    refuse_misfits(objective, against, config.union)
+    device = devices.choose(context.device)
     name = store_name(config.name, train.name, model.card.architecture, config.objective)
     rest, held = _split(train, config)
     extra = load_extra(config, rest, context.data_dir)
     config = config.model_copy(
         update={
             "arch": config.arch if config.model else model.card.architecture,
-            "norm": against.norm,
-            "eps": against.eps,
+            "norm": first.norm,
+            "eps": first.eps,
+            "precision": "bfloat16" if arithmetic(config.precision, device) == torch.bfloat16 else "float32",
             "epochs": config.updates(len(rest)) // config.batches(len(rest)),
             "name": name,
         }
@@ -81,7 +91,6 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
         if run.finished:
             context.progress.say(f"{run.path} is finished; this is what came of it")
         else:
-            device = devices.choose(context.device)
             before = _measure(model.to(device), test, against, config.seed) if config.model else None
             parent = _parent(model, objective) if config.model else None
             trained = fit(
@@ -91,20 +100,27 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
                 held,
                 objective=objective,
                 extra=extra,
-                threat=against,
+                threat=first,
+                also=against[1:],
+                union=config.union,
+                patience=config.patience,
                 run=run,
                 device=device,
                 progress=context.progress,
             )
             after = _measure(trained.best, test, against, config.seed)
-            withstood = against if objective.needs_threat else None
-            card = _card(config, model.card, parent, train, withstood, trained)
-            hardened = Model(trained.best.network, card)
-            best = next((row["epoch"] for row in trained.history if row["step"] == trained.step), None)
-            write_curves(run.path / "curves.png", trained.history, title=name, best=best)
-            written = deliver(hardened, name, run, file, overwrite=context.overwrite)
-            run.finish(_result(config, hardened, written, trained, test, before, after))
-        return _outcome(run.result(), run.path)
+            with distributed.together():
+                if distributed.rank() == 0:
+                    withstood = first if objective.needs_threat else None
+                    card = _card(config, model.card, parent, train, withstood, trained)
+                    hardened = Model(trained.best.network, card)
+                    best = next(
+                        (row["epoch"] for row in trained.history if row["step"] == trained.step), None
+                    )
+                    write_curves(run.path / "curves.png", trained.history, title=name, best=best)
+                    written = deliver(hardened, name, run, file, overwrite=context.overwrite)
+                    run.finish(_result(config, hardened, written, trained, test, before, after))
+        return outcome(run.result(), run.path)
 
 
 def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> Model:
@@ -157,16 +173,17 @@ def _split(train: Data, config: AdversarialTraining) -> tuple[Data, Data | None]
     return train.holdout(min(config.holdout, HELD / len(train)))
 
 
-def _measure(model: Model, test: Data, against: Threat, seed: int) -> dict[str, int]:
+def _measure(model: Model, test: Data, against: Sequence[Threat], seed: int) -> dict[str, int]:
     n = min(len(test), max(TESTED, test.classes))
     images = test if n == len(test) else test.take(test.balanced(n))  # the first n may all be of one class
-    correct, robust = robust_correct(model, images, against, parameters=ATTACKER, seed=seed)
-    return {"clean": int(correct.sum()), "robust": int(robust.sum()), "n": len(images)}
+    clean, robust = counts(model, images, against, parameters=ATTACKER, seed=seed)
+    return {"clean": clean, "robust": robust, "n": n}
 
 
 def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Objective) -> Outcome:
-    passes, images = objective.passes, min(config.batch_size, len(rest)) * config.batches(len(rest))
-    forwards, backwards = passes.forwards * images, passes.backwards * images
+    images = min(config.batch_size, len(rest)) * config.batches(len(rest))
+    cost = passes(objective, 1 + len(config.also), config.union)
+    forwards, backwards = cost.forwards * images, cost.backwards * images
     epochs, updates = config.updates(len(rest)) // config.batches(len(rest)), config.updates(len(rest))
     rows = (
         ("an epoch", f"{config.batches(len(rest)):,}", f"{forwards:,}", f"{backwards:,}"),
@@ -176,7 +193,7 @@ def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Obje
         title="what would be done",
         sentences=(
             f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
-            f"objective {config.objective}, {config.norm} eps {config.eps:.4g}.",
+            f"objective {config.objective}, {threatened(config.model_dump())}.",
             f"Beside these passes, {config.checks} checks with PGD on the held-out images.",
         ),
         tables=(Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),),
@@ -229,6 +246,7 @@ def _result(
         "card": model.card.model_dump(mode="json", by_alias=True),
         "kept_step": trained.step,
         "images_per_second": trained.images_per_second,
+        "warnings": first_warnings(trained.history),
         "test": {
             "data": test.facts.model_dump(),
             "attack": "pgd",
@@ -237,45 +255,3 @@ def _result(
             "after": after,
         },
     }
-
-
-def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
-    config, test = result["config"], result["test"]
-    held = result["card"]["metrics"]
-    rows = [
-        (when, accuracy(row["clean"], row["n"]), accuracy(row["robust"], row["n"]), f"{row['n']:,}")
-        for when in ("before", "after")
-        if (row := test[when]) is not None
-    ]
-    sentences = [f"In the model store as {result['model']['name']}."]
-    if held:
-        sentences.append(
-            f"Kept: update {result['kept_step']:,}, the best on held-out images "
-            f"(clean {held['held_out_clean_accuracy']:.1%}, robust {held['held_out_robust_accuracy']:.1%})."
-        )
-    sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
-    threatened = f"{config['norm']} eps {config['eps']:.4g}"
-    steps = test["parameters"]["steps"]
-    first = shlex.quote(result["model"]["files"][0])
-    return Outcome(
-        title=f"hardened against {threatened}" if result["card"]["threat"] else "trained",
-        sentences=tuple(sentences),
-        tables=(
-            Table(
-                f"{test['data']['name']} test images, {threatened}",
-                ("", "clean accuracy [95 % interval]", f"accuracy under PGD-{steps}", "n"),
-                tuple(rows),
-            ),
-        ),
-        pictures=(
-            Picture("curves", folder / "curves.png", "Accuracy on held-out images as the training went on."),
-        ),
-        files=(*map(Path, result["model"]["files"]), folder),
-        next=(
-            f"advkit attack --model {first}",
-            f"advkit attack --model {first} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
-            f"advkit models lineage {result['model']['name']}",
-        ),
-        result=result,
-    )

@@ -11,7 +11,8 @@ from advkit import plots
 _LINES = {
     "clean": ("clean, held out", "#1565c0"),
     "robust": ("under PGD-10, held out", "#b00020"),
-    "accuracy": ("on training batches", "#9e9e9e"),
+    "train_robust": ("under PGD-10, training images", "#ef9a9a"),
+    "accuracy": ("on training batches, as trained", "#9e9e9e"),
 }
 
 
@@ -22,7 +23,7 @@ def write_curves(
 
     Args:
         path: where.
-        history: rows of `advkit.training.loop.Trained`.
+        history: rows of `advkit.training.trainer.Trained`.
         title: what stands above.
         best: epoch of the checkpoint that was kept, to be marked.
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, TypeVar
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.config import Fraction, StrictModel
 from advkit.registry import Registry
 from advkit.threat import Threat
 
@@ -30,6 +31,16 @@ class Batch:
     """The user's seed: every random number is a function of (seed, id, step)."""
     threat: Threat | None = None
     """What the attacker may change."""
+    others: tuple[Threat, ...] = ()
+    """Further threat models: of its examples in all of them, an image's worst counts."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What the objective keeps for later updates: a row for each place in the batch. It belongs to the run's
+    state, so that a resumed run has it too."""
+
+    def growth(self, share: float) -> float:
+        """How much there is, in (0, 1], of something that grows evenly over the first ``share`` of the
+        training."""
+        return min(1.0, (self.step + 1) / self.steps / share) if share else 1.0
 
 
 class Passes(NamedTuple):
@@ -37,6 +48,13 @@ class Passes(NamedTuple):
 
     forwards: int
     backwards: int
+
+
+class Smoothing(StrictModel):
+    """Parameters of objectives that have a cross-entropy."""
+
+    label_smoothing: Fraction = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread evenly over all classes."""
 
 
 class Objective(ABC):
@@ -49,6 +67,12 @@ class Objective(ABC):
     Config: ClassVar[type[StrictModel]] = StrictModel
     needs_threat: ClassVar[bool] = True
     """Whether it makes no sense without a threat model."""
+    chooses: ClassVar[bool] = False
+    """Whether it looks at `Batch.others`, and trains each image on the worst of its examples."""
+    inner: Passes = Passes(0, 0)
+    """Of `passes`, those of the attacker; they come again for each further threat model."""
+    replays: int = 1
+    """Updates in a row that see the same batch."""
 
     def __init__(self, config: StrictModel) -> None:
         self.config = config
@@ -57,6 +81,9 @@ class Objective(ABC):
     @abstractmethod
     def passes(self) -> Passes:
         """What an image costs in one update."""
+
+    def refuse(self, threat: Threat) -> None:  # noqa: B027 (most have nothing to refuse)
+        """Raises a `ConfigError` where the objective cannot train against ``threat``."""
 
     @abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -73,7 +100,7 @@ class Objective(ABC):
         """
 
     def gradients(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Leaves the loss's gradients in the parameters and returns what `loss` does, cut off from the
+        """Adds the loss's gradients to those of the parameters and returns what `loss` does, cut off from the
         graph. Overridden where the gradients are not simply the loss's own (taken at shifted weights)."""
         loss, logits = self.loss(model, x, y, batch)
         loss.backward()

@@ -10,6 +10,9 @@ from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
 from advkit.training.schedule import Schedule
 
+Several = Literal["max", "average", "random"]
+"""How several threat models count: each image's worst example, all losses, or one at random a batch."""
+
 
 class Fitting(StrictModel):
     """What the training loop is told, whatever it trains."""
@@ -41,6 +44,9 @@ class Fitting(StrictModel):
     """More labelled images, of the same shape and classes, such as npz:FILE from `advkit gan-sample`."""
     extra_fraction: Fraction = Field(0.3, gt=0, lt=1)
     """Share of every batch that is drawn from --extra-data; the number of updates stays the same."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Arithmetic of the network, while weights, losses and updates stay in float32; auto: bfloat16 where the
+    processor computes in it."""
     checks: int = Field(20, ge=1)
     """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
     seed: int = Field(0, ge=0)
@@ -74,9 +80,17 @@ class _Hardening(StrictModel):
     eps: Fraction | None = Field(None, gt=0)
     """Largest change allowed, for pixels in [0, 1]; a fraction such as 8/255 is fine. By default the
     customary threat model of the data set."""
+    also: tuple[str, ...] = ()
+    """Further threat models to withstand at the same time, as NORM:EPS, such as l2:2,l1:10."""
+    union: Several = "max"
+    """How these count: each image's worst example, the average of all losses, or one at random for each
+    batch."""
     holdout: Fraction = Field(0.1, ge=0, lt=1)
     """Share of the training images, 1,000 at most, kept out to choose the best checkpoint by; 0 keeps the
     last one."""
+    patience: int | None = Field(None, ge=1)
+    """Checks without a better one after which training stops; it wants --schedule constant, since a rate that
+    falls may help at the very end."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-OBJECTIVE."""
     parameters: dict[str, Any] = {}

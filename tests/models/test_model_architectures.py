@@ -202,6 +202,7 @@ def test_dcgan_has_the_channels_of_its_source() -> None:
         ("lenet", (1, 28, 28), 648_226),
         ("madry-cnn", (1, 28, 28), 3_274_634),
         ("small-cnn", (1, 28, 28), 166_406),
+        ("trades-cnn", (1, 28, 28), 312_202),
         ("resnet18-cifar", (3, 32, 32), 11_173_962),
     ],
 )

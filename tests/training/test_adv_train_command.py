@@ -123,6 +123,25 @@ def test_a_dry_run_counts_the_passes_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_threat_models_are_withstood_at_once():
+    config = plan(also=["l2:0.8"], precision="auto")
+    planned = adv_train(config, Context(dry_run=True))
+    assert "linf eps 0.15, l2 eps 0.8" in planned.sentences[0]
+    assert planned.result["forwards"] == 6 * 256 * (2 * 1 + 2 + 1)
+    outcome = adv_train(config, Context())
+    assert outcome.title == "hardened against linf eps 0.15, l2 eps 0.8"
+    assert outcome.result["config"]["precision"] in ("float32", "bfloat16")
+    card = load_model(outcome.files[-1]).card
+    assert (card.threat.norm, card.training["also"]) == ("linf", ["l2:0.8"])
+
+
+def test_what_went_wrong_is_in_the_outcome(monkeypatch):
+    monkeypatch.setattr(command, "first_warnings", lambda rows: [f"update {len(rows)}: it went wrong"])
+    outcome = adv_train(plan(checks=2), Context())
+    assert outcome.result["warnings"] == ["update 2: it went wrong"]
+    assert "update 2: it went wrong" in outcome.sentences
+
+
 def test_a_finished_run_shows_its_result_again(monkeypatch):
     first = adv_train(plan(), Context(out=Path("run")))
     monkeypatch.setattr(command, "fit", refuse_to_train)
@@ -163,6 +182,15 @@ def test_a_foreign_model_keeps_what_was_said_of_its_pixels():
         ({"data": "digitz"}, ConfigError, "did you mean 'digits'"),
         ({"name": "a/b"}, ConfigError, "cannot be the name"),
         ({"holdout": 1}, ConfigError, "holdout"),
+        ({"patience": 0}, ConfigError, "patience"),
+        ({"also": ["l2"]}, ConfigError, "NORM:EPS"),
+        ({"also": ["l0:3"]}, ConfigError, "not in l0"),
+        ({"also": ["linf:0.2"]}, ConfigError, "same norm"),
+        ({"also": ["l2:1"], "objective": "free", "parameters": {}}, ConfigError, "--union average"),
+        ({"union": "min"}, ConfigError, "union"),
+        ({"norm": "l1", "eps": 4, "objective": "fgsm", "parameters": {}}, ConfigError, "not in l1"),
+        ({"parameters": {"attack": "square"}}, ConfigError, "sees scores only"),
+        ({"precision": "float16"}, ConfigError, "precision"),
     ],
 )
 def test_faults(values, error, message, untrainable, tmp_path):

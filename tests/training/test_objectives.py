@@ -1,4 +1,6 @@
-"""Every registered objective, and what is particular to some."""
+"""Every registered objective is swept; formulas stand in test_formulas.py."""
+
+from __future__ import annotations
 
 import random
 
@@ -6,17 +8,51 @@ import numpy as np
 import pytest
 import torch
 
+from advkit.runs import RunFolder
 from advkit.threat import Threat
+from advkit.training import several
+from advkit.training.loop import fit
 from advkit.training.objective import OBJECTIVES, Batch
-from advkit.training.objectives import pgd
+from advkit.training.plan import Fitting
+from advkit.training.precision import Bfloat16
 
 NAMES = [entry.name for entry in OBJECTIVES]
 THREAT = Threat("linf", 0.1)
+OTHERS = [Threat("l2", 0.8), Threat("l1", 4.0)]
+VARIANTS = [
+    *((name, {}) for name in NAMES),
+    ("pgd", {"clean_weight": 0.5, "label_smoothing": 0.1, "awp": 0.01}),
+    ("pgd", {"attack": "apgd", "steps": 3, "attacker": {"loss": "dlr"}}),
+    ("trades", {"attack": "mi-fgsm", "awp": 0.005, "beta_warmup": 1}),
+    ("mart", {"awp": 0.005}),
+    ("fgsm", {"step": 2, "awp": 0.01}),
+    ("noise", {"copies": 2, "consistency": 10, "consistency_warmup": 0.5}),
+]
+IDS = [f"{name}{i}" for i, (name, _) in enumerate(VARIANTS)]
 
 
-def batch_of(data, n=16, step=5, steps=10):
+def batch_of(data, n=16, step=5, steps=10, threat=THREAT):
     x, y = data.batch(torch.arange(n))
-    return x, y, Batch(data.ids[:n], step, steps, seed=3, threat=THREAT)
+    return x, y, Batch(data.ids[:n], step, steps, seed=3, threat=threat)
+
+
+def descend(model, wanted, data, threat=THREAT, updates=15):
+    """Losses of plain descent on one batch, with every gradient looked at."""
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    losses = []
+    for step in range(updates):
+        optimiser.zero_grad()
+        loss, logits = wanted.gradients(
+            model, *batch_of(data, threat=threat, step=updates + step, steps=updates)
+        )
+        assert loss.shape == () and loss.isfinite() and not loss.requires_grad
+        assert logits.shape == (16, 10) and not logits.requires_grad
+        for parameter in model.parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all()
+            assert parameter.grad.dtype == torch.float32 and parameter.grad.abs().sum() > 0
+        losses.append(loss.item())
+        optimiser.step()
+    return losses
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,42 +61,64 @@ def test_it_says_what_it_is(name):
     assert entry.summary and entry.source
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_reach_all_parameters_and_descending_them_lowers_the_loss(name, make, objective, digits):
-    model, wanted = make().train(), objective(name)
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
-    losses = []
-    for _ in range(15):
-        optimiser.zero_grad()
-        loss, logits = wanted.gradients(model, *batch_of(digits))
-        assert loss.shape == () and loss.isfinite() and not loss.requires_grad
-        assert logits.shape == (16, 10) and not logits.requires_grad
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-        losses.append(loss.item())
-        optimiser.step()
-    assert losses[-1] < losses[0]
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=IDS)
+def test_gradients_reach_all_parameters_and_descending_them_lowers_the_loss(
+    name, parameters, make, objective, digits
+):
+    losses = descend(make().train(), objective(name, **parameters), digits)
+    assert sum(losses[-3:]) < sum(losses[:3])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_a_function_of_the_batch_and_leaves_everything_else_alone(name, make, objective, digits):
-    model, wanted = make().train(), objective(name)
+def test_it_learns_in_bfloat16_over_weights_in_float32(name, make, objective, digits):
+    model = make("small-cnn").train()
+    losses = descend(Bfloat16(model), objective(name, **({"awp": 0.01} if name == "trades" else {})), digits)
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("name", "threat"),
+    [
+        (name, threat)
+        for name in NAMES
+        for threat in OTHERS
+        if OBJECTIVES.get(name).needs_threat and (name, threat.norm) != ("fgsm", "l1")  # which it refuses
+    ],
+    ids=str,
+)
+def test_other_norms(name, threat, make, objective, digits):
+    wanted = objective(name)
+    wanted.refuse(threat)
+    losses = descend(make().train(), wanted, digits, threat)
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=IDS)
+def test_it_is_a_function_of_the_batch_and_leaves_everything_else_alone(
+    name, parameters, make, objective, digits
+):
+    model, wanted = (
+        make("trunk-classifier", trunk="conv-gan-discriminator").train(),
+        objective(name, **parameters),
+    )
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    x, y, batch = batch_of(digits)
+    (x, y, batch), (_, _, again) = batch_of(digits), batch_of(digits)
     pixels = x.clone()
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    first, _ = wanted.gradients(model, x, y, batch)
-    again, _ = wanted.gradients(model, x, y, batch)
-    assert torch.equal(first, again)
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    told = []
+    for one in (batch, again):
+        torch.manual_seed(0)  # dropout, which the loop seeds
+        told.append(wanted.gradients(model, x, y, one)[0])
+    assert torch.equal(*told)
     assert torch.equal(x, pixels)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    assert torch.equal(states[0], after[0]) and states[1:] == after[1:]
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_says_what_it_costs(name, make, objective, digits):
-    model, wanted = make(), objective(name)
+def passes_of(model, work):
+    """(images forward, images backward) while ``work`` is done."""
     seen = {"forwards": 0, "backwards": 0}
 
     def count(module, args, logits):
@@ -68,52 +126,49 @@ def test_it_says_what_it_costs(name, make, objective, digits):
         if logits.requires_grad:
             logits.register_hook(lambda grad: seen.update(backwards=seen["backwards"] + len(grad)))
 
-    model.register_forward_hook(count)
-    wanted.gradients(model, *batch_of(digits))
-    assert seen == {"forwards": 16 * wanted.passes.forwards, "backwards": 16 * wanted.passes.backwards}
+    hook = model.register_forward_hook(count)
+    work()
+    hook.remove()
+    return seen["forwards"], seen["backwards"]
 
 
-def test_pgd_on_clean_images_alone_is_standard_training(make, objective, digits):
-    model, (x, y, batch) = make(), batch_of(digits)
-    clean, _ = objective("pgd", clean_weight=1).loss(model, x, y, batch)
-    standard, _ = objective("standard").loss(model, x, y, batch)
-    assert clean.item() == pytest.approx(standard.item())
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=IDS)
+def test_it_says_what_it_costs(name, parameters, make, objective, digits):
+    model, wanted = make(), objective(name, **parameters)
+    found = passes_of(model, lambda: wanted.gradients(model, *batch_of(digits)))
+    assert found == (16 * wanted.passes.forwards, 16 * wanted.passes.backwards)
 
 
-def test_pgd_trains_on_worse_images(make, objective, digits):
-    model, (x, y, batch) = make(), batch_of(digits)
-    adversarial, _ = objective("pgd", eps_warmup=0).loss(model, x, y, batch)
-    mixed, _ = objective("pgd", eps_warmup=0, clean_weight=0.5).loss(model, x, y, batch)
-    standard, _ = objective("standard").loss(model, x, y, batch)
-    assert standard < mixed < adversarial
+@pytest.mark.parametrize(
+    ("name", "union"),
+    [
+        *((name, union) for name in ("pgd", "trades") for union in ("max", "average", "random")),
+        *(("free", union) for union in ("average", "random")),
+    ],
+)
+def test_several_threat_models_say_what_they_cost(name, union, make, objective, digits):
+    model, wanted, threats = make(), objective(name), [THREAT, *OTHERS]
+    x, y, batch = batch_of(digits)
+    found = passes_of(model, lambda: several.gradients(wanted, model, x, y, batch, threats, union))
+    told = several.passes(wanted, 3, union)
+    assert found == (16 * told.forwards, 16 * told.backwards)
 
 
-def test_the_attack_starts_elsewhere_in_every_update(make, objective, digits):
-    model, wanted = make(), objective("pgd", eps_warmup=0, step_size=1e-6)
-    losses = {wanted.loss(model, *batch_of(digits, step=step))[0].item() for step in range(3)}
-    assert len(losses) == 3
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    name, make, objective, digits, interrupted, same, tmp_path
+):
+    config = Fitting(epochs=2, batch_size=10, checks=4, shift=1)
+    rest, held = digits.limit(50).holdout(0.2)
 
+    def train(folder, **more):
+        wanted = objective(name)
+        with RunFolder.open("test", "toy", config, tmp_path / folder) as run:
+            return fit(make(), config, rest, held, objective=wanted, threat=THREAT, run=run, **more)
 
-def test_the_budget_grows_over_the_warm_up(make, objective, digits, monkeypatch):
-    budgets, sizes = [], []
-
-    def spy(model, x, y, *, threat, parameters, **rest):
-        budgets.append(threat.eps)
-        sizes.append(parameters["step_size"])
-        return x
-
-    monkeypatch.setattr(pgd, "fixed", spy)
-    wanted = objective("pgd", eps_warmup=0.5, step_size="1/100")
-    for step in range(8):
-        wanted.loss(make(), *batch_of(digits, step=step, steps=8))
-    assert budgets == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1, 0.1, 0.1])
-    assert sizes == pytest.approx([eps / 10 for eps in budgets])
-
-
-def test_smooth_labels_are_never_fitted_wholly(make, objective, digits):
-    model, (x, y, batch) = make(), batch_of(digits)
-    model.network.layers[-1].weight.data.zero_()
-    model.network.layers[-1].bias.data = 50 * torch.nn.functional.one_hot(y[0], 10).float()
-    plain, _ = objective("standard").loss(model, x[:1], y[:1], batch)
-    smooth, _ = objective("standard", label_smoothing="1/10").loss(model, x[:1], y[:1], batch)
-    assert plain < 1e-6 and smooth.item() == pytest.approx(0.1 * 0.9 * 50, rel=1e-3)
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", progress=interrupted(3))
+    resumed = train("cut")
+    assert same(whole.model, resumed.model) and same(whole.best, resumed.best)
+    assert whole.history == resumed.history

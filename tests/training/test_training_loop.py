@@ -17,8 +17,10 @@ from advkit.progress import Progress, Task
 from advkit.runs import RunFolder
 from advkit.threat import Threat
 from advkit.training import loop
-from advkit.training.loop import Trainer, fit
+from advkit.training import trainer as trainers
+from advkit.training.loop import fit
 from advkit.training.plan import Fitting
+from advkit.training.trainer import Trainer
 
 THREAT = Threat("linf", 0.1)
 DROPOUT = {"trunk": "conv-gan-discriminator", "trunk_config": {"channels": [4, 4]}}
@@ -155,9 +157,9 @@ def test_every_update_draws_other_numbers(make, digits, objective, monkeypatch):
         steps.append(step)
         return images
 
-    monkeypatch.setattr(loop, "shift_and_flip", spy)
+    monkeypatch.setattr(trainers, "shift_and_flip", spy)
     wanted = Drawing(objective("standard").config)
-    trainer = Trainer(make(), CONFIG, digits, wanted, None, torch.device("cpu"), {})
+    trainer = Trainer(make(), CONFIG, digits, wanted, (), torch.device("cpu"), {})
     for _ in range(3):
         trainer.update()
     assert steps == [0, 0, 1, 1, 2, 2] and len(set(drawn)) == 3
@@ -173,7 +175,7 @@ def test_training_learns(make, digits, objective):
 
 def test_the_average_is_the_average(make, digits, objective):
     config = Fitting(ema=0.5, batch_size=50)
-    trainer = Trainer(make(), config, digits, objective("standard"), None, torch.device("cpu"), {})
+    trainer = Trainer(make(), config, digits, objective("standard"), (), torch.device("cpu"), {})
     expected = trainer.model.state_dict()["network.layers.1.weight"].clone()
     for step in range(6):
         trainer.update()
@@ -184,27 +186,56 @@ def test_the_average_is_the_average(make, digits, objective):
     assert not torch.equal(average, trainer.model.state_dict()["network.layers.1.weight"])
 
 
-def test_the_best_check_is_kept_and_of_equals_the_later(make, digits, objective, same, monkeypatch):
-    script = [(0.5, 0.9), (0.6, 0.7), (0.6, 0.8), (0.6, 0.8), (0.4, 1.0)]
+def copy_of(model, make):
+    copied = make()
+    copied.load_state_dict(model.state_dict())
+    return copied
+
+
+@pytest.fixture
+def scripted(make, monkeypatch):
+    """Scores on held-out images (robust, clean), check by check; the models that were checked."""
     seen = []
 
-    def scripted(model, held, threat, config):
-        robust, clean = script[len(seen)]
-        seen.append(make_copy(model))
-        return {"clean": clean, "robust": robust}
+    def script(*rows):
+        def scores(model, data, threats, seed):
+            robust, clean = rows[len(seen)]
+            seen.append(copy_of(model, make))
+            return {"clean": clean, "robust": robust}
 
-    def make_copy(model):
-        copied = make()
-        copied.load_state_dict(model.state_dict())
-        return copied
+        monkeypatch.setattr(loop, "scores", scores)
+        return seen
 
-    monkeypatch.setattr(loop, "_scores", scripted)
+    return script
+
+
+def test_the_best_check_is_kept_and_of_equals_the_later(make, digits, objective, same, scripted):
     rest, held = digits.holdout(0.2)
+    seen = scripted((0.5, 0.9), (0.6, 0.7), (0.6, 0.8), (0.6, 0.8), (0.4, 1.0))
     config = Fitting(epochs=5, checks=5, batch_size=40)
-    trained = fit(make(), config, rest, held, objective=objective("standard"), threat=THREAT)
+    trained = fit(make(), config, rest, held, objective=objective("standard"))
     assert trained.step == 8 and trained.scores == {"clean": 0.8, "robust": 0.6}
     assert same(trained.best, seen[3]) and same(trained.model, seen[4])
     assert not same(trained.best, trained.model)
+
+
+def test_patience(make, digits, objective, scripted, same, tmp_path, interrupted):
+    script = [(0.0, 0.2), (0.0, 0.5), (0.0, 0.4), (0.0, 0.5), (0.0, 0.3), (0.0, 0.9)]
+    rest, held = digits.holdout(0.2)
+    config = Fitting(epochs=6, checks=6, batch_size=40)
+    given = {"objective": objective("standard"), "patience": 3}
+    seen = scripted(*script)
+    whole = fit(make(), config, rest, held, **given)
+    assert len(seen) == 5 and whole.step == 8  # the later of the two equals is kept, but is no better
+    seen.clear()
+    with opened(tmp_path / "run", config) as run, pytest.raises(KeyboardInterrupt):
+        fit(make(), config, rest, held, run=run, progress=interrupted(4), **given)
+    del seen[3:]  # what was not saved is done again
+    with opened(tmp_path / "run", config) as run:
+        resumed = fit(make(), config, rest, held, run=run, **given)
+    assert len(seen) == 5 and same(whole.best, resumed.best) and same(whole.model, resumed.model)
+    with opened(tmp_path / "run", config) as run:  # and it stays where it stopped
+        assert fit(make(), config, rest, held, run=run, **given).history == whole.history
 
 
 def test_scores_are_those_of_the_held_out_images(make, digits, objective):
@@ -216,6 +247,9 @@ def test_scores_are_those_of_the_held_out_images(make, digits, objective):
         "clean": pytest.approx(clean.float().mean().item()),
         "robust": pytest.approx(robust.float().mean().item()),
     }
+    seen = rest.limit(len(held))
+    _, robust = robust_correct(trained.best, seen, THREAT, parameters={"steps": 10}, seed=0)
+    assert trained.history[-1]["train_robust"] == pytest.approx(robust.float().mean().item())
     clean_only = fit(make(), config, rest, held, objective=objective("standard"))
     assert clean_only.scores.keys() == {"clean"}
 
@@ -250,7 +284,7 @@ def test_rates_and_decay_by_parameter(make, digits, objective):
         config,
         digits,
         objective("standard"),
-        None,
+        (),
         torch.device("cpu"),
         {"network.trunk.": 0.1},
     )
@@ -309,6 +343,29 @@ def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective
 def test_an_objective_that_needs_a_threat_says_so(make, digits, objective):
     with pytest.raises(ConfigError, match="--norm and --eps"):
         fit(make(), Fitting(), digits, objective=objective("pgd"))
+
+
+def test_bfloat16_computes_otherwise_and_keeps_its_weights(make, digits, objective):
+    found = []
+    for precision in ("float32", "bfloat16"):
+        config = Fitting(epochs=6, batch_size=25, checks=2, precision=precision)
+        trained = fit(make("small-cnn"), config, digits, objective=objective("pgd", steps=2), threat=THREAT)
+        assert {value.dtype for value in trained.model.parameters()} == {torch.float32}
+        found.append([row["loss"] for row in trained.history])
+    assert found[0] != found[1] and found[0] == pytest.approx(found[1], rel=0.05)
+    assert found[1][1] < found[1][0]
+
+
+def test_free_training_sees_a_batch_several_times(make, digits, objective):
+    trainer = Trainer(make(), CONFIG, digits, objective("free", replays=3), [THREAT], torch.device("cpu"), {})
+    seen, images = [], trainer._batch
+    trainer._batch = lambda number: seen.append(images(number)) or seen[-1]
+    for _ in range(6):
+        trainer.update()
+    batches = [x for x, _, _ in seen]
+    assert all(torch.equal(batches[0], x) for x in batches[1:3])
+    assert all(torch.equal(batches[3], x) for x in batches[4:6])
+    assert not torch.equal(batches[0], batches[3])
 
 
 def test_nothing_to_train_is_an_error(make, digits, objective):

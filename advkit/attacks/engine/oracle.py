@@ -102,6 +102,7 @@ class Oracle:
         nearest: keep the nearest success rather than the first.
         votes: passes whose mean probabilities confirm a success; above 1 for randomised models only.
         eight_bit: what is reported are images of 8-bit levels.
+        climb: what gradients are taken of, whatever loss an attack asks for.
     """
 
     def __init__(
@@ -114,8 +115,9 @@ class Oracle:
         nearest: bool = False,
         votes: int = 1,
         eight_bit: bool = False,
+        climb: AttackLoss | None = None,
     ) -> None:
-        self.model, self.threat, self.access = model, threat, access
+        self.model, self.threat, self.access, self.climb = model, threat, access, climb
         self.searcher = model if searcher is None else searcher
         self.nearest, self.votes, self.eight_bit = nearest, votes, eight_bit
         # Bfloat16 keeps 8 bits of a logit: what is this near to winning may have won.
@@ -202,6 +204,7 @@ class Oracle:
             samples: passes to average over, for models or transforms that draw random numbers.
         """
         self._grant("gradients")
+        loss = self.climb or loss
         x = x.detach().requires_grad_(True)
         values, grad, logits = self._loss_and_grad(x, rows, loss, through)
         for _ in range(samples - 1):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit.config import Fraction, StrictModel
-from advkit.training.objective import Batch, Objective, Passes, objective
+from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 
 
 @objective("standard", summary="cross-entropy on the images as they are", source="maximum likelihood")
 class Standard(Objective):
     """-log p(label), averaged over the batch."""
 
-    class Config(StrictModel):
+    class Config(Smoothing):
         """Parameters."""
-
-        label_smoothing: Fraction = Field(0.0, ge=0, lt=1)
-        """Share of the target that is spread evenly over all classes."""
 
     config: Config
     needs_threat = False

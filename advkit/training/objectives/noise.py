@@ -1,0 +1,83 @@
+"""Training on Gaussian noise, which makes a classifier fit for randomised smoothing."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax
+
+from advkit import rng
+from advkit.config import Fraction
+from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
+
+
+def differences(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """How the answers on noisy copies of an image differ, averaged over the images, in nats (Jeong and Shin,
+    NeurIPS 2020, section 3).
+
+    Args:
+        logits: (M, N, K) of M copies of N images.
+
+    Returns:
+        (mean over the copies of KL(mean answer || answer), entropy of the mean answer); both scalars.
+    """
+    told = log_softmax(logits, 2)
+    mean = told.exp().mean(0)
+    known = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+    return (mean * (known - told)).sum(2).mean(), -(mean * known).sum(1).mean()
+
+
+@objective(
+    "noise",
+    summary="cross-entropy on images with Gaussian noise, for randomised smoothing",
+    source="Cohen et al., ICML 2019; with consistency: Jeong and Shin, NeurIPS 2020",
+)
+class NoiseTraining(Objective):
+    """The noise is not clipped to [0, 1], as it is not when a smoothed classifier is asked.
+
+    With ``consistency``, answers on several noisy copies of an image are drawn together.
+    """
+
+    class Config(Smoothing):
+        """Parameters."""
+
+        sigma: Fraction = Field(0.25, gt=0)
+        """Standard deviation of the noise, for pixels in [0, 1]; smooth with the same."""
+        copies: int = Field(1, ge=1)
+        """Noisy copies of each image in an update."""
+        consistency: float = Field(0.0, ge=0)
+        """Weight of what tells the copies' answers apart, lambda in the paper (which uses 2 copies and takes
+        5 to 20); 0 for none."""
+        entropy: float = Field(0.5, ge=0)
+        """Beside it, weight of the entropy of their mean answer, eta in the paper."""
+        consistency_warmup: Fraction = Field(0.0, ge=0, le=1)
+        """Share of the training over which both weights grow from 0 to their full size."""
+
+        @model_validator(mode="after")
+        def _something_to_compare(self) -> NoiseTraining.Config:
+            if self.consistency and self.copies < 2:
+                raise ValueError("consistency compares noisy copies of an image; take copies=2 or more")
+            return self
+
+    config: Config
+    needs_threat = False
+
+    @property
+    def passes(self) -> Passes:
+        """One each way for each copy."""
+        return Passes(self.config.copies, self.config.copies)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (and consistency), and the logits on the first noisy copy."""
+        config, copies = self.config, self.config.copies
+        key = rng.keys(batch.seed, "noise", batch.ids, batch.step)
+        noise = torch.cat([rng.normal(rng.step(key, number), x.shape[1:]) for number in range(copies)])
+        logits = model(x.repeat(copies, 1, 1, 1) + config.sigma * noise)
+        loss = cross_entropy(logits, y.repeat(copies), label_smoothing=config.label_smoothing)
+        logits = logits.view(copies, *y.shape, -1)
+        if config.consistency:
+            apart, entropy = differences(logits)
+            added = config.consistency * apart + config.entropy * entropy
+            loss = loss + batch.growth(config.consistency_warmup) * added
+        return loss, logits[0]

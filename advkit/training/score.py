@@ -1,0 +1,57 @@
+"""Accuracies while a classifier is trained, before and after: clean, and under PGD in all threat models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from advkit import distributed
+from advkit.attacks.perturb import logits_of, robust_correct
+from advkit.data.data import Data
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.threat import Threat
+
+ATTACKER = {"steps": 10}
+"""The PGD whose robust accuracy on held-out images chooses the best checkpoint."""
+
+
+def counts(
+    model: Model, data: Data, threats: Sequence[Threat], *, parameters: Mapping[str, Any], seed: int
+) -> tuple[int, int]:
+    """(how many images are classified correctly, how many of them withstand PGD in every threat model).
+
+    Several processes share the images out; what is found on one does not depend on the others.
+
+    Args:
+        model: images in [0, 1] to logits.
+        data: images and their classes.
+        threats: each attacks what the ones before have left; none: nothing is attacked.
+        parameters: of PGD.
+        seed: random numbers follow from it and an image's id.
+    """
+    mine = torch.arange(distributed.rank(), len(data), distributed.world())
+    right = robust = 0
+    if len(mine):
+        standing = data.take(mine)
+        if not threats:
+            with evaluation_mode(model):
+                right = int((logits_of(model, standing).argmax(1) == standing.labels).sum())
+        for threat in threats:
+            correct, left = robust_correct(model, standing, threat, parameters=parameters, seed=seed)
+            right = int(correct.sum()) if threat is threats[0] else right
+            robust = int(left.sum())
+            if robust == 0:
+                break
+            standing = standing.take(left.nonzero()[:, 0])
+    told = distributed.gather((right, robust))
+    return sum(clean for clean, _ in told), sum(left for _, left in told)
+
+
+def scores(model: Model, data: Data, threats: Sequence[Threat], seed: int) -> dict[str, float]:
+    """Shares: ``clean``, and ``robust`` where there is a threat."""
+    clean, robust = counts(model, data, threats, parameters=ATTACKER, seed=seed)
+    found = {"clean": clean / len(data)}
+    return {**found, "robust": robust / len(data)} if threats else found

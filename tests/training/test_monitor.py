@@ -1,0 +1,90 @@
+"""What is said of a training that goes wrong, and that nothing is said of a good one."""
+
+from __future__ import annotations
+
+import pytest
+
+from advkit.progress import Progress
+from advkit.threat import Threat
+from advkit.training import loop
+from advkit.training.loop import fit
+from advkit.training.monitor import first_warnings, warnings
+from advkit.training.plan import Fitting
+
+
+def rows(**columns):
+    """A row for each check of a run."""
+    return [
+        {"step": 10 * (i + 1), **dict(zip(columns, values, strict=True))}
+        for i, values in enumerate(zip(*columns.values(), strict=True))
+    ]
+
+
+GOOD = rows(
+    loss=(2.2, 1.2, 0.8, 0.6, 0.5),
+    accuracy=(0.2, 0.6, 0.7, 0.8, 0.8),
+    robust=(0.0, 0.4, 0.6, 0.7, 0.69),
+    train_robust=(0.0, 0.4, 0.6, 0.75, 0.78),
+)
+STUCK = rows(loss=(1.9, 2.31, 2.305, 2.303, 2.1), accuracy=(0.25, 0.11, 0.1, 0.11, 0.2))
+CATASTROPHE = rows(
+    loss=(2.0, 1.5, 1.2, 0.4),
+    accuracy=(0.3, 0.5, 0.6, 0.9),
+    robust=(0.2, 0.4, 0.5, 0.01),
+    train_robust=(0.2, 0.4, 0.5, 0.02),
+)
+OVERFITTED = rows(
+    loss=(2.0, 1.0, 0.8, 0.6, 0.4, 0.3),
+    accuracy=(0.3, 0.6, 0.7, 0.8, 0.9, 0.95),
+    robust=(0.2, 0.5, 0.55, 0.52, 0.5, 0.48),
+    train_robust=(0.2, 0.5, 0.6, 0.7, 0.8, 0.9),
+)
+
+
+def test_nothing_is_said_of_a_good_run():
+    assert first_warnings(GOOD) == []
+    assert first_warnings(rows(loss=(0.5, 0.2, 0.1), accuracy=(0.8, 0.9, 1.0))) == []
+
+
+def test_nothing_is_said_of_a_run_whose_robust_accuracy_shakes():
+    shaking = [dict(row, robust=0.5 + 0.03 * (-1) ** i) for i, row in enumerate(OVERFITTED)]
+    assert first_warnings(shaking) == []
+
+
+@pytest.mark.parametrize(
+    ("history", "kind", "step", "parts"),
+    [
+        (STUCK, "plateau", 40, ["2.31", "11%", "eps_warmup=0.3"]),
+        (CATASTROPHE, "catastrophic overfitting", 40, ["90%", "2%", "50% at update 30", "--objective pgd"]),
+        (OVERFITTED, "robust overfitting", 60, ["55.0% at update 30", "48.0%", "90.0%", "--patience"]),
+    ],
+)
+def test_signs(history, kind, step, parts):
+    for seen in range(len(history)):
+        if history[seen]["step"] != step:
+            assert warnings(history[: seen + 1]) == {}
+    (sentence,) = first_warnings(history)
+    assert sentence.startswith(f"update {step}: ")
+    assert list(warnings([row for row in history if row["step"] <= step])) == [kind]
+    assert all(part in sentence for part in parts)
+
+
+def test_a_collapse_of_the_whole_model_is_no_catastrophic_overfitting():
+    assert first_warnings([*CATASTROPHE[:3], {**CATASTROPHE[3], "accuracy": 0.1}]) == []
+
+
+def test_a_warning_is_said_once_while_the_training_goes_on(make, objective, digits, monkeypatch):
+    script = iter([row["robust"] for row in CATASTROPHE for _ in range(2)] + [0.0] * 4)
+    monkeypatch.setattr(loop, "scores", lambda *rest: {"clean": 1.0, "robust": next(script)})
+    monkeypatch.setattr(loop.Trainer, "look", lambda *args, **rest: {"loss": 1.0, "accuracy": 0.9})
+    heard = []
+
+    class Listening(Progress):
+        def say(self, message):
+            heard.append(message)
+
+    rest, held = digits.holdout(0.2)
+    config = Fitting(epochs=6, checks=6, batch_size=80)
+    given = {"objective": objective("fgsm"), "threat": Threat("linf", 0.1), "progress": Listening()}
+    fit(make(), config, rest, held, **given)
+    assert len(heard) == 1 and heard[0].startswith("update 4: accuracy on the attacker's own examples is 90%")

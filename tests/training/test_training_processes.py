@@ -1,0 +1,86 @@
+"""Several processes train one classifier: each sees its share of every batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from advkit import distributed
+from advkit.config import validate
+from advkit.data.data import Data
+from advkit.errors import ConfigError
+from advkit.models.checkpoint import load_checkpoint
+from advkit.models.model import Model
+from advkit.trade import Context
+from advkit.training.command import adv_train
+from advkit.training.objective import Objective
+from advkit.training.plan import AdversarialTraining, Fitting
+from advkit.training.trainer import Trainer
+
+TRAIN: dict[str, Any] = {
+    "data": "npz:toy.npz",
+    "arch": "small-cnn",
+    "norm": "linf",
+    "eps": 0.1,
+    "also": ["l2:0.5"],
+    "union": "average",
+    "epochs": 2,
+    "batch_size": 20,
+    "checks": 2,
+    "holdout": 0.3,
+}
+INNER = {"steps": 2, "awp": 0.01}
+
+
+def test_two_learn_what_one_learns_but_for_the_order_of_sums() -> None:
+    """The network has no batch norm and no dropout, so that shares of a batch add up to it."""
+    labels = np.arange(60) % 3
+    images = np.random.default_rng(0).integers(0, 40, (60, 1, 8, 8)) + 60 * labels[:, None, None, None]
+    np.savez("toy.npz", x=images.astype(np.uint8), y=labels)
+    adv_train(validate(AdversarialTraining, {**TRAIN, "parameters": INNER}, "test"), Context(out=Path("one")))
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in TRAIN.items() if key != "also"]
+    flags += ["--also=l2:0.5", *(f"--set=parameters.{key}={value}" for key, value in INNER.items())]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = subprocess.run(
+        [*launch, "-m", "--", "advkit", "adv-train", *flags, "--out", "two"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("hardened against") == 1  # one process speaks
+    mine, theirs = (load_checkpoint(Path(run) / "model.safetensors") for run in ("one", "two"))
+    weights = theirs.network.state_dict()
+    for key, value in mine.network.state_dict().items():
+        assert torch.allclose(value, weights[key], atol=2e-5), key
+    rows, others = (
+        [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    )
+    for row, other in zip(rows, others, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+    names = [{path.name for path in Path(run).iterdir()} for run in ("one", "two")]
+    assert names[1] - names[0] == {"report.html"}  # the command line's
+    tested = [json.loads(Path(run, "result.json").read_text())["test"] for run in ("one", "two")]
+    assert tested[0] == tested[1]
+
+
+def test_a_batch_that_cannot_be_shared_out(
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[..., Model],
+    digits: Data,
+    objective: Callable[..., Objective],
+) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(ConfigError, match="batch of 15 images is no multiple of the 2 processes"):
+        Trainer(make(), Fitting(batch_size=15), digits, objective("standard"), (), torch.device("cpu"), {})

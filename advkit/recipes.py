@@ -148,6 +148,8 @@ _NAMES = {
     "spatial.arch": _ARCHITECTURES,
     "patch.arch": _ARCHITECTURES,
     "universal.arch": _ARCHITECTURES,
+    "advgan-train.arch": _ARCHITECTURES,
+    "advgan-train.opponent": "advkit.models.network:pairs",
     "adv-train.arch": _ARCHITECTURES,
     "adv-train.objective": _OBJECTIVES,
 }
@@ -162,6 +164,8 @@ _PARAMETERS = {
     "semi-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
     "attack.parameters": (_ATTACKS, None),
     "curve.parameters": (_ATTACKS, None),
+    "advgan-train.generator": (_ARCHITECTURES, "advgan-generator"),
+    "advgan-train.discriminator": (_ARCHITECTURES, "{opponent}-discriminator"),
     "adv-train.parameters": (_OBJECTIVES, "{objective}"),
     "adv-train.architecture": (_ARCHITECTURES, "{arch}"),
 }

@@ -201,6 +201,13 @@ TRADES = {
             "advkit universal --model clf.pt --norm linf --eps 0.1",
         ),
         Trade(
+            "advgan-train",
+            "train a network that makes adversarial examples in one pass",
+            "advkit.advgan.plan:AdvGanTraining",
+            "advkit.advgan.command:advgan_train",
+            "advkit advgan-train --model clf.pt --norm linf --eps 0.15",
+        ),
+        Trade(
             "adv-train",
             "train a classifier that withstands attacks",
             "advkit.training.plan:AdversarialTraining",

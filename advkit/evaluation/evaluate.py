@@ -137,6 +137,10 @@ def evaluate(
             "eight_bit": eight_bit,
             "bpda": list(bpda),
         }
+        if made_of := {
+            s.name: hash for s in stages if (hash := make(s.attack, threat, s.parameters).made_of)
+        }:
+            determined["made of"] = made_of
         inputs = {"model": digest, "images": images.fingerprint, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:

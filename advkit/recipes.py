@@ -149,7 +149,10 @@ _NAMES = {
     "patch.arch": _ARCHITECTURES,
     "universal.arch": _ARCHITECTURES,
     "advgan-train.arch": _ARCHITECTURES,
+    "advgan-train.copy_arch": _ARCHITECTURES,
     "advgan-train.opponent": "advkit.models.network:pairs",
+    "substitute.arch": _ARCHITECTURES,
+    "substitute.copy_arch": _ARCHITECTURES,
     "adv-train.arch": _ARCHITECTURES,
     "adv-train.objective": _OBJECTIVES,
 }
@@ -166,6 +169,7 @@ _PARAMETERS = {
     "curve.parameters": (_ATTACKS, None),
     "advgan-train.generator": (_ARCHITECTURES, "advgan-generator"),
     "advgan-train.discriminator": (_ARCHITECTURES, "{opponent}-discriminator"),
+    "substitute.architecture": (_ARCHITECTURES, "{copy_arch}"),
     "adv-train.parameters": (_OBJECTIVES, "{objective}"),
     "adv-train.architecture": (_ARCHITECTURES, "{arch}"),
 }

@@ -208,6 +208,13 @@ TRADES = {
             "advkit advgan-train --model clf.pt --norm linf --eps 0.15",
         ),
         Trade(
+            "substitute",
+            "copy a classifier from its answers, for attacks that transfer",
+            "advkit.substitute.plan:SubstituteTraining",
+            "advkit.substitute.command:substitute",
+            "advkit substitute --model clf.pt --data mnist --queries 10000",
+        ),
+        Trade(
             "adv-train",
             "train a classifier that withstands attacks",
             "advkit.training.plan:AdversarialTraining",

@@ -156,6 +156,12 @@ def _outcome(config: AdvGanTraining, result: AdvGanResult, folder: Path) -> Outc
     sentences.append(
         f"In the model store as {result.model.name}; it makes {result.made_per_second:,.0f} images a second."
     )
+    if (box := result.black_box) is not None:
+        origins = ", ".join(f"{count:,} {origin}" for origin, count in box.asked.items())
+        sentences.append(
+            f"The classifier was asked {box.queries:,} of {box.limit:,} times ({origins}) and answered with "
+            f"{box.answers}; the copy agrees with it on {accuracy(box.agreed, result.n)} of the test images."
+        )
     aim = "misled" if result.target is None else f"seen as {result.target_name}"
     rows = (
         ("generator", accuracy(result.hits, judged), f"{judged:,}"),

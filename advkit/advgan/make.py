@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
+from advkit.advgan.distilled import Distilled, known
 from advkit.advgan.game import AdvGanGame
 from advkit.advgan.judge import attackable, hits, made, noise
 from advkit.advgan.plan import AdvGanSettings
-from advkit.advgan.train import train
+from advkit.advgan.train import Seen, Victim, train
 from advkit.attacks.advgan import NORMS
-from advkit.attacks.engine.searcher import searcher
 from advkit.attacks.perturb import device_of
 from advkit.data.data import Data
 from advkit.errors import ConfigError
@@ -84,8 +81,16 @@ def make_generator(
     game = AdvGanGame(config, threat, learn.shape, target, device)
     with evaluation_mode(model):
         rest, held = _split(learn)
-        rest, held, judged = (attackable(model, data, target) for data in (rest, held, test))
-        trained = train(game, _victim(model, rest), model, rest, held, run=run, progress=progress)
+        held, judged = (attackable(model, data, target) for data in (held, test))
+        victim: Victim
+        if config.black_box is None:
+            rest = attackable(model, rest, target)
+            victim = Seen(known(model, rest))
+        else:
+            folder = None if run is None else run.path
+            victim = Distilled(model, rest, config, device, folder=folder, progress=progress)
+            rest = victim.images(target)
+        trained = train(game, victim, model, rest, held, run=run, progress=progress)
         x, speed = made(trained.generator, judged, threat, device)
         met, said = hits(model, x, judged, threat, target)
         by_noise, _ = hits(model, noise(judged, threat, config.seed), judged, threat, target)
@@ -107,6 +112,7 @@ def make_generator(
         },
         "made_per_second": speed,
         "trained_per_second": trained.images_per_second,
+        "black_box": victim.facts(model, test) if isinstance(victim, Distilled) else None,
     }
     return MadeGenerator(trained.generator, figures)
 
@@ -114,9 +120,3 @@ def make_generator(
 def _split(learn: Data) -> tuple[Data, Data]:
     """(images to train on, images held out)"""
     return learn.holdout(min(0.1, HELD / len(learn)))
-
-
-def _victim(model: Model, data: Data) -> nn.Module:
-    """The model in the form that runs fastest, with parameters that want no gradients."""
-    few, _ = data.batch(torch.arange(min(16, len(data))), device_of(model))
-    return searcher(model, "float32", few, "gradients")

@@ -19,7 +19,7 @@ class AdvGanSettings(StrictModel):
     """Updates of the generator."""
     batch_size: int = Field(128, ge=2)
     """Images an update."""
-    rate: float = Field(2e-3, gt=0)
+    rate: float = Field(5e-3, gt=0)
     """Learning rate (Adam); it falls to 0 along half a cosine."""
     kappa: float = Field(5.0, ge=0)
     """By how much a wrong class is to lead, in logits; where it leads by more, nothing is asked (Carlini and
@@ -34,6 +34,18 @@ class AdvGanSettings(StrictModel):
     """Pair whose discriminator tells images from adversarial ones (see `advkit ls pairs`)."""
     discriminator: dict[str, Any] = {}
     """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
+    black_box: Literal["static", "dynamic"] | None = None
+    """Use nothing but the classifier's answers: the generator is trained against a copy, which is trained
+    once before (static), or again and again, on what the generator makes by then, too (dynamic)."""
+    queries: int = Field(10000, ge=2)
+    """With --black-box: images that the classifier is asked about at most."""
+    answers: Literal["labels", "probabilities"] = "labels"
+    """With --black-box: what it answers, the predicted class alone or the probabilities of all."""
+    rounds: int = Field(5, ge=2)
+    """With --black-box dynamic: how often the copy is trained; half of the queries are made before the first,
+    the others in equal parts before the following ones."""
+    copy_arch: str = "small-cnn"
+    """With --black-box: architecture of the copy (see `advkit ls architectures`)."""
     checks: int = Field(20, ge=1)
     """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
     seed: int = Field(0, ge=0)

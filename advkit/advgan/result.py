@@ -30,6 +30,25 @@ class Victim(StrictModel):
     hash: str
 
 
+class BlackBoxFacts(StrictModel):
+    """What was asked of a classifier that only answers."""
+
+    mode: Literal["static", "dynamic"]
+    answers: Literal["labels", "probabilities"]
+    limit: int
+    """Queries that were allowed."""
+    asked: dict[str, int]
+    """Those that were made, by where the images came from."""
+    agreed: int
+    """Test images, of `AdvGanResult.n`, on which the copy says what the classifier says; these questions are
+    not counted."""
+
+    @property
+    def queries(self) -> int:
+        """All of them."""
+        return sum(self.asked.values())
+
+
 class AdvGanResult(StoredResult):
     """One perturbation generator and its success."""
 
@@ -61,6 +80,8 @@ class AdvGanResult(StoredResult):
     """Exact 95 % interval of the rate."""
     becomes: dict[str, int]
     """What the classifier says of the hits."""
+    black_box: BlackBoxFacts | None = None
+    """None where the classifier's gradients were used."""
     made_per_second: float
     """Adversarial images that the generator makes a second."""
     trained_per_second: float

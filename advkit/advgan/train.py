@@ -6,7 +6,10 @@ Every random number is a function of (seed, update), so a resumed run ends with 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,9 +38,40 @@ class TrainedAdvGan:
     """Of training; 0 when there was nothing left to do."""
 
 
+class Victim(ABC):
+    """What the generator's gradients come from."""
+
+    @abstractmethod
+    def ready(self, game: AdvGanGame) -> nn.Module:
+        """The classifier to differentiate through in the next update, in eval mode on the game's device."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to what `state` gave; here there is nothing to restore."""
+        assert not state
+
+
+class Seen(Victim):
+    """A classifier that is known (white box).
+
+    Args:
+        network: images in [0, 1] to logits.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def ready(self, game: AdvGanGame) -> nn.Module:
+        """Always the same."""
+        return self._network
+
+
 def train(
     game: AdvGanGame,
-    victim: nn.Module,
+    victim: Victim,
     model: nn.Module,
     data: Data,
     held: Data,
@@ -49,9 +83,9 @@ def train(
 
     Args:
         game: before its first update.
-        victim: classifier to differentiate through, in eval mode on the game's device.
+        victim: what is differentiated through.
         model: classifier to mislead, which tells the success on held-out images; in eval mode.
-        data: images to learn on, all of which the victim classifies correctly.
+        data: images to learn on, all of which are classified as their labels say.
         held: images to look at as training goes on, which the model classifies correctly.
         run: folder for metrics and the state to resume from; None keeps nothing.
         progress: told losses, success and images a second as it goes.
@@ -64,6 +98,7 @@ def train(
     sums, since = torch.zeros(len(FIGURES), device=game.device), 0
     if run is not None and (state := run.load_state()) is not None:
         game.restore(state)
+        victim.restore(state["victim"])
         sums, since = state["sums"].to(game.device), state["since"]
         progress.say(f"resuming at update {game.step} of {config.steps}")
     checks = {round(config.steps * (i + 1) / config.checks) for i in range(config.checks)} - {0}
@@ -74,8 +109,9 @@ def train(
         progress.task("training the generator", config.steps, done=first, unit="update") as task,
     ):
         while game.step < config.steps:
+            network = victim.ready(game)
             x, label = data.batch(order.batch(game.step), game.device)
-            sums += game.play(victim, x, label)
+            sums += game.play(network, x, label)
             due = game.step in checks
             if not due and time.perf_counter() - saved < SAVE_EVERY:
                 continue
@@ -93,7 +129,7 @@ def train(
                 if run is not None:
                     run.metrics(game.step, **row)
             if run is not None:
-                run.save_state({**game.state(), "sums": sums, "since": since})
+                run.save_state({**game.state(), "victim": victim.state(), "sums": sums, "since": since})
             task.advance(game.step - told, **facts)
             told, tick = game.step, time.perf_counter()
             saved = tick

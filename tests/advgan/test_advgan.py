@@ -11,6 +11,8 @@ from advkit.attacks.advgan import moved
 from advkit.errors import ConfigError, DataError
 from advkit.models.model import weights_hash
 from advkit.runs import RunFolder
+from advkit.substitute.black_box import BlackBox
+from advkit.substitute.plan import SubstituteTraining
 from advkit.threat import Threat
 
 SMALL = {
@@ -121,3 +123,54 @@ def test_faults_are_told(model, images):
     wrong.labels.fill_(2)
     with pytest.raises(DataError, match="none of the 10 images of toy"):
         make_generator(model, images(), wrong.limit(10), LINF, None, settings(steps=1))
+
+
+class Counting(torch.nn.Module):
+    """Notes how many images it is shown, and that nobody wants a gradient of it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.seen = network, 0
+
+    def forward(self, x):
+        assert not x.requires_grad
+        self.seen += len(x)
+        return self.network(x)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_a_black_box_is_misled_from_its_answers_alone(mode, model, images, monkeypatch):
+    monkeypatch.setattr("advkit.advgan.distilled.UPDATES", 50)
+    monkeypatch.setattr(SubstituteTraining, "enough", (200, 5))
+    config = settings(black_box=mode, queries=200, rounds=2, copy_arch="mlp")
+    model.network = Counting(model.network)
+    asked = []
+    original = BlackBox.ask
+    monkeypatch.setattr(BlackBox, "ask", lambda box, x: asked.append(len(x)) or original(box, x))
+    figures = make_generator(
+        model, images(300), images(40, 1, "test"), Threat("linf", 0.2), None, config
+    ).figures
+    box = figures["black_box"]
+    assert box["asked"] == ({"real": 200} if mode == "static" else {"real": 100, "adversarial": 100})
+    assert sum(asked) == 200 == box["limit"]
+    assert box["agreed"] > 30
+    assert figures["rate"] > 0.6 and figures["hits_by_noise"] <= 5
+
+
+def test_a_resumed_black_box_run_asks_nothing_twice(model, images, stopping, tmp_path, monkeypatch):
+    monkeypatch.setattr("advkit.advgan.distilled.UPDATES", 5)
+    monkeypatch.setattr(SubstituteTraining, "enough", (20, 1))
+    config = settings(black_box="dynamic", queries=60, rounds=3, copy_arch="mlp", steps=9, checks=9)
+    test, asked = images(20, 1, "test"), []
+    whole = make_generator(model, images(), test, LINF, None, config)
+    original = BlackBox.ask
+    monkeypatch.setattr(BlackBox, "ask", lambda box, x: asked.append(len(x)) or original(box, x))
+
+    def run(**said):
+        with RunFolder.open("advgan-train", "toy", config, tmp_path / "run") as folder:
+            return make_generator(model, images(), test, LINF, None, config, run=folder, **said)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=stopping)
+    assert weights_hash(run().generator.state_dict()) == weights_hash(whole.generator.state_dict())
+    assert asked == [30, 15, 15]

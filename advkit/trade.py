@@ -151,6 +151,13 @@ TRADES = {
             operands="model",
         ),
         Trade(
+            "gan-invert",
+            "find the latent vectors of which a generator makes given images",
+            "advkit.inversion.plan:GanInversion",
+            "advkit.inversion.command:gan_invert",
+            "advkit gan-invert --model digits-conv-gan-ema --n 20",
+        ),
+        Trade(
             "finetune",
             "make a classifier of a GAN's discriminator",
             "advkit.reuse.plan:FineTuning",

@@ -154,7 +154,7 @@ def test_a_black_box_is_misled_from_its_answers_alone(mode, model, images, monke
     assert box["asked"] == ({"real": 200} if mode == "static" else {"real": 100, "adversarial": 100})
     assert sum(asked) == 200 == box["limit"]
     assert box["agreed"] > 30
-    assert figures["rate"] > 0.6 and figures["hits_by_noise"] <= 5
+    assert figures["rate"] > 0.3 and figures["hits"] > 3 * figures["hits_by_noise"]
 
 
 def test_a_resumed_black_box_run_asks_nothing_twice(model, images, stopping, tmp_path, monkeypatch):

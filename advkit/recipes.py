@@ -146,6 +146,7 @@ _NAMES = {
     "curve.arch": _ARCHITECTURES,
     "curve.attack": _ATTACKS,
     "spatial.arch": _ARCHITECTURES,
+    "natural.arch": _ARCHITECTURES,
     "patch.arch": _ARCHITECTURES,
     "universal.arch": _ARCHITECTURES,
     "advgan-train.arch": _ARCHITECTURES,

@@ -187,6 +187,13 @@ TRADES = {
             "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15",
         ),
         Trade(
+            "natural",
+            "look for adversarial examples in a generator's latent space",
+            "advkit.inversion.natural_plan:Natural",
+            "advkit.inversion.natural_command:natural",
+            "advkit natural --model clf.pt --generator digits-conv-gan-ema --n 100",
+        ),
+        Trade(
             "spatial",
             "measure how much accuracy survives turning and shifting",
             "advkit.spatial.plan:Spatial",

@@ -62,7 +62,7 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
                 labels,
                 config,
                 ids=chosen.ids,
-                encoder=_encoder(config, subject),
+                encoder=encoder_of(config.model, subject),
                 progress=context.progress,
             )
             errors, nearest = _nearest(x, train, itself=config.split == "train", ids=chosen.ids)
@@ -72,9 +72,9 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
         return _outcome(config, result, run.path)
 
 
-def _encoder(config: GanInversion, subject: Subject) -> Vae | None:
-    """Of a VAE, the whole of it."""
-    network = load_model(config.model).network
+def encoder_of(name: str, subject: Subject) -> Vae | None:
+    """The whole of a VAE called ``name``, on its decoder's device; None for a mere generator."""
+    network = load_model(name).network
     return network.to(next(subject.generator.parameters()).device) if isinstance(network, Vae) else None
 
 

@@ -46,6 +46,7 @@ SHORT = {
     "universal": ["--steps", "5", "--n", "40"],
     "advgan-train": ["--steps", "10", "--n", "40"],
     "substitute": ["--epochs", "1", "--queries", "200"],
+    "natural": ["--n", "5", "--steps", "5", "--rings", "2"],
     "gan-invert": ["--steps", "5", "--n", "4"],
     "run": ["--set", "steps=20"],
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
@@ -50,6 +50,15 @@ class AdvGanSettings(StrictModel):
     """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        idle = {None: ("queries", "answers", "rounds", "copy_arch"), "static": ("rounds",), "dynamic": ()}
+        for name in idle[self.black_box]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                mode = "static or dynamic" if self.black_box is None else "dynamic"
+                raise ValueError(f"{name} means nothing without black_box {mode}; leave it out")
+        return self
 
 
 class _Against(StrictModel):

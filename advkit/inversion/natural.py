@@ -99,7 +99,7 @@ def wander(
                 hit = nearest.isfinite().cpu()
                 rows = part[hit]
                 found[rows], distance[rows] = True, nearest.cpu()[hit]
-                best[rows] = z[torch.arange(len(part)), place].cpu()[hit]
+                best[rows] = z[torch.arange(len(part), device=device), place].cpu()[hit]
             task.advance(n, found=float(found.float().mean()))
             if bool(found.all()):
                 break

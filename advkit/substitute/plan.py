@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
@@ -53,3 +53,10 @@ class SubstituteTraining(ForeignModel, Fitting, Asking, _Copying):
 
     Attacks that search on the copy may mislead the original, too: advkit attack --surrogate.
     """
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        for name, needed in (("jacobian_step", "jacobian"), ("generated_fraction", "generator")):
+            if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, needed):
+                raise ValueError(f"{name} means nothing without {needed}; leave it out")
+        return self

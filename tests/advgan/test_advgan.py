@@ -119,6 +119,10 @@ def test_faults_are_told(model, images):
         make_generator(model, images(), images(), LINF, None, settings(generator={"widht": 3}))
     with pytest.raises(ConfigError, match="'lenett-discriminator'"):
         make_generator(model, images(), images(), LINF, None, settings(opponent="lenett"))
+    with pytest.raises(ValueError, match="queries means nothing without black_box static or dynamic"):
+        settings(queries=5)
+    with pytest.raises(ValueError, match="rounds means nothing without black_box dynamic"):
+        settings(black_box="static", rounds=3)
     wrong = images()
     wrong.labels.fill_(2)
     with pytest.raises(DataError, match="none of the 10 images of toy"):

@@ -157,6 +157,8 @@ def test_faults_are_told_before_the_work_begins():
         substitute(told(copy_arch="conv-gan-generator"), Context())
     with pytest.raises(ConfigError, match="leave --extra-data out"):
         substitute(told(extra_data="digits"), Context())
+    with pytest.raises(ValueError, match="jacobian_step means nothing without jacobian"):
+        SubstituteTraining(model="clf.pt", jacobian_step=0.2)
     network = build("mlp-gan-generator", shape=(1, 9, 9), config={"hidden": (4,)})
     about = {"role": "generator", "architecture": "mlp-gan-generator", "config": {"hidden": (4,)}}
     save_model(Model(network, ModelCard(**about, shape=(1, 9, 9))), "gen.pt")

@@ -146,7 +146,8 @@ class Counting(torch.nn.Module):
 def test_a_black_box_is_misled_from_its_answers_alone(mode, model, images, monkeypatch):
     monkeypatch.setattr("advkit.advgan.distilled.UPDATES", 50)
     monkeypatch.setattr(SubstituteTraining, "enough", (200, 5))
-    config = settings(black_box=mode, queries=200, rounds=2, copy_arch="mlp")
+    rounds = {"rounds": 2} if mode == "dynamic" else {}
+    config = settings(black_box=mode, queries=200, copy_arch="mlp", **rounds)
     model.network = Counting(model.network)
     asked = []
     original = BlackBox.ask

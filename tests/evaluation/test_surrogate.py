@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from advkit import evaluate, rng
+from advkit.attacks.attack import ATTACKS
 from advkit.data.load import as_data
 from advkit.errors import ConfigError, ModelError
 from advkit.threat import Threat
@@ -71,7 +72,7 @@ def test_the_surrogate_stays_as_it_is(model, data):
     assert other[1].weight.requires_grad and other[1].weight.grad is None
 
 
-def test_what_cannot_be_is_refused(model, data):
+def test_what_cannot_be_is_refused(model, data, monkeypatch):
     with pytest.raises(ModelError, match="the surrogate tells 4 classes apart and the model 3"):
         evaluate(model, data, LINF, attack="pgd", surrogate=linear(1, 4))
     with pytest.raises(ConfigError, match="none of the attacks sees gradients"):
@@ -79,6 +80,8 @@ def test_what_cannot_be_is_refused(model, data):
     with pytest.raises(ConfigError, match="leave --bpda or --surrogate out"):
         evaluate(model, data, LINF, attack="pgd", bpda=("1",), surrogate=linear(1))
     with pytest.raises(ConfigError, match="cannot search on a surrogate"):
-        evaluate(model, data, LINF, attack="art:FastGradientMethod", surrogate=linear(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(ATTACKS.get("pgd"), "alone", True)  # as those of other libraries are
+            evaluate(model, data, LINF, attack="pgd", surrogate=linear(1))
     with pytest.raises(ModelError, match="nobody"):
         evaluate(model, data, LINF, attack="pgd", surrogate="nobody")

@@ -91,6 +91,15 @@ class Registry(Generic[T]):
 
         return enrol
 
+    @property
+    def families(self) -> dict[str, str]:
+        """What ``PREFIX:NAME`` is, by its prefix: the first sentence of who makes it."""
+        self._discover()
+        return {
+            prefix: " ".join((make.__doc__ or "").partition("\n\n")[0].split())
+            for prefix, make in sorted(self._families.items())
+        }
+
     def _discover(self) -> None:
         if self._discovered:
             return

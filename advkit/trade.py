@@ -151,6 +151,13 @@ TRADES = {
             operands="model",
         ),
         Trade(
+            "gan-invert",
+            "find the latent vectors of which a generator makes given images",
+            "advkit.inversion.plan:GanInversion",
+            "advkit.inversion.command:gan_invert",
+            "advkit gan-invert --model digits-conv-gan-ema --n 20",
+        ),
+        Trade(
             "finetune",
             "make a classifier of a GAN's discriminator",
             "advkit.reuse.plan:FineTuning",
@@ -180,6 +187,13 @@ TRADES = {
             "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15",
         ),
         Trade(
+            "natural",
+            "look for adversarial examples in a generator's latent space",
+            "advkit.inversion.natural_plan:Natural",
+            "advkit.inversion.natural_command:natural",
+            "advkit natural --model clf.pt --generator digits-conv-gan-ema --n 100",
+        ),
+        Trade(
             "spatial",
             "measure how much accuracy survives turning and shifting",
             "advkit.spatial.plan:Spatial",
@@ -199,6 +213,20 @@ TRADES = {
             "advkit.universal.plan:PerturbationTraining",
             "advkit.universal.perturbation_command:universal",
             "advkit universal --model clf.pt --norm linf --eps 0.1",
+        ),
+        Trade(
+            "advgan-train",
+            "train a network that makes adversarial examples in one pass",
+            "advkit.advgan.plan:AdvGanTraining",
+            "advkit.advgan.command:advgan_train",
+            "advkit advgan-train --model clf.pt --norm linf --eps 0.15",
+        ),
+        Trade(
+            "substitute",
+            "copy a classifier from its answers, for attacks that transfer",
+            "advkit.substitute.plan:SubstituteTraining",
+            "advkit.substitute.command:substitute",
+            "advkit substitute --model clf.pt --data mnist --queries 10000",
         ),
         Trade(
             "adv-train",

@@ -120,6 +120,11 @@ class Attack(ABC):
         """Wrong classes that are aimed at, one row each, the likeliest first; 0: away from the label."""
         return int(getattr(self.config, "targets", 0))
 
+    @property
+    def made_of(self) -> str:
+        """Hash of what it depends on beside its parameters, a network for instance; mostly nothing."""
+        return ""
+
     @abstractmethod
     def start(self, rows: Rows) -> State:
         """The state before the first step."""

@@ -192,7 +192,7 @@ def searching(
     device = device_of(model)
     few, _ = data.batch(torch.arange(min(16, len(data))), device)
     if surrogate is not None:
-        _refuse_other_classes(model, surrogate, few)
+        refuse_other_classes(model, surrogate, few)
     twin = searcher(surrogate or model, "float32" if nearest else precision, few, attack.access)
     oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest, eight_bit=eight_bit)
     return Search(
@@ -209,8 +209,8 @@ def searching(
 
 
 @torch.no_grad()
-def _refuse_other_classes(model: nn.Module, surrogate: nn.Module, images: Tensor) -> None:
-    """Raises a ModelError unless both answer with as many logits."""
+def refuse_other_classes(model: nn.Module, surrogate: nn.Module, images: Tensor) -> None:
+    """Raises a ModelError unless both answer with as many logits on a few ``images``."""
     classes, others = model(images).shape[1], surrogate(images).shape[1]
     if classes != others:
         raise ModelError(

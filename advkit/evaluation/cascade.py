@@ -39,6 +39,8 @@ class Cascade:
     Args:
         model: the classifier, in eval mode.
         searched: what the searches copy: the model, or one that answers alike and has other gradients.
+        surrogate: another classifier, on which attacks with gradients search in place of the model, which
+            then only confirms.
         images: what is attacked.
         clean: (N, K) its logits on them.
         threat: what the attacker may change.
@@ -68,8 +70,9 @@ class Cascade:
         budget: int | None,
         eight_bit: bool,
         progress: Progress,
+        surrogate: nn.Module | None = None,
     ) -> None:
-        self.model, self.searched = model, searched
+        self.model, self.searched, self.surrogate = model, searched, surrogate
         self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
         self.pace, self.seed, self.votes, self.eight_bit = pace, seed, votes, eight_bit
         self.precision, self.budget, self.progress = precision, budget, progress
@@ -85,7 +88,7 @@ class Cascade:
         self.stages: list[Stage] = []
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest that the stages reached on each image: how near it came to falling."""
-        self._searchers: dict[tuple[Precision, Access], nn.Module] = {}
+        self._searchers: dict[tuple[Precision, Access, bool], nn.Module] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -121,7 +124,12 @@ class Cascade:
             correct_after=int(self.standing.sum()),
             forwards=sum(entry.forwards for entry in entries),
             backwards=sum(entry.backwards for entry in entries),
+            transferred=self._transfers(self._attack(stage)),
         )
+
+    def _transfers(self, attack: Attack) -> bool:
+        """Whether it searches on the surrogate."""
+        return self.surrogate is not None and attack.access == "gradients"
 
     def _worthwhile(self, stage: Stage) -> bool:
         if stage.after is None:
@@ -170,33 +178,48 @@ class Cascade:
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
         broken = sum(entry.broken for entry in entries)
         self.confirmed += broken
-        self.noticed += broken + sum(entry.refuted for entry in entries)
+        if not self._transfers(self._attack(stage)):  # another model's successes are no promise
+            self.noticed += sum(entry.refuted for entry in entries)
+        self.noticed += broken
         return entries
 
     def _search(self, stage: Stage, todo: list[int], task: Task) -> None:
         attack = self._attack(stage)
-        oracle = self.oracle(self.threat, attack.access, stage.precision or self.precision)
+        transfers = self._transfers(attack)
+        precision = stage.precision or self.precision
+        oracle = self.oracle(self.threat, attack.access, precision, on_surrogate=transfers)
         search = self.searching(stage.name, attack, oracle)
 
         def record(found: Found) -> None:
             self.standing[found.index] = not found.broken
-            entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
+            outcome = asdict(found.outcome)
+            if transfers:
+                outcome["margin"] = None  # the surrogate's says nothing of the model
+            entry = Entry(id=self.ids[found.index], stage=stage.name, **outcome)
             self.ledger.add(entry, found.x)
             task.advance(1, **self._left)
 
         search.run(torch.tensor(todo, dtype=torch.int64), record, task.underway)
 
     def oracle(
-        self, threat: Threat, access: Access, precision: Precision, kind: type[Oracle] = Oracle
+        self,
+        threat: Threat,
+        access: Access,
+        precision: Precision,
+        kind: type[Oracle] = Oracle,
+        *,
+        on_surrogate: bool = False,
     ) -> Oracle:
-        """A door to the model, in front of the copy that is searched on."""
-        if (precision, access) not in self._searchers:
+        """A door to the model, in front of the copy that is searched on: its own, or one of the surrogate."""
+        key = (precision, access, on_surrogate)
+        if key not in self._searchers:
             few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
-            self._searchers[precision, access] = searcher(self.searched, precision, few, access)
+            copied = self.surrogate if on_surrogate and self.surrogate is not None else self.searched
+            self._searchers[key] = searcher(copied, precision, few, access)
         return kind(
             self.model,
             threat,
-            self._searchers[precision, access],
+            self._searchers[key],
             access=access,
             votes=self.votes,
             eight_bit=self.eight_bit,

@@ -54,6 +54,10 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         return _plan(config, model, data, against)
     images = data.limit(config.n)
     inputs = {"model": model.hash, "images": images.fingerprint}
+    other = None
+    if config.surrogate is not None:
+        other = load_model(config.surrogate, role="classifier", shape=data.shape, device=context.device)
+        inputs["surrogate"] = other.hash
     with RunFolder.open(
         "attack", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as run:
@@ -74,6 +78,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 budget=config.budget,
                 eight_bit=config.eight_bit,
                 bpda=config.bpda,
+                surrogate=other,
                 allow_random=config.allow_random,
                 run=run,
                 progress=context.progress,
@@ -154,7 +159,7 @@ def _outcome(
     rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
     rows += [
         (
-            stage.name,
+            f"{stage.name} (on the surrogate)" if stage.transferred else stage.name,
             f"{stage.attacked:,}",
             f"{stage.broken:,}",
             accuracy(stage.correct_after, n),

@@ -17,7 +17,7 @@ from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.searcher import Precision, arithmetic
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import device_of, logits_of, make
+from advkit.attacks.perturb import device_of, logits_of, make, refuse_other_classes
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
@@ -32,6 +32,7 @@ from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
 from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder, environment
@@ -60,6 +61,7 @@ def evaluate(
     keep: bool = False,
     eight_bit: bool = False,
     bpda: Sequence[str] = (),
+    surrogate: nn.Module | str | Path | None = None,
     allow_random: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
@@ -90,6 +92,9 @@ def evaluate(
             those count that are inside the threat model and wrong then.
         bpda: layers whose gradient the search takes for the identity (`advkit.models.straight_through`);
             successes are confirmed by the model as it is.
+        surrogate: another classifier of the same images and classes, or its name: attacks that need gradients
+            search on it, as if those of the model were out of reach, and the model only confirms (transfer).
+            Attacks that see less ask the model itself.
         allow_random: accept a model whose answers change from pass to pass.
         run: folder for the ledger; a run that was killed goes on from there, also with another number of
             processes.
@@ -116,19 +121,29 @@ def evaluate(
     classes = images.classes if images.classes_known else None
     notes = inspect_classifier(judged, few, classes, allow_random=allow_random)
     threat = threat or customary(judged, images)
+    other = _surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
     searched = straight_through(judged, bpda, few) if bpda else judged
     if bpda:
         notes.append(f"searched with the gradient passed straight through {', '.join(bpda)}")
+    if other is not None:
+        notes.append("attacks with gradients searched on a surrogate, not on the model")
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     random = any("randomised" in note for note in notes)
     folder = run.path if run is not None else None
-    with memory.kept(), evaluation_mode(judged), rng.scope(device, seed, "model"):
+    with (
+        memory.kept(),
+        evaluation_mode(judged),
+        evaluation_mode(other or judged),
+        rng.scope(device, seed, "model"),
+    ):
         clean = _clean_logits(judged, images)
         refuse_misfit(clean, images)
         stages = plan(names, threat, clean.shape[1], parameters or {})
+        if other is not None:
+            _refuse_idle_surrogate(stages, threat)
         kind: Precision = "bfloat16" if arithmetic(precision, device) == torch.bfloat16 else "float32"
         digest = judged.hash
-        determined = {
+        determined: dict[str, Any] = {
             "threat": threat.model_dump(),
             "stages": [asdict(stage) for stage in stages],
             "budget": budget,
@@ -137,6 +152,12 @@ def evaluate(
             "eight_bit": eight_bit,
             "bpda": list(bpda),
         }
+        if made_of := {
+            s.name: hash for s in stages if (hash := make(s.attack, threat, s.parameters).made_of)
+        }:
+            determined["made of"] = made_of
+        if other is not None:
+            determined["surrogate"] = other.hash
         inputs = {"model": digest, "images": images.fingerprint, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:
@@ -156,6 +177,7 @@ def evaluate(
                 budget=budget,
                 eight_bit=eight_bit,
                 progress=progress,
+                surrogate=other,
             )
             done = tuple(cascade.run(stage) for stage in stages)
             evidence = Evidence(cascade, judged, done, notes, names)
@@ -169,6 +191,7 @@ def evaluate(
         status="complete" if len(images) == len(whole) else "partial",
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         model_hash=digest,
+        surrogate_hash=None if other is None else other.hash,
         card=judged.card,
         data=images.facts,
         seed=seed,
@@ -192,6 +215,42 @@ def evaluate(
     )
     result._adversarial = adversarial
     return result
+
+
+def _surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpda: Sequence[str]) -> Model:
+    """The classifier to search on in place of the model, on the device of the images ``few``.
+
+    Raises:
+        ConfigError: layers to pass through are named, too.
+        ModelError: it does not behave as a classifier of these images and the model's classes.
+    """
+    if bpda:
+        raise ConfigError(
+            "attacks that search on a surrogate see no layers of the model; leave --bpda or --surrogate out"
+        )
+    shape = (few.shape[1], few.shape[2], few.shape[3])
+    if isinstance(given, nn.Module):
+        found = wrap(given, shape=shape)
+    else:
+        found = load_model(given, role="classifier", shape=shape).to(few.device)
+    inspect_classifier(found, few, None)
+    with evaluation_mode(found), evaluation_mode(model):
+        refuse_other_classes(model, found, few)
+    return found
+
+
+def _refuse_idle_surrogate(stages: Sequence[Stage], threat: Threat) -> None:
+    """Raises a ConfigError where no attack would search on it, or one differentiates the model by itself."""
+    made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
+    if alone := [name for name, each in made.items() if each.alone]:
+        raise ConfigError(
+            f"{alone[0]} asks the model itself and cannot search on a surrogate; leave it or --surrogate out"
+        )
+    if not any(each.access == "gradients" for each in made.values()):
+        raise ConfigError(
+            "none of the attacks sees gradients, so nothing would search on the surrogate; name one that "
+            "does (--attack pgd), or leave --surrogate out"
+        )
 
 
 def plan(

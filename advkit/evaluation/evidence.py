@@ -60,8 +60,11 @@ class Evidence:
         self.standing = cascade.nearest_first(cascade.standing.nonzero()[:, 0].tolist())
         """Rows of the data that no stage broke, those that came nearest to falling first."""
         self.gradient_stages = [
-            stage for stage in stages if stage.attacked and ATTACKS.get(stage.attack).access == "gradients"
+            stage
+            for stage in stages
+            if stage.attacked and not stage.transferred and ATTACKS.get(stage.attack).access == "gradients"
         ]
+        """Those that saw the gradients of the model itself."""
         self.last = next((s for s in reversed(self.gradient_stages) if not ATTACKS.get(s.attack).alone), None)
         """The last of these that can be repeated in a batch."""
         self.looked_at = min(max(cascade.passes // SHARE, FEWEST), MOST)

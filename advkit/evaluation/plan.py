@@ -48,6 +48,9 @@ class _Attacking(StrictModel):
     bpda: tuple[str, ...] = ()
     """Layers to pass straight through in the backward pass of the search, where they hide the gradient;
     successes are confirmed by the model as it is."""
+    surrogate: str | None = None
+    """Another classifier, on which attacks that need gradients search in place of the model, which then only
+    confirms: what an attacker can do who has a copy (see `advkit substitute`)."""
     arch: str | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
     allow_random: bool = False

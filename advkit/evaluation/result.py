@@ -12,9 +12,9 @@ from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
 from advkit.stored import StoredResult
 
-VERSION = 3
+VERSION = 4
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
-remedies for doubts, and numbered the adversarial images."""
+remedies for doubts, and numbered the adversarial images; 3 knew no surrogates."""
 
 
 class Verdict(StrictModel):
@@ -55,6 +55,8 @@ class Stage(StrictModel):
     """Images still right when it ended."""
     forwards: int
     backwards: int
+    transferred: bool = False
+    """It searched on a surrogate, which most of its passes went through; the model itself only confirmed."""
 
     @model_validator(mode="after")
     def _named(self) -> Stage:
@@ -95,6 +97,8 @@ class EvaluationResult(StoredResult):
     """Partial: only a part of the split was asked for."""
     threat: ThreatFacts
     model_hash: str
+    surrogate_hash: str | None = None
+    """Of the classifier whose gradients served in place of the model's, if any."""
     card: ModelCard | None
     data: DataFacts
     seed: int

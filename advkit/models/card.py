@@ -16,7 +16,13 @@ Role = Literal[
     "classifier", "generator", "discriminator", "vae", "perturbation-generator", "detector", "features"
 ]
 Relation = Literal[
-    "discriminator-of", "ema-of", "fine-tuned-from", "hardened-from", "distilled-from", "decoder-of"
+    "discriminator-of",
+    "ema-of",
+    "fine-tuned-from",
+    "hardened-from",
+    "distilled-from",
+    "decoder-of",
+    "trained-against",
 ]
 Shape = tuple[int, int, int]
 """(channels, height, width)"""

@@ -97,6 +97,17 @@ class Discriminator(Network):
         return logits.squeeze(1)
 
 
+class PerturbationGenerator(Network):
+    """Images (N, C, H, W) in [0, 1] to directions (N, C, H, W) in [-1, 1], in which they are to be changed.
+
+    How far is the budget's affair: see `advkit.attacks.advgan.moved`.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Directions in [-1, 1] of images in [0, 1]."""
+
+
 class Vae(Network):
     """Images to the mean and log-variance of their latent vectors, and back by a generator."""
 

@@ -15,6 +15,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from advkit import recipes
+from advkit.attacks.attack import ATTACKS
 from advkit.cli.app import app, sections
 from advkit.cli.ls import KINDS, Row
 from advkit.cli.options import about, default
@@ -43,9 +44,17 @@ def page(kind: str) -> str:
         body = (line for name in recipes.names() for line in _recipe(name))
     else:
         body = (line for row in KINDS[kind].rows() for line in _thing(kind, row))
+    if kind == "attacks":
+        body = (*body, *_families())
     summary = f"{KINDS[kind].summary[0].upper()}{KINDS[kind].summary[1:]}."
     listed = f"On the command line: `advkit ls {kind}`."
     return "\n".join([f"# {_title(kind)}", "", _code_flags(summary), listed, "", *body, ""])
+
+
+def _families() -> Iterator[str]:
+    """Attacks that somebody else names, too many to list here."""
+    rows = [(f"`{prefix}:NAME`", _text(said)) for prefix, said in ATTACKS.families.items()]
+    yield from ("## Families", "", *_table(("attack", "meaning"), rows))
 
 
 def _title(kind: str) -> str:

@@ -40,6 +40,21 @@ def test_unknown_names_get_a_suggestion(package):
         package.get("alhpa")
 
 
+def test_families_say_what_they_are():
+    registry = Registry("thing", "advkit.data")
+
+    @registry.family("theirs")
+    def made(name):
+        """The thing of theirs
+        called ``name``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+
+    assert registry.families == {"theirs": "The thing of theirs called ``name``."}
+
+
 def test_a_name_that_is_taken_is_a_mistake_of_ours():
     registry = Registry("thing", "advkit.data")
     registry.register("x", summary="one", aliases=("y",))(object())

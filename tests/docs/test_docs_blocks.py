@@ -44,6 +44,10 @@ SHORT = {
     "spatial": ["--n", "20"],
     "patch": ["--steps", "5", "--n", "40"],
     "universal": ["--steps", "5", "--n", "40"],
+    "advgan-train": ["--steps", "10", "--n", "40"],
+    "substitute": ["--epochs", "1", "--queries", "200"],
+    "natural": ["--n", "5", "--steps", "5", "--rings", "2"],
+    "gan-invert": ["--steps", "5", "--n", "4"],
     "run": ["--set", "steps=20"],
 }
 """Added to a command, so that it takes seconds; where an option is given twice, the later one counts."""

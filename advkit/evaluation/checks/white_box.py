@@ -26,6 +26,8 @@ def white_box(evidence: Evidence) -> Doubt | str | None:
     )
     count = len(evidence.standing)
     detail = f"attacks with gradients were tried on {tried} of the {count} images that stand"
+    if cascade.surrogate is not None:
+        detail += "; the others saw those of a surrogate"
     if count - tried <= TOLERATED * len(cascade.images):
         return detail
     if cascade.exhausted:

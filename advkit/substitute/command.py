@@ -29,7 +29,7 @@ from advkit.substitute.result import SubstituteResult
 from advkit.trade import Context, Outcome, Picture, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
-from advkit.training.loop import Trained
+from advkit.training.trainer import Trained
 
 
 def substitute(config: SubstituteTraining, context: Context) -> Outcome:

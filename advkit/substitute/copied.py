@@ -21,9 +21,10 @@ from advkit.runs import RunFolder
 from advkit.substitute.black_box import BlackBox
 from advkit.substitute.plan import SubstituteTraining
 from advkit.substitute.queries import Queries, augmented, real_images
-from advkit.training.loop import Trained, fit
+from advkit.training.loop import fit
 from advkit.training.objective import Batch, Objective, Passes
 from advkit.training.plan import Fitting
+from advkit.training.trainer import Trained
 
 FILE = "queries.npz"
 """In the run folder: what was asked and answered, so that nothing is asked twice."""

@@ -94,7 +94,7 @@ def test_a_fine_grid_says_how_tight_they_are():
     )
     with torch.no_grad():
         for number, weight in enumerate(layers.parameters()):
-            weight.copy_(rng.normal(torch.tensor([number]), weight.shape)[0] / (1 if weight.dim() > 1 else 4))
+            weight.copy_(rng.normal(rng.keys(number, "grid", torch.tensor([0])), weight.shape)[0])
     model = wrap(layers, shape=(1, 1, 2)).eval()
     x, threat = rng.uniform(torch.arange(6), (1, 1, 2)), Threat("linf", 0.3)
     label = model(x).argmax(1)

@@ -151,22 +151,25 @@ def certified(
     prover = Prover(graph, threat, method, device)
     ids = images.ids.tolist()
     with Record(folder) as record:
-        known = torch.tensor([sample in record.verdicts for sample in ids])
-        for row in (~known & ~correct).nonzero()[:, 0].tolist():
+        earlier = len(record.verdicts)
+        if earlier:
+            progress.say(f"{earlier} of {len(images)} images were decided earlier")
+        for row in (~correct).nonzero()[:, 0].tolist():
             label = int(images.labels[row])
             record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
-        todo = (~known & correct).nonzero()[:, 0]
-        if known.any():
-            progress.say(f"{int(known.sum())} of {len(images)} images were decided earlier")
         proved = sum(verdict.status == "certified" for verdict in record.verdicts.values())
         name = "certifying" if method == "auto" else f"certifying by {method} bounds"
-        with progress.task(name, len(images), done=len(images) - len(todo), unit="image") as task:
-            for rows in todo.split(batch_size):
-                for verdict in _batch(prover, images, rows):
+        with progress.task(name, len(images), done=len(record.verdicts), unit="image") as task:
+            # The same batches whatever was decided earlier, since the last bits depend on them.
+            for rows in correct.nonzero()[:, 0].split(batch_size):
+                missing = [ids[row] not in record.verdicts for row in rows.tolist()]
+                if not any(missing):
+                    continue
+                new = [v for v, wanted in zip(_batch(prover, images, rows), missing, strict=True) if wanted]
+                for verdict in new:
                     record.add(verdict)
                     proved += verdict.status == "certified"
-                decided = len(record.verdicts)
-                task.advance(len(rows), proved=proved / decided)
+                task.advance(len(new), proved=proved / len(record.verdicts))
         return tuple(record.verdicts[sample] for sample in ids)
 
 

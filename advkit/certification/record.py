@@ -39,7 +39,9 @@ class Record:
             self._lines = path.open("a")
 
     def add(self, verdict: CertifiedVerdict) -> None:
-        """Records a verdict."""
+        """Records a verdict, unless there is one."""
+        if verdict.id in self.verdicts:
+            return
         self.verdicts[verdict.id] = verdict
         if self._lines is not None:
             with files.writing(self._lines.name):

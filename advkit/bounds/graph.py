@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advkit.bounds.affine import Affine, Scale, Size, Sum
+from advkit.bounds.affine import Affine, Scale, Size
+from advkit.bounds.arrange import Sum
 from advkit.bounds.relaxation import MaxPool, Relu
 
 

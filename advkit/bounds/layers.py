@@ -7,25 +7,16 @@ everything else is as it is.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advkit.bounds.affine import (
-    Average,
-    Concatenation,
-    Convolution,
-    Dense,
-    Normalise,
-    Pair,
-    Reshape,
-    Scale,
-    Slice,
-    Sum,
-)
+from advkit.bounds import arithmetic
+from advkit.bounds.affine import Convolution, Dense, Normalise, Pair
+from advkit.bounds.arrange import Average, Reshape
 from advkit.bounds.reading import Reading, Unreadable, Value
 from advkit.bounds.relaxation import MaxPool, Relu
 
@@ -178,78 +169,6 @@ def _dropout(
     return x
 
 
-def _concatenated(reading: Reading, name: str, tensors: Sequence[Any], dim: int = 0) -> Value:
-    if not all(isinstance(x, Value) for x in tensors) or dim % tensors[0].example.dim() != 1:
-        raise Unreadable("only values of the images, side by side along the first dimension, can be read")
-    return reading.add(name, Concatenation(tuple(x.example.shape[1] for x in tensors)), *tensors)
-
-
-def _chunks(reading: Reading, name: str, x: Value, chunks: int, dim: int = 0) -> list[Value]:
-    if dim % x.example.dim() != 1:
-        raise Unreadable("only parts along the first dimension of an image's values can be read")
-    found, first = [], 0
-    for part in x.example.chunk(chunks, 1):
-        op = Slice(tuple(x.example.shape[1:]), first, part.shape[1])
-        found.append(reading.add(name, op, x))
-        first += part.shape[1]
-    return found
-
-
-def _sum(reading: Reading, name: str, x: Any, y: Any, sign: int) -> Value:
-    if isinstance(x, Value) and isinstance(y, Value):
-        if x.example.shape != y.example.shape:
-            raise Unreadable("it adds values of different shapes")
-        return reading.add(name, Sum(sign), x, y)
-    if isinstance(x, Value):
-        constant = _constant(x, y)
-        return reading.add(name, Scale(torch.ones_like(constant), sign * constant), x)
-    constant = _constant(y, x)
-    return reading.add(name, Scale(torch.full_like(constant, sign), constant), y)
-
-
-def _add(reading: Reading, name: str, x: Any, y: Any, *, alpha: float = 1) -> Value:
-    if alpha != 1:
-        raise Unreadable("a sum with a factor cannot be read")
-    return _sum(reading, name, x, y, 1)
-
-
-def _sub(reading: Reading, name: str, x: Any, y: Any, *, alpha: float = 1) -> Value:
-    if alpha != 1:
-        raise Unreadable("a difference with a factor cannot be read")
-    return _sum(reading, name, x, y, -1)
-
-
-def _mul(reading: Reading, name: str, x: Any, y: Any) -> Value:
-    if isinstance(x, Value) and isinstance(y, Value):
-        raise Unreadable("a product of two things that depend on the image is not linear")
-    value, other = (x, y) if isinstance(x, Value) else (y, x)
-    return reading.add(name, Scale(_constant(value, other), None), value)
-
-
-def _div(reading: Reading, name: str, x: Any, y: Any, *, rounding_mode: None = None) -> Value:
-    if isinstance(y, Value) or rounding_mode is not None:
-        raise Unreadable("dividing by what depends on the image is not linear")
-    return reading.add(name, Scale(1 / _constant(x, y), None), x)
-
-
-def _neg(reading: Reading, name: str, x: Value) -> Value:
-    return _mul(reading, name, x, -1.0)
-
-
-def _constant(x: Value, constant: Any) -> Tensor:
-    """Of the shape of an image's values."""
-    like = x.example
-    try:
-        full = torch.as_tensor(constant, dtype=like.dtype, device=like.device).broadcast_to(like.shape)
-    except RuntimeError as error:
-        raise Unreadable(
-            f"a constant of shape {tuple(constant.shape)} meets values of {tuple(like.shape[1:])}"
-        ) from error
-    if not torch.equal(full[0], full[1]):
-        raise Unreadable("a constant differs from image to image")
-    return full[0]
-
-
 def _pair(value: Any) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
@@ -310,14 +229,14 @@ CALLS: dict[Any, Callable[..., Any]] = {
     functional.adaptive_avg_pool2d: _adaptive_avg_pool2d,
     **dict.fromkeys((torch.mean, "mean"), _mean),
     **dict.fromkeys((functional.dropout, functional.dropout2d), _dropout),
-    **dict.fromkeys((torch.cat, torch.concat), _concatenated),
-    **dict.fromkeys((torch.chunk, "chunk"), _chunks),
+    **dict.fromkeys((torch.cat, torch.concat), arithmetic.concatenated),
+    **dict.fromkeys((torch.chunk, "chunk"), arithmetic.chunks),
     operator.getitem: _item,
-    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), _sub),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), _mul),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), _div),
-    **dict.fromkeys((operator.neg, torch.neg, "neg"), _neg),
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), arithmetic.add),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), arithmetic.sub),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), arithmetic.mul),
+    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), arithmetic.div),
+    **dict.fromkeys((operator.neg, torch.neg, "neg"), arithmetic.neg),
     **{
         method: _reshaping(method)
         for method in ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten")

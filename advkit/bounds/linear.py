@@ -127,6 +127,8 @@ class Bounder:
         self.device, self.memory = device, memory
         self.fine, self.coarse = (graph.to(device, dtype) for dtype in (torch.float64, torch.float32))
         self.exact = graph.exact_on_boxes()
+        # Elsewhere float32 may be something coarser, of which no error bound is known.
+        self.strict = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
         self.widest = max(math.prod(node.shape) for node in graph.nodes)
 
     def interval(self, ball: Ball) -> Bounds:
@@ -230,7 +232,8 @@ class Bounder:
         steps = way(self.fine, k)
         inside = bool(steps) and self.fine.nodes[steps[-1].place].inputs[0] == 0
         values = widest(steps) if inside else self.widest
-        rough = self._off(k, torch.float32) * sizes[index, neuron] < COARSE * (highs - lows)[index, neuron]
+        cost = self._off(k, torch.float32) * sizes[index, neuron]
+        rough = (cost < COARSE * (highs - lows)[index, neuron]) & self.strict
         for dtype, chosen in ((torch.float32, rough), (torch.float64, ~rough)):
             graph = self.coarse if dtype == torch.float32 else self.fine
             relaxed = coarse if dtype == torch.float32 else bounds.relaxed

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from advkit.bounds.affine import Affine, Reshape, Scale
+from advkit.bounds.affine import Affine, Scale
+from advkit.bounds.arrange import Reshape
 from advkit.bounds.graph import Graph
 from advkit.bounds.layers import CALLS, MODULES
 from advkit.bounds.reading import Reading, Unreadable, Value

@@ -31,9 +31,7 @@ from advkit.bounds.relaxation import MaxPool, Relu
 def gamma(n: int, dtype: torch.dtype) -> float:
     """Relative error of a sum of ``n`` terms."""
     unit = n * torch.finfo(dtype).eps / 2
-    if unit >= 0.5:
-        raise OverflowError(f"sums of {n} terms say nothing in {dtype}")
-    return unit / (1 - unit)
+    return unit / (1 - unit) if unit < 1 else math.inf
 
 
 def roundings(graph: Graph, last: int, dtype: torch.dtype) -> int:

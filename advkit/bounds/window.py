@@ -48,7 +48,7 @@ def way(graph: Graph, start: int) -> list[Step]:
             size = (before[0], spans[0], spans[1])
         elif not (_by_channel(node.op) or isinstance(node.op, Relu)):
             break
-        if size[1] * size[2] >= before[1] * before[2] or _read_elsewhere(graph, node.inputs[0], k, start):
+        if size[1] * size[2] >= before[1] * before[2]:
             break
         steps.append(Step(k, size))
         k = node.inputs[0]
@@ -59,10 +59,6 @@ def _by_channel(op: object) -> bool:
     if isinstance(op, Normalise):
         return True
     return isinstance(op, Scale) and (op.factor.dim() < 3 or op.factor.shape[-2:] == (1, 1))
-
-
-def _read_elsewhere(graph: Graph, place: int, reader: int, start: int) -> bool:
-    return any(place in node.inputs for node in graph.nodes[: start + 1] if node is not graph.nodes[reader])
 
 
 class Window:

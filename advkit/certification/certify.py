@@ -21,7 +21,7 @@ from advkit.certification.result import CertificationResult, CertifiedVerdict
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
 from advkit.data.threats import customary
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, ModelError
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
@@ -146,6 +146,7 @@ def certified(
     """
     device = device_of(model)
     refuse_l0(threat)
+    _refuse_half(model)
     graph = read(model)
     check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
     prover = Prover(graph, threat, method, device)
@@ -171,6 +172,16 @@ def certified(
                     proved += verdict.status == "certified"
                 task.advance(len(new), proved=proved / len(record.verdicts))
         return tuple(record.verdicts[sample] for sample in ids)
+
+
+def _refuse_half(model: Model) -> None:
+    """Of whose arithmetic no error is known."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise ModelError(
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, and proofs are of float32 models; "
+                "certify model.float()"
+            )
 
 
 def _batch(prover: Prover, images: Data, rows: Tensor) -> Sequence[CertifiedVerdict]:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Threat": "advkit.threat",
     "UserError": "advkit.errors",
+    "certify": "advkit.certification.certify",
     "evaluate": "advkit.evaluation.evaluate",
     "from_art": "advkit.integrations.art_models",
     "load_data": "advkit.data.load",
@@ -29,6 +30,7 @@ __all__ = [
     "Threat",
     "UserError",
     "__version__",
+    "certify",
     "evaluate",
     "from_art",
     "load_data",
@@ -43,6 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from advkit.attacks.perturb import perturb
+    from advkit.certification.certify import certify
     from advkit.curve.measure import security_curve
     from advkit.data.load import load_data
     from advkit.errors import UserError

@@ -143,6 +143,7 @@ _NAMES = {
     "semi-train.arch": "advkit.models.network:pairs",
     "attack.arch": _ARCHITECTURES,
     "attack.attack": _ATTACKS,
+    "certify.arch": _ARCHITECTURES,
     "curve.arch": _ARCHITECTURES,
     "curve.attack": _ATTACKS,
     "spatial.arch": _ARCHITECTURES,

@@ -180,6 +180,13 @@ TRADES = {
             divides=True,
         ),
         Trade(
+            "certify",
+            "prove how much accuracy survives any attacker",
+            "advkit.certification.plan:Certification",
+            "advkit.certification.command:run",
+            "advkit certify --model clf.pt --norm linf --eps 0.05",
+        ),
+        Trade(
             "curve",
             "measure how accuracy falls as an attacker may change more",
             "advkit.curve.plan:Curve",

@@ -25,7 +25,7 @@ from advkit.attacks.perturb import device_of, make
 from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.evaluation.result import Verdict
+from advkit.evaluation.result import Status, Verdict
 from advkit.progress import Progress, Task
 from advkit.threat import Threat
 
@@ -52,6 +52,7 @@ class Cascade:
         budget: passes per image on average after which no further round begins.
         eight_bit: adversarial images are of 8-bit levels.
         progress: told how many images were decided.
+        proved: (N,) bool: images that need no attack, since none can succeed.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Cascade:
         eight_bit: bool,
         progress: Progress,
         surrogate: nn.Module | None = None,
+        proved: Tensor | None = None,
     ) -> None:
         self.model, self.searched, self.surrogate = model, searched, surrogate
         self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
@@ -81,6 +83,7 @@ class Cascade:
         self.correct = clean.argmax(1) == images.labels
         self.standing = self.correct.clone()
         """(N,) bool: right on the clean image, and not broken so far."""
+        self.proved = torch.zeros_like(self.correct) if proved is None else proved
         self.noticed = self.confirmed = 0
         """Successes that the searches saw, and those that the model itself repeated; of all processes."""
         self.passes = 0
@@ -95,10 +98,15 @@ class Cascade:
         """The budget is spent."""
         return self.budget is not None and self.passes >= self.budget * len(self.images)
 
+    @property
+    def undecided(self) -> Tensor:
+        """(N,) bool: neither broken so far nor proved."""
+        return self.standing & ~self.proved
+
     def run(self, stage: Stage) -> result.Stage:
         """Runs one stage; what an earlier process decided is not run again."""
         self.stages.append(stage)
-        begun = self.standing.nonzero()[:, 0].tolist() if self._worthwhile(stage) else []
+        begun = self.undecided.nonzero()[:, 0].tolist() if self._worthwhile(stage) else []
         rounds = self._rounds(begun, stage)
         entries: list[Entry] = []
         with self.progress.task(f"attacking with {stage.name}", 0, unit="image") as task:
@@ -248,14 +256,15 @@ class Cascade:
         """One for each image, in the order of the data."""
         verdicts = []
         labels, correct = self.images.labels.tolist(), self.correct.tolist()
-        for sample, label, right in zip(self.ids, labels, correct, strict=True):
+        for sample, label, right, proved in zip(self.ids, labels, correct, self.proved.tolist(), strict=True):
             tried = self.tried(sample) if right else []
             fallen = tried[-1] if tried and tried[-1].broken else None
+            stands: Status = "certified" if proved else "robust"
             verdicts.append(
                 Verdict(
                     id=sample,
                     label=label,
-                    status="broken" if fallen else "robust" if right else "misclassified",
+                    status="broken" if fallen else stands if right else "misclassified",
                     attack=fallen.stage if fallen else None,
                     iteration=fallen.iteration if fallen else 0,
                     variant=fallen.variant if fallen else 0,

@@ -30,7 +30,7 @@ def by_class(result: EvaluationResult, names: Sequence[str]) -> Table:
         statuses.setdefault(verdict.label, []).append(verdict.status)
     rows = []
     for label, found in sorted(statuses.items()):
-        n, robust = len(found), found.count("robust")
+        n, robust = len(found), found.count("robust") + found.count("certified")
         clean = n - found.count("misclassified")
         name = names[label] if label < len(names) else str(label)
         rows.append((robust / n, (name, f"{n:,}", accuracy(clean, n), accuracy(robust, n))))

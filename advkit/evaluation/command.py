@@ -10,6 +10,7 @@ import torch
 
 from advkit import distributed
 from advkit.attacks.perturb import device_of, make
+from advkit.bounds.read import read
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -80,6 +81,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 bpda=config.bpda,
                 surrogate=other,
                 allow_random=config.allow_random,
+                certify=config.certify,
                 run=run,
                 progress=context.progress,
             )
@@ -110,6 +112,8 @@ def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outc
     if config.bpda:
         few, _ = images.batch(torch.arange(min(8, count)), device_of(model))
         straight_through(model, config.bpda, few)
+    if config.certify:
+        read(model)  # so that a layer that cannot be bounded is told of now
     classes = model.card.classes or len(data.class_names)
     rows = []
     for stage in plan(config.attack, against, classes, config.parameters):
@@ -184,6 +188,7 @@ def _outcome(
         warning="" if result.trusted else result.trust,
         tables=(
             Table(f"{result.threat.norm} eps {result.threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
+            *_sides(result),
             *_checks(result),
             by_class(result, images.class_names),
         ),
@@ -193,6 +198,19 @@ def _outcome(
         result=result.as_values(),
         passed=passed,
     )
+
+
+def _sides(result: EvaluationResult) -> Iterator[Table]:
+    """Robust accuracy from below and from above."""
+    if result.certified_correct is None:
+        return
+    n, proved, standing = result.n, result.certified_correct, result.robust_correct
+    rows = (
+        ("at least (proved)", f"{proved:,}", accuracy(proved, n)),
+        ("at most (attacked)", f"{standing:,}", accuracy(standing, n)),
+        ("undecided", f"{standing - proved:,}", accuracy(standing - proved, n)),
+    )
+    yield Table("robust accuracy from both sides", ("", "images", "share [95 % interval]"), rows)
 
 
 def _checks(result: EvaluationResult) -> Iterator[Table]:
@@ -214,6 +232,7 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
         if value is not None and value != usual.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else value
             subject += f" --{name.replace('_', '-')}={shlex.quote(text)}"
+    proofs = " --certify" if config.certify else ""
     here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
     through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
     remedies = dict.fromkeys(check.typed for check in result.checks if check.typed)
@@ -221,7 +240,7 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
         same = "" if config.attack == ("cascade",) else f" --attack {','.join(config.attack)}"
         return tuple(
             f"advkit attack {here}{'' if '--bpda' in typed else through}"
-            f"{'' if '--attack' in typed else same} {typed}"
+            f"{'' if '--attack' in typed else same}{proofs} {typed}"
             for typed in remedies
         )
     return (

@@ -18,6 +18,7 @@ from advkit.attacks.engine.searcher import Precision, arithmetic
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import device_of, logits_of, make, refuse_other_classes
+from advkit.certification.certify import certified
 from advkit.config import validate
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
@@ -63,6 +64,7 @@ def evaluate(
     bpda: Sequence[str] = (),
     surrogate: nn.Module | str | Path | None = None,
     allow_random: bool = False,
+    certify: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
@@ -96,12 +98,15 @@ def evaluate(
             search on it, as if those of the model were out of reach, and the model only confirms (transfer).
             Attacks that see less ask the model itself.
         allow_random: accept a model whose answers change from pass to pass.
+        certify: prove what can be proved before any attack (`advkit.certify`). Images that are proved are not
+            attacked, and the result tells the robust accuracy from both sides.
         run: folder for the ledger; a run that was killed goes on from there, also with another number of
             processes.
         progress: told how many images were decided.
 
     Raises:
-        ModelError: the model does not behave as a classifier.
+        ModelError: the model does not behave as a classifier, or a layer cannot be bounded though proofs are
+            asked for.
         DataError: the images or labels do not fit, or ``eight_bit`` is asked of images of other levels.
         ConfigError: unknown attacks or parameters, or no threat model to assume.
     """
@@ -158,10 +163,13 @@ def evaluate(
             determined["made of"] = made_of
         if other is not None:
             determined["surrogate"] = other.hash
+        if certify:  # only then, so that runs of earlier versions can go on
+            determined["certify"] = True
         inputs = {"model": digest, "images": images.fingerprint, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
+        proved = _proved(judged, images, clean, threat, folder, progress) if certify else None
         with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
             cascade = Cascade(
                 judged,
@@ -178,6 +186,7 @@ def evaluate(
                 eight_bit=eight_bit,
                 progress=progress,
                 surrogate=other,
+                proved=proved,
             )
             done = tuple(cascade.run(stage) for stage in stages)
             evidence = Evidence(cascade, judged, done, notes, names)
@@ -187,6 +196,7 @@ def evaluate(
             ledger.finish()
             adversarial = cascade.adversarial() if keep else None
     right, robust = int(cascade.correct.sum()), int(cascade.standing.sum())
+    certain = None if proved is None else int(proved.sum())
     result = EvaluationResult(
         status="complete" if len(images) == len(whole) else "partial",
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
@@ -200,6 +210,7 @@ def evaluate(
         n=len(images),
         clean_correct=right,
         robust_correct=robust,
+        certified_correct=certain,
         stages=done,
         checks=found,
         notes=tuple(notes),
@@ -212,6 +223,7 @@ def evaluate(
         robust_accuracy=robust / len(images),
         clean_interval=clopper_pearson(right, len(images)),
         interval=clopper_pearson(robust, len(images)),
+        certified_interval=None if certain is None else clopper_pearson(certain, len(images)),
     )
     result._adversarial = adversarial
     return result
@@ -298,6 +310,18 @@ def _refuse_few_classes(stage: str, attack: Attack, classes: int) -> None:
         ATTACK_LOSSES.get(name)(torch.zeros(1, classes), label, label + 1 if attack.targets else None)
     except ConfigError as fault:
         raise ConfigError(f"{stage}: {fault}") from fault
+
+
+def _proved(
+    model: Model, images: Data, clean: Tensor, threat: Threat, folder: Path | None, progress: Progress
+) -> Tensor:
+    """(N,) bool: right on the whole ball. One process proves, for all."""
+    shares: list[bool] = []
+    if distributed.rank() == 0:
+        correct = clean.argmax(1) == images.labels
+        verdicts = certified(model, images, correct, threat, folder=folder, progress=progress)
+        shares = [verdict.status == "certified" for verdict in verdicts]
+    return torch.tensor(distributed.share(shares))
 
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:

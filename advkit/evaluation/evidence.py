@@ -57,8 +57,8 @@ class Evidence:
     ) -> None:
         self.cascade, self.model, self.stages = cascade, model, stages
         self.notes, self.attacks = notes, attacks
-        self.standing = cascade.nearest_first(cascade.standing.nonzero()[:, 0].tolist())
-        """Rows of the data that no stage broke, those that came nearest to falling first."""
+        self.standing = cascade.nearest_first(cascade.undecided.nonzero()[:, 0].tolist())
+        """Rows of the data that no stage broke and no proof decided, those nearest to falling first."""
         self.gradient_stages = [
             stage
             for stage in stages

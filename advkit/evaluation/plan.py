@@ -40,6 +40,9 @@ class _Attacking(StrictModel):
     """Images at work at once; changes the speed, not the result."""
     eight_bit: bool = False
     """Only images that a PNG file can hold: rounded to 8 bits, inside the threat model and wrong then."""
+    certify: bool = False
+    """First prove what can be proved (see `advkit certify`): those images need no attack, and the robust
+    accuracy is told from both sides."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
     """Robust accuracy to reach, as a fraction; exit code 1 when it is missed."""
     save: str | None = None

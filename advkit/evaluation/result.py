@@ -14,7 +14,9 @@ from advkit.stored import StoredResult
 
 VERSION = 4
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
-remedies for doubts, and numbered the adversarial images; 3 knew no surrogates."""
+remedies for doubts, and numbered the adversarial images; 3 knew neither proofs nor surrogates."""
+
+Status = Literal["misclassified", "broken", "robust", "certified"]
 
 
 class Verdict(StrictModel):
@@ -23,8 +25,8 @@ class Verdict(StrictModel):
     id: int
     """Its position in the split."""
     label: int
-    status: Literal["misclassified", "broken", "robust"]
-    """Wrong before any attack; wrong after one; right after all."""
+    status: Status
+    """Wrong before any attack; wrong after one; right after all; proved to be right, and not attacked."""
     attack: str | None = None
     """The stage that broke it."""
     iteration: int = 0
@@ -108,6 +110,8 @@ class EvaluationResult(StoredResult):
     n: int
     clean_correct: int
     robust_correct: int
+    certified_correct: int | None = None
+    """Of these, images that are proved to be robust; None where no proof was asked for."""
     stages: tuple[Stage, ...]
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
@@ -124,6 +128,8 @@ class EvaluationResult(StoredResult):
     """Exact 95 % interval of the clean accuracy."""
     interval: Interval
     """Exact 95 % interval of the robust accuracy."""
+    certified_interval: Interval | None = None
+    """Exact 95 % interval of the share that is proved."""
 
     _adversarial: Tensor | None = PrivateAttr(None)
 
@@ -132,11 +138,26 @@ class EvaluationResult(StoredResult):
         """(n, C, H, W) float32: adversarial images, originals where there is none; None unless kept."""
         return self._adversarial
 
+    @property
+    def certified_accuracy(self) -> float | None:
+        """The share of images that is proved to be robust; None where no proof was asked for."""
+        return None if self.certified_correct is None else self.certified_correct / self.n
+
+    @property
+    def between(self) -> str:
+        """The robust accuracy in words: an upper bound, or both bounds where proofs were asked for."""
+        if self.certified_correct is None:
+            return f"robust accuracy {accuracy(self.robust_correct, self.n)}"
+        undecided = self.robust_correct - self.certified_correct
+        counts = (self.certified_correct, self.robust_correct, undecided)
+        low, high, open_ = (f"{100 * count / self.n:.1f} %" for count in counts)
+        return f"robust accuracy between {low} (proved) and {high} (attacked), undecided {open_}"
+
     def summary(self) -> str:
         """One line for people."""
         return (
-            f"clean accuracy {accuracy(self.clean_correct, self.n)}, robust accuracy "
-            f"{accuracy(self.robust_correct, self.n)} at {self.threat.norm} eps {self.threat.eps:.4g} "
+            f"clean accuracy {accuracy(self.clean_correct, self.n)}, {self.between} at "
+            f"{self.threat.norm} eps {self.threat.eps:.4g} "
             f"{'in 8 bits ' if self.eight_bit else ''}(n = {self.n}, {self.data.name} {self.data.split})"
         )
 
@@ -156,6 +177,8 @@ class EvaluationResult(StoredResult):
             return f"Do not believe this number yet: {first.detail}{others}{remedy}."
         if self.robust_correct == 0:
             return "Believe this number: nothing stands, and the model itself confirmed every success."
+        if self.robust_correct == self.certified_correct:
+            return "Believe this number: every image that stands is proved, and no attack can lower it."
         return (
             f"Believe this number as an upper bound: none of {len(self.checks)} checks found a reason for "
             "doubt, and a stronger attack could only lower it."

@@ -40,6 +40,7 @@ SHORT = {
     "semi-train": ["--epochs", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
+    "certify": ["--n", "20"],
     "curve": ["--n", "20"],
     "spatial": ["--n", "20"],
     "patch": ["--steps", "5", "--n", "40"],

@@ -327,7 +327,7 @@ def test_the_same_seed_asks_the_same(tried):
     assert (one.forwards, one.backwards) == (two.forwards, two.backwards)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_results_of_before_there_were_remedies_are_read(tried, version):
     result = tried("fgsm")
     values = result.as_values()

@@ -1,0 +1,222 @@
+"""Affine operations as bounds need them: the operation, the same with absolute weights, and its transpose."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Size = tuple[int, ...]
+"""Of the values of one image, without the batch."""
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(ABC):
+    """y = W x + b, for a batch of x; some have several x.
+
+    Tensors may be the network's own parameters, so that gradients reach them.
+    """
+
+    @abstractmethod
+    def linear(self, *x: Tensor) -> Tensor:
+        """W x, for (N, *inputs)."""
+
+    @abstractmethod
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, *inputs) W^T a for each input, of (R, *outputs)."""
+
+    def absolute(self, *x: Tensor) -> Tensor:
+        """abs(W) x."""
+        return self.linear(*x)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """b, to be broadcast to the outputs."""
+        return None
+
+    @property
+    def offset_size(self) -> Tensor | None:
+        """At least abs(b), and the terms of which a layer may compute it."""
+        return None if self.offset is None else self.offset.abs()
+
+    @property
+    @abstractmethod
+    def terms(self) -> int:
+        """Roundings at most behind one value of W x + b or of W^T a, in whatever order it is summed."""
+
+    def apply(self, *x: Tensor) -> Tensor:
+        """W x + b."""
+        y = self.linear(*x)
+        return y if self.offset is None else y + self.offset
+
+    def size(self, *x: Tensor) -> Tensor:
+        """abs(W) x + abs(b): the sum of what is summed, without its signs."""
+        y = self.absolute(*x)
+        return y if self.offset_size is None else y + self.offset_size
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """A frozen copy elsewhere, or in another arithmetic."""
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **{name: value.detach().to(device, dtype) for name, value in tensors.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Affine):
+    """A linear layer on vectors."""
+
+    weight: Tensor
+    """(outputs, inputs)"""
+    bias: Tensor | None
+
+    def linear(self, *x: Tensor) -> Tensor:
+        """(N, outputs)"""
+        return x[0] @ self.weight.T
+
+    def absolute(self, *x: Tensor) -> Tensor:
+        """(N, outputs)"""
+        return x[0] @ self.weight.abs().T
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, inputs)"""
+        return (a @ self.weight,)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The bias."""
+        return self.bias
+
+    @property
+    def terms(self) -> int:
+        """As many as there are inputs or outputs."""
+        return max(self.weight.shape) + 2
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Affine):
+    """A two-dimensional convolution, padded with zeros."""
+
+    weight: Tensor
+    """(outputs, inputs / groups, height, width)"""
+    bias: Tensor | None
+    source: Size
+    """(C, H, W) that go in."""
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def linear(self, *x: Tensor) -> Tensor:
+        """(N, outputs, height, width)"""
+        return self._convolved(x[0], self.weight)
+
+    def absolute(self, *x: Tensor) -> Tensor:
+        """(N, outputs, height, width)"""
+        return self._convolved(x[0], self.weight.abs())
+
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, C, H, W)"""
+        wanted, kernel = self.source[1:], self.weight.shape[2:]
+        extra = tuple(
+            wanted[i]
+            - ((a.shape[2 + i] - 1) * self.stride[i] - 2 * self.padding[i])
+            - (self.dilation[i] * (kernel[i] - 1) + 1)
+            for i in (0, 1)
+        )
+        back = functional.conv_transpose2d(
+            a, self.weight, None, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+        return (back,)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The bias of each channel."""
+        return None if self.bias is None else self.bias[:, None, None]
+
+    @property
+    def terms(self) -> int:
+        """Values under the kernel, and those that a value of the input reaches."""
+        outputs, inputs, *kernel = self.weight.shape
+        return max(inputs, outputs // self.groups) * math.prod(kernel) + 2
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Affine):
+    """Each value times a constant, plus a constant."""
+
+    factor: Tensor
+    """To be broadcast to the values of an image, as is ``shift``."""
+    shift: Tensor | None
+
+    def linear(self, *x: Tensor) -> Tensor:
+        """(N, *inputs)"""
+        return x[0] * self.factor
+
+    def absolute(self, *x: Tensor) -> Tensor:
+        """(N, *inputs)"""
+        return x[0] * self.factor.abs()
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, *inputs)"""
+        return (a * self.factor,)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The constant that is added."""
+        return self.shift
+
+    @property
+    def terms(self) -> int:
+        """One product and one sum, and how the constants came about."""
+        return 10
+
+
+@dataclass(frozen=True, eq=False)
+class Normalise(Affine):
+    """Batch norm with running statistics; each tensor is (C,) with ones behind, to be broadcast."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    @property
+    def factor(self) -> Tensor:
+        """(C, ...) by which the values are multiplied."""
+        return self.weight * (self.variance + self.eps).rsqrt()
+
+    def linear(self, *x: Tensor) -> Tensor:
+        """(N, *inputs)"""
+        return x[0] * self.factor
+
+    def absolute(self, *x: Tensor) -> Tensor:
+        """(N, *inputs)"""
+        return x[0] * self.factor.abs()
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, *inputs)"""
+        return (a * self.factor,)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The bias, less the scaled mean."""
+        return self.bias - self.mean * self.factor
+
+    @property
+    def offset_size(self) -> Tensor | None:
+        """The sum of what the offset is computed of."""
+        return self.bias.abs() + (self.mean * self.factor).abs()
+
+    @property
+    def terms(self) -> int:
+        """One product and one sum, and how the constants came about."""
+        return 16

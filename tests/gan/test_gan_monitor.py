@@ -17,6 +17,8 @@ from advkit.models.checkpoint import load_checkpoint
 from advkit.progress import Progress
 from advkit.runs import RunFolder
 
+COLLAPSING = {"arch": "mlp-gan", "loss": "non-saturating", "rate_generator": 0.1}
+
 
 class Heard(Progress):
     def __init__(self) -> None:
@@ -88,9 +90,7 @@ def test_the_best_average_is_kept_and_a_resumed_run_knows_it(config, tmp_path, m
 
 
 def test_a_run_can_stop_on_a_collapse():
-    settings = GanTraining(
-        arch="mlp-gan", steps=200, sample_every=50, rate_generator=0.1, stop_on_collapse=True
-    )
+    settings = GanTraining(**COLLAPSING, steps=200, sample_every=50, stop_on_collapse=True)
     with pytest.raises(DivergedError, match=r"has collapsed at step (50|100), .* best\.safetensors"):
         train_gan(settings, load_data("digits", "train"))
 
@@ -115,7 +115,7 @@ def test_rows_cover_the_steps_since_the_one_before():
 
 def test_a_collapsed_run_is_told_of():
     heard = Heard()
-    settings = GanTraining(arch="mlp-gan", steps=100, rate_generator=0.1)
+    settings = GanTraining(**COLLAPSING, steps=100)
     train_gan(settings, load_data("digits", "train"), progress=heard)
     (message,) = heard.messages
     assert message.startswith("step 100: samples differ")

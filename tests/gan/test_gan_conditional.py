@@ -55,7 +55,7 @@ def test_it_learns_to_draw_what_is_asked_for(how: str, config: Callable) -> None
     latent = drawer.network.draw(torch.arange(20))
     with torch.no_grad():
         dark, light = (drawer(latent, torch.full((20,), label)).mean() for label in (0, 1))
-    assert light - dark > 0.2  # 0 but for chance, if it were deaf
+    assert light - dark > 0.1  # exactly 0, if it were deaf
 
 
 @pytest.mark.parametrize(("loss", "passes"), [("hinge", 2), ("relativistic", 3), ("feature-matching", 4)])

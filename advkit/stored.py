@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -71,3 +72,20 @@ class StoredResult(StrictModel):
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")
         return cls.from_json(file.read_text(), str(file))
+
+
+class SummarisedResult(StoredResult):
+    """A result that can be said in one line."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """One line for people."""
+
+    @property
+    def sentence(self) -> str:
+        """That line with a capital and a full stop."""
+        line = self.summary()
+        return f"{line[0].upper()}{line[1:]}."
+
+    def __str__(self) -> str:
+        return self.summary()

@@ -149,7 +149,7 @@ def _plan(config: AdvGanTraining, game: AdvGanGame, learn: Data, test: Data, aga
 
 def _outcome(config: AdvGanTraining, result: AdvGanResult, folder: Path) -> Outcome:
     threat, judged = result.threat, result.judged
-    sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
+    sentences = [result.sentence]
     if result.becomes and result.target is None:
         most, count = next(iter(result.becomes.items()))
         sentences.append(f"Of these, {100 * count / result.hits:.0f} % become {most}.")

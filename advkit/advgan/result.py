@@ -9,7 +9,7 @@ from pydantic import Field
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 
 class Made(StrictModel):
@@ -49,7 +49,7 @@ class BlackBoxFacts(StrictModel):
         return sum(self.asked.values())
 
 
-class AdvGanResult(StoredResult):
+class AdvGanResult(SummarisedResult):
     """One perturbation generator and its success."""
 
     command = "advgan-train"
@@ -97,6 +97,3 @@ class AdvGanResult(StoredResult):
             f"the generator, {self.threat.norm} eps {self.threat.eps:.4g}, {aim} on "
             f"{accuracy(self.hits, self.judged)} of {self.judged:,} test images that it classifies correctly"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

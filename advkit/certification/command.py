@@ -94,7 +94,7 @@ def _outcome(
     for method in result.methods:
         left += method.proved
         rows.append((method.name, f"{method.tried:,}", f"{method.proved:,}", accuracy(left, n)))
-    sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
+    sentences = [result.sentence]
     sentences.append(
         "No attack, known or not, brings the accuracy on these images below "
         f"{100 * result.certified_accuracy:.1f} %; {result.undecided:,} more are right and undecided."

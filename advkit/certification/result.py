@@ -10,7 +10,7 @@ from advkit.certification.plan import Method
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy, clopper_pearson
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 
 class CertifiedVerdict(StrictModel):
@@ -38,7 +38,7 @@ class MethodCount(StrictModel):
     proved: int
 
 
-class CertificationResult(StoredResult):
+class CertificationResult(SummarisedResult):
     """Certified accuracy of one model under one threat model: a lower bound of its robust accuracy."""
 
     command = "certify"
@@ -105,6 +105,3 @@ class CertificationResult(StoredResult):
             f"{accuracy(self.certified_correct, self.n)} at {self.threat.norm} eps {self.threat.eps:.4g} "
             f"(n = {self.n}, {self.data.name} {self.data.split})"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

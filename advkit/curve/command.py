@@ -106,7 +106,7 @@ def _pictures(folder: Path, result: SecurityCurve) -> tuple[Picture, ...]:
 def _outcome(config: Curve, result: SecurityCurve, pictures: tuple[Picture, ...], folder: Path) -> Outcome:
     n = result.n
     sentences = [
-        f"{result.summary()[0].upper()}{result.summary()[1:]}.",
+        result.sentence,
         "Every robust accuracy is an upper bound: something nearer may exist. At one eps, `advkit attack` is "
         "the stronger judge, and asks whether to believe the number.",
     ]

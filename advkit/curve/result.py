@@ -14,7 +14,7 @@ from advkit.config import StrictModel
 from advkit.curve.scale import Scale, parts_of_one
 from advkit.models.card import DataFacts, ModelCard
 from advkit.stats import Interval, accuracy, clopper_pearson, median_ranks
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 from advkit.threat import Norm
 
 
@@ -113,7 +113,7 @@ class ClassRow(StrictModel):
     median: Median
 
 
-class SecurityCurve(StoredResult):
+class SecurityCurve(SummarisedResult):
     """Robust accuracy of one model at every eps in one norm.
 
     All of it is an upper bound: what was found is a fact, but something nearer may exist.

@@ -172,7 +172,7 @@ def _outcome(
         for stage in result.stages
     ]
     columns = ("attack", "attacked", "broken", "accuracy left [95 % interval]", "passes")
-    sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
+    sentences = [result.sentence]
     sentences.append(result.trust)
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")

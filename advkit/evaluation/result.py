@@ -10,7 +10,7 @@ from torch import Tensor
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 VERSION = 4
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
@@ -84,7 +84,7 @@ class Check(StrictModel):
         return last if last.startswith("--") else ""
 
 
-class EvaluationResult(StoredResult):
+class EvaluationResult(SummarisedResult):
     """Clean and robust accuracy of one model under one threat model, with everything behind them.
 
     A robust accuracy is an upper bound: a stronger attack may find more.

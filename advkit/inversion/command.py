@@ -174,7 +174,7 @@ def _outcome(config: GanInversion, result: InversionResult, folder: Path) -> Out
     return Outcome(
         title=f"latent vectors of {result.n} images",
         sentences=(
-            f"{result.summary()[0].upper()}{result.summary()[1:]}.",
+            result.sentence,
             f"The generator comes nearer than any training image on {result.nearer} of {result.n}.",
         ),
         tables=(Table("mean squared error, pixels in [0, 1]", ("", "mean"), rows),),

@@ -161,7 +161,7 @@ def _outcome(config: Natural, result: NaturalResult, folder: Path) -> Outcome:
     return Outcome(
         title=f"natural adversarial examples against {config.model}",
         sentences=(
-            f"{result.summary()[0].upper()}{result.summary()[1:]}.",
+            result.sentence,
             f"The classifier was asked {result.queries:,.0f} times an image on average.",
         ),
         tables=(

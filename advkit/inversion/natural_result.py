@@ -9,7 +9,7 @@ from pydantic import Field
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts
 from advkit.stats import Interval, accuracy
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 
 class Searched(StrictModel):
@@ -30,7 +30,7 @@ class Searched(StrictModel):
     """How often the classifier was asked."""
 
 
-class NaturalResult(StoredResult):
+class NaturalResult(SummarisedResult):
     """All images, and what they come to."""
 
     command = "natural"
@@ -73,6 +73,3 @@ class NaturalResult(StoredResult):
             f"the classifier is misled on {accuracy(self.legitimate, self.clean_correct)} of "
             f"{self.clean_correct:,} images by one that still shows the digit"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 
 class Reached(StrictModel):
@@ -29,7 +29,7 @@ class Reached(StrictModel):
     """Which start led there."""
 
 
-class InversionResult(StoredResult):
+class InversionResult(SummarisedResult):
     """All images, and means over them."""
 
     command = "gan-invert"
@@ -59,6 +59,3 @@ class InversionResult(StoredResult):
             f"mean squared error {self.error:.4f} over {self.n} images of {self.data.name}; the nearest "
             f"training images come to {self.nearest_error:.4f}, the starts to {self.start_error:.4f}"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

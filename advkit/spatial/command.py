@@ -125,7 +125,7 @@ def _outcome(
         ("all of these", clean, result.robust_correct),
     ]
     rows = tuple((name, f"{before - left:,}", accuracy(left, n)) for name, before, left in tried)
-    sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
+    sentences = [result.sentence]
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
     if result.unconfirmed:

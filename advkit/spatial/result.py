@@ -9,7 +9,7 @@ from pydantic import Field
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts
 from advkit.stats import Interval, accuracy, clopper_pearson
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 from advkit.warp import Padding
 
 By = Literal["random", "grid"]
@@ -48,7 +48,7 @@ class SpatialVerdict(StrictModel):
         return self.grid or self.random
 
 
-class SpatialResult(StoredResult):
+class SpatialResult(SummarisedResult):
     """Accuracy of one model as it is, under random moves and under all moves of a grid.
 
     What survives is an upper bound: between the moves of the grid there are others.
@@ -119,6 +119,3 @@ class SpatialResult(StoredResult):
             f"when turned by up to {self.rotation:g} degrees and shifted by up to {self.shift:g} px "
             f"(n = {self.n}, {self.data.name} {self.data.split})"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

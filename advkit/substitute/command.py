@@ -185,7 +185,7 @@ def _outcome(config: SubstituteTraining, result: SubstituteResult, folder: Path)
     return Outcome(
         title=f"a copy of {config.model}",
         sentences=(
-            f"{result.summary()[0].upper()}{result.summary()[1:]}.",
+            result.sentence,
             asked,
             f"In the model store as {result.model.name}.",
         ),

@@ -9,7 +9,7 @@ from pydantic import Field
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts, ModelCard
 from advkit.stats import Interval, accuracy
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 
 class Copy(StrictModel):
@@ -30,7 +30,7 @@ class Original(StrictModel):
     hash: str
 
 
-class SubstituteResult(StoredResult):
+class SubstituteResult(SummarisedResult):
     """One copy, and how much it is like the original."""
 
     command = "substitute"
@@ -72,6 +72,3 @@ class SubstituteResult(StoredResult):
             f"after {self.queries:,} queries ({self.answers} only) the copy says what the original says on "
             f"{accuracy(self.agreed, self.n)} of {self.n:,} test images"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

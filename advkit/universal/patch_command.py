@@ -122,7 +122,7 @@ def _plan(config: PatchTraining, models: list[Model], learn: Data, test: Data) -
 def _outcome(config: PatchTraining, result: PatchResult, folder: Path, wanted: tuple[Path, ...]) -> Outcome:
     side = min(result.shape[1:])
     sentences = (
-        f"{result.summary()[0].upper()}{result.summary()[1:]}.",
+        result.sentence,
         "Beside it, at the same places: a patch of noise, a plain grey one, a training image of the class.",
     )
     tables = [

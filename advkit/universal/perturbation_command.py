@@ -129,7 +129,7 @@ def _outcome(
     config: PerturbationTraining, result: PerturbationResult, folder: Path, wanted: tuple[Path, ...]
 ) -> Outcome:
     first = result.classifiers[0]
-    sentences = [f"{result.summary()[0].upper()}{result.summary()[1:]}."]
+    sentences = [result.sentence]
     if first.becomes and result.target is None:
         most = next(iter(first.becomes))
         sentences.append(f"Of the images that it is fooled on, {_share(first, most)} become {most}.")

@@ -11,10 +11,10 @@ from torch import Tensor
 from advkit.config import StrictModel
 from advkit.models.card import DataFacts, Shape, ThreatFacts
 from advkit.stats import Interval, accuracy
-from advkit.stored import StoredResult
+from advkit.stored import SummarisedResult
 
 
-class _Result(StoredResult):
+class _Result(SummarisedResult):
     """What both have."""
 
     train: DataFacts
@@ -116,9 +116,6 @@ class PatchResult(_Result):
             f"{accuracy(first.anywhere.patch, first.judged)} of {first.judged} test images of other classes"
         )
 
-    def __str__(self) -> str:
-        return self.summary()
-
 
 class PerturbationJudged(_Judged):
     """One classifier under the perturbation."""
@@ -172,6 +169,3 @@ class PerturbationResult(_Result):
             f"one perturbation, {self.threat.norm} eps {self.threat.eps:.4g}, {aim} {first.label} on "
             f"{accuracy(first.hits, first.judged)} of {first.judged} test images"
         )
-
-    def __str__(self) -> str:
-        return self.summary()

@@ -18,8 +18,6 @@ from advkit.gan.neighbours import pieces
 from advkit.inversion.invert import Inverted, invert
 from advkit.inversion.plan import GanInversion, Inverting
 from advkit.inversion.result import InversionResult, Reached
-from advkit.models.load import load_model
-from advkit.models.network import Vae
 from advkit.runs import RunFolder, environment
 from advkit.trade import Context, Outcome, Picture, Table
 
@@ -62,7 +60,7 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
                 labels,
                 config,
                 ids=chosen.ids,
-                encoder=encoder_of(config.model, subject),
+                encoder=subject.whole,
                 progress=context.progress,
             )
             errors, nearest = _nearest(x, train, itself=config.split == "train", ids=chosen.ids)
@@ -70,12 +68,6 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
             _write(run.path, chosen, x, train, found, nearest)
             run.finish(result.as_values())
         return _outcome(config, result, run.path)
-
-
-def encoder_of(name: str, subject: Subject) -> Vae | None:
-    """The whole of a VAE called ``name``, on its decoder's device; None for a mere generator."""
-    network = load_model(name).network
-    return network.to(next(subject.generator.parameters()).device) if isinstance(network, Vae) else None
 
 
 def _nearest(x: Tensor, train: Data, *, itself: bool, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.errors import DataError
 from advkit.gan.evaluation.subject import open_subject
 from advkit.gan.judge import DIGITS, judge
-from advkit.inversion.command import encoder_of
 from advkit.inversion.invert import Inverted, invert
 from advkit.inversion.natural import Wandered, wander
 from advkit.inversion.natural_plan import Natural, Wandering
@@ -68,7 +67,7 @@ def natural(config: Natural, context: Context) -> Outcome:
                 labels,
                 config,
                 ids=data.ids,
-                encoder=encoder_of(config.generator, subject),
+                encoder=subject.whole,
                 progress=context.progress,
             )
             found = wander(

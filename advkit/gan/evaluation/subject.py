@@ -32,6 +32,8 @@ class Subject:
     """Of the whole model."""
     card: ModelCard
     """Of the whole model."""
+    whole: Vae | None = None
+    """The autoencoder whose decoder it is."""
 
     @property
     def parameters(self) -> int:
@@ -87,4 +89,5 @@ def open_subject(name: str, device: str) -> Subject:
             f"{name} is a {model.card.role}, which draws no images; name a generator or a VAE instead"
         )
     card = model.card.model_copy(update={"role": "generator", "preprocessing": Preprocessing()})
-    return Subject(name, Model(model.network.decoder, card).eval(), model.hash, model.card)
+    decoder = Model(model.network.decoder, card).eval()
+    return Subject(name, decoder, model.hash, model.card, model.network)

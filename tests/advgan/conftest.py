@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from advkit.data.data import Data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.progress import Progress, Task
 
 
 def bright(size: int = 8) -> Model:
@@ -48,23 +46,3 @@ def images() -> Callable[..., Data]:
         return Data("toy", split, x, label, ("dark", "bright", "never"), ids)
 
     return make
-
-
-class Stopping(Progress, Task):
-    """Ends the process, as it were, when told of progress for the second time."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def task(self, *args: Any, **kwargs: Any) -> Task:
-        return self
-
-    def advance(self, n: int = 1, **facts: float | str) -> None:
-        self.seen += 1
-        if self.seen == 2:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture
-def stopping() -> Progress:
-    return Stopping()

@@ -8,7 +8,7 @@ from torch import nn
 
 from advkit.errors import DataError
 from advkit.models.load import wrap
-from advkit.progress import Progress, Task
+from advkit.progress import Progress
 from advkit.runs import RunFolder
 from advkit.spatial import evaluate as evaluating
 from advkit.spatial.evaluate import evaluate_moves, moved_images
@@ -104,22 +104,7 @@ def test_a_model_that_sees_only_the_mean_is_not_broken_by_turning_the_middle(upp
     assert all(v.grid is not None and max(abs(v.grid.across), abs(v.grid.down)) == 4 for v in far.verdicts)
 
 
-class Stopping(Progress, Task):
-    """Ends the process, as it were, when told of progress for the second time."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def task(self, *args: object, **kwargs: object) -> Task:
-        return self
-
-    def advance(self, n: int = 1, **facts: float | str) -> None:
-        self.seen += 1
-        if self.seen == 2:
-            raise KeyboardInterrupt
-
-
-def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch):
+def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch, stopping):
     model, data = upper
     config = CONFIG.model_copy(update={"batch_size": 9})
     monkeypatch.setattr(evaluating, "SAVE_EVERY", 0.0)
@@ -129,7 +114,7 @@ def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch):
             return evaluate_moves(model, data, config, run=folder, progress=progress)
 
     with pytest.raises(KeyboardInterrupt):
-        run(Stopping())
+        run(stopping)
     assert torch.load(tmp_path / "run/state.pt")["step"] == 18
     advance, begun = evaluating.Turning.advance, []
     monkeypatch.setattr(evaluating.Turning, "advance", lambda self: begun.append(self.done) or advance(self))

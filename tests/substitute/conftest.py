@@ -14,7 +14,6 @@ from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.progress import Progress, Task
 
 
 @pytest.fixture
@@ -60,23 +59,3 @@ def here(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, model: Model, images: t
     train, test = images
     arrays = {"x_train": train.images, "y_train": train.labels, "x_test": test.images, "y_test": test.labels}
     np.savez("toy.npz", **arrays)
-
-
-class Stopping(Progress, Task):
-    """Ends the process, as it were, when told of progress for the second time."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def task(self, *args: Any, **kwargs: Any) -> Task:
-        return self
-
-    def advance(self, n: int = 1, **facts: float | str) -> None:
-        self.seen += 1
-        if self.seen == 2:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture
-def stopping() -> Progress:
-    return Stopping()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from advkit import rng
 from advkit.data.data import Data
 from advkit.models.load import wrap
 from advkit.models.model import Model
-from advkit.progress import Progress, Task
 
 
 class Linear(nn.Module):
@@ -55,23 +53,3 @@ def mixed() -> tuple[Model, torch.Tensor]:
     weight = rng.normal(torch.tensor([3]), (1, 12, 12))[0]
     weight = weight + 0.3 * weight.sign()
     return wrap(Linear(weight, -0.5 * float(weight.sum())), shape=(1, 12, 12)).eval(), weight
-
-
-class Stopping(Progress, Task):
-    """Ends the process, as it were, when told of progress for the second time."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def task(self, *args: Any, **kwargs: Any) -> Task:
-        return self
-
-    def advance(self, n: int = 1, **facts: float | str) -> None:
-        self.seen += 1
-        if self.seen == 2:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture
-def stopping() -> Progress:
-    return Stopping()

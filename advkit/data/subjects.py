@@ -11,6 +11,7 @@ from advkit.data.data import Data
 from advkit.data.dataset import Split
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
+from advkit.models.card import ModelCard
 from advkit.models.foreign_plan import ForeignModel
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
@@ -59,6 +60,19 @@ def open_subjects(
     return models, found
 
 
+def learned(name: str, card: ModelCard) -> str:
+    """The data set that the model called ``name`` was trained on.
+
+    Raises:
+        ConfigError: its card does not say.
+    """
+    if card.data is None:
+        raise ConfigError(
+            f"the card of {name} does not say what it was trained on; name the data with --data"
+        )
+    return card.data.name
+
+
 def flags(names: Sequence[str], data: str, *, arch: str | None, said: ForeignModel) -> str:
     """The same as one would type it, for the commands that come next."""
     given = {"model": ",".join(names), "data": data, "arch": arch, **said.said}
@@ -73,10 +87,6 @@ def flags(names: Sequence[str], data: str, *, arch: str | None, said: ForeignMod
 
 def _trained_on(name: str, model: Model, splits: Sequence[Split], context: Context) -> list[Data]:
     """What its card says."""
-    if model.card.data is None:
-        raise ConfigError(
-            f"the card of {name} does not say what it was trained on; name the data with --data"
-        )
-    data = model.card.data.name
+    data = learned(name, model.card)
     context.progress.say(f"data: {data}, what {name} was trained on")
     return [load_data(data, split, root=context.data_dir) for split in splits]

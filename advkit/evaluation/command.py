@@ -14,7 +14,7 @@ from advkit.bounds.read import read
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.errors import ConfigError
+from advkit.data.subjects import learned
 from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.classes import by_class
 from advkit.evaluation.evaluate import evaluate, plan
@@ -97,11 +97,7 @@ def attack(config: Evaluation, context: Context) -> Outcome:
 
 def _data(config: Evaluation, context: Context, model: Model) -> Data:
     """What the model was trained on, says its card."""
-    if model.card.data is None:
-        raise ConfigError(
-            f"the card of {config.model} does not say what it was trained on; name the data with --data"
-        )
-    name = model.card.data.name
+    name = learned(config.model, model.card)
     context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
 

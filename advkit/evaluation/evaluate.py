@@ -17,7 +17,7 @@ from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.searcher import Precision, arithmetic
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import device_of, logits_of, make, refuse_other_classes
+from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.certification.certify import certified
 from advkit.config import validate
 from advkit.data.data import Data
@@ -29,6 +29,7 @@ from advkit.evaluation.check import CHECKS, ask_all
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
@@ -126,7 +127,7 @@ def evaluate(
     classes = images.classes if images.classes_known else None
     notes = inspect_classifier(judged, few, classes, allow_random=allow_random)
     threat = threat or customary(judged, images)
-    other = _surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
+    other = open_surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
     searched = straight_through(judged, bpda, few) if bpda else judged
     if bpda:
         notes.append(f"searched with the gradient passed straight through {', '.join(bpda)}")
@@ -144,8 +145,9 @@ def evaluate(
         clean = _clean_logits(judged, images)
         refuse_misfit(clean, images)
         stages = plan(names, threat, clean.shape[1], parameters or {})
+        made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
-            _refuse_idle_surrogate(stages, threat)
+            refuse_idle_surrogate(made)
         kind: Precision = "bfloat16" if arithmetic(precision, device) == torch.bfloat16 else "float32"
         digest = judged.hash
         determined: dict[str, Any] = {
@@ -157,9 +159,7 @@ def evaluate(
             "eight_bit": eight_bit,
             "bpda": list(bpda),
         }
-        if made_of := {
-            s.name: hash for s in stages if (hash := make(s.attack, threat, s.parameters).made_of)
-        }:
+        if made_of := {name: each.made_of for name, each in made.items() if each.made_of}:
             determined["made of"] = made_of
         if other is not None:
             determined["surrogate"] = other.hash
@@ -227,42 +227,6 @@ def evaluate(
     )
     result._adversarial = adversarial
     return result
-
-
-def _surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpda: Sequence[str]) -> Model:
-    """The classifier to search on in place of the model, on the device of the images ``few``.
-
-    Raises:
-        ConfigError: layers to pass through are named, too.
-        ModelError: it does not behave as a classifier of these images and the model's classes.
-    """
-    if bpda:
-        raise ConfigError(
-            "attacks that search on a surrogate see no layers of the model; leave --bpda or --surrogate out"
-        )
-    shape = (few.shape[1], few.shape[2], few.shape[3])
-    if isinstance(given, nn.Module):
-        found = wrap(given, shape=shape)
-    else:
-        found = load_model(given, role="classifier", shape=shape).to(few.device)
-    inspect_classifier(found, few, None)
-    with evaluation_mode(found), evaluation_mode(model):
-        refuse_other_classes(model, found, few)
-    return found
-
-
-def _refuse_idle_surrogate(stages: Sequence[Stage], threat: Threat) -> None:
-    """Raises a ConfigError where no attack would search on it, or one differentiates the model by itself."""
-    made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
-    if alone := [name for name, each in made.items() if each.alone]:
-        raise ConfigError(
-            f"{alone[0]} asks the model itself and cannot search on a surrogate; leave it or --surrogate out"
-        )
-    if not any(each.access == "gradients" for each in made.values()):
-        raise ConfigError(
-            "none of the attacks sees gradients, so nothing would search on the surrogate; name one that "
-            "does (--attack pgd), or leave --surrogate out"
-        )
 
 
 def plan(

@@ -12,7 +12,7 @@ from torch import Tensor
 from advkit import files, images
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.errors import ConfigError
+from advkit.data.subjects import learned
 from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.gan.neighbours import pieces
 from advkit.inversion.invert import Inverted, invert
@@ -34,11 +34,7 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
         UserError: whatever is wrong with the model, the data or the options.
     """
     subject = open_subject(config.model, context.device)
-    name = config.data or (subject.card.data.name if subject.card.data else None)
-    if name is None:
-        raise ConfigError(
-            f"the card of {config.model} does not say what it was trained on; name the data with --data"
-        )
+    name = config.data or learned(config.model, subject.card)
     chosen = load_data(name, config.split, root=context.data_dir).limit(config.n)
     train = load_data(name, "train", root=context.data_dir)
     config = config.model_copy(update={"data": name})

@@ -1,0 +1,51 @@
+"""Another classifier on which attacks search in place of the one that is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from advkit.attacks.attack import Attack
+from advkit.attacks.perturb import refuse_other_classes
+from advkit.errors import ConfigError
+from advkit.models.inspect import inspect_classifier
+from advkit.models.load import load_model, wrap
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+
+
+def open_surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpda: Sequence[str]) -> Model:
+    """The classifier to search on in place of the model, on the device of the images ``few``.
+
+    Raises:
+        ConfigError: layers to pass through are named, too.
+        ModelError: it does not behave as a classifier of these images and the model's classes.
+    """
+    if bpda:
+        raise ConfigError(
+            "attacks that search on a surrogate see no layers of the model; leave --bpda or --surrogate out"
+        )
+    shape = (few.shape[1], few.shape[2], few.shape[3])
+    if isinstance(given, nn.Module):
+        found = wrap(given, shape=shape)
+    else:
+        found = load_model(given, role="classifier", shape=shape).to(few.device)
+    inspect_classifier(found, few, None)
+    with evaluation_mode(found), evaluation_mode(model):
+        refuse_other_classes(model, found, few)
+    return found
+
+
+def refuse_idle_surrogate(made: Mapping[str, Attack]) -> None:
+    """Raises a ConfigError where no attack would search on it, or one differentiates the model by itself."""
+    if alone := [name for name, each in made.items() if each.alone]:
+        raise ConfigError(
+            f"{alone[0]} asks the model itself and cannot search on a surrogate; leave it or --surrogate out"
+        )
+    if not any(each.access == "gradients" for each in made.values()):
+        raise ConfigError(
+            "none of the attacks sees gradients, so nothing would search on the surrogate; name one that "
+            "does (--attack pgd), or leave --surrogate out"
+        )

@@ -41,6 +41,11 @@ class Graph:
         return len(self.nodes)
 
     @property
+    def body(self) -> Graph:
+        """Everything before the last operation."""
+        return Graph(self.nodes[:-1])
+
+    @property
     def classes(self) -> int:
         """Logits."""
         return self.nodes[-1].shape[0]

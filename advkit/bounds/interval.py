@@ -41,22 +41,10 @@ def interval_bounds(graph: Graph, lower: Tensor, upper: Tensor) -> tuple[list[Te
     return lows, highs
 
 
-def worst_logits(graph: Graph, lower: Tensor, upper: Tensor, label: Tensor) -> Tensor:
-    """(N, K) the true class's lower end and the others' upper ends: cross-entropy on them is a certified
-    loss. Differences of logits are bounded through the last layer, which is tighter than logit by logit.
-
-    Args:
-        graph: the network, whose last operation is affine.
-        lower: (N, C, H, W) images.
-        upper: (N, C, H, W) images, nowhere below.
-        label: (N,) true classes.
-    """
-    lows, highs = interval_bounds(graph, lower, upper)
-    return -margins_at_last(graph, lows, highs, label)
-
-
 def margins_at_last(graph: Graph, lower: Sequence[Tensor], upper: Sequence[Tensor], label: Tensor) -> Tensor:
-    """(N, K) lower bounds of the true logit minus each logit, 0 for the true one, of its inputs' ends."""
+    """(N, K) lower bounds of the true logit minus each logit, 0 for the true one, of the ends of the last
+    operation's inputs. Bounded through the last operation, which must be affine, differences are tighter than
+    logit by logit; cross-entropy on their negatives is a certified loss."""
     last = graph.nodes[-1]
     op = last.op
     assert isinstance(op, Affine)

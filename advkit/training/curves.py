@@ -14,6 +14,8 @@ _LINES = {
     "train_robust": ("under PGD-10, training images", "#ef9a9a"),
     "noisy": ("under noise, held out", "#b00020"),
     "train_noisy": ("under noise, training images", "#ef9a9a"),
+    "certified": ("proved by intervals, held out", "#b00020"),
+    "train_certified": ("proved by intervals, training images", "#ef9a9a"),
     "accuracy": ("on training batches, as trained", "#9e9e9e"),
 }
 

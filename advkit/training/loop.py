@@ -156,5 +156,5 @@ def _checked(trainer: Trainer, train: Data, held: Data | None) -> dict[str, floa
 def _scores(trainer: Trainer, images: Data) -> dict[str, float]:
     seed, objective = trainer.config.seed, trainer.objective
     if objective.criterion:
-        return measured(trainer.candidate, images, objective, seed)
+        return measured(trainer.candidate, images, objective, trainer.threats, seed)
     return scores(trainer.candidate, images, trainer.threats, seed)

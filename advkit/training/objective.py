@@ -71,6 +71,8 @@ class Objective(ABC):
     """Whether it looks at `Batch.others`, and trains each image on the worst of its examples."""
     inner: Passes = Passes(0, 0)
     """Of `passes`, those of the attacker; they come again for each further threat model."""
+    bounding: Passes = Passes(0, 0)
+    """Of `passes`, those of bounds, which are computed beside the model."""
     replays: int = 1
     """Updates in a row that see the same batch."""
     criterion: ClassVar[str] = ""
@@ -101,7 +103,7 @@ class Objective(ABC):
             (scalar loss, logits (N, K) whose accuracy is shown as training goes on).
         """
 
-    def measure(self, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, seed: int) -> Tensor:
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N,) how good the model is on held-out images, from 0 to 1; the mean of all chooses the best
         checkpoint of an objective that has a ``criterion``.
 
@@ -109,8 +111,8 @@ class Objective(ABC):
             model: images to logits, in eval mode; no gradient is wanted.
             x: (N, C, H, W) images in [0, 1].
             y: (N,) classes.
-            ids: (N,) int64 ids of the samples.
-            seed: random numbers follow from it and the ids, so that all checkpoints are judged alike.
+            batch: ids, seed and threat; random numbers follow from the first two, so that all checkpoints
+                are judged alike.
         """
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.threat import Threat
-from advkit.training.objective import Objective
+from advkit.training.objective import Batch, Objective
 
 ATTACKER = {"steps": 10}
 """The PGD whose robust accuracy on held-out images chooses the best checkpoint."""
@@ -62,7 +62,9 @@ def scores(model: Model, data: Data, threats: Sequence[Threat], seed: int) -> di
 
 
 @torch.no_grad()
-def measured(model: Model, data: Data, objective: Objective, seed: int) -> dict[str, float]:
+def measured(
+    model: Model, data: Data, objective: Objective, threats: Sequence[Threat], seed: int
+) -> dict[str, float]:
     """Shares: ``clean``, and what the objective's own criterion is called."""
     clean, _ = counts(model, data, (), parameters=ATTACKER, seed=seed)
     mine = torch.arange(distributed.rank(), len(data), distributed.world())
@@ -70,5 +72,6 @@ def measured(model: Model, data: Data, objective: Objective, seed: int) -> dict[
     with evaluation_mode(model):
         for rows in mine.split(BATCH):
             x, y = data.batch(rows, device_of(model))
-            total += float(objective.measure(model, x, y, data.ids[rows].to(x.device), seed).double().sum())
+            batch = Batch(data.ids[rows].to(x.device), 0, 1, seed, threats[0] if threats else None)
+            total += float(objective.measure(model, x, y, batch).double().sum())
     return {"clean": clean / len(data), objective.criterion: sum(distributed.gather(total)) / len(data)}

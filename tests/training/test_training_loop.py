@@ -19,6 +19,7 @@ from advkit.threat import Threat
 from advkit.training import loop
 from advkit.training import trainer as trainers
 from advkit.training.loop import fit
+from advkit.training.objective import Batch
 from advkit.training.plan import Fitting
 from advkit.training.trainer import Trainer
 
@@ -261,9 +262,11 @@ def test_an_objective_may_judge_its_checkpoints_by_itself(make, digits, objectiv
     best = max(trained.history, key=lambda row: (row["noisy"], row["clean"], row["step"]))
     assert trained.step == best["step"] and trained.scores == {k: best[k] for k in ("clean", "noisy")}
     x, y = held.batch(torch.arange(len(held)))
-    shares = wanted.measure(trained.best, x, y, held.ids, config.seed)
+    shares = wanted.measure(trained.best, x, y, Batch(held.ids, 0, 1, config.seed))
     assert trained.scores["noisy"] == pytest.approx(shares.mean().item())
-    assert torch.equal(shares[5:8], wanted.measure(trained.best, x[5:8], y[5:8], held.ids[5:8], config.seed))
+    assert torch.equal(
+        shares[5:8], wanted.measure(trained.best, x[5:8], y[5:8], Batch(held.ids[5:8], 0, 1, config.seed))
+    )
     assert trained.scores["noisy"] < trained.scores["clean"] and "train_noisy" in best
 
 

@@ -87,10 +87,10 @@ class NoiseTraining(Objective):
             loss = loss + batch.growth(config.consistency_warmup) * added
         return loss, logits[0]
 
-    def measure(self, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, seed: int) -> Tensor:
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """Share of each image's noisy copies that are classified correctly: PGD says nothing of a model that
         is to be smoothed."""
-        key = rng.keys(seed, "held-out noise", ids)
+        key = rng.keys(batch.seed, "held-out noise", batch.ids)
         found = torch.zeros_like(y)
         for number in range(CHECKED):
             noise = rng.normal(rng.step(key, number), x.shape[1:])

@@ -1,0 +1,57 @@
+"""CROWN-IBP: linear bounds of the margins over intervals of everything before, while eps grows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from advkit.bounds.ball import Ball
+from advkit.bounds.graph import Graph
+from advkit.bounds.interval import margins_at_last
+from advkit.bounds.linear import differences, substitute
+from advkit.bounds.relaxation import MaxPool, Relaxation, Relu
+from advkit.threat import Threat
+from advkit.training.certified import CleanAndCertified, Mixed, arithmetic, boxes
+from advkit.training.objective import Batch, objective
+
+
+@objective(
+    "crown-ibp",
+    summary="ibp, whose bounds are linear ones at first; steadier, and dearer by the number of classes",
+    source="Zhang et al., Towards Stable and Efficient Training of Verifiably Robust Networks, ICLR 2020",
+)
+class CrownIbp(CleanAndCertified):
+    """Margins are beta times those of linear bounds and 1 - beta times those of intervals, where beta falls
+    from 1 to 0 as eps grows (their beta_start 1, beta_end 0). Until then an image also costs a row for each
+    class that is followed back through the network; from there on what it costs in `ibp`."""
+
+    class Config(Mixed):
+        """Parameters."""
+
+    config: Config
+
+    def certified(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """(N, K) by that mixture."""
+        eps, beta = self.eps(batch), 1 - batch.growth(self.config.eps_warmup)
+        graph, lows, highs = boxes(model, x, eps)
+        margins = margins_at_last(graph, lows, highs, y)
+        if beta == 0:
+            return -margins
+        with arithmetic(model, x):
+            lines = margins_by_lines(graph, lows, highs, Ball(x, Threat("linf", eps)), y)
+        return -(beta * lines + (1 - beta) * margins)
+
+
+def margins_by_lines(graph: Graph, lows: list[Tensor], highs: list[Tensor], ball: Ball, y: Tensor) -> Tensor:
+    """(N, K) lower bounds of the true logit minus each logit: linear functions followed back to the images
+    (CROWN), over the ends of all nodes before the last; differentiable."""
+    relaxed: dict[int, Relaxation] = {}
+    for place in graph.nonlinear():
+        node = graph.nodes[place]
+        assert isinstance(node.op, Relu | MaxPool)
+        relaxed[place] = node.op.relaxed(lows[node.inputs[0]], highs[node.inputs[0]])
+    n, classes = len(y), graph.classes
+    index = torch.arange(n, device=y.device).repeat_interleave(classes)
+    other = torch.arange(classes, device=y.device).repeat(n)
+    rows = differences(y[index], other, classes, lows[0].dtype)
+    return substitute(graph, relaxed, ball, len(graph) - 1, rows, index).view(n, classes).float()

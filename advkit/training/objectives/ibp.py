@@ -1,0 +1,26 @@
+"""Interval bound propagation: training on what intervals prove."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from advkit.training.certified import CleanAndCertified, Mixed, worst
+from advkit.training.objective import Batch, objective
+
+
+@objective(
+    "ibp",
+    summary="clean cross-entropy, and that of the worst answers that intervals allow; certifies at 3 passes",
+    source="Gowal et al., On the Effectiveness of Interval Bound Propagation, 2018, eq. 12",
+)
+class Ibp(CleanAndCertified):
+    """Differences of logits are bounded through the last layer, as in section 3 there."""
+
+    class Config(Mixed):
+        """Parameters."""
+
+    config: Config
+
+    def certified(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """(N, K) by intervals."""
+        return worst(model, x, self.eps(batch), y)

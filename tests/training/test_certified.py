@@ -109,3 +109,14 @@ def test_what_cannot_be_bounded_is_refused(objective, digits):
         objective("ibp").loss(Model(Odd(), card), x, y, batch)
     with pytest.raises(ConfigError, match="l2 balls are none"):
         objective("ibp").refuse(Threat("l2", 1))
+
+
+def test_a_small_box_is_inside_the_ball_and_no_better_than_its_middle(make, objective, digits):
+    model, (x, y, last) = make("small-cnn"), batch_of(digits)
+
+    def loss(name, **parameters):
+        return objective(name, **parameters).loss(model, x, y, last)[0].item()
+
+    losses = [loss("small-box", share=share) for share in (0.001, 0.3, 0.6, 0.999)]
+    assert losses == sorted(losses) and losses[-1] == pytest.approx(loss("ibp", clean_weight=0), rel=1e-2)
+    assert losses[0] == pytest.approx(loss("pgd", steps=8, eps_warmup=0), rel=1e-2)

@@ -29,7 +29,10 @@ VARIANTS = [
     ("fgsm", {"step": 2, "awp": 0.01}),
     ("noise", {"copies": 2, "consistency": 10, "consistency_warmup": 0.5}),
 ]
-REFUSED = {("fgsm", "l1"), *((name, norm) for name in ("ibp", "crown-ibp") for norm in ("l2", "l1"))}
+REFUSED = {
+    ("fgsm", "l1"),
+    *((name, norm) for name in ("ibp", "crown-ibp", "small-box") for norm in ("l2", "l1")),
+}
 IDS = [f"{name}{i}" for i, (name, _) in enumerate(VARIANTS)]
 
 

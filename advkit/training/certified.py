@@ -1,14 +1,16 @@
 """Objectives whose loss bounds every answer inside a box around the image: what they lower is proved.
 
-The bounds are those of `advkit.bounds`, computed through the network's own parameters in eval mode: batch
-norm takes its running statistics, which the clean pass of the same update has just moved, and nothing is
-dropped.
+The bounds are those of `advkit.bounds`, through the network's own parameters. Nothing is dropped, and
+batch norm takes the statistics that the clean images of the same batch have (Shi et al., NeurIPS 2021): its
+running ones lag behind weights that move fast, and let bounds explode.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from advkit.bounds.affine import Normalise
 from advkit.bounds.graph import Graph
 from advkit.bounds.interval import interval_bounds, margins_at_last
 from advkit.bounds.read import read
@@ -31,32 +34,81 @@ _GRAPHS: WeakKeyDictionary[nn.Module, Graph] = WeakKeyDictionary()
 """Graphs of the models in training. They hold the models' own parameters, so they stay true."""
 
 
-def graph_of(model: nn.Module) -> Graph:
-    """What the bounds of ``model``, a `Model` or one in bfloat16, are computed through."""
+def _inner(model: nn.Module) -> Model:
     inner = model.model if isinstance(model, Bfloat16) else model
     assert isinstance(inner, Model)
+    return inner
+
+
+def graph_of(model: nn.Module) -> Graph:
+    """What the bounds of ``model``, a `Model` or one in bfloat16, are computed through."""
+    inner = _inner(model)
     if inner not in _GRAPHS:
         _GRAPHS[inner] = read(inner)
     return _GRAPHS[inner]
 
 
-def arithmetic(model: nn.Module, x: Tensor) -> AbstractContextManager[Any]:
-    """What bounds of ``x`` are computed in: as the model's own passes are."""
-    return torch.autocast(x.device.type, torch.bfloat16, enabled=isinstance(model, Bfloat16))
+@dataclass(frozen=True)
+class Bounded:
+    """A model in training, as bounds see it.
+
+    Args:
+        graph: its layers.
+        low: whether its passes are computed in bfloat16; bounds are, too, but for the last layer.
+    """
+
+    graph: Graph
+    low: bool
+
+    def arithmetic(self, x: Tensor) -> AbstractContextManager[Any]:
+        """What bounds of ``x`` are computed in."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.low)
+
+    def ends(self, x: Tensor, eps: float) -> tuple[list[Tensor], list[Tensor]]:
+        """Lower and upper ends of all nodes but the last, for all images within ``eps`` of ``x`` (N, C, H, W)
+        in every pixel."""
+        with self.arithmetic(x):
+            return interval_bounds(self.graph.body, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1))
+
+    def worst(self, x: Tensor, eps: float, y: Tensor) -> Tensor:
+        """(N, K) logits nowhere better than the worst within ``eps`` of ``x``, by intervals: 0 for the true
+        class, for each other its largest lead."""
+        return -margins_at_last(self.graph, *self.ends(x, eps), y)
 
 
-def boxes(model: nn.Module, x: Tensor, eps: float) -> tuple[Graph, list[Tensor], list[Tensor]]:
-    """The graph, and lower and upper ends of all its nodes but the last, for all images within ``eps`` of
-    ``x`` (N, C, H, W) in every pixel; computed as the model's own passes are, in float32 or bfloat16."""
-    graph = graph_of(model)
-    with arithmetic(model, x):
-        return graph, *interval_bounds(graph.body, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1))
+def bounded(model: nn.Module) -> Bounded:
+    """With batch norm's running statistics."""
+    return Bounded(graph_of(model), isinstance(model, Bfloat16))
 
 
-def worst(model: nn.Module, x: Tensor, eps: float, y: Tensor) -> Tensor:
-    """(N, K) logits nowhere better than the worst within ``eps`` of ``x``: 0 for the true class,
-    for each other its largest lead, bounded through the last layer in float32."""
-    return -margins_at_last(*boxes(model, x, eps), y)
+def passed(model: nn.Module, x: Tensor) -> tuple[Tensor, Bounded]:
+    """Logits of ``x`` (N, C, H, W), and the model with the statistics that its batch norms have seen there;
+    gradients reach them. In eval mode they keep their running ones."""
+    seen = bounded(model)
+    norms = {node.name: k for k, node in enumerate(seen.graph.nodes) if isinstance(node.op, Normalise)}
+    found: dict[int, Normalise] = {}
+
+    def look(place: int, layer: nn.Module, images: tuple[Tensor, ...]) -> None:
+        op = seen.graph.nodes[place].op
+        if layer.training and isinstance(op, Normalise):
+            values = images[0].float().movedim(1, -1).flatten(0, -2)
+            mean = values.mean(0)
+            # torch.var takes three times as long on a CPU; what rounding adds to a width of 0 is below eps
+            variance = ((values * values).mean(0) - mean * mean).clamp(min=0)
+            found[place] = replace(op, mean=mean.view_as(op.mean), variance=variance.view_as(op.variance))
+
+    inner = _inner(model)
+    hooks = [
+        inner.network.get_submodule(name).register_forward_pre_hook(partial(look, place))
+        for name, place in norms.items()
+    ]
+    try:
+        logits: Tensor = model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    nodes = tuple(replace(node, op=found.get(k, node.op)) for k, node in enumerate(seen.graph.nodes))
+    return logits, replace(seen, graph=Graph(nodes))
 
 
 class Growing(Smoothing):
@@ -94,7 +146,7 @@ class Certified(Objective):
     def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """Whether intervals prove the image at the eps that is asked for; rounding is left out of account."""
         assert batch.threat is not None
-        return (worst(model, x, batch.threat.eps, y).argmax(1) == y).float()
+        return (bounded(model).worst(x, batch.threat.eps, y).argmax(1) == y).float()
 
     def eps(self, batch: Batch) -> float:
         """Of this update."""
@@ -120,14 +172,15 @@ class CleanAndCertified(Certified):
         return Passes(1 + self.bounding.forwards, 1 + self.bounding.backwards)
 
     @abstractmethod
-    def certified(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
-        """(N, K) logits nowhere better than the worst within eps."""
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """(N, K) logits nowhere better than the worst within eps, of the model as its clean pass has been
+        ``seen``."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """That sum, and the worst logits, whose accuracy is what intervals prove."""
         config = self.config
-        clean = model(x)  # first, since it moves the statistics that bounds are computed with
-        said = self.certified(model, x, y, batch)
+        clean, seen = passed(model, x)
+        said = self.certified(model, seen, x, y, batch)
         kappa = 1 - (1 - config.clean_weight) * batch.growth(config.eps_warmup)
         natural = cross_entropy(clean, y, label_smoothing=config.label_smoothing)
         return kappa * natural + (1 - kappa) * cross_entropy(said, y), said

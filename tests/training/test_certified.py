@@ -13,10 +13,15 @@ from advkit.errors import ConfigError, ModelError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.threat import Threat
-from advkit.training.certified import boxes, worst
+from advkit.training.certified import bounded, passed
 from advkit.training.objective import Batch
 from advkit.training.objectives.crown_ibp import margins_by_lines
 from advkit.training.precision import Bfloat16
+
+
+def worst(model, x, eps, y):
+    return bounded(model).worst(x, eps, y)
+
 
 THREAT = Threat("linf", 0.05)
 
@@ -52,7 +57,7 @@ def test_at_eps_0_they_are_the_model_s_own(make, digits):
 
 def test_lines_are_those_of_the_certificates_over_intervals(make, digits):
     model, (x, y, _) = make(hidden=(16,)).eval(), batch_of(digits)
-    lines = margins_by_lines(*boxes(model, x, THREAT.eps), Ball(x, THREAT), y)
+    lines = margins_by_lines(read(model), *bounded(model).ends(x, THREAT.eps), Ball(x, THREAT), y)
     assert torch.allclose(lines, proved(model, x, y, "linear"), atol=1e-4)  # one layer: intervals are exact
     assert (lines >= -worst(model, x, THREAT.eps, y) - 1e-5).float().mean() > 0.9
 
@@ -84,14 +89,19 @@ def test_lines_are_given_up_as_eps_grows(make, objective, digits):
     assert crown.loss(model, x, y, last)[0] == ibp.loss(model, x, y, last)[0]
 
 
-def test_statistics_of_batch_norm_are_those_that_the_clean_pass_leaves(make, objective, digits):
-    model, (x, y, last) = make("resnet18-cifar", width=4).train(), batch_of(digits)
-    before = [buffer.clone() for buffer in model.buffers() if buffer.is_floating_point()]
-    loss, said = objective("ibp").loss(model, x, y, last)
-    loss.backward()
-    after = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
-    assert torch.allclose(said, worst(model.eval(), x, THREAT.eps, y), rtol=1e-4)
+@pytest.mark.parametrize("arch", ["strided-cnn", "resnet18-cifar"])
+def test_bounds_take_the_statistics_of_the_clean_images(arch, make, digits):
+    model, (x, y, _) = make(arch, width=4).train(), batch_of(digits)
+    logits, seen = passed(model, x)
+    assert torch.allclose(seen.graph.forward(x), logits, atol=1e-4)
+    tight = seen.worst(x, 0.0, y)
+    assert torch.allclose(tight, logits - logits.gather(1, y[:, None]), atol=1e-3)
+    seen.worst(x, 0.01, y).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters() if p.dim() > 1)
+    model.eval()
+    logits, seen = passed(model, x)
+    assert torch.allclose(logits, model(x)) and torch.allclose(seen.graph.forward(x), logits, atol=1e-4)
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_what_cannot_be_bounded_is_refused(objective, digits):

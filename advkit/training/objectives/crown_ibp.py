@@ -11,7 +11,7 @@ from advkit.bounds.interval import margins_at_last
 from advkit.bounds.linear import differences, substitute
 from advkit.bounds.relaxation import MaxPool, Relaxation, Relu
 from advkit.threat import Threat
-from advkit.training.certified import CleanAndCertified, Mixed, arithmetic, boxes
+from advkit.training.certified import Bounded, CleanAndCertified, Mixed
 from advkit.training.objective import Batch, objective
 
 
@@ -30,15 +30,15 @@ class CrownIbp(CleanAndCertified):
 
     config: Config
 
-    def certified(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by that mixture."""
         eps, beta = self.eps(batch), 1 - batch.growth(self.config.eps_warmup)
-        graph, lows, highs = boxes(model, x, eps)
-        margins = margins_at_last(graph, lows, highs, y)
+        lows, highs = seen.ends(x, eps)
+        margins = margins_at_last(seen.graph, lows, highs, y)
         if beta == 0:
             return -margins
-        with arithmetic(model, x):
-            lines = margins_by_lines(graph, lows, highs, Ball(x, Threat("linf", eps)), y)
+        with seen.arithmetic(x):
+            lines = margins_by_lines(seen.graph, lows, highs, Ball(x, Threat("linf", eps)), y)
         return -(beta * lines + (1 - beta) * margins)
 
 

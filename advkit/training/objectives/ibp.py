@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from advkit.training.certified import CleanAndCertified, Mixed, worst
+from advkit.training.certified import Bounded, CleanAndCertified, Mixed
 from advkit.training.objective import Batch, objective
 
 
@@ -21,6 +21,6 @@ class Ibp(CleanAndCertified):
 
     config: Config
 
-    def certified(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by intervals."""
-        return worst(model, x, self.eps(batch), y)
+        return seen.worst(x, self.eps(batch), y)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from advkit.attacks.perturb import fixed
 from advkit.config import Fraction
 from advkit.threat import Threat
-from advkit.training.certified import CleanAndCertified, Mixed, worst
+from advkit.training.certified import Bounded, CleanAndCertified, Mixed
 from advkit.training.objective import Batch, Passes, objective
 
 
@@ -39,7 +39,7 @@ class SmallBox(CleanAndCertified):
         """PGD's besides."""
         return Passes(*(count + self.config.steps for count in super().passes))
 
-    def certified(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) nowhere better than the worst in the small box alone."""
         eps, share = self.eps(batch), self.config.share
         centre = fixed(
@@ -53,4 +53,4 @@ class SmallBox(CleanAndCertified):
             seed=batch.seed,
             step=batch.step,
         )
-        return worst(model, centre, share * eps, y)
+        return seen.worst(centre, share * eps, y)

@@ -37,9 +37,9 @@ class StridedCNN(Classifier):
         w = config.width
         high, wide = (((side + 1) // 2) // 2 for side in (height, width))
         self.layers = nn.Sequential(
-            *_normalised(nn.Conv2d(channels, w, 5, stride=2, padding=2, bias=False)),
-            *_normalised(nn.Conv2d(w, 2 * w, 4, stride=2, padding=1, bias=False)),
-            *_normalised(nn.Conv2d(2 * w, 2 * w, 3, padding=1, bias=False)),
+            *normalised(nn.Conv2d(channels, w, 5, stride=2, padding=2, bias=False)),
+            *normalised(nn.Conv2d(w, 2 * w, 4, stride=2, padding=1, bias=False)),
+            *normalised(nn.Conv2d(2 * w, 2 * w, 3, padding=1, bias=False)),
             nn.Flatten(),
             nn.Linear(2 * w * high * wide, 8 * w, bias=False),
             nn.BatchNorm1d(8 * w),
@@ -54,5 +54,6 @@ class StridedCNN(Classifier):
         return logits
 
 
-def _normalised(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:
+def normalised(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:
+    """A convolution, its batch norm and ReLU."""
     return convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()

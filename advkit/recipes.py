@@ -148,6 +148,7 @@ _NAMES = {
     "curve.attack": _ATTACKS,
     "spatial.arch": _ARCHITECTURES,
     "natural.arch": _ARCHITECTURES,
+    "unrestricted.arch": _ARCHITECTURES,
     "patch.arch": _ARCHITECTURES,
     "universal.arch": _ARCHITECTURES,
     "advgan-train.arch": _ARCHITECTURES,

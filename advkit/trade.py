@@ -229,6 +229,14 @@ TRADES = {
             heading="Measure robustness",
         ),
         Trade(
+            "unrestricted",
+            "make images of a class that a classifier takes for another",
+            "advkit.inversion.unrestricted_plan:Unrestricted",
+            "advkit.inversion.unrestricted_command:unrestricted",
+            "advkit unrestricted --model clf.pt --generator digits-conditional-ema",
+            heading="Measure robustness",
+        ),
+        Trade(
             "patch",
             "make a patch that misleads a classifier wherever it lies",
             "advkit.universal.plan:PatchTraining",

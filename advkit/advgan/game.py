@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from advkit import rng
+from advkit import distributed, rng
 from advkit.advgan.plan import AdvGanSettings
 from advkit.attacks.advgan import moved
 from advkit.attacks.engine.oracle import ask
@@ -100,6 +100,7 @@ class AdvGanGame:
         optimiser = self.optimisers["generator"]
         optimiser.zero_grad(set_to_none=True)
         fake.backward(gradient + self.config.gan_weight * uphill)
+        _meet(self.generator)
         optimiser.step()
         misled = (lead > 0).float().mean()
         return torch.stack([loss.detach(), deception, d_loss, d_accuracy, misled])
@@ -114,6 +115,7 @@ class AdvGanGame:
         judged = self.loss.judge("discriminator", critic, x, fake.detach())
         optimiser.zero_grad(set_to_none=True)
         judged.loss.backward()
+        _meet(self.networks["discriminator"])
         optimiser.step()
         right = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
         seen = fake.detach().requires_grad_(True)
@@ -148,3 +150,9 @@ class AdvGanGame:
         with rng.scope("cpu", self.config.seed, "init", purpose):
             network = build(architecture, shape=shape, config=config)
         return network.to(self.device).train()
+
+
+def _meet(network: nn.Module) -> None:
+    """The means of gradients and running statistics over all processes that share the batch."""
+    distributed.average(p.grad for p in network.parameters() if p.grad is not None)
+    distributed.average(buffer for buffer in network.buffers() if buffer.is_floating_point())

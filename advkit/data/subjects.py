@@ -79,7 +79,7 @@ def flags(names: Sequence[str], data: str, *, arch: str | None, said: ForeignMod
     usual = ForeignModel().said
     words = []
     for name, value in given.items():
-        if value is not None and value != usual.get(name):
+        if value not in (None, "") and value != usual.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else value
             words.append(f"--{name.replace('_', '-')}={shlex.quote(text)}")
     return " ".join(words)

@@ -21,6 +21,7 @@ from advkit.gan.best import BEST
 from advkit.gan.cost import passes
 from advkit.gan.curves import write_curves
 from advkit.gan.game import Game, concrete
+from advkit.gan.gaussian import gaussians
 from advkit.gan.labelled import sample_labelled
 from advkit.gan.monitor import first_warnings
 from advkit.gan.outcome import SIDE
@@ -174,17 +175,20 @@ def sample(config: Sampling, context: Context) -> Outcome:
     """
     path = _image_file(config, context)
     device = str(devices.choose(context.device))
-    model = load_model(config.model, role="generator", device=device)
+    if config.gaussian is not None:
+        model = gaussians(load_data(config.gaussian, "train", root=context.data_dir)).to(device)
+    else:
+        model = load_model(config.source, role="generator", device=device)
     classifier = config.classifier and load_model(config.classifier, role="classifier", device=device)
     if config.labels and not classifier and model.card.classes is None:
         raise ConfigError(
-            f"{config.model} is unconditional, so its images have no classes of their own; name a classifier "
-            "that tells them with --classifier, or leave --labels out"
+            f"{config.source} is unconditional, so its images have no classes of their own; name a "
+            "classifier that tells them with --classifier, or leave --labels out"
         )
     columns = config.columns or math.ceil(math.sqrt(config.n))
     size = "x".join(map(str, model.card.shape))
     result = {
-        "model": {"name": config.model, "hash": model.hash, "architecture": model.card.architecture},
+        "model": {"name": config.source, "hash": model.hash, "architecture": model.card.architecture},
         "classifier": {"name": config.classifier, "hash": classifier.hash} if classifier else None,
         "n": config.n,
         "seed": config.seed,
@@ -192,7 +196,7 @@ def sample(config: Sampling, context: Context) -> Outcome:
         "file": str(path),
     }
     if context.dry_run:
-        sentence = f"{config.n:,} images ({size}) of {config.model}, seed {config.seed}, into {path}."
+        sentence = f"{config.n:,} images ({size}) of {config.source}, seed {config.seed}, into {path}."
         return Outcome(title="what would be done", sentences=(sentence,), result=result)
     told: list[str] = []
     labels: torch.Tensor | None
@@ -214,7 +218,7 @@ def sample(config: Sampling, context: Context) -> Outcome:
         drawn, latents = draw_images(model, config.n, config.seed, progress=context.progress)
         classes = model.card.classes
         labels = None if classes is None else torch.arange(config.n) % classes
-    title = f"{config.n:,} images of {config.model}"
+    title = f"{config.n:,} images of {config.source}"
     if path.suffix == ".png":
         images.write_grid(path, drawn, min(columns, config.n))
         pictures = (Picture("generated images", path, f"{title}, seed {config.seed}."),)
@@ -234,7 +238,7 @@ def _image_file(config: Sampling, context: Context) -> Path:
     """Where to write, looked at before the work begins."""
     path = context.out
     if path is None:
-        name = Path(config.model).name
+        name = Path(config.source).name
         for suffix in SUFFIXES:
             name = name.removesuffix(suffix)
         path = Path(re.sub(r"[^A-Za-z0-9._-]+", "-", name) + ".png")

@@ -58,7 +58,7 @@ def sample_labelled(
         ConfigError: fewer images than classes.
         DataError: a class was not found often enough among ``TRIES`` times as many images.
     """
-    network, classes = of_known_prior(generator), _classes(generator, classifier)
+    network, classes = of_known_prior(generator), common_classes(generator, classifier)
     if n < classes:
         raise ConfigError(f"{n} images cannot be of all {classes} classes; ask for --n {classes} or more")
     wanted = torch.full((classes,), n // classes)
@@ -85,7 +85,12 @@ def sample_labelled(
     return Labelled(images, labels, latents, drawn)
 
 
-def _classes(generator: Model, classifier: Model) -> int:
+def common_classes(generator: Model, classifier: Model) -> int:
+    """How many classes a classifier tells apart, which a generator's images are to be of.
+
+    Raises:
+        ModelError: the classifier takes other images, or knows other classes than a conditional generator.
+    """
     if generator.card.shape != classifier.card.shape:
         drawn, taken = ("x".join(map(str, m.card.shape)) for m in (generator, classifier))
         raise ModelError(

@@ -144,8 +144,11 @@ class Sampling(StrictModel):
     """Draw images from a trained generator: a grid into a .png, or arrays into an .npz (x: 8-bit images,
     y: their classes where they are known, z: their latent vectors)."""
 
-    model: str
+    model: str | None = None
     """Generator: a file, a run folder or a name in the store."""
+    gaussian: str | None = None
+    """Instead of a generator: a Gaussian for each class, fitted to the pixels of this data set's training
+    images (see `advkit ls data`), as a control of what a generator's images are worth."""
     n: int = Field(100, ge=1)
     """How many images."""
     seed: int = Field(0, ge=0)
@@ -160,3 +163,14 @@ class Sampling(StrictModel):
     """Least probability of the class that --classifier tells."""
     columns: int | None = Field(None, ge=1)
     """Images in a row of the grid; by default as many as there are rows."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Sampling:
+        if (self.model is None) == (self.gaussian is None):
+            raise ValueError("name who is to draw: a generator with model, or data with gaussian, not both")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What draws, for people."""
+        return self.model or f"gaussian-{self.gaussian}"

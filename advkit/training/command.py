@@ -28,7 +28,7 @@ from advkit.runs import RunFolder, now
 from advkit.threat import Threat
 from advkit.trade import Context, Outcome, Table
 from advkit.training.curves import write_curves
-from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.deliver import deliver, deliver_beside, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
 from advkit.training.monitor import first_warnings
@@ -119,7 +119,8 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
                     )
                     write_curves(run.path / "curves.png", trained.history, title=name, best=best)
                     written = deliver(hardened, name, run, file, overwrite=context.overwrite)
-                    run.finish(_result(config, hardened, written, trained, test, before, after))
+                    beside = deliver_beside(trained.companions, hardened, name, run)
+                    run.finish(_result(config, hardened, written, beside, trained, test, before, after))
         return outcome(run.result(), run.path)
 
 
@@ -233,6 +234,7 @@ def _result(
     config: AdversarialTraining,
     model: Model,
     written: list[Path],
+    beside: dict[str, str],
     trained: Trained,
     test: Data,
     before: dict[str, int] | None,
@@ -244,6 +246,7 @@ def _result(
         "config": config.model_dump(mode="json"),
         "model": {"name": config.name, "hash": model.hash, "files": [str(path) for path in written]},
         "card": model.card.model_dump(mode="json", by_alias=True),
+        "beside": beside,
         "kept_step": trained.step,
         "images_per_second": trained.images_per_second,
         "warnings": first_warnings(trained.history),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from advkit import files
 from advkit.errors import ConfigError
+from advkit.models.card import Parent
 from advkit.models.checkpoint import SUFFIXES, save_model
 from advkit.models.model import Model
 from advkit.models.store import Store, refuse_bad_name
@@ -48,6 +50,30 @@ def deliver(model: Model, name: str, run: RunFolder, file: Path | None, *, overw
         written.insert(0, save_model(model, file, overwrite=overwrite))
     Store().add(model, name)
     return written
+
+
+def deliver_beside(
+    beside: Mapping[str, Model], classifier: Model, name: str, run: RunFolder
+) -> dict[str, str]:
+    """Writes what was trained beside a classifier to the run folder and to the store.
+
+    Args:
+        beside: the models, by what is added to the classifier's name.
+        classifier: what they were trained against.
+        name: its name in the store.
+        run: its run folder.
+
+    Returns:
+        Their roles, by their names in the store.
+    """
+    found: dict[str, str] = {}
+    for what, model in beside.items():
+        parent = Parent(relation="trained-against", hash=classifier.hash, name=name)
+        told = Model(model.network, model.card.model_copy(update={"lineage": (parent,)}))
+        save_model(told, run.path / f"{what}.safetensors", overwrite=True)
+        Store().add(told, f"{name}-{what}")
+        found[f"{name}-{what}"] = told.card.role
+    return found
 
 
 def known_as(digest: str) -> str:

@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from advkit.config import Fraction, StrictModel
+from advkit.models.card import Shape
+from advkit.models.model import Model
 from advkit.registry import Registry
 from advkit.threat import Threat
 
-OBJECTIVES: Registry[type[Objective]] = Registry("objective", "advkit.training.objectives")
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "objective", "advkit.training.objectives", "advkit.advgan.objectives"
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a training before its first update."""
+
+    shape: Shape
+    """Of the images."""
+    threats: tuple[Threat, ...]
+    """What the attacker may change."""
+    steps: int
+    """Updates that there will be."""
+    seed: int
+    device: torch.device
+
+
+class Companion(ABC):
+    """Networks that an objective trains beside the classifier. They belong to the run's state.
+
+    Where several processes share the batch, they have to be the same in all of them.
+    """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to what `state` gave."""
+
+    @abstractmethod
+    def models(self) -> dict[str, Model]:
+        """What is worth keeping at the end, by what is added to the classifier's name."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +74,8 @@ class Batch:
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What the objective keeps for later updates: a row for each place in the batch. It belongs to the run's
     state, so that a resumed run has it too."""
+    companion: Companion | None = None
+    """What the objective trains beside the classifier, by its `Objective.companion`."""
 
     def growth(self, share: float) -> float:
         """How much there is, in (0, 1], of something that grows evenly over the first ``share`` of the
@@ -88,6 +128,10 @@ class Objective(ABC):
 
     def refuse(self, threat: Threat) -> None:  # noqa: B027 (most have nothing to refuse)
         """Raises a `ConfigError` where the objective cannot train against ``threat``."""
+
+    def companion(self, setting: Setting) -> Companion | None:
+        """What it trains beside the classifier, before the first update; None: nothing."""
+        return None
 
     @abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,11 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
         sentences.append(f"Kept: update {result['kept_step']:,}, the best on held-out images ({found}).")
     sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
     against = threatened(config)
+    beside: dict[str, str] = result.get("beside", {})
+    sentences += [
+        f"Trained beside it, and in the model store as {name}: a {role}." for name, role in beside.items()
+    ]
+    attacks = [f"advgan:{name}" for name, role in beside.items() if role == "perturbation-generator"]
     sentences += result["warnings"]
     steps = test["parameters"]["steps"]
     first = shlex.quote(result["model"]["files"][0])
@@ -58,6 +63,7 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
         files=(*map(Path, result["model"]["files"]), folder),
         next=(
             f"advkit attack --model {first}",
+            *(f"advkit attack --model {first} --attack {shlex.quote(name)}" for name in attacks),
             f"advkit attack --model {first} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
             f"advkit models lineage {result['model']['name']}",
         ),

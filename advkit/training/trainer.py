@@ -21,7 +21,7 @@ from advkit.threat import Threat
 from advkit.training.diverged import stop_if_diverged
 from advkit.training.ema import Ema
 from advkit.training.extra import Mixed
-from advkit.training.objective import Batch, Objective
+from advkit.training.objective import Batch, Objective, Setting
 from advkit.training.optimiser import optimiser
 from advkit.training.plan import Fitting, Several
 from advkit.training.precision import Bfloat16
@@ -42,6 +42,8 @@ class Trained:
     scores: dict[str, float]
     """Accuracies of ``best`` on the held-out images: ``clean``, and the objective's own criterion or, where
     there is a threat, ``robust``."""
+    companions: dict[str, Model]
+    """What the objective trained beside it, by what is added to the classifier's name."""
     history: list[dict[str, Any]] = field(repr=False)
     """A row per check: step, epoch, loss and accuracy on training batches, and the scores."""
     images_per_second: float
@@ -99,6 +101,8 @@ class Trainer:
         self.step, self.steps = 0, config.updates(len(data))
         self.memory: dict[str, Tensor] = {}
         """What the objective keeps from update to update."""
+        setting = Setting(data.shape, tuple(threats), self.steps, config.seed, device)
+        self.companion = objective.companion(setting)
         self.sums = torch.zeros(2, device=device)
         """Loss and accuracy, summed over the updates since `since`."""
         self.since = 0
@@ -119,7 +123,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = config.rate * group["factor"] * share
         self.optimiser.zero_grad(set_to_none=True)
-        batch = Batch(ids, self.step, self.steps, config.seed, memory=self.memory)
+        batch = Batch(ids, self.step, self.steps, config.seed, memory=self.memory, companion=self.companion)
         with self._randomness():
             loss, logits = gradients(self.objective, self.seen, x, y, batch, self.threats, self.union)
         if distributed.world() > 1:
@@ -190,6 +194,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "memory": {name: _whole(rows) for name, rows in self.memory.items()},
+            "companion": None if self.companion is None else self.companion.state(),
             "sums": self.sums,
             "since": self.since,
             "best": self.best,
@@ -204,6 +209,8 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         mine = slice(distributed.rank(), None, distributed.world())
         self.memory = {name: rows[mine].to(self.device) for name, rows in state["memory"].items()}
+        if self.companion is not None:
+            self.companion.restore(state["companion"])
         self.sums.copy_(state["sums"])
         self.step, self.since, self.best = state["step"], state["since"], state["best"]
         self.waited = state["waited"]
@@ -212,12 +219,12 @@ class Trainer:
         """The models as they are now."""
         self.optimiser.zero_grad(set_to_none=True)
         last = self._copy(self.candidate.state_dict())
+        beside = {} if self.companion is None else self.companion.models()
         best = self.best
         if best is None:
-            return Trained(last, last, self.step, {}, history, images_per_second)
-        return Trained(
-            last, self._copy(best["weights"]), best["step"], best["scores"], history, images_per_second
-        )
+            return Trained(last, last, self.step, {}, beside, history, images_per_second)
+        kept = self._copy(best["weights"])
+        return Trained(last, kept, best["step"], best["scores"], beside, history, images_per_second)
 
     def _copy(self, weights: Mapping[str, Tensor]) -> Model:
         made = copy.deepcopy(self.model)

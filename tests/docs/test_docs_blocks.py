@@ -48,6 +48,7 @@ SHORT = {
     "advgan-train": ["--steps", "10", "--n", "40"],
     "substitute": ["--epochs", "1", "--queries", "200"],
     "natural": ["--n", "5", "--steps", "5", "--rings", "2"],
+    "unrestricted": ["--n", "10", "--passes", "10"],
     "gan-invert": ["--steps", "5", "--n", "4"],
     "run": ["--set", "steps=20"],
 }

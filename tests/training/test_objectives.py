@@ -27,10 +27,12 @@ VARIANTS = [
     ("trades", {"attack": "mi-fgsm", "awp": 0.005, "beta_warmup": 1}),
     ("mart", {"awp": 0.005}),
     ("fgsm", {"step": 2, "awp": 0.01}),
+    ("advgan", {"updates": 2, "clean_weight": 0, "gan_weight": 0}),
     ("noise", {"copies": 2, "consistency": 10, "consistency_warmup": 0.5}),
 ]
 REFUSED = {
     ("fgsm", "l1"),
+    ("advgan", "l1"),
     *((name, norm) for name in ("ibp", "crown-ibp", "small-box") for norm in ("l2", "l1")),
 }
 IDS = [f"{name}{i}" for i, (name, _) in enumerate(VARIANTS)]

@@ -1,0 +1,1 @@
+"""Training objectives with a perturbation generator inside."""

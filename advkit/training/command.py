@@ -194,7 +194,7 @@ def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Obje
         sentences=(
             f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
             f"objective {config.objective}, {threatened(config.model_dump())}.",
-            f"Beside these passes, {config.checks} checks with PGD on the held-out images.",
+            f"Beside these passes, {config.checks} checks on the held-out images.",
         ),
         tables=(Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),),
         result={

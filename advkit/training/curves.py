@@ -12,6 +12,8 @@ _LINES = {
     "clean": ("clean, held out", "#1565c0"),
     "robust": ("under PGD-10, held out", "#b00020"),
     "train_robust": ("under PGD-10, training images", "#ef9a9a"),
+    "noisy": ("under noise, held out", "#b00020"),
+    "train_noisy": ("under noise, training images", "#ef9a9a"),
     "accuracy": ("on training batches, as trained", "#9e9e9e"),
 }
 

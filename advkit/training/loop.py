@@ -23,7 +23,7 @@ from advkit.training.extra import fitting
 from advkit.training.monitor import warnings
 from advkit.training.objective import Objective
 from advkit.training.plan import Fitting, Several
-from advkit.training.score import scores
+from advkit.training.score import measured, scores
 from advkit.training.several import refuse_misfits
 from advkit.training.trainer import Trained, Trainer
 
@@ -61,7 +61,8 @@ def fit(
         config: how to train.
         train: images to learn.
         held: images, not among those, on which the best checkpoint is chosen: by robust accuracy (PGD-10, in
-            all threat models) if there is a threat, else by clean accuracy. None keeps the last weights.
+            all threat models) if there is a threat, else by clean accuracy, unless the objective has a
+            criterion of its own. None keeps the last weights.
         objective: what to minimise.
         extra: more images, of which every batch takes the share ``config.extra_fraction``.
         threat: what the attacker may change.
@@ -139,14 +140,21 @@ def _time_to_look(step: int, last: float, *, several: bool) -> bool:
 
 
 def _checked(trainer: Trainer, train: Data, held: Data | None) -> dict[str, float]:
-    """Scores of the candidate on the held-out images, and, to show robust overfitting, its robust accuracy on
-    the first as many training images."""
+    """Scores of the candidate on the held-out images, and, to show robust overfitting, that which counts most
+    on the first as many training images."""
     if held is None:
         trainer.checked({})
         return {}
-    threats, seed = trainer.threats, trainer.config.seed
-    found = scores(trainer.candidate, held, threats, seed)
+    found = _scores(trainer, held)
     trainer.checked(found)
-    if threats:
-        found["train_robust"] = scores(trainer.candidate, train.limit(len(held)), threats, seed)["robust"]
+    if trainer.threats or trainer.objective.criterion:
+        decisive = list(found)[-1]
+        found[f"train_{decisive}"] = _scores(trainer, train.limit(len(held)))[decisive]
     return found
+
+
+def _scores(trainer: Trainer, images: Data) -> dict[str, float]:
+    seed, objective = trainer.config.seed, trainer.objective
+    if objective.criterion:
+        return measured(trainer.candidate, images, objective, seed)
+    return scores(trainer.candidate, images, trainer.threats, seed)

@@ -73,6 +73,8 @@ class Objective(ABC):
     """Of `passes`, those of the attacker; they come again for each further threat model."""
     replays: int = 1
     """Updates in a row that see the same batch."""
+    criterion: ClassVar[str] = ""
+    """What `measure` finds, in a word, where that chooses the best checkpoint; nothing: accuracy under PGD."""
 
     def __init__(self, config: StrictModel) -> None:
         self.config = config
@@ -98,6 +100,19 @@ class Objective(ABC):
         Returns:
             (scalar loss, logits (N, K) whose accuracy is shown as training goes on).
         """
+
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, seed: int) -> Tensor:
+        """(N,) how good the model is on held-out images, from 0 to 1; the mean of all chooses the best
+        checkpoint of an objective that has a ``criterion``.
+
+        Args:
+            model: images to logits, in eval mode; no gradient is wanted.
+            x: (N, C, H, W) images in [0, 1].
+            y: (N,) classes.
+            ids: (N,) int64 ids of the samples.
+            seed: random numbers follow from it and the ids, so that all checkpoints are judged alike.
+        """
+        raise NotImplementedError
 
     def gradients(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Adds the loss's gradients to those of the parameters and returns what `loss` does, cut off from the

@@ -34,10 +34,11 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
     ]
     sentences = [f"In the model store as {result['model']['name']}."]
     if held:
-        sentences.append(
-            f"Kept: update {result['kept_step']:,}, the best on held-out images "
-            f"(clean {held['held_out_clean_accuracy']:.1%}, robust {held['held_out_robust_accuracy']:.1%})."
+        found = ", ".join(
+            f"{key.removeprefix('held_out_').removesuffix('_accuracy')} {value:.1%}"
+            for key, value in held.items()
         )
+        sentences.append(f"Kept: update {result['kept_step']:,}, the best on held-out images ({found}).")
     sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
     against = threatened(config)
     sentences += result["warnings"]

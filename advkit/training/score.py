@@ -1,4 +1,5 @@
-"""Accuracies while a classifier is trained, before and after: clean, and under PGD in all threat models."""
+"""Accuracies while a classifier is trained, before and after: clean, and under PGD in all threat models or as
+the objective measures it."""
 
 from __future__ import annotations
 
@@ -8,14 +9,17 @@ from typing import Any
 import torch
 
 from advkit import distributed
-from advkit.attacks.perturb import logits_of, robust_correct
+from advkit.attacks.perturb import device_of, logits_of, robust_correct
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.threat import Threat
+from advkit.training.objective import Objective
 
 ATTACKER = {"steps": 10}
 """The PGD whose robust accuracy on held-out images chooses the best checkpoint."""
+BATCH = 500
+"""Images that an objective measures at a time."""
 
 
 def counts(
@@ -55,3 +59,16 @@ def scores(model: Model, data: Data, threats: Sequence[Threat], seed: int) -> di
     clean, robust = counts(model, data, threats, parameters=ATTACKER, seed=seed)
     found = {"clean": clean / len(data)}
     return {**found, "robust": robust / len(data)} if threats else found
+
+
+@torch.no_grad()
+def measured(model: Model, data: Data, objective: Objective, seed: int) -> dict[str, float]:
+    """Shares: ``clean``, and what the objective's own criterion is called."""
+    clean, _ = counts(model, data, (), parameters=ATTACKER, seed=seed)
+    mine = torch.arange(distributed.rank(), len(data), distributed.world())
+    total = 0.0
+    with evaluation_mode(model):
+        for rows in mine.split(BATCH):
+            x, y = data.batch(rows, device_of(model))
+            total += float(objective.measure(model, x, y, data.ids[rows].to(x.device), seed).double().sum())
+    return {"clean": clean / len(data), objective.criterion: sum(distributed.gather(total)) / len(data)}

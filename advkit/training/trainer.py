@@ -40,7 +40,8 @@ class Trained:
     step: int
     """Updates behind ``best``."""
     scores: dict[str, float]
-    """Accuracies of ``best`` on the held-out images: ``clean``, and ``robust`` where there is a threat."""
+    """Accuracies of ``best`` on the held-out images: ``clean``, and the objective's own criterion or, where
+    there is a threat, ``robust``."""
     history: list[dict[str, Any]] = field(repr=False)
     """A row per check: step, epoch, loss and accuracy on training batches, and the scores."""
     images_per_second: float
@@ -168,13 +169,14 @@ class Trainer:
         """Remembers the weights if their scores are the best so far, the later of equals; a new mean begins.
 
         Args:
-            scores: of the candidate on held-out images; empty where there are none.
+            scores: of the candidate on held-out images, the last of which counts most; empty where there are
+                none.
         """
         self.sums.zero_()
         self.since = self.step
         if not scores:
             return
-        rank = [scores.get("robust", 0.0), scores["clean"]]
+        rank = list(scores.values())[::-1]
         self.waited = 0 if self.best is None or rank > self.best["rank"] else self.waited + 1
         if self.best is None or rank >= self.best["rank"]:
             weights = {name: value.clone() for name, value in self.candidate.state_dict().items()}

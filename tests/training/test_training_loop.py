@@ -254,6 +254,19 @@ def test_scores_are_those_of_the_held_out_images(make, digits, objective):
     assert clean_only.scores.keys() == {"clean"}
 
 
+def test_an_objective_may_judge_its_checkpoints_by_itself(make, digits, objective):
+    rest, held = digits.holdout(0.3)
+    wanted, config = objective("noise", sigma=0.5), Fitting(epochs=6, checks=3, rate=0.02, ema=0)
+    trained = fit(make(), config, rest, held, objective=wanted, threat=THREAT)
+    best = max(trained.history, key=lambda row: (row["noisy"], row["clean"], row["step"]))
+    assert trained.step == best["step"] and trained.scores == {k: best[k] for k in ("clean", "noisy")}
+    x, y = held.batch(torch.arange(len(held)))
+    shares = wanted.measure(trained.best, x, y, held.ids, config.seed)
+    assert trained.scores["noisy"] == pytest.approx(shares.mean().item())
+    assert torch.equal(shares[5:8], wanted.measure(trained.best, x[5:8], y[5:8], held.ids[5:8], config.seed))
+    assert trained.scores["noisy"] < trained.scores["clean"] and "train_noisy" in best
+
+
 def test_without_held_out_images_the_last_weights_are_kept(make, digits, objective, same):
     trained = fit(make(), Fitting(epochs=1), digits, objective=objective("standard"))
     assert same(trained.best, trained.model) and trained.scores == {} and trained.step == 2

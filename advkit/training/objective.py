@@ -74,7 +74,7 @@ class Objective(ABC):
     replays: int = 1
     """Updates in a row that see the same batch."""
     criterion: ClassVar[str] = ""
-    """What `measure` finds, in a word, where that chooses the best checkpoint; nothing: accuracy under PGD."""
+    """What `measure` finds, in a word, where it chooses the best checkpoint; nothing: accuracy under PGD."""
 
     def __init__(self, config: StrictModel) -> None:
         self.config = config

@@ -39,7 +39,10 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
             for key, value in held.items()
         )
         sentences.append(f"Kept: update {result['kept_step']:,}, the best on held-out images ({found}).")
-    sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
+    if config["objective"] == "noise":
+        sentences.append("It is meant to be smoothed: advkit smooth certifies what it withstands then.")
+    else:
+        sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
     against = threatened(config)
     sentences += result["warnings"]
     steps = test["parameters"]["steps"]
@@ -57,6 +60,7 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
         pictures=(Picture("curves", folder / "curves.png", CURVES),),
         files=(*map(Path, result["model"]["files"]), folder),
         next=(
+            *((f"advkit smooth --model {first} --n 50",) if config["objective"] == "noise" else ()),
             f"advkit attack --model {first}",
             f"advkit attack --model {first} --attack apgd-ce --set parameters.apgd-ce.restarts=5",
             f"advkit models lineage {result['model']['name']}",

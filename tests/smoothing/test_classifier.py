@@ -98,8 +98,9 @@ def test_as_a_module_it_gives_the_logarithms_of_vote_shares(halfspace, data):
 
 
 def test_it_is_attacked_like_any_model(halfspace, data):
-    smoothed = smooth(halfspace, 0.25, samples=200)
-    how = {"parameters": {"hop-skip-jump": {"queries": 300}}, "precision": "float32"}
+    data = data.take(torch.tensor([0, 4, 7, 11]))
+    smoothed = smooth(halfspace, 0.25, samples=100)
+    how = {"parameters": {"hop-skip-jump": {"queries": 150}}, "precision": "float32"}
     result = advkit.evaluate(smoothed, data, advkit.Threat("l2", 0.35), attack="hop-skip-jump", **how)
     true = halfspace.distance(data.images).abs()
     broken = torch.tensor([verdict.status == "broken" for verdict in result.verdicts])

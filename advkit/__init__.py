@@ -21,6 +21,7 @@ _PUBLIC = {
     "perturb": "advkit.attacks.perturb",
     "save_model": "advkit.models.checkpoint",
     "security_curve": "advkit.curve.measure",
+    "smooth": "advkit.smoothing.classifier",
     "to_art": "advkit.integrations.art_models",
     "train_patch": "advkit.universal.make_patch",
     "train_universal": "advkit.universal.make_perturbation",
@@ -38,6 +39,7 @@ __all__ = [
     "perturb",
     "save_model",
     "security_curve",
+    "smooth",
     "to_art",
     "train_patch",
     "train_universal",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from advkit.integrations.art_models import from_art, to_art
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
+    from advkit.smoothing.classifier import smooth
     from advkit.threat import Threat
     from advkit.universal.make_patch import train_patch
     from advkit.universal.make_perturbation import train_universal

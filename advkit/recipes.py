@@ -144,6 +144,7 @@ _NAMES = {
     "attack.arch": _ARCHITECTURES,
     "attack.attack": _ATTACKS,
     "certify.arch": _ARCHITECTURES,
+    "smooth.arch": _ARCHITECTURES,
     "curve.arch": _ARCHITECTURES,
     "curve.attack": _ATTACKS,
     "spatial.arch": _ARCHITECTURES,

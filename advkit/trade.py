@@ -205,6 +205,15 @@ TRADES = {
             heading="Measure robustness",
         ),
         Trade(
+            "smooth",
+            "certify how far images may move, by a classifier's votes under noise",
+            "advkit.smoothing.plan:SmoothedCertification",
+            "advkit.smoothing.command:run",
+            "advkit smooth --model clf.pt --data mnist --sigma 0.5 --skip 20",
+            divides=True,
+            heading="Measure robustness",
+        ),
+        Trade(
             "curve",
             "measure how accuracy falls as an attacker may change more",
             "advkit.curve.plan:Curve",

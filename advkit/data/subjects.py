@@ -27,6 +27,7 @@ def open_subjects(
     arch: str | None,
     said: ForeignModel,
     context: Context,
+    only_decisions: bool = False,
 ) -> tuple[list[Model], list[Data]]:
     """Classifiers that were looked at, and splits of one data set.
 
@@ -37,6 +38,7 @@ def open_subjects(
         arch: for weights without a card, their architecture.
         said: what is said of models that advkit did not write.
         context: where to work.
+        only_decisions: as `inspect_classifier` takes it.
 
     Raises:
         UserError: whatever is wrong with a model or the data.
@@ -54,7 +56,8 @@ def open_subjects(
         )
         found = found or _trained_on(name, model, splits, context)
         few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
-        for note in inspect_classifier(model, few, found[0].classes if found[0].classes_known else None):
+        classes = found[0].classes if found[0].classes_known else None
+        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions):
             context.progress.say(f"{name}: {note}")
         models.append(model)
     return models, found

@@ -14,7 +14,12 @@ from advkit.models.model import Model
 
 
 def inspect_classifier(
-    model: Model, images: Tensor, classes: int | None, *, allow_random: bool = False
+    model: Model,
+    images: Tensor,
+    classes: int | None,
+    *,
+    allow_random: bool = False,
+    only_decisions: bool = False,
 ) -> list[str]:
     """Looks at what ``model`` says of a few images, in eval mode, and leaves it as it was found.
 
@@ -23,6 +28,7 @@ def inspect_classifier(
         images: (N, C, H, W) float in [0, 1], on the model's device; a handful of different ones.
         classes: how many the data has; None when that is not known.
         allow_random: a model whose outputs differ from pass to pass is meant to.
+        only_decisions: which class it names is all that matters, so probabilities do as well as logits.
 
     Returns:
         What a person should know, a sentence each.
@@ -43,7 +49,7 @@ def inspect_classifier(
     with evaluation_mode(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
         outputs = _outputs(model, images)
         _refuse_shape(outputs, len(images), classes)
-        _refuse_values(outputs, probabilities=model.probabilities)
+        _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions)
         scale = max(1.0, outputs.abs().max().item())
         difference = (_outputs(model, images) - outputs).abs().max().item()
         if difference > 8 * torch.finfo(outputs.dtype).eps * scale:
@@ -75,11 +81,13 @@ def _refuse_shape(outputs: Tensor, count: int, classes: int | None) -> None:
         )
 
 
-def _refuse_values(outputs: Tensor, *, probabilities: bool) -> None:
+def _refuse_values(outputs: Tensor, *, probabilities: bool, either: bool) -> None:
     if not torch.isfinite(outputs).all():
         raise ModelError(
             "the model gives NaN or infinite logits on clean images; check its weights and its normalisation"
         )
+    if either and not probabilities:
+        return
     positive = outputs.exp() if probabilities else outputs
     sums_to_one = bool((positive >= 0).all() and ((positive.sum(1) - 1).abs() < 1e-4).all())
     if sums_to_one and not probabilities:

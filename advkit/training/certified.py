@@ -132,6 +132,10 @@ class Certified(Objective):
 
     config: Growing
     criterion = "certified"
+    advice = (
+        "Intervals prove much of it: advkit certify tells how much, and attacks then need the rest alone."
+    )
+    judges = ("advkit certify --model {}", "advkit attack --model {} --certify")
     bounding = Passes(2, 2)
     """A box has a middle and a radius."""
 

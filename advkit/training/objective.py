@@ -118,6 +118,11 @@ class Objective(ABC):
     criterion: ClassVar[str] = ""
     """What `measure` finds, in a word, where it chooses the best checkpoint; nothing: accuracy under PGD."""
 
+    advice: ClassVar[str] = "Training knows PGD well: advkit attack judges by stronger attacks."
+    """How what it has trained is to be judged, for a person."""
+    judges: ClassVar[tuple[str, ...]] = ()
+    """Commands that do so before any attack; {} is the model."""
+
     def __init__(self, config: StrictModel) -> None:
         self.config = config
 

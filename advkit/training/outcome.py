@@ -9,6 +9,7 @@ from typing import Any
 
 from advkit.stats import accuracy
 from advkit.trade import Outcome, Picture, Table
+from advkit.training.objective import OBJECTIVES
 from advkit.training.several import named
 
 CURVES = (
@@ -39,7 +40,8 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
             for key, value in held.items()
         )
         sentences.append(f"Kept: update {result['kept_step']:,}, the best on held-out images ({found}).")
-    sentences.append("Training knows PGD well: advkit attack judges by stronger attacks.")
+    objective = OBJECTIVES.get(config["objective"])
+    sentences.append(objective.advice)
     against = threatened(config)
     beside: dict[str, str] = result.get("beside", {})
     sentences += [
@@ -62,6 +64,7 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
         pictures=(Picture("curves", folder / "curves.png", CURVES),),
         files=(*map(Path, result["model"]["files"]), folder),
         next=(
+            *(command.format(first) for command in objective.judges),
             f"advkit attack --model {first}",
             *(f"advkit attack --model {first} --attack {shlex.quote(name)}" for name in attacks),
             f"advkit attack --model {first} --attack apgd-ce --set parameters.apgd-ce.restarts=5",

@@ -41,6 +41,7 @@ SHORT = {
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
     "certify": ["--n", "20"],
+    "smooth": ["--n", "5", "--samples", "200"],
     "curve": ["--n", "20"],
     "spatial": ["--n", "20"],
     "patch": ["--steps", "5", "--n", "40"],

@@ -67,6 +67,8 @@ class NoiseTraining(Objective):
     config: Config
     needs_threat = False
     criterion = "noisy"
+    advice = "It is meant to be smoothed: advkit smooth certifies what it withstands then."
+    judges = ("advkit smooth --model {} --n 50",)
 
     @property
     def passes(self) -> Passes:

@@ -130,6 +130,7 @@ def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
 
 _ARCHITECTURES = "advkit.models.network:ARCHITECTURES"
 _ATTACKS = "advkit.attacks.attack:ATTACKS"
+_DEFENCES = "advkit.defences.purifier:DEFENCES"
 _METRICS = "advkit.gan.metric:METRICS"
 _OBJECTIVES = "advkit.training.objective:OBJECTIVES"
 
@@ -152,6 +153,14 @@ _NAMES = {
     "unrestricted.arch": _ARCHITECTURES,
     "patch.arch": _ARCHITECTURES,
     "universal.arch": _ARCHITECTURES,
+    "detector-train.arch": _ARCHITECTURES,
+    "detector-train.attack": _ATTACKS,
+    "detector-train.detector_arch": _ARCHITECTURES,
+    "detector-eval.arch": _ARCHITECTURES,
+    "detector-eval.attack": _ATTACKS,
+    "defence-eval.arch": _ARCHITECTURES,
+    "defence-eval.attack": _ATTACKS,
+    "defence-eval.defence": _DEFENCES,
     "advgan-train.arch": _ARCHITECTURES,
     "advgan-train.copy_arch": _ARCHITECTURES,
     "advgan-train.opponent": "advkit.models.network:pairs",
@@ -171,6 +180,11 @@ _PARAMETERS = {
     "semi-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
     "attack.parameters": (_ATTACKS, None),
     "curve.parameters": (_ATTACKS, None),
+    "detector-train.parameters": (_ATTACKS, None),
+    "detector-train.architecture": (_ARCHITECTURES, "{detector_arch}"),
+    "detector-eval.parameters": (_ATTACKS, None),
+    "defence-eval.parameters": (_ATTACKS, None),
+    "defence-eval.purifier": (_DEFENCES, "{defence}"),
     "advgan-train.generator": (_ARCHITECTURES, "advgan-generator"),
     "advgan-train.discriminator": (_ARCHITECTURES, "{opponent}-discriminator"),
     "substitute.architecture": (_ARCHITECTURES, "{copy_arch}"),

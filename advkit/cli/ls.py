@@ -99,6 +99,10 @@ KINDS = {
         "whether a robust accuracy can be believed: asked after every attack",
         _registry("advkit.evaluation.check:CHECKS"),
     ),
+    "defences": Kind(
+        "what is done to images before they are classified: defence-eval --defence NAME",
+        _registry("advkit.defences.purifier:DEFENCES"),
+    ),
     "objectives": Kind(
         "ways to train robustly: adv-train --objective NAME",
         _registry("advkit.training.objective:OBJECTIVES"),

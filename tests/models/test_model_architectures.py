@@ -49,7 +49,7 @@ def test_every_architecture_takes_every_size_and_its_gradients_reach_all_paramet
         network = build(name, shape=shape, classes=7, config=SMALL.get(name)).train()
         x = inputs(network, shape)
         outputs = network(*x)
-        wanted = {"classifier": (4, 7), "discriminator": (4,)}
+        wanted = {"classifier": (4, 7), "discriminator": (4,), "detector": (4,)}
         assert tuple(outputs.shape) == wanted.get(role, (4, *shape))
         if role in ("generator", "vae"):
             assert outputs.min() >= 0
@@ -236,6 +236,7 @@ def test_a_trunk_has_the_discriminators_weights_but_for_its_head() -> None:
         ("trunk-classifier", (1, 8, 8), 10, {"trunk": "lenet"}, "'lenet' is a classifier"),
         ("trunk-classifier", (1, 8, 8), 10, {"trunk": "conv-gan-discriminatr"}, "did you mean"),
         ("lenett", (1, 8, 8), 10, {}, "did you mean 'lenet'"),
+        ("detector", (1, 8, 8), None, {"network": "conv-vae"}, "'conv-vae' is a vae"),
         ("dcgan-generator", (1, 7, 9), None, {}, "8x8 pixels"),
         ("dcgan-discriminator", (0, 8, 8), None, {}, "at least 1 channel"),
         ("residual-gan-generator", (1, 4, 4), None, {}, "8x8 pixels"),

@@ -1,0 +1,1 @@
+"""Detectors and purifiers, each judged by an attack that knows of it."""

@@ -1,0 +1,199 @@
+"""A purifier judged from beginning to end: attacks that do not know of it, attacks that do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advkit import rng
+from advkit.attacks.engine.oracle import ask
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.perturb import device_of, make
+from advkit.data.data import Data
+from advkit.defences.detect import attacks_of
+from advkit.defences.evade import clean_right
+from advkit.defences.examples import Fooled, fooled
+from advkit.defences.plan import Purification
+from advkit.defences.purifier import Purifier, Way
+from advkit.defences.result import Aware, PurificationResult, Recovered
+from advkit.evaluation.evaluate import VOTES, evaluate
+from advkit.evaluation.result import EvaluationResult
+from advkit.models.card import ThreatFacts
+from advkit.models.load import wrap
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.progress import SILENT, Progress
+from advkit.runs import RunFolder, environment
+from advkit.stats import clopper_pearson
+from advkit.threat import Threat
+
+BATCH = 500
+"""Images of a pass."""
+WAYS: dict[Way, str] = {"identity": "BPDA", "gradient": "gradient through it"}
+"""What tables call them."""
+
+
+class Purified(nn.Module):
+    """Purifies, then classifies: logits (N, K) of images in [0, 1]."""
+
+    def __init__(self, purifier: Purifier, classifier: Model) -> None:
+        super().__init__()
+        self.purifier, self.classifier = purifier, classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.classifier(self.purifier(x))
+        return logits
+
+
+@torch.no_grad()
+def right(purified: Model, images: Tensor, labels: Tensor, *, votes: int, seed: int) -> Tensor:
+    """(N,) bool: classified correctly, by the mean probabilities of ``votes`` passes."""
+    device, found = device_of(purified), []
+    with evaluation_mode(purified), rng.scope(device, seed, "model"):
+        for part in images.split(BATCH):
+            passes = [ask(purified, part.to(device)).softmax(1) for _ in range(votes)]
+            found.append(torch.stack(passes).mean(0).argmax(1).cpu())
+    return (torch.cat(found) if found else labels.clone()) == labels
+
+
+def unaveraged(purifier: Purifier, stages: Sequence[Stage], threat: Threat) -> list[str]:
+    """Of attacks up gradients on a random defence, the ones that look at it only once in a step."""
+    if not purifier.random:
+        return []
+    made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
+    return [
+        name
+        for name, attack in made.items()
+        if attack.access == "gradients" and getattr(attack.config, "samples", 1) < 2
+    ]
+
+
+def defend(
+    classifier: Model,
+    purifier: Purifier,
+    images: Data,
+    threat: Threat,
+    config: Purification,
+    *,
+    generator_hash: str | None = None,
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> PurificationResult:
+    """Judges a purifier.
+
+    Args:
+        classifier: what it is put in front of.
+        purifier: on the same device.
+        images: to judge.
+        threat: what may be changed.
+        config: everything else.
+        generator_hash: of the model that the purifier is made of.
+        folder: for records from which a killed run goes on.
+        progress: told how it goes.
+    """
+    begun = time.perf_counter()
+    stages = attacks_of(config, classifier, images, threat)
+    device = device_of(classifier)
+    purified = wrap(Purified(purifier, classifier), shape=images.shape, classes=classifier.card.classes)
+    purified = purified.to(device).eval()
+    votes = VOTES if purifier.random else 1
+    bare = clean_right(classifier, images)
+    known = [
+        fooled(
+            classifier,
+            images,
+            threat,
+            stage.attack,
+            stage.parameters,
+            seed=config.seed,
+            precision=config.precision,
+            progress=progress,
+        )
+        for stage in stages
+    ]
+    x, y = images.batch(torch.arange(len(images)))
+    clean = right(purified, x, y, votes=votes, seed=config.seed)
+    recovered = [right(purified, each.images, y[each.rows], votes=votes, seed=config.seed) for each in known]
+    unaware, without = clean.clone(), bare.clone()
+    for each, saved in zip(known, recovered, strict=True):
+        unaware[each.rows[~saved]] = False
+        without[each.rows] = False
+    standing, ways = unaware.clone(), []
+    for way in purifier.ways:
+        found = _knowing(purified, way, images, threat, config, purifier, folder, progress)
+        broken = torch.tensor([verdict.status == "broken" for verdict in found.verdicts])
+        standing &= ~broken
+        ways.append(Aware(way=WAYS[way], left=found.robust_correct, stages=found.stages, checks=found.checks))
+    n = len(images)
+    adaptive, naive = int(standing.sum()), int(unaware.sum())
+    return PurificationResult(
+        model=config.model,
+        model_hash=classifier.hash,
+        defence=config.defence,
+        generator=config.generator,
+        generator_hash=generator_hash,
+        purifier=purifier.config.model_dump(mode="json"),
+        random=purifier.random,
+        unaveraged=tuple(unaveraged(purifier, stages, threat)),
+        threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
+        data=images.facts,
+        settings=config.model_dump(mode="json"),
+        n=n,
+        clean_correct=int(bare.sum()),
+        purified_correct=int(clean.sum()),
+        bare=int(without.sum()),
+        adaptive=adaptive,
+        adaptive_interval=clopper_pearson(adaptive, n),
+        unaware=naive,
+        unaware_interval=clopper_pearson(naive, n),
+        attacks=tuple(_recovered(*each) for each in zip(stages, known, recovered, strict=True)),
+        ways=tuple(ways),
+        seconds=time.perf_counter() - begun,
+        environment=environment(),
+    )
+
+
+def _recovered(stage: Stage, found: Fooled, saved: Tensor) -> Recovered:
+    return Recovered(name=stage.name, attack=stage.attack, fooled=len(found), recovered=int(saved.sum()))
+
+
+def _knowing(
+    purified: Model,
+    way: Way,
+    images: Data,
+    threat: Threat,
+    config: Purification,
+    purifier: Purifier,
+    folder: Path | None,
+    progress: Progress,
+) -> EvaluationResult:
+    """What is left by attacks on the whole, which an earlier process may have run already."""
+
+    def measured(run: RunFolder | None) -> EvaluationResult:
+        return evaluate(
+            purified,
+            images,
+            threat,
+            config.attack,
+            parameters=config.parameters,
+            seed=config.seed,
+            precision=config.precision,
+            bpda=("purifier",) if way == "identity" else (),
+            allow_random=purifier.random,
+            run=run,
+            progress=progress,
+        )
+
+    if folder is None:
+        return measured(None)
+    with RunFolder.open("defence-eval", way, config, folder / way) as run:
+        if run.finished:
+            return EvaluationResult.load(run.path)
+        result = measured(run)
+        run.finish(result.as_values())
+        return result

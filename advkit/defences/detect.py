@@ -1,0 +1,183 @@
+"""A detector judged from beginning to end: thresholds, attacks that do not know of it, attacks that do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.perturb import make
+from advkit.data.data import Data
+from advkit.defences.evade import Evaded, clean_right, evade
+from advkit.defences.examples import Fooled, fooled
+from advkit.defences.plan import Detection, Judged
+from advkit.defences.result import DetectionResult, Knowing, OperatingPoint, Unaware
+from advkit.defences.threshold import scores, threshold
+from advkit.errors import DataError
+from advkit.evaluation.evaluate import plan
+from advkit.models.card import ThreatFacts
+from advkit.models.model import Model
+from advkit.progress import SILENT, Progress
+from advkit.runs import environment
+from advkit.stats import clopper_pearson
+from advkit.threat import Threat
+
+
+def attacks_of(config: Judged, classifier: Model, data: Data, threat: Threat) -> tuple[Stage, ...]:
+    """Those that are named, ensembles in their parts, with every fault told before the work begins.
+
+    Raises:
+        ConfigError: unknown attacks or parameters, or a norm or number of classes that one cannot work in.
+    """
+    return plan(config.attack, threat, classifier.card.classes or data.classes, config.parameters)
+
+
+def refuse_misfit(classifier: Model, detector: Model, data: Data) -> None:
+    """Raises a DataError unless the detector takes the images that the classifier takes."""
+    if detector.card.shape != data.shape:
+        theirs, ours = ("x".join(map(str, shape)) for shape in (detector.card.shape, data.shape))
+        raise DataError(
+            f"the detector takes {theirs} images but the classifier is asked about {ours} ones "
+            "(channels x height x width); name a detector of such images"
+        )
+    if classifier.card.classes is not None and int(data.labels.max()) >= classifier.card.classes:
+        raise DataError(
+            f"data {data.name!r} has label {int(data.labels.max())} but the classifier tells only "
+            f"{classifier.card.classes} classes apart; choose data or a model that fits"
+        )
+
+
+def detect(
+    classifier: Model,
+    detector: Model,
+    images: Data,
+    held: Data,
+    threat: Threat,
+    config: Detection,
+    *,
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[DetectionResult, dict[int, Tensor]]:
+    """Judges a detector.
+
+    Args:
+        classifier: what it guards.
+        detector: on the same device.
+        images: to judge.
+        held: other clean images, to fix thresholds on.
+        threat: what may be changed.
+        config: everything else.
+        folder: for records from which a killed run goes on.
+        progress: told how it goes.
+
+    Returns:
+        (the result, by row the images that mislead both networks at the first rate)
+
+    Raises:
+        DataError: too few images to fix a threshold on, or images that do not fit.
+        ModelError: the detector's scores are no numbers.
+    """
+    begun = time.perf_counter()
+    refuse_misfit(classifier, detector, images)
+    attacks = attacks_of(config, classifier, images, threat)
+    on_held, on_clean = scores(detector, held), scores(detector, images)
+    levels = {rate: threshold(on_held, rate) for rate in config.rates}
+    right = clean_right(classifier, images)
+    known = [
+        fooled(
+            classifier,
+            images,
+            threat,
+            stage.attack,
+            stage.parameters,
+            seed=config.seed,
+            precision=config.precision,
+            progress=progress,
+        )
+        for stage in attacks
+    ]
+    marks = [scores(detector, each.images) for each in known]
+    points, evading = [], dict[int, Tensor]()
+    for rate, level in levels.items():
+        flagged = [each > level for each in marks]
+        passed = right & (on_clean <= level)
+        found = evade(
+            classifier,
+            detector,
+            level,
+            images,
+            passed,
+            threat,
+            attacks,
+            config.detector_weights,
+            known=known,
+            flagged=flagged,
+            seed=config.seed,
+            precision=config.precision,
+            folder=None if folder is None else folder / f"rate-{rate:g}",
+            progress=progress,
+        )
+        evading = evading or found.images
+        points.append(
+            _point(rate, level, passed, found, known, flagged)
+            | {
+                "flagged_held": int((on_held > level).sum()),
+                "flagged_clean": int((on_clean > level).sum()),
+            }
+        )
+    bare = right.clone()
+    for each in known:
+        bare[each.rows] = False
+    result = DetectionResult(
+        model=config.model,
+        model_hash=classifier.hash,
+        detector=config.detector,
+        detector_hash=detector.hash,
+        threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
+        data=images.facts,
+        held=held.facts,
+        settings=config.model_dump(mode="json"),
+        n=len(images),
+        clean_correct=int(right.sum()),
+        bare=int(bare.sum()),
+        attacks=tuple(
+            Unaware(name=stage.name, attack=stage.attack, parameters=_all(stage, threat), fooled=len(each))
+            for stage, each in zip(attacks, known, strict=True)
+        ),
+        points=tuple(OperatingPoint(**point) for point in points),
+        seconds=time.perf_counter() - begun,
+        environment=environment(),
+    )
+    return result, evading
+
+
+def _all(stage: Stage, threat: Threat) -> dict[str, Any]:
+    """The attack's parameters, defaults too."""
+    return make(stage.attack, threat, stage.parameters).config.model_dump(mode="json")
+
+
+def _point(
+    rate: float, level: float, passed: Tensor, found: Evaded, known: list[Fooled], flagged: list[Tensor]
+) -> dict[str, Any]:
+    """One threshold's figures."""
+    left = passed.clone()
+    for each, alarm in zip(known, flagged, strict=True):
+        left[each.rows[~alarm]] = False
+    adaptive, unaware, n = int(found.standing.sum()), int(left.sum()), len(passed)
+    return {
+        "rate": rate,
+        "threshold": level,
+        "passed": int(passed.sum()),
+        "adaptive": adaptive,
+        "adaptive_interval": clopper_pearson(adaptive, n),
+        "unaware": unaware,
+        "unaware_interval": clopper_pearson(unaware, n),
+        "detected": tuple(int(alarm.sum()) for alarm in flagged),
+        "stages": tuple(
+            Knowing(name=one.name, attack=one.stage.attack, weight=one.weight, attacked=tried, broken=broken)
+            for one, tried, broken in found.stages
+        ),
+    }

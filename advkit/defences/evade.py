@@ -1,0 +1,166 @@
+"""Attacks on classifier and detector together: what is misclassified and not flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from advkit import memory
+from advkit.attacks.attack import ATTACKS
+from advkit.attacks.engine.outcome import Found
+from advkit.attacks.engine.searcher import Precision
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.perturb import logits_of, make, searching
+from advkit.data.data import Data
+from advkit.defences.examples import Fooled
+from advkit.defences.guarded import Guarded, Joint
+from advkit.evaluation.ledger import Entry, Ledger
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.progress import SILENT, Progress, Task
+from advkit.threat import Threat
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """One attack that knows of the detector."""
+
+    name: str
+    stage: Stage
+    """The attack with its parameters."""
+    weight: float
+    """Of the detector in what is climbed; without a meaning for attacks that see no gradients."""
+
+
+@dataclass(frozen=True)
+class Evaded:
+    """What attacks that know of the detector have left."""
+
+    standing: Tensor
+    """(N,) bool: right and passed when clean, and afterwards right or flagged at all that was tried."""
+    stages: tuple[tuple[Knowing, int, int], ...]
+    """Each with how many images it was tried on, and how many of them it broke."""
+    images: dict[int, Tensor]
+    """By row, the images (C, H, W) that are misclassified and pass."""
+
+
+def knowing(attacks: Sequence[Stage], weights: Sequence[float]) -> tuple[Knowing, ...]:
+    """Each attack with each weight; one that sees no gradients once."""
+    found = []
+    for stage in attacks:
+        if ATTACKS.get(stage.attack).access == "gradients":
+            found += [Knowing(f"{stage.name}, weight {weight:g}", stage, weight) for weight in weights]
+        else:
+            found.append(Knowing(stage.name, stage, 1.0))
+    return tuple(found)
+
+
+def evade(
+    classifier: Model,
+    detector: Model,
+    threshold: float,
+    data: Data,
+    passed: Tensor,
+    threat: Threat,
+    attacks: Sequence[Stage],
+    weights: Sequence[float],
+    *,
+    known: Sequence[Fooled] = (),
+    flagged: Sequence[Tensor] = (),
+    seed: int = 0,
+    precision: Precision = "auto",
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> Evaded:
+    """Attacks classifier and detector together, one attack after the other, on images that still stand.
+
+    A success is inside the threat model, misclassified and not flagged, confirmed by both networks in their
+    own precision on the exact tensor. Gradients are those of `advkit.defences.guarded.Joint`.
+
+    Args:
+        classifier: images in [0, 1] to logits.
+        detector: images in [0, 1] to scores.
+        threshold: scores above it are flagged.
+        data: images.
+        passed: (N,) bool: those that are classified correctly and not flagged; only they are attacked.
+        threat: what may be changed.
+        attacks: with their parameters.
+        weights: of the detector beside the classifier, each tried in turn.
+        known: what attacks without the detector in mind have found. Who knows of it has that, too.
+        flagged: of each of them, which are (A,).
+        seed: random numbers follow from it and an image's id.
+        precision: arithmetic of the search.
+        folder: for the record of verdicts; what is in it is not tried again.
+        progress: told how many images were decided.
+    """
+    standing, images = passed.clone(), dict[int, Tensor]()
+    for found, alarm in zip(known, flagged, strict=True):
+        for row, image, flag in zip(found.rows.tolist(), found.images, alarm.tolist(), strict=True):
+            if standing[row] and not flag:
+                standing[row], images[row] = False, image
+    plan = knowing(attacks, weights)
+    told = []
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        memory.kept(),
+        evaluation_mode(classifier),
+        evaluation_mode(detector),
+        Ledger(folder, data, [each.name for each in plan], keep=True) as ledger,
+    ):
+        for each in plan:
+            begun = standing.nonzero()[:, 0]
+            with progress.task(f"attacking both with {each.name}", len(begun), unit="image") as task:
+                for label in data.labels[begun].unique().tolist():
+                    rows = begun[data.labels[begun] == label]
+                    exact = Guarded(classifier, detector, threshold, label).eval()
+                    joint = Joint(classifier, detector, threshold, label, each.weight).eval()
+                    attack = make(each.stage.attack, threat, each.stage.parameters)
+                    left = _earlier(ledger, each.name, data, rows, task)
+                    if len(left):
+                        few = data.take(left)
+                        search = searching(
+                            exact,
+                            few,
+                            attack,
+                            name=each.name,
+                            seed=seed,
+                            precision=precision,
+                            surrogate=joint,
+                        )
+                        search.run(torch.arange(len(few)), _recorder(ledger, each.name, few, task))
+            for row in begun.tolist():
+                standing[row] = not ledger.entries[each.name, int(data.ids[row])].broken
+            told.append((each, len(begun), int(len(begun) - standing[begun].sum())))
+        ledger.finish()
+        rows_of = {sample: row for row, sample in enumerate(data.ids.tolist())}
+        for entry in ledger.entries.values():
+            if entry.broken:
+                images[rows_of[entry.id]] = ledger.image(entry)
+    return Evaded(standing, tuple(told), images)
+
+
+def _earlier(ledger: Ledger, stage: str, data: Data, rows: Tensor, task: Task) -> Tensor:
+    """The rows that no earlier process has decided."""
+    undecided = [row for row in rows.tolist() if (stage, int(data.ids[row])) not in ledger.entries]
+    task.advance(len(rows) - len(undecided))
+    return torch.tensor(undecided, dtype=torch.int64)
+
+
+def _recorder(ledger: Ledger, stage: str, few: Data, task: Task) -> Callable[[Found], None]:
+    def record(found: Found) -> None:
+        entry = Entry(id=int(few.ids[found.index]), stage=stage, **asdict(found.outcome))
+        ledger.add(entry, found.x.cpu())
+        task.advance(1)
+
+    return record
+
+
+def clean_right(classifier: Model, data: Data) -> Tensor:
+    """(N,) bool: classified correctly."""
+    with evaluation_mode(classifier):
+        return logits_of(classifier, data).argmax(1) == data.labels

@@ -1,0 +1,136 @@
+"""What a detector learns: clean images, and those of them that an attack has made adversarial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advkit import files, memory
+from advkit.attacks.engine.outcome import Found
+from advkit.attacks.engine.searcher import Precision
+from advkit.attacks.perturb import logits_of, make, searching
+from advkit.data.data import Data
+from advkit.errors import DataError
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.progress import SILENT, Progress
+from advkit.threat import Threat
+
+CLASSES = ("clean", "adversarial")
+"""What the images are called, in the order of a detector's outputs."""
+
+
+@dataclass(frozen=True)
+class Fooled:
+    """The images of a classifier that an attack without a defence in mind has turned."""
+
+    rows: Tensor
+    """(A,) int64: which of the data's images."""
+    images: Tensor
+    """(A, C, H, W) float32: what they were turned into."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def fooled(
+    model: Model,
+    data: Data,
+    threat: Threat,
+    attack: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    precision: Precision = "auto",
+    progress: Progress = SILENT,
+) -> Fooled:
+    """The first success of an attack on each image that the classifier gets right, where there is one.
+
+    Args:
+        model: the classifier.
+        data: images to turn.
+        threat: what may be changed.
+        attack: a registered attack.
+        parameters: its own.
+        seed: random numbers follow from it and an image's id.
+        precision: arithmetic of the search; successes are confirmed in the classifier's own.
+        progress: told how many images were tried.
+    """
+    rows: list[int] = []
+    images: list[Tensor] = []
+    with memory.kept(), evaluation_mode(model):
+        clean = logits_of(model, data)
+        right = (clean.argmax(1) == data.labels).nonzero()[:, 0]
+        with progress.task(f"attacking with {attack}", len(right), unit="image") as task:
+
+            def note(found: Found) -> None:
+                if found.broken:
+                    rows.append(found.index)
+                    images.append(found.x.cpu())
+                task.advance(1, fooled=len(rows))
+
+            made = make(attack, threat, parameters)
+            search = searching(model, data, made, name=attack, seed=seed, precision=precision, clean=clean)
+            search.run(right, note)
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    turned = torch.stack([images[at] for at in order]) if order else torch.empty(0, *data.shape)
+    return Fooled(torch.tensor(rows, dtype=torch.int64)[order], turned)
+
+
+def examples(
+    model: Model,
+    data: Data,
+    threat: Threat,
+    attacks: Sequence[str],
+    parameters: Mapping[str, Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    file: Path | None = None,
+    progress: Progress = SILENT,
+) -> Data:
+    """Clean images (class 0), all of them, and the successes of the attacks (class 1), as data to learn.
+
+    Args:
+        model: the classifier.
+        data: images.
+        threat: what may be changed.
+        attacks: registered attacks, each tried on every image.
+        parameters: theirs, by name.
+        seed: random numbers follow from it.
+        file: an .npz where the adversarial images are kept; what is there is not made again.
+        progress: told how it goes.
+
+    Raises:
+        DataError: no attack succeeded on any image.
+    """
+    if file is not None and file.exists():
+        with np.load(file, allow_pickle=False) as stored:
+            turned = torch.from_numpy(stored["x"])
+        progress.say(f"{len(turned):,} adversarial images are there from an earlier process")
+    else:
+        found = [
+            fooled(model, data, threat, name, parameters.get(name), seed=seed, progress=progress)
+            for name in attacks
+        ]
+        turned = torch.cat([each.images for each in found])
+        if len(turned) == 0:
+            raise DataError(
+                f"{' and '.join(attacks)} misled the classifier on none of {len(data):,} images within "
+                f"{threat}, so there is nothing to detect; allow a larger --eps, or name a stronger --attack"
+            )
+        if file is not None:
+            rows = torch.cat([each.rows for each in found])
+            place = torch.cat([torch.full((len(each),), at) for at, each in enumerate(found)])
+            ids, labels = data.ids[rows], data.labels[rows]
+            arrays = {"x": turned, "id": ids, "y": labels, "attack": place}
+            files.write_arrays(file, **{name: array.numpy() for name, array in arrays.items()})
+    clean, _ = data.batch(torch.arange(len(data)))
+    classes = torch.cat([torch.zeros(len(clean)), torch.ones(len(turned))]).long()
+    images = torch.cat([clean, turned])
+    return Data(data.name, data.split, images, classes, CLASSES, torch.arange(len(images)))

@@ -1,0 +1,39 @@
+"""Fewer grey levels, as ART computes them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from advkit.config import StrictModel
+from advkit.defences.purifier import Purifier, defence
+from advkit.gan.evaluation.subject import Subject
+from advkit.models.card import Shape
+
+
+@defence(
+    "feature-squeezing",
+    summary="pixels rounded to few levels (through ART)",
+    source="Xu, Evans and Qi, NDSS 2018, section III-A",
+)
+class FeatureSqueezing(Purifier):
+    """Rounding has no gradient; an attacker takes it for the identity."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        bit_depth: int = Field(3, ge=1, le=8)
+        """Bits of a pixel that are left."""
+
+    def __init__(self, config: Config, subject: Subject | None, shape: Shape) -> None:
+        super().__init__(config, subject, shape)
+        from art.defences.preprocessor import FeatureSqueezing as Squeezing
+
+        from advkit.integrations.art_defences import Defence
+
+        self.art = Defence(Squeezing(clip_values=(0.0, 1.0), bit_depth=config.bit_depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rounded images."""
+        images: Tensor = self.art(x)
+        return images

@@ -1,0 +1,40 @@
+"""JPEG compression, as ART computes it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from advkit.config import StrictModel
+from advkit.defences.purifier import Purifier, defence
+from advkit.gan.evaluation.subject import Subject
+from advkit.models.card import Shape
+
+
+@defence(
+    "jpeg",
+    summary="compressed as JPEG and read again (through ART)",
+    source="Dziugaite, Ghahramani and Roy 2016; Guo et al., ICLR 2018",
+)
+class Jpeg(Purifier):
+    """Compression has no gradient; an attacker takes it for the identity."""
+
+    class Config(StrictModel):
+        """Parameters."""
+
+        quality: int = Field(50, ge=1, le=95)
+        """Of the JPEG file."""
+
+    def __init__(self, config: Config, subject: Subject | None, shape: Shape) -> None:
+        super().__init__(config, subject, shape)
+        from art.defences.preprocessor import JpegCompression
+
+        from advkit.integrations.art_defences import Defence
+
+        made = JpegCompression(clip_values=(0.0, 1.0), quality=config.quality, channels_first=True)
+        self.art = Defence(made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images as they come back."""
+        images: Tensor = self.art(x)
+        return images

@@ -1,0 +1,74 @@
+"""Which score is flagged, so that clean images are flagged no more often than is wanted."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from advkit import rng
+from advkit.attacks.engine.oracle import ask
+from advkit.attacks.perturb import device_of
+from advkit.data.data import Data
+from advkit.errors import DataError, ModelError
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+
+BATCH = 500
+"""Images of a pass."""
+
+
+@torch.no_grad()
+def scores(detector: Model, images: Data | Tensor) -> Tensor:
+    """(N,) of images, on the CPU; the larger, the rather adversarial.
+
+    Raises:
+        ModelError: one is no number.
+    """
+    device, found = device_of(detector), []
+    with evaluation_mode(detector):
+        for part in torch.arange(len(images)).split(BATCH):
+            x = images.batch(part, device)[0] if isinstance(images, Data) else images[part].to(device)
+            found.append(ask(detector, x).float().cpu())
+    told = torch.cat(found) if found else torch.empty(0)
+    if not told.isfinite().all():
+        raise ModelError("the detector gives scores that are NaN or infinite on clean images; train it again")
+    return told
+
+
+def threshold(clean: Tensor, rate: float) -> float:
+    """The least score of ``clean`` (N,) above which at most the share ``rate`` of them is.
+
+    Raises:
+        DataError: there are so few that flagging a single one would exceed the rate.
+    """
+    allowed = math.floor(rate * len(clean) + 1e-9)
+    if allowed < 1:
+        raise DataError(
+            f"a false-positive rate of {rate:g} cannot be fixed on {len(clean)} clean images, of which a "
+            f"single one is more; hold out at least {math.ceil(1 / rate - 1e-9)} (--held, half of the "
+            "split at most), or allow larger --rates"
+        )
+    return float(clean.sort(descending=True).values[allowed])
+
+
+def divided(data: Data, held: int, n: int | None) -> tuple[Data, Data]:
+    """(images to judge, other images to fix thresholds on): a fixed random division.
+
+    Args:
+        data: a split that nothing was trained on.
+        held: images for the threshold; half of the split at most.
+        n: images to judge at most.
+
+    Raises:
+        DataError: there is but one image.
+    """
+    if len(data) < 2:
+        raise DataError(
+            f"data {data.name!r} ({data.split}) has {len(data)} image, and thresholds are fixed on others "
+            "than those that are judged; give more"
+        )
+    order = rng.permutation(0, "threshold", len(data))
+    count = min(held, len(data) // 2)
+    return data.take(order[count:].sort().values).limit(n), data.take(order[:count].sort().values)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from advkit.errors import ConfigError, did_you_mean
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Arithmetic of a network's passes; auto: bfloat16 where the processor computes in it."""
 
 
 class StrictModel(BaseModel):

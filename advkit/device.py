@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from advkit import distributed
+from advkit.config import Precision
 from advkit.errors import ConfigError
 
 
@@ -30,6 +33,13 @@ def choose(device: str = "auto") -> torch.device:
     if not available.get(chosen.type, False):
         raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")
     return chosen
+
+
+def arithmetic(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The arithmetic that ``precision`` means on this device."""
+    if precision == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    return precision
 
 
 def computes_bfloat16(device: torch.device) -> bool:

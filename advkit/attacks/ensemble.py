@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from advkit.attacks.engine.searcher import Precision
-from advkit.config import StrictModel
+from advkit.config import Precision, StrictModel
 from advkit.registry import Registry
 from advkit.threat import Threat
 

@@ -14,9 +14,9 @@ from advkit.attacks.engine.oracle import Oracle, ask
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search, run_fixed
-from advkit.attacks.engine.searcher import Precision, searcher
+from advkit.attacks.engine.searcher import searcher
 from advkit.attacks.loss import AttackLoss
-from advkit.config import validate
+from advkit.config import Precision, validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.errors import ModelError

@@ -12,9 +12,9 @@ from torch import Tensor
 from advkit import memory
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.engine.searcher import Precision
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import logits_of, make, searching
+from advkit.config import Precision
 from advkit.data.data import Data
 from advkit.defences.examples import Fooled
 from advkit.defences.guarded import Guarded, Joint

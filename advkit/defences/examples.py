@@ -13,8 +13,8 @@ from torch import Tensor
 
 from advkit import files, memory
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.engine.searcher import Precision
 from advkit.attacks.perturb import logits_of, make, searching
+from advkit.config import Precision
 from advkit.data.data import Data
 from advkit.errors import DataError
 from advkit.models.mode import evaluation_mode

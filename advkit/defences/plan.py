@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from advkit.config import Fraction, StrictModel
+from advkit.config import Fraction, Precision, StrictModel
 from advkit.models.foreign_plan import ForeignModel
 from advkit.training.plan import Fitting
 
@@ -77,7 +77,7 @@ class Judged(StrictModel):
     """Largest change allowed, for pixels in [0, 1]; by default the customary threat model of the data set."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the search (auto: bfloat16 where the processor has it); successes are confirmed in the
     networks' own."""
     attack: tuple[str, ...] = Field(("pgd", "apgd-t", "square"), min_length=1)

@@ -19,9 +19,10 @@ from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search
-from advkit.attacks.engine.searcher import Precision, searcher
+from advkit.attacks.engine.searcher import searcher
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
+from advkit.config import Precision
 from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from advkit import distributed, memory, rng
 from advkit.attacks.attack import Attack
 from advkit.attacks.engine.pace import Pace
-from advkit.attacks.engine.searcher import Precision, arithmetic
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.certification.certify import certified
-from advkit.config import validate
+from advkit.config import Precision, validate
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
 from advkit.data.threats import customary
+from advkit.device import arithmetic
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, ask_all
@@ -148,7 +148,7 @@ def evaluate(
         made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
             refuse_idle_surrogate(made)
-        kind: Precision = "bfloat16" if arithmetic(precision, device) == torch.bfloat16 else "float32"
+        kind = arithmetic(precision, device)
         digest = judged.hash
         determined: dict[str, Any] = {
             "threat": threat.model_dump(),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit.config import Fraction, StrictModel
+from advkit.config import Fraction, Precision, StrictModel
 from advkit.models.foreign_plan import ForeignModel
 
 
@@ -33,7 +33,7 @@ class _Attacking(StrictModel):
     """Passes per image, on average, after which no further attack begins; it can only miss successes."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the search (auto: bfloat16 where the processor has it); successes are confirmed in the
     model's own."""
     batch_size: int | None = Field(None, ge=1)

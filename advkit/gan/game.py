@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from advkit import __version__, distributed, rng
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.device import computes_bfloat16
+from advkit.device import arithmetic
 from advkit.errors import ConfigError, DataError
 from advkit.gan.plan import GanTraining
 from advkit.models.card import ModelCard, Parent, Role, Shape
@@ -35,9 +35,7 @@ FEW = 1000
 
 def concrete(config: GanTraining, device: torch.device) -> GanTraining:
     """The configuration with its arithmetic chosen for the device, so that a run keeps it."""
-    if config.precision != "auto":
-        return config
-    return config.model_copy(update={"precision": "bfloat16" if computes_bfloat16(device) else "float32"})
+    return config.model_copy(update={"precision": arithmetic(config.precision, device)})
 
 
 def _differ(data: Data) -> bool:

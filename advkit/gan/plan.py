@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from advkit.config import Fraction, StrictModel
+from advkit.config import Fraction, Precision, StrictModel
 from advkit.training.schedule import Schedule
 
 Augmentation = Literal["brightness", "contrast", "saturation", "shift", "cutout"]
-Precision = Literal["auto", "float32", "bfloat16"]
 
 DEFAULT_PAIRS = {"gan": "conv-gan", "vae": "conv-vae"}
 """Architecture that each kind of training takes when none is named."""

@@ -10,12 +10,12 @@ import torch
 
 from advkit import __version__, distributed, rng
 from advkit import device as devices
-from advkit.attacks.engine.searcher import arithmetic
 from advkit.attacks.perturb import make
 from advkit.config import validate
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
+from advkit.device import arithmetic
 from advkit.errors import ConfigError
 from advkit.models.card import ModelCard, Parent, Relation, ThreatFacts
 from advkit.models.foreign_plan import ForeignModel
@@ -72,7 +72,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
             "arch": config.arch if config.model else model.card.architecture,
             "norm": first.norm,
             "eps": first.eps,
-            "precision": "bfloat16" if arithmetic(config.precision, device) == torch.bfloat16 else "float32",
+            "precision": arithmetic(config.precision, device),
             "epochs": config.updates(len(rest)) // config.batches(len(rest)),
             "name": name,
         }

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from advkit.config import Fraction, StrictModel
+from advkit.config import Fraction, Precision, StrictModel
 from advkit.models.foreign_plan import ForeignModel
 from advkit.training.schedule import Schedule
 
@@ -44,7 +44,7 @@ class Fitting(StrictModel):
     """More labelled images, of the same shape and classes, such as npz:FILE from `advkit gan-sample`."""
     extra_fraction: Fraction = Field(0.3, gt=0, lt=1)
     """Share of every batch that is drawn from --extra-data; the number of updates stays the same."""
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Arithmetic of the network, while weights, losses and updates stay in float32; auto: bfloat16 where the
     processor computes in it."""
     checks: int = Field(20, ge=1)

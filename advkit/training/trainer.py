@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from advkit import distributed, rng
-from advkit.attacks.engine.searcher import arithmetic
 from advkit.data.augment import coarsen, shift_and_flip
 from advkit.data.data import Data
+from advkit.device import arithmetic
 from advkit.errors import ConfigError
 from advkit.models.model import Model
 from advkit.threat import Threat
@@ -87,7 +87,7 @@ class Trainer:
         self.device = device
         self.model: Model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _train_mode(self.model)
-        low = arithmetic(config.precision, device) == torch.bfloat16
+        low = arithmetic(config.precision, device) == "bfloat16"
         self.seen: nn.Module = Bfloat16(self.model) if low else self.model
         """The model as the objective sees it."""
         self.ema = Ema(self.model, config.ema) if config.ema else None

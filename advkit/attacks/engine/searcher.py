@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,8 @@ from torch.fx import GraphModule
 
 from advkit.attacks.attack import Access
 from advkit.attacks.engine.rewrite import rewritten
-from advkit.device import computes_bfloat16
-
-Precision = Literal["auto", "float32", "bfloat16"]
-"""Arithmetic of the search; auto: bfloat16 where the processor computes in it."""
-
-
-def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type that ``precision`` means on this device."""
-    if precision == "auto":
-        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+from advkit.config import Precision
+from advkit.device import arithmetic
 
 
 class Searcher(nn.Module):
@@ -93,7 +84,8 @@ def searcher(model: nn.Module, precision: Precision, images: Tensor, access: Acc
         meant = model(images).float()
     scale = meant.abs().max()
     leaner = _rewritten(model, images, meant)
-    for dtype in dict.fromkeys((arithmetic(precision, images.device), torch.float32)):
+    for name in dict.fromkeys((arithmetic(precision, images.device), "float32")):
+        dtype = getattr(torch, name)
         try:
             twin = Searcher(leaner, dtype, hidden=access == "gradients")
             with torch.no_grad():

@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from advkit.attacks.engine.searcher import Precision
 from advkit.attacks.ensemble import Ensemble, Stage, ensemble
-from advkit.config import Fraction, StrictModel
+from advkit.config import Fraction, Precision, StrictModel
 from advkit.threat import Threat
 
 

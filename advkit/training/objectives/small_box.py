@@ -33,6 +33,8 @@ class SmallBox(CleanAndCertified):
         """Share of the loss that clean images have once eps is full; at the beginning they are all."""
 
     config: Config
+    criterion = ""
+    """PGD chooses: of what small boxes train, intervals may prove nothing for long."""
 
     @property
     def passes(self) -> Passes:

@@ -88,7 +88,7 @@ def certify_smoothed(
     digest = judged.hash
     if len(set(distributed.gather((digest, images.fingerprint)))) > 1:
         raise ConfigError(
-            "the processes have not the same model and images; call certify_smoothed with the same in all of them"
+            "the processes have not the same model and images; call certify_smoothed with the same in all"
         )
     if run is not None:
         noise = (smoothed.sigma, selection, samples, alpha, seed, device_of(judged).type)

@@ -86,6 +86,10 @@ def certify_smoothed(
     smoothed = SmoothedClassifier(judged, sigma, alpha=alpha, seed=seed, batch_size=batch_size)
     refuse_too_few(samples, alpha, smoothed.sigma)
     digest = judged.hash
+    if len(set(distributed.gather((digest, images.fingerprint)))) > 1:
+        raise ConfigError(
+            "the processes have not the same model and images; call certify_smoothed with the same in all"
+        )
     if run is not None:
         noise = (smoothed.sigma, selection, samples, alpha, seed, device_of(judged).type)
         run.begin_with(model=digest, images=images.fingerprint, **{"noise (and where it is drawn)": noise})

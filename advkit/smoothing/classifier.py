@@ -206,7 +206,8 @@ class SmoothedClassifier(nn.Module):
 def smooth(
     model: nn.Module | str | Path, sigma: float, *, shape: tuple[int, int, int] | None = None, **settings: Any
 ) -> SmoothedClassifier:
-    """The smoothed classifier of ``model``.
+    """The smoothed classifier of ``model``, which is not looked at here: `certify_smoothed` refuses one that
+    answers twice differently.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.

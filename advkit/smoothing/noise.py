@@ -19,11 +19,11 @@ QUERIES = "smoothing queries"
 class Copies:
     """Image plus N(0, sigma^2), copy after copy: the noise is a function of (seed, stream, sample, copy).
 
-    `advkit.rng.normal` makes each number for itself by integer arithmetic, which takes a CPU up to a third of
-    the time of a small network. So a sample has a generator of PyTorch's, seeded by (seed, stream, sample),
-    that draws block after block of `BLOCK` copies: the numbers do not depend on the size of a pass. A sample
-    has only one, because the CPU's takes 32 bits of the seed: two of them might be alike. A CPU and a GPU
-    draw different numbers.
+    `advkit.rng.normal` makes each number for itself by integer arithmetic, which takes a CPU a sixth of the
+    time of a small network or more. So a sample has a generator of PyTorch's (a twenty-fifth), seeded by
+    (seed, stream, sample), that draws block after block of `BLOCK` copies: the numbers do not depend on the
+    size of a pass. A sample has only one, because the CPU's takes 32 bits of the seed: two of them might be
+    alike. A CPU and a GPU draw different numbers.
 
     The noise is not clipped: the certificate is about Gaussian noise and no other.
 

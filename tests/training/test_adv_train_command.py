@@ -99,6 +99,16 @@ def test_ordinary_training_hardens_nothing():
     assert card.threat is None and card.lineage[0].relation == "fine-tuned-from"
 
 
+def test_what_is_trained_on_noise_is_to_be_smoothed():
+    outcome = adv_train(plan(objective="noise", parameters={"sigma": 0.1}), Context(out=Path("noisy.pt")))
+    assert load_model("noisy.pt").card.metrics.keys() == {
+        "held_out_clean_accuracy",
+        "held_out_noisy_accuracy",
+    }
+    assert outcome.next[0] == "advkit smooth --model noisy.pt --n 50"
+    assert any("noisy" in sentence for sentence in outcome.sentences)
+
+
 def test_a_hardened_model_is_hardened_further_against_the_same_threat():
     adv_train(plan(eps=0.05, name="first"), Context())
     heard = Heard()

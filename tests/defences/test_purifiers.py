@@ -121,6 +121,13 @@ def test_both_numbers_stand_in_one_sentence_and_a_finished_run_is_told_again(her
     assert defence_eval(JUDGING, Context(out=outcome.files[-1])).result == result.as_values()
 
 
+def test_attacks_that_mislead_nobody_leave_everything(here):
+    config = JUDGING.model_copy(update={"eps": 1e-7, "n": 4, "parameters": {"pgd": {"steps": 1}}})
+    result = defence_eval(config, Context()).result
+    assert result["attacks"][0]["fooled"] == 0
+    assert result["adaptive"] == result["unaware"] == result["purified_correct"]
+
+
 def test_a_random_defence_without_averaging_warns(here, tmp_path):
     made(tmp_path)
     config = JUDGING.model_copy(

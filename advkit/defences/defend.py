@@ -53,12 +53,14 @@ class Purified(nn.Module):
 @torch.no_grad()
 def right(purified: Model, images: Tensor, labels: Tensor, *, votes: int, seed: int) -> Tensor:
     """(N,) bool: classified correctly, by the mean probabilities of ``votes`` passes."""
+    if len(images) == 0:
+        return torch.zeros(0, dtype=torch.bool)
     device, found = device_of(purified), []
     with evaluation_mode(purified), rng.scope(device, seed, "model"):
         for part in images.split(BATCH):
             passes = [ask(purified, part.to(device)).softmax(1) for _ in range(votes)]
             found.append(torch.stack(passes).mean(0).argmax(1).cpu())
-    return (torch.cat(found) if found else labels.clone()) == labels
+    return torch.cat(found) == labels
 
 
 def unaveraged(purifier: Purifier, stages: Sequence[Stage], threat: Threat) -> list[str]:

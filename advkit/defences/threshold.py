@@ -26,12 +26,14 @@ def scores(detector: Model, images: Data | Tensor) -> Tensor:
     Raises:
         ModelError: one is no number.
     """
+    if len(images) == 0:
+        return torch.empty(0)
     device, found = device_of(detector), []
     with evaluation_mode(detector):
         for part in torch.arange(len(images)).split(BATCH):
             x = images.batch(part, device)[0] if isinstance(images, Data) else images[part].to(device)
             found.append(ask(detector, x).float().cpu())
-    told = torch.cat(found) if found else torch.empty(0)
+    told = torch.cat(found)
     if not told.isfinite().all():
         raise ModelError("the detector gives scores that are NaN or infinite on clean images; train it again")
     return told

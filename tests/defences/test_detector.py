@@ -218,6 +218,14 @@ def test_both_numbers_stand_in_one_sentence_the_adaptive_first(here):
     assert again.result == json.loads(json.dumps(outcome.result))
 
 
+def test_attacks_that_mislead_nobody_leave_everything(here):
+    config = JUDGING.model_copy(update={"eps": 1e-7, "n": 4, "parameters": {"pgd": {"steps": 1}}})
+    result = detector_eval(config, Context()).result
+    assert result["attacks"][0]["fooled"] == 0
+    for point in result["points"]:
+        assert point["adaptive"] == point["unaware"] == point["passed"] > 0
+
+
 def test_a_killed_run_attacks_only_what_is_undecided(model, detector, images, tmp_path):
     judged, _ = divided(images[1], 120, 30)
     every = torch.ones(len(judged), dtype=torch.bool)

@@ -1,0 +1,168 @@
+"""Purifiers: what each does to images, and attacks that know of it."""
+
+import pytest
+import torch
+
+from advkit import rng
+from advkit.attacks.ensemble import Stage
+from advkit.defences.defend import defend, unaveraged
+from advkit.defences.defend_command import defence_eval
+from advkit.defences.plan import Purification
+from advkit.defences.purifier import DEFENCES, build
+from advkit.defences.result import PurificationResult
+from advkit.errors import ConfigError, DataError, ModelError
+from advkit.gan.evaluation.subject import open_subject
+from advkit.models import network
+from advkit.models.card import ModelCard
+from advkit.models.checkpoint import save_model
+from advkit.models.model import Model
+from advkit.threat import Threat
+from advkit.trade import Context
+
+BALL = Threat("linf", 0.1)
+JUDGING = Purification(
+    model="clf.pt",
+    data="npz:toy.npz",
+    norm="linf",
+    eps=0.02,
+    defence="feature-squeezing",
+    n=20,
+    parameters={"pgd": {"steps": 4}},
+)
+GENERATOR = ("mlp-gan-generator", {"latent_dim": 3, "hidden": (8,)})
+QUICK = {"defense-gan": {"restarts": 2, "steps": 3}}
+
+
+def made(folder, role="generator", shape=(1, 8, 8), classes=None, seed=0):
+    """An untrained generator, or a VAE, opened."""
+    name, config = ("conv-vae", {}) if role == "vae" else GENERATOR
+    if classes is not None:
+        name, config = "conditional-generator", {"generator": name, "generator_config": config}
+    with rng.scope("cpu", seed, "generator"):
+        built = network.build(name, shape=shape, classes=classes, config=config)
+    card = ModelCard(role=role, architecture=name, config=config, shape=shape, classes=classes)
+    save_model(Model(built, card), folder / f"{role}.pt", overwrite=True)
+    return open_subject(str(folder / f"{role}.pt"), "cpu")
+
+
+def purifier(name, folder, **config):
+    needs = DEFENCES.get(name).needs
+    subject = None if needs is None else made(folder, needs)
+    return build(name, {**QUICK.get(name, {}), **config}, subject, shape=(1, 8, 8), classes=3).eval()
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in DEFENCES])
+def test_every_defence_makes_images_of_images_each_from_itself_alone(name, tmp_path, images):
+    defence = purifier(name, tmp_path)
+    x, _ = images[1].batch(torch.arange(16))
+    with torch.no_grad():
+        pure, other = defence(x), defence(x.flip(0)).flip(0)
+    assert pure.shape == x.shape and pure.dtype == x.dtype
+    assert pure.min() >= 0 and pure.max() <= 1
+    assert not torch.equal(pure, x)
+    assert not defence.random
+    torch.testing.assert_close(pure, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in DEFENCES if "gradient" in entry.thing.ways])
+def test_where_a_gradient_is_promised_there_is_one(name, tmp_path, images):
+    x = images[1].batch(torch.arange(4))[0].requires_grad_(True)
+    (slope,) = torch.autograd.grad(purifier(name, tmp_path)(x).square().sum(), x)
+    assert slope.flatten(1).any(1).all()
+
+
+def test_defense_gan_finds_what_the_generator_has_made(tmp_path):
+    subject = made(tmp_path)
+    latent = subject.generator.network.draw(rng.keys(5, "z", torch.arange(4)))
+    with torch.no_grad():
+        x = subject.generator(latent)
+        spread = (x - x.mean(0)).square().mean()
+        settings = {"restarts": 4, "steps": 60}
+        pure = build("defense-gan", settings, subject, shape=(1, 8, 8), classes=3)(x)
+    assert (pure - x).square().mean() < 0.2 * spread
+
+
+def test_a_conditional_generator_is_asked_for_every_class(tmp_path, images):
+    subject = made(tmp_path, classes=3)
+    defence = build("defense-gan", QUICK["defense-gan"], subject, shape=(1, 8, 8), classes=3)
+    assert defence.cost == 2 * 4 * 3
+    x, _ = images[1].batch(torch.arange(6))
+    assert defence(x).shape == x.shape
+
+
+def test_fresh_starts_are_random_and_the_attack_is_told(tmp_path, images):
+    defence = purifier("defense-gan", tmp_path, fresh=True)
+    x, _ = images[1].batch(torch.arange(4))
+    assert defence.random and not torch.equal(defence(x), defence(x))
+    once = (Stage("pgd", "pgd", {}), Stage("square", "square", {}))
+    assert unaveraged(defence, once, BALL) == ["pgd"]
+    assert unaveraged(defence, (Stage("pgd", "pgd", {"samples": 5}),), BALL) == []
+    assert unaveraged(purifier("defense-gan", tmp_path), once, BALL) == []
+
+
+def test_who_knows_of_a_defence_has_all_that_others_have_found(model, images, tmp_path):
+    config = JUDGING.model_copy(update={"defence": "vae", "parameters": {"pgd": {"steps": 4}}})
+    shown = images[1].limit(16)
+    result = defend(model, purifier("vae", tmp_path), shown, Threat("linf", 0.02), config)
+    assert [one.way for one in result.ways] == ["gradient through it", "BPDA"]
+    assert result.adaptive <= min(result.unaware, *(one.left for one in result.ways))
+    assert result.unaware <= result.purified_correct <= result.n == 16
+    assert result.bare <= result.clean_correct == 16
+
+
+def test_both_numbers_stand_in_one_sentence_and_a_finished_run_is_told_again(here):
+    outcome = defence_eval(JUDGING, Context())
+    result = PurificationResult.load(outcome.files[-1])
+    said = outcome.sentences[0]
+    assert said.index("attack that knows of it") < said.index("under one that does not")
+    assert outcome.tables[0].columns[1] == "left by an attack that knows"
+    assert 0 < result.adaptive <= result.unaware <= result.purified_correct
+    assert (outcome.files[-1] / "identity/verdicts.jsonl").exists()
+    assert defence_eval(JUDGING, Context(out=outcome.files[-1])).result == result.as_values()
+
+
+def test_attacks_that_mislead_nobody_leave_everything(here):
+    config = JUDGING.model_copy(update={"eps": 1e-7, "n": 4, "parameters": {"pgd": {"steps": 1}}})
+    result = defence_eval(config, Context()).result
+    assert result["attacks"][0]["fooled"] == 0
+    assert result["adaptive"] == result["unaware"] == result["purified_correct"]
+
+
+def test_a_random_defence_without_averaging_warns(here, tmp_path):
+    made(tmp_path)
+    config = JUDGING.model_copy(
+        update={
+            "defence": "defense-gan",
+            "generator": "generator.pt",
+            "purifier": {"restarts": 1, "steps": 1, "fresh": True},
+            "n": 2,
+            "parameters": {"pgd": {"steps": 1}},
+        }
+    )
+    assert defence_eval(config, Context(dry_run=True)).result["cost"] == 2
+    outcome = defence_eval(config, Context())
+    assert outcome.result["random"] and outcome.result["unaveraged"] == ["pgd"]
+    assert "parameters.pgd.samples=10" in outcome.warning
+
+
+@pytest.mark.parametrize(
+    ("name", "generator", "said"),
+    [
+        ("defense-gan", None, "made of a generator; name one with --generator"),
+        ("vae", None, "made of a vae; name one"),
+        ("jpeg", {}, "made of no generator; leave --generator out"),
+        ("vae", {}, "wants a VAE and .* is a generator"),
+        ("defense-gan", {"shape": (1, 9, 9)}, "makes 1x9x9 images but the classifier is asked about 1x8x8"),
+        ("defense-gan", {"classes": 7}, "knows 7 classes but the classifier tells 3 apart"),
+        ("defence-gan", None, "did you mean 'defense-gan'"),
+    ],
+)
+def test_what_does_not_fit_is_said(name, generator, said, tmp_path):
+    subject = None if generator is None else made(tmp_path, **generator)
+    with pytest.raises((ConfigError, DataError), match=said):
+        build(name, {}, subject, shape=(1, 8, 8), classes=3)
+
+
+def test_a_classifier_is_no_generator(here):
+    with pytest.raises(ModelError, match="draws no images"):
+        defence_eval(JUDGING.model_copy(update={"defence": "defense-gan", "generator": "clf.pt"}), Context())

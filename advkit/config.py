@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from advkit.errors import ConfigError, did_you_mean
 
@@ -31,6 +33,48 @@ def parse_fraction(value: Any) -> Any:
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(f"{value!r} is no fraction; write for example 8/255 or 0.03") from error
     return value
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a field whose values are names: who knows them.
+
+    Args:
+        place: ``module:attribute``, a registry or a function that returns all names.
+    """
+
+    place: str
+
+
+@dataclass(frozen=True)
+class ParametersOf:
+    """Marks a field that holds the parameters of something registered.
+
+    Args:
+        place: ``module:attribute`` of the registry.
+        name: of the thing, made of the configuration's values; None where the field holds a group of
+            parameters for each name.
+    """
+
+    place: str
+    name: str | None = None
+
+
+Mark = TypeVar("Mark", OneOf, ParametersOf)
+
+
+def mark(field: FieldInfo, kind: type[Mark]) -> Mark | None:
+    """The mark of that kind on a field, or on a part of its type."""
+    return next((found for found in _marks(field) if isinstance(found, kind)), None)
+
+
+def _marks(field: FieldInfo) -> Iterator[Any]:
+    yield from field.metadata
+    pending = [field.annotation]
+    while pending:
+        part = pending.pop()
+        yield from getattr(part, "__metadata__", ())
+        pending += get_args(part)
 
 
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from advkit import config
-from advkit.config import StrictModel
+from advkit.config import OneOf, ParametersOf, StrictModel
 from advkit.errors import ConfigError, did_you_mean
 from advkit.registry import Registry
 from advkit.trade import TRADES, Trade, at
@@ -128,81 +128,15 @@ def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
     return []
 
 
-_ARCHITECTURES = "advkit.models.network:ARCHITECTURES"
-_ATTACKS = "advkit.attacks.attack:ATTACKS"
-_DEFENCES = "advkit.defences.purifier:DEFENCES"
-_METRICS = "advkit.gan.metric:METRICS"
-_OBJECTIVES = "advkit.training.objective:OBJECTIVES"
-
-_NAMES = {
-    "data": "advkit.data.dataset:DATASETS",
-    "gan-train.arch": "advkit.models.network:generative",
-    "gan-train.loss": "advkit.gan.loss:GAN_LOSSES",
-    "gan-train.regularisers": "advkit.gan.regulariser:REGULARISERS",
-    "gan-eval.metrics": _METRICS,
-    "gan-compare.metrics": _METRICS,
-    "semi-train.arch": "advkit.models.network:pairs",
-    "attack.arch": _ARCHITECTURES,
-    "attack.attack": _ATTACKS,
-    "certify.arch": _ARCHITECTURES,
-    "smooth.arch": _ARCHITECTURES,
-    "curve.arch": _ARCHITECTURES,
-    "curve.attack": _ATTACKS,
-    "spatial.arch": _ARCHITECTURES,
-    "natural.arch": _ARCHITECTURES,
-    "unrestricted.arch": _ARCHITECTURES,
-    "patch.arch": _ARCHITECTURES,
-    "universal.arch": _ARCHITECTURES,
-    "detector-train.arch": _ARCHITECTURES,
-    "detector-train.attack": _ATTACKS,
-    "detector-train.detector_arch": _ARCHITECTURES,
-    "detector-eval.arch": _ARCHITECTURES,
-    "detector-eval.attack": _ATTACKS,
-    "defence-eval.arch": _ARCHITECTURES,
-    "defence-eval.attack": _ATTACKS,
-    "defence-eval.defence": _DEFENCES,
-    "advgan-train.arch": _ARCHITECTURES,
-    "advgan-train.copy_arch": _ARCHITECTURES,
-    "advgan-train.opponent": "advkit.models.network:pairs",
-    "substitute.arch": _ARCHITECTURES,
-    "substitute.copy_arch": _ARCHITECTURES,
-    "adv-train.arch": _ARCHITECTURES,
-    "adv-train.objective": _OBJECTIVES,
-}
-"""Who knows the names that a key takes; the key alone, or with its command in front."""
-
-_PARAMETERS = {
-    "gan-train.parameters": ("advkit.gan.loss:GAN_LOSSES", "{loss}"),
-    "gan-train.regularisation": ("advkit.gan.regulariser:REGULARISERS", None),
-    "gan-train.generator": (_ARCHITECTURES, "{arch}-generator"),
-    "gan-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
-    "semi-train.generator": (_ARCHITECTURES, "{arch}-generator"),
-    "semi-train.discriminator": (_ARCHITECTURES, "{arch}-discriminator"),
-    "attack.parameters": (_ATTACKS, None),
-    "curve.parameters": (_ATTACKS, None),
-    "detector-train.parameters": (_ATTACKS, None),
-    "detector-train.architecture": (_ARCHITECTURES, "{detector_arch}"),
-    "detector-eval.parameters": (_ATTACKS, None),
-    "defence-eval.parameters": (_ATTACKS, None),
-    "defence-eval.purifier": (_DEFENCES, "{defence}"),
-    "advgan-train.generator": (_ARCHITECTURES, "advgan-generator"),
-    "advgan-train.discriminator": (_ARCHITECTURES, "{opponent}-discriminator"),
-    "substitute.architecture": (_ARCHITECTURES, "{copy_arch}"),
-    "adv-train.parameters": (_OBJECTIVES, "{objective}"),
-    "adv-train.architecture": (_ARCHITECTURES, "{arch}"),
-}
-"""Whose parameters a group of keys holds: a registry, and the name in it, made of the configuration's
-values; None where the group holds a group for each name."""
-
-
 def _unknown_names(trade: Trade, values: Mapping[str, Any]) -> list[str]:
     """Names that nobody knows; the ones with a colon (``folder:PATH``) are no business of a registry."""
     faults = []
     for key, value in values.items():
-        place = _NAMES.get(f"{trade.name}.{key}", _NAMES.get(key))
+        field = trade.config.model_fields.get(key)
+        known = field and config.mark(field, OneOf)
         for name in value if isinstance(value, list) else [value]:
-            if place and isinstance(name, str) and ":" not in name:
-                faults += _unknown_name(key, name, at(place))
+            if known and isinstance(name, str) and ":" not in name:
+                faults += _unknown_name(key, name, at(known.place))
     return faults
 
 
@@ -222,12 +156,13 @@ def _inner_faults(trade: Trade, values: Mapping[str, Any], where: str) -> list[s
     everything = {name: field.default for name, field in trade.config.model_fields.items()} | dict(values)
     faults = []
     for key, group in values.items():
-        place, pattern = _PARAMETERS.get(f"{trade.name}.{key}", (None, None))
-        if place is None or not isinstance(group, dict):
+        field = trade.config.model_fields.get(key)
+        owner = field and config.mark(field, ParametersOf)
+        if not owner or not isinstance(group, dict):
             continue
-        named = group if pattern is None else {pattern.format(**everything): group}
+        named = group if owner.name is None else {owner.name.format(**everything): group}
         for name, parameters in named.items():
-            if name in (registry := at(place)):
-                inner = f"{where}, {key}" if pattern else f"{where}, {key}.{name}"
+            if name in (registry := at(owner.place)):
+                inner = f"{where}, {key}" if owner.name else f"{where}, {key}.{name}"
                 faults += _faults_of(registry.get(name).Config, parameters, inner)
     return faults

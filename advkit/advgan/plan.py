@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, DataName, OpponentParameters, Pair, PerturbationParameters
 
 
 class AdvGanSettings(StrictModel):
@@ -28,11 +29,11 @@ class AdvGanSettings(StrictModel):
     """Weight of the discriminator's judgement beside the classifier's margin; 0 for no discriminator."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the averaged weights, an update; 0 for none. The average is what is tested and kept."""
-    generator: dict[str, Any] = {}
+    generator: PerturbationParameters = {}
     """The perturbation generator's own parameters, as --set generator.KEY=VALUE."""
-    opponent: str = "conv-gan"
+    opponent: Pair = "conv-gan"
     """Pair whose discriminator tells images from adversarial ones (see `advkit ls pairs`)."""
-    discriminator: dict[str, Any] = {}
+    discriminator: OpponentParameters = {}
     """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
     black_box: Literal["static", "dynamic"] | None = None
     """Use nothing but the classifier's answers: the generator is trained against a copy, which is trained
@@ -44,7 +45,7 @@ class AdvGanSettings(StrictModel):
     rounds: int = Field(5, ge=2)
     """With --black-box dynamic: how often the copy is trained; half of the queries are made before the first,
     the others in equal parts before the following ones."""
-    copy_arch: str = "small-cnn"
+    copy_arch: Architecture = "small-cnn"
     """With --black-box: architecture of the copy (see `advkit ls architectures`)."""
     checks: int = Field(20, ge=1)
     """How often, evenly spread, metrics and a state to resume are written, and held-out images tried."""
@@ -67,7 +68,7 @@ class _Against(StrictModel):
     model: str
     """Classifier to mislead: a file, a run folder, a name in the store, torchvision:NAME,
     package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Data set (see `advkit ls data`): its training images to learn on, its test images to judge by."""
     norm: Literal["linf", "l2"] | None = None
     """How the size of a change is measured."""
@@ -77,7 +78,7 @@ class _Against(StrictModel):
     """Test images to judge by at most, drawn at random."""
     name: str | None = None
     """Name in the model store; by default DATA-advgan."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

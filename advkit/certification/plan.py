@@ -8,6 +8,7 @@ from pydantic import Field
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, DataName
 
 Method = Literal["auto", "interval", "linear", "optimised"]
 """How to prove; auto: each of the others in turn, on the images that are not proved yet."""
@@ -18,7 +19,7 @@ class _Certifying(StrictModel):
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to certify (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
@@ -35,7 +36,7 @@ class _Certifying(StrictModel):
     """Images at work at once; changes the speed, not the result."""
     min_certified: Fraction | None = Field(None, ge=0, le=1)
     """Certified accuracy to reach, as a fraction; exit code 1 when it is missed."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

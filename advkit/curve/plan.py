@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, AttackNames, AttackParameters, DataName
 
 
 class _Measuring(StrictModel):
@@ -15,7 +16,7 @@ class _Measuring(StrictModel):
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to attack (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
@@ -26,16 +27,16 @@ class _Measuring(StrictModel):
     eps: tuple[Annotated[Fraction, Field(gt=0)], ...] = ()
     """Sizes to tell the robust accuracy at, beside round ones, separated by commas, as 2/255,8/255; asking
     again for others costs no attack."""
-    attack: tuple[str, ...] = ()
+    attack: AttackNames = ()
     """Minimum-norm attacks, separated by commas (see `advkit ls attacks`); by default two or three that are
     strong in the norm."""
-    parameters: dict[str, dict[str, Any]] = {}
+    parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.fmn.steps=300."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
     batch_size: int | None = Field(None, ge=1)
     """Images at work at once; changes the speed, not the result."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

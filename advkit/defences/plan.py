@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from advkit.config import Fraction, Precision, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import (
+    Architecture,
+    AttackNames,
+    AttackParameters,
+    DataName,
+    DefenceName,
+    DefenceParameters,
+    DetectorParameters,
+)
 from advkit.training.plan import Fitting
 
 
@@ -16,11 +25,11 @@ class _Detecting(StrictModel):
 
     model: str
     """Classifier whose adversarial images are to be detected: a file, a run folder, a name in the store."""
-    data: str | None = None
+    data: DataName | None = None
     """Data set (see `advkit ls data`); by default what the classifier was trained on."""
-    attack: tuple[str, ...] = Field(("pgd",), min_length=1)
+    attack: AttackNames = Field(("pgd",), min_length=1)
     """Attacks that make the adversarial images, each on every image, separated by commas."""
-    parameters: dict[str, dict[str, Any]] = {}
+    parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
@@ -31,16 +40,16 @@ class _Detecting(StrictModel):
     discriminator: str | None = None
     """GAN discriminator with whose features the detector begins: a file, a run folder or a name in the
     store."""
-    detector_arch: str = "small-cnn"
+    detector_arch: Architecture = "small-cnn"
     """Otherwise, the classifier's architecture that it has, with fresh weights (see `advkit ls
     architectures`)."""
-    architecture: dict[str, Any] = {}
+    architecture: DetectorParameters = {}
     """That architecture's own parameters, as --set architecture.KEY=VALUE."""
     holdout: Fraction = Field(0.1, gt=0, lt=1)
     """Share of these images, kept out of training to choose the best checkpoint by."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-detector."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture."""
 
 
@@ -69,7 +78,7 @@ class Judged(StrictModel):
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Data set, of which test images are used; by default what the classifier was trained on."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
@@ -80,11 +89,11 @@ class Judged(StrictModel):
     precision: Precision = "auto"
     """Arithmetic of the search (auto: bfloat16 where the processor has it); successes are confirmed in the
     networks' own."""
-    attack: tuple[str, ...] = Field(("pgd", "apgd-t", "square"), min_length=1)
+    attack: AttackNames = Field(("pgd", "apgd-t", "square"), min_length=1)
     """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
-    parameters: dict[str, dict[str, Any]] = {}
+    parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture."""
 
 
@@ -125,13 +134,13 @@ class Purification(ForeignModel, Judged):
     The same attacks, made against the bare classifier, are shown beside.
     """
 
-    defence: str
+    defence: DefenceName
     """What is done to the images (see `advkit ls defences`)."""
     generator: str | None = None
     """Generator or VAE that it is made of: a file, a run folder or a name in the store."""
-    purifier: dict[str, Any] = {}
+    purifier: DefenceParameters = {}
     """The defence's own parameters, as --set purifier.KEY=VALUE."""
-    attack: tuple[str, ...] = Field(("pgd",), min_length=1)
+    attack: AttackNames = Field(("pgd",), min_length=1)
     """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
     n: int = Field(100, ge=1)
     """The first so many test images; some defences are dear."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from advkit.config import Fraction, Precision, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, AttackNames, AttackParameters, DataName
 
 
 class _Attacking(StrictModel):
@@ -15,7 +16,7 @@ class _Attacking(StrictModel):
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to attack (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
@@ -25,9 +26,9 @@ class _Attacking(StrictModel):
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
     """Largest change allowed, for pixels in [0, 1]; a fraction such as 8/255 is fine."""
-    attack: tuple[str, ...] = Field(("cascade",), min_length=1)
+    attack: AttackNames = Field(("cascade",), min_length=1)
     """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
-    parameters: dict[str, dict[str, Any]] = {}
+    parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
     budget: int | None = Field(None, ge=1)
     """Passes per image, on average, after which no further attack begins; it can only miss successes."""
@@ -54,7 +55,7 @@ class _Attacking(StrictModel):
     surrogate: str | None = None
     """Another classifier, on which attacks that need gradients search in place of the model, which then only
     confirms: what an attacker can do who has a copy (see `advkit substitute`)."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
     allow_random: bool = False
     """Accept a model whose answers change from pass to pass; the result then says so."""

@@ -7,6 +7,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from advkit.config import Fraction, Precision, StrictModel
+from advkit.names import (
+    DataName,
+    DiscriminatorParameters,
+    GanLossName,
+    GanLossParameters,
+    Generative,
+    GeneratorParameters,
+    RegulariserNames,
+    RegulariserParameters,
+)
 from advkit.training.schedule import Schedule
 
 Augmentation = Literal["brightness", "contrast", "saturation", "shift", "cutout"]
@@ -18,11 +28,11 @@ DEFAULT_PAIRS = {"gan": "conv-gan", "vae": "conv-vae"}
 class _Networks(StrictModel):
     """What is trained on what. A base of its own, so that help lists these options first."""
 
-    data: str = "digits"
+    data: DataName = "digits"
     """Data set to learn (see `advkit ls data`)."""
     kind: Literal["gan", "vae"] = "gan"
     """A generator against a discriminator, or a variational autoencoder."""
-    arch: str = "conv-gan"
+    arch: Generative = "conv-gan"
     """Generator and discriminator pair (see `advkit ls pairs`); for a vae, its architecture (conv-vae)."""
     conditional: Literal["no", "projection", "auxiliary"] = "no"
     """Whether the generator draws the class that is asked for: judged by a projection of the class, or
@@ -38,9 +48,9 @@ class _Networks(StrictModel):
     processor computes in it."""
     name: str | None = None
     """Prefix of the names in the model store; by default DATA-PAIR."""
-    generator: dict[str, Any] = {}
+    generator: GeneratorParameters = {}
     """The generator's own parameters, or those of a vae, as --set generator.KEY=VALUE."""
-    discriminator: dict[str, Any] = {}
+    discriminator: DiscriminatorParameters = {}
     """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
 
     @model_validator(mode="before")
@@ -55,14 +65,14 @@ class _Networks(StrictModel):
 class _Game(StrictModel):
     """The rules of the game between the networks."""
 
-    loss: str = "least-squares"
+    loss: GanLossName = "least-squares"
     """Objective of the game (see `advkit ls gan-losses`)."""
-    parameters: dict[str, Any] = {}
+    parameters: GanLossParameters = {}
     """The loss's own parameters, as --set parameters.KEY=VALUE."""
-    regularisers: tuple[str, ...] | None = None
+    regularisers: RegulariserNames | None = None
     """Terms that keep the discriminator smooth (see `advkit ls regularisers`); by default those that
     belong to the loss."""
-    regularisation: dict[str, dict[str, Any]] = {}
+    regularisation: RegulariserParameters = {}
     """Their parameters, as --set regularisation.NAME.KEY=VALUE."""
     discriminator_steps: int = Field(1, ge=1)
     """Updates of the discriminator in a step, each on images of its own."""

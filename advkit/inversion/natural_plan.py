@@ -9,6 +9,7 @@ from pydantic import Field
 from advkit.config import Fraction, StrictModel
 from advkit.inversion.plan import Inverting
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, DataName
 
 
 class Wandering(Inverting):
@@ -31,13 +32,13 @@ class _Attacked(StrictModel):
     package.module:function."""
     generator: str
     """Generator or VAE whose images are to mislead it: a file, a run folder or a name in the store."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to begin at (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
     n: int = Field(100, ge=1)
     """The first so many images."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

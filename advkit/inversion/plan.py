@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from advkit.config import StrictModel
+from advkit.names import DataName
 
 
 class Inverting(StrictModel):
@@ -30,7 +31,7 @@ class _Inverted(StrictModel):
     model: str
     """Generator or VAE: a file, a run folder or a name in the store. A conditional one is asked for the class
     of each image."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to find latent vectors of (see `advkit ls data`); by default what the model was trained on."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from advkit.config import StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture
 
 
 class Searching(StrictModel):
@@ -50,7 +51,7 @@ class _Attacked(StrictModel):
     """The class that the classifier is to see, name or number; by default any wrong one will do."""
     n: int = Field(100, ge=1)
     """Examples, of all classes in turn."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

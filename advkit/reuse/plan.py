@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from advkit.config import Fraction, StrictModel
+from advkit.names import DataName
 from advkit.training.plan import Fitting
 
 
@@ -15,7 +16,7 @@ class _Reuse(StrictModel):
 
     model: str
     """Discriminator, or VAE: a file, a run folder or a name in the store."""
-    data: str = "digits"
+    data: DataName = "digits"
     """Labelled data set (see `advkit ls data`)."""
     labels: Literal["all"] | PositiveInt = "all"
     """How many labels of the training split may be used: all, or so many, the same number of each class.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from advkit.config import Fraction, StrictModel
+from advkit.names import DataName, DiscriminatorParameters, GeneratorParameters, Pair
 
 
 class SemiSupervised(StrictModel):
@@ -16,7 +17,7 @@ class SemiSupervised(StrictModel):
     teach it the classes; all other images, and those that the generator makes, teach it where they end.
     """
 
-    data: str = "digits"
+    data: DataName = "digits"
     """Data set (see `advkit ls data`)."""
     labels: PositiveInt = 100
     """How many labels of the training split may be used, the same number of each class; all its other images
@@ -25,7 +26,7 @@ class SemiSupervised(StrictModel):
     """Which of the fixed sets of labels, to see how much depends on them."""
     model: str | None = None
     """Discriminator to begin with: a file, a run folder or a name in the store; by default a fresh one."""
-    arch: str | None = None
+    arch: Pair | None = None
     """Generator and discriminator pair (see `advkit ls pairs`): by default noisy-mlp, or that of --model."""
     epochs: int = Field(100, ge=1)
     """Passes over the training images."""
@@ -64,7 +65,7 @@ class SemiSupervised(StrictModel):
     """Largest change allowed, for the robust error; by default the customary threat model of the data set."""
     name: str | None = None
     """Name in the model store; by default DATA-PAIR-semi-LABELS."""
-    generator: dict[str, Any] = {}
+    generator: GeneratorParameters = {}
     """The generator's own parameters, as --set generator.KEY=VALUE."""
-    discriminator: dict[str, Any] = {}
+    discriminator: DiscriminatorParameters = {}
     """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, DataName
 
 
 class _Smoothing(StrictModel):
@@ -15,7 +16,7 @@ class _Smoothing(StrictModel):
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to certify (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
@@ -37,7 +38,7 @@ class _Smoothing(StrictModel):
     """Noisy copies in a pass; changes the speed, not the result."""
     min_radius: Fraction | None = Field(None, ge=0)
     """Average certified radius to reach; exit code 1 when it is missed."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

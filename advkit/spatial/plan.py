@@ -8,6 +8,7 @@ from pydantic import Field
 
 from advkit.config import StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, DataName
 
 
 class _Turning(StrictModel):
@@ -15,7 +16,7 @@ class _Turning(StrictModel):
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Images to turn (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
@@ -39,7 +40,7 @@ class _Turning(StrictModel):
     """Images at work at once; changes the speed, not the result."""
     save: str | None = None
     """A .npz file for the turned images, with originals, labels and transformations."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, CopyParameters, DataName
 from advkit.training.plan import Fitting
 
 
@@ -33,18 +34,18 @@ class _Copying(StrictModel):
     model: str
     """Classifier to copy, of which only answers are used: a file, a run folder, a name in the store,
     torchvision:NAME, package.module:function."""
-    data: str | None = None
+    data: DataName | None = None
     """Data set (see `advkit ls data`): training images to ask about, without their labels, and test images to
     judge by."""
     generator: str | None = None
     """Generator or VAE whose images are asked about, too: a file, a run folder or a name in the store."""
-    copy_arch: str = "small-cnn"
+    copy_arch: Architecture = "small-cnn"
     """Architecture of the copy (see `advkit ls architectures`)."""
-    architecture: dict[str, Any] = {}
+    architecture: CopyParameters = {}
     """The copy's own parameters, as --set architecture.KEY=VALUE."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-substitute."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from advkit.config import Fraction, Precision, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, ArchitectureParameters, DataName, ObjectiveName, ObjectiveParameters
 from advkit.training.schedule import Schedule
 
 Several = Literal["max", "average", "random"]
@@ -68,12 +69,12 @@ class _Hardening(StrictModel):
 
     model: str | None = None
     """Classifier to begin with: a file, a run folder or a name in the store."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """Architecture to begin anew with (see `advkit ls architectures`), by default lenet for grey and
     resnet18-cifar for colour images; beside --model, that of weights without a card."""
-    data: str = "digits"
+    data: DataName = "digits"
     """Data set (see `advkit ls data`)."""
-    objective: str = "pgd"
+    objective: ObjectiveName = "pgd"
     """What to minimise (see `advkit ls objectives`)."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
@@ -93,9 +94,9 @@ class _Hardening(StrictModel):
     falls may help at the very end."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-OBJECTIVE."""
-    parameters: dict[str, Any] = {}
+    parameters: ObjectiveParameters = {}
     """The objective's own parameters, as --set parameters.KEY=VALUE."""
-    architecture: dict[str, Any] = {}
+    architecture: ArchitectureParameters = {}
     """The architecture's own parameters, as --set architecture.KEY=VALUE."""
 
 

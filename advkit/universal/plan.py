@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from advkit.config import Fraction, StrictModel
 from advkit.models.foreign_plan import ForeignModel
+from advkit.names import Architecture, DataName
 
 
 def _parts(value: Any) -> Any:
@@ -27,11 +28,11 @@ class Subjects(StrictModel):
     package.module:function. With several, one change is to mislead them all."""
     transfer: Names = ()
     """Further classifiers to judge by, which the training does not see."""
-    data: str | None = None
+    data: DataName | None = None
     """Data set (see `advkit ls data`): its training images to learn on, its test images to judge by."""
     n: int = Field(1000, ge=1)
     """Test images to judge by at most, drawn at random."""
-    arch: str | None = None
+    arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 

@@ -6,8 +6,11 @@ import re
 import pytest
 
 from advkit import recipes
+from advkit.config import OneOf, ParametersOf, mark
 from advkit.errors import ConfigError
 from advkit.gan.plan import GanTraining
+from advkit.registry import Registry
+from advkit.trade import at
 
 FAULTY = """\
 command = "gan-train"
@@ -124,3 +127,22 @@ def test_cp(advkit, tmp_path):
     assert advkit("cp", "gan/digits", "digits.toml", "--overwrite").exit_code == 0
     (tmp_path / "folder").mkdir()
     assert advkit("cp", "gan/digits", "folder").stdout.splitlines()[-1] == "folder/digits.toml"
+
+
+def test_every_group_of_keys_says_whose_parameters_it_holds():
+    own = {"quickstart", "run"}
+    for name, trade in recipes.TRADES.items():
+        for key, field in trade.config.model_fields.items():
+            if name not in own and "dict[" in str(field.annotation):
+                owner = mark(field, ParametersOf)
+                assert owner is not None and isinstance(at(owner.place), Registry), (name, key)
+
+
+def test_every_name_is_known_to_somebody():
+    found = {
+        known.place
+        for trade in recipes.TRADES.values()
+        for field in trade.config.model_fields.values()
+        if (known := mark(field, OneOf)) is not None
+    }
+    assert len(found) >= 10 and all(isinstance(at(place), Registry) or at(place)() for place in found)

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from advkit.config import StrictModel
+from advkit.config import OneOf, StrictModel
+from advkit.names import DataName
 
 
 def _parts(value: Any) -> Any:
@@ -21,12 +22,12 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_parts)]
 class Judging(StrictModel):
     """By what and on how many images generators are measured."""
 
-    data: str | None = None
+    data: DataName | None = None
     """Data set to compare with (see `advkit ls data`); by default the one that the model learned."""
     n: int = Field(10_000, ge=10)
     """Generated images, and as many real ones; fewer where the test split or half of the training split has
     fewer, since distances depend on n."""
-    metrics: Names = ()
+    metrics: Annotated[Names, OneOf("advkit.gan.metric:METRICS")] = ()
     """Which to measure (see `advkit ls gan-metrics`), separated by commas; by default all."""
     seed: int = Field(0, ge=0)
     """Which images: every random number follows from it."""

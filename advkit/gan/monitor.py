@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -29,6 +30,12 @@ def diversity(images: Tensor) -> float:
     return float(torch.pdist(images.flatten(1).float()).mean())
 
 
+def diversity_within(images: Tensor, labels: Tensor) -> float:
+    """Mean Euclidean distance between images (N, C, H, W) of the same class; NaN where no two share one."""
+    apart = [torch.pdist(images[labels == label].flatten(1).float()) for label in labels.unique()]
+    return float(torch.cat(apart).mean())
+
+
 class Monitor:
     """Watches one training run with the judge's eyes.
 
@@ -40,17 +47,23 @@ class Monitor:
 
     def __init__(self, real: Tensor, labels: Tensor, *, stacked: bool = False) -> None:
         self._diversity = max(diversity(real[:GRID]), 1e-12)
+        self._within = diversity_within(real, labels) or math.nan
         self._stacked = stacked
         self._features, seen = self._look(real)
         self._shares = torch.bincount(labels, minlength=10) / len(labels)
         self._reads = len(self._shares) == 10 and float((seen == labels).float().mean()) >= TRUSTED
 
-    def look(self, samples: Tensor) -> dict[str, Any]:
-        """What is told of generated images (N, C, H, W) in [0, 1].
+    def look(self, samples: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
+        """What is told of generated images.
+
+        Args:
+            samples: (N, C, H, W) in [0, 1].
+            labels: (N,) the classes that were asked for, of a conditional generator.
 
         Returns:
-            ``diversity`` as a share of the real ones', ``fid`` and ``coverage`` beside as many real training
-            images, and ``missing``: digits that are hardly drawn, where the judge can read the real ones.
+            ``diversity`` as a share of the real ones', and ``diversity_within``, of classes, likewise; ``fid``
+            and ``coverage`` beside as many real training images, and ``missing``: digits that are hardly drawn,
+            where the judge can read the real ones.
         """
         features, seen = self._look(samples)
         told: dict[str, Any] = {
@@ -58,6 +71,10 @@ class Monitor:
             "fid": frechet(features, self._features),
             "coverage": coverage(self._features, features),
         }
+        if labels is not None:
+            within = diversity_within(samples, labels.to(samples.device)) / self._within
+            if math.isfinite(within):
+                told["diversity_within"] = within
         if self._reads:
             shares = torch.bincount(seen, minlength=10) / len(seen)
             told["missing"] = (shares < RARE * self._shares).nonzero()[:, 0].tolist()
@@ -84,6 +101,11 @@ def warnings(row: Mapping[str, Any]) -> dict[str, str]:
         said["collapse"] = (
             f"samples differ {row['diversity']:.0%} as much as real images: the generator may be collapsing; "
             "try a smaller --rate-generator or another --loss"
+        )
+    elif row.get("diversity_within", 1.0) < COLLAPSED:
+        said["collapse"] = (
+            f"samples of a class differ {row['diversity_within']:.0%} as much as real images of it: the "
+            "generator draws its classes and little else; try --loss relativistic"
         )
     if row.get("missing") and "collapse" not in said:
         digits = ", ".join(map(str, row["missing"]))

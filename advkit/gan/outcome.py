@@ -27,6 +27,7 @@ COLUMNS = {
     "reconstruction": ("reconstruction", "{:.2f}"),
     "divergence": ("divergence", "{:.2f}"),
     "diversity": ("diversity", "{:.0%}"),
+    "diversity_within": ("diversity within classes", "{:.0%}"),
     "fid": ("FID", "{:.2f}"),
     "coverage": ("coverage", "{:.0%}"),
 }
@@ -41,9 +42,8 @@ def recent(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[st
     chosen = [(count, row) for count, row in zip(covered(rows), rows, strict=True) if row["step"] > first]
     steps = sum(count for count, _ in chosen)
     means = {name: sum(count * row[name] for count, row in chosen) / steps for name in figures}
-    samples = {
-        name: rows[-1][name] for name in ("diversity", "fid", "coverage", "missing") if name in rows[-1]
-    }
+    looked = ("diversity", "diversity_within", "fid", "coverage", "missing")
+    samples = {name: rows[-1][name] for name in looked if name in rows[-1]}
     return {"steps": steps, **means, **samples}
 
 

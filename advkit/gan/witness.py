@@ -45,7 +45,7 @@ class Witness:
     def look(self) -> dict[str, Any]:
         """What `Monitor.look` tells of samples now; grid and best average are written."""
         step, samples = self.game.step, draw(self.game.drawer, *self._fixed)
-        told = self._monitor.look(samples)
+        told = self._monitor.look(samples, *self._fixed[1:])
         self._best.see(told, self.game)
         if self.run is not None:
             images.write_grid(self.run.path / "samples" / f"step-{step:06d}.png", samples[: SIDE**2], SIDE)

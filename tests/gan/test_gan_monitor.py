@@ -59,6 +59,21 @@ def test_images_of_one_kind_lack_diversity_coverage_and_digits():
     assert "missing" in warnings({"step": 1, "diversity": 0.9, **{"missing": told["missing"]}})
 
 
+def test_one_image_a_class_lacks_diversity_within_classes():
+    images, labels = digits(300)
+    monitor = Monitor(images, labels)
+    first = torch.stack([images[labels == label][0] for label in labels])
+    told = monitor.look(first, labels)
+    assert told["diversity"] > 0.8 and told["diversity_within"] == 0
+    assert "of a class" in warnings(told)["collapse"]
+    told = monitor.look(*digits(300, "test"))
+    assert 0.9 < told["diversity_within"] < 1.1 and "collapse" not in warnings(told)
+    assert "diversity_within" not in monitor.look(images[:10], torch.arange(10))  # no pair of one class
+    assert "diversity_within" not in Monitor(images[:1].expand(9, -1, -1, -1), labels[:9]).look(
+        images, labels
+    )
+
+
 def test_where_the_judge_cannot_read_nothing_is_said_of_digits():
     noise = rng.uniform(torch.arange(60), (1, 8, 8))
     assert "missing" not in Monitor(noise, torch.arange(60) % 10).look(noise)

@@ -61,8 +61,8 @@ class Monitor:
             labels: (N,) the classes that were asked for, of a conditional generator.
 
         Returns:
-            ``diversity`` as a share of the real ones', and ``diversity_within``, of classes, likewise; ``fid``
-            and ``coverage`` beside as many real training images, and ``missing``: digits that are hardly drawn,
+            ``diversity`` as a share of the real ones' and, within classes, ``diversity_within``; ``fid`` and
+            ``coverage`` beside as many real training images; and ``missing``: digits that are hardly drawn,
             where the judge can read the real ones.
         """
         features, seen = self._look(samples)

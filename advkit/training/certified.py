@@ -111,7 +111,7 @@ def passed(model: nn.Module, x: Tensor) -> tuple[Tensor, Bounded]:
     return logits, replace(seen, graph=Graph(nodes))
 
 
-class Growing(Smoothing):
+class CertifiedConfig(Smoothing):
     """Parameters of all of them."""
 
     eps_warmup: Fraction = Field(0.5, ge=0, le=1)
@@ -120,17 +120,19 @@ class Growing(Smoothing):
     eps_scale: float = Field(1.0, ge=1)
     """By how much eps in training exceeds the one that is asked for; more of it is proved, and less is
     right. Gowal et al. take 2 for linf 0.1 and 4/3 for linf 0.3."""
+    clean_weight: Fraction = Field(0.5, ge=0, le=1)
+    """Share of the loss that clean images have once eps is full (kappa); at the beginning they are all."""
 
 
 class Certified(Objective):
-    """What they share: linf boxes that grow, and networks that can be read.
+    """kappa CE(f(x), y) + (1 - kappa) CE(worst logits, y), where kappa falls from 1 as eps grows.
 
     Raises:
-        ConfigError: another norm.
+        ConfigError: another norm than linf.
         ModelError: when training begins, a layer that cannot be bounded.
     """
 
-    config: Growing
+    config: CertifiedConfig
     criterion = "certified"
     advice = (
         "Intervals prove much of it: advkit certify tells how much, and attacks then need the rest alone."
@@ -138,6 +140,11 @@ class Certified(Objective):
     judges = ("advkit certify --model {}", "advkit attack --model {} --certify")
     bounding = Passes(2, 2)
     """A box has a middle and a radius."""
+
+    @property
+    def passes(self) -> Passes:
+        """The clean one, and the bounds."""
+        return Passes(1 + self.bounding.forwards, 1 + self.bounding.backwards)
 
     def refuse(self, threat: Threat) -> None:
         """Anything but boxes."""
@@ -147,33 +154,11 @@ class Certified(Objective):
                 "with --objective pgd"
             )
 
-    def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
-        """Whether intervals prove the image at the eps that is asked for; rounding is left out of account."""
-        assert batch.threat is not None
-        return (bounded(model).worst(x, batch.threat.eps, y).argmax(1) == y).float()
-
     def eps(self, batch: Batch) -> float:
         """Of this update."""
         assert batch.threat is not None  # the loop has made sure
-        return batch.threat.eps * self.config.eps_scale * batch.growth(self.config.eps_warmup)
-
-
-class Mixed(Growing):
-    """Parameters where clean images count, too."""
-
-    clean_weight: Fraction = Field(0.5, ge=0, le=1)
-    """Share of the loss that clean images have once eps is full (kappa); at the beginning they are all."""
-
-
-class CleanAndCertified(Certified):
-    """kappa CE(f(x), y) + (1 - kappa) CE(worst logits, y), where kappa falls from 1 as eps grows."""
-
-    config: Mixed
-
-    @property
-    def passes(self) -> Passes:
-        """The clean one, and the bounds."""
-        return Passes(1 + self.bounding.forwards, 1 + self.bounding.backwards)
+        full = min(1.0, batch.threat.eps * self.config.eps_scale)
+        return full * batch.growth(self.config.eps_warmup)
 
     @abstractmethod
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
@@ -188,3 +173,8 @@ class CleanAndCertified(Certified):
         kappa = 1 - (1 - config.clean_weight) * batch.growth(config.eps_warmup)
         natural = cross_entropy(clean, y, label_smoothing=config.label_smoothing)
         return kappa * natural + (1 - kappa) * cross_entropy(said, y), said
+
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """Whether intervals prove the image at the eps that is asked for; rounding is left out of account."""
+        assert batch.threat is not None
+        return (bounded(model).worst(x, batch.threat.eps, y).argmax(1) == y).float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -78,6 +80,7 @@ def test_eps_in_training_may_exceed_the_one_asked_for(make, objective, digits):
     model, (x, y, last) = make("small-cnn"), batch_of(digits)
     wanted = objective("ibp", clean_weight=0, eps_scale=2)
     assert wanted.loss(model, x, y, last)[0] == cross_entropy(worst(model, x, 0.1, y), y)
+    assert wanted.eps(replace(last, threat=Threat("linf", 0.7))) == 1
     assert torch.equal(wanted.measure(model, x, y, last), (worst(model, x, 0.05, y).argmax(1) == y).float())
 
 

@@ -11,7 +11,7 @@ from advkit.bounds.interval import margins_at_last
 from advkit.bounds.linear import differences, substitute
 from advkit.bounds.relaxation import MaxPool, Relaxation, Relu
 from advkit.threat import Threat
-from advkit.training.certified import Bounded, CleanAndCertified, Mixed
+from advkit.training.certified import Bounded, Certified, CertifiedConfig
 from advkit.training.objective import Batch, objective
 
 
@@ -20,12 +20,12 @@ from advkit.training.objective import Batch, objective
     summary="ibp, whose bounds are linear ones at first; steadier, and dearer by the number of classes",
     source="Zhang et al., Towards Stable and Efficient Training of Verifiably Robust Networks, ICLR 2020",
 )
-class CrownIbp(CleanAndCertified):
+class CrownIbp(Certified):
     """Margins are beta times those of linear bounds and 1 - beta times those of intervals, where beta falls
     from 1 to 0 as eps grows (their beta_start 1, beta_end 0). Until then an image also costs a row for each
     class that is followed back through the network; from there on what it costs in `ibp`."""
 
-    class Config(Mixed):
+    class Config(CertifiedConfig):
         """Parameters."""
 
     config: Config

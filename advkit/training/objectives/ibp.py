@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from advkit.training.certified import Bounded, CleanAndCertified, Mixed
+from advkit.training.certified import Bounded, Certified, CertifiedConfig
 from advkit.training.objective import Batch, objective
 
 
@@ -13,10 +13,10 @@ from advkit.training.objective import Batch, objective
     summary="clean cross-entropy, and that of the worst answers that intervals allow; certifies at 3 passes",
     source="Gowal et al., On the Effectiveness of Interval Bound Propagation, 2018, eq. 12",
 )
-class Ibp(CleanAndCertified):
+class Ibp(Certified):
     """Differences of logits are bounded through the last layer, as in section 3 there."""
 
-    class Config(Mixed):
+    class Config(CertifiedConfig):
         """Parameters."""
 
     config: Config

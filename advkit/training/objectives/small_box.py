@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from advkit.attacks.perturb import fixed
 from advkit.config import Fraction
 from advkit.threat import Threat
-from advkit.training.certified import Bounded, CleanAndCertified, Mixed
+from advkit.training.certified import Bounded, Certified, CertifiedConfig
 from advkit.training.objective import Batch, Passes, objective
 
 
@@ -17,11 +17,11 @@ from advkit.training.objective import Batch, Passes, objective
     summary="ibp on a small box around an adversarial example: more is right, and intervals prove less",
     source="Mueller et al., Certified Training: Small Boxes are All You Need, ICLR 2023 (SABR)",
 )
-class SmallBox(CleanAndCertified):
+class SmallBox(Certified):
     """PGD goes as far as (1 - share) eps in any pixel. The box of share eps around the point where it ends
     lies inside the ball; its worst answers are learned."""
 
-    class Config(Mixed):
+    class Config(CertifiedConfig):
         """Parameters."""
 
         share: Fraction = Field(0.6, gt=0, lt=1)

@@ -21,7 +21,8 @@ Architecture = Annotated[str, OneOf(_ARCHITECTURES)]
 Generative = Annotated[str, OneOf("advkit.models.network:generative")]
 """A pair, or an architecture that is trained as a VAE."""
 Pair = Annotated[str, OneOf("advkit.models.network:pairs")]
-AttackNames = Annotated[tuple[str, ...], OneOf(_ATTACKS)]
+AttackNames = Annotated[tuple[str, ...], OneOf("advkit.attacks.ensemble:names")]
+"""Ensembles among them."""
 DefenceName = Annotated[str, OneOf(_DEFENCES)]
 GanLossName = Annotated[str, OneOf(_LOSSES)]
 RegulariserNames = Annotated[tuple[str, ...], OneOf(_REGULARISERS)]

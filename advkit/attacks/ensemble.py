@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from advkit.attacks.attack import ATTACKS
 from advkit.config import Precision, StrictModel
 from advkit.registry import Registry
 from advkit.threat import Threat
@@ -59,3 +60,11 @@ E = TypeVar("E", bound=type[Ensemble])
 def ensemble(name: str, *, summary: str, source: str) -> Callable[[E], E]:
     """Decorator that registers an `Ensemble` under ``name``."""
     return ENSEMBLES.register(name, summary=summary, source=source)
+
+
+def names() -> list[str]:
+    """All that an evaluation can be asked for: attacks and ensembles, by any of their names."""
+    registries: tuple[Registry[Any], ...] = (ATTACKS, ENSEMBLES)
+    return sorted(
+        name for registry in registries for entry in registry for name in (entry.name, *entry.aliases)
+    )

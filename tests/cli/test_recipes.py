@@ -146,3 +146,13 @@ def test_every_name_is_known_to_somebody():
         if (known := mark(field, OneOf)) is not None
     }
     assert len(found) >= 10 and all(isinstance(at(place), Registry) or at(place)() for place in found)
+
+
+def test_a_recipe_may_ask_for_an_ensemble(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        'command = "attack"\nmodel = "clf.pt"\nattack = ["cascade", "autoattack", "advgan:mine"]\n'
+    )
+    assert recipes.load(path)[1].attack == ("cascade", "autoattack", "advgan:mine")
+    with pytest.raises(ConfigError, match=r"'autoatack' \(did you mean 'autoattack'"):
+        recipes.load(path, ['attack=["autoatack"]'])

@@ -94,7 +94,7 @@ def test_relu_works_on_what_the_pooling_leaves(x):
 
 
 def noisy(self, x):
-    return functional.max_pool2d(self.first(x) + 1e-6 * torch.rand(1), 2)
+    return functional.max_pool2d(self.first(x) + 1e-4 * torch.rand(1), 2)
 
 
 def branching(self, x):
@@ -110,7 +110,8 @@ def cut(self, x):
 @pytest.mark.parametrize("body", [noisy, branching, cut])
 def test_what_tracing_would_change_is_searched_as_it_is(body, x):
     network = Plain(body).eval()
-    twin = searcher(network, "float32", x, "gradients")
+    with rng.scope("cpu", 0, "draws"):  # two draws that round alike would tell nothing
+        twin = searcher(network, "float32", x, "gradients")
     assert isinstance(twin, Searcher)
     assert isinstance(twin.model, Plain)
 

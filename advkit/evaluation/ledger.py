@@ -1,6 +1,6 @@
 """The record of verdicts as they fall, which survives kill -9.
 
-``verdicts.jsonl`` has a first line that names the format, then one line per image and stage.
+``verdicts.jsonl`` has a line per image and stage.
 ``adversarial.bin`` holds the adversarial images: float32 (N, C, H, W), zeros where there is none. An image is
 written before its line, so a line never points at nothing.
 
@@ -12,22 +12,18 @@ who decided what, and when.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from torch import Tensor
 
 from advkit import distributed, files
 from advkit.attacks.engine.outcome import Outcome
 from advkit.data.data import Data
-from advkit.errors import ConfigError
 from advkit.evaluation.adversarial import ImageWriter, read_image
-
-FORMAT = json.dumps({"schema": "advkit/verdicts", "version": 3})
-"""The first line."""
+from advkit.journal import Journal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +53,7 @@ class Ledger:
         self._order = {stage: number for number, stage in enumerate(stages)}
         self._news: list[Entry] = []
         self._images: dict[int, Tensor] = {}
-        self._lines: IO[str] | None = None
+        self._lines: Journal | None = None
         self._file: ImageWriter | None = None
         self._open = ExitStack()
         if folder is None:
@@ -69,9 +65,8 @@ class Ledger:
                 self._merge(folder)
             self.entries = distributed.share(self.entries)
             self._file = self._open.enter_context(self._writer(images))
-            self._lines = self._open.enter_context(lines.open("a"))
-            if rank > 0:
-                self._write(FORMAT)
+            self._lines = _journal(lines)
+            self._open.callback(self._lines.close)
 
     def add(self, entry: Entry, image: Tensor | None) -> None:
         """Records a verdict; of a broken image also its adversarial one, ``image`` (C, H, W), unless that of
@@ -87,7 +82,7 @@ class Ledger:
         self._learn(entry)
         self._news.append(entry)
         if self._lines is not None:
-            self._write(json.dumps(asdict(entry)))
+            self._lines.add(json.dumps(asdict(entry)))
 
     def exchange(self) -> None:
         """Tells the other processes what this one has recorded since the last time, and learns theirs."""
@@ -122,12 +117,6 @@ class Ledger:
     def _learn(self, entry: Entry) -> None:
         self.entries[entry.stage, entry.id] = entry
 
-    def _write(self, line: str) -> None:
-        assert self._lines is not None
-        with files.writing(self._lines.name):
-            self._lines.write(line + "\n")
-            self._lines.flush()
-
     def _writer(self, path: Path) -> ImageWriter:
         return ImageWriter(path, len(self._rows), self._shape)
 
@@ -145,8 +134,7 @@ class Ledger:
                         row = self._rows[entry.id]
                         writer.write(row, read_image(its_images, row, self._shape))
         ordered = sorted(self.entries.values(), key=lambda e: (self._order[e.stage], self._rows[e.id]))
-        content = [FORMAT, *(json.dumps(asdict(entry)) for entry in ordered)]
-        files.write_text(lines, "\n".join(content) + "\n")
+        _journal(lines).replace(json.dumps(asdict(entry)) for entry in ordered)
         for part, its_images in parts:
             its_images.unlink()
             part.unlink()
@@ -158,14 +146,9 @@ def _paths(folder: Path, rank: int) -> tuple[Path, Path]:
     return folder / f"verdicts{part}.jsonl", folder / f"adversarial{part}.bin"
 
 
-def _read(path: Path) -> Iterator[Entry]:
-    """The entries in a file; a last line that a crash cut short is none."""
-    if not path.exists():
-        return
-    first, *lines = path.read_text().split("\n")[:-1] or [FORMAT]
-    if first != FORMAT:
-        raise ConfigError(
-            f"{path} was written by another version of advkit; choose another folder with --out"
-        )
-    for line in lines:
-        yield Entry(**json.loads(line))
+def _journal(path: Path) -> Journal:
+    return Journal(path, "advkit/verdicts", 3)
+
+
+def _read(path: Path) -> list[Entry]:
+    return [Entry(**json.loads(line)) for line in _journal(path).read()]

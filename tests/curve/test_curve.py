@@ -16,7 +16,7 @@ from advkit.curve.result import Median, SecurityCurve
 from advkit.curve.scale import Scale, parts_of_one, written
 from advkit.data.data import Data
 from advkit.errors import ConfigError, DataError, ModelError
-from advkit.evaluation.ledger import Ledger
+from advkit.journal import Journal
 from advkit.runs import RunFolder
 from advkit.threat import Threat
 
@@ -125,18 +125,19 @@ def test_goes_on_after_an_interruption_and_ends_with_the_same_file(
             folder.finish(found.as_values())
 
     run("whole")
-    write, told = Ledger._write, []
+    add, told = Journal.add, []
 
-    def writing(self, line):
+    def adding(self, line):
         told.append(line)
         if len(told) == 31:  # amid the second attack
             if not whole_line:
-                self._lines.write(line[:30])
+                with self.path.open("a") as file:
+                    file.write(line[:30])
             raise KeyboardInterrupt
-        write(self, line)
+        add(self, line)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "_write", writing)
+        patch.setattr(Journal, "add", adding)
         with pytest.raises(KeyboardInterrupt):
             run("stopped")
     run("stopped")

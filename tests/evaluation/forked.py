@@ -27,8 +27,8 @@ from advkit.config import StrictModel
 from advkit.data.data import Data
 from advkit.errors import OutputError, UserError
 from advkit.evaluation import evaluate
-from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
+from advkit.journal import Journal
 from advkit.runs import RunFolder
 
 N = 64
@@ -84,30 +84,30 @@ def _few(attack: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def at_verdict(number: int, happens: Callable[[Ledger, str], None]) -> Iterator[None]:
+def at_verdict(number: int, happens: Callable[[Journal, str], None]) -> Iterator[None]:
     """Something happens in place of writing the line of the so-many-th verdict."""
-    write, written = Ledger._write, 0
+    add, added = Journal.add, 0
 
-    def writing(self, line):
-        nonlocal written
-        written += '"id"' in line
-        if written == number:
+    def adding(self, line):
+        nonlocal added
+        added += 1
+        if added == number:
             happens(self, line)
-        write(self, line)
+        add(self, line)
 
-    with mock.patch.object(Ledger, "_write", writing):
+    with mock.patch.object(Journal, "add", adding):
         yield
 
 
-def die(ledger: Ledger, line: str) -> None:
+def die(journal: Journal, line: str) -> None:
     """The image is written, its line is not."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in_the_middle(ledger: Ledger, line: str) -> None:
+def die_in_the_middle(journal: Journal, line: str) -> None:
     """Half of the line is written."""
-    ledger._lines.write(line[: len(line) // 2])
-    ledger._lines.flush()
+    with journal.path.open("a") as file:
+        file.write(line[: len(line) // 2])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -163,7 +163,7 @@ def kills(folder: Path) -> None:
     verdicts = stages.total()
     assert stages["all-targets"] > 4 * 4  # several rounds
 
-    def killed(at: Path, number: int, how: Callable[[Ledger, str], None]) -> int:
+    def killed(at: Path, number: int, how: Callable[[Journal, str], None]) -> int:
         def work() -> None:
             with at_verdict(number, how):
                 evaluated(at)
@@ -227,7 +227,7 @@ def shared(folder: Path) -> None:
     assert content(folder / "copy") == whole
 
     # What befalls one, befalls all.
-    def disk_full(ledger: Ledger, line: str) -> None:
+    def disk_full(journal: Journal, line: str) -> None:
         raise OutputError("the disk of one is full")
 
     def fails(rank: int) -> None:

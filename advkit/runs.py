@@ -16,16 +16,20 @@ import pickle
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from advkit import distributed, files
 from advkit.config import StrictModel
 from advkit.errors import BusyError, ConfigError, OutputError
+from advkit.progress import Progress
+from advkit.stored import StoredResult
+
+Result = TypeVar("Result", bound=StoredResult)
 
 RUNS = Path("runs")
 STATES = ("state.pt", "state-previous.pt")
@@ -139,6 +143,20 @@ class RunFolder:
         files.write_text(self.path / "result.json", _pretty(result))
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
+
+    def told(self, progress: Progress) -> bool:
+        """Whether the work was completed earlier, which is said then."""
+        if self.finished:
+            progress.say(f"{self.path} is finished; this is what came of it")
+        return self.finished
+
+    def once(self, kind: type[Result], work: Callable[[], Result], progress: Progress) -> Result:
+        """What came of the work if it was completed earlier, else of doing it now."""
+        if self.told(progress):
+            return kind.load(self.path)
+        result = work()
+        self.finish(result.as_values())
+        return result
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""

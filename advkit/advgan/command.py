@@ -60,10 +60,8 @@ def advgan_train(config: AdvGanTraining, context: Context) -> Outcome:
     with RunFolder.open(
         "advgan-train", learn.name, config, folder, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = AdvGanResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> AdvGanResult:
             begun = time.perf_counter()
             found = make_generator(
                 model, learn, test, against, target, config, run=run, progress=context.progress
@@ -86,7 +84,9 @@ def advgan_train(config: AdvGanTraining, context: Context) -> Outcome:
                 environment=environment(),
                 **found.figures,
             )
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(AdvGanResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

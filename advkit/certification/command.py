@@ -36,11 +36,9 @@ def run(config: Certification, context: Context) -> Outcome:
     with RunFolder.open(
         "certify", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as folder:
-        if folder.finished:
-            result = CertificationResult.load(folder.path)
-            context.progress.say(f"{folder.path} is finished; this is what it found")
-        else:
-            result = certify(
+        result = folder.once(
+            CertificationResult,
+            lambda: certify(
                 model,
                 whole,
                 against,
@@ -49,8 +47,9 @@ def run(config: Certification, context: Context) -> Outcome:
                 batch_size=config.batch_size,
                 run=folder,
                 progress=context.progress,
-            )
-            folder.finish(result.as_values())
+            ),
+            context.progress,
+        )
         pictures = []
         if result.clean_correct:
             pictures.append(

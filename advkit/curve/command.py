@@ -43,9 +43,8 @@ def curve(config: Curve, context: Context) -> Outcome:
     with RunFolder.open(
         "curve", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
+        if run.told(context.progress):
             result = SecurityCurve.load(run.path).asked(config.eps)
-            context.progress.say(f"{run.path} is finished; this is what it found")
         else:
             result = security_curve(
                 model,

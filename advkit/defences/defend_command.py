@@ -67,10 +67,8 @@ def defence_eval(config: Purification, context: Context) -> Outcome:
     with RunFolder.open(
         "defence-eval", test.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = PurificationResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what it found")
-        else:
+
+        def work() -> PurificationResult:
             result = defend(
                 classifier,
                 purifier,
@@ -82,7 +80,9 @@ def defence_eval(config: Purification, context: Context) -> Outcome:
                 progress=context.progress,
             )
             _draw(run.path / GRID, chosen, purifier)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(PurificationResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

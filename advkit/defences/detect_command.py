@@ -60,10 +60,8 @@ def detector_eval(config: Detection, context: Context) -> Outcome:
     with RunFolder.open(
         "detector-eval", test.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = DetectionResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what it found")
-        else:
+
+        def work() -> DetectionResult:
             result, evading = detect(
                 classifier,
                 detector,
@@ -75,7 +73,9 @@ def detector_eval(config: Detection, context: Context) -> Outcome:
                 progress=context.progress,
             )
             _draw(run.path / GRID, judged, evading)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(DetectionResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

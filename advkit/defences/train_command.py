@@ -66,9 +66,7 @@ def detector_train(config: DetectorTraining, context: Context) -> Outcome:
     with RunFolder.open(
         "detector-train", train.name, config, folder, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+        if not run.told(context.progress):
             learn, check = (
                 examples(
                     classifier,

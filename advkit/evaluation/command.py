@@ -62,11 +62,9 @@ def attack(config: Evaluation, context: Context) -> Outcome:
     with RunFolder.open(
         "attack", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = EvaluationResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what it found")
-        else:
-            result = evaluate(
+        result = run.once(
+            EvaluationResult,
+            lambda: evaluate(
                 model,
                 data,
                 against,
@@ -84,8 +82,9 @@ def attack(config: Evaluation, context: Context) -> Outcome:
                 certify=config.certify,
                 run=run,
                 progress=context.progress,
-            )
-            run.finish(result.as_values())
+            ),
+            context.progress,
+        )
         if distributed.rank() > 0:  # the first draws and writes for all
             return _outcome(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)

@@ -59,9 +59,7 @@ def train(config: GanTraining, context: Context) -> Outcome:
     with RunFolder.open(
         "gan-train", data.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+        if not run.told(context.progress):
             begun = time.perf_counter()
             trained = train_gan(config, data, run=run, device=device, progress=context.progress)
             with distributed.together():

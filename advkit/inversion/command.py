@@ -44,10 +44,8 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
     with RunFolder.open(
         "gan-invert", train.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = InversionResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> InversionResult:
             begun = time.perf_counter()
             x, labels = chosen.batch(torch.arange(len(chosen)))
             found = invert(
@@ -62,7 +60,9 @@ def gan_invert(config: GanInversion, context: Context) -> Outcome:
             errors, nearest = _nearest(x, train, itself=config.split == "train", ids=chosen.ids)
             result = _result(config, subject, chosen, train, found, errors, nearest, begun)
             _write(run.path, chosen, x, train, found, nearest)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(InversionResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

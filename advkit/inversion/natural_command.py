@@ -54,10 +54,8 @@ def natural(config: Natural, context: Context) -> Outcome:
     with RunFolder.open(
         "natural", whole.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = NaturalResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> NaturalResult:
             begun = time.perf_counter()
             data = chosen.take(right.nonzero()[:, 0])
             x, labels = data.batch(torch.arange(len(data)))
@@ -101,7 +99,9 @@ def natural(config: Natural, context: Context) -> Outcome:
                 environment=environment(),
             )
             _write(run.path, data, x, own, found, legitimate)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(NaturalResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

@@ -68,10 +68,8 @@ def unrestricted(config: Unrestricted, context: Context) -> Outcome:
     with RunFolder.open(
         "unrestricted", "digits", config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = UnrestrictedResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> UnrestrictedResult:
             begun = time.perf_counter()
             made = construct(
                 model,
@@ -84,7 +82,9 @@ def unrestricted(config: Unrestricted, context: Context) -> Outcome:
             )
             result = _result(config, model, subject, keeper, made, target, begun)
             _write(run.path, result, made)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(UnrestrictedResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

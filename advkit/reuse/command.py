@@ -60,9 +60,7 @@ def finetune(config: FineTuning, context: Context) -> Outcome:
         "test images": test.fingerprint,
     }
     with RunFolder.open("finetune", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if run.finished:
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+        if not run.told(context.progress):
             device = devices.choose(context.device)
             images = _Images(labelled, extra, test, threat)
             trained, tested = _train(config, source, model, images, run, device, context.progress)

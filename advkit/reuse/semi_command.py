@@ -56,9 +56,7 @@ def semi_train(config: SemiSupervised, context: Context) -> Outcome:
     with RunFolder.open(
         "semi-train", train.name, config, folder, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+        if not run.told(context.progress):
             device = devices.choose(context.device)
             game = SemiGame(config, labelled, train, discriminator, device)
             trained = train_semi(game, run=run, progress=context.progress)

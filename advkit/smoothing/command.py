@@ -54,11 +54,9 @@ def run(config: SmoothedCertification, context: Context) -> Outcome:
     with RunFolder.open(
         "smooth", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as folder:
-        if folder.finished:
-            result = SmoothingResult.load(folder.path)
-            context.progress.say(f"{folder.path} is finished; this is what it found")
-        else:
-            result = certify_smoothed(
+        result = folder.once(
+            SmoothingResult,
+            lambda: certify_smoothed(
                 model,
                 whole,
                 sigma,
@@ -71,8 +69,9 @@ def run(config: SmoothedCertification, context: Context) -> Outcome:
                 batch_size=config.batch_size,
                 run=folder,
                 progress=context.progress,
-            )
-            folder.finish(result.as_values())
+            ),
+            context.progress,
+        )
         return _outcome(config, result, folder)
 
 

@@ -42,12 +42,11 @@ def spatial(config: Spatial, context: Context) -> Outcome:
     with RunFolder.open(
         "spatial", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = SpatialResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what it found")
-        else:
-            result = evaluate_moves(model, data, config, whole=len(whole), run=run, progress=context.progress)
-            run.finish(result.as_values())
+        result = run.once(
+            SpatialResult,
+            lambda: evaluate_moves(model, data, config, whole=len(whole), run=run, progress=context.progress),
+            context.progress,
+        )
         moved = moved_images(data, result)
         pictures = _pictures(run.path, result, model, data, moved)
         if kept is not None:

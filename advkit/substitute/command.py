@@ -63,10 +63,8 @@ def substitute(config: SubstituteTraining, context: Context) -> Outcome:
     with RunFolder.open(
         "substitute", learn.name, config, folder, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = SubstituteResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> SubstituteResult:
             begun = time.perf_counter()
             box = BlackBox(model, config.answers, config.queries)
             queries = gather(
@@ -100,7 +98,9 @@ def substitute(config: SubstituteTraining, context: Context) -> Outcome:
                 environment=environment(),
                 **judged,
             )
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(SubstituteResult, work, context.progress)
         return _outcome(config, result, run.path)
 
 

@@ -88,9 +88,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
         "extra images": extra and extra.fingerprint,
     }
     with RunFolder.open("adv-train", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if run.finished:
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+        if not run.told(context.progress):
             before = _measure(model.to(device), test, against, config.seed) if config.model else None
             parent = _parent(model, objective) if config.model else None
             trained = fit(

@@ -46,10 +46,8 @@ def patch(config: PatchTraining, context: Context) -> Outcome:
     folder = None if wanted else context.out
     inputs = beginning(models, len(trained_on), learn, test)
     with RunFolder.open("patch", learn.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if run.finished:
-            result = PatchResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> PatchResult:
             result = make_patch(
                 trained_on,
                 models[len(trained_on) :],
@@ -72,7 +70,9 @@ def patch(config: PatchTraining, context: Context) -> Outcome:
             write_print(run.path / "patch.png", result.patch, config.form, config.print_pixels)
             write_maps(run.path / "places.png", result)
             _examples(run.path / "examples.png", config, trained_on[0], test, result)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(PatchResult, work, context.progress)
         deliver(run.path, "patch", wanted)
         return _outcome(config, result, run.path, wanted)
 

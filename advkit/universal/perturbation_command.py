@@ -51,10 +51,8 @@ def universal(config: PerturbationTraining, context: Context) -> Outcome:
     folder = None if wanted else context.out
     inputs = beginning(models, len(trained_on), learn, test)
     with RunFolder.open("universal", learn.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if run.finished:
-            result = PerturbationResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what came of it")
-        else:
+
+        def work() -> PerturbationResult:
             result = make_perturbation(
                 trained_on,
                 models[len(trained_on) :],
@@ -73,7 +71,9 @@ def universal(config: PerturbationTraining, context: Context) -> Outcome:
             write_perturbation(run.path / "universal.png", change)
             kind = Perturbation(against, learn.shape, config.rate)
             _examples(run.path / "examples.png", config, kind, change, trained_on[0], test, result)
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(PerturbationResult, work, context.progress)
         deliver(run.path, "universal", wanted)
         return _outcome(config, result, run.path, wanted)
 

@@ -86,10 +86,8 @@ def _judged(command: str, names: Sequence[str], config: Judging, context: Contex
     with RunFolder.open(
         command, train.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.finished:
-            result = GanEvaluationResult.load(run.path)
-            context.progress.say(f"{run.path} is finished; this is what it found")
-        else:
+
+        def work() -> GanEvaluationResult:
             begun = time.perf_counter()
             floors, skipped = measure(reference.floor, metrics, "measuring real images", context.progress)
             images.write_grid(run.path / "real.png", reference.real.images[: GRID * GRID], GRID)
@@ -120,7 +118,9 @@ def _judged(command: str, names: Sequence[str], config: Judging, context: Contex
                 seconds=time.perf_counter() - begun,
                 environment=environment(),
             )
-            run.finish(result.as_values())
+            return result
+
+        result = run.once(GanEvaluationResult, work, context.progress)
         return outcome(result, run.path)
 
 

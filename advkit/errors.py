@@ -46,3 +46,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'pgd'?)"`` for the nearest known name, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def by_size(shape: Iterable[int]) -> str:
+    """A shape as people write it: 3x32x32."""
+    return "x".join(map(str, shape))

@@ -74,6 +74,14 @@ class Outcome:
     """That of the sentences which must not be overlooked, if any."""
 
 
+def held_to(bar: float | None, what: str, value: float) -> tuple[bool, list[str]]:
+    """Whether a figure reaches what the user asked for, and the sentence about it; none where nothing was."""
+    if bar is None:
+        return True, []
+    passed = value >= bar
+    return passed, [f"{'PASS' if passed else 'FAIL'}: {what} {value:.4f}, {bar:.4f} was asked for."]
+
+
 @dataclass(frozen=True)
 class Trade:
     """A command by its name, and where its code is."""

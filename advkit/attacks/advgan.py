@@ -15,7 +15,7 @@ from torch import Tensor
 from advkit.attacks.attack import ATTACKS, Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle, ask
 from advkit.config import StrictModel
-from advkit.errors import ConfigError, DataError
+from advkit.errors import ConfigError, DataError, by_size
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.registry import Entry
@@ -66,7 +66,7 @@ class AdvGan(Attack):
         """
         shape = tuple(rows.x0.shape[1:])
         if shape != self._network.card.shape:
-            theirs, ours = ("x".join(map(str, each)) for each in (self._network.card.shape, shape))
+            theirs, ours = map(by_size, (self._network.card.shape, shape))
             raise DataError(
                 f"the generator of advgan:{self.network_name} takes {theirs} images but these are {ours} "
                 "(channels x height x width); train one on such images with advkit advgan-train"

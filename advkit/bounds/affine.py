@@ -148,25 +148,39 @@ class Convolution(Affine):
         return max(inputs, outputs // self.groups) * math.prod(kernel) + 2
 
 
+class Elementwise(Affine):
+    """Each value times a factor of its own, plus a constant."""
+
+    @property
+    @abstractmethod
+    def factors(self) -> Tensor:
+        """To be broadcast to the values of an image."""
+
+    def linear(self, *x: Tensor) -> Tensor:
+        """(N, *inputs)"""
+        return x[0] * self.factors
+
+    def absolute(self, *x: Tensor) -> Tensor:
+        """(N, *inputs)"""
+        return x[0] * self.factors.abs()
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, *inputs)"""
+        return (a * self.factors,)
+
+
 @dataclass(frozen=True, eq=False)
-class Scale(Affine):
+class Scale(Elementwise):
     """Each value times a constant, plus a constant."""
 
     factor: Tensor
     """To be broadcast to the values of an image, as is ``shift``."""
     shift: Tensor | None
 
-    def linear(self, *x: Tensor) -> Tensor:
-        """(N, *inputs)"""
-        return x[0] * self.factor
-
-    def absolute(self, *x: Tensor) -> Tensor:
-        """(N, *inputs)"""
-        return x[0] * self.factor.abs()
-
-    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        """(R, *inputs)"""
-        return (a * self.factor,)
+    @property
+    def factors(self) -> Tensor:
+        """``factor``."""
+        return self.factor
 
     @property
     def offset(self) -> Tensor | None:
@@ -180,7 +194,7 @@ class Scale(Affine):
 
 
 @dataclass(frozen=True, eq=False)
-class Normalise(Affine):
+class Normalise(Elementwise):
     """Batch norm with running statistics; each tensor is (C,) with ones behind, to be broadcast."""
 
     mean: Tensor
@@ -190,31 +204,19 @@ class Normalise(Affine):
     eps: float
 
     @property
-    def factor(self) -> Tensor:
+    def factors(self) -> Tensor:
         """(C, ...) by which the values are multiplied."""
         return self.weight * (self.variance + self.eps).rsqrt()
-
-    def linear(self, *x: Tensor) -> Tensor:
-        """(N, *inputs)"""
-        return x[0] * self.factor
-
-    def absolute(self, *x: Tensor) -> Tensor:
-        """(N, *inputs)"""
-        return x[0] * self.factor.abs()
-
-    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        """(R, *inputs)"""
-        return (a * self.factor,)
 
     @property
     def offset(self) -> Tensor | None:
         """The bias, less the scaled mean."""
-        return self.bias - self.mean * self.factor
+        return self.bias - self.mean * self.factors
 
     @property
     def offset_size(self) -> Tensor | None:
         """The sum of what the offset is computed of."""
-        return self.bias.abs() + (self.mean * self.factor).abs()
+        return self.bias.abs() + (self.mean * self.factors).abs()
 
     @property
     def terms(self) -> int:

@@ -19,12 +19,12 @@ from advkit.certification.prove import METHODS, Prover
 from advkit.certification.record import Record
 from advkit.certification.result import CertificationResult, CertifiedVerdict
 from advkit.data.data import Data
-from advkit.data.load import as_data, load_data
+from advkit.data.load import as_data
 from advkit.data.threats import customary
 from advkit.errors import ConfigError, ModelError
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
-from advkit.models.load import load_model, wrap
+from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
@@ -77,12 +77,9 @@ def certify(
     begun = time.perf_counter()
     if method not in ("auto", *METHODS):
         raise ConfigError(f"there is no method {method!r}; choose auto, {', '.join(METHODS)}")
-    whole = load_data(data) if isinstance(data, str) else as_data(data)
+    whole = as_data(data)
     images = whole.limit(n)
-    if isinstance(model, nn.Module):
-        judged = wrap(model, shape=images.shape)
-    else:
-        judged = load_model(model, role="classifier", shape=images.shape)
+    judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(LOOKED_AT, len(images))), device_of(judged))
     notes = inspect_classifier(judged, few, images.classes if images.classes_known else None)
     threat = threat or customary(judged, images)

@@ -11,11 +11,12 @@ from advkit.certification.result import CertificationResult
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
+from advkit.errors import by_size
 from advkit.models.model import Model
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
+from advkit.trade import Context, Outcome, Picture, Table, held_to
 
 
 def run(config: Certification, context: Context) -> Outcome:
@@ -67,8 +68,7 @@ def run(config: Certification, context: Context) -> Outcome:
 def _plan(config: Certification, model: Model, images: Data, against: Threat) -> Outcome:
     graph = read(model)
     rows = tuple(
-        (node.name, type(node.op).__name__ if node.op else "-", "x".join(map(str, node.shape)))
-        for node in graph.nodes
+        (node.name, type(node.op).__name__ if node.op else "-", by_size(node.shape)) for node in graph.nodes
     )
     return Outcome(
         title="what would be done",
@@ -100,12 +100,8 @@ def _outcome(
     )
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
-    passed = config.min_certified is None or result.certified_accuracy >= config.min_certified
-    if config.min_certified is not None:
-        sentences.append(
-            f"{'PASS' if passed else 'FAIL'}: certified accuracy {result.certified_accuracy:.4f}, "
-            f"{config.min_certified:.4f} was asked for."
-        )
+    passed, said = held_to(config.min_certified, "certified accuracy", result.certified_accuracy)
+    sentences += said
     subject = flags([config.model], result.data.name, arch=config.arch, said=config)
     here = f"{subject} --norm {result.threat.norm}"
     return Outcome(

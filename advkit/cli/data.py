@@ -8,6 +8,7 @@ import click
 
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
+from advkit.errors import by_size
 from advkit.trade import Outcome, Table
 
 _folder = click.option(
@@ -35,8 +36,7 @@ def ls(data_dir: Path | None, json_to: Path | None) -> None:
 
     sets = available(data_dir)
     rows = tuple(
-        (each.name, "x".join(map(str, each.shape)), *(f"{n:,}" for n in each.sizes), each.where)
-        for each in sets
+        (each.name, by_size(each.shape), *(f"{n:,}" for n in each.sizes), each.where) for each in sets
     )
     table = Table("", ("name", "shape", "training", "test", "where"), rows)
     also = "Your own: folder:PATH (a folder per class), npz:PATH, or package.module:function."

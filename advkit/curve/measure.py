@@ -20,13 +20,13 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, logits_of, make, searching
 from advkit.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
 from advkit.data.data import Data
-from advkit.data.load import as_data, load_data
+from advkit.data.load import as_data
 from advkit.data.threats import customary
 from advkit.errors import ConfigError, ModelError
 from advkit.evaluation.evaluate import plan, refuse_misfit
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.models.inspect import inspect_classifier
-from advkit.models.load import load_model, wrap
+from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
@@ -89,12 +89,9 @@ def security_curve(
             norm, an eps that no image can be changed by, or no norm to assume.
     """
     begun = time.perf_counter()
-    whole = load_data(data) if isinstance(data, str) else as_data(data)
+    whole = as_data(data)
     images = whole.limit(n)
-    if isinstance(model, nn.Module):
-        judged = wrap(model, shape=images.shape)
-    else:
-        judged = load_model(model, role="classifier", shape=images.shape)
+    judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
     notes = inspect_classifier(judged, few, images.classes if images.classes_known else None)
     norm = norm or customary(judged, images).norm

@@ -58,8 +58,8 @@ def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
     """`Data` of whatever a caller has at hand.
 
     Args:
-        x_or_data: `Data`, which is returned as it is; or images (N, C, H, W), uint8 or floats in [0, 1], as
-            a tensor or array; or a pair (images, labels).
+        x_or_data: `Data`, which is returned as it is; a data set's name, for its test split; images
+            (N, C, H, W), uint8 or floats in [0, 1], as a tensor or array; or a pair (images, labels).
         y: (N,) integer labels, where ``x_or_data`` is images alone.
         name: what messages and results call it.
 
@@ -69,6 +69,8 @@ def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
     if isinstance(x_or_data, Data):
         return x_or_data
     if y is None:
+        if isinstance(x_or_data, str):
+            return load_data(x_or_data)
         if not (isinstance(x_or_data, tuple | list) and len(x_or_data) == 2):
             raise DataError(f"{name!r} has no labels; give Data, or a pair (images, labels)")
         x_or_data, y = x_or_data

@@ -14,12 +14,12 @@ from advkit.attacks.engine.oracle import ask
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.data.data import Data
-from advkit.defences.detect import attacks_of
 from advkit.defences.evade import clean_right
-from advkit.defences.examples import Fooled, fooled
+from advkit.defences.examples import Fooled
 from advkit.defences.plan import Purification
 from advkit.defences.purifier import Purifier, Way
 from advkit.defences.result import Aware, PurificationResult, Recovered
+from advkit.defences.unaware import attacks_of, left, unaware
 from advkit.evaluation.evaluate import VOTES, evaluate
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.card import ThreatFacts
@@ -105,34 +105,21 @@ def defend(
     purified = purified.to(device).eval()
     votes = VOTES if purifier.random else 1
     bare = clean_right(classifier, images)
-    known = [
-        fooled(
-            classifier,
-            images,
-            threat,
-            stage.attack,
-            stage.parameters,
-            seed=config.seed,
-            precision=config.precision,
-            progress=progress,
-        )
-        for stage in stages
-    ]
+    known = unaware(stages, classifier, images, threat, config, progress)
     x, y = images.batch(torch.arange(len(images)))
     clean = right(purified, x, y, votes=votes, seed=config.seed)
     recovered = [right(purified, each.images, y[each.rows], votes=votes, seed=config.seed) for each in known]
-    unaware, without = clean.clone(), bare.clone()
+    stood = clean.clone()
     for each, saved in zip(known, recovered, strict=True):
-        unaware[each.rows[~saved]] = False
-        without[each.rows] = False
-    standing, ways = unaware.clone(), []
+        stood[each.rows[~saved]] = False
+    standing, ways = stood.clone(), []
     for way in purifier.ways:
         found = _knowing(purified, way, images, threat, config, purifier, folder, progress)
         broken = torch.tensor([verdict.status == "broken" for verdict in found.verdicts])
         standing &= ~broken
         ways.append(Aware(way=WAYS[way], left=found.robust_correct, stages=found.stages, checks=found.checks))
     n = len(images)
-    adaptive, naive = int(standing.sum()), int(unaware.sum())
+    adaptive, naive = int(standing.sum()), int(stood.sum())
     return PurificationResult(
         model=config.model,
         model_hash=classifier.hash,
@@ -148,7 +135,7 @@ def defend(
         n=n,
         clean_correct=int(bare.sum()),
         purified_correct=int(clean.sum()),
-        bare=int(without.sum()),
+        bare=int(left(bare, known).sum()),
         adaptive=adaptive,
         adaptive_interval=clopper_pearson(adaptive, n),
         unaware=naive,

@@ -12,10 +12,10 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.defences.defend import defend, unaveraged
-from advkit.defences.detect import attacks_of
 from advkit.defences.plan import Purification
 from advkit.defences.purifier import Purifier, build
 from advkit.defences.result import PurificationResult
+from advkit.defences.unaware import attacks_of
 from advkit.gan.evaluation.subject import open_subject
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
@@ -40,13 +40,7 @@ def defence_eval(config: Purification, context: Context) -> Outcome:
     classes = classifier.card.classes or test.classes
     purifier = build(config.defence, config.purifier, subject, shape=test.shape, classes=classes)
     chosen = test.limit(config.n)
-    config = config.model_copy(
-        update={
-            "data": test.name if config.data is None else config.data,
-            "norm": against.norm,
-            "eps": against.eps,
-        }
-    )
+    config = config.on(test.name, against)
     stages = attacks_of(config, classifier, test, against)
     for name in unaveraged(purifier, stages, against):
         context.progress.say(

@@ -12,12 +12,12 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import make
 from advkit.data.data import Data
 from advkit.defences.evade import Evaded, clean_right, evade
-from advkit.defences.examples import Fooled, fooled
-from advkit.defences.plan import Detection, Judged
+from advkit.defences.examples import Fooled
+from advkit.defences.plan import Detection
 from advkit.defences.result import DetectionResult, Knowing, OperatingPoint, Unaware
 from advkit.defences.threshold import scores, threshold
-from advkit.errors import DataError
-from advkit.evaluation.evaluate import plan
+from advkit.defences.unaware import attacks_of, left, unaware
+from advkit.errors import DataError, by_size
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model
 from advkit.progress import SILENT, Progress
@@ -26,19 +26,10 @@ from advkit.stats import clopper_pearson
 from advkit.threat import Threat
 
 
-def attacks_of(config: Judged, classifier: Model, data: Data, threat: Threat) -> tuple[Stage, ...]:
-    """Those that are named, ensembles in their parts, with every fault told before the work begins.
-
-    Raises:
-        ConfigError: unknown attacks or parameters, or a norm or number of classes that one cannot work in.
-    """
-    return plan(config.attack, threat, classifier.card.classes or data.classes, config.parameters)
-
-
 def refuse_misfit(classifier: Model, detector: Model, data: Data) -> None:
     """Raises a DataError unless the detector takes the images that the classifier takes."""
     if detector.card.shape != data.shape:
-        theirs, ours = ("x".join(map(str, shape)) for shape in (detector.card.shape, data.shape))
+        theirs, ours = map(by_size, (detector.card.shape, data.shape))
         raise DataError(
             f"the detector takes {theirs} images but the classifier is asked about {ours} ones "
             "(channels x height x width); name a detector of such images"
@@ -86,19 +77,7 @@ def detect(
     on_held, on_clean = scores(detector, held), scores(detector, images)
     levels = {rate: threshold(on_held, rate) for rate in config.rates}
     right = clean_right(classifier, images)
-    known = [
-        fooled(
-            classifier,
-            images,
-            threat,
-            stage.attack,
-            stage.parameters,
-            seed=config.seed,
-            precision=config.precision,
-            progress=progress,
-        )
-        for stage in attacks
-    ]
+    known = unaware(attacks, classifier, images, threat, config, progress)
     marks = [scores(detector, each.images) for each in known]
     points, evading = [], dict[int, Tensor]()
     for rate, level in levels.items():
@@ -128,9 +107,6 @@ def detect(
                 "flagged_clean": int((on_clean > level).sum()),
             }
         )
-    bare = right.clone()
-    for each in known:
-        bare[each.rows] = False
     result = DetectionResult(
         model=config.model,
         model_hash=classifier.hash,
@@ -142,7 +118,7 @@ def detect(
         settings=config.model_dump(mode="json"),
         n=len(images),
         clean_correct=int(right.sum()),
-        bare=int(bare.sum()),
+        bare=int(left(right, known).sum()),
         attacks=tuple(
             Unaware(name=stage.name, attack=stage.attack, parameters=_all(stage, threat), fooled=len(each))
             for stage, each in zip(attacks, known, strict=True)

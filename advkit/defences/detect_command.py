@@ -15,11 +15,12 @@ from advkit.attacks.perturb import make
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
-from advkit.defences.detect import attacks_of, detect, refuse_misfit
+from advkit.defences.detect import detect, refuse_misfit
 from advkit.defences.evade import knowing
 from advkit.defences.plan import Detection
 from advkit.defences.result import DetectionResult
 from advkit.defences.threshold import divided, threshold
+from advkit.defences.unaware import attacks_of
 from advkit.models.load import load_model
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
@@ -46,13 +47,7 @@ def detector_eval(config: Detection, context: Context) -> Outcome:
     judged, held = divided(test, config.held, config.n)
     for rate in config.rates:
         threshold(torch.zeros(len(held)), rate)  # complains now of too few images
-    config = config.model_copy(
-        update={
-            "data": test.name if config.data is None else config.data,
-            "norm": against.norm,
-            "eps": against.eps,
-        }
-    )
+    config = config.on(test.name, against)
     attacks = attacks_of(config, classifier, test, against)
     if context.dry_run:
         return _plan(config, attacks, judged, held, against)

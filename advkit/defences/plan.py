@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,9 @@ from advkit.names import (
     DetectorParameters,
 )
 from advkit.training.plan import Fitting
+
+if TYPE_CHECKING:
+    from advkit.threat import Threat
 
 
 class _Detecting(StrictModel):
@@ -95,6 +98,10 @@ class Judged(StrictModel):
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
     arch: Architecture | None = None
     """For weights without a card: their architecture."""
+
+    def on(self, data: str, threat: Threat) -> Self:
+        """The same with the data and the threat model that were chosen where none was named."""
+        return self.model_copy(update={"data": self.data or data, "norm": threat.norm, "eps": threat.eps})
 
 
 class Detection(ForeignModel, Judged):

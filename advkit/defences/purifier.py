@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 from torch import Tensor, nn
 
 from advkit.config import StrictModel, validate
-from advkit.errors import ConfigError, DataError
+from advkit.errors import ConfigError, DataError, by_size
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape
 from advkit.registry import Registry
@@ -89,7 +89,7 @@ def build(
     if kind.needs == "vae" and subject.whole is None:
         raise ConfigError(f"{name} wants a VAE and {subject.name} is a generator; name a VAE")
     if subject.card.shape != shape:
-        theirs, ours = ("x".join(map(str, each)) for each in (subject.card.shape, shape))
+        theirs, ours = map(by_size, (subject.card.shape, shape))
         raise DataError(
             f"{subject.name} makes {theirs} images but the classifier is asked about {ours} ones "
             "(channels x height x width); name a generator of such images"

@@ -30,7 +30,7 @@ from advkit.models.straight_through import straight_through
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
+from advkit.trade import Context, Outcome, Picture, Table, held_to
 
 
 def attack(config: Evaluation, context: Context) -> Outcome:
@@ -171,12 +171,8 @@ def _outcome(
     sentences.append(result.trust)
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
-    passed = config.min_robust is None or result.robust_accuracy >= config.min_robust
-    if config.min_robust is not None:
-        sentences.append(
-            f"{'PASS' if passed else 'FAIL'}: robust accuracy {result.robust_accuracy:.4f}, "
-            f"{config.min_robust:.4f} was asked for."
-        )
+    passed, said = held_to(config.min_robust, "robust accuracy", result.robust_accuracy)
+    sentences += said
     return Outcome(
         title=f"attack on {config.model}",
         sentences=tuple(sentences),

@@ -20,7 +20,7 @@ from advkit.attacks.perturb import device_of, logits_of, make
 from advkit.certification.certify import certified
 from advkit.config import Precision, validate
 from advkit.data.data import Data
-from advkit.data.load import as_data, load_data
+from advkit.data.load import as_data
 from advkit.data.threats import customary
 from advkit.device import arithmetic
 from advkit.errors import ConfigError, DataError, ModelError
@@ -32,7 +32,7 @@ from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
-from advkit.models.load import load_model, wrap
+from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
@@ -114,14 +114,11 @@ def evaluate(
     begun = time.perf_counter()
     if distributed.rank() > 0:
         progress = SILENT
-    whole = load_data(data) if isinstance(data, str) else as_data(data)
+    whole = as_data(data)
     images = whole.limit(n)
     if eight_bit:
         images.refuse_fractions()
-    if isinstance(model, nn.Module):
-        judged = wrap(model, shape=images.shape)
-    else:
-        judged = load_model(model, role="classifier", shape=images.shape)
+    judged = as_classifier(model, images.shape)
     device = device_of(judged)
     few, _ = images.batch(torch.arange(min(8, len(images))), device)
     classes = images.classes if images.classes_known else None

@@ -15,7 +15,7 @@ import torch
 from advkit import device as devices
 from advkit import distributed, files, images, rng
 from advkit.data.load import load_data
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, by_size
 from advkit.gan import outcome
 from advkit.gan.best import BEST
 from advkit.gan.cost import passes
@@ -184,7 +184,7 @@ def sample(config: Sampling, context: Context) -> Outcome:
             "classifier that tells them with --classifier, or leave --labels out"
         )
     columns = config.columns or math.ceil(math.sqrt(config.n))
-    size = "x".join(map(str, model.card.shape))
+    size = by_size(model.card.shape)
     result = {
         "model": {"name": config.source, "hash": model.hash, "architecture": model.card.architecture},
         "classifier": {"name": config.classifier, "hash": classifier.hash} if classifier else None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from advkit.errors import ConfigError, DataError, ModelError
+from advkit.errors import ConfigError, DataError, ModelError, by_size
 from advkit.gan.sample import in_turn, of_known_prior, piece
 from advkit.levels import as_image
 from advkit.models.mode import evaluation_mode
@@ -92,7 +92,7 @@ def common_classes(generator: Model, classifier: Model) -> int:
         ModelError: the classifier takes other images, or knows other classes than a conditional generator.
     """
     if generator.card.shape != classifier.card.shape:
-        drawn, taken = ("x".join(map(str, m.card.shape)) for m in (generator, classifier))
+        drawn, taken = (by_size(m.card.shape) for m in (generator, classifier))
         raise ModelError(
             f"the classifier takes {taken} images but the generator draws {drawn} ones "
             "(channels x height x width); choose a classifier of the same images"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advkit import memory, rng
-from advkit.errors import DataError
+from advkit.errors import DataError, by_size
 from advkit.gan.sample import of_known_prior
 from advkit.inversion.plan import Inverting
 from advkit.models.mode import evaluation_mode
@@ -144,7 +144,7 @@ def _drawn(model: Model, latent: Tensor, labels: Tensor | None, size: int) -> Te
 def _refuse_misfits(model: Model, x: Tensor, labels: Tensor | None) -> None:
     generator = of_known_prior(model)
     if tuple(x.shape[1:]) != generator.shape:
-        theirs, ours = ("x".join(map(str, shape)) for shape in (generator.shape, x.shape[1:]))
+        theirs, ours = map(by_size, (generator.shape, x.shape[1:]))
         raise DataError(
             f"the generator makes {theirs} images but these are {ours} (channels x height x width); choose "
             "the data that it was trained on"

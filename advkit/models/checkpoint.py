@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from advkit import __version__, files, rng, runs
 from advkit.config import validate
-from advkit.errors import ConfigError, ModelError, UserError, did_you_mean
+from advkit.errors import ConfigError, ModelError, UserError, by_size, did_you_mean
 from advkit.models import foreign
 from advkit.models.card import VERSION, ModelCard
 from advkit.models.model import Model, weights_hash
@@ -174,7 +174,7 @@ def refuse_nonfinite(network: nn.Module, what: str, advice: str) -> None:
 
 
 def _size(shape: torch.Size) -> str:
-    return "x".join(map(str, shape)) or "a single number"
+    return by_size(shape) or "a single number"
 
 
 def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:

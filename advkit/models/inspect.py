@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from advkit import rng
-from advkit.errors import DataError, ModelError
+from advkit.errors import DataError, ModelError, by_size
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 
@@ -40,7 +38,7 @@ def inspect_classifier(
     """
     if tuple(images.shape[1:]) != model.card.shape:
         raise DataError(
-            f"the images are {_size(images.shape[1:])} but the model takes {_size(model.card.shape)} "
+            f"the images are {by_size(images.shape[1:])} but the model takes {by_size(model.card.shape)} "
             "(channels x height x width); choose data or a model that fits"
         )
     found = [model.card.notes] if model.card.notes else []
@@ -104,12 +102,8 @@ def _outputs(model: Model, images: Tensor) -> Tensor:
         outputs = model(images)
     except Exception as error:  # a foreign network may complain in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        size = _size(images.shape)
+        size = by_size(images.shape)
         raise ModelError(f"the model fails on {size} images ({reason}); check what it takes") from error
     if not isinstance(outputs, Tensor):
         raise ModelError(f"the model returns {type(outputs).__name__}; give one that returns a tensor")
     return outputs
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -12,7 +12,7 @@ from torch import nn
 from advkit import device as devices
 from advkit import rng
 from advkit.config import validate
-from advkit.errors import ConfigError, ModelError, did_you_mean
+from advkit.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.models import foreign, match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import (
@@ -110,6 +110,17 @@ def load_model(
 def wrap(module: nn.Module, *, shape: Shape | None = None, classes: int | None = None) -> Model:
     """A module in hand as a `Model`, like `load_model` but in the mode that it is in."""
     return _of_module(module, _Hints(None, None, shape, classes, Preprocessing()))
+
+
+def as_classifier(model: nn.Module | str | Path, shape: Shape | None = None) -> Model:
+    """What a caller has at hand: a module, wrapped in the mode that it is in, or whatever `load_model` takes.
+
+    Raises:
+        ModelError: there is no such model, or it is no classifier of images of that shape.
+    """
+    if isinstance(model, nn.Module):
+        return wrap(model, shape=shape)
+    return load_model(model, role="classifier", shape=shape)
 
 
 def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: Store) -> Model:
@@ -217,7 +228,7 @@ def _of_state(state: State, hints: _Hints, arch: str | None, path: Path) -> Mode
             "package.module:function"
         )
     fit = found[0]
-    images = "x".join(map(str, fit.shape))
+    images = by_size(fit.shape)
     notes = [
         f"a bare state dict, read as {fit.architecture!r} on {images} images",
         "its tensors were taken in their order, since the names differ" if fit.by_order else "",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, by_size
 from advkit.models.card import Shape
 from advkit.models.checkpoint import State, first_mismatch
 from advkit.models.network import Network, build
@@ -54,7 +54,7 @@ def misfit(state: Mapping[str, Tensor], name: str, shape: Shape | None = None) -
     if expected is None:
         return "its parameters have no defaults"
     own, theirs = _weights(expected), _weights(state)
-    images = "x".join(map(str, shape))
+    images = by_size(shape)
     if len(own) != len(theirs):
         return f"they are {len(theirs)} tensors where {len(own)} are wanted"
     if set(own) != set(theirs):

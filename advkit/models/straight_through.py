@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit.errors import ConfigError, ModelError, did_you_mean
+from advkit.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 
@@ -51,7 +51,7 @@ class StraightThrough(nn.Module):
         with torch.no_grad():
             y = self.layer(x.detach().clone(), *more, **named)  # a copy: the layer may work in place
         if not isinstance(y, Tensor) or y.shape != x.shape or not y.is_floating_point():
-            gives = "x".join(map(str, y.shape[1:])) if isinstance(y, Tensor) else type(y).__name__
+            gives = by_size(y.shape[1:]) if isinstance(y, Tensor) else type(y).__name__
             raise ConfigError(
                 f"--bpda {self.name}: the layer makes {gives} of {'x'.join(map(str, x.shape[1:]))}, and only "
                 "one that keeps the shape can be passed straight through; name another"

@@ -8,7 +8,7 @@ from torch import nn
 
 from advkit import rng
 from advkit.data.data import Data
-from advkit.errors import DataError, ModelError
+from advkit.errors import DataError, ModelError, by_size
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
@@ -33,7 +33,7 @@ def from_scratch(source: Model, data: Data, seed: int) -> Model:
     """
     card = source.card
     if card.shape != data.shape:
-        theirs, ours = ("x".join(map(str, shape)) for shape in (card.shape, data.shape))
+        theirs, ours = map(by_size, (card.shape, data.shape))
         raise DataError(
             f"the {card.role} takes {theirs} images but those of {data.name!r} are {ours} "
             "(channels x height x width); choose the data that it was trained on"

@@ -12,10 +12,10 @@ from torch import nn
 from advkit import distributed, memory
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.data.data import Data
-from advkit.data.load import as_data, load_data
+from advkit.data.load import as_data
 from advkit.errors import ConfigError
 from advkit.models.inspect import inspect_classifier
-from advkit.models.load import load_model, wrap
+from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
 from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder, environment
@@ -74,12 +74,9 @@ def certify_smoothed(
     begun = time.perf_counter()
     if distributed.rank() > 0:
         progress = SILENT
-    whole = load_data(data) if isinstance(data, str) else as_data(data)
+    whole = as_data(data)
     images = chosen(whole, skip, n)
-    if isinstance(model, nn.Module):
-        judged = wrap(model, shape=images.shape)
-    else:
-        judged = load_model(model, role="classifier", shape=images.shape)
+    judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
     classes = images.classes if images.classes_known else None
     notes = inspect_classifier(judged, few, classes, only_decisions=True)

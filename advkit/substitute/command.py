@@ -14,7 +14,7 @@ from advkit import device as devices
 from advkit.attacks.perturb import logits_of
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
-from advkit.errors import ConfigError, DataError
+from advkit.errors import ConfigError, DataError, by_size
 from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.models.card import Parent
 from advkit.models.mode import evaluation_mode
@@ -110,7 +110,7 @@ def _generator(config: SubstituteTraining, learn: Data, context: Context) -> Sub
         return None
     subject = open_subject(config.generator, context.device)
     if subject.card.shape != learn.shape:
-        theirs, ours = ("x".join(map(str, shape)) for shape in (subject.card.shape, learn.shape))
+        theirs, ours = map(by_size, (subject.card.shape, learn.shape))
         raise DataError(
             f"{config.generator} makes {theirs} images but the classifier is asked about {ours} ones "
             "(channels x height x width); name a generator of such images"

@@ -12,7 +12,7 @@ from advkit import rng
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.order import Order
-from advkit.errors import ConfigError, DataError
+from advkit.errors import ConfigError, DataError, by_size
 from advkit.training.plan import Fitting
 
 FIRST = 2**40
@@ -40,7 +40,7 @@ def fitting(extra: Data, train: Data) -> Data:
         DataError: images of another shape, or other classes.
     """
     if extra.shape != train.shape:
-        theirs, ours = ("x".join(map(str, shape)) for shape in (extra.shape, train.shape))
+        theirs, ours = map(by_size, (extra.shape, train.shape))
         raise DataError(
             f"the extra images {extra.name!r} are {theirs} but those of {train.name!r} are {ours} "
             "(channels x height x width); give extra images of the same shape"

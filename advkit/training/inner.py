@@ -181,3 +181,14 @@ def _grown(parameters: Mapping[str, Any], growth: float) -> dict[str, Any]:
     """With a step size, where one is named, as far as eps has grown."""
     size = parameters.get("step_size")
     return {**parameters, "step_size": size * growth} if size else dict(parameters)
+
+
+class ChosenAttack(InnerAttack):
+    """The attacker is the one that the parameters name."""
+
+    config: Attacker
+
+    @property
+    def attacker(self) -> tuple[str, dict[str, Any]]:
+        """As configured."""
+        return self.config.attack, self.config.given

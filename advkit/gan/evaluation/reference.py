@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advkit import images, rng
 from advkit.data.data import Data
-from advkit.errors import ConfigError, DataError
+from advkit.errors import ConfigError, DataError, by_size
 from advkit.gan.judge import DIGITS, STACKED, TRUSTED, Judge, are_stacked
 from advkit.gan.metric import METRICS, Comparison, Measure, NotApplicableError, Sight
 from advkit.gan.metrics.memorisation import TRAINING
@@ -53,7 +53,7 @@ class Reference:
     def refuse_other_shape(self, name: str, shape: Shape) -> None:
         """Raises a `DataError` if a generator's images are not of the data's size."""
         if shape != self.train.shape:
-            theirs, own = ("x".join(map(str, each)) for each in (shape, self.train.shape))
+            theirs, own = map(by_size, (shape, self.train.shape))
             raise DataError(
                 f"{name} draws {theirs} images and {self.train.name!r} has {own}; name the data that it "
                 "learned with --data"

@@ -43,9 +43,7 @@ class CNN7(Classifier):
             *normalised(nn.Conv2d(2 * w, 2 * w, 3, padding=1, bias=False)),
             *normalised(nn.Conv2d(2 * w, 2 * w, 3, padding=1, bias=False)),
             nn.Flatten(),
-            nn.Linear(2 * w * high * wide, 8 * w, bias=False),
-            nn.BatchNorm1d(8 * w),
-            nn.ReLU(),
+            *normalised(nn.Linear(2 * w * high * wide, 8 * w, bias=False)),
             nn.Linear(8 * w, self.classes),
         )
         for_intervals(self)

@@ -41,9 +41,7 @@ class StridedCNN(Classifier):
             *normalised(nn.Conv2d(w, 2 * w, 4, stride=2, padding=1, bias=False)),
             *normalised(nn.Conv2d(2 * w, 2 * w, 3, padding=1, bias=False)),
             nn.Flatten(),
-            nn.Linear(2 * w * high * wide, 8 * w, bias=False),
-            nn.BatchNorm1d(8 * w),
-            nn.ReLU(),
+            *normalised(nn.Linear(2 * w * high * wide, 8 * w, bias=False)),
             nn.Linear(8 * w, self.classes),
         )
         for_intervals(self)
@@ -54,6 +52,8 @@ class StridedCNN(Classifier):
         return logits
 
 
-def normalised(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:
-    """A convolution, its batch norm and ReLU."""
-    return convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()
+def normalised(layer: nn.Conv2d | nn.Linear) -> tuple[nn.Module, ...]:
+    """A layer, its batch norm and ReLU."""
+    if isinstance(layer, nn.Conv2d):
+        return layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU()
+    return layer, nn.BatchNorm1d(layer.out_features), nn.ReLU()

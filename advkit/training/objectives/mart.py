@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.loss import picked, strongest_other
 from advkit.config import Fraction
-from advkit.training.inner import Attacker, InnerAttack
+from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, objective
 from advkit.training.objectives.trades import divergences
 
@@ -30,7 +28,7 @@ def boosted(logits: Tensor, y: Tensor) -> Tensor:
     summary="boosted cross-entropy, and a divergence that weighs what is misclassified",
     source="Wang et al., Improving Adversarial Robustness Requires Revisiting Misclassified Examples, 2020",
 )
-class Mart(InnerAttack):
+class Mart(ChosenAttack):
     """Section 3.2: BCE(f(x'), y) + beta * KL(f(x) || f(x')) * (1 - p(y | x)), averaged over the batch; the
     attacker climbs the cross-entropy."""
 
@@ -45,11 +43,6 @@ class Mart(InnerAttack):
         """Share of the training over which beta grows from 0 to its full size."""
 
     config: Config
-
-    @property
-    def attacker(self) -> tuple[str, dict[str, Any]]:
-        """As configured."""
-        return self.config.attack, self.config.given
 
     @property
     def own(self) -> Passes:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit.config import Fraction
-from advkit.training.inner import Attacker, InnerAttack
+from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, Smoothing, objective
 
 
@@ -18,7 +16,7 @@ from advkit.training.objective import Batch, Passes, Smoothing, objective
     summary="cross-entropy on PGD examples, made anew for every batch",
     source="Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018",
 )
-class PgdTraining(InnerAttack):
+class PgdTraining(ChosenAttack):
     """Equation 2.1: the attacker climbs the cross-entropy of the model in eval mode, the update goes down."""
 
     class Config(Attacker, Smoothing):
@@ -28,11 +26,6 @@ class PgdTraining(InnerAttack):
         """Share of the clean images' loss: 0 trains on adversarial examples only, 0.5 on both alike."""
 
     config: Config
-
-    @property
-    def attacker(self) -> tuple[str, dict[str, Any]]:
-        """As configured."""
-        return self.config.attack, self.config.given
 
     @property
     def own(self) -> Passes:

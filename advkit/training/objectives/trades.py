@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -13,7 +11,7 @@ from advkit.attacks.engine.oracle import ask
 from advkit.attacks.loss import AttackLoss
 from advkit.config import Fraction
 from advkit.models.mode import evaluation_mode
-from advkit.training.inner import Attacker, InnerAttack
+from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, Smoothing, objective
 
 
@@ -29,7 +27,7 @@ def divergences(meant: Tensor, said: Tensor) -> Tensor:
     summary="clean cross-entropy, and beta times how far answers change inside the ball",
     source="Zhang et al., Theoretically Principled Trade-off between Robustness and Accuracy, ICML 2019",
 )
-class Trades(InnerAttack):
+class Trades(ChosenAttack):
     """Algorithm 1: CE(f(x), y) + beta * max KL(f(x) || f(x')), averaged over the batch.
 
     The attacker climbs the same divergence, from the model's answer on the clean image in eval mode. It
@@ -49,11 +47,6 @@ class Trades(InnerAttack):
 
     config: Config
     ahead = Passes(1, 0)
-
-    @property
-    def attacker(self) -> tuple[str, dict[str, Any]]:
-        """As configured."""
-        return self.config.attack, self.config.given
 
     @property
     def own(self) -> Passes:

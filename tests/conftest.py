@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
 from advkit.progress import Progress, Task
+
+# Tests run beside each other. PyTorch reads this when it is imported, which nothing above does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class Stopping(Progress, Task):

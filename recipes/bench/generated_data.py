@@ -210,7 +210,7 @@ def parse() -> argparse.Namespace:
     for name in ("set", "gan"):
         pairs = (text.split("=", 1) for text in getattr(options, name))
         setattr(options, name, {key: json.loads(value) for key, value in pairs})
-    options.gan = {"loss": "relativistic", "steps": 12000, "data": options.data, **options.gan}
+    options.gan = {"steps": 12000, "data": options.data, **options.gan}
     return options
 
 

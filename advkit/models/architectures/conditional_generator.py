@@ -58,6 +58,9 @@ class ConditionalGenerator(Generator):
         inner = {**config.generator_config, "latent_dim": self.latent_dim + config.embedding}
         self.generator = cast(Generator, build(config.generator, shape=shape, config=inner))
         self.embedding = nn.Embedding(self.classes, config.embedding)  # last: its rows tell the classes
+        # Classes begin alike. At the size of the latent vectors they are all that the generator heeds, and it
+        # draws one image of each.
+        nn.init.normal_(self.embedding.weight, 0, 0.1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images in [0, 1] of latent vectors (N, latent_dim) and classes (N,).

@@ -17,6 +17,7 @@ from advkit.smoothing.result import SmoothingResult
 from advkit.smoothing.statistics import reach, refuse_too_few
 from advkit.stats import accuracy
 from advkit.trade import Context, Outcome, Picture, Table, held_to
+from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.noise import NoiseTraining
 
 CURVE = (
@@ -78,9 +79,11 @@ def run(config: SmoothedCertification, context: Context) -> Outcome:
 def _trained_with(name: str, card: ModelCard) -> float:
     """The noise that the card speaks of."""
     training = card.training
-    if training.get("objective") != "noise":
+    objective = str(training.get("objective"))
+    kind = OBJECTIVES.get(objective) if objective in OBJECTIVES else None
+    if kind is None or not issubclass(kind, NoiseTraining):
         raise ConfigError(f"{name} does not say on which noise it was trained; give the noise with --sigma")
-    return validate(NoiseTraining.Config, training.get("parameters", {}), f"the card of {name}").sigma
+    return validate(kind.Config, training.get("parameters", {}), f"the card of {name}").sigma
 
 
 def _plan(config: SmoothedCertification, sigma: float, model: Model, images: Data) -> Outcome:

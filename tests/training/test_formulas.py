@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from advkit import rng
 from advkit.threat import Threat
 from advkit.training import inner
 from advkit.training.objective import Batch
 from advkit.training.objectives.mart import LEAST, boosted
 from advkit.training.objectives.noise import differences
+from advkit.training.objectives.smooth_adv import unlikely
 from advkit.training.objectives.trades import divergences
 from advkit.training.weights import moved
 
@@ -126,6 +128,27 @@ def test_differences_of_noisy_answers():
     assert entropy.item() == pytest.approx(-sum(a * math.log(a) for a in mean), rel=1e-5)
 
 
+def test_the_smoothed_answer_is_the_mean_of_the_copies_answers():
+    rows = [[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]]
+    mean = (softmax(rows[0])[1] + softmax(rows[1])[1]) / 2
+    found = unlikely(torch.tensor(rows)[:, None], torch.tensor([1]))
+    assert found.item() == pytest.approx(-math.log(mean), rel=1e-5)
+
+
+def test_the_smoothed_classifier_is_attacked_inside_the_radius(make, objective, digits):
+    model, (x, y, batch) = make(), batch_of(digits)
+    wanted = objective("smooth-adv", sigma="1/4", copies=2, radius=0.5, steps=3, radius_warmup=0)
+    noise, threat = wanted.noise(x, batch), Threat("l2", 0.5)
+    moved = wanted.moved(model, x, noise, y, threat)
+    assert threat.contains(moved, x).all() and threat.distance(moved, x).min() > 0.3
+
+    def doubt(at):
+        return unlikely(model(at.repeat(2, 1, 1, 1) + noise).view(2, len(x), -1), y)
+
+    aside = threat.project(x + 0.5 * threat.ascent(rng.normal(torch.arange(len(x)), x.shape[1:])), x)
+    assert (doubt(moved) > doubt(x)).all() and doubt(moved).mean() > doubt(aside).mean()
+
+
 def test_noise_is_gaussian_of_the_given_size_and_another_in_every_copy_and_update(objective, digits):
     seen = []
 
@@ -217,7 +240,7 @@ def test_one_backward_pass_leaves_free_training_the_same_gradients(make, objecti
         assert torch.equal(mine.grad, theirs.grad)
 
 
-@pytest.mark.parametrize("name", ["standard", "noise", "free", "pgd", "fgsm", "trades"])
+@pytest.mark.parametrize("name", ["standard", "noise", "smooth-adv", "free", "pgd", "fgsm", "trades"])
 def test_smooth_labels_are_never_fitted_wholly(name, make, objective, digits):
     model, (x, y, batch) = make(), batch_of(digits)
     model.network.layers[-1].weight.data.zero_()

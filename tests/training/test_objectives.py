@@ -29,6 +29,7 @@ VARIANTS = [
     ("fgsm", {"step": 2, "awp": 0.01}),
     ("advgan", {"updates": 2, "clean_weight": 0, "gan_weight": 0}),
     ("noise", {"copies": 2, "consistency": 10, "consistency_warmup": 0.5}),
+    ("smooth-adv", {"copies": 2, "consistency": 5, "radius": 0.5, "steps": 3}),
 ]
 REFUSED = {
     ("fgsm", "l1"),

@@ -77,10 +77,20 @@ class NoiseTraining(Objective):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy (and consistency), and the logits on the first noisy copy."""
-        config, copies = self.config, self.config.copies
+        return self.under(model, x, self.noise(x, batch), y, batch)
+
+    def noise(self, x: Tensor, batch: Batch) -> Tensor:
+        """(M * N, C, H, W) for M copies of the images (N, C, H, W), one copy of all after the other."""
         key = rng.keys(batch.seed, "noise", batch.ids, batch.step)
-        noise = torch.cat([rng.normal(rng.step(key, number), x.shape[1:]) for number in range(copies)])
-        logits = model(x.repeat(copies, 1, 1, 1) + config.sigma * noise)
+        drawn = [rng.normal(rng.step(key, number), x.shape[1:]) for number in range(self.config.copies)]
+        return self.config.sigma * torch.cat(drawn)
+
+    def under(
+        self, model: nn.Module, x: Tensor, noise: Tensor, y: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """`loss` with that noise."""
+        config, copies = self.config, self.config.copies
+        logits = model(x.repeat(copies, 1, 1, 1) + noise)
         loss = cross_entropy(logits, y.repeat(copies), label_smoothing=config.label_smoothing)
         logits = logits.view(copies, *y.shape, -1)
         if config.consistency:

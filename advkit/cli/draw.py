@@ -57,7 +57,8 @@ class _Work(Task):
     """One task of a `Drawn`."""
 
     def __init__(self, screen: Drawn, name: str, total: int, done: int, unit: str) -> None:
-        self.name, self.total, self.unit = name, total, unit
+        self.name, self.total = name, total
+        self.units = f"{unit}es" if unit.endswith("s") else f"{unit}s"
         self.begun_with = self.done = done
         self.half_done = 0.0
         self.facts: dict[str, float | str] = {}
@@ -97,7 +98,7 @@ class _Work(Task):
 
     def count(self) -> str:
         """``1,200/12,001 steps``"""
-        return f"{self.done:,}/{self.total:,} {self.unit}s"
+        return f"{self.done:,}/{self.total:,} {self.units}"
 
     def left(self) -> float:
         """Seconds that the rest takes at the speed so far."""
@@ -111,7 +112,7 @@ class _Work(Task):
         self.screen.close(self)
         if self.outermost and kind is None:
             took = duration(self.screen.clock() - self.began)
-            self.screen.line(f"{self.name}: {self.done:,} {self.unit}s", took, _facts(self.facts))
+            self.screen.line(f"{self.name}: {self.done:,} {self.units}", took, _facts(self.facts))
 
 
 class Drawn(Progress):

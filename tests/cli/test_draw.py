@@ -50,6 +50,13 @@ def test_a_task_may_turn_out_longer():
     assert _text(console).splitlines()[0] == "attacking 50/200 images   1:30 left"
 
 
+def test_units_are_counted_in_english():
+    console = _console()
+    with draw.Drawn(console, Clock()) as progress, progress.task("searching", 3, unit="pass") as task:
+        task.advance(3)
+    assert "searching: 3 passes" in _text(console)
+
+
 def test_work_under_way_counts_for_the_time_left_alone():
     console, clock = _console(), Clock()
     with draw.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:

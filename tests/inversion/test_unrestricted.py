@@ -51,7 +51,7 @@ def pair():
     with torch.no_grad():
         for parameter in generator.network.generator.parameters():
             parameter.mul_(1.5)
-        generator.network.embedding.weight.mul_(0.3)
+        generator.network.embedding.weight.copy_(0.4 * rng.normal(torch.arange(1, 3), (50,)))
         z = generator.network.draw(rng.keys(1, "z", torch.arange(200)))
         first, second = (generator(z, torch.full((200,), label)).mean() for label in (0, 1))
         if first > second:

@@ -13,11 +13,10 @@ from advkit.gan.best import BEST, Best
 from advkit.gan.monitor import Monitor, covered, diversity, first_warnings, warnings
 from advkit.gan.plan import GanTraining
 from advkit.gan.train import train_gan
+from advkit.models.architectures.mlp_gan import DenseGenerator
 from advkit.models.checkpoint import load_checkpoint
 from advkit.progress import Progress
 from advkit.runs import RunFolder
-
-COLLAPSING = {"arch": "mlp-gan", "loss": "non-saturating", "rate_generator": 0.1}
 
 
 class Heard(Progress):
@@ -104,9 +103,15 @@ def test_the_best_average_is_kept_and_a_resumed_run_knows_it(config, tmp_path, m
         assert better.rank == -2.0
 
 
-def test_a_run_can_stop_on_a_collapse():
-    settings = GanTraining(**COLLAPSING, steps=200, sample_every=50, stop_on_collapse=True)
-    with pytest.raises(DivergedError, match=r"has collapsed at step (50|100), .* best\.safetensors"):
+@pytest.fixture
+def collapsed(monkeypatch):
+    """Every latent vector is the same, so that samples are equal whatever is learnt."""
+    monkeypatch.setattr(DenseGenerator, "draw", lambda self, key: torch.zeros(len(key), self.latent_dim))
+
+
+def test_a_run_can_stop_on_a_collapse(collapsed, config):
+    settings = config(arch="mlp-gan", steps=12, sample_every=4, stop_on_collapse=True)
+    with pytest.raises(DivergedError, match=r"has collapsed at step 4, .* best\.safetensors"):
         train_gan(settings, load_data("digits", "train"))
 
 
@@ -128,16 +133,17 @@ def test_rows_cover_the_steps_since_the_one_before():
     assert covered([]) == []
 
 
-def test_a_collapsed_run_is_told_of():
+def test_a_collapsed_run_is_warned_of_once(collapsed, config):
     heard = Heard()
-    settings = GanTraining(**COLLAPSING, steps=100)
+    settings = config(arch="mlp-gan", steps=12, sample_every=4)
     train_gan(settings, load_data("digits", "train"), progress=heard)
-    (message,) = heard.messages
-    assert message.startswith("step 100: samples differ")
-    assert "collapsing" in message
+    (message,) = [message for message in heard.messages if "collapsing" in message]
+    assert message.startswith("step 4: samples differ 0% as much as real images")
 
 
-def test_nothing_is_said_of_the_default_pair_which_leaves_the_mean_image():
+def test_the_default_pair_is_not_called_collapsed_while_it_leaves_the_mean_image():
+    """Samples of seeds 0 to 2 differ 49 to 63 % as much as real images then; 40 % is a collapse."""
     heard = Heard()
-    train_gan(GanTraining(steps=120), load_data("digits", "train"), progress=heard)
-    assert not any("collapsing" in message or "accuracy" in message for message in heard.messages)
+    settings = GanTraining(steps=40, batch_size=32, sample_every=20)
+    train_gan(settings, load_data("digits", "train"), progress=heard)
+    assert not any("collapsing" in message for message in heard.messages)

@@ -43,10 +43,16 @@ def arithmetic(precision: Precision, device: torch.device) -> Literal["float32",
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies in bfloat16 itself; one that imitates it is slower, not faster."""
+    """Whether the processor multiplies in bfloat16 itself; one that imitates it is slower, not faster.
+
+    ``ATEN_CPU_CAPABILITY=avx2`` makes PyTorch treat any x86 processor as one without bfloat16, and so do we.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
     able = torch.cpu.get_capabilities()
+    capped = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if able.get("architecture") == "x86_64" and capped:
+        return False
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))

@@ -41,7 +41,7 @@ class Pace:
     def saw(self, gradients: bool, rows: int, seconds: float) -> None:
         """So long a step of so many rows took."""
         rung = self._rung[gradients]
-        if rung + 1 > len(self._sizes) or self._looks[gradients] < 0 or rows != self._sizes[rung]:
+        if self._looks[gradients] < 0 or rows != self._sizes[rung]:
             return
         per_row = min(seconds / rows, self._seconds.get((gradients, rung), math.inf))
         self._seconds[gradients, rung] = per_row

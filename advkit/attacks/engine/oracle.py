@@ -265,6 +265,7 @@ class Oracle:
         seats.forwards += self.votes
         if bool(self.confirm(self.reported(seats.won_x, rows), rows)):
             return True
+        seats.refusals += seats.won_clearly
         seats.refuted, seats.won = seats.won_margin, torch.zeros_like(seats.won)
         return False
 
@@ -378,7 +379,7 @@ class Oracle:
         if self.nearest:
             won &= distance < radius
         else:
-            inside, before = distance <= radius, seats.margin[at]
+            inside, before = (distance <= radius) & self.threat.boxed(x), seats.margin[at]
             seats.margin[at] = torch.where(inside & (margin > before), margin, before)
             won &= inside & ~seats.won[at]
         if x.device.type == "cpu" and not won.any():

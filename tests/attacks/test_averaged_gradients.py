@@ -5,8 +5,6 @@ import torch
 from torch import nn
 
 from advkit import rng
-from advkit.attacks.attack import Rows
-from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import fixed
 from advkit.threat import Threat
@@ -23,20 +21,6 @@ class Noisy(nn.Module):
         flat = x.flatten(1)
         score = self.linear(x)[:, 1] + 4 * (flat * torch.randn_like(flat)).sum(1)
         return torch.stack([torch.zeros_like(score), score], 1)
-
-
-def test_the_average_of_n_gradients_has_one_nth_of_the_variance(linear):
-    model, data = linear
-    rows = Rows.untargeted(data.images, data.labels, data.ids, data.ids)
-    oracle = Oracle(Noisy(model), Threat("linf", 0.1))
-    with rng.scope("cpu", 0, "test"):
-        variance = {
-            n: torch.stack(
-                [oracle.loss_and_grad(data.images, rows, margin, samples=n)[1] for _ in range(30)]
-            ).var(0).mean()
-            for n in (1, 10)
-        }  # fmt: skip
-    assert float(variance[1] / variance[10]) == pytest.approx(10, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd"])

@@ -30,37 +30,54 @@ def rounded(data, model):
         return replace(data, images=x, labels=model(x).argmax(1))
 
 
+LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
+def rounded_by_hand(x, x0, threat):
+    """For linf the nearest allowed of all 256 levels; else the nearest, or those toward the original."""
+    scaled = x.double().numpy() * 255
+    if threat.norm == "linf":
+        away = abs(LEVELS.astype(np.float64) - x0.double().numpy()[..., None])
+        cost = abs(np.arange(256) - scaled[..., None]) + np.where(away > threat.eps + threat.slack, np.inf, 0)
+        return cost.argmin(-1)
+    near = np.rint(scaled)
+    fits = threat.contains(torch.from_numpy(LEVELS[near.astype(int)]), x0)
+    toward = np.where(x > x0, np.floor(scaled + 1e-4), np.ceil(scaled - 1e-4))
+    return np.where(fits.view(-1, 1, 1, 1), near, toward)
+
+
+@pytest.mark.parametrize("far", [0.6, 3.0])
 @pytest.mark.parametrize("threat", THREATS, ids=str)
-def test_rounding_never_leaves_the_budget(threat):
+def test_rounding_never_leaves_the_budget(threat, far):
     x0 = as_image(rng.integers(torch.arange(200), (1, 6, 6), 256))
-    x = threat.project(x0 + 0.6 * threat.eps * rng.normal(torch.arange(200) + 1000, (1, 6, 6)), x0)
+    x = threat.project(x0 + far * threat.eps * rng.normal(torch.arange(200) + 1000, (1, 6, 6)), x0)
     near = round_inside(x, x0, threat)
     assert threat.contains(near, x0).all() and are_levels(near)
-    assert (near - x).abs().max() < 1 / 255
+    assert np.array_equal(near.numpy(), LEVELS[rounded_by_hand(x, x0, threat).astype(int)])
     assert torch.equal(round_inside(x0, x0, threat), x0)
 
 
-def test_a_budget_of_whole_levels_is_used_whole():
-    threat = Threat("linf", "8/255")
-    x0 = as_image(torch.full((1, 1, 2, 2), 100))
-    assert torch.equal(round_inside(threat.project(x0 + 1, x0), x0, threat) * 255, torch.full_like(x0, 108))
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_values_on_a_level_stay_when_others_are_rounded_toward_the_original(norm):
+    """All budget is spent, so that .6 of a level may not become one."""
+    for seed in range(20):
+        x0 = 40 + rng.integers(torch.tensor([seed]), (1, 4, 4), 170)
+        change = torch.tensor([0, 1, -1, 0.6, -0.6, 5, -3, 0.4] * 2).view(1, 1, 4, 4)
+        original, x = as_image(x0), (x0 + change) / 255
+        threat = Threat(norm, float(Threat(norm, 1).distance(x, original)))
+        near = (round_inside(x, original, threat) * 255).round() - x0
+        assert near.flatten().tolist() == change.trunc().flatten().tolist()
 
 
-def test_a_budget_between_levels_is_rounded_toward_the_original():
-    threat = Threat("linf", 0.3)  # 76.5 levels
-    x0 = as_image(torch.arange(256).view(1, 1, 16, 16))
-    up, down = round_inside(threat.project(x0 + 1, x0), x0, threat), threat.project(x0 - 1, x0)
-    assert torch.equal((up * 255).round(), (x0 * 255 + 76).clamp(max=255).round())
-    assert torch.equal((round_inside(down, x0, threat) * 255).round(), (x0 * 255 - 76).clamp(min=0).round())
-
-
-def test_every_level_is_what_a_png_file_gives_back():
+def test_levels_are_the_same_bits_everywhere_and_what_a_png_file_gives_back():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
     x = as_image(levels)
+    assert np.array_equal(x.numpy().ravel(), LEVELS) and x.dtype == torch.float32
     read = np.array(Image.open(io.BytesIO(images.png_bytes(x))))
     assert torch.equal(as_image(torch.from_numpy(read)), x[0])
     assert torch.equal(images.to_uint8(x), levels)
-    assert are_levels(x) and not are_levels(x + 0.001)
+    for off, still in ((0.0, True), (0.7e-4, True), (1.4e-4, False), (0.5, False)):
+        assert are_levels(x + off / 255 * (levels == 3)) == are_levels(x - off / 255 * (levels == 3)) == still
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)

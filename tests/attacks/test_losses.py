@@ -1,73 +1,88 @@
-"""What attacks climb, by hand."""
+"""What attacks climb, beside formulas in NumPy: few classes, ties, huge and infinite logits."""
 
-import math
-
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, logsumexp
 
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import perturb
 from advkit.errors import ConfigError
 from advkit.threat import Threat
 
-LOGITS = torch.tensor([[2.0, 0.0, 1.0, -1.0, -3.0], [0.0, 3.0, 5.0, 1.0, 2.0]])
-LABEL = torch.tensor([0, 1])
-AIM = torch.tensor([3, 4])
+
+def formula(name, z, label, aim):
+    """Of one row of logits, in float64."""
+    at = label if aim is None else aim
+    others, top = np.delete(z, at), np.sort(z)[::-1]
+    if name == "ce":
+        return log_softmax(z)[at] * (-1 if aim is None else 1)
+    if name == "log-odds":
+        return (logsumexp(others) - z[at]) * (1 if aim is None else -1)
+    if name == "margin":
+        return (others.max() - z[at]) * (1 if aim is None else -1)
+    toward = others.max() if aim is None else z[aim]
+    if name == "logit-difference":
+        return toward - z[label]
+    return (toward - z[label]) / (top[0] - (top[2] if aim is None else (top[2] + top[3]) / 2) + 1e-12)
 
 
-def value(name, aim=None):
-    return ATTACK_LOSSES.get(name)(LOGITS, LABEL, aim)
-
-
-def log_share(row, of):
-    return math.log(math.exp(LOGITS[row, of]) / sum(math.exp(z) for z in LOGITS[row]))
-
-
-@pytest.mark.parametrize(
-    ("name", "away", "toward"),
-    [
-        ("margin", [1 - 2, 5 - 3], [-1 - 2, 2 - 5]),
-        ("logit-difference", [1 - 2, 5 - 3], [-1 - 2, 2 - 3]),
-        ("ce", [-log_share(0, 0), -log_share(1, 1)], [log_share(0, 3), log_share(1, 4)]),
-        # First and third largest: 2 and 0, 5 and 2; third and fourth: 0 and -1, 2 and 1.
-        ("dlr", [(1 - 2) / (2 - 0), (5 - 3) / (5 - 2)], [(-1 - 2) / (2 + 0.5), (2 - 3) / (5 - 1.5)]),
-    ],
+@pytest.mark.parametrize("name", [entry.name for entry in ATTACK_LOSSES])
+@given(
+    st.lists(st.lists(st.integers(-40, 40), min_size=7, max_size=7), min_size=3, max_size=3),
+    st.sampled_from([2, 3, 4, 7]),
+    st.sampled_from([0.25, 1.0, 1e4, 1e30]),
+    st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 1)),
+    st.booleans(),
 )
-def test_values_by_hand(name, away, toward):
-    assert value(name).tolist() == pytest.approx(away)
-    assert value(name, AIM).tolist() == pytest.approx(toward)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+def test_values_are_those_of_the_formula(name, rows, classes, scale, label, lost):
+    """Whole numbers make ties frequent. A class may be impossible."""
+    logits = torch.tensor(rows)[:, :classes].float() * scale
+    if lost and classes > 2 and name != "dlr":
+        logits[:, -1] = -torch.inf
+    label = torch.tensor(label)
+    for aim in (None, 1 - label):
+        needed = 2 if name != "dlr" else 3 if aim is None else 4
+        if classes < needed:
+            with pytest.raises(ConfigError, match=str(needed)):
+                ATTACK_LOSSES.get(name)(logits, label, aim)
+            continue
+        z = logits.double().numpy()
+        wanted = [formula(name, z[i], int(label[i]), None if aim is None else int(aim[i])) for i in range(3)]
+        got = ATTACK_LOSSES.get(name)(logits, label, aim)
+        assert got.dtype == torch.float32
+        np.testing.assert_allclose(got.double().numpy(), wanted, rtol=1e-5, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ATTACK_LOSSES])
 def test_climbing_a_loss_leads_where_it_should(name):
+    logits = torch.tensor([[2.0, 0.0, 1.0, -1.0, -3.0], [0.0, 3.0, 5.0, 1.0, 2.0]])
+    label, loss, rows = torch.tensor([0, 1]), ATTACK_LOSSES.get(name), torch.arange(2)
+    for aim, up in ((None, -1), (torch.tensor([3, 4]), 1)):
+        at = logits.clone().requires_grad_(True)
+        values = loss(at, label, aim)
+        (grad,) = torch.autograd.grad(values.sum(), at)
+        assert (up * grad[rows, label if aim is None else aim] > 0).all()
+        assert (loss(logits + 0.01 * grad, label, aim) > values).all()
+        if name == "dlr":  # it does not see scale and shift
+            assert torch.allclose(loss(7 * logits - 3, label, aim), values)
+
+
+@pytest.mark.parametrize("name", ["margin", "logit-difference"])
+def test_one_class_leads_nowhere_and_more_dimensions_are_rows_of_rows(name):
     loss = ATTACK_LOSSES.get(name)
-    for aim in (None, AIM):
-        logits = LOGITS.clone().requires_grad_(True)
-        values = loss(logits, LABEL, aim)
-        (grad,) = torch.autograd.grad(values.sum(), logits)
-        rows = torch.arange(2)
-        assert values.shape == (2,)
-        if aim is None:
-            assert (grad[rows, LABEL] < 0).all()
-        else:
-            assert (grad[rows, AIM] > 0).all()
-        assert (loss(LOGITS + 0.01 * grad, LABEL, aim) > values).all()
+    with pytest.raises(ConfigError):
+        loss(torch.zeros(2, 1), torch.zeros(2).long())
+    logits, label = torch.arange(24.0).view(2, 3, 4).sin(), torch.tensor([[0, 1, 2], [3, 2, 1]])
+    for aim in (None, (label + 1) % 4):
+        flat = loss(logits.flatten(0, 1), label.flatten(), None if aim is None else aim.flatten())
+        assert torch.equal(loss(logits, label, aim), flat.view(2, 3))
 
 
-def test_dlr_does_not_see_scale_and_shift():
-    loss = ATTACK_LOSSES.get("dlr")
-    for aim in (None, AIM):
-        assert torch.allclose(loss(7 * LOGITS - 3, LABEL, aim), loss(LOGITS, LABEL, aim))
-
-
-def test_too_few_classes_are_refused(linear):
-    few = LOGITS[:, :3]
-    with pytest.raises(ConfigError, match="4 classes"):
-        ATTACK_LOSSES.get("dlr")(few, LABEL, LABEL)
-    assert ATTACK_LOSSES.get("dlr")(few, LABEL).isfinite().all()
-    for name in ("margin", "logit-difference"):
-        with pytest.raises(ConfigError, match="one class"):
-            ATTACK_LOSSES.get(name)(LOGITS[:, :1], torch.zeros(2).long())
+def test_too_few_classes_are_refused_before_a_search(linear):
     model, data = linear
-    with pytest.raises(ConfigError, match="use the margin loss"):
+    with pytest.raises(ConfigError, match="margin"):
         perturb(model, data.images, data.labels, Threat("linf", 0.1), "apgd-dlr")

@@ -14,11 +14,13 @@ from typing import Any
 from pydantic import Field
 
 from advkit.config import StrictModel
+from advkit.context import Context
 from advkit.evaluation.plan import Evaluation
 from advkit.gan.plan import GanTraining
+from advkit.outcome import Outcome, Table
 from advkit.reuse.plan import FineTuning
 from advkit.stats import accuracy
-from advkit.trade import TRADES, Context, Outcome, Table
+from advkit.trade import TRADES
 from advkit.training.plan import AdversarialTraining
 
 

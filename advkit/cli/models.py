@@ -10,7 +10,7 @@ import click
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
 from advkit.errors import ConfigError, ModelError
-from advkit.trade import Outcome, Table
+from advkit.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

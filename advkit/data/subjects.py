@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.dataset import Split
 from advkit.data.load import load_data
@@ -16,7 +17,6 @@ from advkit.models.foreign_plan import ForeignModel
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
-from advkit.trade import Context
 
 
 def open_subjects(

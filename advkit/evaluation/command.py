@@ -11,6 +11,7 @@ import torch
 from advkit import distributed
 from advkit.attacks.perturb import device_of, make
 from advkit.bounds.read import read
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -27,10 +28,10 @@ from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
+from advkit.outcome import Outcome, Picture, Table, held_to
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table, held_to
 
 
 def attack(config: Evaluation, context: Context) -> Outcome:

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from advkit import __version__, files
+from advkit.outcome import Outcome, Picture
 from advkit.report.columns import numeric
-from advkit.trade import Outcome, Picture
 
 
 def render(

@@ -7,9 +7,9 @@ import pytest
 
 from advkit.errors import OutputError
 from advkit.images import png_bytes
+from advkit.outcome import Outcome, Picture, Table
 from advkit.report import html
 from advkit.report.columns import numeric
-from advkit.trade import Outcome, Picture, Table
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 

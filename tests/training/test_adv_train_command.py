@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from advkit.config import validate
+from advkit.context import Context
 from advkit.errors import ConfigError, DataError, ModelError, OutputError
 from advkit.models.card import ModelCard
 from advkit.models.load import load_model
@@ -17,7 +18,6 @@ from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
 from advkit.progress import Progress
-from advkit.trade import Context
 from advkit.training import command
 from advkit.training.command import adv_train
 from advkit.training.plan import AdversarialTraining

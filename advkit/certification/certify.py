@@ -81,7 +81,7 @@ def certify(
     images = whole.limit(n)
     judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(LOOKED_AT, len(images))), device_of(judged))
-    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None)
+    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None).notes
     threat = threat or customary(judged, images)
     refuse_l0(threat)
     with memory.kept(), evaluation_mode(judged):

@@ -57,7 +57,7 @@ def open_subjects(
         found = found or _trained_on(name, model, splits, context)
         few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
         classes = found[0].classes if found[0].classes_known else None
-        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions):
+        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions).notes:
             context.progress.say(f"{name}: {note}")
         models.append(model)
     return models, found

@@ -227,13 +227,13 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
     proofs = " --certify" if config.certify else ""
     here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
     through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
-    remedies = dict.fromkeys(check.typed for check in result.checks if check.typed)
+    remedies = dict.fromkeys(check.flags for check in result.checks if check.flags)
     if remedies:
         same = "" if config.attack == ("cascade",) else f" --attack {','.join(config.attack)}"
         return tuple(
-            f"advkit attack {here}{'' if '--bpda' in typed else through}"
-            f"{'' if '--attack' in typed else same}{proofs} {typed}"
-            for typed in remedies
+            f"advkit attack {here}{'' if '--bpda' in flags else through}"
+            f"{'' if '--attack' in flags else same}{proofs} {flags}"
+            for flags in remedies
         )
     return (
         f"advkit adv-train {here} --out hard.pt",

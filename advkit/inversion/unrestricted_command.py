@@ -58,7 +58,7 @@ def unrestricted(config: Unrestricted, context: Context) -> Outcome:
     )
     common_classes(subject.generator, model)
     few, _ = sample(subject.generator, 8, config.seed)
-    for note in inspect_classifier(model, as_image(few.to(device)), subject.classes):
+    for note in inspect_classifier(model, as_image(few.to(device)), subject.classes).notes:
         context.progress.say(f"{config.model}: {note}")
     keeper = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
     auxiliary = keeper and keeping(keeper, subject.generator, model, config.auxiliary or "")

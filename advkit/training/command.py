@@ -136,7 +136,7 @@ def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> 
             **config.said | {"shape": config.shape or train.shape},
         )
         few, _ = train.batch(torch.arange(min(8, len(train))))
-        for note in inspect_classifier(model, few, train.classes):
+        for note in inspect_classifier(model, few, train.classes).notes:
             progress.say(f"{config.model}: {note}")
         return model
     if config.said != ForeignModel().said:

@@ -174,6 +174,7 @@ class Search:
         seats.won[leaving] = torch.where(doubtful, False, group.won)
         seats.refuted[leaving] = torch.where(doubtful, group.won_margin, group.refuted)
         seats.refusals[leaving] = group.refusals
+        seats.forwards[leaving] = group.forwards
         at = torch.where(group.won, group.won_at + 1, group.state.iteration)
         counts = torch.stack(
             [
@@ -207,7 +208,7 @@ class Search:
                     distance=distances[row],
                     margin=margins[row] if math.isfinite(margins[row]) else None,
                     refuted=refusals,
-                    forwards=forwards + 1,
+                    forwards=forwards,
                     backwards=backwards,
                 )
             )
@@ -232,6 +233,7 @@ class Search:
         last = self.oracle.reported(threat.project(group.state.x, rows.x0), rows)
         x = torch.where(column(group.won, last), self.oracle.reported(group.won_x, rows), last)
         confirmed = self.oracle.confirm(x, rows)
+        group.forwards += self.oracle.votes
         refused = group.won & ~confirmed
         group.refusals += refused & group.won_clearly
         if not refused.any():
@@ -245,6 +247,7 @@ class Search:
             if len(again) == 0:
                 break
             met = self.oracle.confirm(other[again], rows.take(again))
+            group.forwards[again] += self.oracle.votes
             x[again[met]] = other[again[met]]
             confirmed[again[met]] = True
             again = again[~met]

@@ -17,7 +17,7 @@ from advkit.attacks.engine.pace import Pace
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import device_of, logits_of, make
-from advkit.certification.certify import certified
+from advkit.certification.certify import certified, precision_notes
 from advkit.config import Precision, validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
@@ -123,7 +123,7 @@ def evaluate(
     few, _ = images.batch(torch.arange(min(8, len(images))), device)
     classes = images.classes if images.classes_known else None
     facts = inspect_classifier(judged, few, classes, allow_random=allow_random)
-    notes = list(facts.notes)
+    notes = [*facts.notes, *(precision_notes(device) if certify else ())]
     threat = threat or customary(judged, images)
     other = open_surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
     searched = straight_through(judged, bpda, few) if bpda else judged

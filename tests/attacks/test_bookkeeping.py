@@ -1,4 +1,4 @@
-"""Passes that confirm a success are counted as they are made: each vote, and each refusal."""
+"""What a search counts: every pass that confirms a success, each refusal, the seconds of a step."""
 
 import pytest
 import torch
@@ -51,3 +51,27 @@ def test_refused_successes_count(linear, votes):
     found, total = attacked(Stubborn(), model, data.take((data.labels == 0).nonzero()[:, 0]), votes)
     assert not any(one.broken for one in found) and any(one.refuted for one in found)
     assert sum(one.forwards for one in found) == total
+
+
+def test_the_batch_size_tuner_hears_the_seconds_of_one_step(linear, monkeypatch):
+    """Where the device is looked at only now and then, several steps lie between two looks."""
+    model, data = linear
+    threat, cpu, clock, heard = Threat("linf", 1e-4), torch.device("cpu"), [0.0], []
+
+    class Ticking(type(make("pgd", threat, {}))):
+        def step(self, state, oracle):
+            clock[0] += 1.0
+            return super().step(state, oracle)
+
+    class Listening(Pace):
+        def saw(self, gradients, rows, seconds):
+            heard.append(seconds)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    attack = Ticking(make("pgd", threat, {"steps": 8}).config, threat)
+    oracle, pace = Oracle(model, threat), Listening(cpu, data.shape, len(data))
+    clean = model(data.images).detach()
+    search = Search(attack, oracle, data, clean, seed=0, name="pgd", pace=pace, device=cpu)
+    search.look_every = 4
+    search.run(torch.arange(len(data)), lambda found: None)
+    assert heard == [1.0, 1.0]

@@ -1,7 +1,10 @@
-"""Which device to work on."""
+"""Which device to work on, and in which arithmetic."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -56,3 +59,32 @@ def computes_bfloat16(device: torch.device) -> bool:
     if able.get("architecture") == "x86_64" and capped:
         return False
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+
+
+_SETTINGS = {"cuda": ("cuda.matmul", "cudnn.conv", "cudnn.rnn"), "cpu": ("mkldnn.matmul", "mkldnn.conv")}
+"""By the kind of device, where PyTorch keeps what it computes float32 in, under `torch.backends`."""
+
+
+def coarse_float32(device: torch.device) -> bool:
+    """Whether PyTorch may compute float32 in something coarser there: TF32 or bfloat16.
+
+    On GPUs that is its default for convolutions.
+    """
+    return any(
+        attrgetter(name)(torch.backends).fp32_precision not in ("none", "ieee")
+        for name in _SETTINGS.get(device.type, ())
+    )
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Inside, float32 is float32 on every device."""
+    found = [attrgetter(name)(torch.backends) for names in _SETTINGS.values() for name in names]
+    before = [setting.fp32_precision for setting in found]
+    for setting in found:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, value in zip(found, before, strict=True):
+            setting.fp32_precision = value

@@ -6,6 +6,7 @@ that was interrupted goes on with the same command.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 
 from pydantic import Field
 
-from advkit.config import StrictModel
+from advkit import files, runs
+from advkit.config import StrictModel, validate
+from advkit.context import Context
 from advkit.evaluation.plan import Evaluation
 from advkit.gan.plan import GanTraining
+from advkit.outcome import Outcome, Table
 from advkit.reuse.plan import FineTuning
 from advkit.stats import accuracy
-from advkit.trade import TRADES, Context, Outcome, Table
+from advkit.trade import TRADES
 from advkit.training.plan import AdversarialTraining
 
 
@@ -48,17 +52,34 @@ def run(config: Quickstart, context: Context) -> Outcome:
     if context.dry_run:
         rows = tuple((name, TRADES[trade].summary) for name, trade, _ in plan)
         return Outcome(title="what would be done", tables=(Table("in turn", ("folder", "what"), rows),))
-    begun = time.perf_counter()
+    clock = _Clock(folder / "measured.json")
     outcomes: dict[str, Outcome] = {}
     for name, trade, settings in plan:
         context.progress.say(f"{name[0]}/{len(plan)} advkit {trade}: {TRADES[trade].summary}")
         place = replace(context, out=folder / name, resume=False)
+        known, begun = (folder / name / "result.json").exists(), time.perf_counter()
         outcomes[name] = TRADES[trade].run(settings, place)
+        if not known:
+            clock.add(time.perf_counter() - begun)
         if trade == "finetune":
             _publish(folder / name, ordinary)
         if trade == "adv-train":
             _publish(folder / name, hardened)
-    return _outcome(outcomes, folder, time.perf_counter() - begun)
+    return _outcome(outcomes, folder, clock)
+
+
+class _Clock:
+    """Seconds of the work so far and when it ended, in a file: a finished run told again adds nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds, self.measured = known.get("seconds", 0.0), known.get("measured", "")
+
+    def add(self, seconds: float) -> None:
+        """So long some work has taken, which has ended now."""
+        self.seconds, self.measured = self.seconds + seconds, runs.now()
+        files.write_text(self._path, json.dumps({"seconds": self.seconds, "measured": self.measured}) + "\n")
 
 
 def _publish(run_folder: Path, file: Path) -> None:
@@ -68,15 +89,20 @@ def _publish(run_folder: Path, file: Path) -> None:
     save_model(load_checkpoint(run_folder / "model.safetensors"), file, overwrite=True)
 
 
-def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outcome:
+def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outcome:
+    from advkit.evaluation.result import EvaluationResult
+
     before, after = outcomes["3-attack"].result, outcomes["5-attack"].result
     n, threat = before["n"], before["threat"]
     gained = 100 * (after["robust_accuracy"] - before["robust_accuracy"])
     cleaner = 100 * (after["clean_accuracy"] - before["clean_accuracy"])
-    rows = tuple(
-        (who, accuracy(found["clean_correct"], n), accuracy(found["robust_correct"], n), str(n))
-        for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after))
-    )
+    rows, trust = [], []
+    for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after)):
+        result = validate(EvaluationResult, found, who)
+        believed = "yes" if result.trusted else "doubted"
+        accuracies = (accuracy(result.clean_correct, n), accuracy(result.robust_correct, n))
+        rows.append((who, *accuracies, str(n), believed))
+        trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
     gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
     broken = [replace(p, title=f"{p.title}: ordinary classifier") for p in outcomes["3-attack"].pictures]
@@ -87,13 +113,15 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outc
             f"Under an attacker who may change every pixel by {threat['eps']:.4g} of the range, the ordinary "
             f"classifier is right on {before['robust_accuracy']:.1%} of the test images, the hardened one on "
             f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy moved by {cleaner:+.1f}.",
-            f"Measured just now on {n} test images that no training has seen, in {seconds:.0f} s.",
+            *trust,
+            f"Measured on {n} test images that no training has seen, in {clock.seconds:.0f} s "
+            f"({clock.measured}).",
         ),
         tables=(
             Table(
                 f"before and after hardening ({threat['norm']} eps {threat['eps']:.4g})",
-                ("classifier", "clean accuracy [95 %]", "robust accuracy [95 %]", "n"),
-                rows,
+                ("classifier", "clean accuracy [95 %]", "robust accuracy [95 %]", "n", "trusted"),
+                tuple(rows),
             ),
             *(
                 replace(outcomes[name].tables[0], title=f"{who} classifier, attack by attack")
@@ -107,7 +135,7 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, seconds: float) -> Outc
             f"advkit models lineage {gan}-discriminator",
             f"advkit gan-sample --model {gan}-ema --n 400 --out digits.png",
         ),
-        result=_result(outcomes, seconds),
+        result=_result(outcomes, clock.seconds),
     )
 
 

@@ -23,15 +23,23 @@ from advkit.errors import ConfigError, did_you_mean
 T = TypeVar("T")
 S = TypeVar("S")
 
-_entry_points_loaded = False
+_loaded: set[str] = set()
+"""Entry points whose modules are imported, or being imported."""
 
 
 def _load_entry_points() -> None:
-    global _entry_points_loaded
-    if not _entry_points_loaded:
-        _entry_points_loaded = True
-        for point in metadata.entry_points(group="advkit"):
+    for point in metadata.entry_points(group="advkit"):
+        if point.value in _loaded:
+            continue
+        _loaded.add(point.value)  # first, so that a module that asks while being imported does not recurse
+        try:
             point.load()
+        except Exception as error:  # a foreign module may fail in any way
+            _loaded.discard(point.value)
+            raise ConfigError(
+                f"the plug-in {point.name!r} ({point.value}) cannot be imported ({type(error).__name__}: "
+                f"{error}); mend it, or uninstall the package that it belongs to"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -104,10 +112,14 @@ class Registry(Generic[T]):
         if self._discovered:
             return
         self._discovered = True  # first, so that a module that asks while being imported does not recurse
-        for name in self._packages:
-            for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
-                importlib.import_module(f"{name}.{module.name}")
-        _load_entry_points()
+        try:
+            for name in self._packages:
+                for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
+                    importlib.import_module(f"{name}.{module.name}")
+            _load_entry_points()
+        except BaseException:
+            self._discovered = False  # so that nobody is served half a registry later
+            raise
 
     def entry(self, name: str) -> Entry[T]:
         """The entry called ``name`` or one of its aliases.

@@ -249,7 +249,7 @@ def _claim(
     identity: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
 ) -> tuple[Path, IO[str], bool]:
     """The folder of this run, its lock, and whether the run was begun earlier."""
-    path = _unfinished(identity) if out is None else out
+    path, lock = _unfinished(identity) if out is None else (out, None)
     begun = path is not None and (path / "resolved.json").exists()
     if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
         raise OutputError(f"{out} holds other files; choose a new folder with --out")
@@ -263,7 +263,7 @@ def _claim(
     if path is None:
         path = _new_folder(f"{identity['command']}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}")
     path.mkdir(parents=True, exist_ok=True)
-    lock, resolved = _lock(path), path / "resolved.json"
+    lock, resolved = lock or _lock(path), path / "resolved.json"
     try:
         if begun := resolved.exists():
             _refuse_changes(path, json.loads(resolved.read_text()), identity)
@@ -303,8 +303,8 @@ def _new_folder(name: str) -> Path:
             number += 1
 
 
-def _unfinished(identity: Mapping[str, Any]) -> Path | None:
-    """The newest folder with an unfinished run of this command, configuration and inputs."""
+def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, IO[str] | None]:
+    """The newest folder with an unfinished run of this command, configuration and inputs, and its lock."""
     for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
         folder = path.parent
         if (folder / "result.json").exists():
@@ -313,11 +313,13 @@ def _unfinished(identity: Mapping[str, Any]) -> Path | None:
         same = all(before[key] == identity[key] for key in ("command", "config"))
         if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:
-                _lock(folder).close()
+                lock = _lock(folder)
             except BusyError:
                 continue
-            return folder
-    return None
+            if not (folder / "result.json").exists():  # else its last process has just finished it
+                return folder, lock
+            lock.close()
+    return None, None
 
 
 def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a command is given and what it leaves: the seam between the library and whoever calls it.
+"""The commands: their names, and where the code of each is.
 
 A trade (gan-train, finetune, attack, adv-train, ...) is a configuration class and one function
 ``run(config, context) -> Outcome``. The command line makes its flags, and recipes their keys, from the
@@ -10,76 +10,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from advkit.config import StrictModel
-from advkit.progress import SILENT, Progress
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where and how to work; nothing here changes what is computed."""
-
-    out: Path | None = None
-    """A run folder, or the model or image file that the command is asked for; None: a new numbered run."""
-    resume: bool = False
-    """Insist on going on with an earlier run."""
-    overwrite: bool = False
-    """An output file that exists may be replaced."""
-    device: str = "auto"
-    data_dir: Path | None = None
-    """Folder of the data sets; None: ``$ADVKIT_DATA`` or the user's data folder."""
-    dry_run: bool = False
-    """Say what would be done and what it would cost, and stop."""
-    progress: Progress = SILENT
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a heading."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG file and what one sees in it."""
-
-    title: str
-    path: Path
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command says at its end; drawn on the terminal and rendered as HTML from the same object."""
-
-    title: str
-    sentences: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    pictures: tuple[Picture, ...] = ()
-    files: tuple[Path, ...] = ()
-    """What was written, the run folder last."""
-    next: tuple[str, ...] = ()
-    """Commands worth running now."""
-    result: dict[str, Any] = field(default_factory=dict)
-    """The same as plain values, for ``--json``."""
-    passed: bool = True
-    """False when a bar that the user set was missed: exit code 1."""
-    warning: str = ""
-    """That of the sentences which must not be overlooked, if any."""
-
-
-def held_to(bar: float | None, what: str, value: float) -> tuple[bool, list[str]]:
-    """Whether a figure reaches what the user asked for, and the sentence about it; none where nothing was."""
-    if bar is None:
-        return True, []
-    passed = value >= bar
-    return passed, [f"{'PASS' if passed else 'FAIL'}: {what} {value:.4f}, {bar:.4f} was asked for."]
+from advkit.context import Context
+from advkit.outcome import Outcome
 
 
 @dataclass(frozen=True)

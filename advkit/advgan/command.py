@@ -16,6 +16,7 @@ from advkit.advgan.make import make_generator, refuse_norm
 from advkit.advgan.plan import AdvGanSettings, AdvGanTraining
 from advkit.advgan.result import AdvGanResult
 from advkit.attacks.perturb import device_of
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
@@ -23,10 +24,10 @@ from advkit.models.card import ModelCard, Parent, ThreatFacts
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import numbers
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, environment, now
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.universal.judge import some
 from advkit.universal.pictures import write_pairs

@@ -21,6 +21,7 @@ from advkit.certification.result import CertificationResult, CertifiedVerdict
 from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.threats import customary
+from advkit.device import coarse_float32, exact_float32
 from advkit.errors import ConfigError, ModelError
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
@@ -54,8 +55,9 @@ def certify(
     inside [0, 1], the logit of the true class is the largest, in exact arithmetic and in the model's own
     float32 pass. The bounds are computed in float64, those of hidden neurons partly in float32, and widened
     by a bound of their rounding error; the margin must also exceed a bound of the rounding error of a float32
-    pass, summed in any order. Taken for granted is that the pass is not computed in something coarser (TF32,
-    bfloat16, Winograd's convolutions), and that nothing overflows.
+    pass, summed in any order. Here every pass is float32; a note says so where PyTorch is set to compute it
+    in something coarser elsewhere (TF32, bfloat16). Taken for granted is that convolutions are not computed
+    by Winograd's method, and that nothing overflows.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes;
@@ -81,7 +83,8 @@ def certify(
     images = whole.limit(n)
     judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(LOOKED_AT, len(images))), device_of(judged))
-    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None)
+    facts = inspect_classifier(judged, few, images.classes if images.classes_known else None)
+    notes = [*facts.notes, *precision_notes(device_of(judged))]
     threat = threat or customary(judged, images)
     refuse_l0(threat)
     with memory.kept(), evaluation_mode(judged):
@@ -145,10 +148,11 @@ def certified(
     refuse_l0(threat)
     _refuse_half(model)
     graph = read(model)
-    check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
+    with exact_float32():
+        check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
     prover = Prover(graph, threat, method, device)
     ids = images.ids.tolist()
-    with Record(folder) as record:
+    with Record(folder) as record, exact_float32():
         earlier = len(record.verdicts)
         if earlier:
             progress.say(f"{earlier} of {len(images)} images were decided earlier")
@@ -169,6 +173,16 @@ def certified(
                     proved += verdict.status == "certified"
                 task.advance(len(new), proved=proved / len(record.verdicts))
         return tuple(record.verdicts[sample] for sample in ids)
+
+
+def precision_notes(device: torch.device) -> list[str]:
+    """What proofs on a device do not cover, for people."""
+    if not coarse_float32(device):
+        return []
+    return [
+        "proofs hold for passes in float32, but PyTorch is set to compute it in something coarser on this "
+        f"{device.type} (TF32 or bfloat16); turn that off where the model is used"
+    ]
 
 
 def _refuse_half(model: Model) -> None:

@@ -8,15 +8,16 @@ from advkit.certification.certify import certify
 from advkit.certification.pictures import write_margins
 from advkit.certification.plan import Certification
 from advkit.certification.result import CertificationResult
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.errors import by_size
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table, held_to
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table, held_to
 
 
 def run(config: Certification, context: Context) -> Outcome:

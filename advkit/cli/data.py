@@ -9,7 +9,7 @@ import click
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
 from advkit.errors import by_size
-from advkit.trade import Outcome, Table
+from advkit.outcome import Outcome, Table
 
 _folder = click.option(
     "--data-dir",

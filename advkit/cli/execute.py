@@ -15,8 +15,10 @@ import click
 from advkit import distributed, files, runs
 from advkit.cli import faults
 from advkit.config import StrictModel
+from advkit.context import Context
 from advkit.errors import ConfigError, OutputError
-from advkit.trade import Context, Outcome, Trade
+from advkit.outcome import Outcome
+from advkit.trade import Trade
 
 json_option = click.option(
     "--json",

@@ -14,8 +14,9 @@ from advkit.cli.described import Described
 from advkit.cli.execute import json_option, show
 from advkit.cli.options import about, default
 from advkit.errors import ConfigError, did_you_mean
+from advkit.outcome import Outcome, Table
 from advkit.registry import Entry
-from advkit.trade import Outcome, Table, at
+from advkit.trade import at
 
 
 class Row(NamedTuple):

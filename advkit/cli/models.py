@@ -10,7 +10,7 @@ import click
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
 from advkit.errors import ConfigError, ModelError
-from advkit.trade import Outcome, Table
+from advkit.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def _card(model: str, path: Path, card: ModelCard) -> Outcome:
         "images (channels, height, width)": card.shape,
         "classes": card.classes,
         "trained on": f"{card.data.name}, {card.data.split}, {card.data.n:,} images" if card.data else "",
-        "withstands": f"{card.threat.norm} eps {card.threat.eps:.4g}" if card.threat else "",
+        "trained against": f"{card.threat.norm} eps {card.threat.eps:.4g}" if card.threat else "",
         **{each.relation.replace("-", " "): each.name or each.hash[:HASH_DIGITS] for each in card.lineage},
         "written": f"{card.created} by advkit {card.advkit}" if card.created else "",
         "notes": card.notes,

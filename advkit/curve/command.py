@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from advkit.attacks.perturb import make
+from advkit.context import Context
 from advkit.curve.measure import security_curve, sizes, stages_of
 from advkit.curve.pictures import write_curve, write_norms
 from advkit.curve.plan import Curve
@@ -16,10 +17,10 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.data.threats import customary
 from advkit.evaluation.classes import worst
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Norm, Threat
-from advkit.trade import Context, Outcome, Picture, Table
 
 
 def curve(config: Curve, context: Context) -> Outcome:

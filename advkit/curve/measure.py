@@ -93,7 +93,7 @@ def security_curve(
     images = whole.limit(n)
     judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
-    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None)
+    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None).notes
     norm = norm or customary(judged, images).norm
     asked = sizes(eps, norm)
     with memory.kept(), evaluation_mode(judged):

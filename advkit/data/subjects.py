@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.dataset import Split
 from advkit.data.load import load_data
@@ -16,7 +17,6 @@ from advkit.models.foreign_plan import ForeignModel
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
-from advkit.trade import Context
 
 
 def open_subjects(
@@ -57,7 +57,7 @@ def open_subjects(
         found = found or _trained_on(name, model, splits, context)
         few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
         classes = found[0].classes if found[0].classes_known else None
-        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions):
+        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions).notes:
             context.progress.say(f"{name}: {note}")
         models.append(model)
     return models, found

@@ -34,8 +34,10 @@ def choose(norm: str | None, eps: float | None, model: Model, data: Data, progre
     assumed = customary(model, data)
     if norm is not None and norm != assumed.norm:
         raise ConfigError(f"--norm {norm} needs its budget; give --eps too")
+    origin = "that the model was trained against" if model.card.threat else f"of data set {data.name}"
     if eps is not None:
-        assumed = threat.threat(assumed.norm, eps)
-    origin = "the one the model was hardened for" if model.card.threat else f"customary on {data.name}"
-    progress.say(f"threat model: {assumed} ({origin}; --norm and --eps choose another)")
+        chosen = threat.threat(assumed.norm, eps)
+        progress.say(f"threat model: {chosen} (the norm is the one {origin}; --norm chooses another)")
+        return chosen
+    progress.say(f"threat model: {assumed} (the one {origin}; --norm and --eps choose another)")
     return assumed

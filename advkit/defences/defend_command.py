@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from advkit import images, rng
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
@@ -17,9 +18,9 @@ from advkit.defences.purifier import Purifier, build
 from advkit.defences.result import PurificationResult
 from advkit.defences.unaware import attacks_of
 from advkit.gan.evaluation.subject import open_subject
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
-from advkit.trade import Context, Outcome, Picture, Table
 
 COLUMNS = 20
 """Images across the picture."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from advkit import images
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import make
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
@@ -22,10 +23,10 @@ from advkit.defences.result import DetectionResult
 from advkit.defences.threshold import divided, threshold
 from advkit.defences.unaware import attacks_of
 from advkit.models.load import load_model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
 
 COLUMNS = 20
 """Images across the picture."""

@@ -9,6 +9,7 @@ from typing import Any
 from advkit import __version__
 from advkit import device as devices
 from advkit.attacks.perturb import make
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
@@ -18,9 +19,9 @@ from advkit.defences.plan import DetectorTraining
 from advkit.models.card import Parent, ThreatFacts
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, now
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.loop import fit

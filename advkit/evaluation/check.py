@@ -15,14 +15,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """What to do about a doubt."""
+
+    text: str
+    """For people."""
+    flags: str = ""
+    """Options of ``advkit attack`` that do it, if there are any."""
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.flags}" if self.flags else self.text
+
+
+@dataclass(frozen=True)
 class Doubt:
     """A reason not to believe the number."""
 
     detail: str
     """What was seen, with how many images were looked at."""
-    remedy: str
-    """What to do about it; what follows the last ": " is to be typed after ``advkit attack``, if it begins
-    with two dashes."""
+    remedy: Remedy
 
 
 Look = Callable[["Evidence"], "Doubt | str | None"]
@@ -46,9 +57,8 @@ def ask_all(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:
         said = entry.thing(evidence)
         task.advance()
         if isinstance(said, Doubt):
-            found.append(
-                result.Check(name=entry.name, verdict="doubt", detail=said.detail, remedy=said.remedy)
-            )
+            remedy = {"remedy": str(said.remedy), "flags": said.remedy.flags}
+            found.append(result.Check(name=entry.name, verdict="doubt", detail=said.detail, **remedy))
         elif said is not None:
             found.append(result.Check(name=entry.name, verdict="ok", detail=said))
     return tuple(sorted(found, key=lambda check: check.verdict != "doubt"))

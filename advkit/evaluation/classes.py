@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from advkit.evaluation.result import EvaluationResult
+from advkit.outcome import Table
 from advkit.stats import accuracy
-from advkit.trade import Table
 
 SHOWN = 10
 """Classes in a table; of more, the worst."""

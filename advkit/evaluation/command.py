@@ -11,6 +11,7 @@ import torch
 from advkit import distributed
 from advkit.attacks.perturb import device_of, make
 from advkit.bounds.read import read
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -27,10 +28,10 @@ from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
+from advkit.outcome import Outcome, Picture, Table, held_to
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table, held_to
 
 
 def attack(config: Evaluation, context: Context) -> Outcome:
@@ -226,13 +227,13 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
     proofs = " --certify" if config.certify else ""
     here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
     through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
-    remedies = dict.fromkeys(check.typed for check in result.checks if check.typed)
+    remedies = dict.fromkeys(check.flags for check in result.checks if check.flags)
     if remedies:
         same = "" if config.attack == ("cascade",) else f" --attack {','.join(config.attack)}"
         return tuple(
-            f"advkit attack {here}{'' if '--bpda' in typed else through}"
-            f"{'' if '--attack' in typed else same}{proofs} {typed}"
-            for typed in remedies
+            f"advkit attack {here}{'' if '--bpda' in flags else through}"
+            f"{'' if '--attack' in flags else same}{proofs} {flags}"
+            for flags in remedies
         )
     return (
         f"advkit adv-train {here} --out hard.pt",

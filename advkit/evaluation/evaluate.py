@@ -17,7 +17,7 @@ from advkit.attacks.engine.pace import Pace
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import device_of, logits_of, make
-from advkit.certification.certify import certified
+from advkit.certification.certify import certified, precision_notes
 from advkit.config import Precision, validate
 from advkit.data.data import Data
 from advkit.data.load import as_data
@@ -122,7 +122,8 @@ def evaluate(
     device = device_of(judged)
     few, _ = images.batch(torch.arange(min(8, len(images))), device)
     classes = images.classes if images.classes_known else None
-    notes = inspect_classifier(judged, few, classes, allow_random=allow_random)
+    facts = inspect_classifier(judged, few, classes, allow_random=allow_random)
+    notes = [*facts.notes, *(precision_notes(device) if certify else ())]
     threat = threat or customary(judged, images)
     other = open_surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
     searched = straight_through(judged, bpda, few) if bpda else judged
@@ -131,7 +132,6 @@ def evaluate(
     if other is not None:
         notes.append("attacks with gradients searched on a surrogate, not on the model")
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
-    random = any("randomised" in note for note in notes)
     folder = run.path if run is not None else None
     with (
         memory.kept(),
@@ -178,7 +178,7 @@ def evaluate(
                 pace=Pace(device, images.shape, batch_size),
                 seed=seed,
                 precision=kind,
-                votes=VOTES if random else 1,
+                votes=1 if facts.deterministic else VOTES,
                 budget=budget,
                 eight_bit=eight_bit,
                 progress=progress,
@@ -186,7 +186,7 @@ def evaluate(
                 proved=proved,
             )
             done = tuple(cascade.run(stage) for stage in stages)
-            evidence = Evidence(cascade, judged, done, notes, names)
+            evidence = Evidence(cascade, judged, done, facts, names)
             with progress.task("asking whether to believe it", len(list(CHECKS)), unit="check") as task:
                 found = ask_all(evidence, task)
             verdicts = cascade.verdicts()

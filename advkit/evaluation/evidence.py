@@ -19,8 +19,10 @@ from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import make
 from advkit.evaluation import walk
 from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.check import Remedy
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.result import Stage
+from advkit.models.inspect import ModelFacts
 from advkit.models.model import Model
 from advkit.models.obstacles import obstacles
 from advkit.threat import Threat
@@ -43,7 +45,7 @@ class Evidence:
         cascade: the evaluation.
         model: what is evaluated.
         stages: what came of each stage.
-        notes: what was found of the model before it was attacked.
+        facts: what was found of the model before it was attacked.
         attacks: what the user asked for.
     """
 
@@ -52,11 +54,11 @@ class Evidence:
         cascade: Cascade,
         model: Model,
         stages: Sequence[Stage],
-        notes: Sequence[str],
+        facts: ModelFacts,
         attacks: Sequence[str],
     ) -> None:
         self.cascade, self.model, self.stages = cascade, model, stages
-        self.notes, self.attacks = notes, attacks
+        self.facts, self.attacks = facts, attacks
         self.standing = cascade.nearest_first(cascade.undecided.nonzero()[:, 0].tolist())
         """Rows of the data that no stage broke and no proof decided, those nearest to falling first."""
         self.gradient_stages = [
@@ -190,31 +192,35 @@ class Evidence:
         return bool((dead & live).float().mean() > TOLERATED)
 
     @property
-    def remedy(self) -> str:
+    def remedy(self) -> Remedy:
         """What to do about attacks that found too little: a better loss, round what hides the gradient, or
         harder."""
         seen, walk = self.differences, self.walk
         if seen is not None and seen.cut and self.cutting:
-            return f"pass the layer straight through: --bpda {','.join(self.cutting)}"
+            return Remedy("pass the layer straight through", f"--bpda {','.join(self.cutting)}")
         if self.saturated:
-            return "climb a loss that cannot saturate: --attack cascade"
+            return Remedy("climb a loss that cannot saturate", "--attack cascade")
         blind = walk is not None and float(walk.blind.float().mean()) > TOLERATED
         if blind or (seen is not None and (seen.cut or seen.astray)):
             return self.without_gradients
         return self.harder
 
     @property
-    def without_gradients(self) -> str:
+    def without_gradients(self) -> Remedy:
         """The remedy for gradients that lead nowhere."""
         if {"square", "autoattack"} & set(self.attacks):
-            return "try the adversarial images of an undefended copy (transfer), and more queries of square"
-        return "attack without gradients: --attack square --set parameters.square.queries=20000"
+            return Remedy(
+                "try the adversarial images of an undefended copy (transfer), and more queries of square"
+            )
+        return Remedy("attack without gradients", "--attack square --set parameters.square.queries=20000")
 
     @property
-    def harder(self) -> str:
+    def harder(self) -> Remedy:
         """The remedy for attacks that have not converged."""
         if not {"cascade", "autoattack"} & set(self.attacks):
-            return "attack harder: --attack cascade"
-        if "autoattack" not in self.attacks:
-            return "attack harder: --attack autoattack"
-        return "attack harder: --attack autoattack --set parameters.autoattack.version=plus"
+            flags = "--attack cascade"
+        elif "autoattack" not in self.attacks:
+            flags = "--attack autoattack"
+        else:
+            flags = "--attack autoattack --set parameters.autoattack.version=plus"
+        return Remedy("attack harder", flags)

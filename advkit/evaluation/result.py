@@ -12,9 +12,10 @@ from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.stats import Interval, accuracy
 from advkit.stored import SummarisedResult
 
-VERSION = 4
+VERSION = 5
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
-remedies for doubts, and numbered the adversarial images; 3 knew neither proofs nor surrogates."""
+remedies for doubts, and numbered the adversarial images; 3 knew neither proofs nor surrogates; 4 had the
+flags of a remedy in its text alone."""
 
 Status = Literal["misclassified", "broken", "robust", "certified"]
 
@@ -75,13 +76,9 @@ class Check(StrictModel):
     detail: str
     """What was seen."""
     remedy: str = ""
-    """What to do about a doubt."""
-
-    @property
-    def typed(self) -> str:
-        """The options that a remedy ends with, to be typed after ``advkit attack``; empty if it has none."""
-        _, _, last = self.remedy.rpartition(": ")
-        return last if last.startswith("--") else ""
+    """What to do about a doubt, for people."""
+    flags: str = ""
+    """The options of ``advkit attack`` that do it, if there are any."""
 
 
 class EvaluationResult(SummarisedResult):
@@ -200,7 +197,10 @@ class EvaluationResult(SummarisedResult):
 
     @classmethod
     def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Up to version 2 a verdict had its place."""
+        """Up to version 2 a verdict had its place; up to 4 the text of a remedy ended with its flags."""
         for verdict in values.get("verdicts", ()):
             verdict.pop("place", None)
-        return values
+        for check in values.get("checks", ()) if values.get("version", 0) < 5 else ():
+            last = check.get("remedy", "").rpartition(": ")[2]
+            check["flags"] = last if last.startswith("--") else ""
+        return values | {"version": VERSION}

@@ -14,6 +14,7 @@ import torch
 
 from advkit import device as devices
 from advkit import distributed, files, images, rng
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, by_size
 from advkit.gan import outcome
@@ -34,8 +35,8 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import Generator, numbers
 from advkit.models.store import Store, refuse_bad_name
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, environment
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.training.board import refuse_without_tensorboard
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit.gan.monitor import WON, covered, warnings
-from advkit.trade import Outcome, Picture, Table
+from advkit.outcome import Outcome, Picture, Table
 
 RECENT = 500
 """Steps at the end of training whose mean is reported."""

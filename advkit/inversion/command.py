@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advkit import files, images
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import learned
@@ -18,8 +19,8 @@ from advkit.gan.neighbours import pieces
 from advkit.inversion.invert import Inverted, invert
 from advkit.inversion.plan import GanInversion, Inverting
 from advkit.inversion.result import InversionResult, Reached
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, environment
-from advkit.trade import Context, Outcome, Picture, Table
 
 COLUMNS = 20
 """Images across the picture."""

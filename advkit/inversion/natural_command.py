@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advkit import files
 from advkit.attacks.perturb import logits_of
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.errors import DataError
@@ -20,9 +21,9 @@ from advkit.inversion.natural import Wandered, wander
 from advkit.inversion.natural_plan import Natural, Wandering
 from advkit.inversion.natural_result import NaturalResult, Searched
 from advkit.models.mode import evaluation_mode
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, environment
 from advkit.stats import accuracy, clopper_pearson
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.universal.pictures import write_pairs
 
 SHOWN = 10

@@ -10,6 +10,7 @@ import torch
 
 from advkit import device as devices
 from advkit import files, images
+from advkit.context import Context
 from advkit.data.subjects import flags
 from advkit.errors import ConfigError, DataError, ModelError, did_you_mean
 from advkit.gan.evaluation.subject import Subject, open_subject
@@ -24,9 +25,9 @@ from advkit.levels import as_image
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, environment
 from advkit.stats import accuracy, clopper_pearson
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.universal.pictures import write_pairs
 
 SHOWN = 10
@@ -57,7 +58,7 @@ def unrestricted(config: Unrestricted, context: Context) -> Outcome:
     )
     common_classes(subject.generator, model)
     few, _ = sample(subject.generator, 8, config.seed)
-    for note in inspect_classifier(model, as_image(few.to(device)), subject.classes):
+    for note in inspect_classifier(model, as_image(few.to(device)), subject.classes).notes:
         context.progress.say(f"{config.model}: {note}")
     keeper = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
     auxiliary = keeper and keeping(keeper, subject.generator, model, config.auxiliary or "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,16 @@ from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a classifier before it is attacked."""
+
+    deterministic: bool
+    """Two passes over the same images agree."""
+    notes: tuple[str, ...]
+    """What a person should know, a sentence each. For people alone: nothing is decided by them."""
+
+
 def inspect_classifier(
     model: Model,
     images: Tensor,
@@ -18,7 +30,7 @@ def inspect_classifier(
     *,
     allow_random: bool = False,
     only_decisions: bool = False,
-) -> list[str]:
+) -> ModelFacts:
     """Looks at what ``model`` says of a few images, in eval mode, and leaves it as it was found.
 
     Args:
@@ -27,9 +39,6 @@ def inspect_classifier(
         classes: how many the data has; None when that is not known.
         allow_random: a model whose outputs differ from pass to pass is meant to.
         only_decisions: which class it names is all that matters, so probabilities do as well as logits.
-
-    Returns:
-        What a person should know, a sentence each.
 
     Raises:
         DataError: the images have another size or number of channels than the model takes.
@@ -54,7 +63,7 @@ def inspect_classifier(
             said = f"the model is randomised: two passes on the same images differ by up to {difference:.3g}"
             if not allow_random:
                 raise ModelError(f"{said}; make it deterministic, or pass --allow-random")
-            return [*found, said]
+            return ModelFacts(deterministic=False, notes=(*found, said))
         half = (len(images) + 1) // 2
         difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
         # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
@@ -63,7 +72,7 @@ def inspect_classifier(
                 "the model's answer to an image depends on the rest of its batch (half of it makes a "
                 f"difference of {difference:.3g}), as batch norm in train mode does; use running statistics"
             )
-    return found
+    return ModelFacts(deterministic=True, notes=tuple(found))
 
 
 def _refuse_shape(outputs: Tensor, count: int, classes: int | None) -> None:

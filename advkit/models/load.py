@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from advkit import device as devices
@@ -258,8 +260,8 @@ def _renamed(state: State, network: nn.Module) -> State:
 def _of_torchvision(where: str, hints: _Hints, state: State | None, path: Path | None = None) -> Model:
     """A classifier of torchvision with the weights ``state``, or untrained."""
     default = foreign.pretrained(where)
-    classes = hints.classes if state is None else len(list(state.values())[-1])
     shape, preprocessing = hints.shape or default.shape, hints.preprocessing
+    classes = hints.classes if state is None else match.classes_in(state, partial(_sizes, where, shape))
     labels: tuple[str, ...] = ()
     notes = [f"torchvision's network with {'its own weights' if path is None else path.name}"]
     if state is None:
@@ -292,6 +294,13 @@ def _of_torchvision(where: str, hints: _Hints, state: State | None, path: Path |
         notes=notes,
     )
     return Model(network, card)
+
+
+def _sizes(where: str, shape: Shape, classes: int) -> dict[str, torch.Size]:
+    """Shapes of the tensors of a torchvision network that is not really built."""
+    with torch.device("meta"):
+        network = foreign.torchvision_network(where, shape=shape, classes=classes)
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _of_module(module: nn.Module, hints: _Hints, made_by: str | None = None) -> Model:

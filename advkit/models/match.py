@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +49,7 @@ def fits(state: Mapping[str, Tensor], names: Sequence[str], shape: Shape | None 
 def misfit(state: Mapping[str, Tensor], name: str, shape: Shape | None = None) -> str:
     """Why the tensors do not fit the architecture ``name``, on images of ``shape`` or a customary size."""
     shape = shape or _shapes(state)[0]
-    classes = _classes(state)
-    expected = _expected(name, shape, classes)
+    expected = _expected(name, shape, _classes(state, name, shape))
     if expected is None:
         return "its parameters have no defaults"
     own, theirs = _weights(expected), _weights(state)
@@ -76,8 +75,9 @@ def rename(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> S
 
 
 def _fit(state: Mapping[str, Tensor], name: str, shape: Shape | None) -> Fit | None:
-    classes = _classes(state)
-    for candidate in dict.fromkeys(([shape] if shape else []) + _shapes(state)):
+    shapes = list(dict.fromkeys(([shape] if shape else []) + _shapes(state)))
+    classes = _classes(state, name, shapes[0])
+    for candidate in shapes:
         expected = _expected(name, candidate, classes)
         if expected is None:
             continue
@@ -102,9 +102,27 @@ def _shapes(state: Mapping[str, Tensor]) -> list[Shape]:
     return [(channel, size, size) for channel in channels for size in SIZES[channel]]
 
 
-def _classes(state: Mapping[str, Tensor]) -> int | None:
-    """The outputs of the last layer."""
+def classes_in(
+    state: Mapping[str, Tensor], expected: Callable[[int], Mapping[str, torch.Size] | None]
+) -> int | None:
+    """How many classes the weights were trained for.
+
+    Args:
+        state: a state dict in any order.
+        expected: the shapes that a network of so many classes has; None where there is no such network.
+
+    Returns:
+        The size of a tensor whose size follows the classes, where the names agree; else of the last tensor.
+    """
+    two, three = expected(2) or {}, expected(3) or {}
+    for name, shape in two.items():
+        if name in state and shape != three.get(name) and state[name].dim() > 0:
+            return len(state[name])
     return next((len(tensor) for tensor in reversed(list(state.values())) if tensor.dim() > 0), None)
+
+
+def _classes(state: Mapping[str, Tensor], name: str, shape: Shape) -> int | None:
+    return classes_in(state, lambda classes: _expected(name, shape, classes))
 
 
 def _expected(name: str, shape: Shape, classes: int | None) -> dict[str, torch.Size] | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import mimetypes
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from advkit import __version__, files
+from advkit.outcome import Outcome, Picture
 from advkit.report.columns import numeric
-from advkit.trade import Outcome, Picture
 
 
 def render(
@@ -60,4 +61,5 @@ def _source(picture: Picture) -> str | None:
     """The picture as a data URL; None when somebody has removed the file since."""
     if not picture.path.exists():
         return None
-    return "data:image/png;base64," + base64.b64encode(picture.path.read_bytes()).decode("ascii")
+    kind = mimetypes.guess_type(picture.path.name)[0] or "image/png"
+    return f"data:{kind};base64," + base64.b64encode(picture.path.read_bytes()).decode("ascii")

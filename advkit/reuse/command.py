@@ -10,19 +10,20 @@ import torch
 
 from advkit import __version__
 from advkit import device as devices
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ModelError
 from advkit.models.card import ModelCard, Parent
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture
 from advkit.progress import Progress
 from advkit.reuse.classifier import PARTS, from_scratch, layer_rates, pretrained
 from advkit.reuse.plan import FineTuning
 from advkit.reuse.tested import errors, facts, table, threat_of
 from advkit.runs import RunFolder, now
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.extra import load_extra

@@ -10,12 +10,14 @@ import torch
 
 from advkit import __version__, images, rng
 from advkit import device as devices
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.models.card import ModelCard, Parent
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture
 from advkit.reuse.semi_curves import write_curves
 from advkit.reuse.semi_game import SemiGame
 from advkit.reuse.semi_plan import SemiSupervised
@@ -23,7 +25,6 @@ from advkit.reuse.semi_train import SemiTrained, train_semi
 from advkit.reuse.tested import errors, facts, table, threat_of
 from advkit.runs import RunFolder, environment, now
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 
 GRID = 10

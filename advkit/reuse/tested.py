@@ -10,10 +10,10 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
+from advkit.outcome import Table
 from advkit.progress import SILENT
 from advkit.stats import clopper_pearson
 from advkit.threat import Threat
-from advkit.trade import Table
 
 ATTACKED = 1000
 """Test images attacked at most; as many of each class."""

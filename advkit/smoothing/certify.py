@@ -79,7 +79,7 @@ def certify_smoothed(
     judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
     classes = images.classes if images.classes_known else None
-    notes = inspect_classifier(judged, few, classes, only_decisions=True)
+    notes = inspect_classifier(judged, few, classes, only_decisions=True).notes
     smoothed = SmoothedClassifier(judged, sigma, alpha=alpha, seed=seed, batch_size=batch_size)
     refuse_too_few(samples, alpha, smoothed.sigma)
     digest = judged.hash

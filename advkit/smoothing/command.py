@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from advkit import distributed
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.errors import ConfigError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table, held_to
 from advkit.runs import RunFolder
 from advkit.smoothing.certify import certify_smoothed, chosen
 from advkit.smoothing.pictures import write_curve
@@ -16,7 +18,6 @@ from advkit.smoothing.plan import SmoothedCertification
 from advkit.smoothing.result import SmoothingResult
 from advkit.smoothing.statistics import reach, refuse_too_few
 from advkit.stats import accuracy
-from advkit.trade import Context, Outcome, Picture, Table, held_to
 from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.noise import NoiseTraining
 

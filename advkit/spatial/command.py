@@ -10,11 +10,13 @@ from torch import Tensor
 
 from advkit import files
 from advkit.attacks.perturb import device_of
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.errors import OutputError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder
 from advkit.spatial.evaluate import evaluate_moves, limits, moved_images
 from advkit.spatial.moves import grid_moves
@@ -22,7 +24,6 @@ from advkit.spatial.pictures import least_moved, write_curve, write_examples
 from advkit.spatial.plan import Spatial
 from advkit.spatial.result import SpatialResult
 from advkit.stats import accuracy
-from advkit.trade import Context, Outcome, Picture, Table
 
 
 def spatial(config: Spatial, context: Context) -> Outcome:

@@ -12,6 +12,7 @@ from torch import Tensor
 from advkit import __version__
 from advkit import device as devices
 from advkit.attacks.perturb import logits_of
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.errors import ConfigError, DataError, by_size
@@ -19,6 +20,7 @@ from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.models.card import Parent
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder, environment, now
 from advkit.stats import accuracy, clopper_pearson
 from advkit.substitute.black_box import BlackBox
@@ -26,7 +28,6 @@ from advkit.substitute.copied import fresh, gather, train_copy
 from advkit.substitute.plan import SubstituteTraining
 from advkit.substitute.queries import Queries
 from advkit.substitute.result import SubstituteResult
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.trainer import Trained

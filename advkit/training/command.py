@@ -12,6 +12,7 @@ from advkit import __version__, distributed, rng
 from advkit import device as devices
 from advkit.attacks.perturb import make
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -23,10 +24,10 @@ from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
+from advkit.outcome import Outcome, Table
 from advkit.progress import Progress
 from advkit.runs import RunFolder, now
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Table
 from advkit.training.curves import write_curves
 from advkit.training.deliver import deliver, deliver_beside, known_as, model_file, store_name
 from advkit.training.extra import load_extra
@@ -135,7 +136,7 @@ def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> 
             **config.said | {"shape": config.shape or train.shape},
         )
         few, _ = train.batch(torch.arange(min(8, len(train))))
-        for note in inspect_classifier(model, few, train.classes):
+        for note in inspect_classifier(model, few, train.classes).notes:
             progress.say(f"{config.model}: {note}")
         return model
     if config.said != ForeignModel().said:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from advkit import files
+from advkit.context import Context
 from advkit.errors import ConfigError
 from advkit.models.card import Parent
 from advkit.models.checkpoint import SUFFIXES, save_model
 from advkit.models.model import Model
 from advkit.models.store import Store, refuse_bad_name
 from advkit.runs import RunFolder
-from advkit.trade import Context
 
 
 def model_file(context: Context) -> Path | None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advkit.outcome import Outcome, Picture, Table
 from advkit.stats import accuracy
-from advkit.trade import Outcome, Picture, Table
 from advkit.training.objective import OBJECTIVES
 from advkit.training.several import named
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from advkit import files
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.models.model import Model
-from advkit.trade import Context
 
 SUFFIXES = (".png", ".npz")
 

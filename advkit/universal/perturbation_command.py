@@ -9,14 +9,15 @@ from torch import Tensor
 
 from advkit import files, rng
 from advkit.attacks.perturb import device_of
+from advkit.context import Context
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
+from advkit.outcome import Outcome, Picture, Table
 from advkit.runs import RunFolder
 from advkit.stats import accuracy
 from advkit.threat import Threat
-from advkit.trade import Context, Outcome, Picture, Table
 from advkit.universal.deliver import beginning, deliver, files_asked_for
 from advkit.universal.judge import said, some
 from advkit.universal.make_perturbation import make_perturbation, refuse_norm

@@ -22,6 +22,7 @@ import torch
 
 from advkit import rng
 from advkit.attacks.perturb import logits_of
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.evaluation.command import attack
 from advkit.evaluation.plan import Evaluation
@@ -30,7 +31,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trade import Context
 
 BAR = 2048
 """MiB beyond the model's own at 10,000 images."""

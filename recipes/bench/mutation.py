@@ -1,19 +1,19 @@
 """Would the tests notice? One operator, comparison, constant or condition is changed at a time.
 
-A seeded sample of places is changed, each alone, and the tests of its part are run: those that reach the changed
-line, the fastest first, until one fails. What nobody notices is listed with its line and is to be read by a person;
-changes that change nothing are listed in ``mutation-equivalent.txt`` with the reason.
+A seeded sample of places is changed, each alone, and the tests of its part are run: those that reach the
+changed line, the fastest first, until one fails. A person reads what nobody notices, listed with its line.
+Changes that change nothing are listed in ``mutation-equivalent.txt`` with the reason.
 
     python recipes/bench/mutation.py --parts proofs --n 300 --seed 1
     python recipes/bench/mutation.py --only advkit/stats.py --n 50 --seed 1     # of some files alone
     python recipes/bench/mutation.py --parts proofs --n 300 --seed 1 --again    # what survived the last run
 
-Expected: 300 changes of the trust-critical parts in about 20 minutes on 2 cores, after 4 minutes for the map of
-which test reaches which line (kept under ``--cache`` until the code or the tests change).
+Expected: 300 changes of the trust-critical parts in about 20 minutes on 2 cores, after 4 minutes for the map
+of which test reaches which line (kept under ``--cache`` until the code or the tests change).
 
-Of the kept tools, mutmut 3 leaves out every decorated function and class, which here is everything registered, and
-cosmic-ray starts an interpreter for each change, of which importing PyTorch is 5 seconds. Here PyTorch is imported
-once and each change is tried in a fork.
+Of the kept tools, mutmut 3 leaves out every decorated function and class, which is everything registered, and
+cosmic-ray starts an interpreter for each change, of which importing PyTorch takes 5 seconds. Here PyTorch is
+imported once, and each change is tried in a fork.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ PARTS: dict[str, dict[str, str]] = {
         "distributed.py": "base",
     },
 }
-"""Of each group, places under ``advkit/`` and the folders of ``tests/`` that are to notice. ``trust`` is the first
-three groups together. A file belongs to the first group that names it or a folder above it."""
+"""Of each group, places under ``advkit/`` and the folders of ``tests/`` that are to notice. ``trust`` is the
+first three groups together. A file belongs to the first group that names it or a folder above it."""
 
 LEFT_OUT = {"__init__.py", "pictures.py", "command.py", "plan.py"}
 """What only presents or declares."""
@@ -215,6 +215,7 @@ def pytest_sessionfinish(session):
 
 
 def environment(root: Path) -> dict[str, str]:
+    """Variables under which tests run on the checkout at ``root``."""
     return {
         **os.environ,
         "PYTHONPATH": str(root),
@@ -302,6 +303,7 @@ def tests_of(root: Path, file: Path, line: int, folders: list[str], cache: Path)
 
 
 def preload(root: Path) -> None:
+    """Imports what forks are to find, and nothing of the checkout."""
     sys.path.insert(0, str(root))
     os.chdir(root)
     os.environ.update(environment(root))
@@ -314,7 +316,7 @@ def preload(root: Path) -> None:
     import scipy.stats  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import torch
-    import torch.fx  # noqa: F401
+    import torch.fx
     import torchvision  # noqa: F401
 
     torch.set_num_threads(1)
@@ -383,6 +385,7 @@ def excused(name: str, before: str, after: str) -> bool:
 
 
 def main() -> None:
+    """Draws the sample, tries it, and says what survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", default="trust", choices=[*PARTS, "trust", "all"])
     parser.add_argument("--only", nargs="*", help="files or folders, from the root")

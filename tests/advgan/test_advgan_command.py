@@ -9,12 +9,12 @@ import pytest
 from advkit.advgan.command import advgan_train
 from advkit.advgan.plan import AdvGanTraining
 from advkit.advgan.result import AdvGanResult
+from advkit.context import Context
 from advkit.errors import ConfigError, OutputError
 from advkit.evaluation.command import attack
 from advkit.evaluation.plan import Evaluation
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
-from advkit.trade import Context
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from advkit import rng
 from advkit.advgan.judge import misled
 from advkit.advgan.objectives.advgan import AdvGanTraining
 from advkit.config import validate
+from advkit.context import Context
 from advkit.errors import ConfigError
 from advkit.models.card import ModelCard
 from advkit.models.load import load_model
@@ -17,7 +18,6 @@ from advkit.models.model import Model, weights_hash
 from advkit.models.network import build
 from advkit.runs import RunFolder
 from advkit.threat import Threat
-from advkit.trade import Context
 from advkit.training.command import adv_train
 from advkit.training.loop import fit
 from advkit.training.objective import Batch, Setting

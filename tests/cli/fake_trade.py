@@ -12,8 +12,10 @@ from pydantic import Field
 
 from advkit import trade
 from advkit.config import Fraction, StrictModel
+from advkit.context import Context
 from advkit.errors import ModelError
-from advkit.trade import Context, Outcome, Picture, Table, Trade
+from advkit.outcome import Outcome, Picture, Table
+from advkit.trade import Trade
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"

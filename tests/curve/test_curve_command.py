@@ -10,13 +10,13 @@ from torch.nn.functional import one_hot
 
 import advkit
 from advkit.cli.app import app
+from advkit.context import Context
 from advkit.curve.command import curve
 from advkit.curve.plan import Curve
 from advkit.errors import ConfigError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trade import Context
 
 
 @pytest.fixture(autouse=True)

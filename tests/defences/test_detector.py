@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from advkit.attacks.ensemble import Stage
+from advkit.context import Context
 from advkit.defences.detect_command import detector_eval
 from advkit.defences.detector import Detect, as_detector, learner
 from advkit.defences.evade import evade, knowing
@@ -22,7 +23,6 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.threat import Threat
-from advkit.trade import Context
 
 BALL = Threat("linf", 0.1)
 TRAINING = DetectorTraining(

@@ -5,6 +5,7 @@ import torch
 
 from advkit import rng
 from advkit.attacks.ensemble import Stage
+from advkit.context import Context
 from advkit.defences.defend import defend, unaveraged
 from advkit.defences.defend_command import defence_eval
 from advkit.defences.plan import Purification
@@ -17,7 +18,6 @@ from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.threat import Threat
-from advkit.trade import Context
 
 BALL = Threat("linf", 0.1)
 JUDGING = Purification(

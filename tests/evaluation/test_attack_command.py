@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from advkit import images, rng
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, OutputError
 from advkit.evaluation.classes import worst
@@ -18,7 +19,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.stats import accuracy
-from advkit.trade import Context
 
 
 @pytest.fixture(autouse=True)

@@ -67,4 +67,4 @@ def test_all_layers_that_hide_it_are_named_at_once(judged):
         labels = twice(data.images).argmax(1)
     result = run((twice, data.images, labels), bpda=["1"])
     assert result.checks[0].name == "cut-gradient"
-    assert result.checks[0].typed == "--bpda 0,1"
+    assert result.checks[0].flags == "--bpda 0,1"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from advkit import rng
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, ModelError, OutputError
 from advkit.gan import outcome
@@ -26,8 +27,8 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
+from advkit.outcome import Outcome
 from advkit.progress import Progress
-from advkit.trade import Context, Outcome
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from advkit import rng
 from advkit.config import StrictModel
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, ModelError
@@ -33,7 +34,7 @@ from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import Generator, Vae, build
 from advkit.models.store import Store
-from advkit.trade import Context, Outcome
+from advkit.outcome import Outcome
 
 FEW = ("fid", "modes")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from advkit.config import StrictModel
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.gan import command, labelled
@@ -22,7 +23,6 @@ from advkit.gan.sample import sample as draw
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import Generator
-from advkit.trade import Context
 
 
 class Grey(Generator):

@@ -120,7 +120,7 @@ from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.adversarial import GanGame
 from advkit.gan import witness
-from advkit.trade import Context
+from advkit.context import Context
 
 witness.WATCHED = 120
 play = GanGame.play
@@ -134,8 +134,8 @@ train(GanTraining(**{values}), Context(out=Path("killed")))
 
 
 def test_a_killed_process_is_resumed_by_the_same_command(config: Callable, tmp_path: Path) -> None:
+    from advkit.context import Context
     from advkit.gan.command import train
-    from advkit.trade import Context
 
     settings = config()
     code = KILLED.replace("{values}", repr(settings.model_dump()))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from advkit.context import Context
 from advkit.errors import ConfigError
 from advkit.gan.command import train
-from advkit.trade import Context
 
 
 def test_figures_and_samples_are_those_of_the_run(config: Callable) -> None:

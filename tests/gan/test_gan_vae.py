@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.errors import ConfigError
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.models.checkpoint import load_checkpoint
-from advkit.trade import Context
 
 SMALL = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden": 16}
 

@@ -8,13 +8,13 @@ import torch
 
 from advkit import rng
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.load import as_data, load_data
 from advkit.errors import ConfigError, DataError
 from advkit.gan.command import sample
 from advkit.gan.gaussian import gaussians
 from advkit.gan.plan import Sampling
 from advkit.gan.sample import sample as draw
-from advkit.trade import Context
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from advkit import rng
+from advkit.context import Context
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.inversion.command import gan_invert
 from advkit.inversion.invert import invert
@@ -17,7 +18,6 @@ from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model, weights_hash
 from advkit.models.network import build
-from advkit.trade import Context
 
 SHORT = Inverting(steps=60, restarts=2)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from advkit import rng
+from advkit.context import Context
 from advkit.errors import DataError
 from advkit.inversion.natural import extent, wander
 from advkit.inversion.natural_command import natural
@@ -19,7 +20,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import wrap
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trade import Context
 
 CONFIG = Wandering(rings=10, samples=30, radius=1.0)
 

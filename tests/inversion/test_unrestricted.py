@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from advkit import rng
+from advkit.context import Context
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.gan.judge import DIGITS, FILE
 from advkit.inversion.unrestricted import construct
@@ -20,7 +21,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import wrap
 from advkit.models.model import Model, weights_hash
 from advkit.models.network import build
-from advkit.trade import Context
 
 INNER = {"generator": "mlp-gan-generator", "generator_config": {"latent_dim": 3, "hidden": [16]}}
 

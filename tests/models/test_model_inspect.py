@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from advkit.errors import DataError, ModelError
 from advkit.models.card import ModelCard, Preprocessing
-from advkit.models.inspect import inspect_classifier
+from advkit.models.inspect import ModelFacts, inspect_classifier
 from advkit.models.model import Model
 from advkit.models.network import build
 
@@ -51,8 +51,8 @@ PROBABILITIES = Preprocessing(outputs="probabilities")
     ids=["logits", "large", "log-softmax", "bfloat16", "declared probabilities", "norm and dropout"],
 )
 def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
-    assert inspect_classifier(model, IMAGES, 10) == []
-    assert inspect_classifier(model, IMAGES[:1], 10) == []
+    assert inspect_classifier(model, IMAGES, 10) == ModelFacts(deterministic=True, notes=())
+    assert inspect_classifier(model, IMAGES[:1], 10).deterministic
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_images_of_another_shape(images: Tensor) -> None:
 
 def test_a_randomised_model_may_be_allowed() -> None:
     noisy = of(lambda logits: logits + torch.randn_like(logits))
-    [note] = inspect_classifier(noisy, IMAGES, 10, allow_random=True)
-    assert "two passes on the same images differ by up to" in note
+    facts = inspect_classifier(noisy, IMAGES, 10, allow_random=True)
+    assert not facts.deterministic and len(facts.notes) == 1
 
 
 def test_batch_norm_that_stays_in_train_mode_is_found() -> None:
@@ -109,7 +109,7 @@ def test_the_model_and_the_random_state_are_left_as_found() -> None:
     modes = [module.training for module in model.modules()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    assert inspect_classifier(model, IMAGES, 10) == ["the model was in train mode; it is run in eval mode"]
+    assert len(inspect_classifier(model, IMAGES, 10).notes) == 1
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -120,4 +120,4 @@ def test_the_model_and_the_random_state_are_left_as_found() -> None:
 
 
 def test_what_the_loader_assumed_is_passed_on() -> None:
-    assert inspect_classifier(of(lambda logits: logits, notes="assumed"), IMAGES, 10) == ["assumed"]
+    assert inspect_classifier(of(lambda logits: logits, notes="assumed"), IMAGES, 10).notes == ("assumed",)

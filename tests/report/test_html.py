@@ -4,12 +4,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
 from advkit.errors import OutputError
 from advkit.images import png_bytes
+from advkit.outcome import Outcome, Picture, Table
 from advkit.report import html
 from advkit.report.columns import numeric
-from advkit.trade import Outcome, Picture, Table
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
@@ -58,7 +59,6 @@ def test_everything_is_escaped():
 
 
 def test_it_needs_nothing_from_outside(tmp_path):
-    import torch
 
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(torch.zeros(1, 8, 8)))
@@ -103,3 +103,13 @@ def test_write(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         html.write(tmp_path / "file" / "r.html", Outcome("a"), title="t", command="c", environment={})
+
+
+def test_pictures_are_what_they_are_said_to_be(tmp_path):
+    files = {"a.png": png_bytes(torch.zeros(1, 2, 2)), "b.gif": b"GIF89a"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    pictures = tuple(Picture(name, tmp_path / name) for name in files)
+    page = Page(_render(Outcome("pictures", pictures=pictures)))
+    sources = [facts["src"] for tag, facts in page.tags if tag == "img"]
+    assert [source.partition(";")[0] for source in sources] == ["data:image/png", "data:image/gif"]

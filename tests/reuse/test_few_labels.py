@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from advkit.trade import Outcome
+from advkit.outcome import Outcome
 
 BENCH = Path(__file__).parents[2] / "recipes" / "bench" / "few_labels.py"
 

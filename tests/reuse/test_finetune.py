@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, ModelError, OutputError
 from advkit.models.card import ModelCard
@@ -21,7 +22,6 @@ from advkit.reuse import command, tested
 from advkit.reuse.classifier import from_scratch, layer_rates, pretrained
 from advkit.reuse.command import finetune
 from advkit.reuse.plan import FineTuning
-from advkit.trade import Context
 
 
 @pytest.fixture(autouse=True)

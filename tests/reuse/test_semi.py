@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, DivergedError, ModelError
 from advkit.models.load import load_model
@@ -23,7 +24,6 @@ from advkit.reuse.semi_command import semi_train
 from advkit.reuse.semi_game import SemiGame, aligned, fake_loss, matching, real_loss, sure_loss
 from advkit.reuse.semi_plan import SemiSupervised
 from advkit.reuse.semi_train import train_semi
-from advkit.trade import Context
 
 SMALL = {
     "epochs": 1,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from advkit import rng
+from advkit.context import Context
 from advkit.errors import ConfigError, OutputError
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
@@ -15,7 +16,6 @@ from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.spatial.command import spatial
 from advkit.spatial.plan import Spatial
-from advkit.trade import Context
 
 
 def mlp(seed: int) -> Model:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from advkit.context import Context
 from advkit.errors import ConfigError
 from advkit.evaluation.command import attack
 from advkit.evaluation.plan import Evaluation
@@ -22,7 +23,6 @@ from advkit.substitute.copied import gather
 from advkit.substitute.plan import SubstituteTraining
 from advkit.substitute.queries import ORIGINS, Queries, augmented
 from advkit.substitute.result import SubstituteResult
-from advkit.trade import Context
 
 TOY = SubstituteTraining(
     model="clf.pt",

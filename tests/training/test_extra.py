@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.load import as_data, load_data
 from advkit.errors import ConfigError, DataError
 from advkit.runs import RunFolder
-from advkit.trade import Context
 from advkit.training import command
 from advkit.training.command import adv_train
 from advkit.training.extra import FIRST, Mixed, count, fitting, load_extra

@@ -16,11 +16,11 @@ import torch
 
 from advkit import distributed
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.errors import ConfigError
 from advkit.models.checkpoint import load_checkpoint
 from advkit.models.model import Model
-from advkit.trade import Context
 from advkit.training.command import adv_train
 from advkit.training.objective import Objective
 from advkit.training.plan import AdversarialTraining, Fitting

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from advkit import rng
+from advkit.context import Context
 from advkit.errors import ConfigError, OutputError
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trade import Context
 from advkit.universal import judge
 from advkit.universal.patch_command import patch
 from advkit.universal.perturbation_command import universal

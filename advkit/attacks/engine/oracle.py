@@ -265,8 +265,8 @@ class Oracle:
         seats.forwards += self.votes
         if bool(self.confirm(self.reported(seats.won_x, rows), rows)):
             return True
+        seats.refuted, seats.won = seats.won_margin.clone(), torch.zeros_like(seats.won)
         seats.refusals += seats.won_clearly
-        seats.refuted, seats.won = seats.won_margin, torch.zeros_like(seats.won)
         return False
 
     def reported(self, x: Tensor, rows: Rows) -> Tensor:

@@ -97,7 +97,7 @@ class Search:
         gradients = self.attack.access == "gradients"
         seats: Seats | None = None
         places: list[_Place] = []
-        tick, looked = 0, time.perf_counter()
+        tick, last, looked = 0, 0, time.perf_counter()
         told = looked
         while True:
             seating = 1 if self.attack.alone else self.pace.size(gradients)
@@ -118,8 +118,8 @@ class Search:
             if tick % self.look_every == 0 or oldest == self.attack.steps:
                 seats, places = self._settle(seats, places, tallies, report)
                 now = time.perf_counter()
-                self.pace.saw(gradients, at_work, now - looked)
-                looked = now
+                self.pace.saw(gradients, at_work, (now - looked) / (tick - last))
+                looked, last = now, tick
                 if underway is not None and now - told >= TELL_EVERY:
                     told = now
                     underway(self._worth(seats, tallies))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advkit.evaluation.check import BLIND, Doubt, check
+from advkit.evaluation.check import BLIND, Doubt, Remedy, check
 from advkit.evaluation.evidence import Evidence
 
 TOLERATED = 0.1
@@ -31,5 +31,5 @@ def confirmation(evidence: Evidence) -> Doubt | str | None:
         return detail
     return Doubt(
         f"{detail}, so the search works on something else than the model",
-        "search in the model's own precision: --precision float32",
+        Remedy("search in the model's own precision", "--precision float32"),
     )

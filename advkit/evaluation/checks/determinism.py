@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from advkit import rng
-from advkit.evaluation.check import CAUSE, Doubt, check
+from advkit.evaluation.check import CAUSE, Doubt, Remedy, check
 from advkit.evaluation.evidence import Evidence
 
 ENOUGH = 10
@@ -39,20 +39,24 @@ def determinism(evidence: Evidence) -> Doubt | str | None:
         return Doubt(
             "the model's answers change from pass to pass even when its random numbers do not: it keeps a "
             "state, or draws from elsewhere",
-            "freeze what it keeps between passes, or draw from PyTorch's generator only",
+            Remedy("freeze what it keeps between passes, or draw from PyTorch's generator only"),
         )
-    if any("randomised" in note for note in evidence.notes):
+    if not evidence.facts.deterministic:
         averaged = max((int(s.parameters.get("samples", 1)) for s in evidence.gradient_stages), default=1)
         said = "the model draws random numbers, so that attacks succeed and fail by luck"
         if averaged >= ENOUGH:
             return f"{said}; but gradients were averaged over {averaged} passes, and successes over ten"
         return Doubt(
-            said, "average the gradients (EOT): --attack autoattack --set parameters.autoattack.version=rand"
+            said,
+            Remedy(
+                "average the gradients (EOT)",
+                "--attack autoattack --set parameters.autoattack.version=rand",
+            ),
         )
     if since > DRIFT:
         return Doubt(
             f"the model's answers to the same images changed by {since:.2g} of their size while it was "
             "attacked: it keeps a state",
-            "freeze what it keeps between passes",
+            Remedy("freeze what it keeps between passes"),
         )
     return f"the answers to {len(chosen)} images are the same after the attacks as before"

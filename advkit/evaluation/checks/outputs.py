@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from advkit.evaluation.check import CAUSE, Doubt, check
+from advkit.evaluation.check import CAUSE, Doubt, Remedy, check
 from advkit.evaluation.evidence import Evidence
 
 TOLERATED = 0.05
@@ -23,7 +23,7 @@ def outputs(evidence: Evidence) -> Doubt | str | None:
         return None
     said = evidence.cascade.clean[torch.tensor(evidence.standing)]
     count = len(said)
-    remedy = "give the logits: leave out the last layer, and --outputs"
+    remedy = Remedy("give the logits: leave out the last layer, and --outputs")
     if evidence.model.probabilities:
         full = int((said.amax(1) == 0).sum())
         detail = f"the model gives probabilities, and they are rounded to 1 on {full} of {count} images"

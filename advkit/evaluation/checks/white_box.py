@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advkit.evaluation.check import BLIND, Doubt, check
+from advkit.evaluation.check import BLIND, Doubt, Remedy, check
 from advkit.evaluation.evidence import Evidence
 
 TOLERATED = 0.01
@@ -31,5 +31,5 @@ def white_box(evidence: Evidence) -> Doubt | str | None:
     if count - tried <= TOLERATED * len(cascade.images):
         return detail
     if cascade.exhausted:
-        return Doubt(f"{detail}, because the budget was spent", "allow more passes with --budget")
-    return Doubt(detail, "let attacks see the gradients: --attack cascade")
+        return Doubt(f"{detail}, because the budget was spent", Remedy("allow more passes with --budget"))
+    return Doubt(detail, Remedy("let attacks see the gradients", "--attack cascade"))

@@ -12,6 +12,7 @@ import torch
 
 from advkit import device as devices
 from advkit import images
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError
 from advkit.gan.evaluation.plan import GanComparison, GanEvaluation, Judging
@@ -28,9 +29,9 @@ from advkit.gan.evaluation.told import outcome
 from advkit.gan.judge import judge
 from advkit.gan.metrics.classes import shares
 from advkit.gan.metrics.memorisation import neighbours
+from advkit.outcome import Outcome
 from advkit.progress import Progress
 from advkit.runs import RunFolder, environment
-from advkit.trade import Context, Outcome
 
 GRID = 20
 """Rows and columns of a grid."""

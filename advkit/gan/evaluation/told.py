@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from advkit.gan.evaluation.result import GRID_FILE, NEAREST_FILE, GanEvaluationResult, Judged
-from advkit.trade import Outcome, Picture, Table
+from advkit.outcome import Outcome, Picture, Table
 
 SHOWN = 10
 """Classes up to which each one's share is told."""

@@ -20,7 +20,7 @@ from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.searcher import Searcher, searcher
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.perturb import logits_of, make, searching
+from advkit.attacks.perturb import logits_of
 from advkit.config import StrictModel
 from advkit.data.data import Data
 from advkit.threat import Threat
@@ -122,8 +122,9 @@ class Walk(Attack):
 class Plain:
     """The questions, answered for a single row. Every point is judged by itself."""
 
-    def __init__(self, model, searched, row, blur, nearest):
-        self.model, self.searched, self.row, self.blur, self.nearest = model, searched, row, blur, nearest
+    def __init__(self, model, row, searched, blur, nearest, votes):
+        self.model, self.row, self.searched, self.blur = model, row, searched, blur
+        self.nearest, self.votes = nearest, votes
         self.forwards = self.backwards = self.refused = self.step = 0
         self.margin, self.bar, self.won, self.radius = -math.inf, -math.inf, None, THREAT.eps + 1e-6
 
@@ -151,7 +152,7 @@ class Plain:
             self.radius = away if self.nearest else self.radius
 
     def confirmed(self, x):
-        self.forwards += 1
+        self.forwards += self.votes
         logits = self.model(x)
         wanted, said = int(self.row.label if self.row.goal is None else self.row.goal), int(logits.argmax())
         inside = self.distance(x) <= THREAT.eps + 1e-6 and float(x.min()) >= 0 and float(x.max()) <= 1
@@ -264,7 +265,7 @@ def one_variant(attack, plain):
     return None
 
 
-def expected(attack, model, searched, data, index, goal, *, blur, nearest):
+def expected(attack, model, data, index, goal, *, nearest, **how):
     """What is told of a sample: of its first variant that breaks it, or its nearest, or its last."""
     clean, ended = model(data.images[index : index + 1]).detach(), []
     for variant in range(attack.starts * max(0 if goal is not None else attack.targets, 1)):
@@ -276,7 +277,7 @@ def expected(attack, model, searched, data, index, goal, *, blur, nearest):
         key = rng.keys(5, "walk", ids, variants)
         x0, label = data.images[index : index + 1], data.labels[index : index + 1]
         row = Rows(x0, label, None if goal is None else aim, aim, clean, ids, variants, key)
-        ended.append(one_variant(attack, Plain(model, searched, row, blur, nearest)) | {"variant": variant})
+        ended.append(one_variant(attack, Plain(model, row, nearest=nearest, **how)) | {"variant": variant})
         if ended[-1]["broken"] and not nearest:
             break
     told = ended[-1]
@@ -330,17 +331,19 @@ PLANS = [
 @pytest.mark.parametrize("kind", ACCESS)
 def test_what_is_told_is_what_one_question_after_another_tells(kind, nearest, plan, size, dtype):
     model = Exact(3).eval()
-    data = exact_data(model, 12)
+    data = exact_data(model, 8)
     plan = dict(plan)
     goal = (data.labels + 1) % CLASSES if plan.pop("goal", False) else None
     attack = Walk(kind, **plan)
     copy = model if dtype is None or kind == "sole" else Copy(model, dtype)
-    oracle = Oracle(model, THREAT, copy, access=attack.access, nearest=nearest)
+    votes = 3 if size == 100 else 1
+    oracle = Oracle(model, THREAT, copy, access=attack.access, nearest=nearest, votes=votes)
     found = searched_all(attack, oracle, model, data, size, goal)
     blur = 2**-7 if dtype == torch.bfloat16 and kind != "sole" else 0.0
+    how = {"searched": copy, "blur": blur, "nearest": nearest, "votes": votes}
     assert sorted(found) == list(range(len(data)))
     for index, one in found.items():
-        wanted = expected(attack, model, copy, data, index, goal, blur=blur, nearest=nearest)
+        wanted = expected(attack, model, data, index, goal, **how)
         got = {name: getattr(one, name) for name in wanted}
         assert torch.equal(got.pop("x"), wanted.pop("x"))
         assert got == pytest.approx(wanted, abs=1e-6)
@@ -392,16 +395,6 @@ def test_the_mean_probabilities_of_all_votes_decide(votes):
         assert oracle.confirm(x, rows).tolist() == met.tolist()
         assert oracle.forwards == 40 * votes
         assert not oracle.confirm(x + 0.2, rows).any() and not oracle.confirm(x * torch.nan, rows).any()
-
-
-def test_a_random_model_pays_for_every_vote():
-    x = torch.full((3, 1, 1, 1), 0.5)
-    data = Data("votes", "all", x, torch.tensor([0, 0, 0]), ("a", "b"), torch.arange(3))
-    for factors, broken in (([1.0], True), ([-1.0], False)):
-        oracle = Oracle(Passes(factors), THREAT, Passes([1.0]), votes=5)
-        found = searched_all(Walk("look", threat=THREAT), oracle, Passes([-1.0]), data, 3)
-        assert sum(one.forwards for one in found.values()) == oracle.forwards
-        assert all(one.broken == broken and one.forwards % 5 for one in found.values())
 
 
 @pytest.mark.parametrize("access", ["none", "decisions", "scores", "gradients"])
@@ -499,14 +492,29 @@ def test_the_pace_settles_on_the_least_time_per_row(seconds):
     assert pace.size(True) == best
 
 
-def test_undecided_work_is_told_in_samples(linear, monkeypatch):
-    monkeypatch.setattr("advkit.attacks.engine.search.TELL_EVERY", 0.0)
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_is(every, linear, monkeypatch):
+    """However many steps lie between two looks."""
     model, data = linear
-    threat = Threat("linf", 1e-6)  # nothing falls, so every sample goes through all steps of both restarts
-    told, attack = [], make("pgd", threat, {"steps": 5, "restarts": 2})
-    run = searching(model.eval(), data, attack, name="t", seed=0, batch_size=len(data), precision="float32")
+    clock, heard = [0.0], []
+
+    class Ticking(Walk):
+        def step(self, state, oracle):
+            clock[0] += 1.0
+            return super().step(state, oracle)
+
+    class Listening(Pace):
+        def saw(self, gradients, rows, seconds):
+            heard.append((gradients, rows, seconds))
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    attack, told = Ticking("scores", Threat("linf", 1e-9), steps=8, starts=2), []  # nothing falls
+    how = {"seed": 0, "name": "t", "pace": Listening(CPU, data.shape, len(data)), "device": CPU}
+    run = Search(attack, Oracle(model, attack.threat), data, logits_of(model, data), **how)
+    run.look_every = every
     run.run(torch.arange(len(data)), lambda found: None, told.append)
-    assert told == pytest.approx([len(data) * step / 10 for step in (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)])
+    assert heard == [(False, len(data), 1.0)] * (16 // every)
+    assert told == [len(data) * step / 16 for step in range(every, 16, every)] + [0]
 
 
 class Flat(Oracle):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from advkit import images, rng
-from advkit.attacks.perturb import perturb, robust_correct
+from advkit.attacks.perturb import perturb
 from advkit.errors import DataError
 from advkit.levels import are_levels, as_image, round_inside
 from advkit.threat import Threat
@@ -106,17 +106,6 @@ def test_what_rounding_undoes_does_not_count(linear):
     with torch.no_grad():
         assert (model(free).argmax(1) != labels).any()
         assert torch.equal(found, x) and (model(found).argmax(1) == labels).all()
-
-
-def test_the_verdict_does_not_depend_on_the_batch(convolutional):
-    model, data = convolutional
-    data = rounded(data, model)
-    threat = Threat("linf", 0.03)
-    runs = [
-        perturb(model, data.images, data.labels, threat, batch_size=b, eight_bit=True) for b in (1, 7, 100)
-    ]
-    assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2])
-    assert robust_correct(model, data, threat)[0].all()
 
 
 def test_originals_between_the_levels_are_refused(convolutional):

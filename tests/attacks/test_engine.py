@@ -20,7 +20,7 @@ from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.searcher import Searcher, searcher
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.perturb import logits_of
+from advkit.attacks.perturb import logits_of, make
 from advkit.config import StrictModel
 from advkit.data.data import Data
 from advkit.threat import Threat
@@ -381,6 +381,16 @@ def test_several_passes_are_averaged(samples, through):
     assert oracle.forwards == oracle.backwards == 20 * samples and model.seen == [20] * samples
     climbing = Oracle(Passes([1.0]), THREAT, climb=lambda logits, label, aim: -3 * logits[:, 1])
     assert torch.equal(climbing.loss_and_grad(x, rows, margin)[1], -6 * x)
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "apgd-ce", "apgd-dlr", "apgd-t"])
+def test_attacks_average_as_many_passes_as_they_are_told(name, convolutional):
+    model, data = convolutional
+    oracle = Oracle(model.eval(), THREAT)
+    attack = make(name, THREAT, {"steps": 3, "samples": 4})
+    rows = Rows.untargeted(data.images, data.labels, data.ids, data.ids)
+    run_fixed(attack, oracle, replace(rows, aim=(data.labels + 1) % 5))
+    assert oracle.forwards == oracle.backwards == 4 * attack.steps * len(data)
 
 
 @pytest.mark.parametrize("votes", [1, 2, 5])

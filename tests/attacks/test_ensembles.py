@@ -21,26 +21,48 @@ def summary(planned):
     return [(stage.name, dict(stage.parameters)) for stage in planned]
 
 
+NINE, FIVE = {"targets": 9}, {"restarts": 5}
+STANDARD = [("apgd-ce", {}), ("apgd-t", NINE), ("fab-t", NINE), ("square", {"queries": 5000})]
+
+
 def test_autoattack_is_the_published_one():
-    assert summary(stages("autoattack")) == [
-        ("apgd-ce", {}),
-        ("apgd-t", {"targets": 9}),
-        ("fab-t", {"targets": 9}),
-        ("square", {"queries": 5000}),
-    ]
-    assert summary(stages("autoattack", "l1"))[:2] == [
-        ("apgd-ce", {"restarts": 5}),
-        ("apgd-t", {"targets": 5}),
-    ]
-    plus = [name for name, _ in summary(stages("autoattack", version="plus"))]
-    assert plus == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
-    assert summary(stages("autoattack", version="rand")) == [
-        ("apgd-ce", {"samples": 20}),
-        ("apgd-dlr", {"samples": 20}),
-    ]
-    for stage in stages("autoattack"):
-        made = make(stage.attack, Threat("linf", 0.1), stage.parameters)
-        assert made.steps >= 100 and made.starts == 1
+    assert summary(stages("autoattack")) == STANDARD
+    l1 = [("apgd-ce", FIVE), ("apgd-t", {"targets": 5}), *STANDARD[2:]]
+    assert summary(stages("autoattack", "l1")) == l1
+    assert [one.parameters for one in stages("autoattack", "l1", 5)[1:3]] == [{"targets": 4}] * 2
+    plus = [("apgd-ce", FIVE), ("apgd-dlr", FIVE), ("fab", FIVE), STANDARD[3], *STANDARD[1:3]]
+    assert summary(stages("autoattack", version="plus")) == plus
+    averaged = [("apgd-ce", {"samples": 20}), ("apgd-dlr", {"samples": 20})]
+    assert summary(stages("autoattack", version="rand")) == averaged
+
+
+CASCADE = """
+likeliest     apgd   25    1 1 logit-difference - 32 0.0
+three-targets apgd   20    1 3 logit-difference - 32 0.0
+all-targets   apgd   50    1 9 dlr  float32 24 0.001
+diversified   apgd   52    2 0 ce   float32 24 0.001
+fab-t         fab-t  54    1 3 -    float32 24 0.001
+square        square 2500  1 0 -    -       16 0.001
+restarts      apgd   100   2 9 dlr  float32 8  0.001
+ce-again      apgd   100   5 0 ce   float32 8  0.001 diversified
+fab-again     fab-t  104   2 9 -    float32 8  0.001 fab-t
+square-again  square 5000  1 0 -    -       8  0.001 square
+square-longer square 10000 1 0 -    -       8  0.001 square-again
+"""
+"""Stage, attack, steps, starts, targets, loss, precision, least round, tolerance, what must succeed."""
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10, 1000])
+def test_the_cascade_costs_what_its_published_figures_cost(classes):
+    for stage, line in zip(stages("cascade", classes=classes), CASCADE.strip().splitlines(), strict=True):
+        made, wanted = make(stage.attack, Threat("linf", 0.1), stage.parameters), line.split()
+        wanted[4] = str(min(int(wanted[4]), classes - 1))
+        wanted[5] = "logit-difference" if wanted[5] == "dlr" and classes < 4 else wanted[5]
+        told = [stage.name, stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
+        told += [stage.precision, stage.round, stage.tolerance, *[stage.after] * (stage.after is not None)]
+        assert ["-" if each is None else str(each) for each in told] == wanted
+    assert summary(stages("cascade", "l0")) == [("sigma-zero", {"steps": 100}), ("fmn", {})]
+    assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 9
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENSEMBLES])

@@ -63,7 +63,7 @@ class Trail(State):
 class Walk(Attack):
     """Jumps about inside and outside of the budget and the box, and asks one kind of question."""
 
-    steps, starts, targets = 4, 1, 0
+    steps, starts, targets, many = 4, 1, 0, 1
 
     def __init__(self, kind, threat=THREAT, samples=1, **more):
         super().__init__(StrictModel(), threat)
@@ -92,9 +92,9 @@ class Walk(Attack):
         elif kind == "scores":
             said = [oracle.logits(x)]
         elif kind == "several":
-            x = self.points(rows, state.told, 3)
-            asked = rng.integers(rng.step(rows.key, state.told + 1), (3,), 3) > 0
-            asked[:, 2] |= ~asked.any(1)
+            x = self.points(rows, state.told, self.many)
+            asked = rng.integers(rng.step(rows.key, state.told + 1), (self.many,), 3) > 0
+            asked[:, -1] |= ~asked.any(1)
             found, first, value = oracle.first_better(x, asked, rows, self.loss, best)
             best, said = torch.where(found, value, best), [found[:, None], first[:, None]]
         elif kind == "jacobian":
@@ -186,7 +186,11 @@ class Plain:
             self.judge(x[:, place], logits, late=place)
         place, _, value = tried[-1]
         found = value > float(best)
-        return torch.tensor([found]), torch.tensor([place if found else 2]), torch.tensor([value])
+        return (
+            torch.tensor([found]),
+            torch.tensor([place if found else x.shape[1] - 1]),
+            torch.tensor([value]),
+        )
 
     def loss_and_grad(self, x, rows, loss, through, samples):
         self.forwards, self.backwards = self.forwards + samples, self.backwards + samples
@@ -319,8 +323,8 @@ class Copy(nn.Module):
 
 
 PLANS = [
-    ({"starts": 3}, 1, None),
-    ({"targets": 3, "starts": 2, "samples": 2}, 5, torch.bfloat16),
+    ({"starts": 3, "many": 2}, 1, None),
+    ({"targets": 3, "starts": 2, "samples": 2, "many": 3}, 5, torch.bfloat16),
     ({"goal": True, "starts": 2}, 100, torch.float32),
 ]
 """The attack's plan, the rows at work, and what arithmetic the copy to search on is said to have."""
@@ -448,6 +452,29 @@ def test_every_point_that_is_shown_is_paid_for_and_only_those_up_to_the_first_be
         assert [set(part.tolist()) for part in said[:2]] == [{found}, {place}]
         assert torch.equal(said[2], margin(model(data.images), data.labels))
         assert oracle.forwards == 40 and set(oracle._seats.forwards.tolist()) == {billed}
+
+
+class Unmoved(nn.Module):
+    """What it says does not depend on the image, or not so that a gradient could tell."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.cut, self.weight = cut, nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return x.detach().flatten(1)[:, :2] if self.cut else self.weight.expand(len(x), 2)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_where_the_graph_is_cut_the_gradient_is_zero(cut):
+    oracle, x = Oracle(Unmoved(cut), THREAT), torch.full((3, 1, 2, 2), 0.5)
+    rows = Rows.untargeted(x, torch.zeros(3, dtype=torch.int64), torch.arange(3), torch.arange(3))
+    assert not oracle.loss_and_grad(x, rows, margin)[1].any()
+    assert not oracle.jacobian(x, lambda logits: logits)[1].any()
+    if not cut:
+        x.requires_grad_(True)
+        assert not torch.autograd.grad(oracle.sole(x).sum(), x)[0].any()
+    assert (oracle.forwards, oracle.backwards) == ((6, 9) if cut else (9, 12))
 
 
 @pytest.mark.parametrize("rows", [1, 5, FEWEST - 1, FEWEST, 3 * FEWEST])

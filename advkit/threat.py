@@ -165,7 +165,7 @@ class Threat(StrictModel):
             unit = direction[:, :size] / _length(direction)[:, None]
             return (x0 + self.eps * unit.view_as(x0)).clamp_(0, 1)
         if self.norm == "l1":
-            exponential = -torch.log1p(-rng.uniform(key, (size + 1,)))
+            exponential = torch.log1p(-rng.uniform(key, (size + 1,)))  # but for the sign, which shares lose
             sign = rng.integers(key + 1, (size,), 2) * 2 - 1
             share = exponential[:, :size] / exponential.sum(1, keepdim=True)
             return (x0 + self.eps * (share * sign).view_as(x0)).clamp_(0, 1)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advkit import rng
-from advkit.attacks.apgd_ce import APGDCE
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine.oracle import FEWEST, Oracle, Seats, ask
 from advkit.attacks.engine.pace import Pace
@@ -125,7 +124,7 @@ class Plain:
     def __init__(self, model, row, searched, blur, nearest, votes):
         self.model, self.row, self.searched, self.blur = model, row, searched, blur
         self.nearest, self.votes = nearest, votes
-        self.forwards = self.backwards = self.refused = self.step = 0
+        self.forwards = self.backwards = self.refuted = self.step = 0
         self.margin, self.bar, self.won, self.radius = -math.inf, -math.inf, None, THREAT.eps + 1e-6
 
     def distance(self, x):
@@ -185,12 +184,8 @@ class Plain:
             place, logits, _ = max(judged, key=lambda one: self.margin_at(one[1]))
             self.judge(x[:, place], logits, late=place)
         place, _, value = tried[-1]
-        found = value > float(best)
-        return (
-            torch.tensor([found]),
-            torch.tensor([place if found else x.shape[1] - 1]),
-            torch.tensor([value]),
-        )
+        place = place if value > float(best) else x.shape[1] - 1
+        return torch.tensor([value > float(best)]), torch.tensor([place]), torch.tensor([value])
 
     def loss_and_grad(self, x, rows, loss, through, samples):
         self.forwards, self.backwards = self.forwards + samples, self.backwards + samples
@@ -235,7 +230,7 @@ class Plain:
             return False
         if self.confirmed(self.won.x):
             return True
-        self.refused, self.bar, self.won = self.refused + self.won.clearly, self.won.margin, None
+        self.refuted, self.bar, self.won = self.refuted + self.won.clearly, self.won.margin, None
         return False
 
 
@@ -252,7 +247,7 @@ def one_variant(attack, plain):
         won, x = plain.won, last if plain.won is None else plain.won.x
         iteration, broken = (step if won is None else won.at + 1), plain.confirmed(x)
         if won is not None and not broken:
-            plain.refused, plain.bar, plain.won = plain.refused + won.clearly, won.margin, None
+            plain.refuted, plain.bar, plain.won = plain.refuted + won.clearly, won.margin, None
             if not finished:
                 continue
             farther = [(plain.row.x0 + f * (won.x - plain.row.x0)).clamp(0, 1) for f in (1.0001, 1.001, 1.01)]
@@ -260,12 +255,14 @@ def one_variant(attack, plain):
                 if plain.confirmed(other):
                     x, broken, iteration = other, True, iteration if plain.nearest else step
                     break
-        return {
-            "broken": broken, "iteration": iteration if broken else 0, "x": x[0],
-            "distance": plain.distance(x), "refuted": plain.refused,
-            "margin": plain.margin if math.isfinite(plain.margin) else None,
-            "forwards": plain.forwards, "backwards": plain.backwards,
-        }  # fmt: skip
+        told = {
+            "broken": broken,
+            "iteration": iteration if broken else 0,
+            "x": x[0],
+            "refuted": plain.refuted,
+        }
+        told |= {"distance": plain.distance(x), "forwards": plain.forwards, "backwards": plain.backwards}
+        return told | {"margin": plain.margin if math.isfinite(plain.margin) else None}
     return None
 
 
@@ -442,16 +439,16 @@ def test_every_backward_pass_of_foreign_code_is_counted_and_parameters_are_left_
 def test_every_point_that_is_shown_is_paid_for_and_only_those_up_to_the_first_better_are_billed():
     model, data = Exact(3), exact_data(Exact(3), 20)
     rows = Rows.untargeted(data.images, data.labels, data.ids, data.ids)
-    seats = Seats.of(State(rows, data.images, data.ids * 0), THREAT)
     x = data.images[:, None].expand(-1, 3, -1, -1, -1)
     asked = torch.tensor([[True, False, True]]).repeat(20, 1)
     for reached, found, place, billed in ((-9.0, True, 0, 1), (9.0, False, 2, 2)):
         oracle = Oracle(model, THREAT, access="scores")
-        oracle.attend(Seats.of(seats.state, THREAT))
+        seats = Seats.of(State(rows, data.images, data.ids * 0), THREAT)
+        oracle.attend(seats)
         said = oracle.first_better(x, asked, rows, margin, torch.full((20,), reached))
         assert [set(part.tolist()) for part in said[:2]] == [{found}, {place}]
         assert torch.equal(said[2], margin(model(data.images), data.labels))
-        assert oracle.forwards == 40 and set(oracle._seats.forwards.tolist()) == {billed}
+        assert oracle.forwards == 40 and set(seats.forwards.tolist()) == {billed}
 
 
 class Unmoved(nn.Module):
@@ -486,17 +483,14 @@ def test_small_passes_are_filled_up_with_copies_that_nobody_counts(rows):
 
 
 @pytest.mark.parametrize(
-    ("device", "shape", "sizes"),
+    ("device", "shape", "first", "many"),
     [
-        ("cpu", (1, 28, 28), [64, 128, 256, 512]),
-        ("cpu", (3, 32, 63), [64, 128, 256, 512]),
-        ("cpu", (3, 64, 64), [16, 32, 64, 128]),
-        ("cpu", (3, 224, 224), [16, 32, 64, 128]),
-        ("cuda", (3, 32, 32), [512, 1024, 2048, 4096, 8192, 16384]),
-        ("cuda", (3, 128, 128), [32, 64, 128, 256, 512, 1024]),
+        ("cpu", (1, 28, 28), 64, 4), ("cpu", (3, 32, 63), 64, 4), ("cpu", (3, 64, 64), 16, 4),
+        ("cpu", (3, 224, 224), 16, 4), ("cuda", (3, 32, 32), 512, 6), ("cuda", (3, 128, 128), 32, 6),
     ],
-)
-def test_the_pace_tries_larger_sizes_while_they_pay(device, shape, sizes):
+)  # fmt: skip
+def test_the_pace_tries_larger_sizes_while_they_pay(device, shape, first, many):
+    sizes = [first * 2**rung for rung in range(many)]
     pace = Pace(torch.device(device), shape)
     for size in sizes:
         for _ in range(3):  # three looks at each
@@ -552,32 +546,6 @@ def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_i
     run.run(torch.arange(len(data)), lambda found: None, told.append)
     assert heard == [(False, len(data), 1.0)] * (16 // every)
     assert told == [len(data) * step / 16 for step in range(every, 16, every)] + [0]
-
-
-class Flat(Oracle):
-    """A loss that never rises."""
-
-    def loss_and_grad(self, x, rows, loss, through=None, samples=1):
-        return torch.zeros(len(x)), torch.ones_like(x), torch.zeros(len(x), 2)
-
-
-def test_apgd_checks_come_when_the_paper_says():
-    steps, expected = 100, [22, 41, 57, 70, 80, 87, 93, 99]
-    threat = Threat("linf", 0.1)
-    attack = APGDCE(APGDCE.Config(steps=steps), threat)
-    x0 = torch.full((3, 1, 2, 2), 0.5)
-    label = torch.zeros(3, dtype=torch.int64)
-    rows = Rows.untargeted(x0, label, label, rng.keys(0, "t", torch.arange(3)))
-    state = attack.start(rows)
-    assert torch.allclose((state.x - x0).abs().flatten(1).amax(1), torch.tensor(0.1))
-    halved = []
-    for iteration in range(steps):
-        before = state.step_size.clone()
-        state = attack.step(state, Flat(nn.Identity(), threat))
-        state.iteration = state.iteration + 1
-        if (state.step_size < before).all():
-            halved.append(iteration)
-    assert halved == expected
 
 
 def test_an_answer_does_not_depend_on_the_batch(convolutional):

@@ -34,6 +34,8 @@ def test_autoattack_is_the_published_one():
     assert summary(stages("autoattack", version="plus")) == plus
     averaged = [("apgd-ce", {"samples": 20}), ("apgd-dlr", {"samples": 20})]
     assert summary(stages("autoattack", version="rand")) == averaged
+    two = [stages("autoattack", classes=k, version="plus")[1].parameters.get("loss") for k in (2, 3)]
+    assert two == ["margin", None]
 
 
 CASCADE = """

@@ -52,6 +52,16 @@ def called_twice(self, x):
     return functional.max_pool2d(self.norm(self.first(x)) + self.first(x.flip(3)), 2)
 
 
+def normed_and_plain(self, x):
+    y = self.first(x)
+    return functional.max_pool2d(self.norm(y) + y, 2)
+
+
+def rectified_and_read_twice(self, x):
+    y = torch.relu(self.first(x))
+    return functional.max_pool2d(y, 2) + functional.avg_pool2d(y, 2)
+
+
 FOLDED = [
     (sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2, padding=1)), 0),
     (sequential(nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2)), 0),
@@ -64,6 +74,9 @@ FOLDED = [
     (Plain(pooled_in_place).eval(), 0),
     (Plain(read_twice).eval(), 0),
     (Plain(called_twice).eval(), 1),
+    (Plain(normed_and_plain).eval(), 1),
+    (Plain(rectified_and_read_twice).eval(), 0),
+    (sequential(nn.BatchNorm2d(6, track_running_stats=False), nn.MaxPool2d(2)), 1),
 ]
 
 

@@ -48,7 +48,9 @@ def conv(d, shape):
     rest = (stride, padding, dilation, groups)
     layer = nn.Conv2d(shape[0], groups * d.randint(1, 2), kernel, *rest, bias=d.flip())
     call = d.choice([functional.conv2d, torch.conv2d])
-    return d.choice([layer, Call(lambda s, x: call(x, s.layer.weight, s.layer.bias, *rest), layer=layer)])
+    whole = Call(lambda s, x: call(x, s.layer.weight, s.layer.bias, *rest), layer=layer)
+    short = Call(lambda s, x: call(x, s.layer.weight), layer=nn.Conv2d(shape[0], 2, kernel))
+    return d.choice([layer, layer, whole, whole, short])
 
 
 def max_pool(d, shape):
@@ -61,7 +63,7 @@ def max_pool(d, shape):
 
 def avg_pool(d, shape):
     args = (d.some(1, 3), d.choice([None, d.some(1, 2)]), d.some(0, 1), d.flip(), d.flip())
-    args = (*args, d.choice([None, None, 1, 3, -2]))[: d.choice([1, 6])]
+    args = (*args, d.choice([None, None, 1, 3, -2]))[: d.choice([1, 3, 6])]
     return d.choice([nn.AvgPool2d(*args), Call(lambda s, x: functional.avg_pool2d(x, *args))])
 
 

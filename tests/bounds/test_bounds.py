@@ -13,7 +13,7 @@ from advkit import rng
 from advkit.bounds.affine import Affine, Normalise
 from advkit.bounds.ball import Ball
 from advkit.bounds.interval import margins_at_last
-from advkit.bounds.linear import COARSE, Bounder
+from advkit.bounds.linear import Bounder
 from advkit.bounds.optimised import optimised_rows
 from advkit.bounds.read import read
 from advkit.bounds.relaxation import Relu
@@ -69,6 +69,7 @@ def case(request, networks):
     model, x = networks.network(number, *first, *pieces, scales=number % 5 == 4)
     threat, label = THREATS[number % 3], model(x).argmax(1)
     bounder = fine(model) if number % 4 == 3 else Bounder(read(model), CPU)
+    assert bounder.strict == (number % 4 != 3)
     found = {method: proved(bounder, x, threat, label, method) for method in METHODS}
     return SimpleNamespace(model=model, x=x, threat=threat, label=label, bounder=bounder, found=found)
 
@@ -135,7 +136,7 @@ class Reference:
         for reader in self.graph.nodes if self.rows and (self.norm != "linf" or k not in self.exact) else []:
             if k in reader.inputs and not isinstance(reader.op, Affine):
                 asked |= (low < high) if not isinstance(reader.op, Relu) else (low < 0) & (high > 0)
-        off = torch.where((far < COARSE * (high - low)) & self.strict, far, near)
+        off = torch.where((far < 0.01 * (high - low)) & self.strict, far, near)
         eye = torch.eye(len(low), dtype=torch.float64)
         below, above = self.least(k, eye) - off, off - self.least(k, -eye)
         low = torch.where(asked, torch.maximum(low, below), low)

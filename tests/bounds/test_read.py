@@ -124,8 +124,8 @@ REFUSED = {
 def test_what_cannot_be_read_is_named(networks, name):
     odd = REFUSED[name]
     odd = odd if isinstance(odd, nn.Module) else networks.Call(odd)
-    layers = nn.Sequential(OrderedDict(odd=odd, end=nn.Flatten()))
-    with pytest.raises(ModelError, match=r"layer 'odd'"):
+    layers = nn.Sequential(OrderedDict(far=nn.Sequential(OrderedDict(odd=odd)), end=nn.Flatten()))
+    with pytest.raises(ModelError, match=r"layer 'far.odd'"):
         read(wrap(layers, shape=(2, 3, 4)).eval())
 
 

@@ -1,6 +1,7 @@
 """Rounding is counted in full, and not much more than that."""
 
 import math
+from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,7 @@ from advkit import rng
 from advkit.bounds.affine import Affine, Convolution, Dense, Normalise, Scale
 from advkit.bounds.arrange import Average, Concatenation, Reshape, Slice, Sum
 from advkit.bounds.graph import Graph, Node
-from advkit.bounds.relaxation import Relu
+from advkit.bounds.relaxation import MaxPool, Relu
 from advkit.bounds.rounding import float32_error, gamma, roundings
 
 CPU = torch.device("cpu")
@@ -72,3 +73,12 @@ def test_a_sum_rounds_and_a_way_rounds_as_often_as_its_nodes():
     for last, once in enumerate((8, 8 * 2 + 6, 8 * 3 + 6, 8 * 4 + 6 + 4)):
         assert roundings(graph, last, torch.float32) == once
         assert roundings(graph, last, torch.float64) == once + 4 + 3 * last
+
+
+def test_operations_are_frozen_and_equal_to_themselves_alone():
+    z = torch.zeros(1, 1, 2, 2)
+    made = [op.relaxed(z, z) for op in (Relu(), MaxPool((2, 2), (2, 2)))]
+    for op in [*(piece[0] for piece in pieces()), Sum(1), MaxPool((2, 2), (2, 2)), *made, Graph(())]:
+        with pytest.raises(FrozenInstanceError):
+            op.something = 1
+        assert not isinstance(op, Affine) or replace(op) != op

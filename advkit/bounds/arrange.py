@@ -23,6 +23,10 @@ class Average(Affine):
         """(N, C, new height, new width)"""
         return self.down @ x[0] @ self.across.T
 
+    def absolute(self, *x: Tensor) -> Tensor:
+        """(N, C, new height, new width); a divisor in place of the count may be negative."""
+        return self.down.abs() @ x[0] @ self.across.T.abs()
+
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         """(R, C, height, width)"""
         return (self.down.T @ a @ self.across,)

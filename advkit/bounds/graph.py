@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advkit.bounds.affine import Affine, Scale, Size
-from advkit.bounds.arrange import Sum
+from advkit.bounds.affine import Affine, Elementwise, Size
+from advkit.bounds.arrange import Concatenation, Reshape, Slice, Sum
 from advkit.bounds.relaxation import MaxPool, Relu
 
 
@@ -77,15 +77,18 @@ class Graph:
         ]
 
     def exact_on_boxes(self) -> frozenset[int]:
-        """Nodes whose interval bounds are the true ends on a box: no two of the sums behind them share."""
-        scaled, exact = {0}, {0}
+        """Nodes whose interval bounds are the true ends on a box.
+
+        Those of a value that is computed of one value before are, if that one's are. Those of a value that is
+        computed of several are where these share no pixel, so that all can be at an end together.
+        """
+        exact, apart = {0}, {0}
         for k, node in enumerate(self.nodes[1:], 1):
-            before = set(node.inputs)
-            if isinstance(node.op, Sum) or len(before) != 1 or not before <= exact:
+            if isinstance(node.op, Sum | Concatenation):
                 continue
-            alone = isinstance(node.op, Scale) or getattr(node.op, "terms", None) == 0
-            if alone or not isinstance(node.op, Affine) or before <= scaled:
+            single, before = isinstance(node.op, Elementwise | Reshape | Slice | Relu), node.inputs[0]
+            if before in apart or (single and before in exact):
                 exact.add(k)
-            if alone and before <= scaled:
-                scaled.add(k)
+            if single and before in apart:
+                apart.add(k)
         return frozenset(exact)

@@ -76,6 +76,8 @@ def _max_pool2d(
         raise Unreadable("it also returns places")
     size = _pair(kernel_size)
     op = MaxPool(size, _pair(stride) if stride else size, _pair(padding), _pair(dilation), ceil_mode)
+    if (op.apply(torch.zeros_like(x.example)) < 0).any():
+        raise Unreadable("one of its windows sees nothing but padding")
     return reading.add(name, op, x)
 
 

@@ -96,13 +96,11 @@ class Relu:
         """The lines of inputs between ``lower`` and ``upper`` (N, *shape)."""
         bottom, top = self.apply(lower), self.apply(upper)
         chord = (top - bottom) / (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
-        unstable = (lower < 0) & (upper > 0)
-        stable = torch.where(upper <= 0, self.slope, 1.0)
-        one_side = torch.where(upper > -lower, 1.0, self.slope)
+        unstable, one = self.open(lower, upper), torch.ones_like(lower)  # two numbers would give float32
         return Lines(
-            torch.where(unstable, one_side, stable).to(lower.dtype),
-            torch.where(unstable, chord, stable).to(lower.dtype),
-            torch.where(unstable, top - chord * upper, 0.0).to(lower.dtype),
+            torch.where(torch.where(unstable, upper > -lower, upper > 0), one, self.slope),
+            torch.where(unstable, chord, torch.where(upper > 0, one, self.slope)),
+            torch.where(unstable, top - chord * upper, 0.0),
         )
 
 

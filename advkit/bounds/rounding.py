@@ -56,17 +56,18 @@ def float32_error(graph: Graph, lower: Sequence[Tensor], upper: Sequence[Tensor]
     for k, node in enumerate(graph.nodes[1:], 1):
         op, before = node.op, [errors[i] for i in node.inputs]
         if isinstance(op, Affine):
-            sizes = [torch.maximum(-lower[i], upper[i]).clamp(min=0) for i in node.inputs]
-            computed = [size + error for size, error in zip(sizes, before, strict=True)]
-            rounded = gamma(op.terms, torch.float32) * op.size(*computed) if op.terms else 0.0
-            errors.append(op.absolute(*before) + rounded)
+            computed = [_size(lower[i], upper[i]) + errors[i] for i in node.inputs]
+            errors.append(op.absolute(*before) + gamma(op.terms, torch.float32) * op.size(*computed))
         elif isinstance(op, Relu) and not op.slope:
             silent = upper[node.inputs[0]] + before[0] <= 0
             errors.append(torch.where(silent, 0.0, before[0]))
         elif isinstance(op, Relu):
-            size = torch.maximum(-lower[k], upper[k]).clamp(min=0)
-            errors.append(before[0] + gamma(2, torch.float32) * (size + before[0]))
+            errors.append(before[0] + gamma(2, torch.float32) * (_size(lower[k], upper[k]) + before[0]))
         else:
             assert isinstance(op, MaxPool)
             errors.append(op.apply(before[0]))
     return errors[-1]
+
+
+def _size(lower: Tensor, upper: Tensor) -> Tensor:
+    return torch.maximum(lower.abs(), upper.abs())

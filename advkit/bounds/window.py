@@ -58,7 +58,7 @@ def way(graph: Graph, start: int) -> list[Step]:
 def _by_channel(op: object) -> bool:
     if isinstance(op, Normalise):
         return True
-    return isinstance(op, Scale) and (op.factor.dim() < 3 or op.factor.shape[-2:] == (1, 1))
+    return isinstance(op, Scale) and op.factor.shape[-2:] == (1, 1)
 
 
 class Window:

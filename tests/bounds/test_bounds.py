@@ -1,211 +1,351 @@
-"""Bounds are never wrong, tight where they can be, and the same whatever the batch."""
+"""Bounds hold at every node, are what the method can prove, and are the same whatever the batch."""
 
 import itertools
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import nn
 
 from advkit import rng
+from advkit.bounds.affine import Affine, Normalise
 from advkit.bounds.ball import Ball
-from advkit.bounds.interval import interval_bounds, margins_at_last
+from advkit.bounds.interval import margins_at_last
 from advkit.bounds.linear import Bounder
 from advkit.bounds.optimised import optimised_rows
-from advkit.bounds.read import check, read
-from advkit.bounds.relaxation import MaxPool, Relu
-from advkit.bounds.rounding import float32_error
+from advkit.bounds.read import read
+from advkit.bounds.relaxation import Relu
+from advkit.bounds.rounding import float32_error, gamma, roundings
 from advkit.errors import ConfigError
 from advkit.models.load import wrap
 from advkit.threat import Threat
 
 CPU = torch.device("cpu")
-THREATS = [Threat("linf", 0.05), Threat("l2", 0.3), Threat("l1", 0.8)]
+THREATS = [Threat("linf", 0.05), Threat("l2", 0.15), Threat("l1", 0.3)]
+METHODS = ("interval", "linear", "optimised")
 
 
-def margins(model, x, label, threat, method, **options):
-    """(N, K) lower bounds of the true logit minus each."""
-    bounder = Bounder(read(model), CPU, **options)
-    with torch.no_grad():
-        if method == "interval":
-            bounds = bounder.interval(Ball(x, threat))
-            return margins_at_last(bounder.fine, bounds.lower, bounds.upper, label)
-        bounds = bounder.linear(Ball(x, threat))
-        found = bounder.margins(bounds, label)
-        if method == "optimised":
-            index, other = (found < torch.inf).nonzero(as_tuple=True)
-            needed = torch.full((len(index),), torch.inf, dtype=torch.float64)
-            rows = optimised_rows(bounder, bounds, index, label[index], other, needed)
-            found = rows.view_as(found).masked_fill(nn.functional.one_hot(label, 3).bool(), 0)
-        return found
+def fine(model, **options):
+    """A bounder all of whose rows are in float64."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return Bounder(read(model), CPU, **options)
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
-def smallest(model, x, label, threat):
-    """(N, K) the smallest margin that random points and gradient steps find."""
-    best = torch.full((len(x), 3), torch.inf, dtype=torch.float64)
-    for start, other in itertools.product(range(2), range(3)):
-        point = threat.sample(x, rng.keys(start, "bounds", torch.arange(len(x))))
-        for step in range(10):
-            point.requires_grad_(True)
-            logits = model(point)
-            gap = logits.gather(1, label[:, None]) - logits
-            best = torch.minimum(best, gap.detach().double())
-            (slant,) = torch.autograd.grad(gap[:, other].sum(), point)
-            point = (point - threat.eps * 0.7**step * threat.ascent(slant)).detach()
-            point = threat.project(point, x)
-    return best
+def values(graph, x):
+    found = [x]
+    for node in graph.nodes[1:]:
+        found.append(node.op.apply(*(found[i] for i in node.inputs)))
+    return found
 
 
-@pytest.mark.parametrize("threat", THREATS, ids=str)
-def test_nothing_is_below_the_bounds_and_better_bounds_are_higher(network, images, threat):
-    label = network(images).argmax(1)
-    found = smallest(network, images, label, threat)
-    bound = {m: margins(network, images, label, threat, m) for m in ("interval", "linear", "optimised")}
-    for method in bound:
-        assert (bound[method] <= found + 1e-5).all(), method
-    assert (bound["linear"] <= bound["optimised"] + 1e-12).all()
-    assert bound["interval"].mean() <= bound["linear"].mean() + 1e-6
-    assert bound["linear"].isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["interval", "linear"])
-def test_linear_networks_are_bounded_exactly(name, images):
-    with rng.scope("cpu", 2, "linear"):
-        model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), shape=(1, 6, 6)).eval()
-    weight, bias = model.network[1].weight.double(), model.network[1].bias.double()
-    label, eps = model(images).argmax(1), 0.1 + 1e-6
-    low, high = (images.double() - eps).clamp(0, 1).flatten(1), (images.double() + eps).clamp(0, 1).flatten(1)
-    gaps = weight[label][:, None] - weight
-    worst = torch.where(gaps > 0, low[:, None], high[:, None])
-    truth = (gaps * worst).sum(2) + bias[label][:, None] - bias
-    assert torch.allclose(margins(model, images, label, Threat("linf", 0.1), name), truth, atol=1e-6)
-    for norm, dual in (("l2", 2), ("l1", torch.inf)):
-        x = 0.5 + 0.1 * (images - 0.5)  # far from the ends, so that the box does not matter
-        threat = Threat(norm, 0.2)
-        logits = model.double()(x.double())
-        model.float()
-        truth = logits.gather(1, label[:, None]) - logits - (0.2 + 1e-6) * gaps.norm(dual, dim=2)
-        assert torch.allclose(margins(model, x, label, threat, "linear"), truth, atol=1e-6)
-
-
-def test_a_fine_grid_says_how_tight_they_are():
-    """Two inputs, so that nothing hides between the points of the grid."""
-    layers = nn.Sequential(
-        nn.Flatten(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)
-    )
-    with torch.no_grad():
-        for number, weight in enumerate(layers.parameters()):
-            weight.copy_(rng.normal(rng.keys(number, "grid", torch.tensor([0])), weight.shape)[0])
-    model = wrap(layers, shape=(1, 1, 2)).eval()
-    x, threat = rng.uniform(torch.arange(6), (1, 1, 2)), Threat("linf", 0.3)
-    label = model(x).argmax(1)
-    steps = torch.linspace(-0.3, 0.3, 61)
-    grid = torch.cartesian_prod(steps, steps).view(-1, 1, 1, 1, 2)
-    with torch.no_grad():
-        logits = torch.stack([model((x + move).clamp(0, 1)) for move in grid])
-    truth = (logits.gather(2, label.expand(len(grid), -1)[..., None]) - logits).amin(0).double()
-    gaps = [
-        truth - margins(model, x, label, threat, method) for method in ("interval", "linear", "optimised")
-    ]
-    assert all((gap >= -1e-5).all() for gap in gaps)
-    assert gaps[0].mean() > gaps[1].mean() > gaps[2].mean()
-    assert gaps[2].mean() < 0.5 * gaps[0].mean()
-
-
-def test_eps_of_nothing_gives_the_clean_margin(network, images):
-    label = network(images).argmax(1)
-    logits = network(images).double()
-    clean = logits.gather(1, label[:, None]) - logits
-    for method in ("interval", "linear"):
-        found = margins(network, images, label, Threat("linf", 1e-9), method)
-        assert torch.allclose(found, clean, atol=1e-4), method
-
-
-def test_neither_the_batch_nor_the_memory_changes_anything(network, images):
-    label = network(images).argmax(1)
-    threat = THREATS[0]
-    whole = margins(network, images, label, threat, "linear")
-    alone = [margins(network, images[i : i + 1], label[i : i + 1], threat, "linear") for i in range(2)]
-    few = margins(network, images, label, threat, "linear", memory=50_000)
-    assert torch.allclose(torch.cat(alone), whole[:2], atol=2e-6)
-    assert torch.allclose(few, whole, atol=2e-6)
-
-
-def test_rounding_is_accounted_for(network, images):
-    """The float32 pass is as near to the exact one as it is said to be, on the originals and beside them."""
-    graph = read(network).to(CPU, torch.float64)
-    threat = Threat("linf", 0.05)
-    ball = Ball(images, threat)
-    with torch.no_grad():
-        bounds = Bounder(graph, CPU).linear(ball)
-        error = float32_error(graph, bounds.lower, bounds.upper)
-        for key in range(5):
-            x = threat.sample(images, rng.keys(key, "rounding", torch.arange(5)))
-            assert ((network(x).double() - graph.forward(x.double())).abs() <= error).all()
-    assert 0 < error.max() < 1e-3
-
-
-def test_hidden_neurons_stay_between_their_bounds(network, images):
-    graph = read(network).to(CPU, torch.float64)
-    with torch.no_grad():
-        bounds = Bounder(graph, CPU).linear(Ball(images, Threat("linf", 0.05)))
-        for key in range(3):
-            x = Threat("linf", 0.05).sample(images, rng.keys(key, "hidden", torch.arange(5))).double()
-            values = [x]
-            for node in graph.nodes[1:]:
-                values.append(node.op.apply(*(values[i] for i in node.inputs)))
-            for low, value, high in zip(bounds.lower, values, bounds.upper, strict=True):
-                assert ((low - 1e-12 <= value) & (value <= high + 1e-12)).all()
-
-
-def test_interval_bounds_are_differentiable(images):
-    with rng.scope("cpu", 4, "trained"):
-        layers = nn.Sequential(
-            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+@torch.no_grad()
+def proved(bounder, x, threat, label, method):
+    """(bounds, margins)"""
+    bounds = bounder.interval(Ball(x, threat)) if method == "interval" else bounder.linear(Ball(x, threat))
+    if method == "interval":
+        margins = margins_at_last(bounder.fine, bounds.lower, bounds.upper, label) - bounder.off(
+            bounds, label
         )
-    model = wrap(layers, shape=(1, 6, 6)).eval()
-    graph, label = read(model), torch.tensor([0, 1, 2, 0, 1])
-    worst = -margins_at_last(graph, *interval_bounds(graph.body, images - 0.1, images + 0.1), label)
-    nn.functional.cross_entropy(worst, label).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layers.parameters())
+        return bounds, margins.scatter(1, label[:, None], 0)
+    margins = bounder.margins(bounds, label)
+    if method == "optimised":
+        index, other = (nn.functional.one_hot(label, 3) == 0).nonzero(as_tuple=True)
+        needed = torch.full((len(index),), torch.inf, dtype=torch.float64)
+        margins[index, other] = optimised_rows(bounder, bounds, index, label[index], other, needed)
+    return bounds, margins
+
+
+@pytest.fixture(scope="module", params=range(33))
+def case(request, networks):
+    """A network, two images, a threat model, and what is proved of them."""
+    number = request.param
+    pieces = [networks.PIECES[number % len(networks.PIECES)], networks.relu, networks.conv, networks.relu]
+    first = [] if number % 2 else [networks.conv]
+    model, x = networks.network(number, *first, *pieces, scales=number % 5 == 4)
+    threat, label = THREATS[number % 3], model(x).argmax(1)
+    bounder = fine(model) if number % 4 == 3 else Bounder(read(model), CPU)
+    assert bounder.strict == (number % 4 != 3)
+    found = {method: proved(bounder, x, threat, label, method) for method in METHODS}
+    return SimpleNamespace(model=model, x=x, threat=threat, label=label, bounder=bounder, found=found)
+
+
+class Reference:
+    """What the bounds of an image's nodes should be, of those of the nodes before: by matrices."""
+
+    def __init__(self, bounder, bounds, i, rows):
+        self.graph, self.strict, self.exact = bounder.fine, bounder.strict, bounder.exact
+        self.norm, self.eps, self.x, self.rows = (
+            bounds.ball.norm,
+            bounds.ball.eps,
+            bounds.ball.x[i].flatten(),
+            rows,
+        )
+        sides = (bounds.lower, bounds.upper, bounds.reach)
+        self.low, self.high, self.reach = ([part[i].flatten() for part in side] for side in sides)
+        self.parts, self.errors = [None], [torch.zeros_like(self.x)]
+
+    def expected(self, k):
+        """(low, high, reach, how far rounding may take the first two) of the node ``k``."""
+        node = self.graph.nodes[k]
+        if isinstance(node.op, Affine):
+            return self._affine(k, node)
+        (i,), shape = node.inputs, (1, *self.graph.nodes[node.inputs[0]].shape)
+        low, high, error = (part[i].view(shape) for part in (self.low, self.high, self.errors))
+        lines = self._relu if isinstance(node.op, Relu) else self._pool
+        below, above, shift, ways = lines(node.op, low.flatten(), high.flatten(), shape)
+        self.parts.append((below, above, shift))
+        low, most, error = (node.op.apply(part).flatten() for part in (low, high, error))
+        if isinstance(node.op, Relu) and node.op.slope:
+            error = error + gamma(2, torch.float32) * (torch.maximum(low.abs(), most.abs()) + error)
+        elif isinstance(node.op, Relu):  # what is surely negative is 0 without any error
+            error = error * (high.flatten() + error > 0)
+        self.errors.append(error)
+        return low, most, (ways * self.reach[i]).amax(1) + shift.abs(), torch.zeros(len(shift))
+
+    def _affine(self, k, node):
+        shapes = [self.graph.nodes[i].shape for i in node.inputs]
+        zeros = [torch.zeros(1, *shape, dtype=torch.float64) for shape in shapes]
+        offset, weights = node.op.apply(*zeros).flatten(), []
+        for i, zero in enumerate(zeros):
+            units = torch.eye(zero.numel(), dtype=torch.float64).view(-1, *shapes[i])
+            given = [units if j == i else one.expand(len(units), *shapes[j]) for j, one in enumerate(zeros)]
+            weights.append((node.op.apply(*given).flatten(1) - offset).T)
+        self.parts.append((weights, offset))
+        size = offset.abs()
+        if isinstance(node.op, Normalise):
+            bias = node.op.bias.expand(node.shape).flatten()
+            size = bias.abs() + (bias - offset).abs()
+        low, high, reach, error, rounded = offset, offset, size, 0, size
+        for i, weight in zip(node.inputs, weights, strict=True):
+            up, down = weight.clamp(min=0), weight.clamp(max=0)
+            low = low + up @ self.low[i] + down @ self.high[i]
+            high = high + up @ self.high[i] + down @ self.low[i]
+            reach, error = reach + weight.abs() @ self.reach[i], error + weight.abs() @ self.errors[i]
+            computed = torch.maximum(self.low[i].abs(), self.high[i].abs()) + self.errors[i]
+            rounded = rounded + weight.abs() @ computed
+        self.errors.append(error + gamma(node.op.terms, torch.float32) * rounded)
+        near, far = (
+            4 * gamma(roundings(self.graph, k, d), d) * reach for d in (torch.float64, torch.float32)
+        )
+        low, high, asked = low - near, high + near, torch.zeros(len(low), dtype=torch.bool)
+        for reader in self.graph.nodes if self.rows and (self.norm != "linf" or k not in self.exact) else []:
+            if k in reader.inputs and not isinstance(reader.op, Affine):
+                asked |= (low < high) if not isinstance(reader.op, Relu) else (low < 0) & (high > 0)
+        off = torch.where((far < 0.01 * (high - low)) & self.strict, far, near)
+        eye = torch.eye(len(low), dtype=torch.float64)
+        below, above = self.least(k, eye) - off, off - self.least(k, -eye)
+        low = torch.where(asked, torch.maximum(low, below), low)
+        return low, torch.where(asked, torch.minimum(high, above), high), reach, off
+
+    def _relu(self, op, low, high, shape):
+        unsure, side = (low < 0) & (high > 0), torch.where(high > 0, torch.ones_like(low), op.slope)
+        chord = torch.where(unsure, (high - op.slope * low) / (high - low), side)
+        below, ways = torch.where(unsure & (high <= -low), op.slope, side), torch.where(unsure, 1, side)
+        return *map(torch.diag, (below, chord)), torch.where(unsure, high - chord * high, 0), torch.diag(ways)
+
+    def _pool(self, op, low, high, shape):
+        units = 2 * torch.eye(len(low), dtype=torch.float64).view(-1, *shape[1:]) - 1
+        seen = (op.apply(units) > 0).flatten(1).T
+        below, above, ways = torch.zeros(3, *seen.shape, dtype=torch.float64)
+        shift = torch.zeros(len(seen), dtype=torch.float64)
+        for out, window in enumerate(seen):
+            inputs = window.nonzero()[:, 0].tolist()
+            j, lowest = max(inputs, key=high.__getitem__), max(inputs, key=(low + high).__getitem__)
+            rest = max([high[i] for i in inputs if i != j] + [low[j]])
+            below[out, lowest] = ways[out, lowest] = ways[out, j] = 1
+            above[out, j] = (high[j] - rest) / (high[j] - low[j]) if rest > low[j] else 1
+            shift[out] = rest - above[out, j] * low[j]
+        return below, above, shift, ways
+
+    def at_last(self, a):
+        """(R,) the least of linear functions (R, K) of the logits, the last one's inputs moving freely."""
+        weights, offset = self.parts[-1]
+        total = a @ offset
+        for i, weight in zip(self.graph.nodes[-1].inputs, weights, strict=True):
+            back = a @ weight
+            total = total + back.clamp(min=0) @ self.low[i] + back.clamp(max=0) @ self.high[i]
+        return total
+
+    def least(self, k, a, slopes=None):
+        """(R,) the least of linear functions (R, values) of the node ``k``."""
+        pending, total = {k: a}, torch.zeros(len(a), dtype=torch.float64)
+        for j in range(k, 0, -1):
+            if j not in pending:
+                continue
+            a, node = pending.pop(j), self.graph.nodes[j]
+            if isinstance(node.op, Affine):
+                weights, offset = self.parts[j]
+                parts, total = [a @ weight for weight in weights], total + a @ offset
+            else:
+                below, above, shift = self.parts[j]
+                if slopes and isinstance(node.op, Relu):
+                    below = torch.where(shift > 0, torch.diag(slopes[j]), below)
+                parts = [a.clamp(min=0) @ below + a.clamp(max=0) @ above]
+                total = total + a.clamp(max=0) @ shift
+            for i, part in zip(node.inputs, parts, strict=True):
+                pending[i] = pending.get(i, 0) + part
+        a = pending[0]
+        least = a.clamp(min=0) @ self.low[0] + a.clamp(max=0) @ self.high[0]
+        if self.norm != "linf":
+            dual = a.norm(dim=1) if self.norm == "l2" else a.abs().amax(1)
+            least = torch.maximum(least, a @ self.x - self.eps * dual)
+        return total + least
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["interval", "linear"])
+def test_bounds_and_rounding_are_what_the_method_says(case, method):
+    """To a tenth of what rounding is allowed."""
+    bounder, label, (bounds, margin) = case.bounder, case.label, case.found[method]
+    wide, last, image = case.threat.eps + case.threat.slack, len(bounder.fine) - 1, torch.arange(2)
+    assert torch.equal(bounds.lower[0], (case.x.double() - wide).clamp(0, 1))
+    assert torch.equal(bounds.upper[0], (case.x.double() + wide).clamp(0, 1))
+    assert torch.equal(bounds.reach[0], case.x.double() + wide)
+    free = [k for k in bounds.relaxed if isinstance(bounder.fine.nodes[k].op, Relu)]
+    slopes = {k: rng.uniform(rng.keys(k, "slope", image), bounds.lower[k].shape[1:]).double() for k in free}
+    sloped = bounder.rows(bounds, image, label, (label + 1) % 3, slopes)
+    share = 4 * gamma(roundings(bounder.fine, last, torch.float64), torch.float64)
+    error, eye = float32_error(bounder.fine, bounds.lower, bounds.upper), torch.eye(3, dtype=torch.float64)
+    for i, other in enumerate((label + 1) % 3):
+        truth = Reference(bounder, bounds, i, method == "linear")
+        for k, node in enumerate(bounder.fine.nodes[1:], 1):
+            low, high, reach, near = truth.expected(k)
+            assert torch.allclose(truth.reach[k], reach, rtol=1e-9, atol=0), node
+            assert ((truth.low[k] - low).abs() <= 0.1 * near).all(), node
+            assert ((truth.high[k] - high).abs() <= 0.1 * near).all(), node
+        assert torch.allclose(error[i], truth.errors[-1], rtol=1e-9, atol=0)
+        off = share * (truth.reach[last] + truth.reach[last][label[i]])
+        assert torch.allclose(bounder.off(bounds, label)[i], off, rtol=1e-9, atol=0)
+        rows = eye[label[i]] - eye
+        least = (truth.least(last, rows) if method == "linear" else truth.at_last(rows)) - off
+        assert ((margin[i] - least).abs() <= 0.1 * off)[eye[label[i]] == 0].all() and margin[i, label[i]] == 0
+        least = truth.least(last, rows[other, None], {k: slope[i].flatten() for k, slope in slopes.items()})
+        assert (sloped[i] - least + off[other]).abs() <= 0.1 * off[other]
+
+
+def found(case, tries=6):
+    """(T, N, C, H, W) points of the ball: random ones, corners, and the ends of gradient steps."""
+    points, x, threat = [], case.x, case.threat
+    for t in range(tries):
+        keys = rng.keys(t, "points", torch.arange(2))
+        start = threat.sample(x, keys).requires_grad_(True)
+        every = torch.cat([value.flatten(1) for value in values(case.bounder.coarse, start)], 1)
+        (slant,) = torch.autograd.grad((every * rng.normal(keys, every.shape[1:])).sum(), start)
+        moves = (threat.ascent(slant), threat.ascent(rng.normal(keys + 1, x.shape[1:])))
+        ends = (start.detach() + threat.eps * moves[0], x + threat.eps * moves[1])
+        points += [start.detach(), *(threat.project(end, x) for end in ends)]
+    return torch.stack(points)
+
+
+def test_nothing_is_outside_the_bounds(case):
+    points, graph = found(case), case.bounder.fine
     with torch.no_grad():
-        layers[0].weight.mul_(2)
-        assert torch.allclose(graph.forward(images), model(images), atol=1e-5)  # it follows the parameters
-        lows, highs = interval_bounds(graph, images, images)
-    assert torch.allclose(lows[-1], highs[-1]) and torch.allclose(lows[-1], model(images), atol=1e-5)
-    check(graph, model, images)
+        seen = [value.view(-1, 2, *value.shape[1:]) for value in values(graph, points.double().flatten(0, 1))]
+        computed = case.model(points.flatten(0, 1)).view_as(seen[-1]).double()
+        own = case.label.expand(len(points), -1)[..., None]
+        least = (seen[-1].gather(2, own) - seen[-1]).amin(0)
+        for bounds, margins in case.found.values():
+            for low, value, high in zip(bounds.lower, seen, bounds.upper, strict=True):
+                near = 1e-15 * value.abs()  # of the points' own arithmetic
+                assert ((low - near <= value) & (value <= high + near)).all()
+            assert (margins <= least + 1e-15 * seen[-1].abs().max()).all() and margins.isfinite().all()
+            assert ((computed - seen[-1]).abs() <= float32_error(graph, bounds.lower, bounds.upper)).all()
+    assert (case.found["linear"][1] <= case.found["optimised"][1]).all()
 
 
-def test_relaxations_are_above_and_below():
-    low = 2 * rng.uniform(torch.arange(20), (2, 5, 5)) - 1.5
-    high = low + rng.uniform(torch.arange(20, 40), (2, 5, 5)) * 1.5
-    z = (low + (high - low) * rng.uniform(torch.arange(40, 60), (2, 5, 5))).double()
-    index = torch.arange(20)
-    for op in (
-        Relu(),
-        Relu(0.3),
-        MaxPool((2, 2), (2, 2)),
-        MaxPool((3, 3), (2, 2), (1, 1)),
-        MaxPool((2, 2), (1, 1)),
-    ):
-        relaxed = op.relaxed(low.double(), high.double())
-        value = op.apply(z)
-        for sign in (1, -1):
-            for one in range(value[0].numel()):
-                a = torch.zeros_like(value).flatten(1)
-                a[:, one] = sign
-                back, constant = relaxed.back(a.view_as(value), index)
-                linear = (back * z).flatten(1).sum(1) + constant
-                assert (linear <= sign * value.flatten(1)[:, one] + 1e-6).all()
+def smallest(layers, ball, rows, slope):
+    """The exact minima of ``rows @ logits`` on a box: a linear program for each pattern of activations."""
+    best, widths = [numpy.inf] * len(rows), [len(bias) for _, bias in layers[:-1]]
+    box = torch.stack([ball.lower.flatten(), ball.upper.flatten()], 1).tolist()
+    for signs in itertools.product((False, True), repeat=sum(widths)):
+        a, b, sides, ends, left = numpy.eye(len(box)), numpy.zeros(len(box)), [], [], list(signs)
+        for number, (weight, bias) in enumerate(layers):
+            a, b = weight @ a, weight @ b + bias
+            if number < len(widths):
+                on = numpy.array([left.pop() for _ in bias])
+                sides, ends = [*sides, *numpy.where(on, -a.T, a.T).T], [*ends, *numpy.where(on, b, -b)]
+                factor = numpy.where(on, 1, slope)
+                a, b = a * factor[:, None], b * factor
+        for k, row in enumerate(rows):
+            solved = linprog(row @ a, numpy.array(sides), ends, bounds=box)
+            best[k] = min(best[k], solved.fun + row @ b) if solved.status == 0 else best[k]
+    return torch.tensor(best)
 
 
-def test_a_window_that_one_input_rules_is_exact():
-    low = torch.tensor([[2.0, 0.0], [0.5, -1.0]]).view(1, 1, 2, 2)
-    relaxed = MaxPool((2, 2), (2, 2)).relaxed(low, low + torch.tensor([1.0, 1, 1, 2]).view(1, 1, 2, 2))
-    for sign in (1.0, -1.0):
-        back, constant = relaxed.back(torch.full((1, 1, 1, 1), sign), torch.tensor([0]))
-        assert back.flatten().tolist() == [sign, 0, 0, 0] and constant.item() == 0
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
+    short, label, threat = [], torch.tensor([1]), Threat("linf", 0.3)
+    for number in range(2):
+        with rng.scope("cpu", number, "exact"):
+            sizes = [nn.Linear(3, 3), nn.Linear(3, 2), nn.Linear(2, 3)]
+        for layer in sizes:
+            layer.weight.data.mul_(2)
+        between = [layer for size in sizes for layer in (nn.LeakyReLU(slope), size)][1:]
+        bounder = fine(wrap(nn.Sequential(nn.Flatten(), *between), shape=(1, 1, 3)).eval())
+        x = 0.2 + 0.6 * rng.uniform(rng.keys(number, "exact", torch.arange(1)), (1, 1, 3))
+        got = [proved(bounder, x, threat, label, method)[1][0, [0, 2]] for method in METHODS]
+        plain = [[part.detach().double().numpy() for part in layer.parameters()] for layer in sizes]
+        truth = smallest(plain, Ball(x, threat), numpy.array([[-1.0, 1, 0], [0, 1, -1]]), slope)
+        short.append(truth - torch.stack(got))
+        rows = (torch.zeros(2, dtype=torch.long), label.expand(2), torch.tensor([0, 2]))
+        needed = torch.tensor([torch.inf, -torch.inf]).double()  # the second row is content
+        with torch.no_grad():
+            some = optimised_rows(bounder, bounder.linear(Ball(x, threat)), *rows, needed)
+        assert torch.allclose(some, torch.stack([got[2][0], got[1][1]]), rtol=1e-6)
+    assert (torch.stack(short) >= -1e-8).all()  # what linprog leaves open
+    mean = torch.stack(short).mean((0, 2))
+    assert mean[2] < 0.12 * mean[1]
 
 
-def test_l0_is_refused(images):
-    with pytest.raises(ConfigError, match=r"l0 .* choose --norm linf, l2 or l1"):
-        Ball(images, Threat("l0", 3))
+EXACT = {
+    8: lambda call: [
+        nn.Flatten(),
+        nn.Linear(3, 4),
+        nn.ReLU(),
+        call(lambda s, x: (1 - x).chunk(2, 1)[1] / 2),
+        nn.Flatten(),
+        nn.Linear(2, 3),
+    ],
+    3: lambda call: [nn.Conv2d(1, 2, (1, 2)), nn.BatchNorm2d(2), nn.LeakyReLU(), nn.MaxPool2d((1, 2))],
+    2: lambda call: [nn.MaxPool2d((1, 2), 1), nn.ReLU(), nn.AvgPool2d((1, 2))],
+    4: lambda call: [nn.LeakyReLU(), call(lambda s, x: -x), nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 3)],
+    0: lambda call: [call(lambda s, x: x - x), nn.ReLU()],
+    1: lambda call: [nn.Flatten(), call(lambda s, x: torch.cat([x, x], 1)), nn.Linear(6, 3)],
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("last", EXACT)
+def test_what_counts_as_exact_is_attained(networks, last):
+    """On a box of three pixels, whose corners are tried: the ends of the nodes up to ``last`` alone."""
+    with rng.scope("cpu", 3, "exact"):
+        layers = nn.Sequential(*EXACT[last](networks.Call), nn.Flatten())
+    bounder, x = fine(wrap(layers, shape=(1, 1, 3), classes=3).eval()), torch.tensor([[[[0.3, 0.5, 0.7]]]])
+    assert bounder.exact == set(range(last + 1)) and len(bounder.fine) > last + 1
+    ball = Ball(x, Threat("linf", 0.4))
+    corners = torch.cartesian_prod(*torch.cat([ball.lower, ball.upper]).flatten(1).T).view(-1, 1, 1, 3)
+    for bounds in (bounder.interval(ball), bounder.linear(ball)):
+        for k, seen in enumerate(values(bounder.fine, corners)[: last + 1]):
+            assert torch.allclose(bounds.lower[k][0], seen.amin(0), atol=1e-9)
+            assert torch.allclose(bounds.upper[k][0], seen.amax(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_the_batch_nor_the_memory_changes_anything(networks, method):
+    model, x = networks.network(300, networks.conv, networks.relu, networks.conv, networks.relu)
+    label, near = model(x).argmax(1), 1e-4 if method == "optimised" else 1e-9
+    one, few = fine(model), fine(model, memory=1)
+    assert few.fitting(torch.float64) == 1 < one.fitting(torch.float64) == one.fitting(torch.float32) // 2
+    _, whole = proved(one, x, THREATS[0], label, method)
+    small = [proved(few, x[i : i + 1], THREATS[0], label[i : i + 1], method)[1] for i in range(2)]
+    assert torch.allclose(torch.cat(small), whole, rtol=near, atol=near)
+
+
+def test_l0_is_refused():
+    with pytest.raises(ConfigError):
+        Ball(torch.zeros(1, 1, 1, 3), Threat("l0", 3))

@@ -32,11 +32,10 @@ def opened(path):
     return RunFolder.open("test", "toy", StrictModel(), path)
 
 
-def exact(count, n):
+def exact(count, n, near=1e-6):
     """The fraction in percent, and the ends of its interval."""
-    return pytest.approx(
-        [100 * share for share in (count / n, *binomtest(count, n).proportion_ci())], abs=0.051
-    )
+    ends = binomtest(count, n).proportion_ci()
+    return pytest.approx([100 * share for share in (count / n, *ends)], abs=near)
 
 
 def check(result):

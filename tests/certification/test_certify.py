@@ -5,6 +5,7 @@ import json
 import re
 import time
 from fractions import Fraction
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -21,12 +22,11 @@ from advkit.certification.certify import certify
 from advkit.certification.plan import Certification
 from advkit.certification.result import CertificationResult, CertifiedVerdict
 from advkit.data.data import Data
-from advkit.errors import ConfigError, DataError, ModelError
+from advkit.errors import ConfigError, ModelError
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.card import DataFacts
 from advkit.models.load import wrap
 from advkit.models.network import build
-from advkit.progress import Progress, Task
 from advkit.runs import RunFolder
 from advkit.threat import Threat
 
@@ -158,40 +158,28 @@ def test_nothing_inside_the_ball_is_below_the_margin(judged, threat):
     for ladder in zip(*(result.verdicts for result in results), strict=True):  # auto: the first that proves
         first = next((one.method for one in ladder[:3] if one.status == "certified"), None)
         assert first is None or ladder[3].method == first
-    assert [[m.name for m in result.methods] for result in results] == [
-        *([m] for m in METHODS),
-        list(METHODS),
-    ]
+    for result, method in zip(results, (*METHODS, "auto"), strict=True):
+        assert [one.name for one in result.methods] == (list(METHODS) if method == "auto" else [method])
 
 
-class Told(Progress, Task):
-    """Keeps what it hears."""
-
-    def __init__(self):
-        self.tasks, self.steps, self.said = [], [], []
-
-    def task(self, name, total, *, done=0, unit="step"):
-        self.tasks.append((name, total, done))
-        return self
-
-    def advance(self, n=1, **facts):
-        self.steps.append((n, facts["proved"]))
-
-    def say(self, message):
-        self.said.append(message)
+def heard(told):
+    """What a `Progress` was told: the task's words, units that were done with the share proved, sentences."""
+    steps = [(*call.args, call.kwargs["proved"]) for call in told.task().__enter__().advance.call_args_list]
+    return told.task.call_args_list[0], steps, [call.args[0] for call in told.say.call_args_list]
 
 
 @pytest.mark.parametrize(("method", "size"), [("auto", 1), ("interval", 5), ("linear", 64)])
 def test_progress_tells_the_share_that_is_proved(judged, method, size):
-    (model, data), threat, told = judged, Threat("linf", 0.02), Told()
+    (model, data), threat, told = judged, Threat("linf", 0.02), MagicMock()
     result = certify(model, data, threat, method, batch_size=size, progress=told)
-    ((name, total, done),) = told.tasks
-    assert (total, done, told.said) == (N, 2, []) and (method in name) == (method != "auto")
+    task, steps, said = heard(told)
+    assert (task.args[1], task.kwargs["done"], said) == (N, 2, [])
+    assert (method in task.args[0]) == (method != "auto")
     status = [verdict.status for verdict in result.verdicts if verdict.status != "misclassified"]
-    assert [n for n, _ in told.steps] == [len(status[k : k + size]) for k in range(0, 22, size)]
     ends = [min(k + size, 22) for k in range(0, 22, size)]
+    assert [n for n, _ in steps] == np.diff([0, *ends]).tolist()
     shares = [status[:end].count("certified") / (2 + end) for end in ends]
-    assert [share for _, share in told.steps] == pytest.approx(shares)
+    assert [share for _, share in steps] == pytest.approx(shares)
     for one, other in zip(result.verdicts, certify(model, data, threat, method).verdicts, strict=True):
         assert one.status == other.status and one.margin == pytest.approx(other.margin, abs=1e-5)
 
@@ -199,13 +187,12 @@ def test_progress_tells_the_share_that_is_proved(judged, method, size):
 def test_a_run_in_pieces_ends_as_a_whole_one(judged, stopping, tmp_path):
     model, data = judged
 
-    def run(folder, eps=0.02, written="", **how):
+    def run(folder, eps=0.02, written=None, **how):
         with RunFolder.open("certify", "toy", Certification(model="m"), tmp_path / folder) as opened:
-            path = opened.path / "certified.jsonl"
-            path.write_text(written) if written else None
-            return certify(
-                model, data, Threat("linf", eps), batch_size=4, run=opened, **how
-            ), path.read_text()
+            if written:
+                (opened.path / "certified.jsonl").write_text(written)
+            result = certify(model, data, Threat("linf", eps), batch_size=4, run=opened, **how)
+        return result, (opened.path / "certified.jsonl").read_text()
 
     whole, text = run("whole")
     head, *lines = text.splitlines(keepends=True)
@@ -217,18 +204,18 @@ def test_a_run_in_pieces_ends_as_a_whole_one(judged, stopping, tmp_path):
     assert (tmp_path / "killed" / "certified.jsonl").read_text() == "".join([head, *lines[: 2 + 8]])
     for seed in range(4):
         order = rng.permutation(seed, "lines", N)[: 8 * seed].tolist()
-        known, told = [lines[k] for k in order], Told()
+        known, told = [lines[k] for k in order], MagicMock()
         again, text = run(f"cut{seed}", written="".join([head, *known, lines[0][:20]]), progress=told)
         assert again.verdicts == whole.verdicts and sorted(text.splitlines(True)[1:]) == sorted(lines)
         assert text.startswith("".join([head, *known]))
-        assert [re.findall(r"\d+", one) for one in told.said] == [[str(len(known)), str(N)]] * bool(known)
-        missing = {verdict.id for verdict in recorded[2:]} - {recorded[k].id for k in order}
-        assert sum(n for n, _ in told.steps) == len(missing) == N - told.tasks[0][2]
-        assert not told.steps or told.steps[-1][1] == pytest.approx(whole.certified_accuracy)
-    with pytest.raises(ConfigError):
-        run("whole", 0.03)
-    with pytest.raises(ConfigError):
-        run("whole", method="linear")
+        task, steps, said = heard(told)
+        assert [re.findall(r"\d+", one) for one in said] == [[str(len(known)), str(N)]] * bool(known)
+        decided = len({0, 1, *order})  # those that are wrong are found at once
+        assert sum(n for n, _ in steps) == N - decided == N - task.kwargs["done"]
+        assert not steps or steps[-1][1] == pytest.approx(whole.certified_accuracy)
+    for other in ({"eps": 0.03}, {"method": "linear"}):
+        with pytest.raises(ConfigError):
+            run("whole", **other)
 
 
 def test_a_part_is_partial_and_pairs_of_tensors_will_do(judged):
@@ -262,33 +249,23 @@ def test_faults_are_named(judged):
             certify(counting, data, threat)
 
 
-def test_the_result_is_a_file(judged, tmp_path):
-    result = certify(*judged, Threat("linf", 0.02))
-    (tmp_path / "result.json").write_text(result.to_json())
-    assert CertificationResult.load(tmp_path) == result
-    (tmp_path / "result.json").write_text(json.dumps({**result.as_values(), "version": 99}))
-    with pytest.raises(DataError):
-        CertificationResult.load(tmp_path)
-
-
 def test_an_evaluation_tells_both_sides(judged):
     model, data = judged
     threat = Threat("linf", 0.02)
-    plain = advkit.evaluate(model, data, threat, "pgd", precision="float32")
-    both = advkit.evaluate(model, data, threat, "pgd", precision="float32", certify=True)
-    proved = certify(model, data, threat)
+    plain, both = (
+        advkit.evaluate(model, data, threat, "pgd", precision="float32", certify=certify)
+        for certify in (False, True)
+    )
+    alone = [verdict.status == "certified" for verdict in certify(model, data, threat).verdicts]
+    certified = [verdict.status == "certified" for verdict in both.verdicts]
     assert both.robust_correct == plain.robust_correct and plain.certified_correct is None
-    assert both.certified_correct == proved.certified_correct > 0
-    assert both.stages[0].attacked == 22 - both.certified_correct < plain.stages[0].attacked
-    pairs = {(a.status, b.status) for a, b in zip(proved.verdicts, plain.verdicts, strict=True)}
-    assert ("certified", "broken") not in pairs and ("certified", "robust") in pairs
-    certified = [v.id for v in both.verdicts if v.status == "certified"]
-    assert certified == [v.id for v in proved.verdicts if v.status == "certified"]
-    assert all(v.forwards == 0 for v in both.verdicts if v.status == "certified")
-    gap = both.robust_correct - both.certified_correct
-    shares = [100 * k / N for k in (both.certified_correct, both.robust_correct, gap)]
-    told = re.findall(r"[\d.]+(?= % \(|(?<=undecided ....) %)|(?<=undecided )[\d.]+", both.summary())
-    assert [float(one) for one in told][-3:] == pytest.approx(shares, abs=0.051)
+    assert certified == alone and both.certified_correct == sum(alone) > 0
+    assert both.stages[0].attacked == 22 - sum(alone) < plain.stages[0].attacked
+    for one, other in zip(both.verdicts, plain.verdicts, strict=True):
+        assert one.status != "certified" or (one.forwards == 0 and other.status == "robust")
+    shares = [100 * k / N for k in (sum(alone), both.robust_correct, both.robust_correct - sum(alone))]
+    told = re.findall(r"([\d.]+) %(?: \(|[,;. ]|$)", both.summary())
+    assert [float(one) for one in told] == pytest.approx([100 * 22 / N, *shares], abs=0.051)
     assert EvaluationResult.from_json(both.to_json()) == both
     proved = advkit.evaluate(model, data, Threat("linf", 1e-6), "pgd", certify=True)
     assert proved.certified_correct == proved.robust_correct == 22 and proved.stages[0].attacked == 0

@@ -124,14 +124,3 @@ def test_an_attack_with_proofs_tells_both_sides(capsys):
     assert 0 < result["certified_correct"] <= result["robust_correct"] < 40
     shares = [100 * result[key] / 40 for key in ("certified_correct", "robust_correct")]
     assert numbers(told[told.index("between") :])[:2] == pytest.approx(shares, abs=0.051)
-
-
-def test_a_network_that_cannot_be_read_is_refused_before_any_attack(monkeypatch, tmp_path, capsys):
-    Path("odd_for_a_test.py").write_text(
-        "from torch import nn\ndef make():\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU())\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    for command in (["certify"], ["attack", "--certify"]):
-        assert typed(*command, "--model=odd_for_a_test:make", *WORDS[2:]) == 2
-        assert "GELU" in capsys.readouterr().err

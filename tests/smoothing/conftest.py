@@ -1,11 +1,10 @@
-"""A classifier of which everything about smoothing is known in closed form, and an ear for progress."""
+"""A classifier of which everything about smoothing is known in closed form."""
 
 import pytest
 import torch
 from torch import nn
 
 from advkit.data.data import Data
-from advkit.progress import Progress, Task
 
 
 class Brightest(nn.Module):
@@ -40,28 +39,3 @@ def data(distances):
     labels = (distances > 0).long()
     labels[[2, 9]] = 1 - labels[[2, 9]]
     return Data("toy", "test", images, labels, ("left", "right"), torch.arange(12))
-
-
-class Told(Progress, Task):
-    """Keeps what it hears."""
-
-    def __init__(self):
-        self.tasks, self.steps, self.parts, self.said = [], [], [], []
-
-    def task(self, name, total, *, done=0, unit="step"):
-        self.tasks.append((total, done))
-        return self
-
-    def advance(self, n=1, **facts):
-        self.steps.append((n, facts))
-
-    def underway(self, n):
-        self.parts.append(n)
-
-    def say(self, message):
-        self.said.append(message)
-
-
-@pytest.fixture
-def told():
-    return Told()

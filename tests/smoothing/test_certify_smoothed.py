@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -79,8 +80,16 @@ def test_the_figures_are_those_of_the_verdicts(found, how):
     check(SmoothingResult.of(tuple(verdicts), **about))
 
 
-def test_verdicts_are_certificates_that_hold_and_progress_tells_them(brightest, data, distances, told):
-    begun = time.perf_counter()
+def heard(told):
+    """What a `Progress` was told: how much is to do, figures step by step, shares of a step, sentences."""
+    task, total = told.task().__enter__(), told.task.call_args_list[0].args[1]
+    assert all(call.args == (1,) for call in task.advance.call_args_list)
+    steps, shares = [call.kwargs for call in task.advance.call_args_list], task.underway.call_args_list
+    return total, steps, [call.args[0] for call in shares], [call.args[0] for call in told.say.call_args_list]
+
+
+def test_verdicts_are_certificates_that_hold_and_progress_tells_them(brightest, data, distances):
+    begun, told = time.perf_counter(), MagicMock()
     result = certify_smoothed(brightest(), data, 0.25, seed=3, batch_size=200, progress=told, **FEW)
     assert 0 < result.seconds <= time.perf_counter() - begun
     check(result)
@@ -92,12 +101,12 @@ def test_verdicts_are_certificates_that_hold_and_progress_tells_them(brightest, 
         status = "abstained" if one.radius == 0 else "right" if one.selected == label else "wrong"
         assert verdict == SmoothedVerdict(id=number, label=label, status=status, **vars(one))
     assert result.wrong == 2 and result.abstained > 0
-    assert told.tasks == [(12, 0)] and told.said == [] and told.parts == [0.4, 0.8, 1.0] * 12
-    for done, (count, facts) in enumerate(told.steps, 1):
+    total, steps, shares, said = heard(told)
+    assert total == len(steps) == 12 and said == [] and shares == [0.4, 0.8, 1.0] * 12
+    for done, facts in enumerate(steps, 1):
         right = [verdict.radius for verdict in result.verdicts[:done] if verdict.status == "right"]
-        assert count == 1 and facts["accuracy"] == pytest.approx(len(right) / done)
-        assert facts["average_radius"] == pytest.approx(sum(right) / done)
-    assert done == 12
+        wanted = {"accuracy": len(right) / done, "average_radius": sum(right) / done}
+        assert facts == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("skip", "n"), [(1, None), (1, 12), (2, None), (3, 3), (5, 100)])
@@ -109,7 +118,7 @@ def test_a_part_has_the_verdicts_of_the_whole(skip, n, brightest, data):
     assert certify_smoothed(brightest(), data, 0.25, n=n, **FEW).verdicts == whole.verdicts[:n]
 
 
-def test_a_run_in_pieces_ends_as_a_whole_one(brightest, data, stopping, told, tmp_path):
+def test_a_run_in_pieces_ends_as_a_whole_one(brightest, data, stopping, tmp_path):
     def certified(**other):
         return certify_smoothed(brightest(), data, **{"sigma": 0.25, "run": run, **FEW, **other})
 
@@ -123,7 +132,7 @@ def test_a_run_in_pieces_ends_as_a_whole_one(brightest, data, stopping, told, tm
     assert (run.path / "smoothed.jsonl").read_text() == "".join([head, *lines[:2]])
     for seed in range(6):  # whichever process has found what, in whatever order, the last line cut short
         where = rng.integers(rng.keys(seed, "where", torch.arange(12)), (), 4).tolist()
-        told.__init__()
+        told, left = MagicMock(), where.count(3)
         with opened(tmp_path / f"cut{seed}") as run:
             for place, name in enumerate(("smoothed.jsonl", "smoothed.1.jsonl", "smoothed.5.jsonl")):
                 known = [line for line, here in zip(lines, where, strict=True) if here == place]
@@ -131,8 +140,9 @@ def test_a_run_in_pieces_ends_as_a_whole_one(brightest, data, stopping, told, tm
             assert certified(progress=told).verdicts == whole.verdicts
         assert (run.path / "smoothed.jsonl").read_text() == "".join([head, *lines])
         assert not list(run.path.glob("smoothed.*.jsonl"))
-        assert told.tasks == [(where.count(3), 0)] and len(told.steps) == where.count(3)
-        assert [re.findall(r"\d+", one) for one in told.said] == [[str(12 - where.count(3)), "12"]]
+        total, steps, _, said = heard(told)
+        assert total == len(steps) == left
+        assert [re.findall(r"\d+", one) for one in said] == [[str(12 - left), "12"]]
     for other in (
         {"sigma": 0.5},
         {"seed": 1},

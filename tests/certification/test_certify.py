@@ -18,8 +18,10 @@ from torch import nn
 import advkit
 from advkit import rng
 from advkit.attacks.perturb import perturb
+from advkit.bounds.read import read
 from advkit.certification.certify import certify
 from advkit.certification.plan import Certification
+from advkit.certification.prove import Prover
 from advkit.certification.result import CertificationResult, CertifiedVerdict
 from advkit.data.data import Data
 from advkit.errors import ConfigError, ModelError
@@ -95,7 +97,9 @@ def test_margins_of_a_linear_network_are_the_exact_ones_less_all_rounding(norm, 
 @pytest.mark.parametrize("method", [*METHODS, "auto"])
 def test_a_tie_is_not_proved(method):
     verdicts = certify(*linear(0.0), Threat("linf", 0.1), method).verdicts
-    assert {(v.label, v.status, v.margin, v.rounding) for v in verdicts} == {(0, "undecided", 0, 0)}
+    by = "interval" if method == "auto" else method
+    found = {(v.label, v.status, v.margin, v.rounding, v.method) for v in verdicts}
+    assert found == {(0, "undecided", 0, 0, by)}
 
 
 def check(result):
@@ -155,11 +159,20 @@ def test_nothing_inside_the_ball_is_below_the_margin(judged, threat):
     assert [v.id - 7 for v in result.verdicts if v.status == "misclassified"] == [4, 9]
     proved = [{v.id for v in result.verdicts if v.status == "certified"} for result in results]
     assert proved[0] <= proved[1] <= proved[2] == proved[3] and proved[0] < proved[2]
-    for ladder in zip(*(result.verdicts for result in results), strict=True):  # auto: the first that proves
-        first = next((one.method for one in ladder[:3] if one.status == "certified"), None)
-        assert first is None or ladder[3].method == first
     for result, method in zip(results, (*METHODS, "auto"), strict=True):
         assert [one.name for one in result.methods] == (list(METHODS) if method == "auto" else [method])
+        assert method == "auto" or {v.method for v in result.verdicts} == {method, None}
+    gained = []
+    for *alone, auto in zip(*(result.verdicts for result in results), strict=True):
+        first = next((one.method for one in alone if one.status == "certified"), None)
+        assert first is None or auto.method == first
+        gained += [alone[2].margin - alone[1].margin] if auto.status == "undecided" else []
+    assert max(gained) > 1e-3 and min(gained) > -1e-9
+
+
+def test_a_device_without_float64_is_replaced_by_the_cpu(judged):
+    prover = Prover(read(judged[0]), Threat("linf", 0.1), "auto", torch.device("mps"))
+    assert prover.bounder.device == torch.device("cpu")
 
 
 def heard(told):

@@ -82,7 +82,8 @@ def test_the_figures_are_those_of_the_verdicts(found, how):
 
 def heard(told):
     """What a `Progress` was told: how much is to do, figures step by step, shares of a step, sentences."""
-    task, total = told.task().__enter__(), told.task.call_args_list[0].args[1]
+    task, (name, total) = told.task().__enter__(), told.task.call_args_list[0].args
+    assert not re.search(r"\d", name)  # of several processes
     assert all(call.args == (1,) for call in task.advance.call_args_list)
     steps, shares = [call.kwargs for call in task.advance.call_args_list], task.underway.call_args_list
     return total, steps, [call.args[0] for call in shares], [call.args[0] for call in told.say.call_args_list]

@@ -91,7 +91,7 @@ def signs(key: Tensor, shape: Sequence[int]) -> Tensor:
 
 def permutation(seed: int, stream: str, n: int, step: int = 0) -> Tensor:
     """(n,) int64: a random order of range(n)."""
-    return torch.argsort(keys(seed, stream, torch.arange(n), step), stable=True)
+    return torch.argsort(keys(seed, stream, torch.arange(n), step))
 
 
 @contextmanager

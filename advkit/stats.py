@@ -20,12 +20,15 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
         n: number of trials; with none, the interval is [0, 1].
         confidence: coverage, in (0, 1).
     """
+    tail = (1.0 - confidence) / 2.0
+    return Interval(lower_limit(successes, n, tail), 1.0 - lower_limit(n - successes, n, tail))
+
+
+def lower_limit(successes: int, n: int, tail: float) -> float:
+    """The fraction with which ``successes`` of ``n`` or more have the probability ``tail``; 0 for none."""
     from scipy.special import betaincinv  # scipy.stats has it too, and takes a second to load
 
-    tail = (1.0 - confidence) / 2.0
-    low = float(betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
-    high = float(betaincinv(successes + 1, n - successes, 1.0 - tail)) if successes < n else 1.0
-    return Interval(low, high)
+    return float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
 
 
 def median_ranks(n: int, confidence: float = 0.95) -> tuple[int, int]:

@@ -164,10 +164,9 @@ def certified(
         with progress.task(name, len(images), done=len(record.verdicts), unit="image") as task:
             # The same batches whatever was decided earlier, since the last bits depend on them.
             for rows in correct.nonzero()[:, 0].split(batch_size):
-                missing = [ids[row] not in record.verdicts for row in rows.tolist()]
-                if not any(missing):
+                if all(ids[row] in record.verdicts for row in rows.tolist()):
                     continue
-                new = [v for v, wanted in zip(_batch(prover, images, rows), missing, strict=True) if wanted]
+                new = [one for one in _batch(prover, images, rows) if one.id not in record.verdicts]
                 for verdict in new:
                     record.add(verdict)
                     proved += verdict.status == "certified"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 
 from advkit.errors import ConfigError
-from advkit.stats import clopper_pearson
+from advkit.stats import lower_limit
 
 
 def least_share(votes: int, samples: int, alpha: float) -> float:
     """A lower bound of a class's probability, which holds with probability 1 - ``alpha`` (Clopper and
     Pearson)."""
-    return clopper_pearson(votes, samples, 1 - 2 * alpha).low
+    return lower_limit(votes, samples, alpha)
 
 
 def certified_radius(share: float, sigma: float) -> float:
@@ -43,7 +43,7 @@ def refuse_too_few(samples: int, alpha: float, sigma: float) -> None:
     """Raises a `ConfigError` where so few samples cannot certify anything, however they vote."""
     if reach(samples, alpha, sigma) > 0:
         return
-    least = math.floor(math.log(alpha) / math.log(0.5)) + 1
+    least = math.floor(-math.log2(alpha)) + 1
     raise ConfigError(
         f"{samples} samples certify nothing at alpha {alpha:g} even if all of them agree: the radius is "
         f"sigma * Phi^-1(alpha^(1/samples)) at most; take {least} samples or more, and 100,000 for a radius "

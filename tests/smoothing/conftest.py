@@ -1,47 +1,41 @@
-"""A binary linear classifier, of which everything about smoothing is known in closed form."""
-
-from __future__ import annotations
+"""A classifier of which everything about smoothing is known in closed form."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from advkit import rng
 from advkit.data.data import Data
 
-SHAPE = (1, 4, 4)
 
+class Brightest(nn.Module):
+    """Names the brightest of the first pixels: nothing is computed, so nothing is rounded.
 
-class Halfspace(nn.Module):
-    """Class 1 where w.x > threshold, by logits whose size says nothing."""
+    Of two pixels, the smoothed classifier's radius is their difference over the root of 2, whatever sigma is.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, classes=2):
         super().__init__()
-        w = rng.normal(torch.tensor([3]), (16,))
-        self.w = nn.Parameter(w[0] / w.norm() * 2)
-        self.threshold = nn.Parameter(self.w.detach().sum() / 2)
+        self.classes = classes
 
-    def forward(self, x: Tensor) -> Tensor:
-        lead = x.flatten(1) @ self.w - self.threshold
-        return torch.stack([-lead, lead], 1)
+    def forward(self, x):
+        return x.flatten(1)[:, : self.classes]
 
-    def distance(self, x: Tensor) -> Tensor:
-        """(N,) l2, signed: the radius of the smoothed classifier, whatever sigma is."""
-        return (x.flatten(1) @ self.w - self.threshold).detach() / self.w.detach().norm()
+
+@pytest.fixture(scope="session")
+def brightest():
+    return Brightest
 
 
 @pytest.fixture
-def halfspace() -> Halfspace:
-    return Halfspace()
+def distances():
+    return torch.tensor([-0.6, -0.45, -0.4, -0.3, -0.2, -0.02, 0.03, 0.2, 0.3, 0.4, 0.5, 0.6])
 
 
 @pytest.fixture
-def data(halfspace: Halfspace) -> Data:
-    """Twelve images at distances from -0.6 to 0.6; the third and the tenth have the wrong label."""
-    distances = torch.tensor([-0.6, -0.45, -0.4, -0.3, -0.2, -0.02, 0.03, 0.2, 0.3, 0.4, 0.5, 0.6])
-    w = halfspace.w.detach()
-    flat = 0.5 + distances[:, None] * w / w.norm()
+def data(distances):
+    """Images at these distances, whose two pixels sum to 1; the third and the tenth have the wrong label."""
+    images = torch.full((12, 1, 2, 3), 0.5)
+    images[:, 0, 0, :2] += torch.stack([-distances, distances], 1) / 2**0.5
     labels = (distances > 0).long()
     labels[[2, 9]] = 1 - labels[[2, 9]]
-    images = flat.view(-1, *SHAPE).clamp(0, 1)
     return Data("toy", "test", images, labels, ("left", "right"), torch.arange(12))

@@ -4,6 +4,7 @@ Run by `test_certify_smoothed.py` as ``python forked.py FOLDER``.
 """
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -17,24 +18,36 @@ from torch import nn
 from advkit import distributed, rng
 from advkit.config import StrictModel
 from advkit.data.data import Data
+from advkit.errors import ConfigError
 from advkit.journal import Journal
+from advkit.progress import SILENT, Progress
 from advkit.runs import RunFolder
 from advkit.smoothing.certify import certify_smoothed
 
 N = 12
 
 
-def certified(folder: Path) -> None:
-    """A linear classifier that is right about half of the time."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    with torch.no_grad():
-        model[1].weight.copy_(rng.normal(torch.arange(3), (16,)))
-    images = rng.uniform(torch.arange(N), (1, 4, 4))
-    data = Data("toy", "test", images, torch.arange(N) % 3, tuple("abc"), torch.arange(N) + 100)
+def certified(folder: Path, heard: Progress = SILENT, first: int = 0) -> None:
+    """Names the brightest pixel, which is right for every other image."""
+    images = rng.uniform(torch.arange(first, first + N), (1, 2, 2))
+    labels = (images.flatten(1).argmax(1) + torch.arange(N) % 2) % 4
+    data = Data("toy", "test", images, labels, tuple("abcd"), torch.arange(N) + 100)
     with RunFolder.open("smooth", "toy", StrictModel(), folder) as run:
-        result = certify_smoothed(model, data, 0.25, samples=300, run=run)
+        result = certify_smoothed(nn.Flatten(), data, 0.25, samples=300, run=run, progress=heard)
     assert result.n == N and [verdict.id for verdict in result.verdicts] == data.ids.tolist()
     (folder / f"radius.{distributed.world()}.{distributed.rank()}").write_text(str(result.average_radius))
+
+
+def shared(folder: Path) -> None:
+    """The first process alone tells of progress, and that their images are not the same is noticed."""
+    certified(folder, heard := mock.MagicMock())
+    told = [(*re.findall(r"\d", call.args[0]), call.args[1]) for call in heard.task.call_args_list]
+    assert told == ([("1", "2", N // 2)] if distributed.rank() == 0 else [])
+    try:
+        certified(folder / "other", first=distributed.rank())
+    except ConfigError:
+        return
+    raise AssertionError("other images are taken for the same")
 
 
 def killed(folder: Path, number: int) -> None:
@@ -101,8 +114,10 @@ def main(folder: Path) -> None:
         assert set(last(lambda at=at: certified(at))) == {0}
         assert (at / "smoothed.jsonl").read_bytes() == whole
         assert not list(at.glob("smoothed.*.jsonl"))
+    assert together(lambda: shared(folder / "shared")) == [0, 0]
+    assert (folder / "shared" / "smoothed.jsonl").read_bytes() == whole
     told = {path.read_text() for path in folder.glob("*/radius.*")}
-    assert len(list(folder.glob("*/radius.*"))) == 4 and len(told) == 1
+    assert len(list(folder.glob("*/radius.*"))) == 6 and len(told) == 1
 
 
 if __name__ == "__main__":

@@ -1,38 +1,52 @@
 """What votes prove, beside scipy's own tests."""
 
+import re
+
 import pytest
-from scipy.stats import binomtest, norm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest, norm
 
 from advkit.errors import ConfigError
 from advkit.smoothing.statistics import certified_radius, chance, least_share, reach, refuse_too_few
 
-
-@pytest.mark.parametrize(
-    ("votes", "n"), [(0, 10), (1, 10), (7, 10), (10, 10), (999, 1000), (98_765, 100_000)]
-)
-@pytest.mark.parametrize("alpha", [0.001, 0.05])
-def test_the_least_share_is_the_one_sided_exact_bound(votes, n, alpha):
-    wanted = binomtest(votes, n, alternative="greater").proportion_ci(1 - alpha, method="exact").low
-    assert least_share(votes, n, alpha) == pytest.approx(wanted, rel=1e-9)
-    if votes:  # at the bound itself, so many votes or more have just the probability alpha
-        p = binomtest(votes, n, least_share(votes, n, alpha), alternative="greater").pvalue
-        assert p == pytest.approx(alpha, rel=1e-6)
+CASES = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+VOTES = st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n) | st.just(n), st.just(n)))
+SIGMA = st.floats(0.01, 3)
+ALPHA = st.floats(0.05, 0.95) | st.floats(-30, -1).map(lambda power: 10.0**power)
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, 0), (5, 5), (6, 5), (60, 40), (90, 10), (600, 399)])
-def test_a_lead_is_judged_by_the_two_sided_binomial_test(first, second):
-    assert chance(first, second) == pytest.approx(binomtest(first, first + second, 0.5).pvalue, rel=1e-9)
+@CASES
+@given(VOTES, ALPHA, SIGMA)
+def test_the_least_share_is_the_one_sided_exact_bound_and_gives_the_radius(counts, alpha, sigma):
+    (votes, n), share = counts, least_share(*counts, alpha)
+    # With the share, so many votes or more have just the probability alpha.
+    assert share == 0 if votes == 0 else binom.sf(votes - 1, n, share) == pytest.approx(alpha, rel=1e-6)
+    assert certified_radius(share, sigma) == pytest.approx(sigma * max(0, norm.ppf(share)), rel=1e-12)
+    most = certified_radius(least_share(n, n, alpha), sigma)
+    assert most >= certified_radius(share, sigma) and reach(n, alpha, sigma) == pytest.approx(most, abs=1e-9)
 
 
-def test_the_radius_is_sigma_times_the_quantile_and_never_negative():
-    assert certified_radius(0.9, 0.5) == pytest.approx(0.5 * norm.ppf(0.9))
-    assert certified_radius(0.5, 0.5) == certified_radius(0.2, 0.5) == certified_radius(0.0, 0.5) == 0
-    assert reach(100_000, 0.001, 0.5) == pytest.approx(0.5 * norm.ppf(0.001 ** (1 / 100_000)))
+def test_shares_up_to_a_half_certify_nothing_and_the_paper_s_reach_is_found():
+    assert [certified_radius(share, 0.5) for share in (0, 0.2, 0.5)] == [0, 0, 0]
     assert reach(100_000, 0.001, 0.5) == pytest.approx(1.905, abs=5e-3)
 
 
-def test_too_few_samples_are_refused_with_the_number_that_does():
-    with pytest.raises(ConfigError, match="take 10 samples or more"):
-        refuse_too_few(9, 0.001, 0.5)
-    refuse_too_few(10, 0.001, 0.5)
-    assert reach(10, 0.001, 0.5) > 0
+@CASES
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_a_lead_is_judged_by_the_two_sided_binomial_test(one, other):
+    wanted = binomtest(one, max(one + other, 1), 0.5).pvalue
+    assert chance(max(one, other), min(one, other)) == pytest.approx(wanted, rel=1e-7)
+
+
+@CASES
+@given(ALPHA | st.integers(1, 60).map(lambda power: 0.5**power), SIGMA)
+def test_too_few_samples_are_refused_with_the_number_that_does(alpha, sigma):
+    with pytest.raises(ConfigError) as refused:
+        refuse_too_few(1, min(alpha, 0.5), sigma)
+    least, most, radius = re.findall(r"take (\d+) .*?([\d,]+) for .* ([\d.]+)$", str(refused.value))[0]
+    assert float(radius) == pytest.approx(reach(int(most.replace(",", "")), min(alpha, 0.5), sigma), rel=5e-3)
+    refuse_too_few(int(least), min(alpha, 0.5), sigma)
+    for fewer in {1, int(least) - 1}:
+        with pytest.raises(ConfigError):
+            refuse_too_few(fewer, min(alpha, 0.5), sigma)

@@ -151,7 +151,7 @@ class Evidence:
                 continue
             if best is None or found.blind.sum() < best.blind.sum():
                 best = found
-            if best.blind.float().mean() <= TOLERATED:
+            if int(best.blind.sum()) <= TOLERATED * len(best.blind):
                 break
         return best
 
@@ -187,7 +187,7 @@ class Evidence:
         if walk is None or walk.loss in (None, margin, logit_difference):
             return False
         dead, live = walk.dead(walk.clean) | walk.blind, ~walk.dead(walk.margin_clean)
-        return bool((dead & live).float().mean() > TOLERATED)
+        return int((dead & live).sum()) > TOLERATED * len(dead)
 
     @property
     def remedy(self) -> str:
@@ -198,7 +198,7 @@ class Evidence:
             return f"pass the layer straight through: --bpda {','.join(self.cutting)}"
         if self.saturated:
             return "climb a loss that cannot saturate: --attack cascade"
-        blind = walk is not None and float(walk.blind.float().mean()) > TOLERATED
+        blind = walk is not None and int(walk.blind.sum()) > TOLERATED * len(walk.blind)
         if blind or (seen is not None and (seen.cut or seen.astray)):
             return self.without_gradients
         return self.harder

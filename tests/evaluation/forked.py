@@ -1,6 +1,6 @@
-"""Evaluations that share the work and end in unfortunate ways. Processes are forked: PyTorch is imported once.
+"""Evaluations that share the work and end in unfortunate ways; forked, so that PyTorch is imported once.
 
-Run by `test_crashes.py` as ``python forked.py FOLDER``.
+Run by `test_crashes.py` as ``python forked.py FOLDER``, with a model and data in the folder.
 """
 
 import os
@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -16,6 +17,7 @@ from torch import nn
 
 import advkit
 from advkit import distributed, rng
+from advkit.cli.app import app
 from advkit.config import StrictModel
 from advkit.data.data import Data
 from advkit.errors import OutputError, UserError
@@ -63,9 +65,14 @@ def processes(
 
         code = 70
         try:
-            with mock.patch.object(Journal, "add", adding), distributed.joined():
+            with (
+                mock.patch.object(Journal, "add", adding),
+                distributed.joined() if work is not command else nullcontext(),
+            ):
                 work(rank)
             code = 0
+        except SystemExit as leaving:
+            code = leaving.code
         except UserError as fault:
             sys.stdout.write(f"{type(fault).__name__}: {fault}\n")
             code = 2
@@ -86,6 +93,14 @@ def die(journal: Journal, line: str) -> None:
 
 def disk_full(journal: Journal, line: str) -> None:
     raise OutputError("the disk of one is full")
+
+
+def command(rank: int) -> None:
+    """The command line, which joins the others by itself."""
+    name = "two" if os.environ["WORLD_SIZE"] == "2" else "one"
+    words = "attack --model clf.pt --data npz:toy.npz --norm linf --eps 0.01 --n 28 --attack noise,pgd"
+    words += f" --set parameters.pgd.steps=5 --min-robust 0.99 --out {name} --json {name}.json"
+    app.main(words.split())
 
 
 def main(folder: Path) -> None:
@@ -117,6 +132,8 @@ def main(folder: Path) -> None:
     assert processes(3, at("full"), {1: 4}, disk_full) == [2, 2, 2]
     with RunFolder.open("attack", "toy", StrictModel(), folder / "busy"):
         assert processes(2, at("busy"), {}) == [2, 2]
+    os.chdir(folder)
+    assert processes(1, command, {}) == [1] and processes(2, command, {}) == [1, 1]  # the bar is missed
 
 
 if __name__ == "__main__":

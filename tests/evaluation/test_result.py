@@ -208,7 +208,7 @@ def test_results_of_earlier_versions_are_read(version):
     for name in ("eight_bit", "certified_correct", "certified_interval", "surrogate_hash"):
         del values[name]
     for part in values["stages"]:
-        del part["name"]
+        del part["name"], part["transferred"]
     for check in values["checks"]:
         del check["remedy"]
     for verdict in values["verdicts"]:
@@ -217,3 +217,6 @@ def test_results_of_earlier_versions_are_read(version):
     assert [check.remedy for check in again.checks] == [""] * len(result.checks)
     assert [stage.name for stage in again.stages] == [stage.attack for stage in result.stages]
     assert again.verdicts == result.verdicts and again.trust and not again.eight_bit
+    assert not any(stage.transferred for stage in again.stages)
+    for verdict in again.verdicts:
+        assert verdict.iteration == verdict.variant == verdict.forwards == verdict.backwards == 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from scipy.stats import beta
 
 from advkit.progress import Progress, Task
 
@@ -31,3 +35,28 @@ class Stopping(Progress, Task):
 @pytest.fixture
 def stopping() -> Progress:
     return Stopping()
+
+
+@pytest.fixture(scope="session")
+def share() -> Callable[[int, int], list[float]]:
+    """The percentage of ``k`` of ``n`` and the ends of its exact 95 % interval."""
+
+    def interval(k: int, n: int) -> list[float]:
+        low, high = beta.ppf([0.025, 0.975], [k or 1, k + 1], [n - k + 1, n - k or 1])
+        return [100 * k / n, 100 * low if k else 0.0, 100 * high if k < n else 100.0]
+
+    return interval
+
+
+@pytest.fixture(scope="session")
+def printed() -> Callable[..., None]:
+    """Asserts that the numbers in a text are these, each rounded to the places with which it stands there."""
+
+    def compare(text: object, *truth: float) -> None:
+        words = re.findall(r"(?<![\w.-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", str(text))
+        assert len(words) == len(truth), (text, truth)
+        for word, value in zip(words, truth, strict=True):
+            said = Decimal(word.rstrip(",").replace(",", ""))
+            assert abs(float(said) - value) <= 0.5001 * 10.0 ** said.as_tuple().exponent, (text, truth)
+
+    return compare

@@ -153,7 +153,7 @@ class Evidence:
                 continue
             if best is None or found.blind.sum() < best.blind.sum():
                 best = found
-            if best.blind.float().mean() <= TOLERATED:
+            if int(best.blind.sum()) <= TOLERATED * len(best.blind):
                 break
         return best
 
@@ -189,7 +189,7 @@ class Evidence:
         if walk is None or walk.loss in (None, margin, logit_difference):
             return False
         dead, live = walk.dead(walk.clean) | walk.blind, ~walk.dead(walk.margin_clean)
-        return bool((dead & live).float().mean() > TOLERATED)
+        return int((dead & live).sum()) > TOLERATED * len(dead)
 
     @property
     def remedy(self) -> Remedy:
@@ -200,7 +200,7 @@ class Evidence:
             return Remedy("pass the layer straight through", f"--bpda {','.join(self.cutting)}")
         if self.saturated:
             return Remedy("climb a loss that cannot saturate", "--attack cascade")
-        blind = walk is not None and float(walk.blind.float().mean()) > TOLERATED
+        blind = walk is not None and int(walk.blind.sum()) > TOLERATED * len(walk.blind)
         if blind or (seen is not None and (seen.cut or seen.astray)):
             return self.without_gradients
         return self.harder

@@ -135,9 +135,10 @@ class Ledger:
                         writer.write(row, read_image(its_images, row, self._shape))
         ordered = sorted(self.entries.values(), key=lambda e: (self._order[e.stage], self._rows[e.id]))
         _journal(lines).replace(json.dumps(asdict(entry)) for entry in ordered)
-        for part, its_images in parts:
-            its_images.unlink()
+        for part, _ in parts:  # the lines first: without its images a line could not be read again
             part.unlink()
+        for its_images in folder.glob("adversarial.*.bin"):
+            its_images.unlink()
 
 
 def _paths(folder: Path, rank: int) -> tuple[Path, Path]:

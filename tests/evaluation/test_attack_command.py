@@ -1,33 +1,37 @@
 """``advkit attack`` from its configuration to what it leaves."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from advkit import images, rng
-from advkit.context import Context
+from advkit import rng
+from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, OutputError
-from advkit.evaluation.classes import worst
+from advkit.evaluation.adversarial import Adversarial, ImageWriter, read_image
 from advkit.evaluation.command import attack
 from advkit.evaluation.plan import Evaluation
+from advkit.evaluation.result import Verdict
+from advkit.evaluation.save import save
+from advkit.images import to_uint8
 from advkit.models.checkpoint import save_model
-from advkit.models.model import Model
-from advkit.models.network import build
-from advkit.stats import accuracy
+from advkit.context import Context
 
 
 @pytest.fixture(autouse=True)
 def here(judged, tmp_path, monkeypatch):
-    """A folder with the judged model as clf.pt and its images as toy.npz."""
+    """A folder with the judged model as clf.pt and its images as toy.npz, and as 8-bit levels in toy8.npz."""
     monkeypatch.chdir(tmp_path)
     model, data = judged
     save_model(model, "clf.pt")
     np.savez("toy.npz", x=data.images.numpy(), y=data.labels.numpy())
+    np.savez("toy8.npz", x=to_uint8(data.images).numpy(), y=data.labels.numpy())
 
 
 def plan(**values):
@@ -35,104 +39,96 @@ def plan(**values):
     return Evaluation(**{**given, **values})
 
 
-def test_saves_what_it_reports():
-    outcome = attack(plan(save="adv.npz"), Context(out=Path("run")))
-    saved = np.load("adv.npz")
-    broken = (saved["status"] == "broken").sum()
-    assert broken == outcome.result["clean_correct"] - outcome.result["robust_correct"] > 0
-    assert np.abs(saved["x"] - saved["original"]).max() <= 0.03 + 1e-6
-    assert outcome.files == (Path("adv.npz"), Path("run"))
-    with pytest.raises(OutputError, match=r"adv\.npz exists already"):
-        attack(plan(save="adv.npz"), Context(out=Path("run")))
-
-
 def test_the_report_follows_from_the_files_alone(judged):
-    attack(plan(attack=("fgsm", "pgd")), Context(out=Path("run")))
-    network, data = judged[0].network, np.load("toy.npz")
+    outcome = attack(plan(save="adv.npz"), Context(out=Path("run")))
+    network, saved = judged[0].network, np.load("adv.npz")
     result = json.loads(Path("run/result.json").read_text())
-    images = np.fromfile("run/adversarial.bin", np.float32).reshape(data["x"].shape)
+    assert result == outcome.result and outcome.files == (Path("adv.npz"), Path("run"))
+    images = np.fromfile("run/adversarial.bin", np.float32).reshape(saved["x"].shape)
     broken = np.array([verdict["status"] == "broken" for verdict in result["verdicts"]])
     assert broken.any() and not broken.all() and not images[~broken].any()
-    x = torch.from_numpy(np.where(broken[:, None, None, None], images, data["x"]))
+    x = np.where(broken[:, None, None, None], images, saved["original"])
+    assert (x == saved["x"]).all() and ((saved["status"] == "broken") == broken).all()
     with torch.no_grad():
-        right = network(x).argmax(1) == torch.from_numpy(data["y"])
-    assert right.float().mean() == pytest.approx(result["robust_accuracy"])
-    assert float((x - torch.from_numpy(data["x"])).abs().max()) <= 0.03 + 1e-6
-
-
-def test_a_finished_run_tells_its_result_again():
-    first = attack(plan(), Context(out=Path("run")))
-    assert attack(plan(min_robust=1.0), Context(out=Path("run"))).result == first.result
-    assert first.passed and not attack(plan(min_robust=1.0), Context(out=Path("run"))).passed
-
-
-def test_a_finished_run_does_not_speak_for_another_model(judged):
-    attack(plan(), Context(out=Path("run")))
-    model, _ = judged
-    with rng.scope("cpu", 2, "other"):
-        other = build("small-cnn", shape=(1, 8, 8), classes=4)
-    save_model(Model(other, model.card), "clf.pt", overwrite=True)
-    with pytest.raises(ConfigError, match="did not begin with the same model"):
-        attack(plan(), Context(out=Path("run")))
-
-
-def test_a_function_is_given_the_shape_that_was_said(monkeypatch, tmp_path):
-    (tmp_path / "made_for_a_test.py").write_text(
-        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    said = plan(model="made_for_a_test:make", shape=(1, 8, 8))
-    outcome = attack(said, replace(Context(), dry_run=True))
-    assert outcome.result["n"] == 30
-    with pytest.raises(ConfigError, match="name the data with --data"):
-        attack(said.model_copy(update={"data": None}), Context())
-
-
-@pytest.fixture
-def levels(judged):
-    """The judged images as 8-bit levels, in toy8.npz."""
-    _, data = judged
-    x = images.to_uint8(data.images)
-    np.savez("toy8.npz", x=x.numpy(), y=data.labels.numpy())
-    return x
-
-
-def test_a_folder_of_png_files_holds_exactly_what_was_judged(levels, judged):
-    said = plan(data="npz:toy8.npz", eight_bit=True, attack=("pgd",))
-    outcome = attack(said.model_copy(update={"save": "adv"}), Context(out=Path("run")))
-    attack(said.model_copy(update={"save": "adv.npz"}), Context(out=Path("again")))
-    assert outcome.result["eight_bit"] and outcome.result["robust_correct"] < outcome.result["clean_correct"]
-    read, kept = load_data("folder:adv", "test"), np.load("adv.npz")
-    files = sorted(Path("adv/test").rglob("*.png"))
-    order = [int(file.name.partition("-")[0]) for file in files]
-    x, y = read.batch(torch.arange(len(read)))
-    assert torch.equal(x, torch.from_numpy(kept["x"])[order])
-    assert torch.equal(y, torch.from_numpy(kept["y"])[order])
-    broken = [file.stem.endswith("-broken") for file in files]
-    model, _ = judged
-    with torch.no_grad():
-        assert (model(x[broken]).argmax(1) != y[broken]).all()
-    again = attack(plan(data="folder:adv", attack=("noise",)), Context(out=Path("reread")))
-    assert again.result["clean_correct"] == outcome.result["robust_correct"]
-
-
-def test_a_folder_is_refused_where_rounding_could_undo_what_was_found(levels):
-    with pytest.raises(OutputError, match="add --eight-bit"):
-        attack(plan(save="adv"), Context())
-    Path("mine").mkdir()
-    Path("mine/file").touch()
-    with pytest.raises(OutputError, match="mine exists already"):
-        attack(plan(save="mine", eight_bit=True), Context())
-    with pytest.raises(OutputError, match="unknown kind"):
-        attack(plan(save="adv.gif"), Context())
-    with pytest.raises(DataError, match="no multiples of 1/255"):
+        right = network(torch.from_numpy(x)).argmax(1).numpy() == saved["y"]
+    assert right.mean() == pytest.approx(result["robust_accuracy"])
+    assert np.abs(x - saved["original"]).max() <= 0.03 + 1e-6
+    # A finished run tells its result again, to whoever asks the same.
+    with pytest.raises(OutputError, match=r"adv\.npz"):
+        attack(plan(save="adv.npz"), Context(out=Path("run")))
+    assert attack(plan(batch_size=3), Context(out=Path("run"))).result == result
+    with pytest.raises(ConfigError, match="eight_bit"):
         attack(plan(eight_bit=True), Context(out=Path("run")))
 
 
-def test_a_run_in_8_bits_is_another_run(levels):
-    attack(plan(data="npz:toy8.npz"), Context(out=Path("run")))
-    with pytest.raises(ConfigError, match="eight_bit was False, is now True"):
-        attack(plan(data="npz:toy8.npz", eight_bit=True), Context(out=Path("run")))
+def test_a_folder_of_png_files_holds_exactly_what_was_judged(judged):
+    said = plan(data="npz:toy8.npz", eight_bit=True, attack=("pgd",), save="adv")
+    outcome = attack(said, Context(out=Path("run")))
+    assert outcome.result["eight_bit"] and outcome.result["robust_correct"] < outcome.result["clean_correct"]
+    read = load_data("folder:adv", "test")
+    broken = [file.stem.endswith("-broken") for file in sorted(Path("adv/test").rglob("*.png"))]
+    x, y = read.batch(torch.arange(len(read)))
+    with torch.no_grad():
+        right = judged[0](x).argmax(1) == y
+    assert not right[broken].any() and int(right.sum()) == outcome.result["robust_correct"]
+
+
+@pytest.mark.parametrize(("count", "classes", "share"), [(450, 12, 1.0), (230, 3, 0.3), (7, 1, 0.0)])
+def test_what_is_saved_is_what_was_found(count, classes, share):
+    """Of more images than are in memory at a time, more classes than digits, and names of any characters."""
+    dice = random.Random(count)
+    levels = (rng.uniform(torch.arange(count), (1, 2, 2)) * 255).round().to(torch.uint8)
+    names = ("T-shirt/top", "1", " ", *"defghijkl")[:classes]
+    labels = torch.arange(count) % classes
+    data = Data("toy", "test", levels, labels, names, torch.arange(count) * 3)
+    status = ["broken" if dice.random() < share else "robust" for _ in range(count)]
+    found = torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    with ImageWriter(Path("adversarial.bin"), count, (1, 2, 2)) as writer:
+        for row in dice.sample(range(count), count):
+            if status[row] == "broken":
+                writer.write(row, found[row])
+    assert Path("adversarial.bin").stat().st_size == 16 * count
+    verdicts = [Verdict(id=3 * k, label=k % classes, status=what) for k, what in enumerate(status)]
+    adversarial = Adversarial(Path(), data, verdicts)
+    broken = torch.tensor([what == "broken" for what in status])
+    assert len(adversarial) == count and torch.equal(adversarial.broken, broken)
+    x = torch.where(broken[:, None, None, None], found, levels / 255)
+    assert torch.equal(adversarial[torch.tensor([count - 1, 0])], x[[count - 1, 0]])
+    if share:
+        assert torch.equal(read_image(Path("adversarial.bin"), 5, (1, 2, 2)), found[5] * broken[5])
+    for place in ("adv.npz", "adv.png", "adv"):
+        save(Path(place), data, adversarial, type("Result", (), {"verdicts": verdicts}))
+    kept = np.load("adv.npz")
+    assert (kept["x"] == x.numpy()).all() and (kept["original"] == (levels / 255).numpy()).all()
+    assert kept["id"].tolist() == data.ids.tolist() and kept["status"].tolist() == status
+    assert kept["y"].tolist() == labels.tolist()
+    shown = min(int(broken.sum()) or count, 400)
+    sheet = np.asarray(Image.open("adv.png").convert("L"))
+    assert sheet.shape[0] / sheet.shape[1] == pytest.approx(
+        -(-shown // 20) / 20, rel=0 if shown == 400 else 0.4
+    )
+    digits = len(str(classes - 1))
+    folders = [
+        f"{at:0{digits}d}" + {0: "-T-shirt-top", 1: "", 2: ""}.get(at, f"-{names[at]}")
+        for at in range(classes)
+    ]
+    assert sorted(path.name for path in Path("adv/test").iterdir()) == sorted(folders)
+    for row, what in enumerate(status):
+        file = Path("adv/test", folders[row % classes], f"{3 * row:06d}-{what}.png")
+        assert (np.asarray(Image.open(file)) == (x[row, 0] * 255).round().numpy()).all()
+    assert sum(1 for _ in Path("adv").rglob("*.png")) == count and Path("adv/train").is_dir()
+
+
+def test_what_cannot_be_saved_is_refused_before_the_work():
+    Path("mine").mkdir()
+    Path("mine/file").touch()
+    for said, key in (({"save": "adv"}, "--eight-bit"), ({"save": "mine", "eight_bit": True}, "mine")):
+        with pytest.raises(OutputError, match=key):
+            attack(plan(**said), Context())
+    with pytest.raises(OutputError, match="gif"):
+        attack(plan(save="adv.gif"), Context())
+    with pytest.raises(DataError):
+        attack(plan(eight_bit=True), Context(out=Path("run")))
 
 
 STEPPED = """
@@ -157,35 +153,14 @@ class Levels(nn.Module):
 def test_a_doubt_stands_out_and_its_remedy_can_be_typed(monkeypatch, tmp_path):
     (tmp_path / "stepped_for_a_test.py").write_text(STEPPED)
     monkeypatch.syspath_prepend(tmp_path)
-    said = plan(model="stepped_for_a_test:Net", attack=("pgd",))
+    said = plan(model="stepped_for_a_test:Net", attack=("pgd",), shape=(1, 8, 8), n=12)
+    assert attack(said, replace(Context(), dry_run=True)).result["n"] == 12
+    with pytest.raises(ConfigError, match="--data"):
+        attack(said.model_copy(update={"data": None}), Context())
     outcome = attack(said, Context(out=Path("hidden")))
-    assert outcome.warning.startswith("Do not believe this number yet: the gradient is zero")
-    assert outcome.warning in outcome.sentences
-    assert [table.title for table in outcome.tables[1:]] == [
-        "reasons for doubt",
-        "checks that raise no doubt",
-        "by class",
-    ]
+    assert outcome.warning and outcome.warning in outcome.sentences
     assert outcome.next[0].endswith("--norm linf --eps 0.03 --attack pgd --bpda levels")
     seen = attack(said.model_copy(update={"bpda": ("levels",)}), Context(out=Path("seen")))
-    assert seen.warning == "" and seen.sentences[1].startswith("Believe this number")
-    assert seen.result["robust_correct"] < outcome.result["robust_correct"]
-    with pytest.raises(ConfigError, match="did you mean 'levels'"):
+    assert seen.warning == "" and seen.result["robust_correct"] < outcome.result["robust_correct"]
+    with pytest.raises(ConfigError, match="'levels'"):
         attack(said.model_copy(update={"bpda": ("level",)}), Context(dry_run=True))
-
-
-def test_tells_the_accuracies_of_each_class():
-    outcome = attack(plan(), Context(out=Path("run")))
-    verdicts, table = outcome.result["verdicts"], outcome.tables[-1]
-    assert table.title == "by class" and [row[0] for row in table.rows] == ["0", "1", "2", "3"]
-    for row in table.rows:
-        found = [verdict["status"] for verdict in verdicts if verdict["label"] == int(row[0])]
-        clean, robust = len(found) - found.count("misclassified"), found.count("robust")
-        assert row[1:] == (str(len(found)), accuracy(clean, len(found)), accuracy(robust, len(found)))
-    assert sum(int(row[1]) for row in table.rows) == 30
-
-
-def test_of_many_classes_tells_the_worst():
-    rows, title = worst([(share, str(share)) for share in (9, 3, 11, 1, 5, 7, 2, 8, 4, 10, 6, 0)])
-    assert rows == [str(share) for share in range(10)] and title == "the worst 10 of 12 classes"
-    assert worst([(1, "a"), (0, "b")]) == (["a", "b"], "by class")

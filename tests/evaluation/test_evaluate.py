@@ -1,257 +1,343 @@
-"""The number and everything behind it."""
+"""Evaluations of real models: the number and everything behind it, and whom it can be believed of."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 import advkit
+from advkit import distributed, rng
+from advkit.attacks.attack import ATTACKS
+from advkit.attacks.perturb import robust_correct
 from advkit.errors import ConfigError, DataError, ModelError
+from advkit.evaluation import evaluate
 from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.plan import Evaluation
-from advkit.evaluation.result import EvaluationResult
 from advkit.runs import RunFolder
 from advkit.threat import Threat
 
 THREAT = Threat("linf", 0.03)
-ATTACKS = ("noise", "fgsm", "pgd")
-SHORT = {"pgd": {"steps": 8}, "noise": {"draws": 3}}
+SHORT = {"pgd": {"steps": 8}, "noise": {"draws": 3}, "square": {"queries": 100}, "fab-t": {"steps": 20}}
 
 
-def run(model, data, **more):
-    return advkit.evaluate(model, data, THREAT, ATTACKS, parameters=SHORT, **more)
+class Map(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
 
 
-def test_the_figures_agree_with_each_other_and_with_the_images(judged):
+def run(model, data, attack="noise,fgsm,pgd", threat=THREAT, **more):
+    names = attack.split(",")
+    more = {"parameters": {name: SHORT[name] for name in names if name in SHORT}, **more}
+    return advkit.evaluate(model, data, threat, attack, **more)
+
+
+@pytest.fixture
+def tried(judged):
+    """Evaluates the judged network with something before and after it, on labels of its own."""
+    model, data = judged
+
+    def evaluated(attack="pgd", *, before=lambda x: x, after=lambda z: z, eps=0.03, **more):
+        network = nn.Sequential(Map(before), model.network, Map(after)).eval()
+        with torch.no_grad(), torch.random.fork_rng():
+            labels = network(data.images).argmax(1)
+        return run(network, (data.images, labels), attack, Threat("linf", eps), **more)
+
+    return evaluated
+
+
+def doubts(result):
+    return {check.name for check in result.checks if check.verdict == "doubt"}
+
+
+def test_the_figures_agree_with_each_other_and_with_the_images(judged, share):
     model, data = judged
     result = run(model, data, keep=True)
-    assert result.n == 30 and result.clean_correct == 28
-    assert 0 < result.robust_correct < 28
     status = [verdict.status for verdict in result.verdicts]
-    assert status.count("robust") == result.robust_correct
-    assert status.count("misclassified") == 2
+    assert (result.n, result.clean_correct, status.count("misclassified")) == (30, 28, 2)
+    assert 0 < status.count("robust") == result.robust_correct < 28
+    for k, rate, interval in (
+        (28, result.clean_accuracy, result.clean_interval),
+        (result.robust_correct, result.robust_accuracy, result.interval),
+    ):
+        assert [100 * rate, *(100 * end for end in interval)] == pytest.approx(share(k, 30))
     assert sum(stage.broken for stage in result.stages) == status.count("broken")
-    assert result.stages[0].attacked == 28
-    for one, two in zip(result.stages, result.stages[1:], strict=False):
-        assert two.attacked == one.correct_after
+    assert [stage.attacked for stage in result.stages] == [28, *(s.correct_after for s in result.stages[:-1])]
+    noise, fgsm, pgd = result.stages
+    assert noise.backwards == 0 and noise.broken < fgsm.broken + pgd.broken
     with torch.no_grad():
         left = (model(result.adversarial).argmax(1) == data.labels).float().mean()
     assert float(left) == pytest.approx(result.robust_accuracy)
     assert THREAT.contains(result.adversarial, data.images).all()
-    assert result.interval.low < result.robust_accuracy < result.interval.high
-
-
-def test_noise_is_reported_beside_the_attacks(judged):
-    result = run(*judged)
-    noise, fgsm, pgd = result.stages
-    assert noise.attack == "noise" and noise.backwards == 0
-    assert noise.broken < fgsm.broken + pgd.broken
-
-
-def test_reads_back_and_refuses_what_is_newer(judged):
-    result = run(*judged)
-    text = result.to_json()
-    assert EvaluationResult.from_json(text) == result
-    newer = json.dumps({**json.loads(text), "version": 99})
-    with pytest.raises(DataError, match="newer advkit"):
-        EvaluationResult.from_json(newer, "result.json")
-    with pytest.raises(DataError, match="no result of advkit attack"):
-        EvaluationResult.from_json("{}")
-    with pytest.raises(DataError, match="is not JSON"):
-        EvaluationResult.from_json("{")
-    assert "<table>" in result._repr_html_()
-    assert "robust accuracy" in str(result)
+    # Batches and subsets change nothing, and the checks no verdict; what they spend is counted.
+    assert run(model, data, batch_size=5).checks == result.checks and result.trusted
+    assert run(model, data, n=11).verdicts == result.verdicts[:11]
+    with mock.patch.object(evaluate, "ask_all", lambda evidence, task: ()):
+        plain = run(model, data)
+    assert plain.verdicts == result.verdicts and plain.adversarial is None
+    assert result.backwards > plain.backwards == sum(stage.backwards for stage in plain.stages)
+    assert result.forwards > plain.forwards == 30 + sum(stage.forwards for stage in plain.stages)
 
 
 def test_any_module_and_any_tensors_are_welcome(judged):
     model, data = judged
-    plain = nn.Sequential(model.network).train()
-    result = advkit.evaluate(
-        plain, ((data.images * 255).round().to(torch.uint8), data.labels), THREAT, attack="fgsm", n=12
+    plain, some = nn.Sequential(model.network).train(), data.labels < 2
+    levels = (data.images[some] * 255).round().to(torch.uint8)
+    result = run(plain, (levels, data.labels[some]), "fgsm", n=7)
+    assert result.n == 7 and result.status == "partial" and plain.training
+    assert run(plain, (levels[:7], data.labels[some][:7]), "fgsm").status == "complete"
+
+
+def test_proofs_bound_the_number_from_below(judged, share):
+    model, data = judged
+    result = run(model, data, "pgd", Threat("linf", 0.012), certify=True)
+    status = [verdict.status for verdict in result.verdicts]
+    assert 0 < status.count("certified") == result.certified_correct < result.robust_correct
+    assert [100 * end for end in result.certified_interval] == pytest.approx(
+        share(result.certified_correct, 30)[1:]
     )
-    assert result.n == 12 and result.status == "partial"
-    assert plain.training
+    assert result.stages[0].attacked == 28 - result.certified_correct
+    assert all(v.forwards == 0 for v in result.verdicts if v.status == "certified")
 
 
-def test_batch_size_and_subset_change_nothing(judged):
+def test_goes_on_after_an_interruption(judged, tmp_path, stopping):
     model, data = judged
-    whole = run(model, data).verdicts
-    assert run(model, data, batch_size=5).verdicts == whole
-    assert run(model, data, n=11).verdicts == whole[:11]
 
+    def begin():
+        return RunFolder.open("attack", "toy", Evaluation(model="toy"), tmp_path / "run")
 
-def open_run(folder: Path) -> RunFolder:
-    return RunFolder.open("attack", "toy", Evaluation(model="toy"), folder)
-
-
-def interrupted(model, data, folder, after, monkeypatch):
-    """An evaluation whose process ends without a word after so many verdicts."""
-    from advkit.evaluation import ledger
-
-    left = after
-    add = ledger.Ledger.add
-
-    class Killed(BaseException):
-        pass
-
-    def killing(self, entry, image):
-        nonlocal left
-        add(self, entry, image)
-        left -= 1
-        if left == 0:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger.Ledger, "add", killing)
-        with pytest.raises(Killed), open_run(folder) as begun:
-            run(model, data, run=begun)
-
-
-@pytest.mark.parametrize("after", [1, 20, 45])
-def test_goes_on_after_an_interruption(judged, tmp_path, monkeypatch, after):
-    model, data = judged
-    folder = tmp_path / "run"
-    interrupted(model, data, folder, after, monkeypatch)
-    with (folder / "verdicts.jsonl").open("a") as file:
-        file.write('{"id": 3, "attack": "pgd", "bro')  # a line cut short
-    with open_run(folder) as again:
-        result = run(model, data, run=again)
-    images = Adversarial(folder, data, result.verdicts)[torch.arange(len(data))]
+    with pytest.raises(KeyboardInterrupt), begin() as folder:
+        run(model, data, run=folder, progress=stopping)
+    lines = (tmp_path / "run/verdicts.jsonl").read_text()
+    assert len(lines.splitlines()) > 1
+    for other, more in ((nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), {}), (model, {"bpda": ["network"]})):
+        with begin() as folder, pytest.raises(ConfigError):
+            run(other, data, run=folder, **more)
+    with begin() as folder:
+        result = run(model, data, run=folder)
     whole = run(model, data, keep=True)
-    assert result.verdicts == whole.verdicts
-    assert result.stages == whole.stages and result.forwards == whole.forwards
-    assert torch.equal(images, whole.adversarial)
-
-
-def test_survives_kill_9(tmp_path):
-    script = tmp_path / "child.py"
-    script.write_text(KILLED)
-    folder = tmp_path / "run"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, str(script), str(folder), "7"], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 8
-    again = subprocess.run(
-        [sys.executable, str(script), str(folder), "0"],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    resumed, fresh = again.stdout.split()
-    assert resumed == fresh
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-import advkit
-from advkit.data.data import Data
-from advkit.evaluation import ledger
-from advkit.evaluation.plan import Evaluation
-from advkit.runs import RunFolder
-from advkit import rng
-
-images = rng.uniform(torch.arange(12), (1, 8, 8))
-with rng.scope("cpu", 0, "m"):
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-data = Data("toy", "test", images, model(images).argmax(1), ("a", "b", "c"), torch.arange(12))
-left = int(sys.argv[2])
-add = ledger.Ledger.add
-
-def killing(self, entry, image):
-    global left
-    add(self, entry, image)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-ledger.Ledger.add = killing
-threat = advkit.Threat("linf", 0.05)
-with RunFolder.open("attack", "toy", Evaluation(model="toy"), Path(sys.argv[1])) as run:
-    resumed = advkit.evaluate(model, data, threat, "noise,pgd", run=run)
-fresh = advkit.evaluate(model, data, threat, "noise,pgd")
-for result in (resumed, fresh):
-    print(*(f"{v.id}:{v.status}:{v.attack}:{v.iteration}:{v.distance}" for v in result.verdicts), sep=",")
-"""
-
-
-def test_another_model_in_the_same_folder_is_refused(judged, tmp_path, monkeypatch):
-    model, data = judged
-    interrupted(model, data, tmp_path / "run", 5, monkeypatch)
-    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    with (
-        open_run(tmp_path / "run") as again,
-        pytest.raises(ConfigError, match="did not begin with the same model"),
-    ):
-        run(other, data, run=again)
-
-
-class Says(nn.Module):
-    """Wraps what a network says."""
-
-    def __init__(self, network, change):
-        super().__init__()
-        self.network, self.change = network, change
-
-    def forward(self, x):
-        return self.change(self.network(x))
+    assert (result.verdicts, result.stages, result.forwards) == (whole.verdicts, whole.stages, whole.forwards)
+    images = Adversarial(tmp_path / "run", data, result.verdicts)
+    assert len(images) == 30 and torch.equal(images[torch.arange(30)], whole.adversarial)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("more", "fault", "key"),
     [
-        (lambda z: z.softmax(1), "--outputs probabilities"),
-        (lambda z: z * float("nan"), "NaN or infinite"),
-        (lambda z: z + torch.randn_like(z), "--allow-random"),
-        (lambda z: z[:, :3], "3 classes"),
-        (lambda z: z.mean(1), "shape"),
+        ({"after": lambda z: z.softmax(1)}, ModelError, "probabilities"),
+        ({"after": lambda z: z * float("nan")}, ModelError, ""),
+        ({"after": lambda z: torch.where(torch.arange(len(z))[:, None] > 20, torch.inf, z)}, ModelError, ""),
+        ({"after": lambda z: z + torch.randn_like(z)}, ModelError, "allow-random"),
+        ({"after": lambda z: z[:, :3]}, ModelError, ""),
+        ({"after": lambda z: z.mean(1)}, ModelError, ""),
+        ({"labels": torch.full((30,), 9)}, DataError, "9"),
+        ({"labels": torch.full((30,), 4)}, DataError, "4"),
+        ({"attack": "pdg"}, ConfigError, "'pgd'"),
+        ({"parameters": {"pgd": {"stepz": 3}}}, ConfigError, "stepz"),
+        ({"attack": "pgd", "parameters": {"fgsm": {}}}, ConfigError, "fgsm"),
+        ({"attack": "pgd,fgsm,pgd"}, ConfigError, "pgd"),
+        ({"threat": None}, ConfigError, ""),
+        ({"bpda": ["levels"]}, ConfigError, "levels"),
+        ({"eight_bit": True}, DataError, ""),
+        ({"surrogate": "nobody"}, ModelError, "nobody"),
+        ({"surrogate": nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}, ModelError, "5 classes"),
+        ({"surrogate": nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), "attack": "noise"}, ConfigError, ""),
+        ({"surrogate": nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), "bpda": ["0"]}, ConfigError, ""),
     ],
 )
-def test_models_that_are_no_classifiers_are_refused(judged, change, sentence):
+def test_what_cannot_be_is_refused(judged, more, fault, key):
     model, data = judged
-    with pytest.raises(ModelError, match=sentence):
-        run(Says(model.network, change), data)
+    more = {"threat": THREAT, "attack": "pgd", **more}
+    network = nn.Sequential(model.network, Map(more.pop("after", lambda z: z))).eval()
+    labels = more.pop("labels", None)
+    given = data if labels is None else (data.images, labels)
+    with pytest.raises(fault, match=key or None):
+        advkit.evaluate(network, given, **more)
 
 
-def test_labels_that_the_model_does_not_know(judged):
+@pytest.mark.parametrize(("attack", "classes"), [("apgd-dlr", 3), ("apgd-t", 4)])
+def test_the_ratio_of_logits_needs_classes(tried, attack, classes):
+    for count in (classes - 1, classes) if classes < 4 else (classes - 1,):
+        said = {"after": lambda z, k=count: z[:, :k], "parameters": {attack: {"steps": 2}}, "n": 8}
+        if count == classes:
+            assert tried(attack, **said).stages[0].attacked == 8
+        else:
+            with pytest.raises(ConfigError, match=attack):
+                tried(f"pgd,{attack}", **said)
+
+
+def test_processes_of_different_plans_refuse_to_work_together(judged):
+    """Of what another process says only the plans differ."""
     model, data = judged
-    with pytest.raises(DataError, match="label 9"):
-        run(model.network, (data.images, torch.full((30,), 9)))
+    for name in ("model", "images", "plan of attack"):
+
+        def gather(value, name=name):
+            return [value, {**value, name: "another"} if isinstance(value, dict) else value]
+
+        with mock.patch.object(distributed, "gather", gather), pytest.raises(ConfigError, match=name):
+            run(model, data)
 
 
-def test_tensors_need_not_show_every_class(judged):
+@pytest.mark.parametrize(("attack", "threat"), [("pgd", THREAT), ("fab-t", Threat("l2", 0.15))], ids=str)
+def test_an_honest_model_is_not_doubted(judged, attack, threat):
+    """On images that are clearly robust, or clearly not: between them, chance says which start succeeds."""
     model, data = judged
-    some = (data.labels < 2).nonzero()[:, 0]
-    result = run(model, (data.images[some], data.labels[some]))
-    assert result.n == len(some) > 0
+
+    def correct(factor, name, **parameters):
+        return robust_correct(model, data, replaced(threat, factor), name, parameters=parameters)[1]
+
+    robust, broken = correct(1.25, "apgd-t"), ~correct(0.8, attack, **SHORT[attack] | {"steps": 20})
+    clear = data.take((robust | broken).nonzero()[:, 0])
+    result = run(model, clear, attack, threat, parameters={attack: {"steps": 20}})
+    assert result.robust_correct == int(robust.sum()) >= 4 and int(broken.sum()) >= 4
+    assert doubts(result) == set() and len(result.checks) >= 11 and result.trusted
 
 
-def test_no_gradient_is_a_doubt_not_a_number_to_trust(judged):
+def replaced(threat, factor):
+    return Threat(threat.norm, factor * threat.eps)
+
+
+@pytest.mark.parametrize("name", [e.name for e in ATTACKS if e.thing.access == "gradients"])
+def test_every_attack_with_gradients_can_be_asked_about(judged, name):
+    kind = ATTACKS.get(name)
+    few = {key: 3 for key in ("steps", "targets") if key in kind.Config.model_fields}
+    threat = Threat(kind.norms[0], {"linf": 0.02, "l2": 0.15, "l1": 0.5, "l0": 1}[kind.norms[0]])
+    result = advkit.evaluate(*judged, threat, name, n=8, parameters={name: few})
+    assert result.robust_correct > 0
+    assert {"gradients", "ascent", "effort", "eps", "unbounded"} <= {check.name for check in result.checks}
+
+
+class Astray(torch.autograd.Function):
+    """The identity, with the gradient of something else."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return (x * 12345.678).sin() * grad.abs().amax()
+
+
+def fourteen_levels(x):
+    return (x * 13).round() / 13
+
+
+@pytest.mark.parametrize(
+    ("more", "found", "typed"),
+    [
+        ({"before": fourteen_levels}, {"cut-gradient", "gradients", "ascent", "unbounded"}, "--bpda 0"),
+        ({"before": fourteen_levels, "attack": "pgd,square", "eps": 0.06}, {"black-box"}, "--bpda 0"),
+        ({"before": fourteen_levels, "eps": 0.08}, {"noise"}, "--bpda 0"),
+        ({"after": lambda z: 1e4 * z}, {"gradients"}, "--attack cascade"),
+        ({"before": Astray.apply, "eps": 0.06}, {"cut-gradient", "ascent"}, "--attack square"),
+        ({"before": lambda x: x + 0.1 * (100 * x).sin(), "attack": "fgsm"}, {"effort"}, "--attack cascade"),
+        ({"attack": "noise"}, {"white-box"}, "--attack cascade"),
+        ({"attack": "noise,pgd", "budget": 2}, {"white-box"}, ""),
+        ({"after": lambda z: (1e5 * z).sigmoid()}, {"outputs"}, ""),
+        (
+            {"after": lambda z: z + 0.05 * torch.randn_like(z), "allow_random": True},
+            {"determinism"},
+            "--attack",
+        ),
+    ],
+)
+def test_each_check_is_tripped_by_a_model_that_is_built_to(tried, more, found, typed):
+    result = tried(**more)
+    assert found <= doubts(result)
+    remedies = [check.flags for check in result.checks if check.name in found]
+    assert all(remedy.startswith(typed) for remedy in remedies)
+    assert result.trust.startswith("Do not believe")
+
+
+def test_accuracy_that_rises_with_eps():
+    """One step of the whole eps leaps over the only place where the model is wrong."""
+
+    def valley(x):
+        score = (x.flatten(1).mean(1) - 0.55).abs() - 0.02
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+    given = (torch.full((16, 1, 8, 8), 0.5), torch.ones(16, dtype=torch.int64))
+    assert "eps" in doubts(advkit.evaluate(Map(valley), given, Threat("linf", 0.1), "fgsm"))
+
+
+def test_rounded_probabilities(judged):
     model, data = judged
-    stepped = Says(lambda x: model.network((x > 0.5).float()), lambda z: z)
-    result = advkit.evaluate(stepped, data, THREAT, "fgsm")
-    doubts = {check.name for check in result.checks if check.verdict == "doubt"}
-    assert "gradients" in doubts
-    assert all(check.verdict == "ok" for check in run(model, data).checks)
+    for scale, doubted in ((1, False), (1e5, True)):
+        network = nn.Sequential(model.network, Map(lambda z, s=scale: (s * z).softmax(1)))
+        probable = advkit.load_model(network, shape=(1, 8, 8), outputs="probabilities")
+        assert ("outputs" in doubts(run(probable, data, "pgd"))) == doubted
 
 
-def test_faults_of_the_options(judged):
+class Flattered(nn.Module):
+    """Copies of it say one class a little too often."""
+
+    def __init__(self, network, lift=0.0):
+        super().__init__()
+        self.network, self.lift = network, lift
+
+    def forward(self, x):
+        return self.network(x) + 10 + self.lift * torch.tensor([1.0, 0, 0, 0])
+
+    def __deepcopy__(self, memo):
+        return Flattered(self.network, 5e-3)
+
+
+def test_a_search_on_something_else_than_the_model(judged):
     model, data = judged
-    with pytest.raises(ConfigError, match="did you mean 'pgd'"):
-        advkit.evaluate(model, data, THREAT, "pdg")
-    with pytest.raises(ConfigError, match="unknown key 'stepz'"):
-        advkit.evaluate(model, data, THREAT, "pgd", parameters={"pgd": {"stepz": 3}})
-    with pytest.raises(ConfigError, match="parameters are given for fgsm"):
-        advkit.evaluate(model, data, THREAT, "pgd", parameters={"fgsm": {}})
-    with pytest.raises(ConfigError, match="pgd is named twice"):
-        advkit.evaluate(model, data, THREAT, "pgd,fgsm,pgd")
-    with pytest.raises(ConfigError, match="no customary threat model"):
-        advkit.evaluate(model, data)
+    assert "confirmation" in doubts(run(Flattered(model.network), data, "pgd", precision="float32"))
+
+
+def test_what_stood_only_for_want_of_a_gradient_falls(tried, judged):
+    """Layers that hide it are named all at once, and passed straight through."""
+    _, data = judged
+    hidden, seen = (
+        tried(before=fourteen_levels, eps=0.06),
+        tried(before=fourteen_levels, eps=0.06, bpda=["0"]),
+    )
+    assert hidden.robust_accuracy > 0.7 and seen.robust_accuracy < 0.3
+    assert not {"cut-gradient", "gradients", "ascent", "unbounded"} & doubts(seen)
+    layers = (Map(fourteen_levels), Map(fourteen_levels), nn.Flatten(), nn.Linear(64, 32))
+    with rng.scope("cpu", 0, "layers"):
+        twice = nn.Sequential(*layers, Map(lambda h: (1e6 * h).sigmoid()), nn.Linear(32, 4)).eval()
+    with torch.no_grad():
+        given = (data.images, twice(data.images).argmax(1))
+    result = run(twice, given, "pgd", bpda=["1"], keep=True)
+    assert result.checks[0].name == "cut-gradient" and result.checks[0].flags == "--bpda 0,1,4"
+    with torch.no_grad():
+        right = (twice(result.adversarial).argmax(1) == given[1]).float().mean()
+    assert float(right) == pytest.approx(result.robust_accuracy)
+
+
+def test_gradients_come_from_the_surrogate_and_verdicts_from_the_model():
+    def linear(seed):
+        with rng.scope("cpu", seed, "linear"):
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+
+    model, near, far = linear(0), linear(0), linear(7).train()
+    x = rng.uniform(torch.arange(40), (1, 8, 8))
+    with torch.no_grad():
+        near[1].weight += 0.3 * near[1].weight.std() * linear(5)[1].weight.sign()
+        data = (x, model(x).argmax(1))
+    before, threat = far[1].weight.clone(), Threat("linf", 0.05)
+    own, other = run(model, data, "fgsm", threat), run(model, data, "fgsm", threat, surrogate=far)
+    transfer = run(model, data, "fgsm,square", threat, surrogate=near, keep=True)
+    broken = [result.stages[0].broken for result in (own, transfer, other)]
+    assert broken[0] >= broken[1] > broken[2]
+    assert [stage.transferred for stage in (*own.stages, *transfer.stages)] == [False, True, False]
+    assert own.surrogate_hash is None and transfer.surrogate_hash is not None and len(transfer.notes) > 0
+    with torch.no_grad():
+        assert int((model(transfer.adversarial).argmax(1) == data[1]).sum()) == transfer.robust_correct
+    assert threat.contains(transfer.adversarial, x).all()
+    # The surrogate's margins mean nothing, its gradients are no reason to believe, and it stays as it was.
+    assert all(verdict.margin is None for verdict in other.verdicts)
+    assert "white-box" in doubts(other) and "white-box" not in doubts(own)
+    assert far.training and torch.equal(far[1].weight, before) and far[1].weight.grad is None
+    with mock.patch.object(ATTACKS.get("pgd"), "alone", True), pytest.raises(ConfigError, match="pgd"):
+        run(model, data, "pgd", threat, surrogate=near)  # as those of other libraries are

@@ -1,0 +1,344 @@
+"""Cascade and ledger against plain lists: whatever is attacked, however many share it, wherever they die."""
+
+import json
+import pickle
+import random
+import re
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from advkit import distributed, rng
+from advkit.attacks.attack import ATTACKS
+from advkit.attacks.engine.outcome import Found
+from advkit.attacks.ensemble import Stage
+from advkit.data.data import Data
+from advkit.errors import OutputError
+from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.ledger import Entry, Ledger
+from advkit.progress import Progress, Task
+from advkit.threat import Threat
+
+ACCESS = {name: ATTACKS.get(name).access for name in ("noise", "square", "pgd", "fgsm")}
+
+
+class Processes:
+    """Threads in the place of processes: one that dies breaks the exchange of all."""
+
+    def __init__(self, count):
+        self.count, self.here, self.values = count, threading.local(), [b""] * count
+        self.barrier = threading.Barrier(count)
+
+    def gather(self, value):
+        self.values[self.here.rank] = pickle.dumps(value)
+        self.barrier.wait(60)
+        told = [pickle.loads(value) for value in self.values]
+        self.barrier.wait(60)
+        return told
+
+    def run(self, work):
+        """What each returned or raised."""
+        ends = [None] * self.count
+
+        def one(rank):
+            self.here.rank = rank
+            try:
+                ends[rank] = work(rank)
+            except BaseException as fault:
+                ends[rank] = fault
+                self.barrier.abort()
+
+        fakes = {"rank": lambda: self.here.rank, "world": lambda: self.count, "gather": self.gather}
+        fakes["share"] = lambda value: self.gather(value)[0]
+        with mock.patch.multiple(distributed, **fakes):
+            threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.count)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return ends
+
+
+class Told(Progress, Task):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.said, self.expected, self.done, self.left = [], 0, 0, None
+
+    def task(self, name, total, *, done=0, unit="step"):
+        return self
+
+    def say(self, message):
+        self.said.append([int(number) for number in re.findall(r"\d+", message)])
+
+    def extend(self, n):
+        self.expected += n
+
+    def advance(self, n=1, **facts):
+        self.done += n
+        self.left = facts.get("accuracy left", self.left)
+
+
+def drawn(seed):
+    """Images, stages, and what each stage would find on each image."""
+    dice = random.Random(seed)
+    n = dice.choice([1, 3, 8, 20, 60])
+    ids = dice.sample(range(200), n)
+    clean = torch.tensor([[dice.random() for _ in range(3)] for _ in range(n)])
+    labels = [k if dice.random() < 0.8 else (k + 1) % 3 for k in clean.argmax(1).tolist()]
+    correct = [label == k for label, k in zip(labels, clean.argmax(1).tolist(), strict=True)]
+    proved = [right and dice.random() < 0.2 for right in correct] if dice.random() < 0.4 else None
+    stages, rare = [], dice.choice([0.05, 0.3])
+    for number in range(dice.randint(1, 5)):
+        more = {"precision": dice.choice([None, "float32"]), "round": dice.choice([1, 2, 5, 32])}
+        more["after"] = dice.choice([None, *(stage.name for stage in stages)])
+        more["tolerance"] = dice.choice([0, 0, 1 / 64, 1 / 16, 1 / 4])
+        stages.append(Stage(f"stage-{'abcde'[number]}", dice.choice(list(ACCESS)), **more))
+    table = {
+        (stage.name, row): {
+            "broken": dice.random() < rare, "iteration": dice.randint(0, 9), "variant": dice.randint(0, 3),
+            "distance": dice.randint(0, 99) / 64, "refuted": dice.choice([0, 0, 1, 2]),
+            "margin": dice.choice([None, *(k / 8 for k in range(-6, 6))]),
+            "forwards": dice.randint(0, 20), "backwards": dice.randint(0, 20),
+        }
+        for stage in stages
+        for row in range(n)
+    }  # fmt: skip
+    x = rng.uniform(torch.tensor(ids), (1, 1, 2))
+    data = Data("toy", "test", x, torch.tensor(labels), ("a", "b", "c"), torch.tensor(ids))
+    return SimpleNamespace(
+        dice=dice, data=data, clean=clean, ids=ids, labels=labels, correct=correct, proved=proved,
+        stages=stages, table=table, n=n, budget=dice.choice([None, None, 0, 5, 40]),
+        surrogate=dice.choice([None, nn.Identity()]),
+    )  # fmt: skip
+
+
+def image(case, name, row):
+    return torch.full((1, 1, 2), row + 0.5 + 0.125 * [stage.name for stage in case.stages].index(name))
+
+
+class Killed(BaseException):
+    pass
+
+
+class Scripted(Cascade):
+    """Its searches find what the table says, and end the process before or after the ``fate``-th verdict."""
+
+    def __init__(self, case, ledger, fate=None):
+        super().__init__(
+            nn.Linear(1, 1), nn.Linear(1, 1), case.data, case.clean, Threat("linf", 0.1), ledger,
+            pace=None, seed=0, precision="bfloat16", votes=1, budget=case.budget, eight_bit=False,
+            progress=Told(), surrogate=case.surrogate,
+            proved=None if case.proved is None else torch.tensor(case.proved),
+        )  # fmt: skip
+        self.case, self.fate, self.asked, self.doors = case, fate, Counter(), {}
+
+    def oracle(self, threat, access, precision, **more):
+        return (access, precision, more["on_surrogate"])
+
+    def searching(self, name, attack, oracle):
+        self.doors[name] = oracle
+
+        def run(rows, report, underway):
+            for row in rows.tolist():
+                if self.fate == 0:
+                    raise Killed
+                self.asked[name, row] += 1
+                report(Found(index=row, x=image(self.case, name, row), **self.case.table[name, row]))
+                if self.fate is not None:
+                    self.fate -= 1
+
+        return SimpleNamespace(run=run)
+
+
+def reference(case):
+    """What comes of each stage and each image, with lists and loops."""
+    standing, near = list(case.correct), [Fraction(-1000)] * case.n
+    entries, spent, stages, confirmed, noticed = {}, 0, [], 0, 0
+    for stage in case.stages:
+        rows = [row for row in range(case.n) if standing[row] and not (case.proved and case.proved[row])]
+        if stage.after:
+            won = sum(said["broken"] for (name, _), said in entries.items() if name == stage.after)
+            if won == 0 or won < Fraction(stage.tolerance) * case.n:
+                rows = []
+        size = case.n
+        if stage.tolerance:
+            rows.sort(key=lambda row: (-near[row], case.ids[row]))
+            size = max(stage.round, -(-len(rows) // 24))
+        transferred = case.surrogate is not None and ACCESS[stage.attack] == "gradients"
+        attacked = []
+        while rows and not (case.budget is not None and spent >= case.budget * case.n):
+            now, rows = rows[:size], rows[size:]
+            for row in now:
+                said = dict(case.table[stage.name, row])
+                if transferred:
+                    said["margin"] = None
+                elif not said["broken"]:
+                    noticed += said["refuted"]
+                if said["broken"]:
+                    noticed += 1 + (0 if transferred else said["refuted"])
+                    confirmed += 1
+                    standing[row] = False
+                if said["margin"] is not None:
+                    near[row] = max(near[row], Fraction(said["margin"]))
+                spent += said["forwards"] + said["backwards"]
+                entries[stage.name, row] = said
+                attacked.append(said)
+            half = [entries[stage.name, row]["broken"] for row in now[len(now) // 2 :]]
+            if len(rows) * Fraction(sum(half), len(half)) < Fraction(stage.tolerance) * case.n:
+                break
+        total = {key: sum(said[key] for said in attacked) for key in ("broken", "forwards", "backwards")}
+        stages.append(
+            (stage.name, stage.attack, len(attacked), *total.values(), sum(standing), transferred, spent)
+        )
+    return SimpleNamespace(
+        entries=entries, standing=standing, stages=stages, spent=spent, confirmed=confirmed, noticed=noticed
+    )
+
+
+def verdict_of(case, want, row):
+    tried = [said | {"stage": name} for (name, at), said in want.entries.items() if at == row]
+    seen = [said["margin"] for said in tried if said["margin"] is not None]
+    spent = {key: sum(said[key] for said in tried) for key in ("forwards", "backwards")}
+    told = {"id": case.ids[row], "label": case.labels[row], **spent, "attack": None, "iteration": 0}
+    told |= {"variant": 0, "distance": None, "margin": max(seen, default=None)}
+    if not case.correct[row]:
+        return told | {"status": "misclassified"}
+    if tried and tried[-1]["broken"]:
+        last = {key: tried[-1][key] for key in ("iteration", "variant", "distance")}
+        return told | last | {"status": "broken", "attack": tried[-1]["stage"], "margin": None}
+    return told | {"status": "certified" if case.proved and case.proved[row] else "robust"}
+
+
+def attacked(case, folder, fate=None):
+    """One life of one process."""
+    with Ledger(folder, case.data, [stage.name for stage in case.stages], keep=True) as ledger:
+        earlier = set(ledger.entries)
+        cascade = Scripted(case, ledger, fate)
+        stages = []
+        for stage in case.stages:
+            told = cascade.run(stage)
+            counts = (told.name, told.attack, told.attacked, told.broken, told.forwards, told.backwards)
+            stages.append((*counts, told.correct_after, told.transferred, cascade.passes))
+        verdicts = [verdict.model_dump() for verdict in cascade.verdicts()]
+        ledger.finish()
+        return cascade, earlier, stages, verdicts, cascade.adversarial()
+
+
+def check(case, want, ends):
+    rows = {sample: row for row, sample in enumerate(case.ids)}
+    searched = Counter()
+    for cascade, earlier, stages, verdicts, x in ends:
+        assert stages == want.stages
+        assert verdicts == [verdict_of(case, want, row) for row in range(case.n)]
+        assert cascade.standing.tolist() == want.standing and cascade.passes == want.spent
+        assert (cascade.confirmed, cascade.noticed) == (want.confirmed, want.noticed)
+        for row, verdict in enumerate(verdicts):
+            by = verdict["attack"]
+            assert torch.equal(x[row], image(case, by, row) if by else case.data.images[row])
+        known = {(name, rows[sample]) for name, sample in earlier}
+        assert not known & cascade.asked.keys()
+        searched += cascade.asked
+        told, again = cascade.progress, Counter(name for name, _ in known)
+        assert told.expected == told.done == len(want.entries)
+        assert sum(numbers[0] for numbers in told.said if len(numbers) == 2) == sum(again.values())
+        if searched:
+            assert told.left is None or told.left == pytest.approx(sum(want.standing) / case.n)
+        for stage in case.stages:
+            if stage.name in cascade.doors:
+                transferred = case.surrogate is not None and ACCESS[stage.attack] == "gradients"
+                door = (ACCESS[stage.attack], stage.precision or "bfloat16", transferred)
+                assert cascade.doors[stage.name] == door
+    # Each verdict that was not known is found once, by one process.
+    assert searched == Counter(key for key in want.entries if key not in known)
+
+
+@pytest.mark.parametrize("first", range(0, 240, 60))
+def test_it_attacks_and_counts_as_plain_lists_say(first):
+    for seed in range(first, first + 60):
+        case = drawn(seed)
+        check(case, reference(case), [attacked(case, None)])
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_killed_resumed_and_shared_it_leaves_what_one_process_leaves(tmp_path, first):
+    for seed in range(first, first + 20):
+        case, folder = drawn(1000 + seed), tmp_path / str(seed)
+        folder.mkdir()
+        want, most = reference(case), 1 + len(case.table) // 4
+        for _ in range(case.dice.randint(0, 3)):
+            fates = [case.dice.randint(0, most) for _ in range(case.dice.randint(1, 3))]
+            lives = Processes(len(fates))
+            for end in lives.run(lambda rank, fates=fates: attacked(case, folder, fates[rank])):  # noqa: B023
+                assert not isinstance(end, Exception) or isinstance(end, threading.BrokenBarrierError)
+            for rank, share in enumerate(case.dice.choices([1, 1, case.dice.random()], k=3)):
+                path = folder / (f"verdicts.{rank}.jsonl" if rank else "verdicts.jsonl")
+                if path.exists():  # what is behind some byte was not on the disk when the power went
+                    content = path.read_bytes()
+                    path.write_bytes(content[: int(share * len(content))])
+        ends = Processes(case.dice.randint(1, 3)).run(lambda rank: attacked(case, folder))  # noqa: B023
+        check(case, want, ends)
+        head, *lines = (folder / "verdicts.jsonl").read_text().splitlines()
+        order = [(stage.name, row) for stage in case.stages for row in range(case.n)]
+        kept = [key for key in order if key in want.entries]
+        facts = [want.entries[key] | {"id": case.ids[key[1]], "stage": key[0]} for key in kept]
+        assert json.loads(head) == {"schema": "advkit/verdicts", "version": 3}
+        assert [json.loads(line) for line in lines] == facts
+        stored = np.fromfile(folder / "adversarial.bin", np.float32).reshape(case.n, 1, 1, 2)
+        for row in range(case.n):
+            broken = next((name for name, at in kept if at == row and want.entries[name, at]["broken"]), None)
+            assert (stored[row] == (image(case, broken, row).numpy() if broken else 0)).all()
+        assert {path.name for path in folder.iterdir()} == {"verdicts.jsonl", "adversarial.bin"}
+
+
+def entry(sample, *, broken):
+    facts = {"iteration": 1, "variant": 0, "distance": 0.5, "margin": None, "forwards": 3, "backwards": 2}
+    return Entry(id=sample, stage="one", broken=broken, refuted=0, **facts)
+
+
+@pytest.mark.parametrize("allowed", range(5))
+def test_a_crash_on_the_way_of_merging_loses_nothing(tmp_path, allowed):
+    """What was found by three processes is all there, wherever the first dies while it brings it together."""
+    data = Data("toy", "test", torch.zeros(6, 1, 1, 1), torch.zeros(6).long(), ("a",), torch.arange(6))
+
+    def life(rank):
+        with Ledger(tmp_path, data, ["one", "two"], keep=False) as ledger:
+            ledger.add(entry(rank, broken=True), torch.full((1, 1, 1), rank + 1.0))
+            ledger.add(entry(rank + 3, broken=False), torch.ones(1, 1, 1))
+
+    Processes(3).run(life)
+    unlink, left = Path.unlink, allowed
+
+    def dying(path, **more):
+        nonlocal left
+        if ".tmp" not in path.name:
+            left -= 1
+            if left < 0:
+                raise Killed
+        unlink(path, **more)
+
+    with ExitStack() as stack:
+        if allowed < 4:
+            stack.enter_context(pytest.raises(Killed))
+        stack.enter_context(mock.patch.object(Path, "unlink", dying))
+        with Ledger(tmp_path, data, ["one", "two"], keep=False):
+            pass
+    with Ledger(tmp_path, data, ["one", "two"], keep=False) as again:
+        assert again.entries == {("one", sample): entry(sample, broken=sample < 3) for sample in range(6)}
+        again.finish()
+        assert [float(again.image(again.entries["one", rank])) for rank in range(3)] == [1, 2, 3]
+    lines = (tmp_path / "verdicts.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(line) for line in lines] == [asdict(entry(k, broken=k < 3)) for k in range(6)]
+    assert {path.name for path in tmp_path.iterdir()} == {"verdicts.jsonl", "adversarial.bin"}
+    with pytest.raises(OutputError):
+        Ledger(tmp_path / "gone", data, ["one"], keep=False)

@@ -1,0 +1,498 @@
+"""Where each check begins to doubt, from both sides, and the figures that it tells."""
+
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+from advkit import rng
+from advkit.attacks.attack import ATTACKS, Rows
+from advkit.attacks.engine.oracle import Oracle
+from advkit.attacks.engine.pace import Pace
+from advkit.attacks.ensemble import ENSEMBLES
+from advkit.attacks.ensemble import Stage as Planned
+from advkit.attacks.loss import ATTACK_LOSSES
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.perturb import make
+from advkit.data.data import Data
+from advkit.errors import ConfigError
+from advkit.evaluation import walk as walks
+from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.check import CHECKS, Doubt, ask_all
+from advkit.evaluation.differences import Differences, differences
+from advkit.evaluation.evidence import Evidence
+from advkit.evaluation.ledger import Ledger
+from advkit.evaluation.result import Check, Stage
+from advkit.evaluation.walk import Walk, size_of
+from advkit.models.load import wrap
+from advkit.progress import SILENT, Task
+from advkit.threat import Threat
+
+CE, LINF = ATTACK_LOSSES.get("ce"), Threat("linf", 0.1)
+
+
+def some(bad, count):
+    """(count,) bool, true at ``bad`` places."""
+    return torch.arange(count) < bad
+
+
+def stage(attack="pgd", **more):
+    given = {"attacked": 9, "broken": 0, "correct_after": 9, "forwards": 0, "backwards": 0}
+    parameters = make(attack, LINF, more.pop("parameters", {})).config.model_dump(mode="json")
+    return Stage(name=attack, attack=attack, parameters=parameters, **given | more)
+
+
+def evidence(count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), notes=(), **more):
+    """So many images stand. ``tried``: stages by image (! broke it, ? was refuted); ``broken``: how many fall
+    when a check searches."""
+    images = images or count
+    data = Data("toy", "test", torch.full((images, 1, 2, 2), 0.5), torch.zeros(images).long(), ("a", "b"),
+                torch.arange(images))  # fmt: skip
+    says = tried or (lambda sample: ["pgd"])
+    entries = {
+        sample: [
+            SimpleNamespace(stage=name.rstrip("!?"), broken=name[-1] == "!", refuted=int(name[-1] == "?"))
+            for name in says(sample)
+        ]
+        for sample in range(images)
+    }
+    undecided = torch.tensor(
+        [at < count and not any(entry.broken for entry in entries[at]) for at in range(images)]
+    )
+    cascade = SimpleNamespace(**{
+        "undecided": undecided, "nearest_first": sorted, "passes": 0, "images": data, "ids": [*range(images)],
+        "threat": LINF, "tried": entries.get, "correct": torch.ones(images).bool(), "eight_bit": False,
+        "noticed": 50, "confirmed": 40, "clean": torch.tensor([[3.0, -2.0]]).expand(images, 2),
+        "surrogate": None, "exhausted": False, "seed": 0, "device": torch.device("cpu"),
+    } | more)  # fmt: skip
+    stages = [stage()] if stages is None else stages
+    known = Evidence(cascade, SimpleNamespace(probabilities=False), stages, notes, attacks)
+    known.walk, known.differences, known.cutting = None, None, []
+    known.searched = []
+
+    def search(name, attack, chosen):
+        known.searched.append((name, attack, list(chosen)))
+        fallen = broken(attack) if callable(broken) else broken
+        return [SimpleNamespace(broken=at < fallen) for at in range(len(chosen))]
+
+    known.search = search
+    return known
+
+
+def walk(count, *, failed=0, dead=0, blind=0, loss=CE):
+    """Along a path: where the loss does not rise, is dead at the image, and dead in half of the steps."""
+    one = torch.ones(count)
+    clean = one * ~some(dead, count)
+    sizes = torch.stack([one, one * ~some(blind, count)])
+    after = one * ~some(failed, count)
+    return Walk(stage(), loss, clean=clean, margin_clean=one, sizes=sizes, before=0 * one, after=after)
+
+
+def with_walk(count, **more):
+    known = evidence(count)
+    known.walk = walk(count, **more)
+    return known
+
+
+def with_differences(count, *, silent=0, stepped=0, wrong=0, failed=None):
+    known = evidence(count) if failed is None else with_walk(count, failed=failed)
+    known.differences = Differences(some(silent, count), some(stepped, count), some(wrong, count))
+    return known
+
+
+def black(bad, stood, images):
+    """All saw pgd, so many were left to square, and some of these fell to it."""
+
+    def says(sample):
+        if sample >= stood:
+            return ["square!", "pgd"] if sample % 2 else ["pgd!"]
+        return ["pgd", "square!" if sample < bad else "square"]
+
+    return evidence(images, stages=[stage(), stage("square")], tried=says, attacks=("pgd", "square"))
+
+
+def answers(count, full, *, probable):
+    """Clean answers of which so many are rounded."""
+    said = torch.full((count, 2), 0.5)
+    said[:full] = torch.tensor([0.0, 1.0])
+    known = evidence(count, clean=said.log() if probable else said)
+    known.model.probabilities = probable
+    return known
+
+
+def stands(at):
+    """Of the images that are looked at, how many stand at a multiple of the eps."""
+    return lambda attack: 16 - at.get(round(attack.threat.eps / LINF.eps, 6), 16)
+
+
+LIMITS = [
+    # check, evidence with so many bad images, the largest number that is tolerated, figures of a doubt
+    ("ascent", lambda bad: with_walk(16, failed=bad), 3, lambda bad: [16 - bad, 16]),
+    ("ascent", lambda bad: with_walk(30, failed=bad), 6, lambda bad: [30 - bad, 30]),
+    ("ascent", lambda bad: with_walk(3, failed=bad), 1, lambda bad: [3 - bad, 3]),
+    ("ascent", lambda bad: with_walk(1, failed=bad), 0, lambda bad: [int(not bad), 1]),
+    ("black-box", lambda bad: black(bad, 400, 400), 8, lambda bad: [bad, 400]),
+    ("black-box", lambda bad: black(bad, 20, 400), 5, lambda bad: [bad, 20]),
+    ("black-box", lambda bad: black(bad, 20, 30), 1, lambda bad: [bad, 20]),
+    ("confirmation", lambda bad: evidence(30, tried=lambda k: ["pgd?" if k < bad else "pgd"]), 3,
+     lambda bad: [40, 50, bad, 30]),
+    ("confirmation", lambda bad: evidence(5, tried=lambda k: ["pgd?" if k < bad else "pgd"]), 1,
+     lambda bad: [40, 50, bad, 5]),
+    ("cut-gradient", lambda bad: with_differences(20, silent=bad), 2, lambda bad: [bad, 20]),
+    ("cut-gradient", lambda bad: with_differences(20, wrong=bad), 5, lambda bad: [bad, 20]),
+    ("cut-gradient", lambda bad: with_differences(20, wrong=3, stepped=bad), 5, lambda bad: [bad, 20]),
+    ("cut-gradient", lambda bad: with_differences(20, wrong=20, failed=bad), 1, lambda bad: [20, 20]),
+    ("gradients", lambda bad: with_walk(20, dead=bad), 1, lambda bad: [bad, 20, 0]),
+    ("gradients", lambda bad: with_walk(20, blind=bad), 1, lambda bad: [0, 20, bad]),
+    ("noise", lambda bad: evidence(20, broken=bad), 0, lambda bad: [bad, 16, 8]),
+    ("outputs", lambda bad: answers(20, bad, probable=True), 1, lambda bad: [1, bad, 20]),
+    ("outputs", lambda bad: answers(20, bad, probable=False), 1, lambda bad: [0, 1, 0, 1, bad, 20]),
+    ("unbounded", lambda bad: evidence(50, passes=50000, broken=20 - bad), 2, lambda bad: [bad, 20, 20]),
+    ("white-box", lambda bad: evidence(150, images=200, tried=lambda k: ["noise"] if k < bad else ["pgd"]), 2,
+     lambda bad: [150 - bad, 150]),
+    ("effort", lambda bad: evidence(20, broken=bad), 1, lambda bad: [bad, 16, 40]),
+    ("eps", lambda bad: evidence(40, passes=10**9, broken=stands({0.5: 16, 2: 4, 4: 4 + bad})), 1,
+     lambda bad: [16, 16, 0.5, 16, 1, 4, 2, 4 + bad, 4]),
+    ("eps", lambda bad: evidence(40, passes=10**9, broken=stands({0.5: 16 - bad, 2: 9, 4: 0})), 0,
+     lambda bad: [16, 16 - bad, 0.5, 16, 1, 9, 2, 0, 4]),
+]  # fmt: skip
+
+
+ACCEPTED = {
+    # what is told where there is no doubt, where that is something else
+    "gradients": lambda known: [
+        20 - int((known.walk.clean == 0).sum()),
+        20,
+        20 - int(known.walk.blind.sum()),
+    ],
+    "outputs": lambda known: None if known.model.probabilities else [20, *known.cascade.clean.aminmax()],
+    "cut-gradient": lambda known: [
+        int(known.differences.stepped.sum()) or 20 - int(known.differences.wrong.sum()),
+        20,
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "build", "most", "figures"), LIMITS)
+def test_a_check_doubts_from_one_image_on(printed, name, build, most, figures):
+    for bad in range(most + 3):
+        known = build(bad)
+        said = CHECKS.get(name)(known)
+        if bad > most:
+            assert isinstance(said, Doubt) and said.remedy
+            printed(said.detail, *figures(bad))
+        else:
+            printed(said, *(ACCEPTED.get(name, lambda known: None)(known) or figures(bad)))
+
+
+def test_what_else_is_told(printed):
+    refuted = evidence(30, tried=lambda k: ["pgd?"], eight_bit=True)  # rounding to 8 bits may undo successes
+    printed(CHECKS.get("confirmation")(refuted), 40, 50, 8, 30, 30)
+    printed(CHECKS.get("confirmation")(evidence(30, noticed=0)))
+    spent = evidence(150, tried=lambda k: ["noise"], exhausted=True)
+    assert CHECKS.get("white-box")(spent).remedy.endswith("--budget")
+    faint = with_walk(20, dead=1)
+    faint.walk = replace(faint.walk, clean=torch.tensor([0.0, 2.0**-21, 2.0**-21, *[1.0] * 17]))
+    printed(CHECKS.get("gradients")(faint).detail, 1, 20, 2, 0)
+    assert "margin" in CHECKS.get("gradients")(faint).detail  # which lives
+    for stepped in (2, 3):
+        assert (
+            "steps" in CHECKS.get("cut-gradient")(with_differences(20, silent=9, stepped=stepped)).detail
+        ) == (stepped > 2)
+
+
+def test_what_could_change_nothing_is_not_asked():
+    nothing = evidence(0, images=3, tried=lambda sample: ["pgd!"])
+    looked = {entry.name: entry.thing(nothing) for entry in CHECKS if entry.name != "determinism"}
+    assert {name for name, said in looked.items() if said is not None} == {"confirmation"}
+    sightless = evidence(
+        20, stages=[stage("noise"), stage("pgd", transferred=True), stage("fgsm", attacked=0)]
+    )
+    assert sightless.gradient_stages == [] and sightless.last is None
+    for name in ("ascent", "gradients", "effort", "eps", "unbounded", "black-box", "cut-gradient"):
+        assert CHECKS.get(name)(sightless) is None
+    assert isinstance(CHECKS.get("white-box")(sightless), Doubt)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "notes", "samples", "doubted"),
+    [
+        (0.9e-4, 0, (), 1, False), (1.1e-4, 0, (), 1, True),
+        (9e-3, 9e-3, (), 1, False), (1.1e-2, 1.1e-2, (), 1, True),
+        (0, 0, ("a randomised model",), 9, True), (0, 0, ("a randomised model",), 10, False),
+        (1e-3, 0, ("a randomised model",), 10, True), (0, 0, ("sound",), 1, False),
+    ],
+)  # fmt: skip
+def test_answers_that_change(printed, first, second, notes, samples, doubted):
+    """By these shares of the largest logit, in two passes after the attacks."""
+    stages = [stage("noise"), stage().model_copy(update={"parameters": {"samples": samples}})]
+    known = evidence(20, notes=notes, stages=stages)
+    asked, changes = [], iter((first, second))
+
+    def logits(x):
+        asked.append(len(x))
+        return known.cascade.clean[: len(x)] * (1 + next(changes))
+
+    known.oracle = lambda *, searched: SimpleNamespace(logits=logits)
+    said = CHECKS.get("determinism")(known)
+    assert isinstance(said, Doubt) == doubted and asked == [16, 16]
+    if not doubted:
+        printed(said, samples if samples > 1 else 16)
+
+
+@pytest.mark.parametrize(
+    ("attack", "parameters", "passes", "rows", "steps", "targets"),
+    [
+        ("pgd", {"steps": 20, "restarts": 5}, 0, 16, 20, 0),
+        ("pgd", {"steps": 20}, 51199, 31, 20, 0),  # a fortieth pays for 16 rows of twice the steps
+        ("pgd", {"steps": 20}, 51200, 16, 40, 0),
+        ("pgd", {"steps": 20}, 10**9, 64, 40, 0),
+        ("pgd", {"steps": 1}, 2559, 31, 1, 0),
+        ("pgd", {"steps": 1}, 2560, 16, 2, 0),
+        ("apgd-t", {"steps": 10, "targets": 9}, 0, 8, 10, 2),
+        ("apgd-t", {"steps": 10, "targets": 1}, 0, 16, 10, 1),
+        ("fgsm", {}, 0, 16, 20, 0),
+    ],
+)
+def test_how_much_effort_is_tried(printed, attack, parameters, passes, rows, steps, targets):
+    known = evidence(100, stages=[stage(attack, parameters=parameters)], passes=passes, broken=1)
+    said = CHECKS.get("effort")(known)
+    ((_, made, chosen),) = known.searched
+    assert chosen == list(range(rows))
+    assert (made.steps, made.starts, made.targets) == (steps, 1, targets)
+    printed(said, 1, rows, steps)
+    assert ("steps" in said) == (steps > 1)
+
+
+@pytest.mark.parametrize(
+    ("threat", "factors"),
+    [
+        (Threat("linf", 0.5), (0.5, 2)), (Threat("linf", 0.26), (0.5, 2)),
+        (Threat("linf", 0.25), (0.5, 2, 4)),
+        (Threat("l2", 2.0), (0.5, 2, 4)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_at_which_eps_the_attack_is_repeated(threat, factors):
+    apgd = stage("apgd-t", parameters={"steps": 30, "restarts": 3, "targets": 3})
+    known = evidence(40, stages=[apgd], threat=threat, passes=2500 * 25)
+    assert isinstance(CHECKS.get("eps")(known), str)
+    assert len({name for name, _, _ in known.searched}) == len(factors)
+    for (_, made, chosen), factor in zip(known.searched, factors, strict=True):
+        assert made.threat.norm == threat.norm and made.threat.eps == pytest.approx(threat.eps * factor)
+        assert (made.steps, made.starts, made.targets) == (10, 1, 1) and chosen == list(range(12))
+    known.repeated = mock.Mock(side_effect=ConfigError("no eps fits"))
+    assert isinstance(CHECKS.get("eps")(known), str) and len(known.searched) == len(factors)
+
+
+def test_what_else_is_searched():
+    known = evidence(40, passes=2500 * 20)
+    for name in ("noise", "unbounded"):
+        CHECKS.get(name)(known)
+    (_, noise, near), (_, free, far) = known.searched
+    assert (noise.config.draws, near) == (8, list(range(20)))
+    assert (free.steps, free.config.start, free.config.loss) == (20, "original", "margin")
+    assert free.threat.contains(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).all()
+    assert len(far) == 20 and (far[0], far[-1]) == (0, 39)
+
+
+@pytest.mark.parametrize(("passes", "looked_at"), [(0, 16), (42499, 16), (42500, 17), (10**9, 32)])
+def test_images_that_are_looked_at(passes, looked_at):
+    for count in (0, 1, 2, 15, 16, 17, 33, 100):
+        known = evidence(count, images=120, passes=passes)
+        most = min(looked_at, count)
+        assert known.looked_at == looked_at and known.nearest == list(range(most))
+        gaps = {b - a for a, b in pairwise(known.spread)}
+        assert len(known.spread) == most and known.spread[:1] == [0][:most]
+        assert known.spread[-1:] == [count - 1][: most and 1] if most != 1 else known.spread == [0]
+        assert not gaps or (max(gaps) - min(gaps) <= 1 and min(gaps) >= 1)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "facts", "typed"),
+    [
+        ("pgd", {}, "--attack cascade"),
+        ("cascade", {}, "--attack autoattack"),
+        ("autoattack", {}, "--attack autoattack --set parameters.autoattack.version=plus"),
+        ("cascade", {"silent": 3, "cutting": ["a", "b"]}, "--bpda a,b"),
+        ("cascade", {"silent": 2, "cutting": ["a", "b"]}, "--attack autoattack"),
+        ("cascade", {"silent": 3}, "--attack square --set parameters.square.queries=20000"),
+        ("cascade,square", {"silent": 3}, ""),
+        ("autoattack", {"wrong": 6}, ""),
+        ("cascade", {"wrong": 5}, "--attack autoattack"),
+        ("cascade", {"dead": 2}, "--attack cascade"),  # the loss is saturated
+        ("cascade", {"dead": 1}, "--attack autoattack"),
+        ("cascade", {"blind": 2}, "--attack cascade"),
+        ("pgd", {"blind": 2, "loss": margin}, "--attack square --set parameters.square.queries=20000"),
+        ("cascade", {"blind": 1, "loss": margin}, "--attack autoattack"),
+        ("cascade", {"dead": 2, "loss": None}, "--attack autoattack"),
+    ],
+)  # fmt: skip
+def test_what_is_advised(attacks, facts, typed):
+    known = evidence(20, attacks=attacks.split(","))
+    facts = dict(facts)
+    known.cutting = facts.pop("cutting", [])
+    known.differences = Differences(
+        *(some(facts.pop(name, 0), 20) for name in ("silent", "stepped", "wrong"))
+    )
+    known.walk = walk(20, **facts)
+    told = Check(name="a", verdict="doubt", detail="", remedy=known.remedy)
+    assert told.flags == typed and known.remedy
+    for word, name in pairwise(typed.split()):
+        assert word != "--attack" or name in ATTACKS or name in ENSEMBLES
+
+
+def test_doubts_come_first_and_of_these_the_causes():
+    known = with_differences(20, silent=20)
+    known.walk = walk(20, failed=20, dead=20)
+    known.oracle = lambda *, searched: SimpleNamespace(logits=lambda x: known.cascade.clean[: len(x)])
+    told = Told()
+    found = ask_all(known, told)
+    ranks = {entry.name: entry.facts["rank"] for entry in CHECKS}
+    order = [(check.verdict != "doubt", ranks[check.name], check.name) for check in found]
+    assert order == sorted(order) and told.done == len(list(CHECKS))
+    assert {check.name for check in found if check.verdict == "doubt"} == {
+        "cut-gradient",
+        "gradients",
+        "ascent",
+        "unbounded",
+    }
+    assert all(bool(check.remedy) == (check.verdict == "doubt") for check in found)
+
+
+class Told(Task):
+    done = 0
+
+    def advance(self, n=1, **facts):
+        self.done += n
+
+
+# What the checks measure.
+
+
+def test_when_a_path_is_dead_or_rises():
+    sizes = torch.ones(4, 3)
+    sizes[:1, 0], sizes[:2, 1], sizes[:3, 2] = 0, 2.0**-20, torch.inf
+    before, after = torch.tensor([1.0, 100.0, 0.0]), torch.tensor([1.0 + 2e-6, 100.00005, 0.0])
+    one = torch.ones(3)
+    path = Walk(stage(), CE, clean=one, margin_clean=one, sizes=sizes, before=before, after=after)
+    seen = torch.tensor([0, 2.0**-20, 1.01 * 2.0**-20, 1e6, torch.inf])
+    assert path.dead(seen).tolist() == [True, True, False, False, True]
+    assert path.blind.tolist() == [False, True, True] and path.risen.tolist() == [True, True, False]
+    assert not replace(path, after=torch.tensor([1.0 + 5e-7, 100.0, -1e-6])).risen.any()
+    nothing = replace(path, clean=torch.zeros(3), sizes=torch.zeros(4, 3))
+    assert nothing.dead(seen).all() and nothing.blind.all()
+    strange = torch.tensor([[1.0, -5.0], [torch.nan, 1.0], [torch.inf, 0.0], [0.0, 0.0]])
+    assert size_of(strange).tolist() == [5.0, torch.inf, torch.inf, 0.0]
+
+
+class Linear(nn.Module):
+    """Two classes, apart by a sum of the pixels; the gradient that it tells is ``promise`` times the true."""
+
+    def __init__(self, slope=1.0, promise=1.0, lift=0.0, levels=0):
+        super().__init__()
+        self.weight = nn.Parameter(slope * torch.tensor([1.0, 2.0, 3.0, 7.0]))
+        self.promise, self.lift, self.levels = promise, lift, levels
+
+    def forward(self, x):
+        if self.levels:
+            x = (x * self.levels).round() / self.levels
+        score = (self.weight * x.flatten(1)).sum(1)
+        score = score.detach() + self.promise * (score - score.detach())
+        return torch.stack([score + self.lift, -score + self.lift], 1)
+
+
+def asked(model, count=6):
+    """Evidence of a real, short evaluation, all of whose images stand."""
+    x = 0.5 + 0.02 * (rng.uniform(torch.arange(count), (1, 2, 2)) - 0.5)
+    data = Data("toy", "test", x, torch.zeros(count).long(), ("a", "b"), torch.arange(count))
+    with torch.no_grad():
+        clean = model(x)
+    told = {"pace": Pace(torch.device("cpu"), data.shape), "seed": 0, "precision": "float32", "votes": 1}
+    told |= {"budget": None, "eight_bit": False, "progress": SILENT}
+    cascade = Cascade(model, model, data, clean, LINF, Ledger(None, data, ["pgd"], keep=False), **told)
+    parameters = {"start": "original", "loss": "margin", "steps": 7}
+    done = cascade.run(Planned("pgd", "pgd", parameters))
+    assert done.attacked == count and done.broken == 0 and len(cascade.verdicts()) == count
+    return Evidence(cascade, wrap(model, shape=(1, 2, 2)), [done], (), ("pgd",))
+
+
+def test_a_walk_on_a_model_whose_gradient_is_known():
+    model = Linear(slope=3.0)
+    known = asked(model)
+    path = known.walk
+    x, _ = known.batch(known.spread)
+    assert path.stage.name == "pgd" and path.loss is margin and known.loss_name == "margin"
+    assert path.sizes.shape == (7, 6) and (path.sizes == 42).all() and (path.clean == 42).all()
+    assert (path.margin_clean == 42).all()
+    assert torch.allclose(path.before, -2 * model(x)[:, 0])
+    assert torch.allclose(path.after, path.before + 6 * 13 * 0.1, atol=1e-4)
+    assert path.risen.all() and not path.blind.any() and not known.saturated
+    # Seven steps, two gradients of the original and two points judged; then four forward and one backward.
+    assert (known.forwards, known.backwards) == (6 * (7 + 1 + 2), 6 * (7 + 2))
+    assert known.walk is path and known.differences is known.differences
+    assert (known.forwards, known.backwards) == (6 * (10 + 4), 6 * (9 + 1))
+    seen = known.differences
+    assert len(seen) == 6 and not (seen.silent | seen.stepped | seen.wrong).any()
+    assert not seen.cut and not seen.astray and known.cutting == []
+    assert known.forwards == 6 * 15  # the pass in which layers are seen
+
+
+@pytest.mark.parametrize(
+    ("model", "silent", "stepped", "wrong"),
+    [
+        (Linear(promise=9.0), False, False, False),  # a tenth of what is promised is enough
+        (Linear(promise=11.0), False, False, True),
+        (Linear(promise=-1.0, lift=240.0), False, False, True),  # 0.026 is promised beside logits of 246
+        (Linear(promise=-1.0, lift=270.0), False, False, False),  # is lost in their rounding
+        (Linear(promise=0.0), True, False, False),
+        (Linear(levels=8), True, True, False),
+        (Linear(slope=0.0), False, False, False),  # nothing changes, so nothing is hidden
+    ],
+)
+def test_differences_of_models_whose_gradient_is_known(model, silent, stepped, wrong):
+    x = 0.5 + 0.02 * (rng.uniform(torch.arange(5), (1, 2, 2)) - 0.5)
+    label = torch.zeros(5).long()
+    rows = Rows.untargeted(x, label, torch.arange(5), torch.arange(5))
+    seen = differences(Oracle(model, LINF), x, rows, seed=0)
+    for found, wanted in ((seen.silent, silent), (seen.stepped, stepped), (seen.wrong, wrong)):
+        assert found.tolist() == [wanted] * 5
+
+
+@pytest.mark.parametrize(
+    ("blind", "followed", "chosen"),
+    [
+        ((0, 0), "b", "b"),
+        ((0, 1), "b", "b"),  # few enough
+        ((0, 2), "ba", "a"),
+        ((2, 2), "ba", "b"),
+        ((3, 2), "ba", "b"),
+        ((5, 3, 4), "cba", "b"),
+        ((1, None), "ba", "a"),  # it cannot be followed
+        ((None,), "a", None),
+    ],
+)
+def test_the_path_of_the_liveliest_attack_is_followed(monkeypatch, blind, followed, chosen):
+    monkeypatch.setattr(ATTACKS.get("fgsm"), "alone", True)  # as those of other libraries are
+    stages = [stage().model_copy(update={"name": name}) for name in "abc"[: len(blind)]]
+    known = evidence(
+        20, stages=[*stages, stage("fgsm")], searching=lambda *a: None, oracle=lambda *a, **k: None
+    )
+    del known.walk
+    assert known.last is stages[-1]
+    seen = []
+
+    def along(stage, search, rows, steps):
+        seen.append(stage.name)
+        assert (rows, steps) == (known.spread, 10)
+        count = blind["abc".index(stage.name)]
+        return None if count is None else replace(walk(20, blind=count), stage=stage)
+
+    monkeypatch.setattr(walks, "along", along)
+    path = known.walk
+    assert "".join(seen) == followed and (path and path.stage.name) == chosen
+    assert evidence(0, images=3, tried=lambda k: ["pgd!"]).walk is None

@@ -1,0 +1,222 @@
+"""Every figure that an evaluation prints follows from its counts."""
+
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advkit.data.load import load_data
+from advkit.errors import DataError
+from advkit.evaluation import command
+from advkit.evaluation.classes import by_class
+from advkit.evaluation.plan import Evaluation
+from advkit.evaluation.result import EvaluationResult
+from advkit.models.checkpoint import save_model
+from advkit.trade import Context
+
+KINDS = ("misclassified", "broken", "robust", "certified")
+
+
+def drawn(seed, n=None, classes=4):
+    """(a result with whatever counts, the status of each image by its label)."""
+    dice = random.Random(seed)
+    n = n or dice.choice([1, 2, 7, 40, 1234])
+    weights = dice.choice([(1, 2, 3, 0), (1, 2, 3, 2), (1, 1, 0, 0), (0, 0, 1, 1), (1, 2, 0, 3)])
+    status = dice.choices(KINDS, weights, k=n)
+    labels = [dice.randrange(classes) for _ in range(n)]
+    count = Counter(status)
+    clean, standing = n - count["misclassified"], count["robust"] + count["certified"]
+    fallen, left, stages = count["broken"], clean, []
+    for name in ("fgsm", "pgd"):
+        broken = fallen if name == "pgd" else dice.randint(0, fallen)
+        stages.append({
+            "name": name, "attack": name, "parameters": {}, "attacked": left - count["certified"],
+            "broken": broken, "correct_after": left - broken, "transferred": dice.random() < 0.3,
+            "forwards": dice.randrange(5000), "backwards": dice.randrange(5000),
+        })  # fmt: skip
+        left, fallen = left - broken, fallen - broken
+    doubts = [dice.random() < 0.2 for _ in range(dice.randint(1, 12))]
+    checks = [
+        {"name": f"check-{'abcdefghijkl'[at]}", "verdict": "doubt" if doubt else "ok", "detail": "seen",
+         "remedy": "mend it: --attack square" if doubt else ""}
+        for at, doubt in enumerate(doubts)
+    ]  # fmt: skip
+    values = {
+        "schema": "advkit/evaluation", "version": 4, "status": dice.choice(["complete", "partial"]),
+        "threat": {"norm": "linf", "eps": dice.choice([0.3, 0.03125])}, "model_hash": "m", "card": None,
+        "data": {"name": "toy", "split": "test", "fingerprint": "f", "n": n}, "seed": 3,
+        "precision": "float32", "eight_bit": dice.random() < 0.3, "n": n, "clean_correct": clean,
+        "robust_correct": standing, "stages": stages, "checks": checks, "forwards": 1, "backwards": 2,
+        "certified_correct": count["certified"] if weights[3] else None, "seconds": 1.0,
+        "environment": {}, "clean_accuracy": clean / n, "robust_accuracy": standing / n,
+        "clean_interval": [0, 1], "interval": [0, 1],
+        "verdicts": [
+            {"id": at, "label": label, "status": kind, "distance": 0.25 if kind == "broken" else None}
+            for at, (label, kind) in enumerate(zip(labels, status, strict=True))
+        ],
+    }  # fmt: skip
+    return EvaluationResult.from_json(json.dumps(values)), list(zip(labels, status, strict=True))
+
+
+def facts(result):
+    """What its line says after the accuracies."""
+    return [result.threat.eps, *([8] if result.eight_bit else []), result.n]
+
+
+def test_sentences_and_tables_print_what_the_counts_say(printed, share):
+    seen = set()
+    for seed in range(60):
+        result, images = drawn(seed)
+        n, count = len(images), Counter(kind for _, kind in images)
+        clean, standing, proved = n - count["misclassified"], count["robust"] + count["certified"], None
+        both = share(standing, n)
+        if result.certified_correct is not None:
+            proved = count["certified"]
+            both = [100 * proved / n, 100 * standing / n, 100 * (standing - proved) / n]
+        assert result.certified_accuracy == (None if proved is None else proved / n)
+        printed(result.between, *both)
+        line = [*share(clean, n), *both, *facts(result)]
+        for text in (result.summary(), result.sentence):
+            printed(text, *line)
+        doubts = sum(check.verdict == "doubt" for check in result.checks)
+        believed = [] if standing in (0, proved) else [len(result.checks)]
+        told = ([doubts - 1] if doubts > 1 else []) if doubts else believed
+        printed(result.trust, *told)
+        assert result.trusted == (doubts == 0) == ("not" not in result.trust.split()[:3])
+        assert ("checks" in result.trust) == (doubts > 2 or (not doubts and bool(believed)))
+        assert ("proved" in result.trust) == (not doubts and standing == proved != 0)
+        assert (": --attack square." in result.trust) == (doubts > 0)
+        seen.add((doubts > 2, standing == 0, standing == proved, proved is None))
+        printed(result, *line, *told)
+        rows = [
+            [s.broken, s.attacked, *share(clean - sum(e.broken for e in result.stages[: at + 1]), n)]
+            for at, s in enumerate(result.stages)
+        ]
+        page = re.sub(r"<[^>]*>", " ", result._repr_html_())
+        printed(page, *line, *told, *[figure for row in rows for figure in row])
+        again = EvaluationResult.from_json(result.to_json())
+        assert again == result and json.loads(result.to_json()) == result.as_values()
+        # Class by class.
+        table = by_class(result, ("aa", "bb", "cc"))
+        for row, label in zip(table.rows, sorted({label for label, _ in images}), strict=True):
+            mine = Counter(kind for at, kind in images if at == label)
+            n, good = mine.total(), mine["robust"] + mine["certified"]
+            assert row[0] == ("aa", "bb", "cc", "3")[label]
+            printed(" ; ".join(row[1:]), n, *share(n - mine["misclassified"], n), *share(good, n))
+    assert len(seen) > 8
+
+
+@pytest.mark.parametrize("classes", [9, 10, 11, 25])
+def test_of_many_classes_the_worst_ten_are_told(printed, classes):
+    result, images = drawn(classes, 400, classes)
+    rate = {}
+    for label in range(classes):
+        mine = [kind in ("robust", "certified") for at, kind in images if at == label]
+        rate[label] = sum(mine) / len(mine)
+    table = by_class(result, ())
+    worst = sorted(rate, key=rate.get)[:10] if classes > 10 else sorted(rate)
+    assert [int(row[0]) for row in table.rows] == worst
+    printed(table.title, *([10, classes] if classes > 10 else []))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_command_prints_what_the_counts_say(judged, printed, share, tmp_path, monkeypatch, seed):
+    monkeypatch.chdir(tmp_path)
+    result, images = drawn(seed, n=20 if seed % 2 else 1200)
+    save_model(judged[0], "clf.pt")
+    x = np.zeros((len(images), 1, 8, 8), np.uint8)
+    np.savez("toy.npz", x=x, y=np.array([*(label for label, _ in images[:-1]), 3]))
+
+    def evaluate(*args, run, **more):
+        np.zeros((result.n, 64), np.float32).tofile(run.path / "adversarial.bin")
+        return result
+
+    monkeypatch.setattr(command, "evaluate", evaluate)
+    n, standing = result.n, result.robust_correct
+    bar = [None, standing / n, min(1.0, standing / n + 1e-3)][seed % 3]
+    plan = Evaluation(model="clf.pt", data="npz:toy.npz", norm="linf", eps=0.3, min_robust=bar)
+    outcome = command.attack(plan, Context(out=Path("run")))
+    assert outcome.result == result.as_values()
+    assert outcome.passed == (bar is None or standing / n >= bar)
+    assert outcome.sentences[:2] == (result.sentence, result.trust)
+    rest = list(outcome.sentences[2:])
+    if result.status == "partial":
+        printed(rest.pop(0), n)
+    assert len(rest) == (bar is not None)
+    for sentence in rest:
+        printed(sentence, standing / n, bar)
+    assert outcome.warning == ("" if result.trusted else result.trust)
+    tables = list(outcome.tables)
+    stages = tables.pop(0)
+    printed(stages.title, result.threat.eps, n)
+    printed(" ; ".join(stages.rows[0]), *share(result.clean_correct, n), n)
+    for stage, row in zip(result.stages, stages.rows[1:], strict=True):
+        assert ("surrogate" in row[0]) == stage.transferred
+        passes = stage.forwards + stage.backwards
+        printed(" ; ".join(row), stage.attacked, stage.broken, *share(stage.correct_after, n), passes)
+    if result.certified_correct is not None:
+        proved = result.certified_correct
+        for row, k in zip(tables.pop(0).rows, (proved, standing, standing - proved), strict=True):
+            printed(" ; ".join(row), k, *share(k, n))
+    for verdict in ("doubt", "ok"):
+        if told := [(c.name, c.detail, c.remedy) for c in result.checks if c.verdict == verdict]:
+            assert [row[:2] for row in tables.pop(0).rows] == [one[:2] for one in told]
+    assert tables == [by_class(result, load_data("npz:toy.npz").class_names)]
+    assert len(outcome.pictures) == any(kind == "broken" for _, kind in images)
+    if all(check.verdict == "ok" for check in result.checks):
+        printed(outcome.next[1], result.threat.eps / 2)
+
+
+@pytest.mark.parametrize(
+    ("attack", "parameters", "rows"),
+    [("pgd", {"steps": 7, "restarts": 3}, 3), ("apgd-t", {"steps": 5, "targets": 9}, 3), ("fgsm", {}, 1)],
+)
+def test_a_dry_run_prints_what_it_would_cost_at_most(
+    judged, printed, tmp_path, monkeypatch, attack, parameters, rows
+):
+    monkeypatch.chdir(tmp_path)
+    model, data = judged
+    save_model(model, "clf.pt")
+    np.savez("toy.npz", x=data.images.numpy(), y=data.labels.numpy())
+    plan = Evaluation(
+        model="clf.pt", data="npz:toy.npz", norm="linf", eps=0.03, attack=(attack,), n=13,
+        parameters={attack: parameters} if parameters else {},
+    )  # fmt: skip
+    outcome = command.attack(plan, Context(dry_run=True))
+    steps = parameters.get("steps", 1)
+    (row,) = outcome.tables[0].rows
+    assert row[:2] == (attack, attack)
+    printed(" ; ".join(row[2:]), steps, rows, (steps + 1) * rows * 13)
+    assert outcome.result["n"] == 13 and outcome.result["attacks"] == [attack]
+
+
+def test_what_is_no_result_is_refused():
+    result, _ = drawn(0)
+    for text in (json.dumps({**result.as_values(), "version": 99}), "{}", "{", "[]"):
+        with pytest.raises(DataError):
+            EvaluationResult.from_json(text)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_results_of_earlier_versions_are_read(version):
+    result, _ = drawn(5)
+    values = {**result.as_values(), "version": version}
+    for name in ("eight_bit", "certified_correct", "certified_interval", "surrogate_hash"):
+        del values[name]
+    for part in values["stages"]:
+        del part["name"], part["transferred"]
+    for check in values["checks"]:
+        del check["remedy"]
+    for verdict in values["verdicts"]:
+        verdict["place"] = 7
+    again = EvaluationResult.from_json(json.dumps(values))
+    assert [check.remedy for check in again.checks] == [""] * len(result.checks)
+    assert [stage.name for stage in again.stages] == [stage.attack for stage in result.stages]
+    assert again.verdicts == result.verdicts and again.trust and not again.eight_bit
+    assert not any(stage.transferred for stage in again.stages)
+    for verdict in again.verdicts:
+        assert verdict.iteration == verdict.variant == verdict.forwards == verdict.backwards == 0

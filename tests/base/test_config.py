@@ -1,4 +1,5 @@
 import math
+from dataclasses import FrozenInstanceError
 from typing import Annotated
 
 import pytest
@@ -36,8 +37,9 @@ class Outer(StrictModel):
 def test_a_model_is_strict():
     made = Outer(name="a")
     assert Outer.model_fields["eps"].description == "How far."
-    with pytest.raises(ValidationError):
-        made.name = "b"
+    for fixed, name in ((made, "name"), (ONE, "place"), (OTHER, "name")):
+        with pytest.raises((ValidationError, FrozenInstanceError)):
+            setattr(fixed, name, "b")
     for value in (math.nan, math.inf, 0):
         with pytest.raises(ValidationError):
             Outer(name="a", eps=value)

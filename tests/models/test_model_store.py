@@ -283,7 +283,7 @@ import torch
 card = ModelCard(role="classifier", architecture="mlp", config={"hidden": []}, shape=(1, 8, 8), classes=10)
 other = os.fork()  # so that PyTorch is imported only once
 who, store = "bb" if other else "a", Store(sys.argv[1])
-for number in range(12):
+for number in range(6):
     network = build("mlp", shape=card.shape, classes=10, config=card.config)
     torch.nn.init.constant_(network.layers[1].weight, number + len(who) / 10)
     torch.nn.init.zeros_(network.layers[1].bias)
@@ -299,7 +299,7 @@ if other:
 def test_two_processes_may_add_and_remove_at_once(store: Store) -> None:
     subprocess.run([sys.executable, "-c", ADDING, str(store.root)], check=True, timeout=120)
     names = store.names()
-    kept = {f"{who}-{number}" for who in ("a", "bb") for number in range(12) if number % 3 != 2}
+    kept = {f"{who}-{number}" for who in ("a", "bb") for number in range(6) if number % 3 != 2}
     assert names.keys() == kept | {"latest"}
     for name, digest in names.items():
         assert store.get(name).hash == digest

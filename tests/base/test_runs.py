@@ -164,9 +164,8 @@ class Going(RuleBasedStateMachine):
     def save(self, seed, dtype):
         noise = torch.randint(-(2**15), 2**15, (8,), generator=torch.Generator().manual_seed(seed))
         weights = noise.to(torch.int16).view(dtype)  # any bits at all, NaN and infinity among them
-        self.states = [*self.states, {"step": self.step, "weights": weights}][-2:]
+        self.states = [*self.states, {"step": self.step - 1, "weights": weights}][-2:]
         self.run.save_state(self.states[-1])
-        self.step += 1
 
     @rule(
         spoil=st.sampled_from([None, "cut", "noise", "empty", "missing"]),

@@ -30,7 +30,7 @@ def shapes(name: str, shape: Shape, classes: int) -> list[tuple[int, ...]] | Non
         return None
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(
     name=st.sampled_from(SMALL),
     channels=st.sampled_from([1, 3]),
@@ -74,24 +74,6 @@ def test_what_does_not_fit_is_said_by_name_or_else_by_order(order: str) -> None:
     assert "28x28" in misfit(state, "mlp") and "256x784" in misfit(state, "mlp")
     del state[next(iter(state))]
     assert "5 tensors where 6 are wanted" in misfit(state, "mlp", (1, 16, 16))
-
-
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [("madry-cnn", (3, 20, 20)), ("resnet18-cifar", (3, 20, 20)), ("trades-cnn", (1, 28, 28))],
-)
-def test_larger_classifiers_are_known_by_their_shapes(
-    name: str, shape: Shape, make: Any, tmp_path: Path
-) -> None:
-    model = make(name, shape=shape, classes=7)
-    path = tmp_path / "foreign.pth"
-    torch.save(model.network.state_dict(), path)
-    # Global pooling leaves the size open, so it has to be said (the others have it in a dense layer).
-    found = load_model(path, shape=shape if name == "resnet18-cifar" else None)
-    assert (found.card.architecture, found.card.shape, found.card.classes) == (name, shape, 7)
-    assert name in found.card.notes
-    x = torch.rand(2, *shape)
-    assert torch.equal(found(x), model(x))
 
 
 @pytest.mark.parametrize("rename", ["wrapped", "numbered", "no counters"])

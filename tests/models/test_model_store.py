@@ -125,19 +125,12 @@ TestStores.settings = settings(
 )
 
 
-def test_the_default_store_is_under_advkit_home(make: Any, tmp_path: Path) -> None:
-    Store().add(make(), "one")
+def test_the_default_store_is_under_advkit_home(tmp_path: Path) -> None:
+    digest = Store().add(small(1), "one")
     assert (tmp_path / "home" / "models" / "names" / "one.json").exists()
-    assert load_model("one").hash == make().hash
-
-
-def test_unknown_names_name_the_nearest(store: Store, make: Any) -> None:
-    store.add(make(), "digits-clf")
-    for ask in (store.get, store.remove, store.family, store.path):
-        with pytest.raises(ModelError, match="did you mean 'digits-clf'"):
-            ask("digits-cfl")
-    with pytest.raises(ModelError, match="no model called 'ffff'"):
-        store.get("ffff")
+    assert load_model("one").hash == digest
+    with pytest.raises(ModelError, match="did you mean 'one'"):
+        Store().get("onee")
 
 
 @pytest.mark.parametrize(
@@ -166,9 +159,8 @@ def test_export_and_import(store: Store, make: Any, tmp_path: Path) -> None:
 
 def test_importing_weights_without_a_card(store: Store, make: Any, tmp_path: Path) -> None:
     torch.save(make("lenet").network.state_dict(), tmp_path / "foreign.pth")
-    store.import_(tmp_path / "foreign.pth", "theirs")
     store.import_(tmp_path / "foreign.pth", "named", arch="lenet")
-    assert store.get("theirs").card.architecture == store.get("named").card.architecture == "lenet"
+    assert store.get("named").card.architecture == "lenet"
     with pytest.raises(ModelError, match="does not fit architecture 'mlp'"):
         store.import_(tmp_path / "foreign.pth", "wrong", arch="mlp")
 
@@ -258,14 +250,11 @@ def test_what_a_crash_leaves_is_ignored_and_cleared(
     assert store.get(store.add(make(seed=1), "b")).hash == make(seed=1).hash
 
 
-def test_a_damaged_name_says_what_to_do(store: Store, make: Any) -> None:
+def test_what_is_damaged_or_in_the_way_is_told(store: Store, make: Any, tmp_path: Path) -> None:
     store.add(make(), "m")
     (store.root / "names" / "m.json").write_text(json.dumps({"other": 1}))
-    with pytest.raises(ModelError, match="delete it and add the model again"):
+    with pytest.raises(ModelError, match=r"m\.json"):
         store.get("m")
-
-
-def test_a_place_that_cannot_be_written(make: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="set ADVKIT_HOME"):
         Store(tmp_path / "file" / "models").add(make(), "m")

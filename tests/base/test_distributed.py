@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advkit import distributed
+from advkit.config import StrictModel
 from advkit.errors import ConfigError, LostError
+from advkit.runs import RunFolder
 
 
 class Threads:
@@ -190,3 +192,15 @@ def test_asking_imports_nothing_and_leaving_ends_at_once():
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.PIPE)
     assert (ended.returncode, ended.stdout) == (7, b"flushed\n")
+
+
+def test_a_run_folder_is_one_for_all_and_the_first_writes(tmp_path):
+    def work(command="train"):
+        with RunFolder.open(command, "x", StrictModel(), tmp_path / "r") as run:
+            run.metrics(distributed.rank(), loss=1.0)
+            return run.path, run.resumed
+
+    for resumed in (False, True):
+        assert everywhere(3, work) == [(tmp_path / "r", resumed)] * 3
+    assert (tmp_path / "r" / "metrics.jsonl").read_text() == '{"step": 0, "loss": 1.0}\n' * 2
+    assert {type(fault) for fault in everywhere(3, lambda: work("attack"))} == {ConfigError}

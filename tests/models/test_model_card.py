@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from advkit.models.labels import need_classes, need_labels
 from advkit.models.match import Fit
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model, content_hash, weights_hash
+from advkit.models.network import ARCHITECTURES, build, generative, numbers, pairs, vaes
 from advkit.models.store import Kin
 
 SOME = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -191,3 +193,22 @@ def test_what_is_found_is_not_changed(kind: Any) -> None:
     made = kind(*range(len(dataclasses.fields(kind))))
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(made, dataclasses.fields(kind)[0].name, 1)
+
+
+@pytest.mark.parametrize(("name", "least"), [("mlp", 1), ("lenet", 4)])
+def test_the_least_that_a_classifier_takes(name: str, least: int) -> None:
+    sides = (least - 1, least, least + 1)
+    for channels, height, width, classes in itertools.product((0, 1), sides, sides, (None, 0, 1, 2, 3)):
+        good = channels and min(height, width) >= least and (classes or 0) >= 2
+        with contextlib.nullcontext() if good else pytest.raises(ConfigError), torch.device("meta"):
+            build(name, shape=(channels, height, width), classes=classes)
+
+
+def test_lists_of_networks() -> None:
+    roles = {entry.name: entry.facts["role"] for entry in ARCHITECTURES}
+    assert vaes() == sorted(name for name, role in roles.items() if role == "vae")
+    made = [name.removesuffix("-generator") for name, role in roles.items() if role == "generator"]
+    assert pairs() == sorted(stem for stem in made if f"{stem}-discriminator" in roles)
+    assert generative() == sorted(pairs() + vaes())
+    batch_norm = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    assert numbers(batch_norm) == 3 * 2 + 2 + 4 * 2  # without the count of batches

@@ -88,9 +88,15 @@ def test_places_that_cannot_be_written(make: Any, tmp_path: Path) -> None:
             save_model(make(), tmp_path / name)
     path = save_model(make(seed=0), tmp_path / "m.pt")
     (tmp_path / "folder.pt").mkdir()
-    for place, overwrite in ((path, False), (path / "m.pt", True), (tmp_path / "folder.pt", True)):
+    for place, more in (
+        (path, {}),
+        (path / "m.pt", {"overwrite": True}),
+        (tmp_path / "folder.pt", {"overwrite": True}),
+    ):
         with pytest.raises(OutputError):
-            save_model(make(seed=1), place, overwrite=overwrite)
+            save_model(make(seed=1), place, **more)
+        with pytest.raises(OutputError):
+            write_checkpoint(make().card, {}, place, **more)
     assert load_checkpoint(path).hash == make(seed=0).hash
     assert load_checkpoint(save_model(make(seed=1), path, overwrite=True)).hash == make(seed=1).hash
 

@@ -326,7 +326,7 @@ def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("resnet18", {"classes": 1}, "number of classes; pass --classes"),
         ("maxvit_t", {"classes": 10, "shape": (3, 50, 50)}, "cannot take 50x50"),
         ("resnet18", {"classes": 10, "shape": (1, 28, 28)}, "3 channels, not 1"),
-        ("vit_b_32", {"classes": 10, "shape": (3, 28, 28)}, "cannot take 28x28"),
+        ("vit_b_32", {"classes": 10, "shape": (3, 28, 30)}, "cannot take 28x30"),
     ],
 )
 def test_torchvision_faults(name: str, more: dict[str, Any], said: str) -> None:

@@ -255,6 +255,14 @@ def test_what_is_damaged_or_in_the_way_is_told(store: Store, make: Any, tmp_path
     (store.root / "names" / "m.json").write_text(json.dumps({"other": 1}))
     with pytest.raises(ModelError, match=r"m\.json"):
         store.get("m")
+    store.add(make(), "m")
+    store.path("m").unlink()
+    store.path("m").mkdir()
+    with pytest.raises(OutputError, match=store.hash("m")):
+        store.add(make(), "m")
+    store.path("m").rmdir()
+    store.remove("m")
+    assert store.names() == {}
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="set ADVKIT_HOME"):
         Store(tmp_path / "file" / "models").add(make(), "m")

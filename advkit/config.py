@@ -97,7 +97,7 @@ def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
 
 def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:
     faults = []
-    for fault in error.errors(include_url=False):
+    for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             known = _keys_at(model, fault["loc"][:-1])

@@ -23,7 +23,7 @@ class Journal:
     def __init__(self, path: Path, schema: str, version: int) -> None:
         self.path = path
         self._format = json.dumps({"schema": schema, "version": version})
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def read(self) -> list[str]:
         """The facts in the file; a last line that a crash cut short is none.
@@ -33,7 +33,10 @@ class Journal:
         """
         if not self.path.exists():
             return []
-        first, *facts = self.path.read_text().split("\n")[:-1] or [self._format]
+        whole = self.path.read_bytes().rpartition(b"\n")[0]  # bytes: a crash may cut a character in two
+        if not whole:
+            return []
+        first, *facts = whole.decode().split("\n")
         if first != self._format:
             raise ConfigError(
                 f"{self.path} was written by another version of advkit; choose another folder with --out"
@@ -46,13 +49,13 @@ class Journal:
         files.write_text(self.path, "".join(f"{line}\n" for line in (self._format, *facts)))
 
     def add(self, fact: str) -> None:
-        """Appends a line."""
+        """Appends a line, which the fact is to fit in."""
         with files.writing(self.path):
             if self._file is None:
-                self._file = self.path.open("a")
+                self._file = self.path.open("ab")
                 if self._file.tell() == 0:
-                    self._file.write(f"{self._format}\n")
-            self._file.write(f"{fact}\n")
+                    self._file.write(f"{self._format}\n".encode())
+            self._file.write(f"{fact}\n".encode())
             self._file.flush()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import math
 import os
 import pickle
 import platform
@@ -106,8 +107,9 @@ class RunFolder:
             if distributed.rank() == 0:
                 with files.writing(out or RUNS):
                     claimed = _claim(identity, label, out, resume=resume)
-            path, resumed = distributed.share(claimed and (claimed[0], claimed[2])) or (RUNS, False)
-            return cls(path, claimed and claimed[1], resumed=resumed)
+            shared = distributed.share(claimed and (claimed[0], claimed[2]))
+            assert shared is not None  # process 0 has found a folder, or raised in all of them
+            return cls(shared[0], claimed and claimed[1], resumed=shared[1])
 
     def begin_with(self, **inputs: Any) -> None:
         """Notes what the run begins with beside its configuration: hashes of models and data, for example.
@@ -124,7 +126,7 @@ class RunFolder:
         resolved = json.loads(path.read_text())
         known, given = resolved.get("inputs", {}), _plain(inputs)
         _refuse_other_inputs(self.path, known, given)
-        if not given.keys() <= known.keys():
+        if given.keys() - known.keys():
             files.write_text(path, _pretty({**resolved, "inputs": {**known, **given}}))
 
     @property
@@ -181,7 +183,7 @@ class RunFolder:
             if (state := _readable(path)) is not None:
                 self._cut_metrics(state["step"])
                 return state
-        self._cut_metrics(-1)
+        self._cut_metrics(-math.inf)
         return None
 
     def metrics(self, step: int, **values: float | str) -> None:
@@ -207,7 +209,7 @@ class RunFolder:
                 break  # the line that a crash cut short
         return rows
 
-    def _cut_metrics(self, step: int) -> None:
+    def _cut_metrics(self, step: float) -> None:
         if self._lock is None:
             return
         kept = [row for row in self.history() if row["step"] <= step]

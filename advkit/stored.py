@@ -48,9 +48,10 @@ class StoredResult(StrictModel):
         schema = cls.model_fields["schema_name"].default
         if not isinstance(values, dict) or values.get("schema") != schema:
             raise DataError(f"{where} is no result of advkit {cls.command}; give one")
-        if values.get("version", 0) > cls.newest:
+        version = values.get("version")
+        if isinstance(version, int) and version > cls.newest:
             raise DataError(
-                f"{where} was written by a newer advkit (version {values['version']} of the format, this one "
+                f"{where} was written by a newer advkit (version {version} of the format, this one "
                 f"reads {cls.newest}); upgrade advkit to read it"
             )
         return validate(cls, cls.of_today(values), where)

@@ -283,15 +283,14 @@ def _blocked_call(path: Path) -> str | None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            start = archive.read(names[0]) if names else b""
+            content = archive.read(names[0]) if names else b""
     else:
-        with path.open("rb") as file:
-            start = file.read(1 << 20)
+        content = path.read_bytes()
     found: list[str] = []
     strings: list[str] = []
-    stream = io.BytesIO(start)
+    stream = io.BytesIO(content)
     try:
-        while stream.tell() < len(start):  # older files are several pickles in a row
+        while stream.tell() < len(content):  # older files are several pickles in a row
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
                     found.append(str(argument).replace(" ", "."))

@@ -13,10 +13,8 @@ from advkit.named import named
 
 TORCHVISION = "torchvision:"
 
-_PLAIN: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
-}
+_PLAIN = ("googlenet", "inception_v3")
+_PLAINLY = {"aux_logits": False, "transform_input": False, "init_weights": True}
 """Without auxiliary outputs and hidden preprocessing, both of which would make them exceptions everywhere."""
 
 
@@ -55,7 +53,7 @@ def torchvision_network(where: str, *, shape: Shape, classes: int | None) -> nn.
         raise ConfigError(f"{where} without trained weights needs the number of classes; pass --classes")
     if shape[0] != 3:
         raise ConfigError(f"{where} takes images of 3 channels, not {shape[0]}; choose another architecture")
-    settings = dict(_PLAIN.get(name, {}))
+    settings: dict[str, Any] = dict(_PLAINLY) if name in _PLAIN else {}
     if name == "maxvit_t":
         settings["input_size"] = shape[1:]
     elif name.startswith("vit_"):

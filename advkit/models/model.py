@@ -71,7 +71,8 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(prefix.encode())
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+        # A clone: a tensor of one number is contiguous whatever its stride is, which no other type can view.
+        tensor = state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -110,7 +110,7 @@ class Store:
     def names(self) -> dict[str, str]:
         """Names and the hashes they mean, in the order of the names."""
         found = {}
-        for path in sorted(self._names.glob("[!.]*.json")):
+        for path in sorted(self._names.glob("[!.]*.json"), key=lambda path: path.stem):
             try:
                 found[path.stem] = str(json.loads(path.read_text())["hash"])
             except FileNotFoundError:

@@ -1,47 +1,95 @@
-import importlib
+"""Registries, and what a user names as ``package.module:name``."""
+
+import subprocess
 import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from advkit.errors import ConfigError
-from advkit.registry import Registry
+from advkit.errors import ConfigError, ModelError
+from advkit.named import is_named, named
+from advkit.registry import Entry, Registry
+
+FILES = {
+    "things_registry.py": "from advkit.registry import Registry\nTHINGS = Registry('thing', 'things')\n",
+    "things/__init__.py": "",
+    "things/one.py": (
+        "from things_registry import THINGS\n"
+        "@THINGS.register('beta', summary='the first', source='a paper', aliases=('b', 'B'), colour='red')\n"
+        "class Beta: ...\n"
+        "assert 'alpha' not in THINGS  # which comes with the next file: asking does not import it now\n"
+    ),
+    "things/two.py": "from things_registry import THINGS\nTHINGS.register('alpha', summary='')(int)\n",
+    "theirs.py": (
+        "from things_registry import THINGS\n"
+        "THINGS.register('theirs', summary='')(str)\n"
+        "assert list(__import__('advkit.registry').registry.Registry('other')) == []\n"
+        "end = 1\n"
+    ),
+    "theirs-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1\n",
+    "theirs-1.dist-info/entry_points.txt": "[advkit]\nx = theirs:end\n",
+}
+ASKING = """
+import sys
+from pathlib import Path
+from things_registry import THINGS
+assert not {'things', 'theirs'} & sys.modules.keys()
+entry = THINGS.entry('b')
+assert (entry.name, entry.summary, entry.source) == ('beta', 'the first', 'a paper')
+assert (entry.aliases, entry.facts) == (('b', 'B'), {'colour': 'red'})
+assert THINGS.get('beta') is THINGS.get('B') is entry.thing is sys.modules['things.one'].Beta
+assert [entry.name for entry in THINGS] == ['alpha', 'beta', 'theirs']
+Path('things/three.py').write_text("raise SystemExit('asked a second time')")
+assert 'b' in THINGS and 'gamma' not in THINGS
+"""
 
 
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package of two modules, one of which registers a thing."""
-    folder = tmp_path / "things_for_a_test"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "one.py").write_text(
-        "from things_registry_for_a_test import THINGS\n"
-        "@THINGS.register('alpha', summary='the first', source='a paper', aliases=('a',), colour='red')\n"
-        "class Alpha: ...\n"
+def test_a_registry_finds_files_and_other_distributions_when_it_is_first_asked(tmp_path):
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    subprocess.run([sys.executable, "-c", ASKING], check=True, cwd=tmp_path, env=path)
+
+
+NAMES = st.sampled_from(["alpha", "beta", "gamma", "delta"])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(NAMES, st.lists(NAMES, max_size=2, unique=True)), max_size=4), NAMES)
+def test_a_name_means_one_thing(wanted, asked):
+    registry, meant = Registry("thing"), {}
+    for name, aliases in wanted:
+        if {name, *aliases} & meant.keys():
+            with pytest.raises(ValueError, match="twice"):
+                registry.register(name, summary="", aliases=tuple(aliases))(object())
+        else:
+            thing = registry.register(name, summary="", aliases=tuple(aliases))(object())
+            meant |= dict.fromkeys((*aliases, name), (name, thing))
+    assert [(entry.name, entry.thing) for entry in registry] == sorted(
+        set(meant.values()), key=lambda e: e[0]
     )
-    (tmp_path / "things_registry_for_a_test.py").write_text(
-        "from advkit.registry import Registry\nTHINGS = Registry('thing', 'things_for_a_test')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("things_registry_for_a_test").THINGS
-    for name in [name for name in sys.modules if name.startswith("things_")]:
-        del sys.modules[name]
+    assert (asked in registry) == (asked in meant)
+    if asked in meant:
+        assert registry.get(asked) is meant[asked][1] and registry.entry(asked).name == meant[asked][0]
+    else:
+        with pytest.raises(ConfigError, match=asked):
+            registry.entry(asked)
 
 
-def test_is_lazy_and_finds_its_own_files(package):
-    assert "things_for_a_test.one" not in sys.modules
-    entry = package.entry("a")
-    assert (entry.name, entry.summary, entry.facts) == ("alpha", "the first", {"colour": "red"})
-    assert package.get("alpha") is entry.thing
-    assert [entry.name for entry in package] == ["alpha"] and "a" in package and "b" not in package
+def test_unknown_names_get_a_suggestion():
+    registry = Registry("thing")
+    registry.register("alpha", summary="", aliases=("first",))(object())
+    for name, near in (("alhpa", "alpha"), ("fisrt", "first")):
+        with pytest.raises(ConfigError, match=f"{name}.*{near}.*alpha$"):
+            registry.get(name)
 
 
-def test_unknown_names_get_a_suggestion(package):
-    with pytest.raises(ConfigError, match=r"'alhpa' \(did you mean 'alpha'\?\); known: alpha"):
-        package.get("alhpa")
-
-
-def test_families_say_what_they_are():
-    registry = Registry("thing", "advkit.data")
+def test_families():
+    registry = Registry("thing")
 
     @registry.family("theirs")
     def made(name):
@@ -51,13 +99,40 @@ def test_families_say_what_they_are():
         Raises:
             ConfigError: there is none.
         """
+        return Entry(f"theirs:{name}", name, "")
 
-    assert registry.families == {"theirs": "The thing of theirs called ``name``."}
+    registry.family("a")(lambda name: Entry("", "", ""))
+    assert registry.families == {"a": "", "theirs": "The thing of theirs called ``name``."}
+    assert list(registry.families) == ["a", "theirs"] and list(registry) == []
+    assert registry.get("theirs:b:c") == "b:c"
+    assert "theirs" not in registry and "others:b" not in registry
+    with pytest.raises(ValueError):
+        registry.family("theirs")(made)
+    with pytest.raises(FrozenInstanceError):
+        registry.entry("theirs:b").name = "other"
 
 
-def test_a_name_that_is_taken_is_a_mistake_of_ours():
-    registry = Registry("thing", "advkit.data")
-    registry.register("x", summary="one", aliases=("y",))(object())
-    for name in ("x", "y"):
-        with pytest.raises(ValueError, match="registered twice"):
-            registry.register(name, summary="two")(object())
+@pytest.mark.parametrize("text", ["a:b", "a.b.c:d.e", "_a1:B_2"])
+@pytest.mark.parametrize(
+    "wrong", ["", "a", "a:", ":b", "1a:b", "a:1b", "a:b:c", "a/b:c", "a:b c", "a:b\n", "a-b:c"]
+)
+def test_what_reads_like_a_name(text, wrong):
+    assert is_named(text) and not is_named(wrong)
+
+
+def test_a_name_of_the_current_folder(tmp_path, monkeypatch):
+    for folder, value in (("here", 1), ("elsewhere", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "named_in_a_test.py").write_text(
+            f"class A:\n    b = {value}\nif A.b > 2: 1 / 0\n"
+        )
+    (tmp_path / "here" / "broken_in_a_test.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "here")
+    before = list(sys.path)
+    assert named("named_in_a_test:A.b", ModelError, "try again") == 1
+    assert named("named_in_a_test:A", ModelError, "try again").b == 1
+    assert sys.path == [str(tmp_path / "here"), *before]
+    for text in ("named_in_a_test:B", "named_in_a_test:A.c", "not_there_at_all:x", "broken_in_a_test:x"):
+        with pytest.raises(ModelError, match="try again"):
+            named(text, ModelError, "try again")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advkit import rng
 from advkit.errors import DataError, ModelError
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.inspect import ModelFacts, inspect_classifier
@@ -77,9 +79,65 @@ def test_faults_are_named(change: Callable[[Tensor], Any], said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_logits_that_were_called_probabilities() -> None:
-    with pytest.raises(ModelError, match="leave --outputs out"):
-        inspect_classifier(of(lambda logits: logits, preprocessing=PROBABILITIES), IMAGES, 10)
+SUMS = {1.0: True, 1 + 0.9e-4: True, 1 - 0.9e-4: True, 1 + 1.2e-4: False, 1 - 1.2e-4: False}
+
+
+@pytest.mark.parametrize("only_decisions", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("total", SUMS)
+@pytest.mark.parametrize("row", [[0.25, 0.75], [1.0, 0.0], [1.25, -0.25]])
+def test_probabilities_are_told_from_logits(
+    row: list[float], total: float, declared: bool, only_decisions: bool
+) -> None:
+    outputs = torch.tensor([[0.5, 0.5], row], dtype=torch.double)
+    outputs[1, 0] += total - 1
+    probable = SUMS[total] and min(row) >= 0
+    card = {"preprocessing": PROBABILITIES} if declared else {}
+    model = of(lambda logits: outputs[: len(logits)], **card)
+    # Declared ones come as logarithms, in which nothing is negative any more.
+    accepted = probable if declared else only_decisions or not probable
+    with contextlib.nullcontext() if accepted else pytest.raises(ModelError):
+        assert inspect_classifier(model, IMAGES[:2], 2, only_decisions=only_decisions) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [2.0**-9, 1.0, 64.0])
+@pytest.mark.parametrize("part", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_how_far_answers_may_be_apart(dtype: torch.dtype, scale: float, part: float, sign: int) -> None:
+    """Two passes: 8 roundings of the largest output, or of 1. Half the batch: a thousandth, if it is more."""
+    rounding = 8 * torch.finfo(dtype).eps
+    for pass_number, least in ((1, rounding), (2, max(1e-3, rounding))):
+        seen = []
+
+        def answer(
+            logits: Tensor, seen: Any = seen, odd: int = pass_number, apart: float = part * least
+        ) -> Tensor:
+            seen.append(len(logits))
+            outputs = torch.zeros(len(logits), 10, dtype=dtype)
+            outputs[1:, 0] = -scale  # the largest by its amount
+            if len(seen) == odd + 1:
+                outputs[0, 3] = sign * apart * max(scale, 1.0)
+            return outputs
+
+        # Of these, only double can hold a thousandth exactly enough to lie on the edge.
+        exact = least == rounding or dtype == torch.float64
+        close = part < 1 or (part == 1 and exact)
+        with contextlib.nullcontext() if close else pytest.raises(ModelError):
+            assert inspect_classifier(of(answer), IMAGES[:5], 10) == []
+        assert seen == ([5, 5, 3] if close or pass_number == 2 else [5, 5])
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+def test_half_of_the_batch_is_asked_alone(n: int) -> None:
+    seen: list[int] = []
+
+    def answer(logits: Tensor) -> Tensor:
+        seen.append(len(logits))
+        return logits
+
+    assert inspect_classifier(of(answer), IMAGES[:n], None) == []
+    assert seen == [n, n, (n + 1) // 2]
 
 
 @pytest.mark.parametrize("images", [torch.rand(2, 1, 9, 8), torch.rand(2, 3, 8, 8)])
@@ -89,9 +147,13 @@ def test_images_of_another_shape(images: Tensor) -> None:
 
 
 def test_a_randomised_model_may_be_allowed() -> None:
-    noisy = of(lambda logits: logits + torch.randn_like(logits))
+    noisy = of(lambda logits: logits + torch.randn_like(logits), notes="assumed").train()
     facts = inspect_classifier(noisy, IMAGES, 10, allow_random=True)
-    assert not facts.deterministic and len(facts.notes) == 1
+    *found, note = facts.notes
+    assert not facts.deterministic and found == ["assumed", "the model was in train mode; it is run in eval mode"]
+    with rng.scope("cpu", 0, "inspect"):
+        first, second = (noisy(IMAGES) for _ in range(2))
+    assert f"differ by up to {(first - second).abs().max():.3g}" in note
 
 
 def test_batch_norm_that_stays_in_train_mode_is_found() -> None:
@@ -117,7 +179,3 @@ def test_the_model_and_the_random_state_are_left_as_found() -> None:
     with pytest.raises(ModelError):
         inspect_classifier(model, IMAGES, 9)
     assert modes == [module.training for module in model.modules()]
-
-
-def test_what_the_loader_assumed_is_passed_on() -> None:
-    assert inspect_classifier(of(lambda logits: logits, notes="assumed"), IMAGES, 10).notes == ("assumed",)

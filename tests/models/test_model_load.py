@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -10,7 +11,8 @@ from torch import nn
 
 from advkit import load_model, save_model
 from advkit.errors import ConfigError, ModelError
-from advkit.models.load import wrap
+from advkit.models import foreign
+from advkit.models.load import as_classifier, wrap
 from advkit.models.network import build
 from advkit.models.store import Store
 
@@ -22,37 +24,32 @@ def linear() -> nn.Module:
 def test_a_module_in_hand_is_wrapped() -> None:
     network = linear()
     network[1].bias.requires_grad_(False)
-    model = load_model(network, shape=(1, 8, 8), mean=[0.25], std=[0.5], pixel_range=(0, 2))
+    model = load_model(network, shape=(1, 8, 8), mean=[0.25], std=[0.5], pixel_range=(0, 2), classes=10)
     assert model.network is network
     assert not model.training
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, False]
-    assert (model.card.role, model.card.shape) == ("classifier", (1, 8, 8))
+    card = model.card
+    assert (card.role, card.shape, card.classes, card.notes) == ("classifier", (1, 8, 8), 10, "")
+    assert card.architecture == "torch.nn.modules.container:Sequential"
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(model(x), network((2 * x - 0.25) / 0.5))
+    elsewhere = load_model(nn.Conv2d(1, 1, 1, device="meta"), shape=(1, 8, 8), mean=[0.25])
+    assert elsewhere.scale is not None
+    assert elsewhere.scale.device.type == "meta"  # where its weights are
+    bare = load_model(nn.Identity(), shape=(1, 8, 8), role="generator", outputs="probabilities")
+    assert (bare.card.role, bare.probabilities) == ("generator", True)
 
 
-def test_a_model_is_returned_itself(make: Any) -> None:
-    model = make().train()
-    assert wrap(model) is model
+def test_a_model_is_returned_itself_and_wrapping_leaves_the_mode(make: Any) -> None:
+    model, network = make().train(), linear().train()
+    assert wrap(model) is as_classifier(model) is model
     assert model.training
     assert load_model(model) is model
     assert not model.training
     with pytest.raises(ConfigError, match="leave --pixel-range, --mean"):
         load_model(model, mean=(0.5,))
-
-
-def test_wrapping_leaves_the_mode() -> None:
-    network = linear().train()
-    assert wrap(network, shape=(1, 8, 8)).training
-    assert network.training
+    assert wrap(network, shape=(1, 8, 8)).training and as_classifier(network, (1, 8, 8)).training
     assert not wrap(network.eval(), shape=(1, 8, 8)).training
-
-
-def test_probabilities_become_logits() -> None:
-    network = nn.Sequential(linear(), nn.Softmax(1))
-    model = load_model(network, shape=(1, 8, 8), outputs="probabilities")
-    x = torch.rand(3, 1, 8, 8)
-    torch.testing.assert_close(model(x).softmax(1), network(x))
 
 
 def test_what_a_module_does_not_say_must_be_said() -> None:
@@ -64,8 +61,9 @@ def test_what_a_module_does_not_say_must_be_said() -> None:
         load_model(linear(), shape=(1, 8, 8), mean=(0.1, 0.2))
     with pytest.raises(ConfigError, match="outputs"):
         load_model(linear(), shape=(1, 8, 8), outputs="softmax")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="leave arch and weights out"):
-        load_model(linear(), shape=(1, 8, 8), arch="lenet")
+    for more in ({"arch": "lenet"}, {"weights": "none"}):
+        with pytest.raises(ConfigError, match="leave arch and weights out"):
+            load_model(linear(), shape=(1, 8, 8), **more)
 
 
 def test_a_registered_network_in_hand_can_be_saved_and_loaded(tmp_path: Path) -> None:
@@ -75,32 +73,22 @@ def test_a_registered_network_in_hand_can_be_saved_and_loaded(tmp_path: Path) ->
     assert load_model(save_model(model, tmp_path / "m.pt")).hash == model.hash
 
 
-@pytest.mark.parametrize("where", [str, Path])
-def test_files(where: type, make: Any, tmp_path: Path) -> None:
+def test_files_and_their_cards(make: Any, tmp_path: Path) -> None:
     model = make()
     path = save_model(model, tmp_path / "m.safetensors")
-    found = load_model(where(path), shape=(3, 32, 32), classes=3, arch="mlp")
-    assert found.hash == model.hash
-    assert not found.training
-
-
-def test_a_card_is_not_contradicted(make: Any, tmp_path: Path) -> None:
-    path = save_model(make(), tmp_path / "m.pt")
-    with pytest.raises(ConfigError, match="leave --pixel-range, --mean"):
-        load_model(path, mean=(0.5,))
-    with pytest.raises(ConfigError, match="'mlp', not 'lenet'; leave --arch out"):
-        load_model(path, arch="lenet")
-    with pytest.raises(ConfigError, match="leave --weights out"):
-        load_model(path, weights=path)
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:77"])
-def test_devices_that_are_not_there(device: str, make: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="device"):
-        load_model(save_model(make(), tmp_path / "m.pt"), device=device)
-
-
-def test_roles(make: Any, tmp_path: Path) -> None:
+    for where in (str(path), path):
+        found = load_model(where, shape=(3, 32, 32), classes=3, arch="mlp", device="cpu")
+        assert found.hash == model.hash
+        assert not found.training
+    for more in (
+        {"mean": (0.5,)},
+        {"arch": "lenet"},
+        {"weights": path},
+        {"device": "gpu"},
+        {"device": "cuda:77"},
+    ):
+        with pytest.raises(ConfigError):
+            load_model(path, **more)
     path = save_model(make("conv-gan-generator"), tmp_path / "g.pt")
     assert load_model(path, role="generator").card.role == "generator"
     with pytest.raises(ModelError, match="is a generator, but a discriminator is wanted"):
@@ -108,35 +96,30 @@ def test_roles(make: Any, tmp_path: Path) -> None:
 
 
 def test_run_folders(make: Any, tmp_path: Path) -> None:
-    run = tmp_path / "00001-gan"
-    run.mkdir()
-    torch.save({"step": 1}, run / "state.pt")
-    with pytest.raises(ModelError, match="holds no model"):
-        load_model(run)
-    critic = make("conv-gan-discriminator")
-    save_model(critic, run / "discriminator.safetensors")
-    assert load_model(run).hash == critic.hash
-    generator, ema = make("conv-gan-generator", seed=0), make("conv-gan-generator", seed=1)
-    save_model(generator, run / "generator.safetensors")
-    with pytest.raises(ConfigError, match=r"several models: .*generator.safetensors \(generator\)"):
-        load_model(str(run))
-    assert load_model(run, role="generator").hash == generator.hash
-    save_model(ema, run / "ema.safetensors")
-    assert load_model(run, role="generator").hash == ema.hash
-    assert load_model(run, role="discriminator").hash == critic.hash
-    with pytest.raises(ModelError, match="holds no classifier"):
-        load_model(run, role="classifier")
-    clf = make()
-    save_model(clf, run / "model.safetensors")
-    assert load_model(run).hash == clf.hash
-
-
-def test_the_store(store: Store, make: Any) -> None:
-    digest = store.add(make(), "digits-clf.v2")
-    assert load_model("digits-clf.v2", store=store).hash == digest
-    assert load_model(digest[:10], store=store).hash == digest
-    with pytest.raises(ModelError, match=r"no model 'digits-cfl.v2' \(did you mean 'digits-clf.v2'\?\)"):
-        load_model("digits-cfl.v2", store=store)
+    """Any files in one: the model of the role that is called ``model``, else ``ema``, else the only one."""
+    roles = {"model": "classifier", "ema": "generator", "other": "generator", "critic": "discriminator"}
+    kinds = {role: f"conv-gan-{role}" for role in roles.values()} | {"classifier": "mlp"}
+    made = {name: make(kinds[role], seed) for seed, (name, role) in enumerate(roles.items())}
+    kept = {name: save_model(model, tmp_path / f"{name}.safetensors") for name, model in made.items()}
+    torch.save(make().network.state_dict(), tmp_path / "bare.pt")
+    kept["bare"] = tmp_path / "bare.pt"
+    for number, role in itertools.product(range(32), (None, "generator", "classifier")):
+        names = [name for bit, name in enumerate(kept) if number >> bit & 1]
+        run = tmp_path / f"{number}-{role}"
+        run.mkdir()
+        for name in names:
+            (run / kept[name].name).symlink_to(kept[name])
+        torch.save({"step": 1}, run / "state.pt")
+        (run / "model.json").touch()
+        fitting = [name for name in names if name != "bare" and role in (None, roles[name])]
+        best = [name for name in ("model", "ema") if name in fitting] or fitting
+        if names == ["bare"] and role != "generator":
+            assert load_model(run, role=role).card.architecture == "mlp"
+        elif fitting and (len(fitting) == 1 or best != fitting or fitting[0] in ("model", "ema")):
+            assert load_model(run, role=role).hash == made[best[0]].hash
+        else:
+            with pytest.raises(ConfigError if fitting else ModelError):
+                load_model(str(run), role=role)
 
 
 def test_a_name_in_the_store_comes_before_a_folder_and_after_a_file(
@@ -145,16 +128,24 @@ def test_a_name_in_the_store_comes_before_a_folder_and_after_a_file(
     monkeypatch.chdir(tmp_path)
     digest = store.add(make(seed=0), "digits")
     (tmp_path / "digits").mkdir()
-    assert load_model("digits", store=store).hash == digest
+    for name in ("digits", digest[:10]):
+        assert load_model(name, store=store).hash == digest
+    with pytest.raises(ModelError, match="did you mean 'digits'"):
+        load_model("digist", store=store)
     (tmp_path / "digits").rmdir()
-    save_model(make(seed=1), tmp_path / "m.pt").rename(tmp_path / "digits")
-    assert load_model("digits", store=store).hash == make(seed=1).hash
+    for name in ("digits", "os:getcwd"):  # a file of a strange name is a file
+        save_model(make(seed=1), tmp_path / "m.pt").rename(tmp_path / name)
+        assert load_model(name, store=store).hash == make(seed=1).hash
 
 
 def test_what_is_nowhere(make: Any, tmp_path: Path) -> None:
     save_model(make(), tmp_path / "clf.pt")
-    with pytest.raises(ModelError, match=r"no model file .*did you mean 'clf.pt'"):
-        load_model(str(tmp_path / "clv.pt"))
+    for where in (str(tmp_path / "clv.pt"), tmp_path / "clv.pt"):
+        with pytest.raises(ModelError, match=r"no model file .*did you mean 'clf.pt'"):
+            load_model(where)
+    for where in ("clv.pth", Path("clv")):
+        with pytest.raises(ModelError, match="no model file"):
+            load_model(where)
     with pytest.raises(ModelError, match=r"no model 'nothing': it is no file, run folder, name in the store"):
         load_model("nothing")
     with pytest.raises(ModelError, match="it is an architecture, whose weights"):
@@ -243,24 +234,30 @@ def test_modules_that_cannot_be_imported() -> None:
         load_model("not_there.networks:make", arch="lenet")
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5"])
-def test_an_untrained_torchvision_network_saved_and_loaded(name: str, tmp_path: Path) -> None:
-    model = load_model(f"torchvision:{name}", weights="none", classes=7, shape=(3, 32, 32))
-    assert (model.card.architecture, model.card.classes) == (f"torchvision:{name}", 7)
+def test_an_untrained_torchvision_network_saved_and_loaded(tmp_path: Path) -> None:
+    name = "torchvision:squeezenet1_1"
+    before = torch.get_rng_state()
+    model = load_model(name, weights="none", classes=7, shape=(3, 32, 32))
+    assert torch.equal(before, torch.get_rng_state())
+    assert (model.card.architecture, model.card.classes, model.card.shape) == (name, 7, (3, 32, 32))
+    assert load_model(name, weights="none", classes=2).card.shape == (3, 224, 224)
     again = load_model(save_model(model, tmp_path / "m.pt"))
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(again(x), model(x))
-    torch.save(model.network.state_dict(), tmp_path / "bare.pt")
-    for bare in (
-        load_model(f"torchvision:{name}", weights=tmp_path / "bare.pt", shape=(3, 32, 32)),
-        load_model(tmp_path / "bare.pt", arch=f"torchvision:{name}", shape=(3, 32, 32)),
-    ):
-        assert bare.card.classes == 7
-        assert "without normalisation were assumed" in bare.card.notes
+    # Of an auxiliary output nobody has use.
+    torch.save({"aux1.fc.bias": torch.zeros(3), **model.network.state_dict()}, tmp_path / "bare.pt")
+    for where, more in ((name, {"weights": tmp_path / "bare.pt"}), (tmp_path / "bare.pt", {"arch": name})):
+        bare = load_model(where, shape=(3, 32, 32), **more)
+        assert (bare.card.classes, bare.card.labels, bare.card.preprocessing.mean) == (7, (), ())
+        assert bare.card.notes.endswith("bare.pt; pixels in [0, 1] without normalisation were assumed")
         assert torch.equal(bare(x), model(x))
+    model.network.classifier[1].bias.data[0] = torch.nan
+    torch.save(model.network.state_dict(), tmp_path / "bare.pt")
+    with pytest.raises(ModelError, match=r"classifier\.1\.bias"):
+        load_model(name, weights=tmp_path / "bare.pt")
 
 
-def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from torchvision import models as zoo
 
     state = zoo.squeezenet1_1(weights=None).state_dict()
@@ -271,16 +268,45 @@ def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         return state
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
-    model = load_model("torchvision:squeezenet1_1", classes=10)
-    assert asked["weights_only"]
-    assert asked["check_hash"]
-    card = model.card
+    card = load_model("torchvision:squeezenet1_1", classes=10).card
+    assert (asked["weights_only"], asked["check_hash"], asked["progress"]) == (True, True, False)
     assert (card.shape, card.classes, len(card.labels)) == ((3, 224, 224), 1000, 1000)
     assert card.preprocessing.mean == (0.485, 0.456, 0.406)
-    assert "torchvision" in card.notes
+    assert card.preprocessing.std == (0.229, 0.224, 0.225)
+    assert "its own weights" in card.notes and "normalised" in card.notes and "trained on" not in card.notes
     said = load_model("torchvision:squeezenet1_1", mean=(0.5, 0.5, 0.5), shape=(3, 64, 64)).card
     assert said.preprocessing.mean == (0.5, 0.5, 0.5)
-    assert "trained on images of 3x224x224" in said.notes
+    assert "trained on images of 3x224x224" in said.notes and "normalised" not in said.notes
+
+
+@pytest.mark.parametrize(
+    "name", ["squeezenet1_1", "googlenet", "inception_v3", "vit_h_14", "efficientnet_b4"]
+)
+def test_what_torchvision_says_of_its_own_weights(name: str) -> None:
+    from torchvision import models as zoo
+
+    weights = zoo.get_model_weights(name).DEFAULT
+    transforms, found = weights.transforms(), foreign.pretrained(f"torchvision:{name}")
+    # The two prepare their pixels themselves unless they are told not to, which comes to this.
+    hidden = (0.5,) * 3 if name in ("googlenet", "inception_v3") else None
+    assert found.mean == (hidden or tuple(transforms.mean))
+    assert found.std == (hidden or tuple(transforms.std))
+    assert (found.shape, found.labels) == ((3, *transforms.crop_size * 2), tuple(weights.meta["categories"]))
+    assert foreign.size_bound(f"torchvision:{name}") == (name == "vit_h_14")
+
+
+def test_torchvisions_networks_are_built_plainly_and_to_size() -> None:
+    for name in ("googlenet", "inception_v3"):
+        with torch.device("meta"):
+            network = foreign.torchvision_network(f"torchvision:{name}", shape=(3, 96, 96), classes=2)
+        assert not network.aux_logits
+        assert not network.transform_input
+    torch.manual_seed(0)
+    network = foreign.torchvision_network("torchvision:googlenet", shape=(3, 96, 96), classes=2)
+    assert network.conv1.conv.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    with torch.device("meta"):
+        network = foreign.torchvision_network("torchvision:vit_b_32", shape=(3, 64, 64), classes=2)
+    assert network.encoder.pos_embedding.shape == (1, 2 * 2 + 1, 768)
 
 
 def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,8 +323,10 @@ def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("resnet", {}, "did you mean 'resnet"),
         ("resnet18", {}, "number of classes; pass --classes"),
+        ("resnet18", {"classes": 1}, "number of classes; pass --classes"),
+        ("maxvit_t", {"classes": 10, "shape": (3, 50, 50)}, "cannot take 50x50"),
         ("resnet18", {"classes": 10, "shape": (1, 28, 28)}, "3 channels, not 1"),
-        ("vit_b_32", {"classes": 10, "shape": (3, 28, 28)}, "cannot take 28x28"),
+        ("vit_b_32", {"classes": 10, "shape": (3, 28, 30)}, "cannot take 28x30"),
     ],
 )
 def test_torchvision_faults(name: str, more: dict[str, Any], said: str) -> None:

@@ -1,32 +1,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from advkit import load_model
 from advkit.errors import ConfigError, ModelError
 from advkit.models.card import Shape
-from advkit.models.network import ARCHITECTURES
+from advkit.models.match import fits, misfit
+from advkit.models.network import ARCHITECTURES, build
 
-CLASSIFIERS = ["lenet", "madry-cnn", "mlp", "resnet18-cifar", "small-cnn"]
+SMALL = ["lenet", "mlp", "small-cnn"]
+CUSTOMARY = {1: [28, 8], 3: [32, 64]}
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 20, 20)], ids=str)
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_is_known_by_its_shapes(name: str, shape: Shape, make: Any, tmp_path: Path) -> None:
-    model = make(name, shape=shape, classes=7)
-    path = tmp_path / "foreign.pth"
-    torch.save(model.network.state_dict(), path)
-    # Global pooling leaves the size open, so it has to be said (the others have it in a dense layer).
-    found = load_model(path, shape=shape if name == "resnet18-cifar" else None)
-    assert (found.card.architecture, found.card.shape, found.card.classes) == (name, shape, 7)
-    assert name in found.card.notes
-    x = torch.rand(2, *shape)
-    assert torch.equal(found(x), model(x))
+@cache
+def shapes(name: str, shape: Shape, classes: int) -> list[tuple[int, ...]] | None:
+    """Of the tensors of a network, in their order; None where there is none on such images."""
+    try:
+        with torch.device("meta"):
+            return [tuple(p.shape) for p in build(name, shape=shape, classes=classes).state_dict().values()]
+    except ConfigError:
+        return None
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(
+    name=st.sampled_from(SMALL),
+    channels=st.sampled_from([1, 3]),
+    size=st.sampled_from([8, 9, 28, 29, 32, 63, 64, 65, 66, 90]) | st.integers(8, 64),
+    classes=st.sampled_from([2, 7]),
+    said=st.none() | st.sampled_from([(1, 8, 8), (1, 30, 28), (3, 20, 64), (2, 9, 9), (3, 90, 90)]),
+    renamed=st.booleans(),
+)
+def test_what_fits_is_the_first_size_that_gives_these_shapes(
+    name: str, channels: int, size: int, classes: int, said: Shape | None, renamed: bool
+) -> None:
+    """Against all networks of all sizes: a said one, the customary ones, then from the smallest up."""
+    with torch.device("meta"):
+        state = build(name, shape=(channels, size, size), classes=classes).state_dict()
+    own = [tuple(tensor.shape) for tensor in state.values()]
+    order = [*([said] if said else []), *((c, s, s) for c in (1, 3) for s in [*CUSTOMARY[c], *range(8, 65)])]
+    wanted = {}
+    for other in SMALL:
+        if (
+            found := next((shape for shape in order if shapes(other, shape, classes) == own), None)
+        ) is not None:
+            taller = (found[0], found[1] + 1, found[2])
+            wanted[other] = found, shapes(other, taller, classes) == own
+    given_names = {f"{n:03d}" if renamed else key: tensor for n, (key, tensor) in enumerate(state.items())}
+    found = {fit.architecture: fit for fit in fits(given_names, SMALL, said)}
+    assert {key: (fit.shape, fit.size_open) for key, fit in found.items()} == wanted
+    for other, fit in found.items():
+        assert fit.classes == classes
+        if other == name:
+            assert fit.by_order == renamed and fit.state.keys() == state.keys()
+            assert all(fit.state[key] is state[key] for key in state)
+
+
+@pytest.mark.parametrize("order", ["own", "turned", "renamed"])
+def test_what_does_not_fit_is_said_by_name_or_else_by_order(order: str) -> None:
+    with torch.device("meta"):
+        state = build("mlp", shape=(1, 16, 16), classes=3).state_dict()
+    names = list(state) if order == "own" else [*list(state)[2:4], *list(state)[:2], *list(state)[4:]]
+    state = {str(n) if order == "renamed" else key: state[key] for n, key in enumerate(names)}
+    assert "'layers.1.weight' is 256x256 where 256x225 is wanted" in misfit(state, "mlp", (1, 15, 15))
+    assert "28x28" in misfit(state, "mlp") and "256x784" in misfit(state, "mlp")
+    del state[next(iter(state))]
+    assert "5 tensors where 6 are wanted" in misfit(state, "mlp", (1, 16, 16))
 
 
 @pytest.mark.parametrize("rename", ["wrapped", "numbered", "no counters"])

@@ -1,27 +1,41 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from advkit.errors import ConfigError
 from advkit.models.card import Shape
-from advkit.models.sizes import Size, growth, transposed
+from advkit.models.sizes import growth, halvings, refuse_small, transposed
 
 
-@pytest.mark.parametrize(
-    ("shape", "steps", "wanted"),
-    [
-        ((1, 28, 28), None, [(7, 7), (14, 14), (28, 28)]),
-        ((3, 32, 32), None, [(4, 4), (8, 8), (16, 16), (32, 32)]),
-        ((3, 32, 32), 2, [(8, 8), (16, 16), (32, 32)]),
-        ((1, 8, 8), 2, [(4, 4), (4, 4), (8, 8)]),
-        ((1, 9, 14), None, [(5, 7), (9, 14)]),
-        ((1, 5, 64), 1, [(5, 64), (5, 64)]),
-    ],
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    shape=st.tuples(st.integers(0, 2), st.integers(1, 70), st.integers(1, 70)),
+    steps=st.none() | st.integers(0, 6),
+    kernel=st.sampled_from([1, 3, 5]),
 )
-def test_an_image_grows_to_its_size(shape: Shape, steps: int | None, wanted: list[Size]) -> None:
-    assert growth(shape, steps) == wanted
+def test_an_image_grows_to_its_size(shape: Shape, steps: int | None, kernel: int) -> None:
+    _, height, width = shape
 
+    def halved(times: int) -> tuple[int, int]:
+        return -(-height // 2**times), -(-width // 2**times)  # rounded up
 
-@pytest.mark.parametrize(("before", "after"), [((4, 7), (8, 13)), ((5, 5), (9, 10)), ((6, 6), (6, 6))])
-def test_a_transposed_convolution_meets_odd_sizes(before: Size, after: Size) -> None:
-    assert transposed(2, 3, 5, before, after)(torch.zeros(1, 2, *before)).shape == (1, 3, *after)
+    most = next(times for times in range(9) if min(halved(times)) < 8)
+    assert halvings(shape) == most
+    count = most if steps is None else steps
+    sizes = growth(shape, steps)
+    assert sizes == [halved(min(count - step, most)) for step in range(count + 1)]
+    assert most == 0 or 4 <= min(halved(most)) <= 7
+    x = torch.zeros(1, 2, *sizes[0])
+    for before, after in itertools.pairwise(sizes):
+        layer = transposed(2, 2, kernel, before, after)
+        assert layer.kernel_size == (kernel, kernel)
+        x = layer(x)
+        assert x.shape == (1, 2, *after)
+    with contextlib.nullcontext() if shape[0] and most else pytest.raises(ConfigError):
+        refuse_small(shape)

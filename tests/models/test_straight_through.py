@@ -1,11 +1,13 @@
 """What passes straight through a layer, what is refused, and which layers stand in the way."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from advkit import rng
-from advkit.errors import ConfigError
+from advkit.errors import ConfigError, ModelError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.obstacles import obstacles
@@ -75,7 +77,7 @@ def test_layers_by_number_and_within_one_another():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("levls", r"no layer 'levls' \(did you mean 'levels'\?\)"),
+        ("levls", r"'levls' \(did you mean 'levels'\?\)"),
         ("", "no layer ''"),
         ("body", "makes 3 of 1x4x4"),
         ("idle", "no image passes through"),
@@ -86,10 +88,75 @@ def test_what_cannot_be_passed_is_refused(stepped, name, sentence):
         straight_through(stepped, [name], X)
 
 
-def test_obstacles_are_found_where_they_are(stepped):
-    assert obstacles(stepped, X) == ["levels"]
-    inner = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Levels())
-    nested = model(nn.Sequential(nn.ReLU(), inner, nn.Flatten(), nn.Linear(16, 3)))
-    assert obstacles(nested, X) == ["1.1"]
-    honest = model(nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Softmax(1), nn.Linear(16, 3)))
-    assert obstacles(honest, X) == []
+class Other(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x)
+
+
+@pytest.mark.parametrize("answer", [lambda x: x.long(), lambda x: (x, x), lambda x: x[:3]])
+def test_what_makes_something_else_is_refused(answer):
+    net = model(nn.Sequential(Other(answer), Other(lambda x: X), nn.Flatten(), nn.Linear(16, 3)))
+    with pytest.raises(ConfigError, match="--bpda 0: "):
+        straight_through(net, ["0"], X)
+
+
+def test_what_cannot_be_copied_is_refused(stepped):
+    stepped.network.lock = threading.Lock()
+    with pytest.raises(ModelError, match="copied"):
+        straight_through(stepped, ["levels"], X)
+    many = model(nn.Sequential(*[nn.Identity() for _ in range(14)]))
+    with pytest.raises(ConfigError, match=r"10, 11, \.\.\.$"):
+        straight_through(many, ["x"], X)
+    with pytest.raises(ConfigError, match=r"10, 11$"):
+        straight_through(model(many.network[:12]), ["x"], X)
+
+
+class Silent(nn.Module):
+    """Lets no gradient through for the first so many images; or none at all, or is given more than one."""
+
+    def __init__(self, count, way="quiet"):
+        super().__init__()
+        self.count, self.way = count, way
+
+    def forward(self, x, more=None):
+        if self.way == "cut":
+            return x.detach() * 2
+        return (
+            torch.cat([x[: self.count].detach(), x[self.count :] * 2]) if self.way == "quiet" else x.round()
+        )
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Silent(0, "two")
+
+    def forward(self, x):
+        return self.inner(x, x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "n", "found"),
+    [
+        (nn.ReLU(), 6, []),
+        (Levels(), 6, ["0"]),
+        (Levels(), 1, ["0"]),
+        (Silent(3), 6, []),
+        (Silent(4), 6, ["0"]),
+        (Silent(0, "cut"), 6, ["0"]),
+        (Pair(), 6, ["0"]),
+        (nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Levels()), 6, ["0.1"]),
+        (nn.Sequential(Levels(), nn.Sequential(nn.Identity(), Levels())), 6, ["0.0", "0.1.1"]),
+        (nn.Sequential(nn.Flatten(), nn.Softmax(1)), 6, []),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), Levels(), nn.Conv2d(2, 1, 3, padding=2)), 6, ["0.1"]),
+    ],
+)
+def test_obstacles_are_found_where_they_are(layer, n, found):
+    net = model(nn.Sequential(layer, nn.Flatten(), nn.Linear(16, 3)))
+    assert obstacles(net, X[:n]) == found
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(parameter.grad is None for parameter in net.parameters())

@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from scipy.stats import beta
 
 from advkit.progress import Progress, Task
@@ -60,3 +62,21 @@ def printed() -> Callable[..., None]:
             assert abs(float(said) - value) <= 0.5001 * 10.0 ** said.as_tuple().exponent, (text, truth)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def declared() -> Callable[[type[BaseModel]], str]:
+    """The parameters that a configuration has of its own, as ``name=default>=least<most``."""
+    signs = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
+
+    def limits(field: FieldInfo) -> str:
+        known = ((type(one).__name__, one) for one in field.metadata)
+        return "".join(f"{signs[kind]}{getattr(one, kind.lower())}" for kind, one in known if kind in signs)
+
+    def text(kind: type[BaseModel]) -> str:
+        own = ((name, kind.model_fields[name]) for name in kind.__annotations__ if name in kind.model_fields)
+        return " ".join(
+            f"{name}={field.default}{limits(field)}" for name, field in own if field.default != {}
+        )
+
+    return text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -26,12 +24,12 @@ def bright(size: int = 8) -> Model:
 
 
 @pytest.fixture
-def model() -> Model:
+def model():
     return bright()
 
 
 @pytest.fixture
-def images() -> Callable[..., Data]:
+def images():
     """Grey noise a little brighter or darker than grey; one image in ten has the wrong label."""
 
     def make(n: int = 60, seed: int = 0, split: str = "train") -> Data:

@@ -33,8 +33,8 @@ TOY = AdvGanTraining(
     data="npz:toy.npz",
     norm="linf",
     eps=0.1,
-    steps=25,
-    rate=1e-2,
+    steps=12,
+    rate=2e-2,
     batch_size=16,
     checks=2,
     name="toy-advgan",
@@ -79,7 +79,7 @@ def test_a_finished_run_is_told_again():
 
 def test_a_dry_run_makes_nothing():
     told = advgan_train(TOY, replace(Context(), dry_run=True)).result
-    assert told["backwards"] == 25 * 16
+    assert told["backwards"] == 12 * 16
     with pytest.raises(ConfigError, match="no class 'x'"):
         advgan_train(TOY.model_copy(update={"target": "x"}), replace(Context(), dry_run=True))
     with pytest.raises(ConfigError, match="did you mean 'conv-gan-discriminator'"):

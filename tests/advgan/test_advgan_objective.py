@@ -113,6 +113,14 @@ def test_the_command_leaves_the_generator_as_an_attack(images, tmp_path, monkeyp
     assert adv_train(config, Context(out=Path("run"))).result == outcome.result
 
 
+def test_parameters_are_those_that_are_documented(declared):
+    assert declared(AdvGanTraining.Config) == (
+        "updates=1>=1 clean_weight=0.5>=0<=1 eps_warmup=0.1>=0<=1 rate=0.002>0 kappa=5.0>=0 "
+        "gan_weight=0.1>=0 opponent=conv-gan"
+    )
+    assert objective(clean_weight=0, updates=2).passes == (3, 3) and objective().passes == (3, 3)
+
+
 def test_faults_are_told():
     with pytest.raises(ConfigError, match="work in linf and l2, not in l1"):
         objective().refuse(Threat("l1", 3))

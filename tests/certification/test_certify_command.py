@@ -16,7 +16,7 @@ from advkit.cli.app import app
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trade import Context
+from advkit.context import Context
 
 WORDS = ["certify", "--model=clf.pt", "--data=digits", "--n=40", "--norm=linf", "--eps=0.02"]
 

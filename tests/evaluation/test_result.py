@@ -16,7 +16,7 @@ from advkit.evaluation.classes import by_class
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.checkpoint import save_model
-from advkit.trade import Context
+from advkit.context import Context
 
 KINDS = ("misclassified", "broken", "robust", "certified")
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ Config = Callable[..., GanTraining]
 
 
 @pytest.fixture(autouse=True)
-def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_places(tmp_path, monkeypatch):
     """Runs and models land in the test's own folder, and nobody waits for the disk."""
     monkeypatch.setattr("os.fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
@@ -23,7 +22,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def data() -> Data:
+def data():
     """40 images of 8x8 random levels."""
     images = rng.integers(torch.arange(40), (1, 8, 8), 256).to(torch.uint8)
     return Data("toy", "train", images, torch.arange(40) % 2, ("even", "odd"), torch.arange(40))
@@ -39,8 +38,8 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def config() -> Config:
+@pytest.fixture(scope="session")
+def small():
     """A short run of small networks; keywords change it."""
 
     def of(**changes: object) -> GanTraining:
@@ -49,3 +48,6 @@ def config() -> Config:
         return GanTraining.model_validate(values | SMALL.get(arch, {}) | changes)
 
     return of
+
+
+config = pytest.fixture(name="config")(lambda small: small)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +12,53 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit import rng
-from advkit.context import Context
+from advkit import distributed, rng
+from advkit.config import validate
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, ModelError, OutputError
-from advkit.gan import outcome
+from advkit.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.gan.adversarial import GanGame
 from advkit.gan.command import sample, train
-from advkit.gan.curves import write_curves
-from advkit.gan.plan import Sampling
-from advkit.gan.sample import BATCH
+from advkit.gan.plan import GanTraining, Sampling
+from advkit.gan.sample import BATCH, draw
 from advkit.gan.sample import sample as draw_images
+from advkit.gan.train import begin
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import load_checkpoint
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.outcome import Outcome
 from advkit.progress import Progress
+from advkit.context import Context
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory, small):
+    """A folder with a finished run, for all tests of this file."""
+    folder = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("ADVKIT_HOME", str(folder / "home"))
+        patch.setattr("advkit.gan.witness.WATCHED", 120)
+        return folder, train(small(name="toy", tensorboard=True), Context(out=Path("run")))
 
 
 @pytest.fixture
-def trained(config: Callable, tmp_path: Path) -> Outcome:
-    return train(config(name="toy"), Context(out=Path("run")))
+def trained(once, monkeypatch):
+    monkeypatch.chdir(once[0])
+    monkeypatch.setenv("ADVKIT_HOME", str(once[0] / "home"))
+    return once[1]
 
 
-def test_a_run_leaves_models_pictures_and_figures(trained: Outcome) -> None:
+def rows() -> list[dict]:
+    return [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_models_pictures_and_figures(trained):
     folder = trained.files[-1]
-    assert folder == Path("run")
+    assert folder == Path("run") and not (folder / "state.pt").exists()
     assert all(path.exists() for path in (*trained.files, *(picture.path for picture in trained.pictures)))
     result = json.loads((folder / "result.json").read_text())
     assert result == trained.result
@@ -52,21 +72,23 @@ def test_a_run_leaves_models_pictures_and_figures(trained: Outcome) -> None:
         (parent,) = load_checkpoint(folder / f"{name}.safetensors").card.lineage
         assert (parent.relation, parent.hash, parent.name) == (relation, generator["hash"], generator["name"])
     assert result["data"]["fingerprint"] == load_data("digits", "train").fingerprint
-    assert not (folder / "state.pt").exists()
+    assert result["last"]["steps"] == 12 and {"d_accuracy", "d_loss", "fid"} <= result["last"].keys()
+    best = min((row for row in rows() if "fid" in row), key=lambda row: row["fid"])
+    assert result["best"] == {"by": "fid", "step": best["step"]}
 
 
-def test_what_is_reported_is_the_mean_over_the_steps(trained: Outcome) -> None:
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    steps = [row["step"] for row in rows]
-    assert steps == [3, 5, 6, 9, 10, 12]
-    counts = np.diff([0, *steps])
-    for name in ("d_loss", "g_loss", "d_accuracy", "d_accuracy_real", "d_accuracy_fake"):
-        wanted = np.average([row[name] for row in rows], weights=counts)
-        assert trained.result["last"][name] == pytest.approx(wanted)
-    assert trained.result["last"]["diversity"] == rows[-1]["diversity"]
+def test_tensorboard_is_told_what_the_metrics_say(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator("run/tensorboard").Reload()
+    told = [(event.step, event.value) for event in events.Scalars("d_loss")]
+    assert told == [(row["step"], pytest.approx(row["d_loss"])) for row in rows()]
+    pictures = events.Images("samples")
+    assert [event.step for event in pictures] == [row["step"] for row in rows() if "fid" in row]
+    assert {(event.width, event.height) for event in pictures} == {(10 * 10 + 2,) * 2}
 
 
-def test_a_finished_run_shows_its_result_again(trained: Outcome, config: Callable) -> None:
+def test_a_finished_run_shows_its_result_again(trained, config):
     class Heard(Progress):
         messages: list[str] = []
 
@@ -74,66 +96,93 @@ def test_a_finished_run_shows_its_result_again(trained: Outcome, config: Callabl
             self.messages.append(message)
 
     before = Path("run/ema.safetensors").stat().st_mtime_ns
-    again = train(config(name="toy"), Context(out=Path("run"), progress=Heard()))
-    assert again == trained
-    assert Heard.messages == ["run is finished; this is what came of it"]
+    again = train(config(name="toy", tensorboard=True), Context(out=Path("run"), progress=Heard()))
+    assert again == trained and len(Heard.messages) == 1
     assert Path("run/ema.safetensors").stat().st_mtime_ns == before
 
 
-def test_faults_leave_no_folder(config: Callable) -> None:
-    for changes, said in (({"arch": "mlp-gna"}, "did you mean"), ({"name": "x" * 90}, "name of a model")):
-        with pytest.raises(ConfigError, match=said):
-            train(config(**changes), Context(out=Path("run")))
-    assert not Path("run").exists()
-
-
-def test_a_dry_run_counts_passes_and_writes_nothing(config: Callable, tmp_path: Path) -> None:
-    planned = train(config(arch="conv-gan", data="digits"), Context(dry_run=True)).result
+def test_a_dry_run_counts_passes_and_writes_nothing(config, tmp_path):
+    told = train(config(arch="conv-gan", data="digits"), Context(dry_run=True))
     images = 12 * 8
-    assert planned["images"] == images
+    assert told.result["images"] == images and f"{images / 1438:.1f} times" in told.sentences[0]
     # D sees real and generated images for itself and generated ones once more for the generator.
-    assert planned["passes"] == {
+    assert told.result["passes"] == {
         "generator": {"forwards": images, "backwards": images},
         "discriminator": {"forwards": 3 * images, "backwards": 3 * images},
     }
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_next_commands_name_what_was_trained(trained: Outcome) -> None:
-    assert trained.next[0] == "advkit gan-sample --model toy-ema --n 400 --out digits.png"
-    assert trained.next[1] == "advkit finetune --model toy-discriminator --out clf.pt"
-
-
 @pytest.mark.parametrize(
-    ("accuracy", "said"),
-    [(0.995, "wins every time"), (0.85, "ahead of the generator"), (0.6, "near balance"), (0.3, "too weak")],
+    ("changes", "said"),
+    [
+        ({"batch_size": 41}, "41 .* 40 images"),
+        ({"arch": "conv-gn"}, "'conv-gan'"),
+        ({"loss": "minimx"}, "'minimax'"),
+        ({"generator": {"latent_dimm": 4}}, "'latent_dim'"),
+        ({"discriminator": {"dropout": 1.5}}, "dropout"),
+        ({"packing": 3}, "multiple of 3"),
+        ({"packing": 2, "conditional": "projection"}, "--packing"),
+        ({"augment_target": 0.6}, "--augment-target"),
+        ({"kind": "vae", "arch": "conv-gan", "discriminator": {}}, "'conv-gan'"),
+        ({"name": "../gan"}, "name of a model"),
+        ({"regularisers": ("r3",)}, "gradient-penalty, r1, r2"),
+        ({"regularisation": {"r1": {}}}, "regularisation.r1"),
+        ({"regularisers": ("r1",), "regularisation": {"r1": {"weight": -1}}}, "weight"),
+    ],
 )
-def test_the_balance_is_told_from_the_accuracy(accuracy: float, said: str) -> None:
-    assert said in outcome._balance(accuracy)
+def test_faults_of_a_configuration(changes, said, data, config):
+    with pytest.raises(ConfigError, match=said) as fault:
+        begin(config(**changes), data, CPU)
+    assert "\n" not in str(fault.value)
 
 
-def test_the_last_grid_is_what_sampling_draws(trained: Outcome) -> None:
-    drawn = sample(Sampling(model="toy-ema", n=400), Context(out=Path("again.png")))
-    assert drawn.files == (Path("again.png"),)
+def test_faults_leave_no_folder(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for changes in ({"arch": "mlp-gna"}, {"name": "x" * 90}, {"tensorboard": True}):
+        with pytest.raises(ConfigError):
+            train(config(**changes), Context(out=Path("run")))
+    assert not Path("run").exists()
+
+
+def test_what_would_be_ignored_is_refused():
+    for given in (
+        {"kind": "vae", "loss": "hinge"},
+        {"kind": "vae", "conditional": "projection"},
+        {"kind": "vae", "rate_discriminator": 1e-3},
+        {"kind": "gan", "divergence": 2.0},
+    ):
+        with pytest.raises(ConfigError, match=repr(list(given)[1])):
+            validate(GanTraining, given, "gan-train")
+
+
+def test_data_from_which_nothing_can_be_learnt(data, config, monkeypatch):
+    with pytest.raises(DataError):
+        begin(config(), replace(data, images=data.images[:1].expand(40, 1, 8, 8).clone()), CPU)
+    with pytest.raises(ConfigError, match="--conditional"):
+        GanGame(config(conditional="projection"), replace(data, labels=torch.zeros_like(data.labels)), CPU)
+    assert torch.isfinite(GanGame(config(batch_size=40), data, CPU).play()).all()  # as many as the batch
+    assert type(GanGame(config(loss="bce"), data, CPU).loss).__name__ == "NonSaturating"
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    GanGame(config(batch_size=16, packing=4), data, CPU)
+    with pytest.raises(ConfigError, match="15 images is no multiple of 2"):
+        GanGame(config(batch_size=15), data, CPU)
+
+
+def test_the_last_grid_is_what_sampling_draws(trained):
+    assert sample(Sampling(model="toy-ema", n=400), Context(out=Path("again.png"))).files == (
+        Path("again.png"),
+    )
     assert Path("again.png").read_bytes() == Path("run/grid.png").read_bytes()
-    with Image.open("again.png") as picture:
-        side = 20 * 9 + 1  # 20 images of 8 pixels, a pixel apart
-        assert picture.size == (side * (800 // side),) * 2
+    for n, columns, side in ((400, None, (20, 20)), (5, None, (3, 2)), (5, 5, (5, 1)), (2, 9, (2, 1))):
+        sample(Sampling(model="run", n=n, columns=columns), Context(out=Path("grid.png"), overwrite=True))
+        with Image.open("grid.png") as picture:
+            width, height = (9 * count + 1 for count in side)  # images of 8 pixels, a pixel apart
+            zoom = 800 // width
+            assert picture.size == (width * zoom, height * zoom) and picture.mode == "L"
 
 
-@pytest.mark.parametrize(("n", "columns", "size"), [(5, None, (3, 2)), (5, 5, (5, 1)), (2, 9, (2, 1))])
-def test_grids_are_squarish_unless_told(
-    n: int, columns: int | None, size: tuple[int, int], trained: Outcome
-) -> None:
-    sample(Sampling(model="run", n=n, columns=columns), Context(out=Path("grid.png")))
-    with Image.open("grid.png") as picture:
-        width, height = (9 * count + 1 for count in size)
-        zoom = 800 // width
-        assert picture.size == (width * zoom, height * zoom)
-        assert picture.mode == "L"
-
-
-def test_arrays_hold_images_and_the_latent_vectors_they_come_from(trained: Outcome) -> None:
+def test_arrays_hold_images_and_the_latent_vectors_they_come_from(trained):
     sample(Sampling(model="toy-ema", n=7, seed=3), Context(out=Path("few.npz")))
     with np.load("few.npz") as arrays:
         x, z = arrays["x"], arrays["z"]
@@ -144,62 +193,45 @@ def test_arrays_hold_images_and_the_latent_vectors_they_come_from(trained: Outco
 
 
 @pytest.mark.parametrize("arch", ["conv-gan", "mlp-gan"])
-def test_the_first_images_do_not_depend_on_how_many_are_drawn(arch: str) -> None:
+def test_the_first_images_do_not_depend_on_how_many_are_drawn(arch):
     with rng.scope("cpu", 0, "test"):
         network = build(f"{arch}-generator", shape=(1, 8, 8))
     model = Model(network, ModelCard(role="generator", architecture=f"{arch}-generator", shape=(1, 8, 8)))
     before = torch.get_rng_state()
     few, latents = draw_images(model.train(), 7)
     many, more = draw_images(model, BATCH + 50)
-    assert torch.equal(few, many[:7])
-    assert torch.equal(latents, more[:7])
+    assert (
+        torch.equal(few, many[:7])
+        and torch.equal(latents, more[:7])
+        and len(more.unique(dim=0)) == BATCH + 50
+    )
     assert not torch.equal(latents, draw_images(model, 7, seed=1)[1])
-    assert model.network.training
+    assert model.network.training and network.training
+    pieces = draw(network, latents, batch_size=3)
+    assert (pieces * 255 - few).abs().max() <= 0.51 and network.training
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_discriminator_draws_nothing(trained: Outcome) -> None:
-    with pytest.raises(ModelError, match="toy-discriminator is a discriminator, but a generator is wanted"):
+def test_what_draws_nothing(trained):
+    with pytest.raises(ModelError, match="toy-discriminator"):
         sample(Sampling(model="toy-discriminator"), Context())
+    card = ModelCard(role="generator", architecture="someones:generator", shape=(1, 8, 8))
+    with pytest.raises(ModelError, match="someones:generator"):
+        draw_images(Model(torch.nn.Linear(4, 4), card), 3)
 
 
-def test_files_are_kept_unless_told_and_named_after_the_model(trained: Outcome) -> None:
+def test_files_are_kept_unless_told_and_named_after_the_model(trained):
     first = sample(Sampling(model="run/ema.safetensors", n=4), Context()).files
     assert first == (Path("ema.png"),)
     before = Path("ema.png").read_bytes()
-    with pytest.raises(OutputError, match=r"ema\.png exists already; .*--overwrite"):
+    with pytest.raises(OutputError, match=r"ema\.png .*--overwrite"):
         sample(Sampling(model="run/ema.safetensors", n=4, seed=1), Context())
     assert Path("ema.png").read_bytes() == before
     sample(Sampling(model="run/ema.safetensors", n=4, seed=1), Context(overwrite=True))
     assert Path("ema.png").read_bytes() != before
-
-
-@pytest.mark.parametrize(
-    ("out", "fault", "said"),
-    [("grid.jpg", ConfigError, r"\.png \(a grid\) or \.npz"), ("folder.png", OutputError, "is a folder")],
-)
-def test_places_that_will_not_do(out: str, fault: type[Exception], said: str) -> None:
-    Path("folder.png").mkdir()
-    with pytest.raises(fault, match=said):
-        sample(Sampling(model="nothing"), Context(out=Path(out)))
-
-
-def test_a_dry_sampling_writes_nothing(trained: Outcome) -> None:
     said = sample(Sampling(model="run", n=9), Context(dry_run=True))
-    assert said.result["file"] == "run.png"
-    assert not Path("run.png").exists()
-
-
-def test_a_foreign_generator_has_no_known_prior() -> None:
-    card = ModelCard(role="generator", architecture="someones:generator", shape=(1, 8, 8))
-    with pytest.raises(ModelError, match="distribution of its latent vectors is unknown"):
-        draw_images(Model(torch.nn.Linear(4, 4), card), 3)
-
-
-def test_the_curves_are_a_picture_of_every_row_that_counts(tmp_path: Path) -> None:
-    rows = [{"step": s, "d_loss": 0.6, "g_loss": 1.0, "d_accuracy": 0.6} for s in (50, 100, 101)]
-    write_curves(tmp_path / "all.png", rows, title="toy")
-    write_curves(tmp_path / "two.png", rows[:2], title="toy")
-    assert (tmp_path / "all.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-    with Image.open(tmp_path / "all.png") as picture:
-        assert picture.size == (960, 540)
+    assert said.result["file"] == "run.png" and not Path("run.png").exists()
+    Path("folder.png").mkdir()
+    for out, fault in (("grid.jpg", ConfigError), ("folder.png", OutputError)):
+        with pytest.raises(fault):
+            sample(Sampling(model="nothing"), Context(out=Path(out)))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from advkit import rng
-from advkit.config import StrictModel
-from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, ModelError
@@ -25,6 +20,7 @@ from advkit.gan.evaluation.plan import GanComparison, GanEvaluation
 from advkit.gan.evaluation.reference import Reference, chosen
 from advkit.gan.evaluation.result import GanEvaluationResult
 from advkit.gan.evaluation.subject import open_subject
+from advkit.gan.evaluation.told import outcome
 from advkit.gan.judge import judge
 from advkit.gan.metric import METRICS
 from advkit.gan.metrics import classification_accuracy
@@ -32,21 +28,22 @@ from advkit.gan.sample import sample
 from advkit.models.card import DataFacts, ModelCard, Shape
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
-from advkit.models.network import Generator, Vae, build
+from advkit.models.network import build
 from advkit.models.store import Store
+from advkit.context import Context
 from advkit.outcome import Outcome
 
 FEW = ("fid", "modes")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch):
     monkeypatch.setattr(classification_accuracy, "UPDATES", 5)
     monkeypatch.setattr(command, "GRID", 3)
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., str]:
+def make(tmp_path):
     """Stores a small untrained generator under a name."""
 
     def of(name: str, seed: int = 0, shape: Shape = (1, 8, 8), data: str = "digits") -> str:
@@ -68,7 +65,7 @@ def make(tmp_path: Path) -> Callable[..., str]:
     return of
 
 
-def test_a_run_leaves_figures_with_floors_and_grids(make: Callable[..., str]) -> None:
+def test_a_run_leaves_figures_with_floors_and_grids(make):
     told = evaluate(GanEvaluation(model=make("toy"), n=40), Context(out=Path("run")))
     result = GanEvaluationResult.load("run")
     assert json.loads(Path("run/result.json").read_text()) == told.result
@@ -89,9 +86,7 @@ def test_a_run_leaves_figures_with_floors_and_grids(make: Callable[..., str]) ->
     assert {figure.name for figure in result.figures} == {row[0] for row in told.tables[0].rows}
 
 
-def test_a_finished_run_tells_the_same_without_measuring(
-    make: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_tells_the_same_without_measuring(make, monkeypatch):
     config = GanEvaluation(model=make("toy"), n=40, metrics=FEW)
     first = evaluate(config, Context(out=Path("run")))
     monkeypatch.setattr(command, "measure", None)
@@ -101,17 +96,7 @@ def test_a_finished_run_tells_the_same_without_measuring(
         evaluate(config, Context(out=Path("run")))
 
 
-def test_the_same_again_and_another_seed(make: Callable[..., str]) -> None:
-    def values(folder: str, seed: int) -> dict[str, float]:
-        config = GanEvaluation(model=make("toy"), n=40, metrics=FEW, seed=seed)
-        evaluate(config, Context(out=Path(folder)))
-        (one,) = GanEvaluationResult.load(folder).generators
-        return one.values
-
-    assert values("a", 0) == values("b", 0) != values("c", 1)
-
-
-def test_several_side_by_side_get_what_each_gets_alone(make: Callable[..., str]) -> None:
+def test_several_side_by_side_get_what_each_gets_alone(make):
     names = (make("one"), make("two", seed=1))
     told = compare(GanComparison(model=names, n=40, metrics=FEW), Context(out=Path("both")))
     both = GanEvaluationResult.load("both")
@@ -125,7 +110,7 @@ def test_several_side_by_side_get_what_each_gets_alone(make: Callable[..., str])
         compare(GanComparison(model=("one", "one")), Context())
 
 
-def test_training_time_is_read_from_the_run(make: Callable[..., str]) -> None:
+def test_training_time_is_read_from_the_run(make):
     Path("trained").mkdir()
     model = Store().get(make("toy"))
     save_model(model, "trained/ema.safetensors")
@@ -141,84 +126,59 @@ def test_training_time_is_read_from_the_run(make: Callable[..., str]) -> None:
     assert open_subject("trained", "cpu").seconds is None
 
 
-class Plain(Generator):
-    """Images whose brightness is their class."""
-
-    def __init__(self, classes: int | None) -> None:
-        super().__init__(StrictModel(), shape=(1, 8, 8), classes=classes)
-        self.latent_dim = 2
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        shade = torch.zeros(len(z)) if labels is None else labels / 10
-        return shade.view(-1, 1, 1, 1).expand(-1, 1, 8, 8) * self.weight
+def given(monkeypatch, arch, role, **config):
+    card = {"role": role, "architecture": arch, "shape": (1, 8, 8), "classes": config.pop("classes", None)}
+    network = build(arch, shape=(1, 8, 8), classes=card["classes"], config=config)
+    model = Model(network, ModelCard(**card))
+    monkeypatch.setattr(subject, "load_model", lambda name, device: model)
+    return model
 
 
-class Coder(Vae):
-    """Everything becomes nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(StrictModel(), shape=(1, 8, 8))
-        self.decoder = Plain(None)
-        self.encoder = nn.Linear(64, 2)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = self.encoder(x.flatten(1))
-        return mean, mean
-
-
-def given(monkeypatch: pytest.MonkeyPatch, network: nn.Module, **card: Any) -> None:
-    facts = ModelCard(architecture="toy", shape=(1, 8, 8), **card)
-    monkeypatch.setattr(subject, "load_model", lambda name, device: Model(network, facts))
-
-
-def test_a_vae_is_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, Coder(), role="vae")
+def test_a_vae_is_its_decoder(monkeypatch):
+    model = given(
+        monkeypatch, "conv-vae", "vae", decoder_config={"channels": (8, 8, 8)}, channels=(4, 4), hidden=8
+    )
     opened = open_subject("vae", "cpu")
     drawn, labels = opened.draw(5, 0)
-    assert drawn.shape == (5, 1, 8, 8) and labels is None and not drawn.any()
-    assert opened.parameters == 1 and opened.card.role == "vae"
+    assert drawn.shape == (5, 1, 8, 8) and labels is None and opened.classes is None
+    assert opened.parameters == sum(t.numel() for t in model.network.decoder.state_dict().values() if t.dim())
+    assert opened.card.role == "vae" and opened.hash == model.hash
 
 
-def test_a_conditional_one_is_asked_for_all_classes_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, Plain(10), role="generator", classes=10)
-
-    def conditional(
-        model: Model, n: int, seed: int, *, labels: Tensor, progress: object
-    ) -> tuple[Tensor, Tensor]:
-        z = torch.zeros(n, 2)
-        with torch.no_grad():
-            return (model(z, labels) * 255).round().to(torch.uint8), z
-
-    monkeypatch.setattr(subject, "sample", conditional)
-    drawn, labels = open_subject("conditional", "cpu").draw(2000, 0)
-    assert labels is not None and torch.bincount(labels).min() > 150
-    assert torch.equal((drawn[:, 0, 0, 0] / 25.5).round().long(), labels)
+def test_a_conditional_one_is_asked_for_all_classes_alike(monkeypatch):
+    how = {"generator": "mlp-gan-generator", "generator_config": {"hidden": (4,)}, "classes": 10}
+    given(monkeypatch, "conditional-generator", "generator", **how)
+    opened = open_subject("conditional", "cpu")
+    drawn, labels = opened.draw(2000, 0)
+    assert torch.bincount(labels, minlength=10).min() > 150 and opened.images_seen is None
+    assert torch.equal(drawn[:150], sample(opened.generator, 150, 0, labels[:150])[0])
 
 
-def test_what_cannot_be_measured(make: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="wide draws 1x9x9 images and 'digits' has 1x8x8; name the data"):
+def test_what_cannot_be_measured(make, monkeypatch):
+    with pytest.raises(DataError, match="--data"):
         evaluate(GanEvaluation(model=make("wide", shape=(1, 9, 9))), Context())
-    with pytest.raises(ConfigError, match="no GAN metric called 'fdi'"):
+    with pytest.raises(ConfigError, match="'fdi'"):
         evaluate(GanEvaluation(model=make("toy"), metrics=("fdi",)), Context())
-    given(monkeypatch, nn.Linear(1, 1), role="classifier")
-    with pytest.raises(ModelError, match="clf is a classifier, which draws no images"):
+    given(monkeypatch, "mlp", "classifier", classes=3, hidden=())
+    with pytest.raises(ModelError, match="clf"):
         open_subject("clf", "cpu")
-    given(monkeypatch, Plain(None), role="generator")
-    with pytest.raises(ConfigError, match="does not say what it learned; name it with --data"):
+    given(monkeypatch, "mlp-gan-generator", "generator", hidden=(4,))
+    with pytest.raises(ConfigError, match="--data"):
         evaluate(GanEvaluation(model="nameless"), Context())
     assert not Path("runs").exists()
 
 
-def test_few_images_are_as_many_as_there_are() -> None:
+def test_few_images_are_as_many_as_there_are():
     train, test = load_data("digits", "train"), load_data("digits")
     assert Reference(train, test, judge(), n=10_000).n == 359
-    assert Reference(train.limit(100), test, judge(), n=10_000).n == 50
-    with pytest.raises(ConfigError, match="give 10 test images and 20 training images at least"):
-        Reference(train, test.limit(9), judge(), n=10_000)
+    assert Reference(train.limit(101), test, judge(), n=10_000).n == 50
+    assert Reference(train.limit(20), test.limit(10), judge(), n=10_000).n == 10
+    for few in ((train, test.limit(9)), (train.limit(19), test)):
+        with pytest.raises(ConfigError):
+            Reference(*few, judge(), n=10_000)
 
 
-def test_the_floors_images_are_in_neither_set() -> None:
+def test_the_floors_images_are_in_neither_set():
     reference = Reference(load_data("digits", "train"), load_data("digits"), judge(), n=300)
     floor = reference.floor
     assert len(floor.generated) == 300 and len(floor.train) == 1438 - 300
@@ -228,22 +188,19 @@ def test_the_floors_images_are_in_neither_set() -> None:
     assert torch.equal(everything.train, reference.train.images[:]) and everything.real is floor.real
 
 
-def test_images_that_are_no_digits_keep_their_features() -> None:
-    pictures = load_data("digits", "train")
-    names = tuple("abcdefghij")
-    data = Data("letters", "train", pictures.images, pictures.labels, names, pictures.ids)
-    reference = Reference(data, data, judge(), n=50)
-    assert not reference.digits and reference.accuracy is None and reference.real.features.shape == (50, 64)
+@pytest.mark.parametrize(("wrong", "digits"), [(20, True), (21, False)])
+def test_answers_count_where_the_judge_reads_four_fifths(wrong, digits):
+    data = load_data("digits", "train").limit(300)
+    labels = judge().digits(data.images[:100])
+    labels[:wrong] = (labels[:wrong] + 1) % 10
+    test = replace(data.limit(100), labels=labels)
+    reference = Reference(data, test, judge(), n=100)
+    assert reference.accuracy == pytest.approx(1 - wrong / 100) and reference.digits == digits
+    letters = Reference(replace(data, class_names=tuple("abcdefghij")), test, judge(), n=50)
+    assert not letters.digits and letters.accuracy is None and letters.real.features.shape == (50, 64)
 
 
-def test_digits_that_the_judge_cannot_read_are_none() -> None:
-    data = load_data("digits", "train")
-    noise = rng.integers(torch.arange(len(data)), (1, 8, 8), 256).to(torch.uint8)
-    reference = Reference(replace(data, images=noise), replace(data, images=noise), judge(), n=50)
-    assert not reference.digits and reference.accuracy is not None and reference.accuracy < 0.5
-
-
-def test_stacked_digits_have_a_thousand_modes() -> None:
+def test_stacked_digits_have_a_thousand_modes():
     digits = load_data("digits", "train").limit(120)
     modes = digits.labels.view(40, 3) @ torch.tensor([100, 10, 1])
     names = tuple(f"{mode:03d}" for mode in range(1000))
@@ -254,24 +211,36 @@ def test_stacked_digits_have_a_thousand_modes() -> None:
     assert reference.real.features.shape == (20, 192)
 
 
-def test_a_dry_run_writes_nothing(make: Callable[..., str], tmp_path: Path) -> None:
+def test_a_dry_run_writes_nothing(make):
     said: Outcome = evaluate(GanEvaluation(model=make("toy"), n=50), Context(dry_run=True))
     assert said.result == {"n": 50, "metrics": [entry.name for entry in chosen([])]}
     assert not Path("runs").exists()
 
 
-def test_what_is_no_result_is_refused(make: Callable[..., str]) -> None:
-    config = GanEvaluation(model=make("toy"), n=20, metrics=("modes",))
+def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
+    config = GanEvaluation(model=make("toy"), n=20, metrics=("modes", "precision-recall"))
     values = evaluate(config, Context(out=Path("run"))).result
-    file = Path("other.json")
-    for changed, said in (({"version": 99}, "newer advkit"), ({"schema": "advkit/curve"}, "no result of")):
-        file.write_text(json.dumps({**values, **changed}))
-        with pytest.raises(DataError, match=said):
-            GanEvaluationResult.load(file)
-    with pytest.raises(DataError, match="there is no result"):
+    result = GanEvaluationResult.load("run")
+    (one,) = result.generators
+    own = {"values": {"modes": 7.0, "precision": 0.12345}, "histogram": (0.9, 0.1, *[0.0] * 8)}
+    own |= {"parameters": 1234567, "images_seen": 12345, "training_seconds": 90.0}
+    other = {"histogram": (), "images_seen": None, "training_seconds": None, "name": "other"}
+    told = outcome(result.model_copy(update={"generators": (one.model_copy(update=own),)}), Path("run"))
+    figures = {row[0]: row[1] for row in told.tables[0].rows}
+    assert figures == {"precision": "0.123", "recall": "-", "modes": "7", "KL of modes": "-"}
+    assert told.tables[1].rows[0][2:] == ("1,234,567", "12,345", "1.5 min")
+    shares = [row[1:] for row in told.tables[2].rows]
+    assert [row[0] for row in shares[:3]] == ["90.0 %", "10.0 %", "0.0 %"]
+    assert [row[1] for row in shares] == [f"{100 * share:.1f} %" for share in result.real_histogram]
+    both = tuple(one.model_copy(update=changes) for changes in (own, other))
+    told = outcome(result.model_copy(update={"generators": both}), Path("run"))
+    assert told.tables[1].rows[1][3:] == ("-", "-") and told.tables[2].rows[0][1:3] == ("90.0 %", "-")
+    assert told.tables[2].columns[1:3] == ("toy", "other") == told.tables[0].columns[1:3]
+    names = tuple("abcdefghijk")
+    assert len(outcome(result.model_copy(update={"class_names": names}), Path("run")).tables) == 2
+    for changed in ({"version": 99}, {"schema": "advkit/curve"}):
+        Path("other.json").write_text(json.dumps({**values, **changed}))
+        with pytest.raises(DataError):
+            GanEvaluationResult.load("other.json")
+    with pytest.raises(DataError):
         GanEvaluationResult.load("nowhere.json")
-
-
-def test_sampling_and_measuring_see_the_same_images(make: Callable[..., str]) -> None:
-    opened = open_subject(make("toy"), "cpu")
-    assert torch.equal(opened.draw(12, 3)[0], sample(opened.generator, 12, 3)[0])

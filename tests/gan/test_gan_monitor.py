@@ -1,16 +1,26 @@
-"""The monitor sees a collapse and says nothing of a good run."""
+"""The monitor sees a collapse and says nothing of a good run; what is said of a finished one."""
 
 from __future__ import annotations
 
+import math
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from advkit import rng
+from advkit import plots, rng
 from advkit.data.load import load_data
 from advkit.errors import DivergedError
 from advkit.gan.best import BEST, Best
-from advkit.gan.monitor import Monitor, covered, diversity, first_warnings, warnings
+from advkit.gan.curves import write_curves
+from advkit.gan.judge import coverage, judge
+from advkit.gan.metrics.fid import frechet
+from advkit.gan.monitor import Monitor, covered, diversity_within, first_warnings, warnings
+from advkit.gan.outcome import recent, trained
 from advkit.gan.plan import GanTraining
 from advkit.gan.train import train_gan
 from advkit.models.architectures.mlp_gan import DenseGenerator
@@ -27,118 +37,112 @@ class Heard(Progress):
         self.messages.append(message)
 
 
-def test_diversity_is_the_mean_distance():
-    images = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]).view(3, 1, 1, 2)
-    assert diversity(images) == pytest.approx(10 / 3)
-
-
 def digits(n: int, split: str = "train") -> tuple[Tensor, Tensor]:
     return load_data("digits", split).batch(torch.arange(n))
 
 
-def test_real_images_are_told_as_such():
-    monitor = Monitor(*digits(300))
-    images, _ = digits(300, "test")
-    told = monitor.look(images)
-    assert 0.9 < told["diversity"] < 1.1
-    assert told["coverage"] > 0.5
-    assert told["missing"] == []
-    assert told["fid"] < monitor.look(1 - images)["fid"] / 5
-
-
-def test_images_of_one_kind_lack_diversity_coverage_and_digits():
-    images, labels = digits(400)
-    monitor = Monitor(images, labels)
-    ones = images[labels == 1]
-    told = monitor.look(ones)
-    assert told["coverage"] < 0.2
-    assert set(told["missing"]) >= {0, 2, 3, 5, 6}
-    assert 1 not in told["missing"]
-    assert monitor.look(ones[:1].expand(100, -1, -1, -1))["diversity"] == 0
-    assert "missing" in warnings({"step": 1, "diversity": 0.9, **{"missing": told["missing"]}})
-
-
-def test_one_image_a_class_lacks_diversity_within_classes():
-    images, labels = digits(300)
-    monitor = Monitor(images, labels)
-    first = torch.stack([images[labels == label][0] for label in labels])
-    told = monitor.look(first, labels)
-    assert told["diversity"] > 0.8 and told["diversity_within"] == 0
-    assert "of a class" in warnings(told)["collapse"]
-    told = monitor.look(*digits(300, "test"))
-    assert 0.9 < told["diversity_within"] < 1.1 and "collapse" not in warnings(told)
-    assert "diversity_within" not in monitor.look(images[:10], torch.arange(10))  # no pair of one class
-    assert "diversity_within" not in Monitor(images[:1].expand(9, -1, -1, -1), labels[:9]).look(
-        images, labels
-    )
-
-
-def test_where_the_judge_cannot_read_nothing_is_said_of_digits():
-    noise = rng.uniform(torch.arange(60), (1, 8, 8))
-    assert "missing" not in Monitor(noise, torch.arange(60) % 10).look(noise)
+def test_what_is_told_of_samples_is_measured_beside_real_images():
+    """Diversity of the first 100 of each, the rest of all; by the judge's features and by plain distances."""
+    (real, labels), (drawn, asked) = digits(300), digits(150, "test")
+    drawn = 0.5 * drawn
+    told = Monitor(real, labels).look(drawn, asked)
+    spread = [torch.pdist(images[:100].flatten(1)).mean() for images in (drawn, real)]
+    assert told["diversity"] == pytest.approx(float(spread[0] / spread[1]))
+    within = []
+    for images, classes in ((drawn, asked), (real, labels)):
+        apart, alike = torch.cdist(images.flatten(1), images.flatten(1)), classes[:, None] == classes
+        within.append(apart[alike.triu(1)].mean())
+    assert told["diversity_within"] == pytest.approx(float(within[0] / within[1]), rel=1e-4)
+    seen, known = judge().features(drawn), judge().features(real)
+    assert told["fid"] == pytest.approx(frechet(seen, known))
+    assert told["coverage"] == coverage(known, seen) != coverage(seen, known)
+    assert "diversity_within" not in Monitor(real, labels).look(drawn)
+    assert "diversity_within" not in Monitor(real, labels).look(drawn[:10], torch.arange(10))  # no pairs
+    assert math.isnan(diversity_within(real[:3], torch.arange(3)))
+    alike = Monitor(real[:1].expand(9, -1, -1, -1), labels[:9]).look(real, labels)
+    assert "diversity_within" not in alike and math.isfinite(alike["diversity"])
     wide = rng.uniform(torch.arange(60), (4, 8, 8))
     assert Monitor(wide, torch.arange(60) % 10).look(wide)["fid"] < 1e-3
 
 
-def test_looking_at_samples_leaves_the_training_alone(config, tmp_path):
+@pytest.mark.parametrize(("threes", "missing"), [(2, [3]), (4, [])])
+def test_a_digit_is_missing_below_a_tenth_of_its_share(threes, missing):
+    images = load_data("digits", "train").images
+    read = judge().digits(images)
+    rows = [(read == digit).nonzero()[:30, 0] for digit in range(10)]
+    monitor = Monitor(images[torch.cat(rows)] / 255, torch.arange(10).repeat_interleave(30))
+    others = torch.cat([rows[digit] for digit in range(10) if digit != 3])
+    drawn = torch.cat([rows[3][:threes], others, others])[:300]
+    assert monitor.look(images[drawn] / 255)["missing"] == missing
+
+
+@pytest.mark.parametrize(("wrong", "reads"), [(39, True), (41, False)])
+def test_of_digits_is_spoken_where_the_judge_reads_four_fifths(wrong, reads):
+    images = load_data("digits", "train").images[:200]
+    labels = judge().digits(images)
+    labels[:wrong] = (labels[:wrong] + 1) % 10
+    assert ("missing" in Monitor(images / 255, labels).look(images / 255)) == reads
+
+
+@pytest.mark.parametrize(
+    ("row", "kinds"),
+    [
+        ({"diversity": 0.399, "missing": [1], "d_accuracy": 0.981}, ["collapse", "won"]),
+        ({"diversity": 0.401, "missing": [1], "d_accuracy": 0.979}, ["missing"]),
+        ({"diversity": 0.9, "diversity_within": 0.399, "missing": [2]}, ["collapse"]),
+        ({"diversity": 0.9, "diversity_within": 0.401, "missing": []}, []),
+        ({"d_accuracy": 1.0}, []),  # the first steps, of which no samples were drawn
+    ],
+)
+def test_signs(row, kinds):
+    assert sorted(warnings(row)) == kinds
+    assert all(
+        said.startswith("step 7: ") for said in first_warnings([{"step": 7, **row}, {"step": 8, **row}])
+    )
+    assert len(first_warnings([{"step": 7, **row}, {"step": 8, **row}])) == len(kinds)
+
+
+def test_looking_at_samples_leaves_the_training_alone(config):
     """A run that looks often ends with the weights of one that looks once."""
     data = load_data("digits", "train", limit=100)
     often, once = (
-        train_gan(config(arch="conv-gan", steps=12, sample_every=every), data).models["generator"].hash
-        for every in (2, 12)
+        train_gan(config(arch="conv-gan", steps=6, sample_every=every), data).models["generator"].hash
+        for every in (3, 6)
     )
     assert often == once
 
 
+@pytest.mark.parametrize(("figure", "kept"), [("fid", [5.0, 2.0]), ("coverage", [5.0, 6.0, 7.0])])
+def test_the_best_average_is_the_first_of_the_best(figure, kept, tmp_path, monkeypatch):
+    seen: list[float] = []
+    monkeypatch.setattr("advkit.gan.best.save_model", lambda model, path, overwrite: seen.append(model))
+    run = SimpleNamespace(path=tmp_path, history=lambda: [])
+    best = Best(figure, run)
+    for value in (5.0, 2.0, 6.0, 2.0, 7.0, 7.0):
+        best.see({figure: value}, SimpleNamespace(average=lambda value=value: value))
+    assert seen == kept and abs(best.rank) == kept[-1]
+
+
 def test_the_best_average_is_kept_and_a_resumed_run_knows_it(config, tmp_path, monkeypatch):
     data = load_data("digits", "train", limit=200)
-    settings = config(steps=12, sample_every=3, checkpoint_every=6)
+    settings = config(steps=8, sample_every=2, checkpoint_every=4)
     worse = iter([5.0, 2.0, 3.0, 4.0])
     monkeypatch.setattr("advkit.gan.monitor.frechet", lambda a, b: next(worse))
     with RunFolder.open("gan-train", "toy", settings, tmp_path / "run") as run:
         train_gan(settings, data, run=run)
         assert [row["fid"] for row in run.history() if "fid" in row] == [5.0, 2.0, 3.0, 4.0]
-        assert load_checkpoint(run.path / BEST).card.training["step"] == 6
-        better = Best("fid", run)
-        assert better.rank == -2.0
+        assert load_checkpoint(run.path / BEST).card.training["step"] == 4
+        assert Best("fid", run).rank == -2.0
 
 
-@pytest.fixture
-def collapsed(monkeypatch):
+def test_a_collapse_is_said_once_and_can_stop_a_run(config, monkeypatch):
     """Every latent vector is the same, so that samples are equal whatever is learnt."""
     monkeypatch.setattr(DenseGenerator, "draw", lambda self, key: torch.zeros(len(key), self.latent_dim))
-
-
-def test_a_run_can_stop_on_a_collapse(collapsed, config):
-    settings = config(arch="mlp-gan", steps=12, sample_every=4, stop_on_collapse=True)
-    with pytest.raises(DivergedError, match=r"has collapsed at step 4, .* best\.safetensors"):
-        train_gan(settings, load_data("digits", "train"))
-
-
-def test_only_what_is_wrong_is_said_once_and_only_where_samples_were_drawn():
-    rows = [
-        {"step": 50, "d_accuracy": 1.0},
-        {"step": 100, "d_accuracy": 0.6, "diversity": 0.9},
-        {"step": 200, "d_accuracy": 0.99, "diversity": 0.9},
-        {"step": 300, "d_accuracy": 0.99, "diversity": 0.1},
-    ]
-    assert warnings(rows[0]) == warnings(rows[1]) == {}
-    won, collapse = first_warnings(rows)
-    assert won.startswith("step 200: discriminator accuracy is 99%")
-    assert collapse.startswith("step 300: samples differ 10% as much")
-
-
-def test_rows_cover_the_steps_since_the_one_before():
-    assert covered([{"step": 50}, {"step": 60}, {"step": 61}]) == [50, 10, 1]
-    assert covered([]) == []
-
-
-def test_a_collapsed_run_is_warned_of_once(collapsed, config):
-    heard = Heard()
-    settings = config(arch="mlp-gan", steps=12, sample_every=4)
-    train_gan(settings, load_data("digits", "train"), progress=heard)
-    (message,) = [message for message in heard.messages if "collapsing" in message]
-    assert message.startswith("step 4: samples differ 0% as much as real images")
+    heard, data = Heard(), load_data("digits", "train", limit=100)
+    train_gan(config(steps=12, sample_every=4), data, progress=heard)
+    assert [message[:7] for message in heard.messages if "collapsing" in message] == ["step 4:"]
+    with pytest.raises(DivergedError, match="step 4"):
+        train_gan(config(steps=12, sample_every=4, stop_on_collapse=True), data)
 
 
 def test_the_default_pair_is_not_called_collapsed_while_it_leaves_the_mean_image():
@@ -147,3 +151,86 @@ def test_the_default_pair_is_not_called_collapsed_while_it_leaves_the_mean_image
     settings = GanTraining(steps=40, batch_size=32, sample_every=20)
     train_gan(settings, load_data("digits", "train"), progress=heard)
     assert not any("collapsing" in message for message in heard.messages)
+
+
+ROWS = [
+    {"step": step, "d_loss": step / 7, "g_loss": 1.5, "d_accuracy": step / 2000, "fid": 3.0 + step}
+    for step in (50, 400, 700, 701, 900, 1200)
+]
+
+
+def test_what_is_reported_are_means_over_the_last_500_steps():
+    """A row counts as often as it covers steps, if it ends among them; 700 does not."""
+    assert covered(ROWS) == [50, 350, 300, 1, 199, 300] and covered([]) == []
+    told = recent(ROWS, ["d_loss", "d_accuracy"])
+    mean = np.average([701, 900, 1200], weights=[1, 199, 300])
+    assert told == pytest.approx({"steps": 500, "d_loss": mean / 7, "d_accuracy": mean / 2000, "fid": 1203})
+
+
+def result(accuracy: float = 0.6, **config) -> dict:
+    told = {
+        "kind": "gan",
+        "arch": "conv-gan",
+        "steps": 1200,
+        "augment": [],
+        "packing": 1,
+        "conditional": "no",
+    }
+    last = {"steps": 500, "d_loss": 0.69314, "d_accuracy": accuracy, "d_accuracy_real": 0.6543}
+    last |= {"d_accuracy_fake": 0.5, "g_loss": 1.23456, "augmented": 0.25, "diversity": 0.876, "fid": 12.345}
+    return {
+        "config": {**told, "data": "my data", **config},
+        "models": {name: {"name": f"toy-{name}"} for name in ("generator", "ema", "discriminator")},
+        "last": {**last, "coverage": 0.5},
+        "data": {"name": "toy"},
+        "images_per_second": 12345.6,
+        "best": {"by": "fid", "step": 800},
+    }
+
+
+def test_a_finished_run_is_told_in_figures_and_commands():
+    told, changed = trained(result(), Path("run")), trained(result(augment=["shift"]), Path("run"))
+    (row,) = told.tables[0].rows
+    assert row == ("0.693", "65.4%", "50.0%", "1.235", "88%", "12.35", "50%", "12,346")
+    assert changed.tables[0].rows[0][4] == "25%" and len(told.tables[0].columns) == 8
+    assert "500" in told.tables[0].title and any("800" in said for said in told.sentences)
+    assert told.next[0] == "advkit gan-sample --model toy-ema --n 400 --out toy.png"
+    assert told.next[1] == "advkit finetune --model toy-discriminator --data 'my data' --out clf.pt"
+    assert (
+        trained(result(data="digits"), Path()).next[1]
+        == "advkit finetune --model toy-discriminator --out clf.pt"
+    )
+    for change in ({"packing": 2}, {"conditional": "projection"}):  # not a discriminator of one image
+        assert [line.split()[1] for line in trained(result(**change), Path()).next] == [
+            "gan-sample",
+            "models",
+        ]
+    assert len(trained(result(kind="vae"), Path()).next) == 2
+
+
+def test_the_balance_is_told_from_the_accuracy():
+    """What is said changes at 45, 75 and 98 %, and nowhere else."""
+
+    def said(accuracy: float) -> str:
+        return re.sub(r"about \S+", "", trained(result(accuracy), Path()).sentences[0])
+
+    groups = [(0.1, 0.4499), (0.4501, 0.7499), (0.7501, 0.9799), (0.9801, 1.0)]
+    assert all(said(low) == said(high) for low, high in groups)
+    assert len({said(low) for low, _ in groups}) == 4
+
+
+def test_the_curves_are_of_every_row_that_counts(tmp_path, monkeypatch):
+    """Rows that cover less than a fifth of the steps of the longest would show noise."""
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    write_curves(tmp_path / "curves.png", ROWS, title="toy")
+    losses, accuracy = drawn[0].axes
+    assert [list(line.get_xdata()) for line in losses.lines] == [[400, 700, 900, 1200]] * 2
+    assert list(losses.lines[0].get_ydata()) == [step / 7 for step in (400, 700, 900, 1200)]
+    assert list(accuracy.lines[0].get_ydata()) == [20, 35, 45, 60]
+    assert list(accuracy.lines[1].get_ydata()) == [50, 50] and accuracy.get_ylim() == (0, 101)
+    write_curves(
+        tmp_path / "curves.png", [{"step": 70, **dict.fromkeys(("loss", "divergence"), 1.0)}], title=""
+    )
+    assert len(drawn[1].axes[0].lines) == 2 and len(drawn[1].axes) == 1
+    assert [list(map(int, 120 * figure.get_size_inches())) for figure in drawn] == [[960, 540]] * 2

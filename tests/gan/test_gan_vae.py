@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from advkit.config import validate
-from advkit.context import Context
-from advkit.data.data import Data
-from advkit.errors import ConfigError
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.models.checkpoint import load_checkpoint
+from advkit.context import Context
 
 SMALL = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden": 16}
 
 
 @pytest.fixture
-def settings(config: Callable) -> Callable[..., GanTraining]:
+def settings(config):
     return lambda **changes: config(kind="vae", arch="conv-vae", generator=SMALL, discriminator={}, **changes)
 
 
-def test_the_default_network_follows_the_kind() -> None:
+def test_the_default_network_follows_the_kind():
     assert GanTraining(kind="vae").arch == "conv-vae"
     assert GanTraining().arch == GanTraining(kind="gan").arch == "conv-gan"
 
 
-def test_the_loss_is_minus_the_evidence_bound(data: Data, settings: Callable, monkeypatch) -> None:
+def test_the_loss_is_minus_the_evidence_bound(data, settings, monkeypatch):
     at_once = settings(precision="float32", divergence=0.5, divergence_warmup=0)
     game = VaeGame(at_once, data, torch.device("cpu"))
     mean, log_variance = torch.full((8, 100), 0.5), torch.full((8, 100), -1.0)
@@ -45,7 +41,7 @@ def test_the_loss_is_minus_the_evidence_bound(data: Data, settings: Callable, mo
     assert loss == pytest.approx(wrong + 0.5 * divergence, rel=1e-5)
 
 
-def test_the_weight_of_the_divergence_grows_at_first(data: Data, settings: Callable) -> None:
+def test_the_weight_of_the_divergence_grows_at_first(data, settings):
     game = VaeGame(settings(steps=10, divergence=2.0, divergence_warmup=0.4), data, torch.device("cpu"))
     weights = []
     for _ in range(6):
@@ -54,7 +50,7 @@ def test_the_weight_of_the_divergence_grows_at_first(data: Data, settings: Calla
     assert weights == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
 
 
-def test_all_weights_move_and_the_loss_falls(data: Data, settings: Callable) -> None:
+def test_all_weights_move_and_the_loss_falls(data, settings):
     game = VaeGame(settings(rate_generator=2e-3), data, torch.device("cpu"))
     before = [p.detach().clone() for p in game.vae.parameters()]
     first = torch.stack([game.play() for _ in range(5)]).mean(0)
@@ -65,7 +61,7 @@ def test_all_weights_move_and_the_loss_falls(data: Data, settings: Callable) -> 
     assert all(moved)
 
 
-def test_the_decoder_is_left_as_a_generator(settings: Callable) -> None:
+def test_the_decoder_is_left_as_a_generator(settings):
     outcome = train(settings(name="toy"), Context(out=Path("run")))
     whole, decoder = (load_checkpoint(Path("run") / f"{name}.safetensors") for name in ("vae", "ema"))
     assert (whole.card.role, decoder.card.role) == ("vae", "generator")
@@ -77,7 +73,7 @@ def test_the_decoder_is_left_as_a_generator(settings: Callable) -> None:
     assert all(picture.path.exists() for picture in outcome.pictures)
 
 
-def test_a_resumed_run_ends_with_the_same_bits(data: Data, settings: Callable) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(data, settings):
     game, other = (VaeGame(settings(), data, torch.device("cpu")) for _ in range(2))
     for _ in range(6):
         game.play()
@@ -86,20 +82,3 @@ def test_a_resumed_run_ends_with_the_same_bits(data: Data, settings: Callable) -
     one, same = (torch.stack([each.play() for _ in range(4)]) for each in (game, other))
     assert torch.equal(one, same)
     assert game.models()["vae"].hash == other.models()["vae"].hash
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            {"kind": "vae", "loss": "hinge"},
-            "'loss' counts for kind gan alone, and this is a vae",
-        ),
-        ({"kind": "vae", "conditional": "projection"}, "'conditional' counts for kind gan alone"),
-        ({"kind": "vae", "rate_discriminator": 1e-3}, "'rate_discriminator' counts for kind gan"),
-        ({"kind": "gan", "divergence": 2.0}, "'divergence' counts for kind vae alone, and this is a gan"),
-    ],
-)
-def test_what_would_be_ignored_is_refused(given: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        validate(GanTraining, given, "gan-train")

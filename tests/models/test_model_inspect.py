@@ -97,7 +97,7 @@ def test_probabilities_are_told_from_logits(
     # Declared ones come as logarithms, in which nothing is negative any more.
     accepted = probable if declared else only_decisions or not probable
     with contextlib.nullcontext() if accepted else pytest.raises(ModelError):
-        assert inspect_classifier(model, IMAGES[:2], 2, only_decisions=only_decisions) == []
+        assert inspect_classifier(model, IMAGES[:2], 2, only_decisions=only_decisions).notes == ()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -124,7 +124,7 @@ def test_how_far_answers_may_be_apart(dtype: torch.dtype, scale: float, part: fl
         exact = least == rounding or dtype == torch.float64
         close = part < 1 or (part == 1 and exact)
         with contextlib.nullcontext() if close else pytest.raises(ModelError):
-            assert inspect_classifier(of(answer), IMAGES[:5], 10) == []
+            assert inspect_classifier(of(answer), IMAGES[:5], 10).notes == ()
         assert seen == ([5, 5, 3] if close or pass_number == 2 else [5, 5])
 
 
@@ -136,7 +136,7 @@ def test_half_of_the_batch_is_asked_alone(n: int) -> None:
         seen.append(len(logits))
         return logits
 
-    assert inspect_classifier(of(answer), IMAGES[:n], None) == []
+    assert inspect_classifier(of(answer), IMAGES[:n], None).notes == ()
     assert seen == [n, n, (n + 1) // 2]
 
 

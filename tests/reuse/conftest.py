@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 from torch import Tensor, nn
@@ -18,14 +17,14 @@ CONFIG = {"channels": (4, 8)}
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folder(tmp_path, monkeypatch):
     """Runs and the store of whoever runs the tests stay as they are."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
-def discriminator() -> Model:
+def discriminator():
     """In the store as ``critic``."""
     with rng.scope("cpu", 7, "critic"):
         network = build("conv-gan-discriminator", shape=(1, 8, 8), config=CONFIG)
@@ -52,7 +51,7 @@ class ToyVae(Vae):
 
 
 @pytest.fixture
-def vae(monkeypatch: pytest.MonkeyPatch) -> Model:
+def vae(monkeypatch):
     """In the store as ``toy``; its architecture is registered for the test."""
     entry = Entry("toy-vae", ToyVae, "a toy", facts={"role": "vae"})
     assert "toy-vae" not in ARCHITECTURES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,7 +14,7 @@ BENCH = Path(__file__).parents[2] / "recipes" / "bench" / "few_labels.py"
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def bench(monkeypatch):
     """The script with trainings that take no time; ``bench.done`` lists them."""
     spec = importlib.util.spec_from_file_location("few_labels", BENCH)
     assert spec is not None and spec.loader is not None

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
+from advkit import rng
 from advkit.config import validate
-from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, DivergedError, ModelError
 from advkit.models.load import load_model
 from advkit.models.network import build
 from advkit.models.normalised import NormalisedLinear, standardising
 from advkit.models.store import Store
-from advkit.progress import Progress, Task
 from advkit.reuse import semi_command, tested
 from advkit.reuse.semi_command import semi_train
 from advkit.reuse.semi_game import SemiGame, aligned, fake_loss, matching, real_loss, sure_loss
 from advkit.reuse.semi_plan import SemiSupervised
 from advkit.reuse.semi_train import train_semi
+from advkit.runs import RunFolder
+from advkit.threat import Threat
+from advkit.context import Context
 
 SMALL = {
     "epochs": 1,
@@ -35,7 +41,7 @@ SMALL = {
 
 
 @pytest.fixture(autouse=True)
-def few_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_attacks(monkeypatch):
     monkeypatch.setattr(tested, "ATTACKED", 20)
     monkeypatch.setattr("os.fsync", lambda file: None)
 
@@ -68,15 +74,112 @@ def test_only_sure_answers_teach_and_no_class_is_favoured():
     assert torch.allclose(corrected, torch.tensor([[1 / 3, 2 / 3], [0.75, 0.25]]))
 
 
-def test_images_are_moved_each_otherwise_and_the_same_every_time():
+def test_images_are_moved_by_uniform_numbers_each_otherwise_and_the_same_every_time():
+    """Read off a picture of its own coordinates: shift in pixels, turn in degrees, zoom to both sides."""
     playing = game(plan(shift=2, turn=30, zoom=0.2))
+    v, u = torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")
+    moved = playing._moved(torch.stack([u, v]).expand(1000, 2, 33, 33), "labelled")
+    middle = moved[:, :, 16, 16] - 16
+    across, down = ((moved[:, :, *at] - moved[:, :, 16, 16]) for at in ((16, 17), (17, 16)))
+    size, turn = across.norm(dim=1), torch.rad2deg(torch.atan2(across[:, 1], across[:, 0]))
+    torch.testing.assert_close(down, torch.stack([-across[:, 1], across[:, 0]], 1), rtol=1e-3, atol=1e-3)
+    to = -torch.linalg.solve(torch.stack([across, down], 2), middle)  # where the middle is seen
+    for drawn, most in ((to[:, 0], 2), (to[:, 1], 2), (turn, 30), (size.log(), math.log(1.2))):
+        spread, even = drawn.sort().values, torch.linspace(-most, most, 1000)
+        assert (spread - even).abs().max() < 0.15 * most
     still = playing.labelled.batch(torch.zeros(20, dtype=torch.int64))[0]
-    moved = playing._moved(still, "labelled")
-    assert torch.equal(moved, playing._moved(still, "labelled"))
-    assert moved.shape == still.shape and moved.min() >= 0 and moved.max() <= 1
-    assert len(torch.unique(moved.flatten(1), dim=0)) == 20
-    assert not torch.equal(moved, playing._moved(still, "unlabelled"))
+    assert torch.equal(playing._moved(still, "labelled"), playing._moved(still, "labelled"))
+    assert not torch.equal(playing._moved(still, "labelled"), playing._moved(still, "unlabelled"))
     assert torch.equal(game(plan())._moved(still, "labelled"), still)
+    for change in ({"shift": 1}, {"turn": 9}, {"zoom": 0.1}):
+        assert not torch.equal(game(plan(**change))._moved(still, "labelled"), still)
+
+
+def test_an_update_is_that_of_the_formulas():
+    """Figures, gradients of both players and the teacher's favourites, beside plain computations."""
+    small = {"arch": "mlp-gan", "discriminator": {"hidden": [16], "dropout": 0.0}}
+    small["generator"] = {"latent_dim": 4, "hidden": [16, 16], "dropout": 0.0}
+    config = plan(**small, teach=0.7, sure=0.145, supervised=2.0, ema=0.05)
+    playing, other, found = game(config), game(config), {}
+
+    def noted(name):
+        network = playing.model if name == "classifier" else playing.generator
+        return lambda: found.update({name: [p.grad.clone() for p in network.parameters()]})
+
+    for name, optimiser in playing.optimisers.items():
+        optimiser.step = noted(name)
+    told = playing.play().tolist()
+    x, y = other.labelled.batch(other.labels.batch(0))
+    real, _ = other.unlabelled.batch(other.images.batch(0))
+    network, generator = other.model.network, other.generator
+    fake = generator(generator.draw(rng.keys(config.seed, "latent", torch.arange(50), 0)))
+    logits = [network(images) for images in (x, real, fake)]
+    odds = [each.logsumexp(1) for each in logits]
+    with torch.no_grad():
+        said = other.ema.network(real).softmax(1)
+    usual = 0.99 * 0.1 + 0.01 * said.mean(0)
+    taught = said / usual / (said / usual).sum(1, keepdim=True)
+    sure, label = taught.max(1)
+    assert 0 < (sure >= 0.145).sum() < 50
+    cross = torch.nn.functional.cross_entropy
+    supervised = cross(logits[0], y)
+    unsupervised = (-odds[1].sigmoid().log().mean() - (-odds[2]).sigmoid().log().mean()) / 2
+    lesson = (cross(logits[1], label, reduction="none") * (sure >= 0.145)).mean()
+    apart = (network.features(fake).mean(0) - network.features(real).mean(0)).square().mean()
+    right = (logits[0].argmax(1) == y).float().mean()
+    figures = (supervised, unsupervised, apart, right, odds[1].sigmoid().mean(), odds[2].sigmoid().mean())
+    assert told == pytest.approx([figure.item() for figure in figures], rel=1e-4)
+    assert torch.allclose(playing.usual, usual, atol=1e-6)
+    parameters = {"classifier": list(other.model.parameters()), "generator": list(generator.parameters())}
+    losses = {"classifier": 2 * supervised + unsupervised + 0.7 * lesson, "generator": apart}
+    for name, loss in losses.items():
+        wanted = torch.autograd.grad(loss, parameters[name], retain_graph=True)
+        for mine, theirs in zip(found[name], wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+    for name, rate in (("classifier", config.rate), ("generator", config.rate_generator)):
+        (group,) = playing.optimisers[name].param_groups
+        assert (group["lr"], group["betas"]) == (rate, (0.5, 0.999)) and playing.ema.decay == 0.05
+
+
+def test_rows_and_speed_by_the_clock(monkeypatch, tmp_path):
+    now = [0.0]
+
+    def play(self):
+        now[0] += 2
+        self.step += 1
+        return torch.full((6,), float(self.step))
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(SemiGame, "play", play)
+    config = plan(checkpoint_every=12)
+    with RunFolder.open("semi-train", "toy", config, tmp_path / "run") as run:
+        trained = train_semi(game(config), run=run)
+        assert run.history() == trained.history
+        again = train_semi(game(config), run=run)
+    assert (again.step, again.images_per_second, again.history) == (29, 0.0, trained.history)
+    rows = [(row["step"], row["g_loss"], row["epoch"]) for row in trained.history]
+    assert rows == [(12, 6.5, 600 / 1438), (24, 18.5, 1200 / 1438), (29, 27.0, 1450 / 1438)]
+    assert trained.images_per_second == 25
+
+
+def test_parameters_are_those_that_are_documented(declared):
+    assert declared(SemiSupervised) == (
+        "data=digits labels=100>0 label_set=0>=0 model=None arch=None epochs=100>=1 batch_size=100>=2 "
+        "rate=0.002>0 rate_generator=0.001>0 beta1=0.5>=0<1 supervised=1.0>0 teach=0.0>=0 sure=0.95>0<1 "
+        "shift=0.0>=0 turn=0.0>=0<=180 zoom=0.0>=0<1 ema=0.9999>=0<1 precision=float32 "
+        "checkpoint_every=500>=1 seed=0>=0 norm=None eps=None>0 name=None"
+    )
+
+
+def test_errors_are_told_with_exact_intervals():
+    rows = {"mine": {"clean": 3, "n": 40, "robust": 9, "attacked": 20}}
+    told = tested.table(rows, "toy", tested.facts(Threat("linf", 0.1)))
+    texts = [3, 40, 9, 20]
+    for wrong, n in ((3, 40), (9, 20)):
+        low, high = (100 * end for end in binomtest(wrong, n).proportion_ci(method="exact"))
+        texts.append(f"{100 * wrong / n:.2f} % [{low:.2f}, {high:.2f}]")
+    assert told.rows == (("mine", texts[4], "3", "40", texts[5], "20"),) and "PGD-20" in told.columns[4]
+    assert len(told.columns) == 6 and "linf eps 0.1" in told.title
 
 
 def test_layers_start_with_outputs_of_mean_0_and_variance_1():
@@ -138,21 +241,9 @@ def test_an_interrupted_game_ends_with_the_same_bits(values):
     assert not torch.equal(next(other.generator.parameters()), next(whole.generator.parameters()))
 
 
-class Interrupted(Progress, Task):
-    left = 2
-
-    def task(self, *args, **kwargs):
-        return self
-
-    def advance(self, n=1, **facts):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_command_goes_on():
+def test_an_interrupted_command_goes_on(stopping):
     with pytest.raises(KeyboardInterrupt):
-        semi_train(plan(), Context(out=Path("cut"), progress=Interrupted()))
+        semi_train(plan(), Context(out=Path("cut"), progress=stopping))
     resumed = semi_train(plan(), Context(out=Path("cut"), resume=True))
     whole = semi_train(plan(), Context(out=Path("whole")))
     assert resumed.result["model"]["hash"] == whole.result["model"]["hash"]
@@ -197,15 +288,14 @@ def test_it_begins_with_the_discriminator(discriminator):
     assert (parent["relation"], parent["hash"]) == ("fine-tuned-from", discriminator.hash)
 
 
-def test_the_rate_falls_to_0():
-    playing = game(plan(epochs=2))
-    rates = []
+def test_both_rates_stay_for_two_thirds_and_fall_to_0_on_a_line():
+    playing, rates = game(plan()), []
     while playing.step < playing.steps:
         playing.play()
-        rates.append(playing.optimisers["classifier"].param_groups[0]["lr"])
-    assert rates[0] == rates[len(rates) // 2] == playing.config.rate
-    assert rates[-1] < playing.config.rate / 10
-    assert rates == sorted(rates, reverse=True)
+        rates.append([each.param_groups[0]["lr"] for each in playing.optimisers.values()])
+    assert playing.steps == 29
+    shares = np.minimum(1, 3 * (1 - np.arange(29) / 29))
+    np.testing.assert_allclose(rates, np.outer(shares, [playing.config.rate, playing.config.rate_generator]))
 
 
 def test_divergence_is_told():
@@ -214,20 +304,17 @@ def test_divergence_is_told():
         train_semi(playing)
 
 
-@pytest.mark.parametrize(
-    ("values", "fault", "said"),
-    [
-        ({"arch": "noisy-mpl"}, ConfigError, "did you mean 'noisy-mlp'"),
-        ({"labels": 7}, DataError, "7 labels .* 10 classes"),
-        ({"model": "critic", "arch": "mlp-gan", "discriminator": {}}, ConfigError, "leave --arch out"),
-        ({"model": "critic"}, ConfigError, "leave --set discriminator"),
-        ({"model": "critc"}, ModelError, "did you mean 'critic'"),
-        ({"norm": "l2"}, ConfigError, "needs its budget"),
-    ],
-)
-def test_faults_are_found_before_there_is_a_folder(values, fault, said, discriminator):
-    with pytest.raises(fault, match=said):
-        semi_train(plan(**values), Context(out=Path("run")))
+def test_faults_are_found_before_there_is_a_folder(discriminator):
+    for values, fault, said in (
+        ({"arch": "noisy-mpl"}, ConfigError, "'noisy-mlp'"),
+        ({"labels": 7}, DataError, "7 labels"),
+        ({"model": "critic", "arch": "mlp-gan", "discriminator": {}}, ConfigError, "--arch"),
+        ({"model": "critic"}, ConfigError, "--set discriminator"),
+        ({"model": "critc"}, ModelError, "'critic'"),
+        ({"norm": "l2"}, ConfigError, "budget"),
+    ):
+        with pytest.raises(fault, match=said):
+            semi_train(plan(**values), Context(out=Path("run")))
     assert not Path("run").exists()
 
 

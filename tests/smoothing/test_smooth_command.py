@@ -16,7 +16,7 @@ from advkit.models.network import build
 from advkit.smoothing.command import run
 from advkit.smoothing.plan import SmoothedCertification
 from advkit.smoothing.result import SmoothingResult
-from advkit.trade import Context
+from advkit.context import Context
 
 WORDS = ["smooth", "--model=clf.pt", "--data=digits", "--n=20", "--sigma=0.2", "--samples=200"]
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ import torch
 
 from advkit import rng
 from advkit.config import validate
-from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
@@ -19,19 +16,19 @@ from advkit.training.objective import OBJECTIVES, Objective
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folder(tmp_path, monkeypatch):
     """Runs and the store of whoever runs the tests stay as they are."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="session")
-def digits() -> Data:
+def digits():
     return load_data("digits", "train", limit=100)
 
 
 @pytest.fixture
-def make() -> Callable[..., Model]:
+def make():
     """A fresh classifier of the digits; the same for the same seed."""
 
     def make(arch: str = "mlp", seed: int = 0, **config: Any) -> Model:
@@ -45,7 +42,7 @@ def make() -> Callable[..., Model]:
 
 
 @pytest.fixture
-def objective() -> Callable[..., Objective]:
+def objective():
     """A registered objective with the given parameters."""
 
     def make(name: str, **parameters: Any) -> Objective:
@@ -74,12 +71,12 @@ class Interrupted(Progress):
 
 
 @pytest.fixture
-def interrupted() -> type[Interrupted]:
+def interrupted():
     return Interrupted
 
 
 @pytest.fixture
-def same() -> Callable[[Model, Model], bool]:
+def same():
     """Whether two models have the same weights, bit for bit."""
 
     def same(one: Model, other: Model) -> bool:

@@ -50,17 +50,6 @@ def test_a_fixed_share_of_every_batch_is_extra_and_all_of_it_comes_in_turn(digit
     assert torch.cat(own)[:100].sort().values.tolist() == list(range(100))
 
 
-def test_batches_are_a_function_of_seed_and_step(digits, extra):
-    last = Mixed(CONFIG, digits, extra).batch(7, torch.device("cpu"))[2]
-    assert torch.equal(last, Mixed(CONFIG, digits, extra).batch(7, torch.device("cpu"))[2])
-    other = Mixed(CONFIG.model_copy(update={"seed": 6}), digits, extra).batch(7, torch.device("cpu"))[2]
-    assert not torch.equal(last, other)
-
-
-def test_fitting_twice_changes_nothing(digits, extra):
-    assert torch.equal(fitting(extra, digits).ids, extra.ids)
-
-
 def test_an_interrupted_run_with_extra_images_ends_the_same(
     digits, extra, make, objective, interrupted, same, tmp_path
 ):
@@ -92,28 +81,23 @@ def test_adv_train_takes_them_and_notes_what_they_were(digits, monkeypatch):
         adv_train(config, Context(out=Path("run")))
 
 
-def test_a_share_that_leaves_no_image_of_a_kind_is_refused():
-    with pytest.raises(ConfigError, match="is 0 of the 20 images in a batch"):
-        count(CONFIG.model_copy(update={"extra_fraction": 0.01}), 100)
-    with pytest.raises(ConfigError, match="is 4 of the 4 images in a batch"):
-        count(CONFIG.model_copy(update={"extra_fraction": 0.9}), 4)
+def test_a_share_leaves_an_image_of_both_kinds():
+    assert [count(CONFIG.model_copy(update={"extra_fraction": share}), 100) for share in (0.05, 0.95)] == [
+        1,
+        19,
+    ]
+    for share, n in ((0.01, 100), (0.9, 4)):
+        with pytest.raises(ConfigError):
+            count(CONFIG.model_copy(update={"extra_fraction": share}), n)
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "names", "said"),
-    [
-        (np.zeros((4, 1, 9, 9), np.uint8), [0, 1, 2, 3], None, "are 1x9x9 but those of 'digits' are 1x8x8"),
-        (
-            np.zeros((4, 1, 8, 8), np.uint8),
-            [0, 1, 2, 10],
-            None,
-            "labels up to 10 but 'digits' has 10 classes",
-        ),
-        (np.zeros((2, 1, 8, 8), np.uint8), [0, 1], ["cat", "dog"], "have 2 classes but 'digits' has 10"),
-    ],
+    ("side", "last", "names", "said"),
+    [(9, 3, None, "1x9x9"), (8, 10, None, "10"), (8, 1, ["cat", "dog"], "2 classes")],
 )
-def test_other_images_and_other_classes_are_refused(images, labels, names, said, digits):
-    save(images, labels, **({} if names is None else {"class_names": np.array(names)}))
+def test_other_images_and_other_classes_are_refused(side, last, names, said, digits):
+    images = np.zeros((2, 1, side, side), np.uint8)
+    save(images, [0, last], **({} if names is None else {"class_names": np.array(names)}))
     with pytest.raises(DataError, match=said):
         load_extra(CONFIG, digits, None)
 

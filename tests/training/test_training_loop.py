@@ -1,15 +1,17 @@
+import itertools
 import json
+import math
 import random
-import subprocess
-import sys
-import textwrap
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from advkit.attacks.perturb import robust_correct
+from advkit.data.order import Order
 from advkit.errors import ConfigError, DivergedError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
@@ -20,6 +22,7 @@ from advkit.training import loop
 from advkit.training import trainer as trainers
 from advkit.training.loop import fit
 from advkit.training.objective import Batch
+from advkit.training.objectives.standard import Standard
 from advkit.training.plan import Fitting
 from advkit.training.trainer import Trainer
 
@@ -74,60 +77,6 @@ def test_a_state_between_two_checks_is_enough(
     assert same(whole.model, resumed.model) and whole.history == resumed.history
 
 
-KILLED = """
-    import os, signal, sys
-    from pathlib import Path
-    from advkit import rng
-    from advkit.data.load import load_data
-    from advkit.models.card import ModelCard
-    from advkit.models.model import Model
-    from advkit.models.network import build
-    from advkit.progress import Progress, Task
-    from advkit.runs import RunFolder
-    from advkit.threat import Threat
-    from advkit.training import loop
-    from advkit.training.loop import fit
-    from advkit.training.objectives.pgd import PgdTraining
-    from advkit.training.plan import Fitting
-
-    class Deadly(Progress, Task):
-        def task(self, *args, **kwargs):
-            return self
-
-        def advance(self, n=1, **facts):
-            self.seen = getattr(self, "seen", 0) + 1
-            if self.seen == int(sys.argv[2]):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    loop.LOOK_EVERY = float("inf")  # only at the checks, however slow the machine
-    config = Fitting.model_validate_json(sys.argv[3])
-    trunk = {"trunk": "conv-gan-discriminator", "trunk_config": {"channels": [4, 4]}}
-    with rng.scope("cpu", 0, "init"):
-        network = build("trunk-classifier", shape=(1, 8, 8), classes=10, config=trunk)
-    about = {"role": "classifier", "architecture": "trunk-classifier", "config": trunk}
-    model = Model(network, ModelCard(**about, shape=(1, 8, 8), classes=10))
-    rest, held = load_data("digits", "train", limit=100).holdout(0.2)
-    how = {"objective": PgdTraining(PgdTraining.Config(steps=2)), "threat": Threat("linf", 0.1)}
-    with RunFolder.open("test", "toy", config, Path(sys.argv[1])) as run:
-        fit(model, config, rest, held, run=run, progress=Deadly(), **how)
-"""
-
-
-def test_a_killed_process_is_resumed_bit_for_bit(make, digits, objective, same, tmp_path):
-    whole = hardened(make, digits, objective, tmp_path / "whole")
-    killed = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), "cut", "3", CONFIG.model_dump_json()],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -9, killed.stderr
-    assert torch.load(tmp_path / "cut" / "state.pt")["step"] == 8
-    resumed = hardened(make, digits, objective, tmp_path / "cut")
-    assert same(whole.model, resumed.model) and same(whole.best, resumed.best)
-    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "cut/metrics.jsonl").read_bytes()
-
-
 def test_a_run_that_began_from_another_model_is_not_continued(make, digits, objective, interrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(2))
@@ -166,25 +115,103 @@ def test_every_update_draws_other_numbers(make, digits, objective, monkeypatch):
     assert steps == [0, 0, 1, 1, 2, 2] and len(set(drawn)) == 3
 
 
-def test_training_learns(make, digits, objective):
-    config = Fitting(epochs=30, batch_size=25, rate=0.02)
-    trained = fit(make(), config, digits, objective=objective("standard"))
-    assert trained.history[-1]["accuracy"] > 0.95
-    assert trained.history[-1]["loss"] < trained.history[0]["loss"] / 5
-    assert trained.images_per_second > 0
-
-
-def test_the_average_is_the_average(make, digits, objective):
-    config = Fitting(ema=0.5, batch_size=50)
-    trainer = Trainer(make(), config, digits, objective("standard"), (), torch.device("cpu"), {})
-    expected = trainer.model.state_dict()["network.layers.1.weight"].clone()
-    for step in range(6):
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_updates_are_those_of_the_optimiser(name, make, digits, objective):
+    """On one-cycle's rate; decay for weights alone, another rate for the last layer; and their average."""
+    config = Fitting(batch_size=20, epochs=2, optimiser=name, rate=0.05, weight_decay=0.2, ema=0.15, seed=3)
+    rates = {"network.layers.3": 0.5, "network.layers": 2.0, "network": 9.0}  # the first that fits counts
+    trainer = Trainer(make(), config, digits, objective("standard"), (), torch.device("cpu"), rates)
+    mine, kind = make(), {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
+    last = [p for key, p in mine.named_parameters() if ".3." in key]
+    first = [p for key, p in mine.named_parameters() if ".3." not in key]
+    assert len(first) == len(last) == 2
+    more = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
+    ways = [(rate, p, 0.2 * (p.dim() > 1)) for rate, part in ((2.0, first), (0.5, last)) for p in part]
+    steps = [(rate, kind([p], 1.0, weight_decay=decay, **more)) for rate, p, decay in ways]
+    average = [p.detach().clone() for p in mine.parameters()]
+    for step in range(4):
         trainer.update()
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * trainer.model.state_dict()["network.layers.1.weight"]
-    average = trainer.candidate.state_dict()["network.layers.1.weight"]
-    assert torch.allclose(average, expected, atol=1e-6)
-    assert not torch.equal(average, trainer.model.state_dict()["network.layers.1.weight"])
+        x, y = digits.batch(Order(100, 20, 3).batch(step))
+        share = 0.04 + 0.96 * (1 - math.cos(math.pi * step / 3)) / 2 if step < 3 else 1.0
+        mine.zero_grad()
+        cross_entropy(mine(x), y).backward()
+        for rate, optimiser in steps:
+            optimiser.param_groups[0]["lr"] = 0.05 * rate * share
+            optimiser.step()
+        decay = min(0.15, (1 + step) / (10 + step))
+        for mean, p in zip(average, mine.parameters(), strict=True):
+            mean.mul_(decay).add_(p.detach(), alpha=1 - decay)
+    for found, wanted in (
+        (trainer.model.parameters(), mine.parameters()),
+        (trainer.candidate.parameters(), average),
+    ):
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+class Steps(Standard):
+    """The loss of an update is its number; every other is right."""
+
+    def gradients(self, model, x, y, batch):
+        return torch.tensor(float(batch.step)), torch.nn.functional.one_hot(y + batch.step % 2, 12).float()
+
+
+class Told(Progress, Task):
+    def __init__(self):
+        self.told = []
+
+    def task(self, name, total, *, done=0, unit="step"):
+        self.told.append((name, total, done, unit))
+        return self
+
+    def advance(self, n=1, **facts):
+        self.told.append((n, facts))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "saves", "looks"),
+    [(0.4, [15, 30], [3, 6, 9, 12, 15, *range(18, 31, 3)]), (7, [9, 15, 24, 30], range(1, 31))],
+)
+def test_looks_checks_states_and_speed_by_the_clock(
+    seconds, saves, looks, make, digits, tmp_path, monkeypatch
+):
+    """Looks a second apart, states a minute apart and at the checks; what a check takes is no training."""
+    now, saved, heard = [0.0], [], Told()
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    update, save = Trainer.update, RunFolder.save_state
+
+    def lasting(trainer):
+        now[0] += seconds
+        update(trainer)
+
+    def checked(*given):
+        now[0] += 100
+        return {"clean": 0.5}
+
+    monkeypatch.setattr(Trainer, "update", lasting)
+    monkeypatch.setattr(loop, "scores", checked)
+    monkeypatch.setattr(
+        RunFolder, "save_state", lambda run, state: saved.append(state["step"]) or save(run, state)
+    )
+    rest, held = digits.holdout(0.2)
+    config = Fitting(epochs=15, batch_size=50, checks=2)
+    with opened(tmp_path / "run", config) as run:
+        trained = fit(make(), config, rest, held, objective=Steps(Steps.Config()), run=run, progress=heard)
+        assert run.history() == trained.history
+    assert saved == saves and heard.told[0] == ("training", 30, 0, "update")
+    assert list(itertools.accumulate(n for n, _ in heard.told[1:])) == list(looks)
+    paces = [facts["images/s"] for _, facts in heard.told[1:]]
+    assert [*paces, trained.images_per_second] == pytest.approx([50 / seconds] * (len(paces) + 1))
+    rows = [(row["step"], row["epoch"], row["loss"], row["accuracy"]) for row in trained.history]
+    assert rows == [(15, 750 / 80, 7.0, pytest.approx(8 / 15)), (30, 1500 / 80, 22.0, pytest.approx(7 / 15))]
+    assert heard.told[1][1]["loss"] == (looks[0] - 1) / 2 and heard.told[-1][1].keys() >= {"loss", "clean"}
+
+
+@pytest.mark.parametrize(("checks", "steps"), [(4, [2, 5, 8, 10]), (1, [10]), (30, list(range(1, 11)))])
+def test_checks_are_evenly_spread(checks, steps, make, digits):
+    config = Fitting(epochs=2, batch_size=20, checks=checks)
+    trained = fit(make(), config, digits, objective=Steps(Steps.Config()))
+    assert [row["step"] for row in trained.history] == steps
 
 
 def copy_of(model, make):
@@ -270,13 +297,9 @@ def test_an_objective_may_judge_its_checkpoints_by_itself(make, digits, objectiv
     assert trained.scores["noisy"] < trained.scores["clean"] and "train_noisy" in best
 
 
-def test_without_held_out_images_the_last_weights_are_kept(make, digits, objective, same):
+def test_what_training_leaves_can_be_trained_again(make, digits, objective, same):
     trained = fit(make(), Fitting(epochs=1), digits, objective=objective("standard"))
     assert same(trained.best, trained.model) and trained.scores == {} and trained.step == 2
-
-
-def test_what_training_leaves_can_be_trained_again(make, digits, objective):
-    trained = fit(make(), Fitting(epochs=1), digits, objective=objective("standard"))
     assert not trained.best.training
     assert all(p.requires_grad and p.grad is None for p in trained.best.parameters())
 
@@ -293,23 +316,6 @@ def test_frozen_parts_stay_as_they_are(digits, objective):
     assert not trunk.training and model.network[1].training
 
 
-def test_rates_and_decay_by_parameter(make, digits, objective):
-    config = Fitting(rate=0.5, weight_decay=0.1, schedule="constant")
-    trainer = Trainer(
-        make("trunk-classifier", **DROPOUT),
-        config,
-        digits,
-        objective("standard"),
-        (),
-        torch.device("cpu"),
-        {"network.trunk.": 0.1},
-    )
-    trainer.update()
-    groups = trainer.optimiser.param_groups
-    found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
-    assert found == {(0.05, 0.1): 2, (0.05, 0.0): 2, (0.5, 0.1): 1, (0.5, 0.0): 1}
-
-
 def test_fewer_images_than_a_batch(make, digits, objective):
     few = digits.limit(10)
     config = Fitting(epochs=3, batch_size=64, checks=1)
@@ -318,30 +324,10 @@ def test_fewer_images_than_a_batch(make, digits, objective):
 
 
 @pytest.mark.parametrize(
-    ("n", "epochs", "expected"),
-    [(1294, None, 48 * 21), (54000, None, 10 * 844), (100, 3, 6)],
+    ("n", "epochs", "expected"), [(1294, None, 48 * 21), (54000, None, 10 * 844), (100, 3, 6)]
 )
 def test_how_many_updates(n, epochs, expected):
     assert Fitting(epochs=epochs).updates(n) == expected
-
-
-def test_progress_is_told_what_a_person_wants_to_know(make, digits, objective):
-    told = []
-
-    class Listening(Progress, Task):
-        def task(self, name, total, *, done=0, unit="step"):
-            told.append((name, total, done, unit))
-            return self
-
-        def advance(self, n=1, **facts):
-            told.append((n, facts.keys()))
-
-    rest, held = digits.holdout(0.2)
-    config = Fitting(epochs=2, checks=2, batch_size=40)
-    fit(make(), config, rest, held, objective=objective("standard"), threat=THREAT, progress=Listening())
-    assert told[0] == ("training", 4, 0, "update")
-    assert sum(n for n, _ in told[1:]) == 4
-    assert told[-1][1] >= {"loss", "clean", "robust", "images/s"}
 
 
 def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective, tmp_path):
@@ -354,11 +340,6 @@ def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows)
     assert torch.load(tmp_path / "run" / "state.pt")["step"] == rows[-1]["step"]
-
-
-def test_an_objective_that_needs_a_threat_says_so(make, digits, objective):
-    with pytest.raises(ConfigError, match="--norm and --eps"):
-        fit(make(), Fitting(), digits, objective=objective("pgd"))
 
 
 def test_bfloat16_computes_otherwise_and_keeps_its_weights(make, digits, objective):

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,10 @@ import torch
 
 from advkit import distributed
 from advkit.config import validate
-from advkit.context import Context
-from advkit.data.data import Data
 from advkit.errors import ConfigError
 from advkit.models.checkpoint import load_checkpoint
-from advkit.models.model import Model
+from advkit.context import Context
 from advkit.training.command import adv_train
-from advkit.training.objective import Objective
 from advkit.training.plan import AdversarialTraining, Fitting
 from advkit.training.trainer import Trainer
 
@@ -41,7 +37,7 @@ TRAIN: dict[str, Any] = {
 INNER = {"steps": 2, "awp": 0.01}
 
 
-def test_two_learn_what_one_learns_but_for_the_order_of_sums() -> None:
+def test_two_learn_what_one_learns_but_for_the_order_of_sums():
     """The network has no batch norm and no dropout, so that shares of a batch add up to it."""
     labels = np.arange(60) % 3
     images = np.random.default_rng(0).integers(0, 40, (60, 1, 8, 8)) + 60 * labels[:, None, None, None]
@@ -75,12 +71,7 @@ def test_two_learn_what_one_learns_but_for_the_order_of_sums() -> None:
     assert tested[0] == tested[1]
 
 
-def test_a_batch_that_cannot_be_shared_out(
-    monkeypatch: pytest.MonkeyPatch,
-    make: Callable[..., Model],
-    digits: Data,
-    objective: Callable[..., Objective],
-) -> None:
+def test_a_batch_that_cannot_be_shared_out(monkeypatch, make, digits, objective):
     monkeypatch.setattr(distributed, "world", lambda: 2)
     with pytest.raises(ConfigError, match="batch of 15 images is no multiple of the 2 processes"):
         Trainer(make(), Fitting(batch_size=15), digits, objective("standard"), (), torch.device("cpu"), {})

@@ -1,0 +1,237 @@
+"""A step of the game beside one that is written down here, and the loop around it by a clock of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from advkit import rng
+from advkit.gan import train as training
+from advkit.gan.adversarial import GanGame
+from advkit.gan.critic import Critic
+from advkit.gan.game import Game
+from advkit.gan.train import train_gan
+from advkit.gan.variational import VaeGame
+from advkit.gan.witness import Witness
+from advkit.progress import Progress, Task
+from advkit.runs import RunFolder
+
+CPU = torch.device("cpu")
+RATES = {
+    "schedule": "cosine",
+    "steps": 4,
+    "rate_generator": 3e-3,
+    "rate_discriminator": 5e-3,
+    "beta1": 0.3,
+    "beta2": 0.9,
+    "ema": 1.85,
+    "precision": "float32",
+    "discriminator": {"hidden": (16,), "dropout": 0.0},
+}
+KEEP = 0.5 ** (8 / 1.85)
+"""Decay of the average, of a half-life of 1.85 images in steps of 8; less than the ramp's least."""
+
+
+def one_step(game: GanGame, average: list[Tensor], adam: dict[str, torch.optim.Adam]) -> list[float]:
+    """Plays with the networks of ``game``, and optimisers and an average of the test's own."""
+    config, data, step, loss = game.config, game.data, game.step, game.loss
+    share = (1 + torch.tensor(torch.pi * step / config.steps).cos().item()) / 2
+    turns, figures = config.discriminator_steps, [0.0] * 5
+
+    def drawn(stream: str, number: int, labels: Tensor) -> Tensor:
+        latent = game.generator.draw(rng.keys(config.seed, stream, torch.arange(config.batch_size), number))
+        return game.generator(latent, labels) if game.classes else game.generator(latent)
+
+    def critic(name: str, labels: Tensor) -> Critic:
+        return Critic(game.opponents[name], labels if config.conditional == "projection" else None)
+
+    def updated(player: str, wanted: Tensor) -> None:
+        peak = config.rate_generator if player == "generator" else config.rate_discriminator
+        adam[player].param_groups[0]["lr"] = peak * share
+        adam[player].zero_grad()
+        wanted.backward()
+        adam[player].step()
+
+    def told_apart(judge: Critic, labels: Tensor, *images: Tensor) -> Any:
+        if config.conditional != "auxiliary":
+            return 0
+        return sum(cross_entropy(judge.network.classify(x), labels) for x in images)
+
+    with rng.scope("cpu", config.seed, "step", step):
+        for turn in range(turns):
+            real, labels = data.batch(game.order.batch(step * turns + turn))
+            fake = drawn("latent", step * turns + turn, labels)
+            for name in game.opponents:
+                seen, made, judge = (
+                    real.requires_grad_(),
+                    fake.detach().requires_grad_(),
+                    critic(name, labels),
+                )
+                judged = loss.judge(name, judge, seen, made)
+                wanted = judged.loss + told_apart(judge, labels, seen, made)
+                for term in game.regularisers:
+                    if term.due(step):
+                        noise = torch.rand(len(real))
+                        penalty = term.penalty(judge, seen, made, judged, noise)
+                        wanted = wanted + penalty * term.weight(step, config.steps)
+                updated(name, wanted)
+                many = turns * len(game.opponents)
+                figures[0] += judged.loss.item() / many
+                figures[1] += (judged.real > 0).float().mean().item() / many
+                figures[2] += (judged.fake <= 0).float().mean().item() / many
+        if loss.fresh:
+            real, labels = data.batch(game.fresh.batch(step))
+            fake = drawn("fresh", step, labels)
+        critics = {name: critic(name, labels) for name in game.opponents}
+        wanted = loss.generate(critics, fake, real)
+        wanted = wanted + sum(told_apart(judge, labels, fake) for judge in critics.values())
+        updated("generator", wanted)
+    figures[3] = wanted.item()
+    for mean, weight in zip(average, game.generator.parameters(), strict=True):
+        mean.mul_(KEEP).add_(weight.detach(), alpha=1 - KEEP)
+    game.step += 1
+    return figures
+
+
+def alike(mine: Iterable[Tensor], theirs: Iterable[Tensor], start: Iterable[Tensor]) -> bool:
+    """Whether both moved to the same place; numbers whose gradient is nought but for rounding may not."""
+    moves = [(a - b, a - c) for a, b, c in zip(mine, theirs, start, strict=True) if a.dim() > 1]
+    return all(apart.abs().mean() < 0.02 * moved.abs().mean() for apart, moved in moves)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "hinge", "conditional": "projection", "discriminator_steps": 2},
+        {"loss": "least-squares", "conditional": "auxiliary"},
+        {"loss": "relativistic", "regularisation": {"r1": {"every": 2}, "r2": {"final": 0.2}}},
+        {"loss": "dual-discriminator", "discriminator_steps": 3, "parameters": {"beta": 0.5}},
+        {"loss": "wasserstein", "discriminator_steps": 2},
+    ],
+    ids=lambda changes: changes["loss"],
+)
+def test_a_step_is_that_of_the_formulas(changes, data, config):
+    game, other = (GanGame(config(**RATES, **changes), data, CPU) for _ in range(2))
+    betas = (0.3, 0.9)
+    adam = {
+        name: torch.optim.Adam(network.parameters(), 1.0, betas) for name, network in other.networks.items()
+    }
+    average = [weight.detach().clone() for weight in other.generator.parameters()]
+    start = [weight.detach().clone() for weight in game.generator.parameters()]
+    for _ in range(3):
+        told = game.play().tolist()
+        assert told == pytest.approx(one_step(other, average, adam), rel=1e-2, abs=1e-3)
+        assert told[1] + told[2] > 0 and told[4] == 0
+    assert alike(game.generator.parameters(), other.generator.parameters(), start)
+    assert alike(game.ema.network.parameters(), average, start)
+
+
+@pytest.mark.parametrize(("half_life", "decay"), [(0, 0.0), (8, 0.5), (80, 0.5**0.1)])
+def test_the_half_life_of_the_average_is_in_images(half_life, decay, data, config):
+    assert GanGame(config(ema=half_life), data, CPU).ema.decay == pytest.approx(decay)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A step takes a second, a look at samples a hundred."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def lasting(kind: type, method: str, seconds: float) -> None:
+        original = getattr(kind, method)
+
+        def longer(self: Any) -> Any:
+            now[0] += seconds
+            return original(self)
+
+        monkeypatch.setattr(kind, method, longer)
+
+    lasting(GanGame, "play", 1.0)
+    lasting(Witness, "look", 100.0)
+    return now
+
+
+class Heard(Progress, Task):
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def task(self, name: str, total: int, *, done: int = 0, unit: str = "step") -> Task:
+        self.told.append((total, done))
+        return self
+
+    def advance(self, n: int = 1, **facts: float | str) -> None:
+        self.told.append((n, facts.get("images/s")))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_rows_samples_states_and_speed_come_when_they_are_due(
+    resumed, data, config, clock, tmp_path, monkeypatch
+):
+    settings = config(steps=120, sample_every=70, checkpoint_every=40, precision="float32")
+    heard, saved = Heard(), []
+    save = RunFolder.save_state
+    monkeypatch.setattr(
+        RunFolder, "save_state", lambda run, state: saved.append(state["step"]) or save(run, state)
+    )
+    with RunFolder.open("gan-train", "toy", settings, tmp_path / "run") as run:
+        if resumed:
+            game = GanGame(settings, data, CPU)
+            game.step = 60
+            save(run, game.state())
+        trained = train_gan(settings, data, run=run, progress=heard)
+        rows = run.history()
+    due = [step for step in (40, 50, 70, 80, 100, 120) if step > 60 or not resumed]
+    assert [row["step"] for row in rows] == due
+    assert [row["step"] for row in rows if "fid" in row] == [70, 120]
+    assert saved == [step for step in (40, 80, 120) if step in due]
+    begun = 60 if resumed else 0
+    assert heard.told[0] == (120, begun) and trained.resumed_at == begun
+    assert sum(n for n, _ in heard.told[1:]) == 120 - begun
+    assert (
+        [row["images_per_second"] for row in rows]
+        == [8.0] * len(rows)
+        == [pace for _, pace in heard.told[1:]]
+    )
+    assert trained.images_per_second == 8.0
+    for row in rows:
+        assert row["d_accuracy"] == pytest.approx((row["d_accuracy_real"] + row["d_accuracy_fake"]) / 2)
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 2
+
+
+def test_the_figures_of_a_row_are_means_since_the_one_before(data, config, monkeypatch):
+    def counting(game: Game) -> Tensor:
+        game.step += 1
+        return torch.tensor([float(game.step)] * 4 + [0.0])
+
+    monkeypatch.setattr(GanGame, "play", counting)
+    monkeypatch.setattr(Witness, "look", lambda witness: {})
+    rows: list[dict[str, Any]] = []
+    monkeypatch.setattr(training, "warnings", lambda row: rows.append(dict(row)) or {})
+    train_gan(config(steps=60, sample_every=100, checkpoint_every=100), data)
+    assert [row["d_loss"] for row in rows] == [25.5, 55.5]
+
+
+def test_a_run_with_nothing_left_to_do_has_no_speed(data, config, tmp_path):
+    settings = config(steps=2)
+    with RunFolder.open("gan-train", "toy", settings, tmp_path / "run") as run:
+        train_gan(settings, data, run=run)
+        again = train_gan(settings, data, run=run)
+    assert (again.images_per_second, again.resumed_at) == (0.0, 2)
+
+
+def test_an_autoencoder_follows_the_schedule_too(data, config):
+    small = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden": 16}
+    settings = config(
+        kind="vae", arch="conv-vae", generator=small, discriminator={}, schedule="cosine", steps=4
+    )
+    game, rates = VaeGame(settings, data, CPU), []
+    for _ in range(3):
+        game.play()
+        rates.append(game.optimisers["vae"].param_groups[0]["lr"] / settings.rate_generator)
+    assert rates == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5])

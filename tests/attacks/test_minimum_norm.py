@@ -89,14 +89,6 @@ class TestEveryMinimumNormAttack:
         away = Threat.whole(norm, 64).distance(x, data.images)
         assert torch.allclose(away[wrong], distances[wrong])
 
-    def test_the_nearest_success_does_not_depend_on_the_batch(self, name, norm, convolutional):
-        model, data = convolutional
-        one, many = (
-            nearest(model, data, name, norm, parameters={"steps": 30}, batch_size=size)[0]
-            for size in (5, 100)
-        )
-        assert torch.allclose(one, many, rtol=1e-3)
-
     def test_reaches_the_class_that_is_wanted(self, name, norm, convolutional):
         model, data = convolutional
         goal = logits_of(model.eval(), data).argsort(1)[:, -2]

@@ -329,11 +329,13 @@ def test_fab_projects_and_ends_with_probes(norm):
             x = yield x
 
     same(states, reference, 1e-3)
-    later = rows_of()
-    later.variant = torch.ones_like(LABEL)
-    start = make("fab-t", Threat(norm, 0.1), parameters).start(later)
-    away = [size_of((x - x0).flatten()[2:], norm) for x, x0 in zip(start.x, X, strict=True)]
-    assert 0.03 < max(away) <= 0.0501  # half the budget, less what the box keeps back
+    for targets, goal, first in ((9, None, 3), (2, None, 2), (0, None, 1), (9, LABEL, 1)):
+        rows = rows_of()  # of 4 variants: those behind the targets start from noise
+        rows.variant, rows.clean, rows.goal = torch.arange(4), torch.zeros(4, 4), goal
+        start = make("fab-t", Threat(norm, 0.1), {"targets": targets}).start(rows)
+        away = [size_of((x - x0).flatten()[2:], norm) for x, x0 in zip(start.x, X, strict=True)]
+        assert [size > 0 for size in away] == [variant >= first for variant in range(4)]
+        assert 0.03 < max(away) <= 0.0501  # half the budget, less what the box keeps back
 
 
 def apgd(x0, x, norm, eps, steps, losses, slopes):

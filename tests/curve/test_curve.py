@@ -261,6 +261,14 @@ def test_reads_back(linear, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(curve.as_values()))
     assert SecurityCurve.load(tmp_path) == curve
     assert [(mark.eps, mark.said) for mark in curve.marks] == [(0.02, "customary on toy")]
+    (one,) = curve.attacks
+    assert curve.forwards - 40 == one.forwards == sum(image.forwards for image in curve.images) >= 38 * 60
+    assert curve.backwards == one.backwards == sum(image.backwards for image in curve.images) == 38 * 60
+    assert (one.attacked, one.found, one.nearest, one.parameters["steps"]) == (38, 38, 38, 60)
+    assert one.median == statistics.median_low(norm for norm in curve.norms if norm > 0)
+    part = advkit.security_curve(*linear, n=20, **SHORT)
+    assert (curve.status, part.status, part.n) == ("complete", "partial", 20)
+    assert part.norms == pytest.approx(curve.norms[:20], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -107,12 +107,12 @@ def test_a_conditional_generator_is_asked_for_the_class():
     assert all(parameter.grad is None for parameter in model.parameters())
     with pytest.raises(DataError, match="classes"):
         invert(model, x, config=SHORT)
-    with pytest.raises(DataError, match="0 to 5.*3"):
+    with pytest.raises(DataError, match=r"0 to 5.*3"):
         invert(model, x, torch.arange(6), SHORT)
 
 
 def test_faults_are_told(dense):
-    with pytest.raises(DataError, match="1x8x8.*1x9x9"):
+    with pytest.raises(DataError, match=r"1x8x8.*1x9x9"):
         invert(dense, torch.zeros(1, 1, 9, 9))
     with pytest.raises(ModelError, match="generator"):
         invert(made("mlp", 3, role="classifier"), torch.zeros(1, 1, 8, 8))

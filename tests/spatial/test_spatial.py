@@ -84,7 +84,8 @@ def test_batch_size_and_subset_change_nothing(upper):
     model, data = upper
     whole = evaluate_moves(model, data, CONFIG)
     assert evaluate_moves(model, data, CONFIG.model_copy(update={"batch_size": 7})).verdicts == whole.verdicts
-    part = evaluate_moves(model, data.take(torch.tensor([5, 21])), CONFIG)
+    part = evaluate_moves(model, data.take(torch.tensor([5, 21])), CONFIG, whole=40)
+    assert (whole.status, part.status) == ("complete", "partial")
     assert part.verdicts == (whole.verdicts[5], whole.verdicts[21])
 
 

@@ -27,35 +27,6 @@ def nearest(model, data, name, norm, **parameters):
     return sorted(found, key=lambda each: each.index)
 
 
-def closed_form(model, data, norm):
-    """|score| divided by the dual norm of the weights."""
-    score = (data.images.flatten(1) @ model.weight + model.bias).abs()
-    return (score / (model.weight.norm() if norm == "l2" else model.weight.abs().sum())).detach()
-
-
-@pytest.mark.parametrize(
-    ("name", "norm", "queries", "factor"),
-    [
-        ("hop-skip-jump", "l2", 400, 1.1),
-        ("hop-skip-jump", "linf", 400, 1.2),
-        ("geoda", "l2", 400, 1.2),
-        ("geoda", "linf", 400, 1.2),
-        ("sign-opt", "l2", 400, 1.1),
-        ("boundary", "l2", 600, 1.1),
-    ],
-)
-def test_comes_near_the_closed_form_within_its_queries(linear, name, norm, queries, factor):
-    model, data = linear
-    found = nearest(model, data, name, norm, queries=queries)
-    smallest = closed_form(model, data, norm)
-    ratio = torch.tensor([each.distance for each in found]) / smallest
-    assert all(each.broken for each in found)
-    assert ratio.min() > 0.999
-    assert ratio.median() < factor
-    assert {each.backwards for each in found} == {0}
-    assert max(each.forwards for each in found) <= queries
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_reaches_a_class(convolutional, name):
     model, data = convolutional

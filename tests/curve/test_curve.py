@@ -13,14 +13,15 @@ from torch import nn
 import advkit
 from advkit import rng
 from advkit.config import StrictModel
-from advkit.curve.measure import DEFAULT
+from advkit.curve.measure import DEFAULT, marks_of
 from advkit.curve.pictures import write_curve, write_norms
 from advkit.curve.result import Mark, Median, MinimumNorm, SecurityCurve
 from advkit.curve.scale import Scale, parts_of_one, written
 from advkit.data.data import Data
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.journal import Journal
-from advkit.models.card import DataFacts
+from advkit.models.card import DataFacts, ThreatFacts
+from advkit.models.load import wrap
 from advkit.runs import RunFolder
 from advkit.stats import clopper_pearson
 from advkit.threat import Threat
@@ -260,7 +261,6 @@ def test_reads_back(linear, tmp_path):
     assert curve.norm == "linf"  # customary on the data
     (tmp_path / "result.json").write_text(json.dumps(curve.as_values()))
     assert SecurityCurve.load(tmp_path) == curve
-    assert [(mark.eps, mark.said) for mark in curve.marks] == [(0.02, "customary on toy")]
     (one,) = curve.attacks
     assert curve.forwards - 40 == one.forwards == sum(image.forwards for image in curve.images) >= 38 * 60
     assert curve.backwards == one.backwards == sum(image.backwards for image in curve.images) == 38 * 60
@@ -310,6 +310,23 @@ def test_medians_of_the_found_and_of_the_infinite():
     assert (hundred.value, hundred.low, hundred.high) == (0.49, 0.39, 0.6)  # ranks 40 and 61
     far = Median.of([0.1] * 5 + [math.inf] * 20)
     assert far.value is None and far.high is None and far.low == 0.1
+
+
+@pytest.mark.parametrize(
+    ("norm", "hardened", "expected"),
+    [
+        ("linf", ("linf", 0.1), [(0.1, "hardened for"), (0.02, "customary on toy")]),
+        ("linf", ("linf", 0.02), [(0.02, "hardened for")]),
+        ("linf", ("l2", 0.1), [(0.02, "customary on toy")]),
+        ("l2", ("l2", 0.1), [(0.1, "hardened for")]),
+        ("l1", None, []),
+    ],
+)
+def test_usual_threat_models_are_marked_that_of_the_model_first(norm, hardened, expected, linear):
+    model, data = wrap(linear[0], shape=(1, 4, 4)), linear[1]
+    threat = hardened and ThreatFacts(norm=hardened[0], eps=hardened[1])
+    model.card = model.card.model_copy(update={"threat": threat})
+    assert [(mark.eps, mark.said) for mark in marks_of(model, data, norm)] == expected
 
 
 def test_sizes_are_written_as_people_do():

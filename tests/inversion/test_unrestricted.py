@@ -147,10 +147,10 @@ def test_faults_are_told_before_the_work_begins():
     save_model(built("generator", "conditional-generator", **INNER), "things.pt")
     fails(ModelError, r"7 classes.*10", model="seven.pt")
     fails(ModelError, r"unconditional", generator="plain.pt")
-    fails(DataError, r"things\\.pt", generator="things.pt")
-    fails(ConfigError, r"clf\\.pt", auxiliary="clf.pt")
+    fails(DataError, r"things\.pt", generator="things.pt")
+    fails(ConfigError, r"clf\.pt", auxiliary="clf.pt")
     fails(ConfigError, r"judge", auxiliary=str(FILE))
-    fails(ModelError, r"judge\\.pt", auxiliary="judge.pt")
+    fails(ModelError, r"judge\.pt", auxiliary="judge.pt")
     fails(ModelError, r"7", auxiliary="seven.pt")
     fails(ConfigError, r"'x'", target="x")
     assert unrestricted(TOY, replace(Context(), dry_run=True)).result == {"n": 20, "passes": 400}

@@ -6,7 +6,8 @@ import torch
 from advkit import rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.parts.diversified import STEPS
+from advkit.attacks.losses.margin import margin
+from advkit.attacks.parts.diversified import STEPS, diversified
 from advkit.attacks.perturb import make
 from advkit.threat import Threat
 
@@ -19,24 +20,28 @@ def after(attack, rows, oracle, steps):
     return state
 
 
-@pytest.mark.parametrize(
-    ("name", "norm", "eps"), [("pgd", "linf", 0.2), ("apgd-ce", "l2", 1.5), ("apgd", "l1", 5.0)]
-)
-def test_restarts_lead_to_more_classes(convolutional, name, norm, eps):
+def test_the_first_steps_climb_a_random_direction_of_the_logits():
+    key, label = rng.keys(0, "t", torch.arange(200), 1), torch.zeros(200).long()
+    climbs = [diversified(margin, key, torch.full((200,), step)) for step in range(STEPS + 1)]
+    unit = torch.eye(5).expand(200, -1, -1)
+    weights, again = (torch.stack([climb(unit[:, k], label) for k in range(5)], 1) for climb in climbs[:2])
+    assert torch.equal(weights, again) and -1 <= weights.min() < -0.98 and 0.98 < weights.max() <= 1
+    assert abs(float(weights.mean())) < 0.05 and len(weights.unique(dim=0)) == 200
+    logits = rng.normal(key, (5,))
+    torch.testing.assert_close(climbs[1](logits, label), (weights * logits).sum(1))
+    assert torch.equal(climbs[2](logits, label), margin(logits, label))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_they_are_as_long_as_the_budget(convolutional, norm):
     model, data = convolutional
-    threat = Threat(norm, eps)
-    oracle = Oracle(model, threat)
-    classes = {}
-    for start, steps in (("noise", 0), ("diversified", STEPS)):
-        seen = torch.zeros(len(data), 5, dtype=torch.bool)
-        for restart in range(8):
-            key = rng.keys(0, "t", data.ids, restart)
-            rows = Rows.untargeted(data.images, data.labels, data.ids, key)
-            x = after(make(name, threat, {"start": start}), rows, oracle, steps).x
-            x = threat.project(x, rows.x0)  # in l1 the attack starts outside the budget
-            seen[torch.arange(len(data)), model(x).argmax(1)] = True
-        classes[start] = float(seen.sum(1).float().mean())
-    assert classes["diversified"] > 1.3 * classes["noise"]
+    threat = Threat(norm, 0.02)
+    rows = Rows.untargeted(data.images, data.labels, data.ids, rng.keys(0, "t", data.ids))
+    attack = make("pgd", threat, {"start": "diversified", "steps": 50})
+    before, first = (after(attack, rows, Oracle(model, threat), steps).x for steps in (0, 1))
+    assert attack.steps == 52
+    moved = threat.distance(first, before)  # from a point of the ball a step of eps, projected
+    assert moved.max() > 0.7 * 0.02 and threat.contains(first, data.images).all()
 
 
 def test_the_schedule_begins_after_the_start(convolutional):

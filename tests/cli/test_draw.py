@@ -28,14 +28,30 @@ def _text(console: Console) -> str:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.62049, "0.62"), (1234.56, "1,235"), (2e-4, "0.0002"), ("ok", "ok"), (100.4, "100")],
+    [
+        (0.62049, "0.62"),
+        (1234.56, "1,235"),
+        (2e-4, "0.0002"),
+        ("ok", "ok"),
+        (-1234.5, "-1,234"),
+        (50.26, "50.3"),
+    ],
 )
 def test_figures(value, shown):
     assert draw.figure(value) == shown
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.42, "0.4 s"), (9.9, "10 s"), (59, "59 s"), (125, "2:05"), (3725, "1:02:05")]
+    ("seconds", "shown"),
+    [
+        (0.42, "0.4 s"),
+        (9.4, "9.4 s"),
+        (9.5, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00"),
+        (125, "2:05"),
+        (3605, "1:00:05"),
+    ],
 )
 def test_durations(seconds, shown):
     assert draw.duration(seconds) == shown

@@ -14,30 +14,22 @@ def test_a_missed_bar_is_1(advkit):
     assert "fake: done" in answer.stdout
 
 
-def test_a_users_fault_is_one_sentence_and_2(advkit):
-    answer = advkit("fake", "--model", "fault")
-    assert answer.exit_code == 2
-    assert answer.stderr == "error: fault: the file is empty; give another one with --model\n"
-    assert answer.stdout == ""
-
-
-def test_a_full_disk_is_the_users_fault(advkit):
-    answer = advkit("fake", "--model", "full")
-    assert answer.exit_code == 2
-    assert answer.stderr.startswith("error: cannot write runs/x: the disk is full;")
-
-
-def test_too_little_memory_is_the_users_fault(advkit):
-    answer = advkit("fake", "--model", "huge")
-    assert answer.exit_code == 2
-    assert answer.stderr == "error: the memory is used up; try a smaller --batch-size, or another --device\n"
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("fault", "give another one with --model"), ("full", "runs/x"), ("huge", "--batch-size")],
+)
+def test_a_users_fault_is_one_sentence_and_2(advkit, model, said):
+    answer = advkit("fake", "--model", model)
+    assert answer.exit_code == 2 and answer.stdout == ""
+    assert answer.stderr.startswith("error: ") and said in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback_and_is_70(advkit):
     answer = advkit("fake", "--model", "bug")
     assert answer.exit_code == 70
     assert "RuntimeError: inside" in answer.stderr
-    assert "a mistake in advkit" in answer.stderr.splitlines()[-1]
+    assert answer.stderr.splitlines()[-1].startswith("fault: ")
 
 
 def test_all_faults_at_once(advkit):
@@ -64,6 +56,7 @@ def test_all_faults_at_once(advkit):
     [
         (("fke",), "'fake'"),
         (("fake", "--modl", "x"), "'--model'"),
+        (("fake", "--model"), "'--model'"),
         (("models", "lineag"), "'lineage'"),
         (("ls", "attcks"), "'attacks'"),
         (("ls", "data", "digts"), "'digits'"),
@@ -71,18 +64,11 @@ def test_all_faults_at_once(advkit):
         (("run", "gan/digit"), "'gan/digits'"),
     ],
 )
-def test_did_you_mean(advkit, words, meant):
+def test_what_was_meant_is_named(advkit, words, meant):
     answer = advkit(*words)
     assert answer.exit_code == 2
     assert answer.stderr.startswith("error: ")
     assert meant in answer.stderr
-    assert "id you mean" in answer.stderr
-
-
-def test_an_option_without_its_value_is_2(advkit):
-    answer = advkit("fake", "--model")
-    assert answer.exit_code == 2
-    assert answer.stderr.startswith("error: Option '--model' requires an argument.")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -92,7 +78,7 @@ def test_interrupts(process, number, code):
     running.send_signal(number)
     _, said = running.communicate(timeout=60)
     assert running.returncode == code
-    assert said == "interrupted; the same command goes on from here\n"
+    assert said.startswith("interrupted; ") and said.count("\n") == 1
 
 
 def test_sigterm_handler_is_put_back(advkit):
@@ -112,4 +98,4 @@ def test_a_reader_that_goes_away_is_no_fault(process):
 def test_module_and_script_are_the_same():
     done = subprocess.run([sys.executable, "-m", "advkit", "nothing"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no command 'nothing'")
+    assert done.stderr.startswith("error: ") and "'nothing'" in done.stderr

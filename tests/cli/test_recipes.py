@@ -45,58 +45,39 @@ def test_load_by_path_with_overrides(tmp_path):
     assert config == GanTraining(steps=7, generator={"latent_dim": 16})
 
 
-def test_all_faults_at_once(tmp_path):
-    path = tmp_path / "bad.toml"
-    path.write_text(FAULTY)
-    with pytest.raises(ConfigError) as caught:
-        recipes.load(path)
-    said = str(caught.value)
-    for part in (
-        "unknown key 'sumary' (did you mean 'summary'?)",
-        "'digitss' (did you mean 'digits'?)",
-        "'conv-gn' (did you mean 'conv-gan'?)",
-        "'hinge-ish'",
-        "steps: ",
-        "unknown key 'batchsize' (did you mean 'batch_size'?)",
-    ):
-        assert part in said
-    assert "bad.toml" in said
+GROUPS = """\
+command = "attack"
+model = "x"
+attack = ["pgd", "apdg-ce"]
+parameters.pgd.stpes = 1
+parameters.apgd-ce.restarts = 0
+"""
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('command = "gan-tran"', "'gan-tran' (did you mean 'gan-train'?)"),
-        ("steps = 3", "'command' is missing"),
-        ("command = 3", "unknown command 3"),
-        ('command = "gan-train"\nabout = 3', "about is a group of keys"),
-        ('command = "gan-train"\nsteps = = 3', "line 2"),
-        ("command = 'gan-train'\n\xff", "not valid TOML"),
+        (FAULTY, ["'summary'", "'digits'", "'conv-gan'", "'hinge-ish'", "steps", "'batch_size'"]),
+        (
+            GROUPS,
+            ["'apgd-ce'", "parameters.pgd: unknown key 'stpes'", "'steps'", "parameters.apgd-ce: restarts"],
+        ),
+        ('command = "gan-train"\narch = "mlp-gan"\ngenerator.hiden = [3]', ["generator: ", "'hidden'"]),
+        ('command = "gan-tran"', ["'gan-tran'", "'gan-train'"]),
+        ("steps = 3", ["'command'"]),
+        ("command = 3", ["command 3"]),
+        ('command = "gan-train"\nabout = 3', ["about", "summary", "3"]),
+        ('command = "gan-train"\nsteps = = 3', ["line 2"]),
+        ("command = 'gan-train'\n\xff", ["TOML"]),
     ],
+    ids=range(9),
 )
-def test_faults(tmp_path, text, said):
+def test_all_faults_are_told_at_once_with_the_nearest_names(tmp_path, text, said):
     path = tmp_path / "bad.toml"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"bad\.toml") as caught:
         recipes.load(path)
-    assert said in str(caught.value)
-
-
-def test_faults_inside_groups(tmp_path):
-    path = tmp_path / "bad.toml"
-    path.write_text(
-        'command = "attack"\nmodel = "x"\nattack = ["pgd", "apdg-ce"]\nparameters.pgd.stpes = 1\n'
-        "parameters.apgd-ce.restarts = 0\n"
-    )
-    with pytest.raises(ConfigError) as caught:
-        recipes.load(path)
-    said = str(caught.value)
-    assert "'apdg-ce' (did you mean 'apgd-ce'?)" in said
-    assert "bad.toml, parameters.pgd: unknown key 'stpes' (did you mean 'steps'?)" in said
-    assert "bad.toml, parameters.apgd-ce: restarts" in said
-    path.write_text('command = "gan-train"\narch = "mlp-gan"\ngenerator.hiden = [3]\n')
-    with pytest.raises(ConfigError, match=r"generator: unknown key 'hiden' \(did you mean 'hidden'\?\)"):
-        recipes.load(path)
+    assert [part for part in said if part not in str(caught.value)] == []
 
 
 def test_names_with_a_colon_are_left_to_the_loader(tmp_path):
@@ -111,7 +92,7 @@ def test_validate_tells_of_every_file(advkit, tmp_path):
     answer = advkit("validate", "bad.toml", "gan/digits", "worse.toml")
     assert answer.exit_code == 2
     assert "gan/digits: valid (gan-train" in answer.stdout
-    assert "bad.toml: " in answer.stderr and "worse.toml is not valid TOML" in answer.stderr
+    assert "bad.toml" in answer.stderr and "worse.toml" in answer.stderr
 
 
 def test_cp(advkit, tmp_path):

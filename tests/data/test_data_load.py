@@ -43,37 +43,30 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("own_data_module", None)
 
 
-def test_public_name() -> None:
-    assert advkit.load_data is load_data
-
-
 @pytest.mark.parametrize("split", ["", "validation", "all", "Test"])
 def test_unknown_split(split: str) -> None:
-    with pytest.raises(ConfigError, match="use train or test"):
+    assert advkit.load_data is load_data
+    with pytest.raises(ConfigError, match="train or test"):
         load_data("digits", split)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "key"),
     [
-        ("digit", "did you mean 'digits'"),
-        ("cifar-1O", "did you mean 'cifar-10'"),
-        ("", "no data set called ''"),
-        ("floder:a/b", "did you mean 'folder'"),
-        ("no_such_module_here:function", "cannot import 'no_such_module_here'"),
+        ("digit", "'digits'"),
+        ("cifar-1O", "'cifar-10'"),
+        ("", "''"),
+        ("floder:a/b", "'folder'"),
+        ("no_such_module_here:function", "no_such_module_here"),
     ],
 )
-def test_unknown_names(name: str, message: str) -> None:
-    with pytest.raises(advkit.UserError, match=message):
+def test_unknown_names(name: str, key: str, tmp_path: Path) -> None:
+    with pytest.raises(advkit.UserError, match=key):
         load_data(name)
-
-
-def test_bare_paths_are_told_their_prefix(tmp_path: Path) -> None:
     (tmp_path / "set.npz").touch()
-    with pytest.raises(ConfigError, match=r"write npz:.*set\.npz"):
-        load_data(str(tmp_path / "set.npz"))
-    with pytest.raises(ConfigError, match="write folder:"):
-        load_data(str(tmp_path))
+    for path, prefix in ((tmp_path / "set.npz", "npz:"), (tmp_path, "folder:")):
+        with pytest.raises(ConfigError, match=f"{prefix}{path}"):
+            load_data(str(path))
 
 
 def test_functions(module: str) -> None:
@@ -86,13 +79,13 @@ def test_functions(module: str) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("pairs", "did you mean 'pair'"),
-        ("nothing", "returned NoneType"),
-        ("unwilling", "unexpected keyword argument 'split'"),
-        ("failing", "ZeroDivisionError: division by zero"),
+        ("pairs", "'pair'"),
+        ("nothing", "NoneType"),
+        ("unwilling", "'split'"),
+        ("failing", "ZeroDivisionError"),
         ("telling", "^the disk is in the drawer$"),
-        ("nan", "hold NaN"),
-        ("number", "not callable"),
+        ("nan", "NaN"),
+        ("number", "callable"),
     ],
 )
 def test_faults_of_functions(module: str, function: str, message: str) -> None:
@@ -104,12 +97,10 @@ def test_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ADVKIT_DATA", str(tmp_path))
     assert data_folder() == tmp_path
     assert data_folder("elsewhere") == Path("elsewhere")
-    for unset in ("", None):
-        if unset is None:
-            monkeypatch.delenv("ADVKIT_DATA")
-        else:
-            monkeypatch.setenv("ADVKIT_DATA", unset)
-        assert data_folder() == Path.home() / ".advkit" / "data"
+    monkeypatch.setenv("ADVKIT_DATA", "")
+    assert data_folder() == Path.home() / ".advkit" / "data"
+    monkeypatch.delenv("ADVKIT_DATA")
+    assert data_folder() == Path.home() / ".advkit" / "data"
 
 
 def test_global_random_state_is_left_alone() -> None:

@@ -41,30 +41,34 @@ def test_two_splits(tmp_path: Path) -> None:
     name = saved(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
     assert len(load_data(name, "train")) == 4 and len(load_data(name, "test")) == 1
     assert load_data(name, "test").split == "test"
-    half = saved(tmp_path, x_train=X, y_train=Y)
-    with pytest.raises(DataError, match="no 'x_test'"):
-        load_data(half, "test")
 
 
 def test_class_names_and_limit(tmp_path: Path) -> None:
     data = load_data(saved(tmp_path, x=X, y=Y, class_names=["a", "b", "c", "d"]), limit=2)
     assert data.class_names == ("a", "b", "c", "d") and data.ids.tolist() == [0, 1]
-    with pytest.raises(DataError, match="labels from 0 to 2 but 2 classes"):
-        load_data(saved(tmp_path, x=X, y=Y, class_names=["a", "b"]))
 
 
 def test_floats(tmp_path: Path) -> None:
     data = load_data(saved(tmp_path, x=X / 255, y=Y))
     assert np.allclose(data.images[:].numpy().transpose(0, 2, 3, 1), X / 255)
-    with pytest.raises(DataError, match="divide them by 255"):
-        load_data(saved(tmp_path, x=X * 1.0, y=Y))
 
 
-def test_missing_keys_name_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="did you mean 'xs'"):
-        load_data(saved(tmp_path, xs=X, y=Y))
-    with pytest.raises(DataError, match="no 'y'"):
-        load_data(saved(tmp_path, x=X))
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    for arrays, key in (
+        ({"xs": X, "y": Y}, "'xs'"),
+        ({"x": X}, "'y'"),
+        ({"x": X * 1.0, "y": Y}, "255"),
+        ({"x": X[0, 0], "y": Y}, "shape"),
+        ({"x": X, "y": Y, "class_names": ["a", "b"]}, "0 to 2 but 2"),
+    ):
+        with pytest.raises(DataError, match=key):
+            load_data(saved(tmp_path, **arrays))
+    with pytest.raises(DataError, match="x_test"):
+        load_data(saved(tmp_path, x_train=X, y_train=Y), "test")
+    np.save(tmp_path / "single.npy", X)
+    for name in ("nowhere.npz", "single.npy"):
+        with pytest.raises(DataError, match=name):
+            load_data(f"npz:{tmp_path / name}")
 
 
 def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
@@ -92,11 +96,3 @@ def test_every_damage_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
     with pytest.raises(DataError, match="damaged"):
         load_data(name)
-
-
-def test_not_an_npz(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no file"):
-        load_data(f"npz:{tmp_path / 'nowhere.npz'}")
-    np.save(tmp_path / "single.npy", X)
-    with pytest.raises(DataError, match="single array"):
-        load_data(f"npz:{tmp_path / 'single.npy'}")

@@ -1,5 +1,6 @@
 """From images back to latent vectors."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,33 @@ def test_what_a_generator_made_is_found_again(dense):
     torch.testing.assert_close((found.images - x).square().mean((1, 2, 3)), found.error)
 
 
+def test_the_best_of_all_starts_and_steps_is_kept(dense):
+    """Beside a plain loop: Adam from every start of every image, its rate falling along half a cosine."""
+    x = rng.uniform(torch.arange(3), (1, 8, 8))
+    found = invert(
+        dense, x, config=Inverting(steps=5, restarts=3, rate=0.5, seed=2), ids=torch.tensor([4, 7, 9])
+    )
+    for i, name in enumerate((4, 7, 9)):
+        ends, starts = [], []
+        for start in range(3):
+            z = dense.network.draw(rng.keys(2, "invert", torch.tensor([name]), start)).requires_grad_(True)
+            adam, errors = torch.optim.Adam([z]), []
+            for step in range(6):
+                error = (dense(z) - x[i]).square().mean()
+                errors.append((error.item(), z.detach().clone()))
+                adam.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * step / 5)) / 2
+                (z.grad,) = torch.autograd.grad(error, z)
+                adam.step()
+            ends.append(min(errors, key=lambda each: each[0]))
+            starts.append(errors[0][0])
+        error, latent = min(ends, key=lambda each: each[0])
+        assert found.start[i] == ends.index((error, latent)) and found.start_error[i].item() == pytest.approx(
+            min(starts)
+        )
+        assert found.error[i].item() == pytest.approx(error, rel=1e-3)
+        torch.testing.assert_close(found.latent[i], latent[0], rtol=0, atol=1e-2)
+
+
 def test_more_starts_find_no_less_and_the_batch_does_not_matter(dense):
     x = rng.uniform(torch.arange(5), (1, 8, 8))
     one, four = (invert(dense, x, config=Inverting(steps=10, restarts=r)) for r in (1, 4))
@@ -77,16 +105,16 @@ def test_a_conditional_generator_is_asked_for_the_class():
     assert right.error.mean() < wrong.error.mean()
     assert weights_hash(model.state_dict()) == before and model.training == mode
     assert all(parameter.grad is None for parameter in model.parameters())
-    with pytest.raises(DataError, match="give the classes"):
+    with pytest.raises(DataError, match="classes"):
         invert(model, x, config=SHORT)
-    with pytest.raises(DataError, match="from 0 to 5 but the generator knows 3"):
+    with pytest.raises(DataError, match=r"0 to 5.*3"):
         invert(model, x, torch.arange(6), SHORT)
 
 
 def test_faults_are_told(dense):
-    with pytest.raises(DataError, match="makes 1x8x8 images but these are 1x9x9"):
+    with pytest.raises(DataError, match=r"1x8x8.*1x9x9"):
         invert(dense, torch.zeros(1, 1, 9, 9))
-    with pytest.raises(ModelError, match="not one of advkit's generators"):
+    with pytest.raises(ModelError, match="generator"):
         invert(made("mlp", 3, role="classifier"), torch.zeros(1, 1, 8, 8))
 
 
@@ -138,10 +166,10 @@ def test_a_vae_starts_where_its_encoder_says():
 
 @pytest.mark.usefixtures("here")
 def test_faults_are_told_before_the_work_begins():
-    with pytest.raises(ConfigError, match="does not say what it was trained on"):
+    with pytest.raises(ConfigError, match="--data"):
         gan_invert(TOY.model_copy(update={"data": None}), Context())
     save_model(made("mlp", 3, role="classifier"), "clf.pt")
-    with pytest.raises(ModelError, match="is a classifier, which draws no images"):
+    with pytest.raises(ModelError, match="classifier"):
         gan_invert(TOY.model_copy(update={"model": "clf.pt"}), Context())
     assert gan_invert(TOY, replace(Context(), dry_run=True)).result == {"n": 4, "passes": 41 * 2 * 4}
     assert not Path("runs").exists()

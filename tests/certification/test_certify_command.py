@@ -13,10 +13,10 @@ from advkit.certification.command import run
 from advkit.certification.plan import Certification
 from advkit.certification.result import CertificationResult
 from advkit.cli.app import app
+from advkit.context import Context
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.context import Context
 
 WORDS = ["certify", "--model=clf.pt", "--data=digits", "--n=40", "--norm=linf", "--eps=0.02"]
 

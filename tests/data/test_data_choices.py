@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.order import Order
@@ -25,7 +26,6 @@ from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.progress import Progress
 from advkit.threat import Threat
-from advkit.trade import Context
 
 
 class Heard(Progress):

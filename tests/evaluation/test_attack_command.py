@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from advkit import rng
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, OutputError
@@ -21,7 +22,6 @@ from advkit.evaluation.result import Verdict
 from advkit.evaluation.save import save
 from advkit.images import to_uint8
 from advkit.models.checkpoint import save_model
-from advkit.context import Context
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import DataError
 from advkit.evaluation import command
@@ -16,7 +17,6 @@ from advkit.evaluation.classes import by_class
 from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.checkpoint import save_model
-from advkit.context import Context
 
 KINDS = ("misclassified", "broken", "robust", "certified")
 

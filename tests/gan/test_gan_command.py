@@ -14,6 +14,7 @@ from PIL import Image
 
 from advkit import distributed, rng
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, ModelError, OutputError
 from advkit.gan.adversarial import GanGame
@@ -29,7 +30,6 @@ from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
 from advkit.progress import Progress
-from advkit.context import Context
 
 CPU = torch.device("cpu")
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from advkit import rng
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, ModelError
@@ -30,7 +31,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.context import Context
 from advkit.outcome import Outcome
 
 FEW = ("fid", "modes")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from advkit.context import Context
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.models.checkpoint import load_checkpoint
-from advkit.context import Context
 
 TRAIN: dict[str, Any] = {
     "data": "npz:toy.npz",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from advkit.context import Context
 from advkit.data.data import Data
 from advkit.errors import BusyError, ConfigError, DivergedError
 from advkit.gan.adversarial import GanGame
@@ -19,7 +20,6 @@ from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.train import train_gan
 from advkit.runs import RunFolder
-from advkit.context import Context
 
 
 def run(config: GanTraining, data: Data, out: Path) -> dict[str, Any]:

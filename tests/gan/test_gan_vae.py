@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from advkit.context import Context
 from advkit.gan.command import train
 from advkit.gan.plan import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.models.checkpoint import load_checkpoint
-from advkit.context import Context
 
 SMALL = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden": 16}
 

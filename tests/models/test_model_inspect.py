@@ -150,7 +150,10 @@ def test_a_randomised_model_may_be_allowed() -> None:
     noisy = of(lambda logits: logits + torch.randn_like(logits), notes="assumed").train()
     facts = inspect_classifier(noisy, IMAGES, 10, allow_random=True)
     *found, note = facts.notes
-    assert not facts.deterministic and found == ["assumed", "the model was in train mode; it is run in eval mode"]
+    assert not facts.deterministic and found == [
+        "assumed",
+        "the model was in train mode; it is run in eval mode",
+    ]
     with rng.scope("cpu", 0, "inspect"):
         first, second = (noisy(IMAGES) for _ in range(2))
     assert f"differ by up to {(first - second).abs().max():.3g}" in note

@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 from advkit import rng
 from advkit.config import validate
+from advkit.context import Context
 from advkit.data.load import load_data
 from advkit.errors import ConfigError, DataError, DivergedError, ModelError
 from advkit.models.load import load_model
@@ -29,7 +30,6 @@ from advkit.reuse.semi_plan import SemiSupervised
 from advkit.reuse.semi_train import train_semi
 from advkit.runs import RunFolder
 from advkit.threat import Threat
-from advkit.context import Context
 
 SMALL = {
     "epochs": 1,

@@ -10,13 +10,13 @@ from scipy.stats import binomtest
 
 import advkit
 from advkit.cli.app import app
+from advkit.context import Context
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.smoothing.command import run
 from advkit.smoothing.plan import SmoothedCertification
 from advkit.smoothing.result import SmoothingResult
-from advkit.context import Context
 
 WORDS = ["smooth", "--model=clf.pt", "--data=digits", "--n=20", "--sigma=0.2", "--samples=200"]
 

@@ -15,9 +15,9 @@ import torch
 
 from advkit import distributed
 from advkit.config import validate
+from advkit.context import Context
 from advkit.errors import ConfigError
 from advkit.models.checkpoint import load_checkpoint
-from advkit.context import Context
 from advkit.training.command import adv_train
 from advkit.training.plan import AdversarialTraining, Fitting
 from advkit.training.trainer import Trainer

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from advkit import rng
-from advkit.bounds.affine import Affine, Normalise
+from advkit.bounds.affine import Affine, Convolution, Normalise
 from advkit.bounds.ball import Ball
 from advkit.bounds.interval import margins_at_last
 from advkit.bounds.linear import Bounder
@@ -18,6 +18,7 @@ from advkit.bounds.optimised import optimised_rows
 from advkit.bounds.read import read
 from advkit.bounds.relaxation import Relu
 from advkit.bounds.rounding import float32_error, gamma, roundings
+from advkit.bounds.window import Window, way
 from advkit.errors import ConfigError
 from advkit.models.load import wrap
 from advkit.threat import Threat
@@ -60,13 +61,14 @@ def proved(bounder, x, threat, label, method):
     return bounds, margins
 
 
-@pytest.fixture(scope="module", params=range(33))
+@pytest.fixture(scope="module", params=range(42))
 def case(request, networks):
-    """A network, two images, a threat model, and what is proved of them."""
-    number = request.param
-    pieces = [networks.PIECES[number % len(networks.PIECES)], networks.relu, networks.conv, networks.relu]
-    first = [] if number % 2 else [networks.conv]
-    model, x = networks.network(number, *first, *pieces, scales=number % 5 == 4)
+    """A network, two images, a threat model, and what is proved of them; some are wide enough for windows."""
+    number, n = request.param, networks
+    pieces = [*[n.conv][number % 2 :], n.PIECES[number % len(n.PIECES)], n.relu, n.conv, n.relu]
+    wide = number >= 33
+    pieces = [n.conv, n.norm, n.leaky, n.conv, n.relu, n.conv, n.relu] if wide else pieces
+    model, x = n.network(number, *pieces, scales=number % 5 == 4, wide=wide)
     threat, label = THREATS[number % 3], model(x).argmax(1)
     bounder = fine(model) if number % 4 == 3 else Bounder(read(model), CPU)
     assert bounder.strict == (number % 4 != 3)
@@ -114,7 +116,7 @@ class Reference:
         for i, zero in enumerate(zeros):
             units = torch.eye(zero.numel(), dtype=torch.float64).view(-1, *shapes[i])
             given = [units if j == i else one.expand(len(units), *shapes[j]) for j, one in enumerate(zeros)]
-            weights.append((node.op.apply(*given).flatten(1) - offset).T)
+            weights.append(node.op.linear(*given).flatten(1).T)
         self.parts.append((weights, offset))
         size = offset.abs()
         if isinstance(node.op, Normalise):
@@ -300,6 +302,39 @@ def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
     assert (torch.stack(short) >= -1e-8).all()  # what linprog leaves open
     mean = torch.stack(short).mean((0, 2))
     assert mean[2] < 0.12 * mean[1]
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_slopes_end_where_they_are_sound(networks, slope):
+    """Slopes outside [slope, 1] would prove too much of f(z) - 1.5 z and f(z) + (0.5 - slope) z."""
+    last = nn.Linear(2, 3)
+    last.weight.data = torch.tensor([[0, 0], [1.5, -1], [slope - 0.5, -1]])
+    both = networks.Call(lambda s, z: torch.cat([z, nn.functional.leaky_relu(z, slope)], 1))
+    layers = nn.Sequential(nn.Flatten(), networks.Call(lambda s, x: 3 * x - 1), both, last)
+    bounder = fine(wrap(layers, shape=(1, 1, 1)).eval())
+    x, bias = torch.full((1, 1, 1, 1), 0.5), last.bias.detach().double()
+    _, margin = proved(bounder, x, Threat("linf", 0.5), torch.tensor([0]), "optimised")
+    truth = torch.tensor([0, -1, -0.5]).double() + bias[0] - bias
+    assert torch.allclose(margin[0], truth, atol=1e-5)
+
+
+def test_windows_are_as_large_as_is_said_and_hold_what_the_planes_do(networks):
+    seen = 0
+    for number in range(500, 512):
+        model, _ = networks.network(number, networks.conv, networks.relu, networks.conv, wide=True)
+        graph = read(model).to(CPU, torch.float64)
+        for k, node in enumerate(graph.nodes):
+            neuron = torch.arange(torch.Size(node.shape).numel())
+            sign = rng.signs(rng.keys(0, "sign", neuron), ())
+            plane = torch.diag(sign.double()).view(-1, *node.shape)
+            window = Window.at(neuron, sign, node.shape, torch.float64) if len(node.shape) == 3 else None
+            for step in way(graph, k):
+                op = graph.nodes[step.place].op
+                if isinstance(op, Convolution):
+                    window, (plane,) = window.convolved_back(op), op.transpose(plane)
+                    seen += 1
+                assert window.a.shape[1:] == step.size and torch.allclose(window.whole(), plane)
+    assert seen > 12
 
 
 EXACT = {

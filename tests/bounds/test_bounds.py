@@ -13,7 +13,7 @@ from advkit import rng
 from advkit.bounds.affine import Affine, Convolution, Normalise
 from advkit.bounds.ball import Ball
 from advkit.bounds.interval import margins_at_last
-from advkit.bounds.linear import Bounder
+from advkit.bounds.linear import Bounder, differences, substitute
 from advkit.bounds.optimised import optimised_rows
 from advkit.bounds.read import read
 from advkit.bounds.relaxation import Relu
@@ -302,6 +302,63 @@ def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
     assert (torch.stack(short) >= -1e-8).all()  # what linprog leaves open
     mean = torch.stack(short).mean((0, 2))
     assert mean[2] < 0.12 * mean[1]
+
+
+def test_slopes_are_searched_by_adam_until_enough_is_proved():
+    with rng.scope("cpu", 5, "adam"):
+        sizes = [
+            nn.Flatten(),
+            nn.Linear(6, 9),
+            nn.ReLU(),
+            nn.Linear(9, 8),
+            nn.LeakyReLU(0.1),
+            nn.Linear(8, 3),
+        ]
+    for layer in sizes[1::2]:
+        layer.weight.data.mul_(2)
+    bounder, x = (
+        fine(wrap(nn.Sequential(*sizes), shape=(1, 2, 3)).eval()),
+        rng.uniform(torch.arange(16), (1, 2, 3)),
+    )
+    ball, last = Ball(x, Threat("linf", 0.2)), len(bounder.fine) - 1
+    label = torch.arange(16) % 3
+    rows = (torch.arange(16), label, (label + 1) % 3)
+    with torch.no_grad():
+        bounds = bounder.linear(ball)
+
+        def reached(needed, **options):
+            return optimised_rows(
+                bounder, bounds, *rows, torch.as_tensor(needed).double().expand(16), **options
+            )
+
+        few, many, linear = reached(torch.inf, steps=5), reached(torch.inf), bounder.rows(bounds, *rows)
+        edge = few - 1e-4  # beyond which a row leaves after five steps
+        enough, more = (torch.where(end > 0, end / 1.1, end / 0.9) for end in (edge, edge + 2e-4))
+        stays = (linear < enough) & (many > few + 1e-3)
+        assert stays.sum() > 1 and torch.allclose(reached(enough)[stays], few[stays], atol=1e-6)
+        assert (reached(more)[stays] > few[stays] + 1e-4).all()
+        assert torch.equal(reached(linear - 1e-9), linear)
+    relaxed = {k: lines.to(torch.float32) for k, lines in bounds.relaxed.items()}
+    slopes = {k: lines.lower.clone().requires_grad_() for k, lines in relaxed.items()}
+    adam = torch.optim.Adam(slopes.values(), lr=0.2, eps=1e-12, maximize=True)
+    slower, best, peak = torch.optim.lr_scheduler.ExponentialLR(adam, 0.96), {}, torch.full((16,), -torch.inf)
+    for _ in range(30):
+        a = differences(*rows[1:], 3, torch.float32)
+        value = substitute(bounder.coarse, relaxed, ball, last, a, rows[0], slopes)
+        adam.zero_grad()
+        value.sum().backward()
+        best = {
+            k: torch.where((value > peak)[:, None], s.detach(), best.get(k, s.detach()))
+            for k, s in slopes.items()
+        }
+        peak = torch.maximum(value.detach(), peak)
+        adam.step()
+        slower.step()
+        for k, slope in slopes.items():
+            slope.data.clamp_(bounder.fine.nodes[k].op.slope, 1)
+    with torch.no_grad():
+        truth = bounder.rows(bounds, *rows, {k: slope.double() for k, slope in best.items()})
+    assert torch.allclose(many, torch.maximum(truth, linear), atol=1e-4)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.3])

@@ -106,10 +106,10 @@ class Convolution(Affine):
     bias: Tensor | None
     source: Size
     """(C, H, W) that go in."""
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
 
     def linear(self, *x: Tensor) -> Tensor:
         """(N, outputs, height, width)"""

@@ -147,9 +147,9 @@ class MaxPool:
 
     kernel: Pair
     stride: Pair
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    ceil: bool = False
+    padding: Pair
+    dilation: Pair
+    ceil: bool
 
     def apply(self, z: Tensor) -> Tensor:
         """(N, C, h, w)"""

@@ -188,19 +188,21 @@ def drawn(d, shape, piece=None, same=False):
             found = after(layer, shape)
         except (RuntimeError, ValueError):  # it does not fit
             continue
-        if 0 < torch.Size(found).numel() <= 100 and not (same and found != shape):
+        if 0 < torch.Size(found).numel() <= 150 and not (same and found != shape):
             return layer
     raise AssertionError(f"no {piece} fits {shape}")
 
 
-def network(number, *pieces, scales=False):
+def network(number, *pieces, scales=False, wide=False):
     """(model, images): the classifier of a number, with the pieces named, and two images.
 
-    With ``scales`` its weights are from 1e-6 to 1e6, and some neurons never or always speak.
+    With ``scales`` its weights are from 1e-6 to 1e6, and some neurons never or always speak;
+    with ``wide`` its images are several times as wide as a kernel.
     """
     d = Draw(number)
     with rng.scope("cpu", number, "network"):
         shape = now = (d.randint(1, 3), *d.choice([(4, 3), (3, 5), (2, 6), (5, 2)]))
+        shape = now = (1, *d.choice([(8, 11), (11, 7)])) if wide else shape
         layers = []
         for piece in [*(pieces or [None] * d.randint(2, 4)), ended, *[None] * d.randint(0, 2)]:
             layers.append(drawn(d, now, piece))

@@ -10,14 +10,15 @@ from scipy.optimize import linprog
 from torch import nn
 
 from advkit import rng
-from advkit.bounds.affine import Affine, Normalise
+from advkit.bounds.affine import Affine, Convolution, Normalise
 from advkit.bounds.ball import Ball
 from advkit.bounds.interval import margins_at_last
-from advkit.bounds.linear import Bounder
+from advkit.bounds.linear import Bounder, differences, substitute
 from advkit.bounds.optimised import optimised_rows
 from advkit.bounds.read import read
 from advkit.bounds.relaxation import Relu
 from advkit.bounds.rounding import float32_error, gamma, roundings
+from advkit.bounds.window import Window, way
 from advkit.errors import ConfigError
 from advkit.models.load import wrap
 from advkit.threat import Threat
@@ -60,13 +61,14 @@ def proved(bounder, x, threat, label, method):
     return bounds, margins
 
 
-@pytest.fixture(scope="module", params=range(33))
+@pytest.fixture(scope="module", params=range(42))
 def case(request, networks):
-    """A network, two images, a threat model, and what is proved of them."""
-    number = request.param
-    pieces = [networks.PIECES[number % len(networks.PIECES)], networks.relu, networks.conv, networks.relu]
-    first = [] if number % 2 else [networks.conv]
-    model, x = networks.network(number, *first, *pieces, scales=number % 5 == 4)
+    """A network, two images, a threat model, and what is proved of them; some are wide enough for windows."""
+    number, n = request.param, networks
+    pieces = [*[n.conv][number % 2 :], n.PIECES[number % len(n.PIECES)], n.relu, n.conv, n.relu]
+    wide = number >= 33
+    pieces = [n.conv, n.norm, n.leaky, n.conv, n.relu, n.conv, n.relu] if wide else pieces
+    model, x = n.network(number, *pieces, scales=number % 5 == 4, wide=wide)
     threat, label = THREATS[number % 3], model(x).argmax(1)
     bounder = fine(model) if number % 4 == 3 else Bounder(read(model), CPU)
     assert bounder.strict == (number % 4 != 3)
@@ -114,7 +116,7 @@ class Reference:
         for i, zero in enumerate(zeros):
             units = torch.eye(zero.numel(), dtype=torch.float64).view(-1, *shapes[i])
             given = [units if j == i else one.expand(len(units), *shapes[j]) for j, one in enumerate(zeros)]
-            weights.append((node.op.apply(*given).flatten(1) - offset).T)
+            weights.append(node.op.linear(*given).flatten(1).T)
         self.parts.append((weights, offset))
         size = offset.abs()
         if isinstance(node.op, Normalise):
@@ -300,6 +302,96 @@ def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
     assert (torch.stack(short) >= -1e-8).all()  # what linprog leaves open
     mean = torch.stack(short).mean((0, 2))
     assert mean[2] < 0.12 * mean[1]
+
+
+def test_slopes_are_searched_by_adam_until_enough_is_proved():
+    with rng.scope("cpu", 5, "adam"):
+        sizes = [
+            nn.Flatten(),
+            nn.Linear(6, 9),
+            nn.ReLU(),
+            nn.Linear(9, 8),
+            nn.LeakyReLU(0.1),
+            nn.Linear(8, 3),
+        ]
+    for layer in sizes[1::2]:
+        layer.weight.data.mul_(2)
+    bounder, x = (
+        fine(wrap(nn.Sequential(*sizes), shape=(1, 2, 3)).eval()),
+        rng.uniform(torch.arange(16), (1, 2, 3)),
+    )
+    ball, last = Ball(x, Threat("linf", 0.2)), len(bounder.fine) - 1
+    label = torch.arange(16) % 3
+    rows = (torch.arange(16), label, (label + 1) % 3)
+    with torch.no_grad():
+        bounds = bounder.linear(ball)
+
+        def reached(needed, **options):
+            return optimised_rows(
+                bounder, bounds, *rows, torch.as_tensor(needed).double().expand(16), **options
+            )
+
+        few, many, linear = reached(torch.inf, steps=5), reached(torch.inf), bounder.rows(bounds, *rows)
+        edge = few - 1e-4  # beyond which a row leaves after five steps
+        enough, more = (torch.where(end > 0, end / 1.1, end / 0.9) for end in (edge, edge + 2e-4))
+        stays = (linear < enough) & (many > few + 1e-3)
+        assert stays.sum() > 1 and torch.allclose(reached(enough)[stays], few[stays], atol=1e-6)
+        assert (reached(more)[stays] > few[stays] + 1e-4).all()
+        assert torch.equal(reached(linear - 1e-9), linear)
+    relaxed = {k: lines.to(torch.float32) for k, lines in bounds.relaxed.items()}
+    slopes = {k: lines.lower.clone().requires_grad_() for k, lines in relaxed.items()}
+    adam = torch.optim.Adam(slopes.values(), lr=0.2, eps=1e-12, maximize=True)
+    slower, best, peak = torch.optim.lr_scheduler.ExponentialLR(adam, 0.96), {}, torch.full((16,), -torch.inf)
+    for _ in range(30):
+        a = differences(*rows[1:], 3, torch.float32)
+        value = substitute(bounder.coarse, relaxed, ball, last, a, rows[0], slopes)
+        adam.zero_grad()
+        value.sum().backward()
+        best = {
+            k: torch.where((value > peak)[:, None], s.detach(), best.get(k, s.detach()))
+            for k, s in slopes.items()
+        }
+        peak = torch.maximum(value.detach(), peak)
+        adam.step()
+        slower.step()
+        for k, slope in slopes.items():
+            slope.data.clamp_(bounder.fine.nodes[k].op.slope, 1)
+    with torch.no_grad():
+        truth = bounder.rows(bounds, *rows, {k: slope.double() for k, slope in best.items()})
+    assert torch.allclose(many, torch.maximum(truth, linear), atol=1e-4)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_slopes_end_where_they_are_sound(networks, slope):
+    """Slopes outside [slope, 1] would prove too much of f(z) - 1.5 z and f(z) + (0.5 - slope) z."""
+    last = nn.Linear(2, 3)
+    last.weight.data = torch.tensor([[0, 0], [1.5, -1], [slope - 0.5, -1]])
+    both = networks.Call(lambda s, z: torch.cat([z, nn.functional.leaky_relu(z, slope)], 1))
+    layers = nn.Sequential(nn.Flatten(), networks.Call(lambda s, x: 3 * x - 1), both, last)
+    bounder = fine(wrap(layers, shape=(1, 1, 1)).eval())
+    x, bias = torch.full((1, 1, 1, 1), 0.5), last.bias.detach().double()
+    _, margin = proved(bounder, x, Threat("linf", 0.5), torch.tensor([0]), "optimised")
+    truth = torch.tensor([0, -1, -0.5]).double() + bias[0] - bias
+    assert torch.allclose(margin[0], truth, atol=1e-5)
+
+
+def test_windows_are_as_large_as_is_said_and_hold_what_the_planes_do(networks):
+    seen = 0
+    for number in range(500, 512):
+        model, _ = networks.network(number, networks.conv, networks.relu, networks.conv, wide=True)
+        graph = read(model).to(CPU, torch.float64)
+        for k, node in enumerate(graph.nodes):
+            neuron = torch.arange(torch.Size(node.shape).numel())
+            sign = rng.signs(rng.keys(0, "sign", neuron), ())
+            plane = torch.diag(sign.double()).view(-1, *node.shape)
+            window = Window.at(neuron, sign, node.shape, torch.float64) if len(node.shape) == 3 else None
+            for step in way(graph, k):
+                op = graph.nodes[step.place].op
+                if isinstance(op, Convolution):
+                    window, (plane,) = window.convolved_back(op), op.transpose(plane)
+                    seen += 1
+                assert window.a.shape[1:] == step.size and torch.allclose(window.whole(), plane)
+    assert seen > 12
 
 
 EXACT = {

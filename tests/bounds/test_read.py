@@ -42,9 +42,11 @@ def test_what_is_read_is_what_is_computed(networks, piece, float64):
         )
 
 
-def test_gradients_reach_the_parameters_that_a_graph_follows(networks):
-    model, x = networks.network(1, networks.conv, networks.norm, networks.relu)
-    graph, label = read(model), torch.tensor([0, 1])
+def test_gradients_reach_the_parameters_that_a_graph_follows():
+    with rng.scope("cpu", 1, "trained"):
+        layers = nn.Conv2d(2, 2, 2), nn.BatchNorm2d(2), nn.LeakyReLU(), nn.Flatten(), nn.Linear(12, 3)
+    model, x = wrap(nn.Sequential(*layers), shape=(2, 3, 4)).eval(), some_images(2, 3, 4)
+    graph, label = read(model), torch.tensor([0, 1, 2])
     worst = -margins_at_last(graph, *interval_bounds(graph.body, x - 0.1, x + 0.1), label)
     functional.cross_entropy(worst, label).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

@@ -31,14 +31,14 @@ def some(number, *shape):
 
 def pieces(number=0):
     """(an operation, its roundings at most, which share of its error is seen, an image's values)"""
-    channel = [some(number + k, 3, 1, 1) for k in range(4)]
+    plain, channel = ((1, 1), (0, 0), (1, 1)), [some(number + k, 3, 1, 1) for k in range(4)]
     return [
         (Dense(some(number, 1, 1), some(1, 1)), 3, 0.2, (1,)),
         (Dense(some(number, 3, 5), some(2, 3)), 7, 0.1, (5,)),
         (Dense(some(number, 5, 3), None), 7, 0.1, (3,)),
-        (Convolution(some(number, 4, 3, 1, 2), None, (3, 2, 3)), 4 * 2 + 2, 0.1, (3, 2, 3)),
-        (Convolution(some(number, 2, 3, 2, 2), some(1, 2), (3, 2, 3)), 3 * 4 + 2, 0.06, (3, 2, 3)),
-        (Convolution(some(number, 6, 1, 1, 2), None, (3, 2, 3), groups=3), 2 * 2 + 2, 0.1, (3, 2, 3)),
+        (Convolution(some(number, 4, 3, 1, 2), None, (3, 2, 3), *plain, 1), 4 * 2 + 2, 0.1, (3, 2, 3)),
+        (Convolution(some(number, 2, 3, 2, 2), some(1, 2), (3, 2, 3), *plain, 1), 3 * 4 + 2, 0.06, (3, 2, 3)),
+        (Convolution(some(number, 6, 1, 1, 2), None, (3, 2, 3), *plain, 3), 2 * 2 + 2, 0.1, (3, 2, 3)),
         (Scale(channel[0], channel[1]), 10, 0.1, (3, 2, 3)),
         (Normalise(channel[0], channel[1].square(), channel[2], channel[3], 0.1), 16, 0.05, (3, 2, 3)),
         (Average(some(number, 2, 4).abs(), some(1, 3, 5).abs()), 4 * 5 + 4, 0.02, (1, 4, 5)),
@@ -77,8 +77,9 @@ def test_a_sum_rounds_and_a_way_rounds_as_often_as_its_nodes():
 
 def test_operations_are_frozen_and_equal_to_themselves_alone():
     z = torch.zeros(1, 1, 2, 2)
-    made = [op.relaxed(z, z) for op in (Relu(), MaxPool((2, 2), (2, 2)))]
-    for op in [*(piece[0] for piece in pieces()), Sum(1), MaxPool((2, 2), (2, 2)), *made, Graph(())]:
+    pools = [Relu(), MaxPool((2, 2), (2, 2), (0, 0), (1, 1), False)]
+    others = [Sum(1), Graph(()), Node("a", None, (), ()), *pools, *(op.relaxed(z, z) for op in pools)]
+    for op in [*(piece[0] for piece in pieces()), *others]:
         with pytest.raises(FrozenInstanceError):
             op.something = 1
         assert not isinstance(op, Affine) or replace(op) != op

@@ -26,13 +26,7 @@ def save(name, **more):
     train = advkit.load_data("digits", "train")
     x, y = train.batch(torch.arange(len(train)))
     means = torch.stack([x[y == label].mean(0).flatten() for label in range(10)])
-    about = {
-        "role": "classifier",
-        "architecture": "mlp",
-        "config": {"hidden": ()},
-        "shape": (1, 8, 8),
-        **more,
-    }
+    about = {"role": "classifier", "architecture": "mlp", "config": {"hidden": ()}, "shape": (1, 8, 8)}
     network = build("mlp", shape=(1, 8, 8), classes=10, config={"hidden": ()})
     weight, bias = network.parameters()
     with torch.no_grad():

@@ -21,22 +21,23 @@ from advkit.cli.app import app
 from advkit.config import StrictModel
 from advkit.data.data import Data
 from advkit.errors import OutputError, UserError
+from advkit.evaluation import evaluate
 from advkit.evaluation.result import EvaluationResult
 from advkit.journal import Journal
 from advkit.runs import RunFolder
 
 
-def evaluated(folder: Path | None, **more: bool) -> EvaluationResult:
+def evaluated(folder: Path | None, attack: str = "fgsm,pgd", **more: bool) -> EvaluationResult:
     """Two attacks that both break some of 40 images."""
     images = rng.uniform(torch.arange(40), (1, 8, 8))
     with rng.scope("cpu", 0, "m"):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     data = Data("toy", "test", images, model(images).argmax(1), ("a", "b", "c"), torch.arange(40))
-    told = {"parameters": {"fgsm": {}, "pgd": {"steps": 5}}, "precision": "float32", **more}
+    told = {"parameters": {"pgd": {"steps": 5}} if "pgd" in attack else {}, "precision": "float32", **more}
     if folder is None:
-        return advkit.evaluate(model, data, advkit.Threat("linf", 0.03), "fgsm,pgd", **told)
+        return advkit.evaluate(model, data, advkit.Threat("linf", 0.03), attack, **told)
     with RunFolder.open("attack", "toy", StrictModel(), folder) as run:
-        return advkit.evaluate(model, data, advkit.Threat("linf", 0.03), "fgsm,pgd", run=run, **told)
+        return advkit.evaluate(model, data, advkit.Threat("linf", 0.03), attack, run=run, **told)
 
 
 def processes(
@@ -105,6 +106,8 @@ def command(rank: int) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    with mock.patch.object(evaluate, "ask_all", lambda *_: ()):
+        evaluated(None, "noise")  # imports what is needed, and leaves autograd to the forked
 
     def at(name: str) -> Callable[[int], object]:
         return lambda rank: evaluated(folder / name)

@@ -73,7 +73,7 @@ def test_a_folder_of_png_files_holds_exactly_what_was_judged(judged):
     assert not right[broken].any() and int(right.sum()) == outcome.result["robust_correct"]
 
 
-@pytest.mark.parametrize(("count", "classes", "share"), [(450, 12, 1.0), (230, 3, 0.3), (7, 1, 0.0)])
+@pytest.mark.parametrize(("count", "classes", "share"), [(450, 12, 1.0), (230, 10, 0.3), (7, 1, 0.0)])
 def test_what_is_saved_is_what_was_found(count, classes, share):
     """Of more images than are in memory at a time, more classes than digits, and names of any characters."""
     dice = random.Random(count)

@@ -13,6 +13,7 @@ from advkit.attacks.perturb import robust_correct
 from advkit.errors import ConfigError, DataError, ModelError
 from advkit.evaluation import evaluate
 from advkit.evaluation.adversarial import Adversarial
+from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.plan import Evaluation
 from advkit.runs import RunFolder
 from advkit.threat import Threat
@@ -76,8 +77,12 @@ def test_the_figures_agree_with_each_other_and_with_the_images(judged, share):
     # Batches and subsets change nothing, and the checks no verdict; what they spend is counted.
     assert run(model, data, batch_size=5).checks == result.checks and result.trusted
     assert run(model, data, n=11).verdicts == result.verdicts[:11]
-    with mock.patch.object(evaluate, "ask_all", lambda evidence, task: ()):
+    with (
+        mock.patch.object(evaluate, "ask_all", lambda evidence, task: ()),
+        mock.patch.object(evaluate, "Cascade", wraps=Cascade) as made,
+    ):
         plain = run(model, data)
+    assert made.call_args.kwargs["votes"] == 1  # only a randomised model is asked several times
     assert plain.verdicts == result.verdicts and plain.adversarial is None
     assert result.backwards > plain.backwards == sum(stage.backwards for stage in plain.stages)
     assert result.forwards > plain.forwards == 30 + sum(stage.forwards for stage in plain.stages)
@@ -168,6 +173,16 @@ def test_the_ratio_of_logits_needs_classes(tried, attack, classes):
         else:
             with pytest.raises(ConfigError, match=attack):
                 tried(f"pgd,{attack}", **said)
+
+
+def test_an_ensemble_is_several_stages(judged):
+    stages = evaluate.plan(["square", "cascade"], THREAT, 4, {"cascade": {"tolerance": 0.25}})
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names) > 3 and names[0] == "square" and "cascade/square" in names
+    assert {stage.tolerance for stage in stages} == {0, 0.25}
+    result = run(*judged, "cascade", n=12, parameters={"cascade": {"tolerance": 0.25}})
+    assert [f"cascade/{s.name}" if s.name == "square" else s.name for s in result.stages] == names[1:]
+    assert result.trusted and result.robust_correct <= run(*judged, "fgsm", n=12).robust_correct
 
 
 def test_processes_of_different_plans_refuse_to_work_together(judged):

@@ -72,6 +72,9 @@ def test_what_does_not_fit_is_said_by_name_or_else_by_order(order: str) -> None:
     state = {str(n) if order == "renamed" else key: state[key] for n, key in enumerate(names)}
     assert "'layers.1.weight' is 256x256 where 256x225 is wanted" in misfit(state, "mlp", (1, 15, 15))
     assert "28x28" in misfit(state, "mlp") and "256x784" in misfit(state, "mlp")
+    with torch.device("meta"):
+        coloured = build("lenet", shape=(3, 9, 9), classes=3).state_dict()
+    assert "on 3x32x32 images" in misfit(coloured, "lenet")
     del state[next(iter(state))]
     assert "5 tensors where 6 are wanted" in misfit(state, "mlp", (1, 16, 16))
 
@@ -89,6 +92,7 @@ def test_other_names_in_the_same_order_fit(rename: str, make: Any, tmp_path: Pat
     torch.save(state, tmp_path / "m.pt")
     found = load_model(tmp_path / "m.pt")
     assert ("in their order" in found.card.notes) == (rename != "no counters")
+    assert found.card.shape == (3, 32, 32)
     x = torch.rand(2, 3, 16, 16)
     assert torch.equal(found(x), model(x))
 

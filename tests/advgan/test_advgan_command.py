@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advkit import plots
 from advkit.advgan.command import advgan_train
+from advkit.advgan.curves import write_curves
 from advkit.advgan.plan import AdvGanTraining
 from advkit.advgan.result import AdvGanResult
 from advkit.context import Context
@@ -75,6 +77,17 @@ def test_a_finished_run_is_told_again():
     assert advgan_train(config, Context(out=Path("run"))).result == first.result
     with pytest.raises(ConfigError, match="steps was 2, is now 3"):
         advgan_train(TOY.model_copy(update={"steps": 3}), Context(out=Path("run")))
+
+
+def test_curves_show_percentages(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    rows = [{"step": at, "held_out": at / 10, "misled": at / 5, "d_accuracy": 0.5} for at in (1, 2)]
+    for judged in (False, True):
+        write_curves(tmp_path / "a.png", rows, title="toy", judged=judged)
+    assert [len(figure.axes[0].lines) for figure in drawn] == [2, 3]
+    assert list(drawn[0].axes[0].lines[0].get_ydata()) == [10, 20]
+    assert drawn[0].axes[0].get_ylim() == (0, 101) and list(drawn[0].get_size_inches()) == [7, 4]
 
 
 def test_a_dry_run_makes_nothing():

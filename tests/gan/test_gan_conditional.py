@@ -31,9 +31,9 @@ def test_it_learns_to_draw_what_is_asked_for(how, config):
     settings = config(
         conditional=how,
         arch="conv-gan",
-        steps=80,
+        steps=150,
         batch_size=16,
-        sample_every=80,
+        sample_every=150,
         rate_generator=2e-3,
         ema=100,
     )

@@ -226,6 +226,10 @@ def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
     own |= {"parameters": 1234567, "images_seen": 12345, "training_seconds": 90.0}
     other = {"histogram": (), "images_seen": None, "training_seconds": None, "name": "other"}
     told = outcome(result.model_copy(update={"generators": (one.model_copy(update=own),)}), Path("run"))
+    assert told.tables[0].columns[1:3] == ("generated", "floor") and told.tables[2].columns[1:] == (
+        "generated",
+        "real",
+    )
     figures = {row[0]: row[1] for row in told.tables[0].rows}
     assert figures == {"precision": "0.123", "recall": "-", "modes": "7", "KL of modes": "-"}
     assert told.tables[1].rows[0][2:] == ("1,234,567", "12,345", "1.5 min")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from advkit import plots
 from advkit.progress import Progress
 from advkit.threat import Threat
 from advkit.training import loop
+from advkit.training.board import Board
+from advkit.training.curves import write_curves
 from advkit.training.loop import fit
 from advkit.training.monitor import first_warnings, warnings
 from advkit.training.plan import Fitting
@@ -109,3 +113,28 @@ def test_a_warning_is_said_once_while_the_training_goes_on(make, objective, digi
     given = {"objective": objective("fgsm"), "threat": Threat("linf", 0.1), "progress": Listening()}
     fit(make(), config, rest, held, **given)
     assert len(heard) == 1 and heard[0].startswith("update 4: accuracy on the attacker's own examples is 90%")
+
+
+def test_tensorboard_reads_numbers_and_pictures_and_nothing_is_written_without_a_folder(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for folder in (tmp_path, None):
+        with Board(folder, step=2) as board:
+            board.row(3, {"loss": 0.5, "name": "text"})
+            board.samples(3, torch.rand(4, 1, 8, 8), columns=2)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 0.5)]
+    assert events.Tags()["scalars"] == ["loss"] and events.Images("samples")[0].width == 22
+
+
+def test_curves_show_percentages_of_what_is_known(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    history = [{"epoch": at / 2, "clean": at / 10, "accuracy": at / 5} for at in (1, 2, 3)]
+    write_curves(tmp_path / "a.png", history, title="toy", best=1.0)
+    (axis,) = drawn[0].axes
+    assert [list(line.get_ydata()) for line in axis.lines[:2]] == [pytest.approx([10, 20, 30]), [20, 40, 60]]
+    assert list(axis.lines[0].get_xdata()) == [0.5, 1, 1.5] and list(axis.lines[2].get_xdata()) == [1, 1]
+    assert axis.get_ylim() == (0, 101) and list(drawn[0].get_size_inches()) == [7, 4]
+    write_curves(tmp_path / "a.png", history, title="toy")
+    assert len(drawn[1].axes[0].lines) == 2

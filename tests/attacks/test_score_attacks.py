@@ -112,7 +112,7 @@ def test_proposals_judged_at_once_are_kept_as_if_made_one_by_one(norm, eps, conv
     assert ends(1) == ends(4)
 
 
-def test_a_proposal_that_changes_nothing_costs_no_pass():
+def test_a_proposal_that_changes_nothing_costs_no_pass(monkeypatch):
     """The first windows cover all of a 2x2 image, so that half of them repaint it as it is."""
     with rng.scope("cpu", 0, "toy"):
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
@@ -120,6 +120,14 @@ def test_a_proposal_that_changes_nothing_costs_no_pass():
     data = Data("toy", "all", images, model(images).argmax(1), ("a", "b"), torch.arange(30))
     found = run(model, data, Threat("linf", 1e-4), "square", queries=10)
     assert 4 < sum(one.forwards for one in found) / 30 < 9
+    monkeypatch.setattr(square, "AHEAD", 1)
+    for one in found:
+        assert (
+            one.forwards
+            == run(model, data.take(torch.tensor([one.index])), Threat("linf", 1e-4), "square", queries=10)[
+                0
+            ].forwards
+        )
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])

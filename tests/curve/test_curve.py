@@ -110,6 +110,9 @@ def test_every_figure_is_a_count_of_minimum_norms(found, marks):
     assert list(curve.curve.eps) == sorted({0.0, *(norm for norm in norms if norm < math.inf)})
     assert list(curve.curve.robust_correct) == [sum(norm > eps for norm in norms) for eps in curve.curve.eps]
     assert curve.parts == (255 if marks == (8 / 255,) else 1)
+    assert (" / 255 (" in str(curve)) == (curve.parts == 255 and curve.median.value is not None)
+    low, high = (value and f"{value * curve.parts:.3g}" for value in (curve.median.low, curve.median.high))
+    assert curve.told(curve.median).endswith(f"[{low or 0}, {high or '-'}]")
     assert SecurityCurve.model_validate(json.loads(json.dumps(curve.as_values()))) == curve
     more = curve.asked([0.011, 0.0371])
     assert [point for point in more.points if point not in curve.points] == [curve.at(0.011)]

@@ -110,9 +110,12 @@ def black(bad, stood, images):
     def says(sample):
         if sample >= stood:
             return ["square!", "pgd"] if sample % 2 else ["pgd!"]
-        return ["pgd", "square!" if sample < bad else "square"]
+        last = "square!" if sample < bad else "square" if sample > bad else "fgsm!"
+        return ["pgd", "square", last] if last == "fgsm!" else ["pgd", "fgsm", last]
 
-    return evidence(images, stages=[stage(), stage("square")], tried=says, attacks=("pgd", "square"))
+    return evidence(
+        images, stages=[stage(), stage("fgsm"), stage("square")], tried=says, attacks=("pgd", "square")
+    )
 
 
 def answers(count, full, *, probable):

@@ -82,7 +82,9 @@ def test_the_figures_agree_with_each_other_and_with_the_images(judged, share):
         mock.patch.object(evaluate, "Cascade", wraps=Cascade) as made,
     ):
         plain = run(model, data)
-    assert made.call_args.kwargs["votes"] == 1  # only a randomised model is asked several times
+        shaken = nn.Sequential(model.network, Map(lambda z: z + 1e-3 * torch.randn_like(z)))
+        run(shaken, data, "noise", n=4, allow_random=True)
+    assert [call.kwargs["votes"] for call in made.call_args_list] == [1, 10]
     assert plain.verdicts == result.verdicts and plain.adversarial is None
     assert result.backwards > plain.backwards == sum(stage.backwards for stage in plain.stages)
     assert result.forwards > plain.forwards == 30 + sum(stage.forwards for stage in plain.stages)

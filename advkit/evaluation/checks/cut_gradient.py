@@ -26,7 +26,7 @@ def cut_gradient(evidence: Evidence) -> Doubt | str | None:
             evidence.remedy,
         )
     walk = evidence.walk
-    led = walk is not None and float(walk.risen.float().mean()) > 0.9
+    led = walk is not None and int(walk.risen.sum()) > 0.9 * len(walk.risen)
     if seen.astray and not led:
         off = int((seen.wrong | seen.stepped).sum())
         return Doubt(

@@ -30,9 +30,6 @@ class Ball:
         """(N, C, H, W) ends of the smallest box around it."""
         self.upper = (self.x + self.eps).clamp(0, 1)
 
-    def __len__(self) -> int:
-        return len(self.x)
-
     def least(self, a: Tensor, index: Tensor) -> Tensor:
         """(R,) float64: a number that linear functions are nowhere below.
 

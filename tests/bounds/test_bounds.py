@@ -67,9 +67,13 @@ def case(request, networks):
     number, n = request.param, networks
     pieces = [*[n.conv][number % 2 :], n.PIECES[number % len(n.PIECES)], n.relu, n.conv, n.relu]
     wide = number >= 33
-    pieces = [n.conv, n.norm, n.leaky, n.conv, n.relu, n.conv, n.relu] if wide else pieces
+    if wide:
+        first = [n.max_pool, n.conv, n.constant][number % 3]
+        pieces = [first, n.norm, n.leaky, n.conv, n.relu, n.conv, n.relu]
     model, x = n.network(number, *pieces, scales=number % 5 == 4, wide=wide)
     threat, label = THREATS[number % 3], model(x).argmax(1)
+    if number % 6 == 5:
+        threat = Threat(threat.norm, threat.eps / 50)
     bounder = fine(model) if number % 4 == 3 else Bounder(read(model), CPU)
     assert bounder.strict == (number % 4 != 3)
     found = {method: proved(bounder, x, threat, label, method) for method in METHODS}
@@ -376,16 +380,23 @@ def test_slopes_end_where_they_are_sound(networks, slope):
 
 
 def test_windows_are_as_large_as_is_said_and_hold_what_the_planes_do(networks):
+    """The last network's windows have more values than are multiplied as a matrix."""
+    layers = nn.Conv2d(1, 64, (2, 3)), nn.Conv2d(64, 1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(25, 3)
+    drawn = [
+        networks.network(k, networks.conv, networks.relu, networks.conv, wide=True)[0]
+        for k in range(500, 512)
+    ]
     seen = 0
-    for number in range(500, 512):
-        model, _ = networks.network(number, networks.conv, networks.relu, networks.conv, wide=True)
+    for model in [*drawn, wrap(nn.Sequential(*layers), shape=(1, 8, 9)).eval()]:
         graph = read(model).to(CPU, torch.float64)
         for k, node in enumerate(graph.nodes):
-            neuron = torch.arange(torch.Size(node.shape).numel())
+            size = torch.Size(node.shape).numel()
+            neuron = torch.arange(0, size, 1 + size // 99)
             sign = rng.signs(rng.keys(0, "sign", neuron), ())
-            plane = torch.diag(sign.double()).view(-1, *node.shape)
-            window = Window.at(neuron, sign, node.shape, torch.float64) if len(node.shape) == 3 else None
-            for step in way(graph, k):
+            plane = (nn.functional.one_hot(neuron, size) * sign[:, None]).double().view(-1, *node.shape)
+            steps = way(graph, k)
+            window = Window.at(neuron, sign, node.shape, torch.float64) if steps else None
+            for step in steps:
                 op = graph.nodes[step.place].op
                 if isinstance(op, Convolution):
                     window, (plane,) = window.convolved_back(op), op.transpose(plane)
@@ -419,7 +430,11 @@ def test_what_counts_as_exact_is_attained(networks, last):
         layers = nn.Sequential(*EXACT[last](networks.Call), nn.Flatten())
     bounder, x = fine(wrap(layers, shape=(1, 1, 3), classes=3).eval()), torch.tensor([[[[0.3, 0.5, 0.7]]]])
     assert bounder.exact == set(range(last + 1)) and len(bounder.fine) > last + 1
-    ball = Ball(x, Threat("linf", 0.4))
+    threat, label = Threat("linf", 0.4), torch.tensor([0])
+    if last == 1:  # without a slope there is nothing to search for
+        linear, best = (proved(bounder, x, threat, label, method)[1] for method in METHODS[1:])
+        assert torch.equal(linear, best)
+    ball = Ball(x, threat)
     corners = torch.cartesian_prod(*torch.cat([ball.lower, ball.upper]).flatten(1).T).view(-1, 1, 1, 3)
     for bounds in (bounder.interval(ball), bounder.linear(ball)):
         for k, seen in enumerate(values(bounder.fine, corners)[: last + 1]):

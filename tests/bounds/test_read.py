@@ -131,18 +131,15 @@ def test_what_cannot_be_read_is_named(networks, name):
         read(wrap(layers, shape=(2, 3, 4)).eval())
 
 
-@pytest.mark.parametrize("end", [nn.Identity(), nn.Softmax(1)], ids=["planes", "probabilities"])
-def test_what_does_not_end_in_logits_is_refused(end):
-    outputs = "probabilities" if isinstance(end, nn.Softmax) else "logits"
-    about = {
-        "role": "classifier",
-        "architecture": "a",
-        "shape": (1, 1, 3),
-        "preprocessing": {"outputs": outputs},
-    }
-    network = end if outputs == "logits" else nn.Flatten()
+@pytest.mark.parametrize("outputs", ["logits", "probabilities", "branch"])
+def test_networks_are_refused_as_a_whole(networks, outputs):
+    """For planes in place of logits, for probabilities, and for a branch of their own."""
+    branch = networks.Call(lambda s, x: x.flatten(1) if x.sum() > 0 else -x.flatten(1))
+    network = {"logits": nn.ReLU(), "probabilities": nn.Flatten(), "branch": branch}[outputs]
+    about = {"role": "classifier", "architecture": "a", "shape": (1, 1, 3)}
+    seen = {"outputs": outputs} if network is not branch else {}
     with pytest.raises(ModelError):
-        read(Model(network, ModelCard(**about)).eval())
+        read(Model(network, ModelCard(**about, preprocessing=seen)).eval())
 
 
 def test_what_a_graph_does_not_show_is_noticed():

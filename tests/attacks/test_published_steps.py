@@ -450,6 +450,7 @@ def test_plain_steps_and_their_defaults(name, norm):
     before, after = trace(name, threat, {"steps": 5} if "f" not in name else {}, 1)
     assert torch.equal(before.x, X) == (name == "fgsm") and threat.contains(before.x, X).all()
     assert torch.equal(trace("pgd", threat, {"start": "original"}, 0)[0].x, X)
+    assert "f" not in name or make(name, threat).steps == 1
     slopes = slopes_of(name, before.x)
     size = {"pgd": 2.5 * 0.1 / 5, "r-fgsm": 0.125, "fgsm": 0.1}.get(name, 0.2)
     if norm == "l1":  # one value of nine, of those that can move

@@ -75,6 +75,22 @@ def test_leaves_what_it_says(capsys):
 def test_a_finished_run_tells_the_curve_elsewhere_without_an_attack(monkeypatch):
     first = curve(PLAN, Context(out=Path("run")))
     monkeypatch.setattr("advkit.curve.command.security_curve", None)
+    points, classes, attacks = (table.rows for table in first.tables)
+    for row, point in zip(points[1:], first.result["points"], strict=True):
+        assert float(row[0]) == pytest.approx(point["eps"], rel=1e-3)
+        assert float(row[1].split()[0]) == pytest.approx(100 * point["robust_correct"] / 40, abs=0.051)
+    assert float(points[0][1].split()[0]) == pytest.approx(
+        100 * first.result["clean_correct"] / 40, abs=0.051
+    )
+    for row in first.result["classes"]:
+        (said,) = (each for each in classes if each[0] == row["name"])
+        assert int(said[1]) == row["n"] and said[3].startswith(f"{row['median']['value']:.3g} [")
+        for text, count in ((said[2], "clean_correct"), (said[4], "robust_correct")):
+            assert float(text.split()[0]) == pytest.approx(100 * row[count] / row["n"], abs=0.051)
+    (one,) = first.result["attacks"]
+    passes = f"{one['forwards'] + one['backwards']:,}"
+    found = f"{one['found']} of {one['attacked']}"
+    assert attacks == (("fmn", found, str(one["nearest"]), f"{one['median']:.3g}", passes),)
     again = curve(PLAN.model_copy(update={"eps": (0.033,)}), Context(out=Path("run")))
     assert next(p for p in again.result["points"] if p not in first.result["points"])["eps"] == 0.033
     assert again.result["images"] == first.result["images"]

@@ -115,6 +115,7 @@ def test_balanced_is_nested_balanced_and_fixed(labels: list[int], seed: int, cut
 def test_balanced_differs_by_seed_and_refuses_the_impossible() -> None:
     data = data_of([0, 1, 2] * 20)
     assert not torch.equal(data.balanced(9, 0), data.balanced(9, 1))
+    assert data.labels[data.balanced(7)].bincount().tolist() == [3, 2, 2]
     assert len(data.balanced(3)) == 3 and len(data.balanced(60)) == 60
     for n in (2, 61):
         with pytest.raises(DataError):

@@ -88,6 +88,8 @@ def test_what_is_flagged_counts_as_right_and_nothing_else_does(model, detector, 
     assert flagged.any() and not flagged.all()
     assert (said[flagged].argmax(1) == 1).all()
     assert torch.equal(said[~flagged], bare[~flagged])
+    excess = 0.3 * (scores(detector, x)[flagged] - level)
+    torch.testing.assert_close(said[flagged, 1], bare[flagged].amax(1) + excess)
     others = [0, 2]
     assert torch.equal(said[:, others], bare[:, others])
 
@@ -224,6 +226,14 @@ def test_both_numbers_stand_in_one_sentence_the_adaptive_first(here):
     share = f"{100 * first.adaptive / result.n:.1f} %"
     assert sentence.index(share) < sentence.index("under one that does not")
     assert outcome.tables[0].columns[1] == "left by an attack that knows"
+    for row, point in zip(outcome.tables[0].rows[:2], result.points, strict=True):
+        counts = point.adaptive, point.unaware, point.passed, point.flagged_clean
+        shown = [float(text.split()[0]) for text in row]
+        assert shown == pytest.approx([100 * point.rate, *(100 * c / 40 for c in counts)], abs=0.051)
+    (unaware,) = outcome.tables[2].rows
+    assert [float(text.split()[0]) for text in unaware[2:]] == pytest.approx(
+        [100 * point.detected[0] / result.attacks[0].fooled for point in result.points], abs=0.051
+    )
     again = detector_eval(JUDGING.model_copy(update={"seed": 0}), Context(out=outcome.files[-1]))
     assert again.result == json.loads(json.dumps(outcome.result))
 

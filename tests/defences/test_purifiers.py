@@ -131,6 +131,14 @@ def test_both_numbers_stand_in_one_sentence_and_a_finished_run_is_told_again(her
     said = outcome.sentences[0]
     assert said.index("attack that knows of it") < said.index("under one that does not")
     assert outcome.tables[0].columns[1] == "left by an attack that knows"
+    defended, bare = ([float(text.split()[0]) for text in row[-3:] if text] for row in outcome.tables[0].rows)
+    shares = [5 * count for count in (result.adaptive, result.unaware, result.purified_correct)]  # of 20
+    assert defended == pytest.approx(shares) and bare == [5 * result.bare, 5 * result.clean_correct]
+    (unaware,), (one,) = outcome.tables[2].rows, result.attacks
+    assert unaware[1] == str(one.fooled)
+    assert not one.fooled or float(unaware[2].split()[0]) == pytest.approx(
+        100 * one.recovered / one.fooled, abs=0.051
+    )
     assert 0 < result.adaptive <= result.unaware <= result.purified_correct
     assert (outcome.files[-1] / "identity/verdicts.jsonl").exists()
     assert defence_eval(JUDGING, Context(out=outcome.files[-1])).result == result.as_values()

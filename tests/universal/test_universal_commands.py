@@ -1,5 +1,6 @@
 """``advkit patch`` and ``advkit universal`` from their configuration to what they leave."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,11 @@ PATCH = PatchTraining(**SAID, target=2, scale=(0.3, 0.7))
 UNIVERSAL = PerturbationTraining(**SAID, norm="linf", eps=0.1, rate=1)
 
 
+def figures(row):
+    """All numbers of a row, as they are printed."""
+    return [float(word.replace(",", "")) for word in re.findall(r"\d[\d,]*\.?\d*", " | ".join(row))]
+
+
 def test_a_patch_leaves_a_print_and_the_numbers_behind_it():
     outcome = patch(PATCH.model_copy(update={"transfer": ("b.pt",)}), Context(out=Path("patch.png")))
     assert outcome.files[:2] == (Path("patch.png"), Path("patch.npz")) and outcome.files[-1].parent == Path(
@@ -59,6 +65,10 @@ def test_a_patch_leaves_a_print_and_the_numbers_behind_it():
     )
     assert [table.title.partition(":")[0] for table in outcome.tables] == ["a.pt", "b.pt (not trained on)"]
     assert [row[0] for row in outcome.tables[0].rows][::5] == ["0.30 (2 px)", "0.30 to 0.70"]
+    (judged, _) = PatchResult.load(outcome.files[-1]).classifiers
+    for row, hits in zip(outcome.tables[0].rows, (*judged.by_scale, judged.anywhere), strict=True):
+        shown, counts = figures(row[1:]), (hits.patch, hits.noise, hits.grey, hits.real)
+        assert [shown[0], *shown[3:]] == pytest.approx([100 * c / judged.judged for c in counts], abs=0.051)
     assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in outcome.pictures)
     assert PatchResult.load(outcome.files[-1]).as_values() == outcome.result
     with pytest.raises(OutputError, match=r"patch\.png exists already"):
@@ -82,6 +92,12 @@ def test_a_universal_perturbation_leaves_a_picture_and_itself():
     assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in outcome.pictures)
     assert PerturbationResult.load("run").as_values() == outcome.result
     assert universal(UNIVERSAL, Context(out=Path("run"))).result == outcome.result
+    judged = PerturbationResult.load("run").classifiers[0]
+    shown = figures(outcome.tables[0].rows[0][1:])
+    counts = [judged.hits, judged.fooled_by_random, judged.clean_correct, judged.correct]
+    assert [shown[0], *shown[3:]] == pytest.approx([100 * count / 30 for count in counts], abs=0.051)
+    most, count = max(judged.becomes.items(), key=lambda each: each[1])
+    assert f" {100 * count / judged.fooled:.0f} % become {most}" in outcome.sentences[1]
     aimed = universal(UNIVERSAL.model_copy(update={"target": 1}), Context(out=Path("aimed.npz")))
     assert aimed.files[:2] == (Path("aimed.png"), Path("aimed.npz"))
     assert aimed.tables[0].columns[1] == "seen as 1 [95 % interval]"

@@ -93,7 +93,8 @@ def test_half_a_threat_is_completed(norm, eps, hardened, usual, chosen) -> None:
         return
     assert choose(norm, eps, model, images(usual), heard) == Threat(*chosen)
     assert len(heard.said) == (0 if norm and eps else 1)  # what is assumed is said
-    assert all(("hardened" in said) == (hardened is not None) for said in heard.said)
+    assert all(("trained against" in said) == (hardened is not None) for said in heard.said)
+    assert all(("norm is" in said) == (eps is not None) for said in heard.said)  # only what was assumed
     if hardened or usual:
         assert customary(model, images(usual)) == (Threat(*hardened) if hardened else usual)
 

@@ -26,8 +26,9 @@ from advkit.evaluation.check import CHECKS, Doubt, ask_all
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
-from advkit.evaluation.result import Check, Stage
+from advkit.evaluation.result import Stage
 from advkit.evaluation.walk import Walk, size_of
+from advkit.models.inspect import ModelFacts
 from advkit.models.load import wrap
 from advkit.progress import SILENT, Task
 from advkit.threat import Threat
@@ -46,7 +47,11 @@ def stage(attack="pgd", **more):
     return Stage(name=attack, attack=attack, parameters=parameters, **given | more)
 
 
-def evidence(count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), notes=(), **more):
+def evidence(
+    count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), random=False, **more
+):
+    count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), random=False, **more
+):
     """So many images stand. ``tried``: stages by image (! broke it, ? was refuted); ``broken``: how many fall
     when a check searches."""
     images = images or count
@@ -70,7 +75,8 @@ def evidence(count, *, stages=None, tried=None, broken=0, images=None, attacks=(
         "surrogate": None, "exhausted": False, "seed": 0, "device": torch.device("cpu"),
     } | more)  # fmt: skip
     stages = [stage()] if stages is None else stages
-    known = Evidence(cascade, SimpleNamespace(probabilities=False), stages, notes, attacks)
+    facts = ModelFacts(deterministic=not random, notes=())
+    known = Evidence(cascade, SimpleNamespace(probabilities=False), stages, facts, attacks)
     known.walk, known.differences, known.cutting = None, None, []
     known.searched = []
 
@@ -200,7 +206,7 @@ def test_what_else_is_told(printed):
     printed(CHECKS.get("confirmation")(refuted), 40, 50, 8, 30, 30)
     printed(CHECKS.get("confirmation")(evidence(30, noticed=0)))
     spent = evidence(150, tried=lambda k: ["noise"], exhausted=True)
-    assert CHECKS.get("white-box")(spent).remedy.endswith("--budget")
+    assert CHECKS.get("white-box")(spent).remedy.text.endswith("--budget")
     faint = with_walk(20, dead=1)
     faint.walk = replace(faint.walk, clean=torch.tensor([0.0, 2.0**-21, 2.0**-21, *[1.0] * 17]))
     printed(CHECKS.get("gradients")(faint).detail, 1, 20, 2, 0)
@@ -225,18 +231,18 @@ def test_what_could_change_nothing_is_not_asked():
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "notes", "samples", "doubted"),
+    ("first", "second", "random", "samples", "doubted"),
     [
-        (0.9e-4, 0, (), 1, False), (1.1e-4, 0, (), 1, True),
-        (9e-3, 9e-3, (), 1, False), (1.1e-2, 1.1e-2, (), 1, True),
-        (0, 0, ("a randomised model",), 9, True), (0, 0, ("a randomised model",), 10, False),
-        (1e-3, 0, ("a randomised model",), 10, True), (0, 0, ("sound",), 1, False),
+        (0.9e-4, 0, False, 1, False), (1.1e-4, 0, False, 1, True),
+        (9e-3, 9e-3, False, 1, False), (1.1e-2, 1.1e-2, False, 1, True),
+        (0, 0, True, 9, True), (0, 0, True, 10, False),
+        (1e-3, 0, True, 10, True), (0, 0, False, 1, False),
     ],
 )  # fmt: skip
-def test_answers_that_change(printed, first, second, notes, samples, doubted):
+def test_answers_that_change(printed, first, second, random, samples, doubted):
     """By these shares of the largest logit, in two passes after the attacks."""
     stages = [stage("noise"), stage().model_copy(update={"parameters": {"samples": samples}})]
-    known = evidence(20, notes=notes, stages=stages)
+    known = evidence(20, random=random, stages=stages)
     asked, changes = [], iter((first, second))
 
     def logits(x):
@@ -346,8 +352,7 @@ def test_what_is_advised(attacks, facts, typed):
         *(some(facts.pop(name, 0), 20) for name in ("silent", "stepped", "wrong"))
     )
     known.walk = walk(20, **facts)
-    told = Check(name="a", verdict="doubt", detail="", remedy=known.remedy)
-    assert told.flags == typed and known.remedy
+    assert known.remedy.flags == typed and known.remedy.text
     for word, name in pairwise(typed.split()):
         assert word != "--attack" or name in ATTACKS or name in ENSEMBLES
 

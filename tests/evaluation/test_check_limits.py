@@ -50,8 +50,6 @@ def stage(attack="pgd", **more):
 def evidence(
     count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), random=False, **more
 ):
-    count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), random=False, **more
-):
     """So many images stand. ``tried``: stages by image (! broke it, ? was refuted); ``broken``: how many fall
     when a check searches."""
     images = images or count

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Threat": "advkit.threat",
-    "UserError": "advkit.errors",
-    "certify": "advkit.certification.certify",
+    "Threat": "advkit.core.threat",
+    "UserError": "advkit.core.errors",
+    "certify": "advkit.verify.certification.certify",
     "evaluate": "advkit.evaluation.evaluate",
     "from_art": "advkit.integrations.art_models",
     "load_data": "advkit.data.load",
     "load_model": "advkit.models.load",
     "perturb": "advkit.attacks.perturb",
     "save_model": "advkit.models.checkpoint",
-    "security_curve": "advkit.curve.measure",
-    "smooth": "advkit.smoothing.classifier",
+    "security_curve": "advkit.evaluation.curve.measure",
+    "smooth": "advkit.verify.smoothing.classifier",
     "to_art": "advkit.integrations.art_models",
-    "train_patch": "advkit.universal.make_patch",
-    "train_universal": "advkit.universal.make_perturbation",
+    "train_patch": "advkit.trained_attacks.universal.make_patch",
+    "train_universal": "advkit.trained_attacks.universal.make_perturbation",
 }
 
 __all__ = [
@@ -47,18 +47,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from advkit.attacks.perturb import perturb
-    from advkit.certification.certify import certify
-    from advkit.curve.measure import security_curve
+    from advkit.core.errors import UserError
+    from advkit.core.threat import Threat
     from advkit.data.load import load_data
-    from advkit.errors import UserError
+    from advkit.evaluation.curve.measure import security_curve
     from advkit.evaluation.evaluate import evaluate
     from advkit.integrations.art_models import from_art, to_art
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
-    from advkit.smoothing.classifier import smooth
-    from advkit.threat import Threat
-    from advkit.universal.make_patch import train_patch
-    from advkit.universal.make_perturbation import train_universal
+    from advkit.trained_attacks.universal.make_patch import train_patch
+    from advkit.trained_attacks.universal.make_perturbation import train_universal
+    from advkit.verify.certification.certify import certify
+    from advkit.verify.smoothing.classifier import smooth
 
 
 def __getattr__(name: str) -> Any:

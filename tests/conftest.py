@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from scipy.stats import beta
 
-from advkit.progress import Progress, Task
+from advkit.core.progress import Progress, Task
 
 # Tests run beside each other. PyTorch reads this when it is imported, which nothing above does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

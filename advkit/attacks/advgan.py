@@ -14,12 +14,12 @@ from torch import Tensor
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle, ask
-from advkit.config import StrictModel
-from advkit.errors import ConfigError, DataError, by_size
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.core.registry import Entry
+from advkit.core.threat import Norm, Threat
 from advkit.models.load import load_model
 from advkit.models.model import Model
-from advkit.registry import Entry
-from advkit.threat import Norm, Threat
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 """Norms in which a direction says what to do."""

@@ -17,8 +17,8 @@ from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
 from advkit.attacks.parts.apgd_sparse import FIRST, Sparse
 from advkit.attacks.parts.diversified import STEPS, diversified
 from advkit.attacks.parts.sparse import steepest_
-from advkit.config import StrictModel
-from advkit.threat import Threat
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
 
 
 class APGDConfig(StrictModel):

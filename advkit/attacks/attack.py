@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.engine.record import TensorRecord
-from advkit.config import StrictModel
-from advkit.errors import ConfigError
-from advkit.registry import Registry
-from advkit.threat import Norm, Threat
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
+from advkit.core.registry import Registry
+from advkit.core.threat import Norm, Threat
 
 if TYPE_CHECKING:
     from advkit.attacks.engine.oracle import Oracle
@@ -48,7 +48,7 @@ class Rows(TensorRecord):
     variant: Tensor
     """(R,) which of the attack's variants (starts, targets) this row is, from 0."""
     key: Tensor
-    """(R,) random keys of this attack, sample and variant; see `advkit.rng`."""
+    """(R,) random keys of this attack, sample and variant; see `advkit.core.rng`."""
 
     @classmethod
     def untargeted(cls, x0: Tensor, label: Tensor, ids: Tensor, key: Tensor) -> Rows:

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import DecisionAttack, DecisionState, some
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 ASIDE, TOWARD = 2, 3
 """Phases: is a step along the sphere around the original still a success; and one from there toward it?"""

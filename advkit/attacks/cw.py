@@ -14,7 +14,7 @@ from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.adam import adam_
 from advkit.attacks.parts.tradeoff import Trials
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 
 INSIDE = 1 - 1e-6
 """Pixels are drawn so far into (0, 1), where the change of variable is finite."""

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
 from advkit.attacks.losses.log_odds import log_odds
 from advkit.attacks.parts.balls import annealed, fill_, length
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 
 @dataclass

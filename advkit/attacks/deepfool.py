@@ -12,7 +12,7 @@ from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.boundary import nearest
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 
 
 @dataclass

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.parts.momentum import Momentum, MomentumConfig, MomentumState
+from advkit.core import rng
 
 
 @attack(

@@ -14,7 +14,7 @@ from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.balls import slope
 from advkit.attacks.parts.tradeoff import Trials
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 
 SHORTEST = 10
 """Steps of a trial at least: where there are few in all, there are fewer trials."""

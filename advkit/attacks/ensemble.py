@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from advkit.attacks.attack import ATTACKS
-from advkit.config import Precision, StrictModel
-from advkit.registry import Registry
-from advkit.threat import Threat
+from advkit.core.config import Precision, StrictModel
+from advkit.core.registry import Registry
+from advkit.core.threat import Threat
 
 ENSEMBLES: Registry[type[Ensemble]] = Registry("ensemble", "advkit.attacks.ensembles")
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.boundary import nearest
 from advkit.attacks.parts.hyperplane import toward
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 PROBES = 3
 """Points tried in the end between the original and the nearest success."""

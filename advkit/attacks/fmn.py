@@ -13,8 +13,8 @@ from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.balls import annealed, fewest, fill_, length, movable_, slope
-from advkit.config import StrictModel
-from advkit.threat import Threat
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
 
 
 @dataclass

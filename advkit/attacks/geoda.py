@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import some
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 GROWTH = 0.6 ** (-2 / 3)
 """Each round asks so many times what the one before did (the paper's lambda is 0.6)."""

@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import some
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 SHORTEST = 2.0**-12
 """A leap this much shorter than the distance from the original is given up, and the boundary probed again."""

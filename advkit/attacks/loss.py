@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from advkit.errors import ConfigError
-from advkit.registry import Registry
+from advkit.core.errors import ConfigError
+from advkit.core.registry import Registry
 
 AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(logits (R, K), labels (R,), classes aimed at (R,) or None: away from the label) -> (R,)"""

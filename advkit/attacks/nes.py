@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import attack
 from advkit.attacks.parts.antithetic import Antithetic, PairConfig
-from advkit.config import Fraction
+from advkit.core import rng
+from advkit.core.config import Fraction
 
 
 @attack(

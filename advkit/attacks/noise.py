@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 
 @attack("noise", summary="random points of the ball, no gradients", source="baseline")

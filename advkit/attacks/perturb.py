@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import rng
 from advkit.attacks.attack import ATTACKS, Attack, Rows
 from advkit.attacks.engine.oracle import Oracle, ask
 from advkit.attacks.engine.outcome import Found
@@ -16,12 +15,13 @@ from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.searcher import searcher
 from advkit.attacks.loss import AttackLoss
-from advkit.config import Precision, validate
+from advkit.core import rng
+from advkit.core.config import Precision, validate
+from advkit.core.errors import ModelError
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.errors import ModelError
 from advkit.models.mode import evaluation_mode
-from advkit.threat import Threat
 
 
 def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack:

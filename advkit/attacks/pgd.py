@@ -13,8 +13,8 @@ from advkit.attacks.engine.record import column
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.parts.diversified import STEPS, diversified
 from advkit.attacks.parts.sparse import steepest_
-from advkit.config import Fraction, StrictModel
-from advkit.threat import Threat
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.threat import Threat
 
 
 @attack(

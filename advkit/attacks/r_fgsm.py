@@ -7,7 +7,7 @@ from pydantic import Field
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.ce import ce
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 
 
 @attack(

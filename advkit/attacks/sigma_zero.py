@@ -14,7 +14,7 @@ from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.adam import adam_
 from advkit.attacks.parts.balls import annealed
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 
 
 @dataclass

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import some
 from advkit.attacks.parts.probing import LEAP, ProbingAttack, ProbingState
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 
 FIRST, SHORTEST = 0.2, 2.0**-10
 """First step of the line search as a share of the distance, and the one at which it is given up."""

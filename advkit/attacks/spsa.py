@@ -7,11 +7,11 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.antithetic import Antithetic, PairConfig
-from advkit.config import Fraction
+from advkit.core import rng
+from advkit.core.config import Fraction
 
 BETAS = (0.9, 0.999)
 

@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_, revise_
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.square_linf import Paint
 from advkit.attacks.parts.square_mass import Bumps
-from advkit.config import StrictModel
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
 
 FULL, AHEAD = 128, 16
 """Points of a pass that few rows fill up with proposals made ahead, and of these how many a row at most:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import click
 
 import advkit
-from advkit import distributed
 from advkit.cli import faults, options
 from advkit.cli.described import DescribedGroup
-from advkit.trade import TRADES, at
+from advkit.commands.command import TRADES, at
+from advkit.core import distributed
 
 
 class Lazy(NamedTuple):

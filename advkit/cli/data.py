@@ -8,8 +8,8 @@ import click
 
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
-from advkit.errors import by_size
-from advkit.outcome import Outcome, Table
+from advkit.core.errors import by_size
+from advkit.report.outcome import Outcome, Table
 
 _folder = click.option(
     "--data-dir",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from advkit.errors import did_you_mean
+from advkit.core.errors import did_you_mean
 
 
 class Option(click.Option):

@@ -12,9 +12,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from advkit.outcome import Outcome, Table
-from advkit.progress import Progress, Task
+from advkit.core.progress import Progress, Task
 from advkit.report.columns import numeric
+from advkit.report.outcome import Outcome, Table
 
 SECONDS_BETWEEN_LINES = 30.0
 """How often work says where it is when nobody watches a terminal."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from advkit import distributed, files, runs
 from advkit.cli import faults
-from advkit.config import StrictModel
-from advkit.context import Context
-from advkit.errors import ConfigError, OutputError
-from advkit.outcome import Outcome
-from advkit.trade import Trade
+from advkit.commands.command import Trade
+from advkit.core import distributed, files, runs
+from advkit.core.config import StrictModel
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, OutputError
+from advkit.report.outcome import Outcome
 
 json_option = click.option(
     "--json",

@@ -25,8 +25,8 @@ from types import FrameType
 
 import click
 
-from advkit import distributed, files
-from advkit.errors import OutputError, UserError
+from advkit.core import distributed, files
+from advkit.core.errors import OutputError, UserError
 
 MISSED, USER, BUG, INTERRUPTED, TERMINATED, UNREAD = 1, 2, 70, 130, 143, 141
 

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import click
 
-from advkit import recipes
 from advkit.cli.described import Described
 from advkit.cli.execute import json_option, show
 from advkit.cli.options import about, default
-from advkit.errors import ConfigError, did_you_mean
-from advkit.outcome import Outcome, Table
-from advkit.registry import Entry
-from advkit.trade import at
+from advkit.commands import recipes
+from advkit.commands.command import at
+from advkit.core.errors import ConfigError, did_you_mean
+from advkit.core.registry import Entry
+from advkit.report.outcome import Outcome, Table
 
 
 class Row(NamedTuple):

@@ -9,8 +9,8 @@ import click
 
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
-from advkit.errors import ConfigError, ModelError
-from advkit.outcome import Outcome, Table
+from advkit.core.errors import ConfigError, ModelError
+from advkit.report.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,10 @@ from click.shell_completion import CompletionItem
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from advkit import config
 from advkit.cli.described import Described, Operands, Option
-from advkit.errors import ConfigError
-from advkit.trade import Trade
+from advkit.commands.command import Trade
+from advkit.core import config
+from advkit.core.errors import ConfigError
 
 
 class Words(click.ParamType):

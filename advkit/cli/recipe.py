@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from advkit import files, recipes
 from advkit.cli import execute, options
 from advkit.cli.described import Described
-from advkit.errors import ConfigError, OutputError
+from advkit.commands import recipes
+from advkit.core import files
+from advkit.core.errors import ConfigError, OutputError
 
 
 def _run(recipe: str, **given: Any) -> None:

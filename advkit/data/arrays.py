@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advkit.core.errors import DataError
 from advkit.data.data import Data
-from advkit.errors import DataError
 
 
 def from_arrays(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from advkit import rng
+from advkit.core import rng
 
 
 def shift_and_flip(

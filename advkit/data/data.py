@@ -10,11 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from advkit import levels, rng
+from advkit.core import levels, rng
+from advkit.core.errors import ConfigError, DataError
+from advkit.core.threat import Threat
 from advkit.data.image_files import ImageFiles
-from advkit.errors import ConfigError, DataError
 from advkit.models.card import DataFacts, Shape
-from advkit.threat import Threat
 
 _PIECE = 2**26
 """Pixels that are decoded at a time for the fingerprint."""

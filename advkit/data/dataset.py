@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from advkit.core.registry import Registry
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.torchvision_files import TorchvisionFiles
 from advkit.models.card import Shape
-from advkit.registry import Registry
-from advkit.threat import Threat
 
 Split = Literal["train", "test"]
 Loader: TypeAlias = Callable[[Split, Path], Data]

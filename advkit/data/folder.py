@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from advkit.core.errors import DataError
 from advkit.data.data import Data
 from advkit.data.dataset import Split
 from advkit.data.image_files import ImageFiles
-from advkit.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 

@@ -9,10 +9,10 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from advkit.core.errors import DataError, OutputError
+from advkit.core.progress import SILENT, Progress
 from advkit.data.dataset import DATASETS, Split, data_folder
-from advkit.errors import DataError, OutputError
 from advkit.models.card import Shape
-from advkit.progress import SILENT, Progress
 
 SPLITS = get_args(Split)
 

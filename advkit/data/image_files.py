@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from advkit.errors import DataError
+from advkit.core.errors import DataError
 from advkit.models.card import Shape
 
 R = TypeVar("R")

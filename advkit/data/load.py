@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from advkit.core.errors import ConfigError, DataError, UserError, did_you_mean
+from advkit.core.named import is_named, named
 from advkit.data.arrays import from_arrays
 from advkit.data.data import Data
 from advkit.data.dataset import DATASETS, Split, data_folder
 from advkit.data.folder import load_folder
 from advkit.data.image_files import ImageFiles
 from advkit.data.npz import load_npz
-from advkit.errors import ConfigError, DataError, UserError, did_you_mean
-from advkit.named import is_named, named
 
 MEMORY = 2 * 1024**3
 """Bytes of decoded images up to which a folder is held in memory."""

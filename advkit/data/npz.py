@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from advkit.core.errors import DataError, UserError, did_you_mean
 from advkit.data.arrays import from_arrays
 from advkit.data.data import Data
 from advkit.data.dataset import Split
-from advkit.errors import DataError, UserError, did_you_mean
 
 _IMAGES, _LABELS, _NAMES = ("x", "images"), ("y", "labels"), ("class_names", "names")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit import rng
+from advkit.core import rng
 
 
 class Order:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from advkit.context import Context
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError
 from advkit.data.data import Data
 from advkit.data.dataset import Split
 from advkit.data.load import load_data
-from advkit.errors import ConfigError
 from advkit.models.card import ModelCard
-from advkit.models.foreign_plan import ForeignModel
+from advkit.models.foreign_settings import ForeignModel
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model

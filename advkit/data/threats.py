@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from advkit import threat
+from advkit.core import threat
+from advkit.core.errors import ConfigError
+from advkit.core.progress import Progress
+from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.errors import ConfigError
 from advkit.models.model import Model
-from advkit.progress import Progress
-from advkit.threat import Threat
 
 
 def customary(model: Model, data: Data) -> Threat:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advkit.errors import DataError
+from advkit.core.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advkit import rng
 from advkit.attacks.engine.oracle import ask
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
+from advkit.core import rng
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder, environment
+from advkit.core.stats import clopper_pearson
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.evade import clean_right
 from advkit.defences.examples import Fooled
-from advkit.defences.plan import Purification
 from advkit.defences.purifier import Purifier, Way
 from advkit.defences.result import Aware, PurificationResult, Recovered
+from advkit.defences.settings import Purification
 from advkit.defences.unaware import attacks_of, left, unaware
 from advkit.evaluation.evaluate import VOTES, evaluate
 from advkit.evaluation.result import EvaluationResult
@@ -26,10 +30,6 @@ from advkit.models.card import ThreatFacts
 from advkit.models.load import wrap
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
-from advkit.runs import RunFolder, environment
-from advkit.stats import clopper_pearson
-from advkit.threat import Threat
 
 BATCH = 500
 """Images of a pass."""

@@ -10,20 +10,20 @@ from torch import Tensor
 
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import make
+from advkit.core.errors import DataError, by_size
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import environment
+from advkit.core.stats import clopper_pearson
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.evade import Evaded, clean_right, evade
 from advkit.defences.examples import Fooled
-from advkit.defences.plan import Detection
 from advkit.defences.result import DetectionResult, Knowing, OperatingPoint, Unaware
+from advkit.defences.settings import Detection
 from advkit.defences.threshold import scores, threshold
 from advkit.defences.unaware import attacks_of, left, unaware
-from advkit.errors import DataError, by_size
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
-from advkit.runs import environment
-from advkit.stats import clopper_pearson
-from advkit.threat import Threat
 
 
 def refuse_misfit(classifier: Model, detector: Model, data: Data) -> None:

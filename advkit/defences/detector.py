@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit import rng
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
 from advkit.data.data import Data
 from advkit.defences.examples import CLASSES
-from advkit.defences.plan import DetectorTraining
-from advkit.errors import ConfigError
+from advkit.defences.settings import DetectorTraining
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build

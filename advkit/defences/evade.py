@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit import memory
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import logits_of, make, searching
-from advkit.config import Precision
+from advkit.core import memory
+from advkit.core.config import Precision
+from advkit.core.progress import SILENT, Progress, Task
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.examples import Fooled
 from advkit.defences.guarded import Guarded, Joint
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress, Task
-from advkit.threat import Threat
 
 
 @dataclass(frozen=True)

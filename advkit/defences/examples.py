@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit import files, memory
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.perturb import logits_of, make, searching
-from advkit.config import Precision
+from advkit.core import files, memory
+from advkit.core.config import Precision
+from advkit.core.errors import DataError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.errors import DataError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
-from advkit.threat import Threat
 
 CLASSES = ("clean", "adversarial")
 """What the images are called, in the order of a detector's outputs."""

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from advkit.config import StrictModel, validate
-from advkit.errors import ConfigError, DataError, by_size
+from advkit.core.config import StrictModel, validate
+from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.core.registry import Registry
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape
-from advkit.registry import Registry
 
 DEFENCES: Registry[type[Purifier]] = Registry("defence", "advkit.defences.purifiers")
 

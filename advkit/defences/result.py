@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
+from advkit.core.stats import Interval, accuracy
+from advkit.core.stored import SummarisedResult
 from advkit.evaluation.result import Check, Stage
 from advkit.models.card import DataFacts, ThreatFacts
-from advkit.stats import Interval, accuracy
-from advkit.stored import SummarisedResult
 
 
 class Unaware(StrictModel):

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.engine.oracle import ask
 from advkit.attacks.perturb import device_of
+from advkit.core import rng
+from advkit.core.errors import DataError, ModelError
 from advkit.data.data import Data
-from advkit.errors import DataError, ModelError
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from advkit.attacks.ensemble import Stage
+from advkit.core.progress import Progress
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.examples import Fooled, fooled
-from advkit.defences.plan import Judged
+from advkit.defences.settings import Judged
 from advkit.evaluation.evaluate import plan
 from advkit.models.model import Model
-from advkit.progress import Progress
-from advkit.threat import Threat
 
 
 def attacks_of(config: Judged, classifier: Model, data: Data, threat: Threat) -> tuple[Stage, ...]:

@@ -13,7 +13,6 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from advkit import distributed
 from advkit.attacks.attack import Access, Attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.outcome import Found
@@ -22,13 +21,14 @@ from advkit.attacks.engine.search import Search
 from advkit.attacks.engine.searcher import searcher
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
-from advkit.config import Precision
+from advkit.core import distributed
+from advkit.core.config import Precision
+from advkit.core.progress import Progress, Task
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.result import Status, Verdict
-from advkit.progress import Progress, Task
-from advkit.threat import Threat
 
 ROUNDS = 24
 """Rounds at most in which a stage goes through all images."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from advkit.core.progress import Task
+from advkit.core.registry import Registry
 from advkit.evaluation import result
-from advkit.progress import Task
-from advkit.registry import Registry
 
 if TYPE_CHECKING:
     from advkit.evaluation.evidence import Evidence

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.margin import margin
+from advkit.core import rng
 from advkit.evaluation.walk import size_of
 
 TINY = 1e-5

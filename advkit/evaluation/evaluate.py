@@ -11,19 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import distributed, memory, rng
 from advkit.attacks.attack import Attack
 from advkit.attacks.engine.pace import Pace
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import device_of, logits_of, make
-from advkit.certification.certify import certified, precision_notes
-from advkit.config import Precision, validate
+from advkit.core import distributed, memory, rng
+from advkit.core.config import Precision, validate
+from advkit.core.device import arithmetic
+from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder, environment
+from advkit.core.stats import clopper_pearson
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.threats import customary
-from advkit.device import arithmetic
-from advkit.errors import ConfigError, DataError, ModelError
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, ask_all
 from advkit.evaluation.evidence import Evidence
@@ -36,10 +39,7 @@ from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
-from advkit.progress import SILENT, Progress
-from advkit.runs import RunFolder, environment
-from advkit.stats import clopper_pearson
-from advkit.threat import Threat
+from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
 """Images of a batch whose clean logits are asked for."""

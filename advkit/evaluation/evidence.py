@@ -17,6 +17,7 @@ from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import make
+from advkit.core.threat import Threat
 from advkit.evaluation import walk
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import Remedy
@@ -25,7 +26,6 @@ from advkit.evaluation.result import Stage
 from advkit.models.inspect import ModelFacts
 from advkit.models.model import Model
 from advkit.models.obstacles import obstacles
-from advkit.threat import Threat
 
 FEWEST, MOST = 16, 32
 """Images that a check looks at; passes are filled up to 16 rows anyway."""

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from advkit import distributed, files
 from advkit.attacks.engine.outcome import Outcome
+from advkit.core import distributed, files
+from advkit.core.journal import Journal
 from advkit.data.data import Data
 from advkit.evaluation.adversarial import ImageWriter, read_image
-from advkit.journal import Journal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
+from advkit.core.stats import Interval, accuracy
+from advkit.core.stored import SummarisedResult
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
-from advkit.stats import Interval, accuracy
-from advkit.stored import SummarisedResult
 
 VERSION = 5
 """1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of

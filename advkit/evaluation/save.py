@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit import files, images
+from advkit.core import files, images
+from advkit.core.errors import OutputError
 from advkit.data.data import Data
-from advkit.errors import OutputError
 from advkit.evaluation.adversarial import Adversarial
-from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.settings import Evaluation
 
 GRID = 400
 """Images of a grid at most."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
 from advkit.attacks.perturb import refuse_other_classes
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
 from advkit.models.mode import evaluation_mode

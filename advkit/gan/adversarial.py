@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit import rng
-from advkit.config import validate
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.errors import ConfigError, did_you_mean
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.errors import ConfigError, did_you_mean
 from advkit.gan.augment import Augment
 from advkit.gan.critic import Critic
 from advkit.gan.game import Game
 from advkit.gan.loss import GAN_LOSSES, GanLoss, Judgement
-from advkit.gan.plan import GanTraining
 from advkit.gan.regulariser import REGULARISERS, Regulariser
+from advkit.gan.settings import GanTraining
 from advkit.models import spectral
 from advkit.models.card import Parent, Relation, Shape
 from advkit.models.model import Model

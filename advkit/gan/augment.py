@@ -6,7 +6,7 @@ Data-Efficient GAN Training"). Where how likely a change is follows from how sur
 training images, it is adaptive (Karras et al. 2020, "Training Generative Adversarial Networks with Limited
 Data").
 
-Random numbers come from PyTorch's global generator, inside the `advkit.rng.scope` of the training step.
+Random numbers come from PyTorch's global generator, inside the `advkit.core.rng.scope` of the training step.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from advkit import distributed
-from advkit.gan.plan import Augmentation
+from advkit.core import distributed
+from advkit.gan.settings import Augmentation
 
 SHIFT = 1 / 8
 """Furthest shift, as a share of the image's side."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from advkit.core.runs import RunFolder
 from advkit.gan.game import Game
 from advkit.models.checkpoint import save_model
-from advkit.runs import RunFolder
 
 BEST = "best.safetensors"
 

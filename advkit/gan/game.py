@@ -15,16 +15,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from advkit import __version__, distributed, rng
+from advkit import __version__
+from advkit.core import distributed, rng
+from advkit.core.device import arithmetic
+from advkit.core.errors import ConfigError, DataError
+from advkit.core.runs import now
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.device import arithmetic
-from advkit.errors import ConfigError, DataError
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.models.card import ModelCard, Parent, Role, Shape
 from advkit.models.model import Model
 from advkit.models.network import Generator, Network, build
-from advkit.runs import now
 from advkit.training.deliver import store_name
 from advkit.training.ema import Ema
 from advkit.training.schedule import factor

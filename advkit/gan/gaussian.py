@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 
 from advkit import __version__
+from advkit.core.errors import DataError
+from advkit.core.runs import now
 from advkit.data.data import Data
-from advkit.errors import DataError
 from advkit.models.architectures.gaussian import GaussianGenerator
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.runs import now
 
 LEAST = 2
 """Images of a class without which there is no covariance."""

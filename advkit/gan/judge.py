@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad, softmax
 
-from advkit import levels
+from advkit.core import levels
+from advkit.core.errors import DataError
 from advkit.data.data import Data
-from advkit.errors import DataError
 from advkit.gan.neighbours import covered, radii
 from advkit.models.architectures.judge_cnn import JudgeCNN
 from advkit.models.checkpoint import load_checkpoint

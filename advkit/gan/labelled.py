@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from advkit.errors import ConfigError, DataError, ModelError, by_size
+from advkit.core.errors import ConfigError, DataError, ModelError, by_size
+from advkit.core.levels import as_image
+from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import in_turn, of_known_prior, piece
-from advkit.levels import as_image
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
 
 TRIES = 50
 """Images drawn at most for each that is wanted, before a class is said not to be found."""

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
+from advkit.core.registry import Registry
 from advkit.gan.critic import Critic
-from advkit.registry import Registry
 
 GAN_LOSSES: Registry[type[GanLoss]] = Registry("GAN loss", "advkit.gan.losses")
 

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from advkit.core.registry import Registry
 from advkit.gan.neighbours import radii
-from advkit.registry import Registry
 
 K = 5
 """Which neighbour's distance is the radius of a ball, in whatever counts neighbours."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from advkit.errors import DataError
+from advkit.core.errors import DataError
 
 CELLS = 2**24
 """Distances held at a time: 64 MB."""

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
+from advkit.core.registry import Registry
 from advkit.gan.critic import Critic
 from advkit.gan.loss import Judgement
-from advkit.registry import Registry
 from advkit.training.schedule import factor
 
 REGULARISERS: Registry[type[Regulariser]] = Registry("regulariser", "advkit.gan.regularisers")

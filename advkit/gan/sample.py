@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from advkit import images, rng
-from advkit.errors import DataError, ModelError
+from advkit.core import images, rng
+from advkit.core.errors import DataError, ModelError
+from advkit.core.progress import SILENT, Progress
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import Generator
-from advkit.progress import SILENT, Progress
 
 BATCH = 100
 """Images a pass, always as many: other batch sizes may take other kernels, which round otherwise."""

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import distributed, memory
+from advkit.core import distributed, memory
+from advkit.core.errors import DivergedError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
 from advkit.data.data import Data
-from advkit.errors import DivergedError
 from advkit.gan.adversarial import GanGame
 from advkit.gan.game import Game
 from advkit.gan.monitor import warnings
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.gan.witness import Witness
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
-from advkit.runs import RunFolder
 from advkit.training.diverged import stop_if_diverged
 
 LOG_EVERY = 50

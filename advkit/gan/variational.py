@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
+from advkit.core.errors import ConfigError, did_you_mean
 from advkit.data.data import Data
-from advkit.errors import ConfigError, did_you_mean
 from advkit.gan.game import Game
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.models.card import Parent
 from advkit.models.model import Model
 from advkit.models.network import Generator, Vae, vaes

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit import images, rng
+from advkit.core import images, rng
+from advkit.core.runs import RunFolder
 from advkit.gan.best import Best
 from advkit.gan.game import Game
 from advkit.gan.judge import are_stacked
 from advkit.gan.monitor import WATCHED, Monitor
 from advkit.gan.sample import draw
-from advkit.runs import RunFolder
 from advkit.training.board import Board
 
 SIDE = 10

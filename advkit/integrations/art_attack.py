@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle
-from advkit.config import Fraction, StrictModel
-from advkit.errors import ConfigError, UserError, did_you_mean
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.errors import ConfigError, UserError, did_you_mean
+from advkit.core.registry import Entry
+from advkit.core.threat import Norm, Threat
 from advkit.integrations import art_index
 from advkit.integrations.art_index import REQUIRED, UNSAID, Described, Parameter
 from advkit.integrations.generators import drawing
-from advkit.registry import Entry
-from advkit.threat import Norm, Threat
 
 _OURS = ("targeted", "verbose", "summary_writer")
 """Parameters that follow from how advkit is asked, or that write where nobody asked them to."""

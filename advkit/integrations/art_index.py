@@ -12,7 +12,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
 
 PACKAGE = "art.attacks.evasion"
 REQUIRED, UNSAID = object(), object()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.perturb import device_of
-from advkit.errors import ModelError
+from advkit.core.errors import ModelError
 from advkit.integrations.art_defences import Defence
 from advkit.models.card import Preprocessing, Shape
 from advkit.models.load import load_model, wrap

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from advkit import rng
+from advkit.core import rng
 
 
 class _Following(np.random.RandomState):

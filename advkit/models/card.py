@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from advkit.config import StrictModel
-from advkit.threat import Norm
+from advkit.core.config import StrictModel
+from advkit.core.threat import Norm
 
 SCHEMA: Final = "advkit/model"
 VERSION = 1

@@ -25,9 +25,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from advkit import __version__, files, rng, runs
-from advkit.config import validate
-from advkit.errors import ConfigError, ModelError, UserError, by_size, did_you_mean
+from advkit import __version__
+from advkit.core import files, rng, runs
+from advkit.core.config import validate
+from advkit.core.errors import ConfigError, ModelError, UserError, by_size, did_you_mean
 from advkit.models import foreign
 from advkit.models.card import VERSION, ModelCard
 from advkit.models.model import Model, weights_hash

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from advkit.errors import ConfigError, ModelError, did_you_mean
+from advkit.core.errors import ConfigError, ModelError, did_you_mean
+from advkit.core.named import named
 from advkit.models.card import Shape
-from advkit.named import named
 
 TORCHVISION = "torchvision:"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import rng
-from advkit.errors import DataError, ModelError, by_size
+from advkit.core import rng
+from advkit.core.errors import DataError, ModelError, by_size
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 

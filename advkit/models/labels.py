@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit.errors import ConfigError, DataError
+from advkit.core.errors import ConfigError, DataError
 
 
 def need_classes(classes: int | None) -> int:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from advkit import device as devices
-from advkit import rng
-from advkit.config import validate
-from advkit.errors import ConfigError, ModelError, by_size, did_you_mean
+from advkit.core import device as devices
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
+from advkit.core.named import is_named
 from advkit.models import foreign, match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import (
@@ -29,7 +30,6 @@ from advkit.models.checkpoint import (
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Network
 from advkit.models.store import Store
-from advkit.named import is_named
 
 _FILES = (*SUFFIXES, ".pth", ".ckpt", ".bin", ".tar")
 """What is surely meant as a file even if there is none."""

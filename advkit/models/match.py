@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.errors import ConfigError, by_size
+from advkit.core.errors import ConfigError, by_size
 from advkit.models.card import Shape
 from advkit.models.checkpoint import State, first_mismatch
 from advkit.models.network import Network, build

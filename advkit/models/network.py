@@ -12,11 +12,11 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from torch import Tensor, nn
 
-from advkit import rng
-from advkit.config import StrictModel, validate
-from advkit.errors import ConfigError
+from advkit.core import rng
+from advkit.core.config import StrictModel, validate
+from advkit.core.errors import ConfigError
+from advkit.core.registry import Registry
 from advkit.models.card import Role, Shape
-from advkit.registry import Registry
 
 ARCHITECTURES: Registry[type[Network]] = Registry("architecture", "advkit.models.architectures")
 
@@ -69,7 +69,7 @@ class Generator(Network):
         """Images in [0, 1] of latent vectors."""
 
     def draw(self, key: Tensor) -> Tensor:
-        """Latent vectors (N, latent_dim) from the prior, one per key of `advkit.rng.keys`; N(0, 1) here."""
+        """Latent vectors (N, latent_dim) from the prior, one for each key of `rng.keys`; N(0, 1) here."""
         return rng.normal(key, (self.latent_dim,))
 
 
@@ -141,7 +141,7 @@ def architecture(
 def build(
     name: str, *, shape: Shape, classes: int | None = None, config: dict[str, Any] | None = None
 ) -> Network:
-    """A freshly initialised network (from PyTorch's global generator: use `advkit.rng.scope` around it).
+    """A freshly initialised network (from PyTorch's global generator: use `advkit.core.rng.scope` around it).
 
     Raises:
         ConfigError: unknown architecture or parameter, or an image size or channel count it cannot take.

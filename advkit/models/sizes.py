@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 
 Size = tuple[int, int]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from advkit import rng
+from advkit.core import rng
 from advkit.models.mode import evaluation_mode
 from advkit.models.network import Network
 
@@ -24,8 +24,8 @@ def normalised(network: N) -> N:
     """``network`` itself, with spectral normalisation on each of its `LAYERS`.
 
     In train mode every forward pass refines the estimate of the singular values by one step; the vectors that
-    it goes on from are in the state dict. They start from PyTorch's global generator: use `advkit.rng.scope`
-    around it. A start near zero, as that of residual branches, does not outlive it.
+    it goes on from are in the state dict. They start from PyTorch's global generator: use `rng.scope` around
+    it. A start near zero, as that of residual branches, does not outlive it.
     """
     for module in list(network.modules()):
         if isinstance(module, LAYERS) and not parametrize.is_parametrized(module, "weight"):

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit import files, runs
-from advkit.errors import ConfigError, ModelError, OutputError, did_you_mean
+from advkit.core import files, runs
+from advkit.core.errors import ConfigError, ModelError, OutputError, did_you_mean
 from advkit.models.card import ModelCard, Parent, Relation
 from advkit.models.checkpoint import (
     SUFFIXES,

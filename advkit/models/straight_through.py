@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit.errors import ConfigError, ModelError, by_size, did_you_mean
+from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 

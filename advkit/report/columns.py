@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from advkit.outcome import Table
+from advkit.report.outcome import Table
 
 _NUMBER = re.compile(r"^[<>~+-]?[\d.,]+([eE][+-]?\d+)?\s*(%|s|ms|min|h)?(\s*[^\w\s].*)?$")
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from advkit import __version__, files
-from advkit.outcome import Outcome, Picture
+from advkit import __version__
+from advkit.core import files
 from advkit.report.columns import numeric
+from advkit.report.outcome import Outcome, Picture
 
 
 def render(
@@ -22,7 +23,7 @@ def render(
         outcomes: one section each; with a single one its title is the page's.
         title: heading of the page.
         command: the command line that reproduces it.
-        environment: versions and machine, as `advkit.runs.environment` gives them.
+        environment: versions and machine, as `advkit.core.runs.environment` gives them.
     """
     import jinja2
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.errors import DataError, ModelError, by_size
 from advkit.data.data import Data
-from advkit.errors import DataError, ModelError, by_size
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.errors import ConfigError, did_you_mean
+from advkit.core.warp import frame, look_up
 from advkit.data.data import Data
 from advkit.data.order import Order
-from advkit.errors import ConfigError, did_you_mean
 from advkit.models.architectures.trunk_classifier import TrunkClassifier
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import Generator, build, pairs
 from advkit.models.normalised import standardising
 from advkit.reuse.classifier import pretrained
-from advkit.reuse.semi_plan import SemiSupervised
+from advkit.reuse.semi_settings import SemiSupervised
 from advkit.training.ema import Ema
-from advkit.warp import frame, look_up
 
 FLAT = 2 / 3
 """Share of the run over which the learning rate stays; then it falls to 0 on a line."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from advkit import memory
+from advkit.core import memory
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
 from advkit.reuse.semi_game import FIGURES, SemiGame
-from advkit.runs import RunFolder
 from advkit.training.diverged import stop_if_diverged
 
 

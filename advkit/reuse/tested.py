@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from advkit.attacks.perturb import logits_of, robust_correct
+from advkit.core.progress import SILENT
+from advkit.core.stats import clopper_pearson
+from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.outcome import Table
-from advkit.progress import SILENT
-from advkit.stats import clopper_pearson
-from advkit.threat import Threat
+from advkit.report.outcome import Table
 
 ATTACKED = 1000
 """Test images attacked at most; as many of each class."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
 
 
 def refuse_without_tensorboard() -> None:

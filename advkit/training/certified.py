@@ -1,6 +1,6 @@
 """Objectives whose loss bounds every answer inside a box around the image: what they lower is proved.
 
-The bounds are those of `advkit.bounds`, through the network's own parameters. Nothing is dropped, and
+The bounds are those of `advkit.verify.bounds`, through the network's own parameters. Nothing is dropped, and
 batch norm takes the statistics that the clean images of the same batch have (Shi et al., NeurIPS 2021): its
 running ones lag behind weights that move fast, and let bounds explode.
 """
@@ -19,16 +19,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit.bounds.affine import Normalise
-from advkit.bounds.graph import Graph
-from advkit.bounds.interval import interval_bounds, margins_at_last
-from advkit.bounds.read import read
-from advkit.config import Fraction
-from advkit.errors import ConfigError
+from advkit.core.config import Fraction
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.models.model import Model
-from advkit.threat import Threat
 from advkit.training.objective import Batch, Objective, Passes, Smoothing
 from advkit.training.precision import Bfloat16
+from advkit.verify.bounds.affine import Normalise
+from advkit.verify.bounds.graph import Graph
+from advkit.verify.bounds.interval import interval_bounds, margins_at_last
+from advkit.verify.bounds.read import read
 
 _GRAPHS: WeakKeyDictionary[nn.Module, Graph] = WeakKeyDictionary()
 """Graphs of the models in training. They hold the models' own parameters, so they stay true."""

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from advkit import files
-from advkit.context import Context
-from advkit.errors import ConfigError
+from advkit.core import files
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError
+from advkit.core.runs import RunFolder
 from advkit.models.card import Parent
 from advkit.models.checkpoint import SUFFIXES, save_model
 from advkit.models.model import Model
 from advkit.models.store import Store, refuse_bad_name
-from advkit.runs import RunFolder
 
 
 def model_file(context: Context) -> Path | None:

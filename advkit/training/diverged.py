@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from advkit.errors import DivergedError
+from advkit.core.errors import DivergedError
 
 
 def stop_if_diverged(place: str, losses: Mapping[str, float], remedy: str) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.errors import ConfigError, DataError, by_size
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.order import Order
-from advkit.errors import ConfigError, DataError, by_size
-from advkit.training.plan import Fitting
+from advkit.training.settings import Fitting
 
 FIRST = 2**40
 """Id of the first extra image: no data set has as many images, so random numbers of the two differ."""

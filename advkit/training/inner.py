@@ -16,10 +16,10 @@ from advkit.attacks.engine.record import column
 from advkit.attacks.loss import AttackLoss
 from advkit.attacks.losses.ce import ce
 from advkit.attacks.perturb import fixed, make
-from advkit.config import Fraction, StrictModel
-from advkit.errors import ConfigError
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.models.mode import evaluation_mode
-from advkit.threat import Threat
 from advkit.training.objective import Batch, Objective, Passes
 from advkit.training.weights import moved
 

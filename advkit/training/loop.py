@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from advkit import distributed, memory
+from advkit.core import distributed, memory
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.models.model import Model
-from advkit.progress import SILENT, Progress
-from advkit.runs import RunFolder
-from advkit.threat import Threat
 from advkit.training.extra import fitting
 from advkit.training.monitor import warnings
 from advkit.training.objective import Objective
-from advkit.training.plan import Fitting, Several
 from advkit.training.score import measured, scores
+from advkit.training.settings import Fitting, Several
 from advkit.training.several import refuse_misfits
 from advkit.training.trainer import Trained, Trainer
 

@@ -11,14 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import Fraction, StrictModel
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.registry import Registry
+from advkit.core.threat import Threat
 from advkit.models.card import Shape
 from advkit.models.model import Model
-from advkit.registry import Registry
-from advkit.threat import Threat
 
 OBJECTIVES: Registry[type[Objective]] = Registry(
-    "objective", "advkit.training.objectives", "advkit.advgan.objectives"
+    "objective", "advkit.training.objectives", "advkit.trained_attacks.generators.objectives"
 )
 
 

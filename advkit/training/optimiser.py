@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from advkit.errors import ConfigError
-from advkit.training.plan import Fitting
+from advkit.core.errors import ConfigError
+from advkit.training.settings import Fitting
 
 
 def optimiser(

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from advkit import rng, threat
-from advkit.errors import ConfigError
-from advkit.threat import Threat
+from advkit.core import rng, threat
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.training.objective import Batch, Objective, Passes
-from advkit.training.plan import Several
+from advkit.training.settings import Several
 
 
 def named(text: str) -> Threat:

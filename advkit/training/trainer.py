@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import distributed, rng
+from advkit.core import distributed, rng
+from advkit.core.device import arithmetic
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.data.augment import coarsen, shift_and_flip
 from advkit.data.data import Data
-from advkit.device import arithmetic
-from advkit.errors import ConfigError
 from advkit.models.model import Model
-from advkit.threat import Threat
 from advkit.training.diverged import stop_if_diverged
 from advkit.training.ema import Ema
 from advkit.training.extra import Mixed
 from advkit.training.objective import Batch, Objective, Setting
 from advkit.training.optimiser import optimiser
-from advkit.training.plan import Fitting, Several
 from advkit.training.precision import Bfloat16
 from advkit.training.schedule import factor
+from advkit.training.settings import Fitting, Several
 from advkit.training.several import gradients
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from advkit import distributed
+from advkit.core import distributed
 
 TINY = 1e-12
 """Least length of a gradient, against division by nothing."""

@@ -14,12 +14,12 @@ import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from advkit import recipes
 from advkit.attacks.attack import ATTACKS
 from advkit.cli.app import app, sections
 from advkit.cli.ls import KINDS, Row
 from advkit.cli.options import about, default
-from advkit.config import StrictModel
+from advkit.commands import recipes
+from advkit.core.config import StrictModel
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -20,16 +20,16 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from advkit import memory, rng
-from advkit.config import validate
+from advkit.core import memory, rng
+from advkit.core.config import validate
+from advkit.core.threat import Threat
 from advkit.data.load import as_data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.threat import Threat
 from advkit.training.objective import OBJECTIVES
-from advkit.training.plan import Fitting
 from advkit.training.precision import Bfloat16
+from advkit.training.settings import Fitting
 from advkit.training.trainer import Trainer
 
 STEPS = 10

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import advkit
-from advkit import memory
+from advkit.core import memory
 from advkit.data.load import load_data
 
 STEPS = 40

@@ -26,13 +26,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from advkit.context import Context
+from advkit.commands.finetune import finetune
+from advkit.commands.semi_train import semi_train
+from advkit.core.context import Context
 from advkit.models.load import load_model
-from advkit.outcome import Outcome
-from advkit.reuse.command import finetune
-from advkit.reuse.plan import FineTuning
-from advkit.reuse.semi_command import semi_train
-from advkit.reuse.semi_plan import SemiSupervised
+from advkit.report.outcome import Outcome
+from advkit.reuse.semi_settings import SemiSupervised
+from advkit.reuse.settings import FineTuning
 
 WAYS = ("full", "probe", "scratch", "encoder", "K+1", "K+1 warm")
 KEY = ("data", "norm", "eps", "source", "options", "way", "labels", "seed")

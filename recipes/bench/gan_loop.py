@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.runs import environment
 from advkit.data.data import Data
 from advkit.gan.adversarial import GanGame
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.models.network import build
-from advkit.runs import environment
 
 BATCH_SIZE = {"mlp-gan": 128, "conv-gan": 64}
 SHAPE = (1, 28, 28)

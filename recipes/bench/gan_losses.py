@@ -20,13 +20,13 @@ from typing import Any
 from rich.console import Console
 
 from advkit.cli.draw import Drawn
-from advkit.context import Context
-from advkit.errors import UserError
-from advkit.gan.command import train
-from advkit.gan.evaluation.command import compare
-from advkit.gan.evaluation.plan import GanComparison
+from advkit.commands.gan_eval import compare
+from advkit.commands.gan_train import train
+from advkit.core.context import Context
+from advkit.core.errors import UserError
+from advkit.gan.evaluation.settings import GanComparison
 from advkit.gan.loss import GAN_LOSSES
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 
 GAMES: dict[str, dict[str, Any]] = {
     # Gulrajani et al. 2017, algorithm 1

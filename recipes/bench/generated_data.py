@@ -27,24 +27,24 @@ from pathlib import Path
 from typing import Any
 
 import advkit
-from advkit import rng
-from advkit.config import validate
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.errors import DataError
+from advkit.core.stats import accuracy
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
-from advkit.errors import DataError
 from advkit.gan.gaussian import gaussians
 from advkit.gan.labelled import sample_labelled
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.gan.train import train_gan
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import load_checkpoint, save_model
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.stats import accuracy
-from advkit.threat import Threat
 from advkit.training.loop import fit
 from advkit.training.objective import OBJECTIVES
-from advkit.training.plan import Fitting
+from advkit.training.settings import Fitting
 
 SOURCES = ("none", "gaussian", "generator")
 KEY = ("data", "threat", "options", "source", "n", "seed")

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from advkit import rng
 from advkit.attacks.perturb import logits_of
-from advkit.context import Context
+from advkit.commands.attack import attack
+from advkit.core import rng
+from advkit.core.context import Context
 from advkit.data.load import load_data
-from advkit.evaluation.command import attack
-from advkit.evaluation.plan import Evaluation
+from advkit.evaluation.settings import Evaluation
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model

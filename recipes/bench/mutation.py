@@ -5,7 +5,7 @@ changed line, the fastest first, until one fails. A person reads what nobody not
 Changes that change nothing are listed in ``mutation-equivalent.txt`` with the reason.
 
     python recipes/bench/mutation.py --parts proofs --n 300 --seed 1
-    python recipes/bench/mutation.py --only advkit/stats.py --n 50 --seed 1     # of some files alone
+    python recipes/bench/mutation.py --only advkit/core/stats.py --n 50 --seed 1     # of some files alone
     python recipes/bench/mutation.py --parts proofs --n 300 --seed 1 --again    # what survived the last run
 
 Expected: 300 changes of the trust-critical parts in about 20 minutes on 2 cores, after 4 minutes for the map
@@ -39,26 +39,28 @@ EQUIVALENT = Path(__file__).with_name("mutation-equivalent.txt")
 
 PARTS: dict[str, dict[str, str]] = {
     "proofs": {
-        "bounds": "bounds certification",
-        "certification": "certification bounds",
-        "smoothing": "smoothing",
-        "stats.py": "base",
-        "l1_ball.py": "base attacks",
-        "water_filling.py": "base attacks",
-        "levels.py": "base attacks",
-        "rng.py": "base",
+        "verify/bounds": "verify/bounds verify/certification",
+        "verify/certification": "verify/certification verify/bounds",
+        "verify/smoothing": "verify/smoothing",
+        "core/stats.py": "core",
+        "core/l1_ball.py": "core attacks",
+        "core/water_filling.py": "core attacks",
+        "core/levels.py": "core attacks",
+        "core/rng.py": "core",
     },
     "engine": {
         "attacks/engine": "attacks",
         "attacks/losses": "attacks",
-        "threat.py": "base attacks",
+        "core/threat.py": "core attacks",
+        "evaluation/curve": "evaluation/curve",
+        "evaluation/spatial": "evaluation/spatial",
         "evaluation": "evaluation",
     },
     "records": {
-        "journal.py": "base",
-        "files.py": "base",
-        "runs.py": "base",
-        "stored.py": "base",
+        "core/journal.py": "core",
+        "core/files.py": "core",
+        "core/runs.py": "core",
+        "core/stored.py": "core",
         "models/store.py": "models",
         "models/checkpoint.py": "models",
         "models/load.py": "models",
@@ -69,31 +71,26 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "rest": {
         "attacks": "attacks",
-        "advgan": "advgan",
-        "curve": "curve",
+        "core": "core",
         "data": "data",
         "defences": "defences",
         "gan": "gan",
         "integrations": "integrations",
-        "inversion": "inversion",
         "models": "models",
+        "report": "report",
         "reuse": "reuse",
-        "spatial": "spatial",
-        "substitute": "substitute",
+        "trained_attacks/generators": "trained_attacks/generators",
+        "trained_attacks/latent": "trained_attacks/latent",
+        "trained_attacks/transfer": "trained_attacks/transfer",
+        "trained_attacks/universal": "trained_attacks/universal",
         "training": "training",
-        "universal": "universal",
         "cli": "cli",
-        "recipes.py": "cli",
-        "config.py": "base",
-        "registry.py": "base",
-        "warp.py": "base",
-        "distributed.py": "base",
     },
 }
 """Of each group, places under ``advkit/`` and the folders of ``tests/`` that are to notice. ``trust`` is the
 first three groups together. A file belongs to the first group that names it or a folder above it."""
 
-LEFT_OUT = {"__init__.py", "pictures.py", "command.py", "plan.py"}
+LEFT_OUT = {"__init__.py", "settings.py"}
 """What only presents or declares."""
 
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
@@ -358,7 +355,7 @@ def worker(root: Path, jobs: list[list[object]], cache: Path, out: Path) -> None
         root, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache", ".hypothesis", "runs")
     )
     preload(copy)
-    if noticed(copy, ["tests/base/test_stats_images.py"], 10):
+    if noticed(copy, ["tests/core/test_stats_images.py"], 10):
         sys.exit("tests fail without any change; MUTATION_LOG=FILE keeps what they say")
     try:
         with out.open("a") as log:

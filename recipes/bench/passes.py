@@ -17,9 +17,10 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from advkit import load_model, memory
+from advkit import load_model
 from advkit.attacks.engine.rewrite import rewritten
 from advkit.attacks.engine.searcher import Searcher
+from advkit.core import memory
 
 REPETITIONS, PASSES = 7, 10
 

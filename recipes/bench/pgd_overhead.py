@@ -21,10 +21,10 @@ from unittest import mock
 import torch
 from torch import nn
 
-from advkit import rng
 from advkit.attacks.perturb import fixed
+from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.models.network import build
-from advkit.threat import Threat
 
 STEPS = 40
 

@@ -23,9 +23,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from advkit import evaluate, load_data, load_model, memory
+from advkit import evaluate, load_data, load_model
 from advkit.attacks.perturb import fixed
-from advkit.threat import Threat
+from advkit.core import memory
+from advkit.core.threat import Threat
 
 STEPS = 40
 BATCH = 100

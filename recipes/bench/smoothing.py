@@ -6,7 +6,7 @@ MODEL is whatever `advkit.load_model` takes, for 28x28 grey images; without it, 
 Expected time on an idle core: a minute. Printed are microseconds per noisy copy, the least of some
 repetitions, by turns: of the model as it is, and channels-last, over one batch that is ready; of the votes of
 a smoothed classifier, which draws, adds, passes and counts; of drawing and adding alone; and of as much
-noise by `advkit.rng`.
+noise by `advkit.core.rng`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import torch
 
-from advkit import load_model, memory, rng, smooth
+from advkit import load_model, smooth
+from advkit.core import memory, rng
 from advkit.models.load import wrap
 from advkit.models.network import build
 
@@ -62,7 +63,7 @@ def main() -> None:
         "model, channels last": lambda: bare(smoothed.network),
         "votes": lambda: smoothed.votes(smoothed.copies(image, 0), copies),
         "noise alone": drawn,
-        "noise by advkit.rng": hashed,
+        "noise by advkit.core.rng": hashed,
     }
     least = dict.fromkeys(works, float("inf"))
     with memory.kept(), torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
+from advkit.core import rng
 from advkit.data.data import Data
 
 

@@ -5,8 +5,8 @@ import torch
 
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import fixed, perturb, robust_correct
-from advkit.errors import ConfigError
-from advkit.threat import Threat
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 
 EPS = {"linf": 0.05, "l2": 0.5, "l1": 3.0, "l0": 6}
 SHORT = {"steps": 5, "draws": 4, "queries": 5}

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from advkit import rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.diversified import STEPS, diversified
 from advkit.attacks.perturb import make
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.threat import Threat
 
 
 def after(attack, rows, oracle, steps):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit import images, rng
 from advkit.attacks.perturb import perturb
-from advkit.errors import DataError
-from advkit.levels import are_levels, as_image, round_inside
-from advkit.threat import Threat
+from advkit.core import images, rng
+from advkit.core.errors import DataError
+from advkit.core.levels import are_levels, as_image, round_inside
+from advkit.core.threat import Threat
 
 THREATS = [
     Threat("linf", "8/255"),

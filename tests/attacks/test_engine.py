@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine.oracle import FEWEST, Oracle, Seats, ask
 from advkit.attacks.engine.pace import Pace
@@ -20,9 +19,10 @@ from advkit.attacks.engine.searcher import Searcher, searcher
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import logits_of, make
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.threat import Threat
 
 CPU = torch.device("cpu")
 THREAT = Threat("linf", 2 / 16)

@@ -7,7 +7,7 @@ import advkit
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.perturb import make
-from advkit.threat import Threat
+from advkit.core.threat import Threat
 
 EPS = {"linf": 0.1, "l2": 1.0, "l1": 5.0, "l0": 5}
 

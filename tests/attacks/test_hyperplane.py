@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, lsq_linear
 
-from advkit import rng
 from advkit.attacks.parts.hyperplane import toward
+from advkit.core import rng
 
 POINTS, ROWS, SIZE = 2, 3, 8
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}

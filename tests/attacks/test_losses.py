@@ -9,8 +9,8 @@ from scipy.special import log_softmax, logsumexp
 
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import perturb
-from advkit.errors import ConfigError
-from advkit.threat import Threat
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 
 
 def formula(name, z, label, aim):

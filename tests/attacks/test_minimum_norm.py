@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from advkit.attacks.perturb import logits_of, make, searching
+from advkit.core.threat import Threat
 from advkit.models.mode import evaluation_mode
-from advkit.threat import Threat
 
 LONG = {
     "fmn": {"steps": 200},

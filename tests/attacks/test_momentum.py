@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from advkit import rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.di_fgsm import shrinking
 from advkit.attacks.perturb import fixed, make
 from advkit.attacks.ti_fgsm import blur
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.threat import Threat
 
 
 class Given:

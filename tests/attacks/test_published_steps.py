@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
 from advkit.attacks.attack import ATTACKS, Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.parts.balls import fewest
 from advkit.attacks.parts.hyperplane import toward
 from advkit.attacks.perturb import make
-from advkit.errors import ConfigError
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 
 MANY, SHAPE = 4, (1, 3, 3)
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}

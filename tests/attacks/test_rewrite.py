@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from advkit import rng
 from advkit.attacks.engine.rewrite import rewritten
 from advkit.attacks.engine.searcher import Searcher, searcher
+from advkit.core import rng
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.fft import dctn
 
-from advkit import rng
 from advkit.attacks import square
 from advkit.attacks.attack import ATTACKS, Rows
 from advkit.attacks.parts.square_linf import Paint
@@ -16,9 +15,10 @@ from advkit.attacks.parts.square_mass import Bumps, bump
 from advkit.attacks.parts.windows import Windows
 from advkit.attacks.perturb import make, searching
 from advkit.attacks.simba import cosines
+from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
-from advkit.threat import Threat
 
 SCORES = ["square", "nes", "spsa", "simba"]
 SWEEP = [(name, norm) for name in SCORES for norm in ATTACKS.get(name).norms]

@@ -3,7 +3,7 @@
 import pytest
 
 from advkit.attacks.perturb import perturb
-from advkit.threat import Threat
+from advkit.core.threat import Threat
 
 NAMES = [
     "fgsm",

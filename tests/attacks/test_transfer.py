@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
 from advkit.attacks.perturb import perturb
-from advkit.errors import ModelError
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.errors import ModelError
+from advkit.core.threat import Threat
 
 
 class Closed(nn.Module):

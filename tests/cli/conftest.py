@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from advkit.cli.app import app
-from advkit.trade import TRADES
+from advkit.commands.command import TRADES
 
 HERE = Path(__file__).parent
 

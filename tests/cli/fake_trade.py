@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit import trade
-from advkit.config import Fraction, StrictModel
-from advkit.context import Context
-from advkit.errors import ModelError
-from advkit.outcome import Outcome, Picture, Table
-from advkit.trade import Trade
+from advkit.commands import command as trade
+from advkit.commands.command import Trade
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.context import Context
+from advkit.core.errors import ModelError
+from advkit.report.outcome import Outcome, Picture, Table
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"

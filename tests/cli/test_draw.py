@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from advkit.cli import draw
-from advkit.outcome import Outcome, Picture, Table
+from advkit.report.outcome import Outcome, Picture, Table
 
 
 class Clock:

@@ -14,7 +14,7 @@ from advkit.cli.app import COMMANDS, OVERVIEW, app
 from advkit.cli.described import Described
 from advkit.cli.ls import KINDS
 from advkit.cli.options import common
-from advkit.trade import TRADES
+from advkit.commands.command import TRADES
 
 
 def _there(place: str) -> bool:

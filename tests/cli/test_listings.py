@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from advkit import rng
 from advkit.cli.ls import KINDS
+from advkit.core import rng
 from advkit.models.card import DataFacts, ModelCard, Parent
 from advkit.models.model import Model
 from advkit.models.network import build

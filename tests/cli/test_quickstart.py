@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import advkit
-from advkit import quickstart
-from advkit.context import Context
-from advkit.outcome import Outcome, Picture, Table
+from advkit.commands import quickstart
+from advkit.core.context import Context
+from advkit.report.outcome import Outcome, Picture, Table
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def job(tmp_path, monkeypatch):
 def test_a_finished_one_tells_again_what_it_told(job, monkeypatch):
     run, _ = job
     first = run()
-    monkeypatch.setattr("advkit.runs.now", lambda: "another day")
+    monkeypatch.setattr("advkit.core.runs.now", lambda: "another day")
     again = run()
     assert again == first and again.result["seconds"] == first.result["seconds"] > 0
 

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from advkit import recipes
-from advkit.config import OneOf, ParametersOf, mark
-from advkit.errors import ConfigError
-from advkit.gan.plan import GanTraining
-from advkit.registry import Registry
-from advkit.trade import at
+from advkit.commands import recipes
+from advkit.commands.command import at
+from advkit.core.config import OneOf, ParametersOf, mark
+from advkit.core.errors import ConfigError
+from advkit.core.registry import Registry
+from advkit.gan.settings import GanTraining
 
 FAULTY = """\
 command = "gan-train"

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from advkit.core.errors import DataError
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.errors import DataError
 
 GREY = torch.full((3, 1, 4, 5), 0.5)
 LABELS = torch.tensor([0, 2, 1])

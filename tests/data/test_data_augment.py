@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advkit import rng
+from advkit.core import rng
 from advkit.data.augment import coarsen, shift_and_flip
 
 IDS = torch.arange(64)

@@ -12,20 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advkit.context import Context
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError
+from advkit.core.progress import Progress
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.order import Order
 from advkit.data.subjects import flags, open_subjects
 from advkit.data.threats import choose, customary
-from advkit.errors import ConfigError
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.models.checkpoint import save_model
-from advkit.models.foreign_plan import ForeignModel
+from advkit.models.foreign_settings import ForeignModel
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.progress import Progress
-from advkit.threat import Threat
 
 
 class Heard(Progress):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from advkit.core.errors import DataError
 from advkit.data import image_files
 from advkit.data.image_files import ImageFiles
 from advkit.data.load import load_data
-from advkit.errors import DataError
 
 MakeFolder = Callable[..., Path]
 TWENTY = {"cat": 20, "dog": 20}

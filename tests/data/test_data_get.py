@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from advkit.core.errors import ConfigError, DataError, OutputError
+from advkit.core.progress import Progress
 from advkit.data.get import available, download
 from advkit.data.torchvision_files import TorchvisionFiles
-from advkit.errors import ConfigError, DataError, OutputError
-from advkit.progress import Progress
 
 
 class Heard(Progress):

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import advkit
+from advkit.core.errors import ConfigError, DataError
 from advkit.data.dataset import data_folder
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError
 
 MODULE = """
 import torch
 from advkit.data.load import as_data
-from advkit.errors import DataError
+from advkit.core.errors import DataError
 
 def pair(split):
     n = 4 if split == "train" else 2

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from advkit.core.errors import DataError
 from advkit.data.load import load_data
-from advkit.errors import DataError
 
 X = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
 Y = np.array([0, 1, 2, 1])

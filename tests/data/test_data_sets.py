@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from advkit.core.errors import DataError
 from advkit.data.dataset import DATASETS
 from advkit.data.load import load_data
 from advkit.data.torchvision_files import TorchvisionFiles
-from advkit.errors import DataError
 
 DOWNLOADED = [entry.name for entry in DATASETS if entry.facts["files"]]
 CUSTOMARY = {

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advkit.core.errors import ConfigError, DataError
 from advkit.data.data import Data
-from advkit.errors import ConfigError, DataError
 
 
 def data_of(labels: list[int], classes: int = 3) -> Data:

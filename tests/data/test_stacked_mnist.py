@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from advkit.core.errors import DataError
 from advkit.data.load import load_data
 from advkit.data.sets import stacked_mnist
-from advkit.errors import DataError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from advkit import rng
+from advkit.core import rng
 from advkit.data.data import Data
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model

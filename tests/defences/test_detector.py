@@ -9,23 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advkit.attacks.ensemble import Stage
-from advkit.context import Context
-from advkit.defences.detect_command import detector_eval
+from advkit.commands.detector_eval import detector_eval
+from advkit.commands.detector_train import detector_train
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.threat import Threat
 from advkit.defences.detector import Detect, as_detector, learner
 from advkit.defences.evade import evade, knowing
 from advkit.defences.examples import examples, fooled
 from advkit.defences.guarded import Guarded, Joint
-from advkit.defences.plan import Detection, DetectorTraining
 from advkit.defences.result import DetectionResult
+from advkit.defences.settings import Detection, DetectorTraining
 from advkit.defences.threshold import divided, scores, threshold
-from advkit.defences.train_command import detector_train
-from advkit.errors import ConfigError, DataError, ModelError
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.threat import Threat
 
 BALL = Threat("linf", 0.1)
 TRAINING = DetectorTraining(

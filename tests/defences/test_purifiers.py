@@ -7,21 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit import rng
 from advkit.attacks.ensemble import Stage
-from advkit.context import Context
+from advkit.commands.defence_eval import defence_eval
+from advkit.core import rng
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.threat import Threat
 from advkit.defences.defend import defend, unaveraged
-from advkit.defences.defend_command import defence_eval
-from advkit.defences.plan import Purification
 from advkit.defences.purifier import DEFENCES, build
 from advkit.defences.result import PurificationResult
-from advkit.errors import ConfigError, DataError, ModelError
+from advkit.defences.settings import Purification
 from advkit.gan.evaluation.subject import open_subject
 from advkit.models import network
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
-from advkit.threat import Threat
 
 BALL = Threat("linf", 0.1)
 JUDGING = Purification(

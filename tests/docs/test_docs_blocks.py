@@ -19,11 +19,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from advkit import recipes
 from advkit.cli import execute
 from advkit.cli.app import app
-from advkit.errors import UserError
-from advkit.trade import TRADES, at
+from advkit.commands import recipes
+from advkit.commands.command import TRADES, at
+from advkit.core.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -58,10 +58,10 @@ SHORT = {
 }
 """Added to a command, so that it takes seconds; where an option is given twice, the later one counts."""
 SMALL = {
-    "advkit.training.command.TESTED": 40,
-    "advkit.gan.outcome.SIDE": 5,
-    "advkit.gan.command.SIDE": 5,
-    "advkit.gan.evaluation.command.GRID": 5,
+    "advkit.commands.adv_train.TESTED": 40,
+    "advkit.report.gan.SIDE": 5,
+    "advkit.commands.gan_train.SIDE": 5,
+    "advkit.commands.gan_eval.GRID": 5,
     "advkit.gan.metrics.classification_accuracy.UPDATES": 10,
     "advkit.reuse.tested.ATTACKED": 40,
 }

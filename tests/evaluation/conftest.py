@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from advkit import rng
+from advkit.core import rng
 from advkit.data.data import Data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model

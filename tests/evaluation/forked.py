@@ -16,15 +16,15 @@ import torch
 from torch import nn
 
 import advkit
-from advkit import distributed, rng
 from advkit.cli.app import app
-from advkit.config import StrictModel
+from advkit.core import distributed, rng
+from advkit.core.config import StrictModel
+from advkit.core.errors import OutputError, UserError
+from advkit.core.journal import Journal
+from advkit.core.runs import RunFolder
 from advkit.data.data import Data
-from advkit.errors import OutputError, UserError
 from advkit.evaluation import evaluate
 from advkit.evaluation.result import EvaluationResult
-from advkit.journal import Journal
-from advkit.runs import RunFolder
 
 
 def evaluated(folder: Path | None, attack: str = "fgsm,pgd", **more: bool) -> EvaluationResult:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit import rng
-from advkit.context import Context
+from advkit.commands.attack import attack
+from advkit.core import rng
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, OutputError
+from advkit.core.images import to_uint8
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError, OutputError
 from advkit.evaluation.adversarial import Adversarial, ImageWriter, read_image
-from advkit.evaluation.command import attack
-from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import Verdict
 from advkit.evaluation.save import save
-from advkit.images import to_uint8
+from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 
 

@@ -18,16 +18,16 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import distributed, rng
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
+from advkit.core import distributed, rng
+from advkit.core.errors import OutputError
+from advkit.core.progress import Progress, Task
+from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.errors import OutputError
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.progress import Progress, Task
-from advkit.threat import Threat
 
 ACCESS = {name: ATTACKS.get(name).access for name in ("noise", "square", "pgd", "fgsm")}
 

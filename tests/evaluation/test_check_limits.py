@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
 from advkit.attacks.attack import ATTACKS, Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.pace import Pace
@@ -18,8 +17,11 @@ from advkit.attacks.ensemble import Stage as Planned
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import make
+from advkit.core import rng
+from advkit.core.errors import ConfigError
+from advkit.core.progress import SILENT, Task
+from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.errors import ConfigError
 from advkit.evaluation import walk as walks
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, Doubt, ask_all
@@ -30,8 +32,6 @@ from advkit.evaluation.result import Stage
 from advkit.evaluation.walk import Walk, size_of
 from advkit.models.inspect import ModelFacts
 from advkit.models.load import wrap
-from advkit.progress import SILENT, Task
-from advkit.threat import Threat
 
 CE, LINF = ATTACK_LOSSES.get("ce"), Threat("linf", 0.1)
 

@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 import advkit
-from advkit import distributed, rng
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import robust_correct
-from advkit.errors import ConfigError, DataError, ModelError
+from advkit.core import distributed, rng
+from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
 from advkit.evaluation import evaluate
 from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.cascade import Cascade
-from advkit.evaluation.plan import Evaluation
-from advkit.runs import RunFolder
-from advkit.threat import Threat
+from advkit.evaluation.settings import Evaluation
 
 THREAT = Threat("linf", 0.03)
 SHORT = {"pgd": {"steps": 8}, "noise": {"draws": 3}, "square": {"queries": 100}, "fab-t": {"steps": 20}}

@@ -5,9 +5,9 @@ import json
 import pytest
 
 import advkit
+from advkit.core.threat import Threat
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.model import Model
-from advkit.threat import Threat
 
 
 def test_a_card_that_speaks_of_randomised_smoothing_does_not_make_a_model_random(judged):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import advkit
-from advkit.stats import clopper_pearson
+from advkit.core.stats import clopper_pearson
 
 pytestmark = pytest.mark.skipif(
     not {"ADVKIT_DATA", "ADVKIT_SUBJECTS"} <= os.environ.keys(),

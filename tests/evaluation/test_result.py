@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advkit.context import Context
+from advkit.commands import attack as command
+from advkit.core.context import Context
+from advkit.core.errors import DataError
 from advkit.data.load import load_data
-from advkit.errors import DataError
-from advkit.evaluation import command
-from advkit.evaluation.classes import by_class
-from advkit.evaluation.plan import Evaluation
 from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
+from advkit.report.classes import by_class
 
 KINDS = ("misclassified", "broken", "robust", "certified")
 

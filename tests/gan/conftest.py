@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from advkit import rng
+from advkit.core import rng
 from advkit.data.data import Data
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 
 Config = Callable[..., GanTraining]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advkit import rng
+from advkit.core import rng
 from advkit.gan.adversarial import GanGame
 from advkit.gan.augment import CHANGES, Augment
 

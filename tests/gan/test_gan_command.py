@@ -12,16 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit import distributed, rng
-from advkit.config import validate
-from advkit.context import Context
+from advkit.commands.gan_train import sample, train
+from advkit.core import distributed, rng
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.core.progress import Progress
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError, ModelError, OutputError
 from advkit.gan.adversarial import GanGame
-from advkit.gan.command import sample, train
-from advkit.gan.plan import GanTraining, Sampling
 from advkit.gan.sample import BATCH, draw
 from advkit.gan.sample import sample as draw_images
+from advkit.gan.settings import GanTraining, Sampling
 from advkit.gan.train import begin
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import load_checkpoint
@@ -29,7 +30,6 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.progress import Progress
 
 CPU = torch.device("cpu")
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit import rng
-from advkit.context import Context
+from advkit.commands import gan_eval as command
+from advkit.commands.gan_eval import compare, evaluate
+from advkit.core import rng
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError, ModelError
-from advkit.gan.evaluation import command, subject
-from advkit.gan.evaluation.command import compare, evaluate
-from advkit.gan.evaluation.plan import GanComparison, GanEvaluation
+from advkit.gan.evaluation import subject
 from advkit.gan.evaluation.reference import Reference, chosen
 from advkit.gan.evaluation.result import GanEvaluationResult
+from advkit.gan.evaluation.settings import GanComparison, GanEvaluation
 from advkit.gan.evaluation.subject import open_subject
-from advkit.gan.evaluation.told import outcome
 from advkit.gan.judge import judge
 from advkit.gan.metric import METRICS
 from advkit.gan.metrics import classification_accuracy
@@ -31,7 +31,8 @@ from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.outcome import Outcome
+from advkit.report.gan_evaluation import outcome
+from advkit.report.outcome import Outcome
 
 FEW = ("fid", "modes")
 
@@ -242,7 +243,7 @@ def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
     assert told.tables[2].columns[1:3] == ("toy", "other") == told.tables[0].columns[1:3]
     names = tuple("abcdefghijk")
     assert len(outcome(result.model_copy(update={"class_names": names}), Path("run")).tables) == 2
-    for changed in ({"version": 99}, {"schema": "advkit/curve"}):
+    for changed in ({"version": 99}, {"schema": "advkit/evaluation/curve"}):
         Path("other.json").write_text(json.dumps({**values, **changed}))
         with pytest.raises(DataError):
             GanEvaluationResult.load("other.json")

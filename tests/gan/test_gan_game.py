@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.progress import Progress, Task
+from advkit.core.runs import RunFolder
 from advkit.gan import train as training
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
@@ -19,8 +21,6 @@ from advkit.gan.game import Game
 from advkit.gan.train import train_gan
 from advkit.gan.variational import VaeGame
 from advkit.gan.witness import Witness
-from advkit.progress import Progress, Task
-from advkit.runs import RunFolder
 
 CPU = torch.device("cpu")
 RATES = {

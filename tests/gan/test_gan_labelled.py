@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from advkit.config import StrictModel
-from advkit.context import Context
+from advkit.commands import gan_train as command
+from advkit.commands.gan_train import sample
+from advkit.core.config import StrictModel
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError, ModelError
-from advkit.gan import command, labelled
-from advkit.gan.command import sample
+from advkit.gan import labelled
 from advkit.gan.labelled import sample_labelled
-from advkit.gan.plan import Sampling
 from advkit.gan.sample import BATCH
 from advkit.gan.sample import sample as draw
+from advkit.gan.settings import Sampling
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import Generator

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from advkit import rng
+from advkit.core import rng
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
 from advkit.gan.loss import GAN_LOSSES, GanLoss

@@ -12,9 +12,9 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.stats import entropy, mannwhitneyu
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.errors import ConfigError, DataError
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError
 from advkit.gan import neighbours
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.judge import judge

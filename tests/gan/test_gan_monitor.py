@@ -12,21 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from advkit import plots, rng
+from advkit.core import rng
+from advkit.core.errors import DivergedError
+from advkit.core.progress import Progress
+from advkit.core.runs import RunFolder
 from advkit.data.load import load_data
-from advkit.errors import DivergedError
 from advkit.gan.best import BEST, Best
-from advkit.gan.curves import write_curves
 from advkit.gan.judge import coverage, judge
 from advkit.gan.metrics.fid import frechet
 from advkit.gan.monitor import Monitor, covered, diversity_within, first_warnings, warnings
-from advkit.gan.outcome import recent, trained
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.gan.train import train_gan
 from advkit.models.architectures.mlp_gan import DenseGenerator
 from advkit.models.checkpoint import load_checkpoint
-from advkit.progress import Progress
-from advkit.runs import RunFolder
+from advkit.report import plots
+from advkit.report.figures.gan_curves import write_curves
+from advkit.report.gan import recent, trained
 
 
 class Heard(Progress):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from advkit.context import Context
-from advkit.gan.command import train
-from advkit.gan.plan import GanTraining
+from advkit.commands.gan_train import train
+from advkit.core.context import Context
+from advkit.gan.settings import GanTraining
 from advkit.models.checkpoint import load_checkpoint
 
 TRAIN: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advkit import rng
+from advkit.core import rng
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
 from advkit.gan.loss import GAN_LOSSES

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from advkit.context import Context
+from advkit.commands.gan_train import train
+from advkit.core.context import Context
+from advkit.core.errors import BusyError, ConfigError, DivergedError
+from advkit.core.runs import RunFolder
 from advkit.data.data import Data
-from advkit.errors import BusyError, ConfigError, DivergedError
 from advkit.gan.adversarial import GanGame
-from advkit.gan.command import train
-from advkit.gan.plan import GanTraining
+from advkit.gan.settings import GanTraining
 from advkit.gan.train import train_gan
-from advkit.runs import RunFolder
 
 
 def run(config: GanTraining, data: Data, out: Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit.context import Context
-from advkit.gan.command import train
-from advkit.gan.plan import GanTraining
+from advkit.commands.gan_train import train
+from advkit.core.context import Context
+from advkit.gan.settings import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.models.checkpoint import load_checkpoint
 

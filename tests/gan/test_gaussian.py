@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from advkit import rng
-from advkit.config import validate
-from advkit.context import Context
+from advkit.commands.gan_train import sample
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError
 from advkit.data.load import as_data, load_data
-from advkit.errors import ConfigError, DataError
-from advkit.gan.command import sample
 from advkit.gan.gaussian import gaussians
-from advkit.gan.plan import Sampling
 from advkit.gan.sample import sample as draw
+from advkit.gan.settings import Sampling
 
 
 @pytest.fixture

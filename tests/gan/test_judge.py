@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit import recipes
+from advkit.commands import recipes
+from advkit.core.errors import DataError
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.errors import DataError
 from advkit.gan import judge as module
 from advkit.gan.judge import FILE, are_stacked, coverage, histogram, judge, prepared
 from advkit.models.checkpoint import read_card

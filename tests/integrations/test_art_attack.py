@@ -10,9 +10,9 @@ import torch
 import advkit
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import fixed, make, perturb, robust_correct, searching
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.models.mode import evaluation_mode
-from advkit.threat import Threat
 
 PGD = "art:ProjectedGradientDescent"
 THREAT = Threat("linf", 0.05)

@@ -17,7 +17,7 @@ from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier
 from torch import nn
 
 import advkit
-from advkit.errors import ModelError
+from advkit.core.errors import ModelError
 from advkit.models.architectures.mlp import MLP
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advkit import rng
+from advkit.core import rng
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build

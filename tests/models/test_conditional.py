@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from advkit import load_model, rng
-from advkit.errors import DataError
+from advkit import load_model
+from advkit.core import rng
+from advkit.core.errors import DataError
 from advkit.models.checkpoint import save_model
 from advkit.models.network import ARCHITECTURES, Generator, build, pairs
 

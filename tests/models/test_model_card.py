@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advkit.errors import ConfigError, DataError
+from advkit.core.errors import ConfigError, DataError
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.foreign import Pretrained
 from advkit.models.labels import need_classes, need_labels

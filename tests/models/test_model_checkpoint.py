@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advkit import __version__, load_model, save_model
-from advkit.errors import ConfigError, ModelError, OutputError
+from advkit.core.errors import ConfigError, ModelError, OutputError
 from advkit.models.card import Parent, Preprocessing
 from advkit.models.checkpoint import (
     first_mismatch,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advkit import rng
-from advkit.errors import DataError, ModelError
+from advkit.core import rng
+from advkit.core.errors import DataError, ModelError
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.inspect import ModelFacts, inspect_classifier
 from advkit.models.model import Model

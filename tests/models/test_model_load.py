@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from advkit import load_model, save_model
-from advkit.errors import ConfigError, ModelError
+from advkit.core.errors import ConfigError, ModelError
 from advkit.models import foreign
 from advkit.models.load import as_classifier, wrap
 from advkit.models.network import build

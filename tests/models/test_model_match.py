@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advkit import load_model
-from advkit.errors import ConfigError, ModelError
+from advkit.core.errors import ConfigError, ModelError
 from advkit.models.card import Shape
 from advkit.models.match import fits, misfit
 from advkit.models.network import ARCHITECTURES, build

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from advkit import files, load_model
-from advkit.errors import ConfigError, ModelError, OutputError
+from advkit import load_model
+from advkit.core import files
+from advkit.core.errors import ConfigError, ModelError, OutputError
 from advkit.models.card import ModelCard, Parent, Relation
 from advkit.models.model import Model
 from advkit.models.network import build

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
-from advkit.errors import ConfigError
+from advkit.core import rng
+from advkit.core.errors import ConfigError
 from advkit.models.network import build
 from advkit.models.noisy import Noise
 from advkit.models.normalised import NormalisedConv2d, NormalisedLinear, _RowLength, standardising

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.sizes import growth, halvings, refuse_small, transposed
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from advkit import rng
+from advkit.core import rng
 from advkit.models.network import ARCHITECTURES, build
 from advkit.models.spectral import LAYERS, normalised, plain
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import rng
-from advkit.errors import ConfigError, ModelError
+from advkit.core import rng
+from advkit.core.errors import ConfigError, ModelError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.obstacles import obstacles

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit.errors import OutputError
-from advkit.images import png_bytes
-from advkit.outcome import Outcome, Picture, Table
+from advkit.core.errors import OutputError
+from advkit.core.images import png_bytes
 from advkit.report import html
 from advkit.report.columns import numeric
+from advkit.report.outcome import Outcome, Picture, Table
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 

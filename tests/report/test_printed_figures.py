@@ -5,15 +5,21 @@ import random
 
 import pytest
 
-from advkit.certification.result import CertificationResult, CertifiedVerdict
-from advkit.curve.result import MinimumNorm, SecurityCurve
 from advkit.defences.result import DetectionResult, OperatingPoint, PurificationResult
-from advkit.inversion.natural_result import NaturalResult
+from advkit.evaluation.curve.result import MinimumNorm, SecurityCurve
+from advkit.evaluation.spatial.result import Move, SpatialResult, SpatialVerdict
 from advkit.models.card import ThreatFacts
-from advkit.smoothing.result import SmoothedVerdict, SmoothingResult
-from advkit.spatial.result import Move, SpatialResult, SpatialVerdict
-from advkit.substitute.result import SubstituteResult
-from advkit.universal.result import Hits, PatchJudged, PatchResult, PerturbationJudged, PerturbationResult
+from advkit.trained_attacks.latent.natural_result import NaturalResult
+from advkit.trained_attacks.transfer.result import SubstituteResult
+from advkit.trained_attacks.universal.result import (
+    Hits,
+    PatchJudged,
+    PatchResult,
+    PerturbationJudged,
+    PerturbationResult,
+)
+from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
+from advkit.verify.smoothing.result import SmoothedVerdict, SmoothingResult
 
 DATA = {"name": "toy", "split": "test", "fingerprint": "f", "n": 9}
 FACTS = {"status": "complete", "data": DATA, "seed": 0, "seconds": 1.0, "environment": {}, "model_hash": "m"}

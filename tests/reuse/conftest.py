@@ -5,13 +5,13 @@ import math
 import pytest
 from torch import Tensor, nn
 
-from advkit import rng
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
+from advkit.core.registry import Entry
 from advkit.models.card import ModelCard, Shape
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Vae, build
 from advkit.models.store import Store
-from advkit.registry import Entry
 
 CONFIG = {"channels": (4, 8)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from advkit.outcome import Outcome
+from advkit.report.outcome import Outcome
 
 BENCH = Path(__file__).parents[2] / "recipes" / "bench" / "few_labels.py"
 

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.config import validate
-from advkit.context import Context
+from advkit.commands import finetune as command
+from advkit.commands.finetune import finetune
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError, OutputError
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError, ModelError, OutputError
 from advkit.models.card import ModelCard
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.reuse import command, tested
+from advkit.reuse import tested
 from advkit.reuse.classifier import from_scratch, layer_rates, pretrained
-from advkit.reuse.command import finetune
-from advkit.reuse.plan import FineTuning
+from advkit.reuse.settings import FineTuning
 
 
 @pytest.fixture(autouse=True)

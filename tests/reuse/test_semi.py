@@ -14,22 +14,23 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from advkit import rng
-from advkit.config import validate
-from advkit.context import Context
+from advkit.commands import semi_train as semi_command
+from advkit.commands.semi_train import semi_train
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, DivergedError, ModelError
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
 from advkit.data.load import load_data
-from advkit.errors import ConfigError, DataError, DivergedError, ModelError
 from advkit.models.load import load_model
 from advkit.models.network import build
 from advkit.models.normalised import NormalisedLinear, standardising
 from advkit.models.store import Store
-from advkit.reuse import semi_command, tested
-from advkit.reuse.semi_command import semi_train
+from advkit.reuse import tested
 from advkit.reuse.semi_game import SemiGame, aligned, fake_loss, matching, real_loss, sure_loss
-from advkit.reuse.semi_plan import SemiSupervised
+from advkit.reuse.semi_settings import SemiSupervised
 from advkit.reuse.semi_train import train_semi
-from advkit.runs import RunFolder
-from advkit.threat import Threat
 
 SMALL = {
     "epochs": 1,

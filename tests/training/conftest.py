@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from advkit import rng
-from advkit.config import validate
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.progress import Progress, Task
 from advkit.data.load import load_data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.progress import Progress, Task
 from advkit.training.objective import OBJECTIVES, Objective
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit.config import validate
-from advkit.context import Context
-from advkit.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.commands import adv_train as command
+from advkit.commands.adv_train import adv_train
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.core.progress import Progress
 from advkit.models.card import ModelCard
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.progress import Progress
-from advkit.training import command
-from advkit.training.command import adv_train
-from advkit.training.plan import AdversarialTraining
+from advkit.training.settings import AdversarialTraining
 
 DROPOUT = {"trunk": "conv-gan-discriminator", "trunk_config": {"channels": [4, 4]}}
 
@@ -159,9 +159,9 @@ def test_what_went_wrong_is_in_the_outcome(monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from advkit.context import Context
-from advkit.training.command import adv_train
-from advkit.training.plan import AdversarialTraining
+from advkit.core.context import Context
+from advkit.commands.adv_train import adv_train
+from advkit.training.settings import AdversarialTraining
 from advkit.training.trainer import Trainer
 
 update = Trainer.update
@@ -274,7 +274,7 @@ def test_hardening_helps():
 
 def test_help_needs_no_torch():
     code = (
-        "import sys, advkit.training.plan, advkit.reuse.plan; "
+        "import sys, advkit.training.settings, advkit.reuse.settings; "
         "assert not {'torch', 'matplotlib'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

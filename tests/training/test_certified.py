@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from advkit.bounds.ball import Ball
-from advkit.bounds.linear import Bounder
-from advkit.bounds.read import read
-from advkit.errors import ConfigError, ModelError
+from advkit.core.errors import ConfigError, ModelError
+from advkit.core.threat import Threat
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.threat import Threat
 from advkit.training.certified import bounded, passed
 from advkit.training.objective import Batch
 from advkit.training.objectives.crown_ibp import margins_by_lines
 from advkit.training.precision import Bfloat16
+from advkit.verify.bounds.ball import Ball
+from advkit.verify.bounds.linear import Bounder
+from advkit.verify.bounds.read import read
 
 
 def worst(model, x, eps, y):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advkit.errors import DivergedError
+from advkit.core.errors import DivergedError
 from advkit.training.diverged import stop_if_diverged
 
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.config import validate
-from advkit.context import Context
+from advkit.commands import adv_train as command
+from advkit.commands.adv_train import adv_train
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, DataError
+from advkit.core.runs import RunFolder
 from advkit.data.load import as_data, load_data
-from advkit.errors import ConfigError, DataError
-from advkit.runs import RunFolder
-from advkit.training import command
-from advkit.training.command import adv_train
 from advkit.training.extra import FIRST, Mixed, count, fitting, load_extra
 from advkit.training.loop import fit
-from advkit.training.plan import AdversarialTraining, Fitting
+from advkit.training.settings import AdversarialTraining, Fitting
 
 CONFIG = Fitting(epochs=4, batch_size=20, checks=4, seed=5, extra_fraction=0.3, extra_data="npz:extra.npz")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from advkit import rng
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.training import inner
 from advkit.training.objective import Batch
 from advkit.training.objectives.mart import LEAST, boosted

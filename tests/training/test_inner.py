@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.attack import ATTACKS
-from advkit.errors import ConfigError
-from advkit.threat import Threat
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.training import inner
 from advkit.training.objective import Batch
 

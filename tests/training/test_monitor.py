@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advkit import plots
-from advkit.progress import Progress
-from advkit.threat import Threat
+from advkit.core.progress import Progress
+from advkit.core.threat import Threat
+from advkit.report import plots
+from advkit.report.figures.training import write_curves
 from advkit.training import loop
 from advkit.training.board import Board
-from advkit.training.curves import write_curves
 from advkit.training.loop import fit
 from advkit.training.monitor import first_warnings, warnings
-from advkit.training.plan import Fitting
+from advkit.training.settings import Fitting
 
 
 def rows(**columns):

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.config import validate
-from advkit.errors import ConfigError
-from advkit.runs import RunFolder
-from advkit.threat import Threat
+from advkit.core.config import validate
+from advkit.core.errors import ConfigError
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
 from advkit.training import several
 from advkit.training.certified import CertifiedConfig
 from advkit.training.inner import Attacker, Inside
 from advkit.training.loop import fit
 from advkit.training.objective import OBJECTIVES, Batch, Smoothing
-from advkit.training.plan import Fitting
 from advkit.training.precision import Bfloat16
+from advkit.training.settings import Fitting
 
 NAMES = [entry.name for entry in OBJECTIVES]
 THREAT = Threat("linf", 0.1)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from advkit.errors import ConfigError
-from advkit.threat import Threat
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.training import several
 from advkit.training.objective import Batch
 from advkit.training.score import counts

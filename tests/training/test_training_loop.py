@@ -11,19 +11,19 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.perturb import robust_correct
+from advkit.core.errors import ConfigError, DivergedError
+from advkit.core.progress import Progress, Task
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
 from advkit.data.order import Order
-from advkit.errors import ConfigError, DivergedError
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.progress import Progress, Task
-from advkit.runs import RunFolder
-from advkit.threat import Threat
 from advkit.training import loop
 from advkit.training import trainer as trainers
 from advkit.training.loop import fit
 from advkit.training.objective import Batch
 from advkit.training.objectives.standard import Standard
-from advkit.training.plan import Fitting
+from advkit.training.settings import Fitting
 from advkit.training.trainer import Trainer
 
 THREAT = Threat("linf", 0.1)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from advkit import distributed
-from advkit.config import validate
-from advkit.context import Context
-from advkit.errors import ConfigError
+from advkit.commands.adv_train import adv_train
+from advkit.core import distributed
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError
 from advkit.models.checkpoint import load_checkpoint
-from advkit.training.command import adv_train
-from advkit.training.plan import AdversarialTraining, Fitting
+from advkit.training.settings import AdversarialTraining, Fitting
 from advkit.training.trainer import Trainer
 
 TRAIN: dict[str, Any] = {

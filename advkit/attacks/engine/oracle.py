@@ -12,8 +12,8 @@ from advkit.attacks.attack import Access, Rows, State
 from advkit.attacks.engine.passage import passage
 from advkit.attacks.engine.record import TensorRecord, column
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
-from advkit.levels import round_inside
-from advkit.threat import Threat
+from advkit.core.levels import round_inside
+from advkit.core.threat import Threat
 
 FEWEST = 16
 """Rows of the smallest pass. With fewer, libraries take other kernels, whose last bits differ; so smaller

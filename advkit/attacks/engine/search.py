@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle, Seats
 from advkit.attacks.engine.outcome import Found, Tally
 from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.record import column
+from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.threat import Threat
 
 FARTHER = (1.0001, 1.001, 1.01)
 """How much farther along its direction a nearest success may be taken until the model itself repeats it."""

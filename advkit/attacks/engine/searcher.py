@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 
 from advkit.attacks.attack import Access
 from advkit.attacks.engine.rewrite import rewritten
-from advkit.config import Precision
-from advkit.device import arithmetic
+from advkit.core.config import Precision
+from advkit.core.device import arithmetic
 
 
 class Searcher(nn.Module):

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from advkit.attacks.ensemble import Ensemble, Stage, ensemble
-from advkit.config import StrictModel
-from advkit.threat import Threat
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
 
 
 @ensemble(

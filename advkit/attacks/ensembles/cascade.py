@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from advkit.attacks.ensemble import Ensemble, Stage, ensemble
-from advkit.config import Fraction, Precision, StrictModel
-from advkit.threat import Threat
+from advkit.core.config import Fraction, Precision, StrictModel
+from advkit.core.threat import Threat
 
 
 @ensemble(

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from advkit.attacks.loss import attack_loss, picked, strongest_other
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
 
 
 @attack_loss(

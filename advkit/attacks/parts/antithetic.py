@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import column, revise_
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.config import StrictModel
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
 
 
 @dataclass

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.record import assign_, column
 from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.threat import Threat
 
 MOMENTUM = 0.75
 RISING = 0.75

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit import l1_ball, rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.record import assign_, column
 from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
 from advkit.attacks.parts.sparse import changed, sparse_ascent_
-from advkit.threat import Threat
+from advkit.core import l1_ball, rng
+from advkit.core.threat import Threat
 
 SPARSER = 0.95
 """Fewer than this share of the values that were changed at the last check: the row goes back to its best

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.engine.record import column
-from advkit.threat import Norm
+from advkit.core.threat import Norm
 
 NEWTON = 16
 """Steps at most toward the threshold of an l1 projection."""

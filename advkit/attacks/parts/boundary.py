@@ -12,7 +12,7 @@ from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.loss import picked
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
-from advkit.threat import Norm
+from advkit.core.threat import Norm
 
 
 def aimed(oracle: Oracle, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:

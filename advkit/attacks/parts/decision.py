@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from advkit import rng
 from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import column
-from advkit.threat import Norm
+from advkit.core import rng
+from advkit.core.threat import Norm
 
 SEEK, CLOSE = 0, 1
 """Phases: random images until one is a success; halving the way between the original and a success. Higher

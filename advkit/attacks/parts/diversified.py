@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.loss import AttackLoss
+from advkit.core import rng
 
 STEPS = 2
 """Steps of length eps toward the random direction, which come before the attack's own."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit.threat import Norm
-from advkit.water_filling import TINY, level
+from advkit.core.threat import Norm
+from advkit.core.water_filling import TINY, level
 
 
 def toward(x: Tensor, w: Tensor, rise: Tensor, norm: Norm) -> Tensor:

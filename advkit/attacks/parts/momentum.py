@@ -12,8 +12,8 @@ from advkit.attacks.attack import Attack, Rows, State
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import column
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.config import Fraction, StrictModel
-from advkit.threat import Threat
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.threat import Threat
 
 
 @dataclass

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import DecisionAttack, DecisionState, some
+from advkit.core import rng
 
 PROBE, LEAP = 2, 3
 """Phases: asking around a point on the boundary; going along the normal that was found."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.engine.record import column
-from advkit.threat import Threat
+from advkit.core.threat import Threat
 
 
 def changed(x: Tensor, x0: Tensor) -> Tensor:

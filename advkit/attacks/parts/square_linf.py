@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.parts.windows import Windows
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.threat import Threat
 
 
 class Paint:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from advkit import rng
 from advkit.attacks.parts.windows import Windows
-from advkit.threat import Threat
+from advkit.core import rng
+from advkit.core.threat import Threat
 
 SMALLEST = 3
 TILES = 5

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
 from advkit.data.npz import load_npz
 from advkit.data.torchvision_files import TorchvisionFiles
-from advkit.threat import Threat
 
 _SOURCE = "Krizhevsky 2009"
 _SHAPE = (3, 32, 32)

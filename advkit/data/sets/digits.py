@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
-from advkit.threat import Threat
 
 
 @dataset(

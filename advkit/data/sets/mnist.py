@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
 from advkit.data.torchvision_files import TorchvisionFiles
-from advkit.threat import Threat
 
 
 def _register(

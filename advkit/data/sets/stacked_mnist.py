@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from advkit import rng
+from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
 from advkit.data.torchvision_files import TorchvisionFiles
-from advkit.threat import Threat
 
 SIZES = {"train": 128_000, "test": 26_000}
 """Images of each split; as many are judged as are in the test split."""

@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.defences.purifier import Purifier, defence
 from advkit.gan.evaluation.subject import Subject
-from advkit.inversion.invert import invert
-from advkit.inversion.plan import Inverting
 from advkit.models.card import Shape
+from advkit.trained_attacks.latent.invert import invert
+from advkit.trained_attacks.latent.settings import Inverting
 
 
 @defence(

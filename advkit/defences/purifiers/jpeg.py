@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.defences.purifier import Purifier, defence
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape

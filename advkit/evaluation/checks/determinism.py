@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from advkit import rng
+from advkit.core import rng
 from advkit.evaluation.check import CAUSE, Doubt, Remedy, check
 from advkit.evaluation.evidence import Evidence
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from advkit.errors import ConfigError
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
 from advkit.evaluation.check import SYMPTOM, Doubt, check
 from advkit.evaluation.evidence import Evidence
-from advkit.threat import Threat
 
 
 @check(

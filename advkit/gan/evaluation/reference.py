@@ -8,15 +8,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from advkit import images, rng
+from advkit.core import images, rng
+from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.core.progress import SILENT, Progress
+from advkit.core.registry import Entry
 from advkit.data.data import Data
-from advkit.errors import ConfigError, DataError, by_size
 from advkit.gan.judge import DIGITS, STACKED, TRUSTED, Judge, are_stacked
 from advkit.gan.metric import METRICS, Comparison, Measure, NotApplicableError, Sight
 from advkit.gan.metrics.memorisation import TRAINING
 from advkit.models.card import Shape
-from advkit.progress import SILENT, Progress
-from advkit.registry import Entry
 
 LEAST = 10
 """Images of each kind without which nothing can be said."""

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
+from advkit.core.stored import StoredResult
 from advkit.models.card import DataFacts
-from advkit.stored import StoredResult
 
 GRID_FILE = "grid.png"
 """Samples, in the folder of each generator."""

@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from advkit import rng
-from advkit.errors import ModelError
+from advkit.core import rng
+from advkit.core.errors import ModelError
+from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import sample
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import Vae, numbers
-from advkit.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)

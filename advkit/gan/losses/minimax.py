@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.gan.critic import Critic
 from advkit.gan.loss import GanLoss, Judgement, gan_loss
 

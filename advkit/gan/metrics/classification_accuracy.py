@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from advkit import rng
 from advkit.attacks.perturb import logits_of
+from advkit.core import rng
 from advkit.data.data import Data
 from advkit.gan.metric import Comparison, Figure, NotApplicableError, metric
 from advkit.models.card import ModelCard
@@ -13,7 +13,7 @@ from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.training.loop import fit
 from advkit.training.objectives.standard import Standard
-from advkit.training.plan import Fitting
+from advkit.training.settings import Fitting
 
 CLASSES = 100
 """More classes than this would leave too few images of each."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from advkit import levels
+from advkit.core import levels
 from advkit.gan.metric import Comparison, Figure, metric
 from advkit.gan.neighbours import nearest
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.network import PerturbationGenerator, architecture
 from advkit.models.sizes import growth, halvings, refuse_small, transposed

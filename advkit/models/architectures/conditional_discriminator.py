@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
-from advkit.errors import ConfigError
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.labels import need_classes, need_labels
 from advkit.models.network import ARCHITECTURES, Discriminator, architecture, build

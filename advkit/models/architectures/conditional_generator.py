@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel, validate
-from advkit.errors import ConfigError
+from advkit.core.config import StrictModel, validate
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.labels import need_classes, need_labels
 from advkit.models.network import ARCHITECTURES, Generator, architecture, build

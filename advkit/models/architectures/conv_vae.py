@@ -8,8 +8,8 @@ from typing import Any, cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
-from advkit.errors import ConfigError
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.initialise import glorot
 from advkit.models.network import ARCHITECTURES, Generator, Vae, architecture, build

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.network import Discriminator, Generator, architecture
 from advkit.models.sizes import Size, growth, refuse_small

@@ -7,8 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
-from advkit.errors import ConfigError
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.network import ARCHITECTURES, Classifier, Vae, architecture, build
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.labels import need_labels
 from advkit.models.network import Generator, architecture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.network import Classifier, architecture
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.network import Classifier, architecture
 

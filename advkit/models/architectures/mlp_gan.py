@@ -7,8 +7,8 @@ import math
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit import rng
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.initialise import glorot
 from advkit.models.network import Discriminator, Generator, architecture

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit import rng
-from advkit.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.initialise import glorot
 from advkit.models.network import Generator, architecture

@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advkit.config import StrictModel
-from advkit.errors import ConfigError
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.network import Discriminator, Generator, architecture
 from advkit.models.sizes import Size, growth, refuse_small

@@ -11,7 +11,7 @@ import math
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.config import StrictModel
+from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.initialise import glorot
 from advkit.models.network import Discriminator, Generator, architecture

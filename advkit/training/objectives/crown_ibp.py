@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from advkit.bounds.ball import Ball
-from advkit.bounds.graph import Graph
-from advkit.bounds.interval import margins_at_last
-from advkit.bounds.linear import differences, substitute
-from advkit.bounds.relaxation import MaxPool, Relaxation, Relu
-from advkit.threat import Threat
+from advkit.core.threat import Threat
 from advkit.training.certified import Bounded, Certified, CertifiedConfig
 from advkit.training.objective import Batch, objective
+from advkit.verify.bounds.ball import Ball
+from advkit.verify.bounds.graph import Graph
+from advkit.verify.bounds.interval import margins_at_last
+from advkit.verify.bounds.linear import differences, substitute
+from advkit.verify.bounds.relaxation import MaxPool, Relaxation, Relu
 
 
 @objective(

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.parts.sparse import steepest_
-from advkit.config import Fraction, StrictModel
-from advkit.threat import Threat
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.threat import Threat
 from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 
 SHARE = 0.01

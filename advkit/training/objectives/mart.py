@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.loss import picked, strongest_other
-from advkit.config import Fraction
+from advkit.core.config import Fraction
 from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, objective
 from advkit.training.objectives.trades import divergences

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from advkit import rng
-from advkit.config import Fraction
+from advkit.core import rng
+from advkit.core.config import Fraction
 from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit.config import Fraction
+from advkit.core.config import Fraction
 from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, Smoothing, objective
 

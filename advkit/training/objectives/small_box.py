@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advkit.attacks.perturb import fixed
-from advkit.config import Fraction
-from advkit.threat import Threat
+from advkit.core.config import Fraction
+from advkit.core.threat import Threat
 from advkit.training.certified import Bounded, Certified, CertifiedConfig
 from advkit.training.objective import Batch, Passes, objective
 

@@ -11,9 +11,9 @@ from torch.nn.functional import log_softmax
 
 from advkit.attacks.engine.oracle import ask
 from advkit.attacks.loss import picked
-from advkit.config import Fraction
+from advkit.core.config import Fraction
+from advkit.core.threat import Threat
 from advkit.models.mode import evaluation_mode
-from advkit.threat import Threat
 from advkit.training.objective import Batch, Passes, objective
 from advkit.training.objectives.noise import NoiseTraining
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from advkit.attacks.engine.oracle import ask
 from advkit.attacks.loss import AttackLoss
-from advkit.config import Fraction
+from advkit.core.config import Fraction
 from advkit.models.mode import evaluation_mode
 from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, Smoothing, objective

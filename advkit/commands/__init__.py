@@ -1,0 +1,1 @@
+"""One file a command: its settings and what it does."""

@@ -1,0 +1,186 @@
+"""``advkit curve``: the curve with its run folder, its pictures and what to do next."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from advkit.attacks.perturb import make
+from advkit.core.context import Context
+from advkit.core.runs import RunFolder
+from advkit.core.stats import accuracy
+from advkit.core.threat import Norm, Threat
+from advkit.data.data import Data
+from advkit.data.subjects import flags, open_subjects
+from advkit.data.threats import customary
+from advkit.evaluation.curve.measure import security_curve, sizes, stages_of
+from advkit.evaluation.curve.result import SecurityCurve
+from advkit.evaluation.curve.scale import written
+from advkit.evaluation.curve.settings import Curve
+from advkit.models.model import Model
+from advkit.report.classes import worst
+from advkit.report.figures.curve import write_curve, write_norms
+from advkit.report.outcome import Outcome, Picture, Table
+
+
+def curve(config: Curve, context: Context) -> Outcome:
+    """Measures robust accuracy at every eps; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the model, the data or the options.
+    """
+    (model,), (whole,) = open_subjects(
+        [config.model], config.data, [config.split], arch=config.arch, said=config, context=context
+    )
+    images = whole.limit(config.n)
+    norm = config.norm
+    if norm is None:
+        norm = customary(model, images).norm
+        context.progress.say(f"norm: {norm}, as is customary here (--norm chooses another)")
+    sizes(config.eps, norm)  # before any work
+    if context.dry_run:
+        return _plan(config, model, images, norm)
+    inputs = {"model": model.hash, "images": images.fingerprint}
+    with RunFolder.open(
+        "curve", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
+    ) as run:
+        if run.told(context.progress):
+            result = SecurityCurve.load(run.path).asked(config.eps)
+        else:
+            result = security_curve(
+                model,
+                whole,
+                norm,
+                config.attack,
+                parameters=config.parameters,
+                eps=config.eps,
+                seed=config.seed,
+                n=config.n,
+                batch_size=config.batch_size,
+                run=run,
+                progress=context.progress,
+            )
+        run.finish(result.as_values())
+        return _outcome(config, result, _pictures(run.path, result), run.path)
+
+
+def _plan(config: Curve, model: Model, images: Data, norm: Norm) -> Outcome:
+    threat = Threat.whole(norm, math.prod(images.shape))
+    classes = model.card.classes or len(images.class_names)
+    rows, total = [], 0
+    for stage in stages_of(norm, images, classes, config.attack, config.parameters):
+        made = make(stage.attack, threat, stage.parameters)
+        each = made.starts * max(1, min(made.targets, classes - 1))
+        passes = (made.steps + 1) * each * len(images)  # one more to confirm
+        total += passes
+        rows.append((stage.name, str(made.steps), str(each), f"{passes:,}"))
+    return Outcome(
+        title="what would be done",
+        sentences=(
+            f"{model.card.architecture} on {len(images):,} images of {images.name} ({images.split}), "
+            f"in {norm}.",
+            "Every step is taken on every image that is classified correctly.",
+        ),
+        tables=(Table("attacks", ("attack", "steps", "starts", "forward passes"), tuple(rows)),),
+        result={"n": len(images), "norm": norm, "attacks": [row[0] for row in rows], "forwards": total},
+    )
+
+
+def _pictures(folder: Path, result: SecurityCurve) -> tuple[Picture, ...]:
+    curve = Picture(
+        "security curve",
+        folder / "curve.png",
+        "Robust accuracy by eps, an upper bound everywhere, with its 95 % interval.",
+    )
+    norms = Picture(
+        "minimum norms",
+        folder / "norms.png",
+        "How far the nearest misclassified image was found: a histogram of all, and for each class the "
+        "median, the middle half (box) and the range from 5 to 95 % of the images (whiskers).",
+    )
+    write_curve(curve.path, result)
+    write_norms(norms.path, result)
+    return curve, norms
+
+
+def _outcome(config: Curve, result: SecurityCurve, pictures: tuple[Picture, ...], folder: Path) -> Outcome:
+    n = result.n
+    sentences = [
+        result.sentence,
+        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, `advkit attack` is "
+        "the stronger judge, and asks whether to believe the number.",
+    ]
+    if result.status == "partial":
+        sentences.append(f"Partial: {n} images only.")
+    warning = ""
+    if result.unbroken:
+        warning = (
+            f"On {result.unbroken} of {result.clean_correct} images nothing was found at any distance, where "
+            "something must be: gradients may be hidden, and the curve too high."
+        )
+        sentences.append(warning)
+    return Outcome(
+        title=f"security curve of {config.model}",
+        sentences=tuple(sentences),
+        warning=warning,
+        tables=(_points(config, result), _classes(result), _attacks(result)),
+        pictures=pictures,
+        files=(folder,),
+        next=_next(config, result),
+        result=result.as_values(),
+    )
+
+
+def _points(config: Curve, result: SecurityCurve) -> Table:
+    norm, n = result.norm, result.n
+    said = {mark.eps: mark.said for mark in result.marks}
+    rows = [("0", accuracy(result.clean_correct, n), "clean accuracy")]
+    for point in result.points:
+        remark = said.get(point.eps, "asked for" if point.eps in config.eps else "")
+        rows.append((written(point.eps, norm), accuracy(point.robust_correct, n), remark))
+    columns = ("eps", "robust accuracy at most [95 % interval]", "")
+    return Table(f"{norm}, n = {n:,}", columns, tuple(rows))
+
+
+def _classes(result: SecurityCurve) -> Table:
+    rows = []
+    for row in result.classes:
+        place = (row.robust_correct / row.n, math.inf if row.median.value is None else row.median.value)
+        said = (
+            row.name,
+            f"{row.n:,}",
+            f"{100 * row.clean_correct / row.n:.1f} %",
+            result.told(row.median),
+            accuracy(row.robust_correct, row.n),
+        )
+        rows.append((place, said))
+    shown, title = worst(rows)
+    median = f"median norm{' * 255' if result.parts > 1 else ''} [95 %]"
+    at = f"robust at {written(result.class_eps, result.norm)} [95 %]"
+    return Table(title, ("class", "n", "clean", median, at), tuple(shown))
+
+
+def _attacks(result: SecurityCurve) -> Table:
+    rows = tuple(
+        (
+            one.name,
+            f"{one.found:,} of {one.attacked:,}",
+            f"{one.nearest:,}",
+            "-" if one.median is None else f"{one.median * result.parts:.3g}",
+            f"{one.forwards + one.backwards:,}",
+        )
+        for one in result.attacks
+    )
+    distance = f"median distance{' * 255' if result.parts > 1 else ''}"
+    return Table("attacks", ("attack", "found", "nearest of all", distance, "passes"), rows)
+
+
+def _next(config: Curve, result: SecurityCurve) -> tuple[str, ...]:
+    subject = flags([config.model], result.data.name, arch=config.arch, said=config)
+    half = result.half if result.half else result.class_eps
+    sizes = dict.fromkeys([f"{half:.3g}", *(written(mark.eps, result.norm) for mark in result.marks[:1])])
+    other = "l2" if result.norm == "linf" else "linf"
+    return (
+        *(f"advkit attack {subject} --norm {result.norm} --eps {size}" for size in sizes),
+        f"advkit curve {subject} --norm {other}",
+    )

@@ -1,0 +1,175 @@
+"""``advkit detector-eval``: a detector under an attack that knows of it, its run folder and its pictures."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.perturb import make
+from advkit.core import images
+from advkit.core.context import Context
+from advkit.core.runs import RunFolder
+from advkit.core.stats import accuracy
+from advkit.core.threat import Threat
+from advkit.data import threats
+from advkit.data.data import Data
+from advkit.data.subjects import flags, open_subjects
+from advkit.defences.detect import detect, refuse_misfit
+from advkit.defences.evade import knowing
+from advkit.defences.result import DetectionResult
+from advkit.defences.settings import Detection
+from advkit.defences.threshold import divided, threshold
+from advkit.defences.unaware import attacks_of
+from advkit.models.load import load_model
+from advkit.report.outcome import Outcome, Picture, Table
+
+COLUMNS = 20
+"""Images across the picture."""
+GRID = "evading.png"
+
+
+def detector_eval(config: Detection, context: Context) -> Outcome:
+    """Judges a detector; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the models, the data or the options.
+    """
+    (classifier,), (test,) = open_subjects(
+        [config.model], config.data, ("test",), arch=config.arch, said=config, context=context
+    )
+    detector = load_model(config.detector, role="detector", device=context.device)
+    refuse_misfit(classifier, detector, test)
+    against = threats.choose(config.norm, config.eps, classifier, test, context.progress)
+    judged, held = divided(test, config.held, config.n)
+    for rate in config.rates:
+        threshold(torch.zeros(len(held)), rate)  # complains now of too few images
+    config = config.on(test.name, against)
+    attacks = attacks_of(config, classifier, test, against)
+    if context.dry_run:
+        return _plan(config, attacks, judged, held, against)
+    inputs = {"classifier": classifier.hash, "detector": detector.hash, "images": test.fingerprint}
+    with RunFolder.open(
+        "detector-eval", test.name, config, context.out, inputs=inputs, resume=context.resume
+    ) as run:
+
+        def work() -> DetectionResult:
+            result, evading = detect(
+                classifier,
+                detector,
+                judged,
+                held,
+                against,
+                config,
+                folder=run.path,
+                progress=context.progress,
+            )
+            _draw(run.path / GRID, judged, evading)
+            return result
+
+        result = run.once(DetectionResult, work, context.progress)
+        return _outcome(config, result, run.path)
+
+
+def _draw(path: Path, data: Data, evading: Mapping[int, Tensor]) -> None:
+    """Originals, and below each what misleads both networks."""
+    rows = sorted(evading)[:COLUMNS]
+    if rows:
+        clean, _ = data.batch(torch.tensor(rows))
+        images.write_grid(path, torch.cat([clean, torch.stack([evading[row] for row in rows])]), len(rows))
+
+
+def _plan(config: Detection, attacks: Sequence[Stage], judged: Data, held: Data, against: Threat) -> Outcome:
+    plan = knowing(attacks, config.detector_weights)
+    made = [make(one.stage.attack, against, one.stage.parameters) for one in plan]
+    rows = tuple(
+        (one.name, str(attack.steps), str(attack.starts * max(attack.targets, 1)))
+        for one, attack in zip(plan, made, strict=True)
+    )
+    return Outcome(
+        title="what would be done",
+        sentences=(
+            f"{len(judged):,} test images of {judged.name} judged, {against}; thresholds fixed on "
+            f"{len(held):,} others, for false-positive rates of {', '.join(f'{r:g}' for r in config.rates)}.",
+            "At each threshold these attacks know of the detector; the same ones once without.",
+        ),
+        tables=(Table("attacks", ("stage", "steps", "starts and targets"), rows),),
+        result={"n": len(judged), "held": len(held), "stages": [one.name for one in plan]},
+    )
+
+
+def _outcome(config: Detection, result: DetectionResult, folder: Path) -> Outcome:
+    n = result.n
+    points = [
+        (
+            f"{100 * point.rate:g} %",
+            accuracy(point.adaptive, n),
+            accuracy(point.unaware, n),
+            accuracy(point.passed, n),
+            accuracy(point.flagged_clean, n),
+        )
+        for point in result.points
+    ]
+    points.append(("no detector", "", accuracy(result.bare, n), accuracy(result.clean_correct, n), ""))
+    columns = (
+        "false positives",
+        "left by an attack that knows",
+        "left by one that does not",
+        "clean: right and passed",
+        "clean: flagged",
+    )
+    sentences = [result.sentence]
+    first = result.points[0]
+    if first.adaptive < first.unaware:
+        sentences.append(
+            "Only the first number says what the detector is worth; it is an upper bound, and a stronger "
+            "attack could lower it."
+        )
+    threat = f"{result.threat.norm} eps {result.threat.eps:.4g}"
+    subject = flags([config.model], config.data or "", arch=config.arch, said=config)
+    budget = f"--norm {config.norm} --eps {config.eps:.4g}"
+    more = f"advkit detector-eval {subject} --detector {shlex.quote(config.detector)} {budget}"
+    picture = folder / GRID
+    caption = "Test images, and below each what is misclassified and not flagged."
+    return Outcome(
+        title=f"the detector {config.detector} in front of {config.model}",
+        sentences=tuple(sentences),
+        tables=(
+            Table(f"right or flagged, {threat}, n = {n:,} [95 % interval]", columns, tuple(points)),
+            _knowing(result),
+            _unaware(result),
+        ),
+        pictures=(Picture("what evades both", picture, caption),) if picture.exists() else (),
+        files=(folder,),
+        next=(
+            f"{more} --detector-weights 0.03,0.1,0.3,1 --set parameters.square.queries=20000",
+            f"advkit attack {subject} {budget}",
+        ),
+        result=result.as_values(),
+    )
+
+
+def _knowing(result: DetectionResult) -> Table:
+    rows = tuple(
+        (f"{100 * point.rate:g} %", stage.name, f"{stage.attacked:,}", f"{stage.broken:,}")
+        for point in result.points
+        for stage in point.stages
+    )
+    return Table("attacks that know", ("false positives", "attack", "attacked", "broken"), rows)
+
+
+def _unaware(result: DetectionResult) -> Table:
+    rates = tuple(f"flagged at {100 * point.rate:g} %" for point in result.points)
+    rows = tuple(
+        (
+            one.name,
+            f"{one.fooled:,}",
+            *(accuracy(point.detected[at], one.fooled) if one.fooled else "" for point in result.points),
+        )
+        for at, one in enumerate(result.attacks)
+    )
+    return Table("attacks that do not know", ("attack", "images made", *rates), rows)

@@ -1,0 +1,168 @@
+"""``advkit gan-eval`` and ``advkit gan-compare``: run folder, grids, tables and what to do next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from advkit.core import device as devices
+from advkit.core import images
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError
+from advkit.core.progress import Progress
+from advkit.core.runs import RunFolder, environment
+from advkit.data.load import load_data
+from advkit.gan.evaluation.reference import Reference, chosen, measure
+from advkit.gan.evaluation.result import (
+    GRID_FILE,
+    NEAREST_FILE,
+    FigureFacts,
+    GanEvaluationResult,
+    Judged,
+)
+from advkit.gan.evaluation.settings import GanComparison, GanEvaluation, Judging
+from advkit.gan.evaluation.subject import Subject, open_subject
+from advkit.gan.judge import judge
+from advkit.gan.metrics.classes import shares
+from advkit.gan.metrics.memorisation import neighbours
+from advkit.report.gan_evaluation import outcome
+from advkit.report.outcome import Outcome
+
+GRID = 20
+"""Rows and columns of a grid."""
+
+
+def evaluate(config: GanEvaluation, context: Context) -> Outcome:
+    """Measures a generator on what it learned, or other data.
+
+    Raises:
+        UserError: whatever is wrong with the model, the data or the options.
+    """
+    return _judged("gan-eval", (config.model,), config, context)
+
+
+def compare(config: GanComparison, context: Context) -> Outcome:
+    """Measures several generators on the same real images.
+
+    Raises:
+        UserError: whatever is wrong with the models, the data or the options.
+    """
+    if len(set(config.model)) < len(config.model):
+        raise ConfigError(f"a model is named twice in {', '.join(config.model)}; name each once")
+    return _judged("gan-compare", config.model, config, context)
+
+
+def _judged(command: str, names: Sequence[str], config: Judging, context: Context) -> Outcome:
+    metrics = chosen(config.metrics)
+    subjects = [open_subject(name, context.device) for name in names]
+    data = config.data or _learned(subjects[0], context.progress)
+    train, test = (load_data(data, split, root=context.data_dir) for split in ("train", "test"))
+    looks = judge(str(devices.choose(context.device)))
+    reference = Reference(train, test, looks, n=config.n, seed=config.seed)
+    for subject in subjects:
+        reference.refuse_other_shape(subject.name, subject.card.shape)
+    if reference.n < config.n:
+        context.progress.say(
+            f"n: {reference.n:,} instead of {config.n:,}, since {data} has {len(train):,} training and "
+            f"{len(test):,} test images"
+        )
+    if context.dry_run:
+        sentence = (
+            f"{reference.n:,} images of {', '.join(names)} beside as many test images of {data}, and for the "
+            f"floor as many of the training split: {', '.join(entry.name for entry in metrics)}."
+        )
+        planned = {"n": reference.n, "metrics": [entry.name for entry in metrics]}
+        return Outcome(title="what would be done", sentences=(sentence,), result=planned)
+    inputs = {
+        "judge": reference.judge.hash,
+        "model" if len(names) == 1 else "models": [subject.hash for subject in subjects],
+        "training images": train.fingerprint,
+        "test images": test.fingerprint,
+    }
+    with RunFolder.open(
+        command, train.name, config, context.out, inputs=inputs, resume=context.resume
+    ) as run:
+
+        def work() -> GanEvaluationResult:
+            begun = time.perf_counter()
+            floors, skipped = measure(reference.floor, metrics, "measuring real images", context.progress)
+            images.write_grid(run.path / "real.png", reference.real.images[: GRID * GRID], GRID)
+            judged: list[Judged] = []
+            for subject in subjects:
+                folder = run.path / _folder_name(subject.name, [one.folder for one in judged])
+                found = _measured(subject, reference, config, folder, context.progress)
+                judged.append(found[0])
+                skipped |= found[1]
+            result = GanEvaluationResult(
+                judge=reference.judge.hash,
+                judge_accuracy=reference.accuracy,
+                real=test.facts,
+                train=train.facts,
+                n=reference.n,
+                asked=config.n,
+                seed=config.seed,
+                figures=tuple(
+                    FigureFacts(**figure._asdict(), metric=entry.name, floor=floors[figure.key])
+                    for entry in metrics
+                    for figure in entry.facts["figures"]
+                    if figure.key in floors
+                ),
+                skipped=skipped,
+                generators=tuple(judged),
+                class_names=train.class_names,
+                real_histogram=tuple(reference.shares.tolist()),
+                seconds=time.perf_counter() - begun,
+                environment=environment(),
+            )
+            return result
+
+        result = run.once(GanEvaluationResult, work, context.progress)
+        return outcome(result, run.path)
+
+
+def _learned(subject: Subject, progress: Progress) -> str:
+    """What its card says."""
+    if subject.card.data is None:
+        raise ConfigError(f"the card of {subject.name} does not say what it learned; name it with --data")
+    progress.say(f"data: {subject.card.data.name}, what {subject.name} learned")
+    return subject.card.data.name
+
+
+def _folder_name(name: str, taken: Sequence[str]) -> str:
+    """Of a model's pictures, different from those that are ``taken``."""
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    while own in taken:
+        own += "-again"
+    return own
+
+
+def _measured(
+    subject: Subject, reference: Reference, config: Judging, folder: Path, progress: Progress
+) -> tuple[Judged, dict[str, str]]:
+    drawn, asked = subject.draw(max(reference.n, GRID * GRID), config.seed, progress=progress)
+    images.write_grid(folder / GRID_FILE, drawn[: GRID * GRID], GRID)
+    n = reference.n
+    comparison = reference.comparison(reference.sight(drawn[:n], None if asked is None else asked[:n]))
+    pairs = neighbours(drawn[: GRID * GRID], comparison.train, GRID)
+    images.write_grid(folder / NEAREST_FILE, torch.cat(pairs), GRID)
+    task = f"measuring {shlex.quote(subject.name)}"
+    values, skipped = measure(comparison, chosen(config.metrics), task, progress)
+    judged = Judged(
+        name=subject.name,
+        hash=subject.hash,
+        role=subject.card.role,
+        architecture=subject.card.architecture,
+        parameters=subject.parameters,
+        classes=subject.classes,
+        images_seen=subject.images_seen,
+        training_seconds=subject.seconds,
+        values=values,
+        histogram=tuple(shares(comparison).tolist()) if reference.digits else (),
+        folder=folder.name,
+    )
+    return judged, skipped

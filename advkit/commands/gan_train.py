@@ -1,0 +1,247 @@
+"""``advkit gan-train`` and ``advkit gan-sample``: run folder, pictures, the store, and what to do next."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from advkit.core import device as devices
+from advkit.core import distributed, files, images, rng
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, by_size
+from advkit.core.runs import RunFolder, environment
+from advkit.data.load import load_data
+from advkit.gan.best import BEST
+from advkit.gan.cost import passes
+from advkit.gan.game import Game, concrete
+from advkit.gan.gaussian import gaussians
+from advkit.gan.labelled import sample_labelled
+from advkit.gan.monitor import first_warnings
+from advkit.gan.sample import sample as draw_images
+from advkit.gan.settings import GanTraining, Sampling
+from advkit.gan.train import TrainedGan, begin, train_gan
+from advkit.models.checkpoint import SUFFIXES, load_checkpoint, save_model
+from advkit.models.load import load_model
+from advkit.models.model import Model
+from advkit.models.network import Generator, numbers
+from advkit.models.store import Store, refuse_bad_name
+from advkit.report import gan as outcome
+from advkit.report.figures.gan import WAYS, write_film, write_ways
+from advkit.report.figures.gan_curves import write_curves
+from advkit.report.gan import SIDE
+from advkit.report.outcome import Outcome, Picture, Table
+from advkit.training.board import refuse_without_tensorboard
+
+
+def train(config: GanTraining, context: Context) -> Outcome:
+    """Trains a GAN on the training split; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the names, the data or the place.
+    """
+    data = load_data(config.data, "train", root=context.data_dir)
+    if config.tensorboard:
+        refuse_without_tensorboard()
+    device = devices.choose(context.device)
+    config = concrete(config, device)
+    game = begin(config, data, torch.device("cpu"))  # says what is wrong before there is a folder
+    for name in ("ema", "best", *game.networks):
+        refuse_bad_name(f"{game.name}-{name}")
+    if context.dry_run:
+        return _plan(game)
+    inputs = {"training images": data.fingerprint}
+    with RunFolder.open(
+        "gan-train", data.name, config, context.out, inputs=inputs, resume=context.resume
+    ) as run:
+        if not run.told(context.progress):
+            begun = time.perf_counter()
+            trained = train_gan(config, data, run=run, device=device, progress=context.progress)
+            with distributed.together():
+                if distributed.rank() == 0:
+                    _finish(game, trained, run, device, seconds=time.perf_counter() - begun)
+        return outcome.trained(run.result(), run.path)
+
+
+def _finish(game: Game, trained: TrainedGan, run: RunFolder, device: torch.device, *, seconds: float) -> None:
+    """Models, pictures and the result."""
+    models = _deliver(trained, game.name, run)
+    rows = run.history()
+    title = f"{game.name}: losses and the discriminator's accuracy"
+    write_curves(run.path / "curves.png", rows, title=title)
+    _draw(game, load_checkpoint(run.path / "ema.safetensors").to(device), run.path)
+    run.finish(_result(game, trained, models, rows, seconds=seconds))
+
+
+def _draw(game: Game, ema: Model, folder: Path) -> None:
+    """The last grid, ways between samples, and the film of the training."""
+    seed = game.config.seed
+    drawn, _ = draw_images(ema, SIDE * SIDE, seed)
+    images.write_grid(folder / "grid.png", drawn, SIDE)
+    generator = cast(Generator, ema.network)
+    ids = torch.arange(2 * WAYS, device=next(generator.parameters()).device)
+    labels = () if game.classes is None else (ids[:WAYS] % game.classes,)
+    write_ways(folder / "interpolation.png", generator, generator.draw(rng.keys(seed, "ways", ids)), *labels)
+    write_film(folder / "training.gif", folder / "samples")
+
+
+def _plan(game: Game) -> Outcome:
+    config, data = game.config, game.data
+    cost = {
+        name: {"forwards": count.forwards * config.steps, "backwards": count.backwards * config.steps}
+        for name, count in passes(game).items()
+    }
+    seen = config.steps * config.batch_size
+    what = f"The {config.kind} {config.arch}"
+    if config.kind == "gan":
+        what = f"The pair {config.arch}, loss {config.loss},"
+    sizes = {name: numbers(network) for name, network in game.networks.items()}
+    rows = [
+        (name, f"{sizes[name]:,}", f"{count['forwards']:,}", f"{count['backwards']:,}")
+        for name, count in cost.items()
+    ]
+    return Outcome(
+        title="what would be done",
+        sentences=(
+            f"{what} on {len(data):,} images of {data.name}: "
+            f"{config.steps:,} steps of {config.batch_size} real images, {seen:,} in all, "
+            f"which is {seen / len(data):,.1f} times each.",
+            f"In the model store as {game.name}-{', -'.join([*game.networks, 'ema', 'best'])}.",
+        ),
+        tables=(Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),),
+        result={
+            "config": config.model_dump(mode="json"),
+            "data": data.facts.model_dump(),
+            "parameters": sizes,
+            "images": seen,
+            "passes": cost,
+        },
+    )
+
+
+def _deliver(trained: TrainedGan, prefix: str, run: RunFolder) -> dict[str, Model]:
+    """Writes the models to the run folder and to the store; returns them, the best average among them."""
+    for name, model in trained.models.items():
+        save_model(model, run.path / f"{name}.safetensors", overwrite=True)
+    models = {**trained.models, "best": load_checkpoint(run.path / BEST)}
+    for name, model in models.items():
+        Store().add(model, f"{prefix}-{name}")
+    return models
+
+
+def _result(
+    game: Game,
+    trained: TrainedGan,
+    models: Mapping[str, Model],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    figures = [*game.figures, *(["d_accuracy"] if game.config.kind == "gan" else [])]
+    return {
+        "schema": "advkit/gan-training",
+        "version": 1,
+        "config": game.config.model_dump(mode="json"),
+        "seed": game.config.seed,
+        "data": game.data.facts.model_dump(),
+        "models": {
+            name: {"name": f"{game.name}-{name}", "hash": model.hash, "parameters": numbers(model.network)}
+            for name, model in models.items()
+        },
+        "best": {"by": game.config.keep_by, "step": models["best"].card.training["step"]},
+        "last": outcome.recent(rows, figures),
+        "images_per_second": rows[-1]["images_per_second"],
+        "seconds": seconds,
+        "resumed_at": trained.resumed_at,
+        "warnings": first_warnings(rows),
+        "environment": environment(),
+    }
+
+
+def sample(config: Sampling, context: Context) -> Outcome:
+    """Draws images from a generator into a grid (``.png``) or arrays (``.npz``).
+
+    Raises:
+        ModelError: no such model, or it is no generator.
+        ConfigError: another suffix.
+        OutputError: the file exists.
+    """
+    path = _image_file(config, context)
+    device = str(devices.choose(context.device))
+    if config.gaussian is not None:
+        model = gaussians(load_data(config.gaussian, "train", root=context.data_dir)).to(device)
+    else:
+        model = load_model(config.source, role="generator", device=device)
+    classifier = config.classifier and load_model(config.classifier, role="classifier", device=device)
+    if config.labels and not classifier and model.card.classes is None:
+        raise ConfigError(
+            f"{config.source} is unconditional, so its images have no classes of their own; name a "
+            "classifier that tells them with --classifier, or leave --labels out"
+        )
+    columns = config.columns or math.ceil(math.sqrt(config.n))
+    size = by_size(model.card.shape)
+    result = {
+        "model": {"name": config.source, "hash": model.hash, "architecture": model.card.architecture},
+        "classifier": {"name": config.classifier, "hash": classifier.hash} if classifier else None,
+        "n": config.n,
+        "seed": config.seed,
+        "shape": list(model.card.shape),
+        "file": str(path),
+    }
+    if context.dry_run:
+        sentence = f"{config.n:,} images ({size}) of {config.source}, seed {config.seed}, into {path}."
+        return Outcome(title="what would be done", sentences=(sentence,), result=result)
+    told: list[str] = []
+    labels: torch.Tensor | None
+    if classifier:
+        drawn, labels, latents, tried = sample_labelled(
+            model,
+            classifier,
+            config.n,
+            confidence=config.confidence,
+            seed=config.seed,
+            progress=context.progress,
+        )
+        result["tried"] = tried
+        told.append(
+            f"Kept of {tried:,} images: those of which {config.classifier} is at least "
+            f"{config.confidence:.0%} sure, the same number of each class."
+        )
+    else:
+        drawn, latents = draw_images(model, config.n, config.seed, progress=context.progress)
+        classes = model.card.classes
+        labels = None if classes is None else torch.arange(config.n) % classes
+    title = f"{config.n:,} images of {config.source}"
+    if path.suffix == ".png":
+        images.write_grid(path, drawn, min(columns, config.n))
+        pictures = (Picture("generated images", path, f"{title}, seed {config.seed}."),)
+        return Outcome(title=title, sentences=tuple(told), pictures=pictures, files=(path,), result=result)
+    arrays = {"x": drawn.numpy(), "z": latents.numpy()}
+    if labels is not None:
+        arrays["y"] = labels.numpy()
+        if names := (classifier or model).card.labels:
+            arrays["class_names"] = np.array(names)
+        told.append(f"A trainer takes them with --extra-data npz:{path}")
+    told.insert(0, f"x: {size} levels from 0 to 255 for each image; z: its latent vector.")
+    files.write_arrays(path, **arrays)
+    return Outcome(title=title, sentences=tuple(told), files=(path,), result=result)
+
+
+def _image_file(config: Sampling, context: Context) -> Path:
+    """Where to write, looked at before the work begins."""
+    path = context.out
+    if path is None:
+        name = Path(config.source).name
+        for suffix in SUFFIXES:
+            name = name.removesuffix(suffix)
+        path = Path(re.sub(r"[^A-Za-z0-9._-]+", "-", name) + ".png")
+    if path.suffix not in (".png", ".npz"):
+        raise ConfigError(f"cannot write images as {path}: end its name with .png (a grid) or .npz (arrays)")
+    files.refuse_to_replace(path, overwrite=context.overwrite)
+    return path

@@ -1,0 +1,143 @@
+"""The whole job on real digits: train a GAN, reuse its discriminator, attack it, harden it, attack it again.
+
+Nothing here is special: it calls the trades in turn, each with a run folder of its own, so a quickstart
+that was interrupted goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from advkit.commands.command import TRADES
+from advkit.core import files, runs
+from advkit.core.config import StrictModel, validate
+from advkit.core.context import Context
+from advkit.core.stats import accuracy
+from advkit.evaluation.settings import Evaluation
+from advkit.gan.settings import GanTraining
+from advkit.report.outcome import Outcome, Table
+from advkit.reuse.settings import FineTuning
+from advkit.training.settings import AdversarialTraining
+
+
+class Quickstart(StrictModel):
+    """The whole job on 1,797 real digits, without a download, in under three minutes on a laptop.
+
+    gan-train learns to draw digits; finetune makes a classifier of its discriminator; attack breaks the
+    classifier; adv-train hardens it; attack tries again. At the end: what changed, and pictures.
+    """
+
+    seed: int = Field(0, ge=0)
+    """Every random number follows from it."""
+
+
+def run(config: Quickstart, context: Context) -> Outcome:
+    """Does the five trades in one folder (``quickstart`` unless ``--out`` says otherwise)."""
+    folder = context.out or Path("quickstart")
+    ordinary, hardened = folder / "clf.pt", folder / "hard.pt"
+    discriminator = folder / "1-gan-train" / "discriminator.safetensors"
+    plan: list[tuple[str, str, StrictModel]] = [
+        ("1-gan-train", "gan-train", GanTraining(seed=config.seed)),
+        ("2-finetune", "finetune", FineTuning(model=str(discriminator), seed=config.seed)),
+        ("3-attack", "attack", Evaluation(model=str(ordinary), seed=config.seed)),
+        ("4-adv-train", "adv-train", AdversarialTraining(model=str(ordinary), seed=config.seed)),
+        ("5-attack", "attack", Evaluation(model=str(hardened), seed=config.seed)),
+    ]
+    if context.dry_run:
+        rows = tuple((name, TRADES[trade].summary) for name, trade, _ in plan)
+        return Outcome(title="what would be done", tables=(Table("in turn", ("folder", "what"), rows),))
+    clock = _Clock(folder / "measured.json")
+    outcomes: dict[str, Outcome] = {}
+    for name, trade, settings in plan:
+        context.progress.say(f"{name[0]}/{len(plan)} advkit {trade}: {TRADES[trade].summary}")
+        place = replace(context, out=folder / name, resume=False)
+        known, begun = (folder / name / "result.json").exists(), time.perf_counter()
+        outcomes[name] = TRADES[trade].run(settings, place)
+        if not known:
+            clock.add(time.perf_counter() - begun)
+        if trade == "finetune":
+            _publish(folder / name, ordinary)
+        if trade == "adv-train":
+            _publish(folder / name, hardened)
+    return _outcome(outcomes, folder, clock)
+
+
+class _Clock:
+    """Seconds of the work so far and when it ended, in a file: a finished run told again adds nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds, self.measured = known.get("seconds", 0.0), known.get("measured", "")
+
+    def add(self, seconds: float) -> None:
+        """So long some work has taken, which has ended now."""
+        self.seconds, self.measured = self.seconds + seconds, runs.now()
+        files.write_text(self._path, json.dumps({"seconds": self.seconds, "measured": self.measured}) + "\n")
+
+
+def _publish(run_folder: Path, file: Path) -> None:
+    """The classifier of a run as a file of its own, as ``--out clf.pt`` would leave it."""
+    from advkit.models.checkpoint import load_checkpoint, save_model
+
+    save_model(load_checkpoint(run_folder / "model.safetensors"), file, overwrite=True)
+
+
+def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outcome:
+    from advkit.evaluation.result import EvaluationResult
+
+    before, after = outcomes["3-attack"].result, outcomes["5-attack"].result
+    n, threat = before["n"], before["threat"]
+    gained = 100 * (after["robust_accuracy"] - before["robust_accuracy"])
+    cleaner = 100 * (after["clean_accuracy"] - before["clean_accuracy"])
+    rows, trust = [], []
+    for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after)):
+        result = validate(EvaluationResult, found, who)
+        believed = "yes" if result.trusted else "doubted"
+        accuracies = (accuracy(result.clean_correct, n), accuracy(result.robust_correct, n))
+        rows.append((who, *accuracies, str(n), believed))
+        trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
+    gan = f"{GanTraining().data}-{GanTraining().arch}"
+    grid = outcomes["1-gan-train"].pictures[0]
+    broken = [replace(p, title=f"{p.title}: ordinary classifier") for p in outcomes["3-attack"].pictures]
+    still = [replace(p, title=f"{p.title}: hardened classifier") for p in outcomes["5-attack"].pictures]
+    return Outcome(
+        title="quickstart",
+        sentences=(
+            f"Under an attacker who may change every pixel by {threat['eps']:.4g} of the range, the ordinary "
+            f"classifier is right on {before['robust_accuracy']:.1%} of the test images, the hardened one on "
+            f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy moved by {cleaner:+.1f}.",
+            *trust,
+            f"Measured on {n} test images that no training has seen, in {clock.seconds:.0f} s "
+            f"({clock.measured}).",
+        ),
+        tables=(
+            Table(
+                f"before and after hardening ({threat['norm']} eps {threat['eps']:.4g})",
+                ("classifier", "clean accuracy [95 %]", "robust accuracy [95 %]", "n", "trusted"),
+                tuple(rows),
+            ),
+            *(
+                replace(outcomes[name].tables[0], title=f"{who} classifier, attack by attack")
+                for name, who in (("3-attack", "ordinary"), ("5-attack", "hardened"))
+            ),
+        ),
+        pictures=(grid, *broken, *still),
+        files=(folder / "clf.pt", folder / "hard.pt", folder),
+        next=(
+            f"advkit attack --model {folder / 'hard.pt'} --eps 0.2",
+            f"advkit models lineage {gan}-discriminator",
+            f"advkit gan-sample --model {gan}-ema --n 400 --out digits.png",
+        ),
+        result=_result(outcomes, clock.seconds),
+    )
+
+
+def _result(outcomes: dict[str, Outcome], seconds: float) -> dict[str, Any]:
+    return {"seconds": seconds, **{name: outcome.result for name, outcome in outcomes.items()}}

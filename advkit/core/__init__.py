@@ -1,0 +1,1 @@
+"""Small things without opinions: errors, configuration, registries, random numbers, files, runs, norms."""

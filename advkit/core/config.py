@@ -1,0 +1,137 @@
+"""Configuration as strict pydantic models: unknown keys are errors, every fault is told at once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from advkit.core.errors import ConfigError, did_you_mean
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Arithmetic of a network's passes; auto: bfloat16 where the processor computes in it."""
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration: immutable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def parse_fraction(value: Any) -> Any:
+    """``"8/255"`` as a float; everything else is left for pydantic to judge."""
+    if isinstance(value, str) and value.count("/") == 1:
+        above, below = value.split("/")
+        try:
+            return float(above) / float(below)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"{value!r} is no fraction; write for example 8/255 or 0.03") from error
+    return value
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a field whose values are names: who knows them.
+
+    Args:
+        place: ``module:attribute``, a registry or a function that returns all names.
+    """
+
+    place: str
+
+
+@dataclass(frozen=True)
+class ParametersOf:
+    """Marks a field that holds the parameters of something registered.
+
+    Args:
+        place: ``module:attribute`` of the registry.
+        name: of the thing, made of the configuration's values; None where the field holds a group of
+            parameters for each name.
+    """
+
+    place: str
+    name: str | None = None
+
+
+Mark = TypeVar("Mark", OneOf, ParametersOf)
+
+
+def mark(field: FieldInfo, kind: type[Mark]) -> Mark | None:
+    """The mark of that kind on a field, or on a part of its type."""
+    return next((found for found in _marks(field) if isinstance(found, kind)), None)
+
+
+def _marks(field: FieldInfo) -> Iterator[Any]:
+    yield from field.metadata
+    pending = [field.annotation]
+    while pending:
+        part = pending.pop()
+        yield from getattr(part, "__metadata__", ())
+        pending += get_args(part)
+
+
+Fraction = Annotated[float, BeforeValidator(parse_fraction)]
+"""A number that may be written as a fraction: ``"8/255"``."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
+    """Builds ``model`` from plain values.
+
+    Raises:
+        ConfigError: one message that names every fault with its place in ``where``.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_faults(model, error))) from error
+
+
+def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:
+    faults = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _keys_at(model, fault["loc"][:-1])
+            near = did_you_mean(str(fault["loc"][-1]), known)
+            faults.append(f"unknown key {place!r}{near}; known: {', '.join(known)}")
+        elif fault["type"] == "missing":
+            faults.append(f"{place!r} is missing")
+        else:
+            said = fault["msg"].removeprefix("Value error, ")
+            faults.append(f"{place}: {said} (got {fault['input']!r})" if place else said)
+    return faults
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def assign(values: dict[str, Any], assignment: str) -> None:
+    """Writes ``"a.b=v"`` into nested ``values``; ``v`` is a TOML value, or else a plain string."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {assignment!r} has no '='; write KEY=VALUE, for example --set steps=100")
+    *parents, last = path.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {assignment!r}: {parent!r} holds a value, not a group of keys")
+    try:
+        values[last] = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text

@@ -1,0 +1,90 @@
+"""Which device to work on, and in which arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Literal
+
+import torch
+
+from advkit.core import distributed
+from advkit.core.config import Precision
+from advkit.core.errors import ConfigError
+
+
+def choose(device: str = "auto") -> torch.device:
+    """The device by name; ``auto`` takes cuda, then mps, then cpu.
+
+    Processes that share the work share out the machine's GPUs, unless one is named by its number.
+
+    Raises:
+        ConfigError: the name is unknown, or the device is not there.
+    """
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        if distributed.world() == 1:
+            return torch.device("cuda")
+        return torch.device("cuda", distributed.local_rank() % torch.cuda.device_count())
+    if device == "auto":
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(chosen.type, False):
+        raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")
+    return chosen
+
+
+def arithmetic(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The arithmetic that ``precision`` means on this device."""
+    if precision == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    return precision
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies in bfloat16 itself; one that imitates it is slower, not faster.
+
+    ``ATEN_CPU_CAPABILITY=avx2`` makes PyTorch treat any x86 processor as one without bfloat16, and so do we.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    capped = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if able.get("architecture") == "x86_64" and capped:
+        return False
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+
+
+_SETTINGS = {"cuda": ("cuda.matmul", "cudnn.conv", "cudnn.rnn"), "cpu": ("mkldnn.matmul", "mkldnn.conv")}
+"""By the kind of device, where PyTorch keeps what it computes float32 in, under `torch.backends`."""
+
+
+def coarse_float32(device: torch.device) -> bool:
+    """Whether PyTorch may compute float32 in something coarser there: TF32 or bfloat16.
+
+    On GPUs that is its default for convolutions.
+    """
+    return any(
+        attrgetter(name)(torch.backends).fp32_precision not in ("none", "ieee")
+        for name in _SETTINGS.get(device.type, ())
+    )
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Inside, float32 is float32 on every device."""
+    found = [attrgetter(name)(torch.backends) for names in _SETTINGS.values() for name in names]
+    before = [setting.fp32_precision for setting in found]
+    for setting in found:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, value in zip(found, before, strict=True):
+            setting.fp32_precision = value

@@ -1,0 +1,41 @@
+"""Things that a user names as ``package.module:name``."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from advkit.core.errors import UserError, did_you_mean
+
+
+def is_named(text: str) -> bool:
+    """Whether ``text`` reads like ``package.module:name``."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
+
+
+def named(text: str, fault: type[UserError], advice: str) -> Any:
+    """Imports the module, which runs its code, and returns what it calls ``name``; the current folder counts.
+
+    Args:
+        text: ``package.module:name``; the name may have dots.
+        fault: what to raise.
+        advice: what to do about a fault ("check --model").
+
+    Raises:
+        fault: the module cannot be imported, or has no such name.
+    """
+    place, _, name = text.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(place)
+    except Exception as error:  # an import runs the module, so anything may happen
+        raise fault(f"cannot import {place!r} ({type(error).__name__}: {error}); {advice}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise fault(f"{place!r} has no {name!r}{did_you_mean(part, dir(found))}; {advice}")
+        found = getattr(found, part)
+    return found

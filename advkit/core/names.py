@@ -1,0 +1,42 @@
+"""What the names in configurations name, so that a recipe's faults are told before anything is made.
+
+A field that is annotated with one of these needs no list elsewhere: `recipes` asks who knows the name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from advkit.core.config import OneOf, ParametersOf
+
+_ARCHITECTURES = "advkit.models.network:ARCHITECTURES"
+_ATTACKS = "advkit.attacks.attack:ATTACKS"
+_DEFENCES = "advkit.defences.purifier:DEFENCES"
+_LOSSES = "advkit.gan.loss:GAN_LOSSES"
+_OBJECTIVES = "advkit.training.objective:OBJECTIVES"
+_REGULARISERS = "advkit.gan.regulariser:REGULARISERS"
+
+DataName = Annotated[str, OneOf("advkit.data.dataset:DATASETS")]
+Architecture = Annotated[str, OneOf(_ARCHITECTURES)]
+Generative = Annotated[str, OneOf("advkit.models.network:generative")]
+"""A pair, or an architecture that is trained as a VAE."""
+Pair = Annotated[str, OneOf("advkit.models.network:pairs")]
+AttackNames = Annotated[tuple[str, ...], OneOf("advkit.attacks.ensemble:names")]
+"""Ensembles among them."""
+DefenceName = Annotated[str, OneOf(_DEFENCES)]
+GanLossName = Annotated[str, OneOf(_LOSSES)]
+RegulariserNames = Annotated[tuple[str, ...], OneOf(_REGULARISERS)]
+ObjectiveName = Annotated[str, OneOf(_OBJECTIVES)]
+
+ArchitectureParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{arch}")]
+GeneratorParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{arch}-generator")]
+DiscriminatorParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{arch}-discriminator")]
+CopyParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{copy_arch}")]
+DetectorParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{detector_arch}")]
+OpponentParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{opponent}-discriminator")]
+PerturbationParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "advgan-generator")]
+AttackParameters = Annotated[dict[str, dict[str, Any]], ParametersOf(_ATTACKS)]
+DefenceParameters = Annotated[dict[str, Any], ParametersOf(_DEFENCES, "{defence}")]
+GanLossParameters = Annotated[dict[str, Any], ParametersOf(_LOSSES, "{loss}")]
+RegulariserParameters = Annotated[dict[str, dict[str, Any]], ParametersOf(_REGULARISERS)]
+ObjectiveParameters = Annotated[dict[str, Any], ParametersOf(_OBJECTIVES, "{objective}")]

@@ -1,0 +1,354 @@
+"""Run folders: where long work leaves its results and what it needs to go on after a crash.
+
+``runs/00012-gan-train-digits/`` holds ``resolved.json`` (the whole configuration, and hashes of what the run
+began with), ``env.json`` (versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume; the one before
+stays beside it, should a disk spoil the last), and what the work makes.
+Running the same command again goes on where the last process stopped; a folder is never overwritten.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import math
+import os
+import pickle
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+from advkit.core import distributed, files
+from advkit.core.config import StrictModel
+from advkit.core.errors import BusyError, ConfigError, OutputError
+from advkit.core.progress import Progress
+from advkit.core.stored import StoredResult
+
+Result = TypeVar("Result", bound=StoredResult)
+
+RUNS = Path("runs")
+STATES = ("state.pt", "state-previous.pt")
+"""What a resume needs: the last state, and the one before it."""
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, as every result records them."""
+    packages = ("advkit", "torch", "torchvision", "numpy", "adversarial-robustness-toolbox")
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "processes": str(distributed.world()),
+    }
+
+
+def now() -> str:
+    """The time as ISO 8601, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunFolder:
+    """One run's folder, locked for this process while it is open; a context manager.
+
+    Where several processes share the work (`advkit.core.distributed`), all open the folder; the first holds
+    the lock and writes, and what would write does nothing in the others.
+
+    Attributes:
+        path: the folder.
+        resumed: an earlier process began this run.
+        finished: an earlier process completed it; ``result()`` has what it said.
+    """
+
+    def __init__(self, path: Path, lock: IO[str] | None, *, resumed: bool) -> None:
+        self.path, self.resumed = path, resumed
+        self._lock = lock
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        command: str,
+        label: str,
+        config: StrictModel,
+        out: Path | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> RunFolder:
+        """Opens the run of this configuration: the unfinished one if there is one, else a new one.
+
+        Args:
+            command: "gan-train", ...; with the configuration it says which run this is.
+            label: last part of a new folder's name, for people.
+            config: the resolved configuration.
+            out: folder to use; by default the next free number under ``runs/``.
+            inputs: what the run begins with, as in `begin_with`.
+            resume: insist that there is a run to go on with.
+
+        Raises:
+            ConfigError: the folder holds a run of another configuration (with the list of what differs), or
+                one that began with something else, or there is nothing to resume.
+            BusyError: another process is working in the folder.
+            OutputError: the folder cannot be made.
+        """
+        values = config.model_dump(mode="json")
+        identity = {"command": command, "config": values, "inputs": _plain(inputs or {})}
+        with distributed.together():
+            claimed: tuple[Path, IO[str], bool] | None = None
+            if distributed.rank() == 0:
+                with files.writing(out or RUNS):
+                    claimed = _claim(identity, label, out, resume=resume)
+            shared = distributed.share(claimed and (claimed[0], claimed[2]))
+            assert shared is not None  # process 0 has found a folder, or raised in all of them
+            return cls(shared[0], claimed and claimed[1], resumed=shared[1])
+
+    def begin_with(self, **inputs: Any) -> None:
+        """Notes what the run begins with beside its configuration: hashes of models and data, for example.
+
+        A name stays what it is when the file behind it is replaced. So whoever works in the folder says what
+        is at hand before going on with earlier work, or telling what came of it.
+
+        Raises:
+            ConfigError: the run did not begin with the same.
+        """
+        if self._lock is None:
+            return
+        path = self.path / "resolved.json"
+        resolved = json.loads(path.read_text())
+        known, given = resolved.get("inputs", {}), _plain(inputs)
+        _refuse_other_inputs(self.path, known, given)
+        if given.keys() - known.keys():
+            files.write_text(path, _pretty({**resolved, "inputs": {**known, **given}}))
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` was called, by this process or an earlier one."""
+        return (self.path / "result.json").exists()
+
+    def result(self) -> dict[str, Any]:
+        """What `finish` was given."""
+        return dict(json.loads((self.path / "result.json").read_text()))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes ``result.json`` and drops the state that only a resume would need."""
+        if self._lock is None:
+            return
+        files.write_text(self.path / "result.json", _pretty(result))
+        for name in STATES:
+            (self.path / name).unlink(missing_ok=True)
+
+    def told(self, progress: Progress) -> bool:
+        """Whether the work was completed earlier, which is said then."""
+        if self.finished:
+            progress.say(f"{self.path} is finished; this is what came of it")
+        return self.finished
+
+    def once(self, kind: type[Result], work: Callable[[], Result], progress: Progress) -> Result:
+        """What came of the work if it was completed earlier, else of doing it now."""
+        if self.told(progress):
+            return kind.load(self.path)
+        result = work()
+        self.finish(result.as_values())
+        return result
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""
+        if self._lock is None:
+            return
+        import torch
+
+        buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
+        torch.save(dict(state), buffer)
+        last, before = (self.path / name for name in STATES)
+        with files.writing(self.path):
+            if last.exists():
+                last.replace(before)
+        files.write_bytes(last, buffer.getvalue())
+
+    def load_state(self) -> dict[str, Any] | None:
+        """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step.
+
+        Where the last file is missing or spoiled, the one before it counts.
+        """
+        for path in (self.path / name for name in STATES):
+            if (state := _readable(path)) is not None:
+                self._cut_metrics(state["step"])
+                return state
+        self._cut_metrics(-math.inf)
+        return None
+
+    def metrics(self, step: int, **values: float | str) -> None:
+        """Appends a row to ``metrics.jsonl``."""
+        if self._lock is None:
+            return
+        with files.writing(self.path / "metrics.jsonl"):
+            if self._metrics is None:
+                self._metrics = (self.path / "metrics.jsonl").open("a")
+            self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+            self._metrics.flush()
+
+    def history(self) -> list[dict[str, Any]]:
+        """All rows of ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the line that a crash cut short
+        return rows
+
+    def _cut_metrics(self, step: float) -> None:
+        if self._lock is None:
+            return
+        kept = [row for row in self.history() if row["step"] <= step]
+        if (self.path / "metrics.jsonl").exists():
+            files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    """A state, unless the file is missing or spoiled."""
+    import torch
+
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+
+
+def _pretty(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    return dict(json.loads(json.dumps(values)))
+
+
+def _claim(
+    identity: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
+) -> tuple[Path, IO[str], bool]:
+    """The folder of this run, its lock, and whether the run was begun earlier."""
+    path, lock = _unfinished(identity) if out is None else (out, None)
+    begun = path is not None and (path / "resolved.json").exists()
+    if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
+        raise OutputError(f"{out} holds other files; choose a new folder with --out")
+    if resume and not begun:
+        raise ConfigError(
+            f"{out} holds no run to resume; leave --resume out to begin one there"
+            if out is not None
+            else f"no unfinished {identity['command']} run with these parameters under {RUNS}/; "
+            "name its folder with --out, or leave --resume out to begin a new one"
+        )
+    if path is None:
+        path = _new_folder(f"{identity['command']}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}")
+    path.mkdir(parents=True, exist_ok=True)
+    lock, resolved = lock or _lock(path), path / "resolved.json"
+    try:
+        if begun := resolved.exists():
+            _refuse_changes(path, json.loads(resolved.read_text()), identity)
+        else:
+            files.write_text(resolved, _pretty(identity))
+            started = {**environment(), "started": now(), "argv": sys.argv}
+            files.write_text(path / "env.json", _pretty(started))
+    except BaseException:
+        lock.close()
+        raise
+    return path, lock, begun
+
+
+def _lock(path: Path) -> IO[str]:
+    """An exclusive lock that the system lets go of when the process ends, however it ends."""
+    file = (path / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise BusyError(
+            f"another process is working in {path}; wait for it to end, or choose another folder with --out"
+        ) from error
+    return file
+
+
+def _new_folder(name: str) -> Path:
+    RUNS.mkdir(exist_ok=True)
+    numbers = [int(match[1]) for path in RUNS.iterdir() if (match := re.match(r"(\d{5})-", path.name))]
+    number = max(numbers, default=0) + 1
+    while True:
+        path = RUNS / f"{number:05d}-{name}"
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, IO[str] | None]:
+    """The newest folder with an unfinished run of this command, configuration and inputs, and its lock."""
+    for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
+        folder = path.parent
+        if (folder / "result.json").exists():
+            continue
+        before = json.loads(path.read_text())
+        same = all(before[key] == identity[key] for key in ("command", "config"))
+        if same and not _others(before.get("inputs", {}), identity["inputs"]):
+            try:
+                lock = _lock(folder)
+            except BusyError:
+                continue
+            if not (folder / "result.json").exists():  # else its last process has just finished it
+                return folder, lock
+            lock.close()
+    return None, None
+
+
+def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    if before["command"] != identity["command"]:
+        raise ConfigError(f"{path} holds a {before['command']} run; choose another folder with --out")
+    old, new = before["config"], identity["config"]
+    changed = [
+        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path} holds a run with other parameters ({'; '.join(changed)}); "
+            "give the same ones to go on, or choose another folder with --out"
+        )
+    _refuse_other_inputs(path, before.get("inputs", {}), identity["inputs"])
+
+
+def _refuse_other_inputs(path: Path, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    if others := _others(known, given):
+        raise ConfigError(
+            f"{path} holds a run that did not begin with the same {' and '.join(others)}; "
+            "choose another folder with --out"
+        )
+
+
+def _others(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Names of what was something else, as far as it is known what it was."""
+    return [name for name in given if name in known and known[name] != given[name]]

@@ -1,0 +1,92 @@
+"""Results as files: JSON that says what it is, and in which version of the format."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from advkit.core.config import StrictModel, validate
+from advkit.core.errors import DataError
+
+
+class StoredResult(StrictModel):
+    """Base of the results that commands leave as ``result.json``; each has a field ``schema_name``, known in
+    the file as ``schema``."""
+
+    command: ClassVar[str]
+    """That writes it, or those that do."""
+    newest: ClassVar[int] = 1
+    """Version of the format that this advkit writes."""
+
+    version: int = 1
+
+    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
+
+    def as_values(self) -> dict[str, Any]:
+        """The whole result as plain values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_json(self) -> str:
+        """The whole result as JSON text; `from_json` reads it back."""
+        return self.model_dump_json(by_alias=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "result") -> Self:
+        """Reads `to_json`'s text.
+
+        Raises:
+            DataError: it is no JSON, another result, or one of a newer version; ``where`` says which.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{where} is not JSON ({error}); give a result of advkit {cls.command}"
+            ) from error
+        schema = cls.model_fields["schema_name"].default
+        if not isinstance(values, dict) or values.get("schema") != schema:
+            raise DataError(f"{where} is no result of advkit {cls.command}; give one")
+        version = values.get("version")
+        if isinstance(version, int) and version > cls.newest:
+            raise DataError(
+                f"{where} was written by a newer advkit (version {version} of the format, this one "
+                f"reads {cls.newest}); upgrade advkit to read it"
+            )
+        return validate(cls, cls.of_today(values), where)
+
+    @classmethod
+    def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of an older version as this one has them."""
+        return values
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Reads a ``result.json``, or the run folder that holds one.
+
+        Raises:
+            DataError: there is none, or as in `from_json`.
+        """
+        path = Path(path)
+        file = path / "result.json" if path.is_dir() else path
+        if not file.exists():
+            raise DataError(f"there is no result at {file}; give a run folder or a result.json")
+        return cls.from_json(file.read_text(), str(file))
+
+
+class SummarisedResult(StoredResult):
+    """A result that can be said in one line."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """One line for people."""
+
+    @property
+    def sentence(self) -> str:
+        """That line with a capital and a full stop."""
+        line = self.summary()
+        return f"{line[0].upper()}{line[1:]}."
+
+    def __str__(self) -> str:
+        return self.summary()

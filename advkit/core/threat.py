@@ -1,0 +1,189 @@
+"""Threat models: which changes of an image an attacker may make.
+
+Images are float tensors in [0, 1] of shape (N, C, H, W), so ``eps`` means the same for every model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advkit.core import l1_ball, rng, water_filling
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.errors import ConfigError
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _length(rows: Tensor) -> Tensor:
+    """(N,) Euclidean norms."""
+    length: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    return length
+
+
+class Threat(StrictModel):
+    """Every image within distance ``eps`` of the original in ``norm``, and inside [0, 1].
+
+    Written ``Threat("linf", 0.3)`` or ``Threat("linf", "8/255")``.
+
+    Raises:
+        pydantic.ValidationError: an unknown norm, an eps that is not positive, or a linf eps above 1
+            (8 where 8/255 is meant).
+    """
+
+    norm: Norm
+    """linf: largest change of a value; l2: Euclidean; l1: sum of changes; l0: number of values changed."""
+    eps: Fraction = Field(gt=0)
+    """The budget, in units of pixels in [0, 1] (l0: a count)."""
+
+    def __init__(self, norm: str, eps: float | str) -> None:
+        super().__init__(norm=norm, eps=eps)  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _fits_unit_range(self) -> Threat:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(
+                f"eps {self.eps:g} is larger than the whole pixel range [0, 1]; "
+                f"write {self.eps:g}/255 if 8-bit levels are meant"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.norm} eps {self.eps:.4g}"
+
+    @classmethod
+    def whole(cls, norm: Norm, values: int) -> Threat:
+        """No budget but the box: every image of so many values in [0, 1], for searches of the nearest."""
+        return cls(norm, {"linf": 1.0, "l2": values**0.5, "l1": values, "l0": values}[norm])
+
+    @property
+    def slack(self) -> float:
+        """How far beyond ``eps`` a distance may come out in float32 arithmetic and still be inside."""
+        return 0.0 if self.norm == "l0" else 1e-6 * max(1.0, self.eps)
+
+    def distance(self, x: Tensor, x0: Tensor) -> Tensor:
+        """(N,) distances between images and their originals."""
+        change = (x - x0).flatten(1)
+        if self.norm == "linf":
+            return change.abs().amax(1)
+        if self.norm == "l2":
+            return _length(change)
+        if self.norm == "l1":
+            return change.abs().sum(1)
+        return (change != 0).sum(1).to(x.dtype)
+
+    def boxed(self, x: Tensor) -> Tensor:
+        """(N,) bool: inside [0, 1]; NaN is outside."""
+        flat = x.flatten(1)
+        return (flat >= 0).all(1) & (flat <= 1).all(1)
+
+    def contains(self, x: Tensor, x0: Tensor) -> Tensor:
+        """(N,) bool: inside the budget and inside [0, 1]; NaN is outside."""
+        return self.boxed(x) & (self.distance(x, x0) <= self.eps + self.slack)
+
+    def project(self, x: Tensor, x0: Tensor) -> Tensor:
+        """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the
+        ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1]).
+        `nearest` is exact in every norm."""
+        return self.project_(x.clone(), x0)
+
+    def project_(self, x: Tensor, x0: Tensor) -> Tensor:
+        """`project`, in the memory of ``x``: fresh memory costs an inner loop more than the arithmetic."""
+        if self.norm == "l1":
+            return l1_ball.project_(x, x0, x.new_full((len(x),), self.eps))
+        change = x.sub_(x0)
+        if self.norm == "linf":
+            return change.clamp_(-self.eps, self.eps).add_(x0).clamp_(0, 1)
+        if self.norm == "l2":
+            length = _length(change)
+            change.mul_(_per_row((self.eps / length.clamp(min=1e-12)).clamp(max=1), x))
+            return change.add_(x0).clamp_(0, 1)
+        boxed = (change + x0).clamp_(0, 1).sub_(x0)
+        gain = (change.square() - (change - boxed).square()).flatten(1)
+        keep = min(int(self.eps), gain.shape[1])
+        kept = torch.zeros_like(gain).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
+        return change.copy_(boxed).mul_(kept.view_as(boxed)).add_(x0)
+
+    def nearest(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The allowed image at the least Euclidean distance from ``x``. In l2 it takes a search, so that
+        inner loops `project` instead.
+
+        In l2 it is x0 + s * (x - x0), clamped to [0, 1], with the largest s at which that is in the ball: the
+        square of an entry's change is min(s^2 * change^2, room^2).
+        """
+        if self.norm != "l2":
+            return self.project(x, x0)
+        change = (x - x0).flatten(1)
+        room = torch.where(change > 0, 1 - x0.flatten(1), x0.flatten(1))
+        square = change.square()
+        filled = room.square() / square.clamp(min=water_filling.TINY)
+        budget = torch.full_like(square[:, 0], self.eps**2 * (1 - 1e-6))
+        share = water_filling.level(square, filled, budget).clamp(max=1).sqrt()
+        return (change * share[:, None]).view_as(x).add_(x0).clamp_(0, 1)
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The step of length 1 in ``norm`` that raises a linear function fastest (a zero gradient
+        gives a zero step): sign for linf, the normalised gradient for l2, the largest entry for l1 and l0."""
+        if self.norm == "linf":
+            return gradient.sign()
+        flat = gradient.flatten(1)
+        if self.norm == "l2":
+            return gradient / _per_row(_length(flat).clamp(min=1e-12), gradient)
+        top = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
+
+    def ascent_(self, gradient: Tensor) -> Tensor:
+        """`ascent`, in the memory of ``gradient`` where it can be."""
+        if self.norm == "linf":
+            return gradient.sign_()
+        if self.norm == "l2":
+            return gradient.div_(_per_row(_length(gradient).clamp(min=1e-12), gradient))
+        return self.ascent(gradient)
+
+    def sample(self, x0: Tensor, key: Tensor) -> Tensor:
+        """An image drawn from the ball around each original, then clamped to [0, 1].
+
+        linf: uniform in the cube; l2: uniform in the ball; l1: uniform in the cross-polytope;
+        l0: ``eps`` values replaced by uniform ones.
+
+        Args:
+            x0: (N, C, H, W) originals.
+            key: (N,) keys from `advkit.core.rng.keys`.
+        """
+        shape, size = x0.shape[1:], x0[0].numel()
+        if self.norm == "linf":
+            return rng.uniform(key, shape).mul_(2 * self.eps).sub_(self.eps).add_(x0).clamp_(0, 1)
+        if self.norm == "l2":
+            direction = rng.normal(key, (size + 2,))  # without the last two, uniform in the ball
+            unit = direction[:, :size] / _length(direction)[:, None]
+            return (x0 + self.eps * unit.view_as(x0)).clamp_(0, 1)
+        if self.norm == "l1":
+            exponential = torch.log1p(-rng.uniform(key, (size + 1,)))  # but for the sign, which shares lose
+            sign = rng.integers(key + 1, (size,), 2) * 2 - 1
+            share = exponential[:, :size] / exponential.sum(1, keepdim=True)
+            return (x0 + self.eps * (share * sign).view_as(x0)).clamp_(0, 1)
+        rank = rng.uniform(key, (size,)).argsort(1).argsort(1)
+        chosen = (rank < int(self.eps)).view_as(x0)
+        return torch.where(chosen, rng.uniform(key + 1, shape), x0)
+
+
+def threat(norm: str, eps: float | str) -> Threat:
+    """A `Threat` from a user's words.
+
+    Raises:
+        ConfigError: with the one sentence to show.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return Threat(norm, eps)
+    except ValidationError as error:
+        said = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise ConfigError(f"threat {norm!r}, eps {eps!r}: {said}") from error

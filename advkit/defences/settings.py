@@ -1,0 +1,153 @@
+"""Configurations of detectors and of what judges them; no torch here, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from advkit.core.config import Fraction, Precision, StrictModel
+from advkit.core.names import (
+    Architecture,
+    AttackNames,
+    AttackParameters,
+    DataName,
+    DefenceName,
+    DefenceParameters,
+    DetectorParameters,
+)
+from advkit.models.foreign_settings import ForeignModel
+from advkit.training.settings import Fitting
+
+if TYPE_CHECKING:
+    from advkit.core.threat import Threat
+
+
+class _Detecting(StrictModel):
+    """What is to be detected. A base of its own, so that help lists these options first."""
+
+    model: str
+    """Classifier whose adversarial images are to be detected: a file, a run folder, a name in the store."""
+    data: DataName | None = None
+    """Data set (see `advkit ls data`); by default what the classifier was trained on."""
+    attack: AttackNames = Field(("pgd",), min_length=1)
+    """Attacks that make the adversarial images, each on every image, separated by commas."""
+    parameters: AttackParameters = {}
+    """Parameters of the attacks, as --set parameters.pgd.steps=100."""
+    norm: Literal["linf", "l2", "l1", "l0"] | None = None
+    """How the size of a change is measured."""
+    eps: Fraction | None = Field(None, gt=0)
+    """Largest change allowed, for pixels in [0, 1]; by default the customary threat model of the data set."""
+    n: int = Field(10000, ge=2)
+    """Training images that are attacked at most."""
+    discriminator: str | None = None
+    """GAN discriminator with whose features the detector begins: a file, a run folder or a name in the
+    store."""
+    detector_arch: Architecture = "small-cnn"
+    """Otherwise, the classifier's architecture that it has, with fresh weights (see `advkit ls
+    architectures`)."""
+    architecture: DetectorParameters = {}
+    """That architecture's own parameters, as --set architecture.KEY=VALUE."""
+    holdout: Fraction = Field(0.1, gt=0, lt=1)
+    """Share of these images, kept out of training to choose the best checkpoint by."""
+    name: str | None = None
+    """Name in the model store; by default DATA-ARCHITECTURE-detector."""
+    arch: Architecture | None = None
+    """For weights without a card: their architecture."""
+
+
+class DetectorTraining(ForeignModel, Fitting, _Detecting):
+    """Train a detector of a classifier's adversarial images.
+
+    It learns to tell clean training images from adversarial ones, which mislead the classifier. How much it
+    is worth, `advkit detector-eval` says.
+    """
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.discriminator is not None and (
+            self.architecture or self.detector_arch != type(self).model_fields["detector_arch"].default
+        ):
+            raise ValueError(
+                "a discriminator has its own architecture; leave detector_arch and architecture out"
+            )
+        if self.extra_data is not None:
+            raise ValueError("a detector learns no classes; leave extra_data out")
+        return self
+
+
+class Judged(StrictModel):
+    """A defended classifier and who attacks it. A base of its own, so that help lists these options first."""
+
+    model: str
+    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
+    data: DataName | None = None
+    """Data set, of which test images are used; by default what the classifier was trained on."""
+    norm: Literal["linf", "l2", "l1", "l0"] | None = None
+    """How the size of a change is measured."""
+    eps: Fraction | None = Field(None, gt=0)
+    """Largest change allowed, for pixels in [0, 1]; by default the customary threat model of the data set."""
+    seed: int = Field(0, ge=0)
+    """Every random number follows from it."""
+    precision: Precision = "auto"
+    """Arithmetic of the search (auto: bfloat16 where the processor has it); successes are confirmed in the
+    networks' own."""
+    attack: AttackNames = Field(("pgd", "apgd-t", "square"), min_length=1)
+    """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
+    parameters: AttackParameters = {}
+    """Parameters of the attacks, as --set parameters.pgd.steps=100."""
+    arch: Architecture | None = None
+    """For weights without a card: their architecture."""
+
+    def on(self, data: str, threat: Threat) -> Self:
+        """The same with the data and the threat model that were chosen where none was named."""
+        return self.model_copy(update={"data": self.data or data, "norm": threat.norm, "eps": threat.eps})
+
+
+class Detection(ForeignModel, Judged):
+    """Judge a detector by an attack that knows of it.
+
+    Thresholds are fixed on clean test images other than those that are judged. An attack succeeds with an
+    image that is misclassified and not flagged; the same attacks on the bare classifier are shown beside.
+    """
+
+    detector: str
+    """Detector (see `advkit detector-train`): a file, a run folder or a name in the store."""
+    n: int = Field(500, ge=1)
+    """Test images to judge at most."""
+    held: int = Field(1000, ge=1)
+    """Other test images on which thresholds are fixed, half of the split at most."""
+    rates: tuple[Fraction, ...] = Field((0.01, 0.05), min_length=1)
+    """False-positive rates, each with a threshold of its own."""
+    detector_weights: tuple[float, ...] = Field((0.1, 1.0), min_length=1)
+    """Weights of the detector beside the classifier in what the attack climbs, each tried in turn."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if not all(0 < rate < 1 for rate in self.rates):
+            raise ValueError("rates must be between 0 and 1, as 0.01")
+        if not all(weight > 0 for weight in self.detector_weights):
+            raise ValueError("detector_weights must be positive")
+        for name in ("rates", "detector_weights", "attack"):
+            if len(set(values := getattr(self, name))) < len(values):
+                raise ValueError(f"{name} names something twice; name each once")
+        return self
+
+
+class Purification(ForeignModel, Judged):
+    """Judge a defence that changes images before they are classified, by attacks that know of it.
+
+    They take it for the identity in the backward pass (BPDA), and differentiate it where that can be done.
+    The same attacks, made against the bare classifier, are shown beside.
+    """
+
+    defence: DefenceName
+    """What is done to the images (see `advkit ls defences`)."""
+    generator: str | None = None
+    """Generator or VAE that it is made of: a file, a run folder or a name in the store."""
+    purifier: DefenceParameters = {}
+    """The defence's own parameters, as --set purifier.KEY=VALUE."""
+    attack: AttackNames = Field(("pgd",), min_length=1)
+    """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
+    n: int = Field(100, ge=1)
+    """The first so many test images; some defences are dear."""

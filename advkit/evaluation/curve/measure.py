@@ -1,0 +1,325 @@
+"""The nearest success on every image, over a few minimum-norm attacks."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from advkit.attacks.attack import ATTACKS
+from advkit.attacks.engine.outcome import Found
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.perturb import device_of, logits_of, make, searching
+from advkit.core import memory
+from advkit.core.errors import ConfigError, ModelError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder, environment
+from advkit.core.threat import Norm, Threat, threat
+from advkit.data.data import Data
+from advkit.data.load import as_data
+from advkit.data.threats import customary
+from advkit.evaluation.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
+from advkit.evaluation.evaluate import plan, refuse_misfit
+from advkit.evaluation.ledger import Entry, Ledger
+from advkit.models.inspect import inspect_classifier
+from advkit.models.load import as_classifier
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+
+DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
+    "linf": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},
+    "l2": {"ddn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
+    "l1": {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
+    "l0": {"sigma-zero": {}, "fmn": {"steps": 1000}},
+}
+GROUP, GROUP_ON_GPU = 64, 1024
+"""Images that are searched at a time. They come out together, so a crash loses no more than these."""
+
+
+def security_curve(
+    model: nn.Module | str | Path,
+    data: Data | str | tuple[Any, Any],
+    norm: Norm | None = None,
+    attacks: str | Sequence[str] | None = None,
+    *,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    eps: Sequence[float | str] = (),
+    seed: int = 0,
+    n: int | None = None,
+    batch_size: int | None = None,
+    keep: bool = False,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> SecurityCurve:
+    """Robust accuracy of a classifier at every eps, from the nearest success on each image.
+
+    Each attack looks for the nearest success around every correctly classified image, with no budget but
+    [0, 1]; the nearest of all counts, confirmed by the model itself. What comes out is an upper bound at
+    every eps. At one eps, `advkit.evaluate` is the stronger judge.
+
+    Args:
+        model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
+            It is attacked on the device where it is, in eval mode, and left in the mode it was in.
+        data: `Data`, a data set's name (its test split), or (images, labels).
+        norm: how distances are measured; None: as in what the model was hardened for, else as is customary
+            on the data.
+        attacks: minimum-norm attacks: one name, several separated by commas, or a sequence of names; None:
+            two or three that are strong in the norm.
+        parameters: of the attacks, by name: ``{"fmn": {"steps": 300}}``.
+        eps: where the curve is wanted among ``.points``, as 0.1 or "8/255"; `SecurityCurve.at` tells it
+            anywhere.
+        seed: every random number follows from it.
+        n: only the first so many images.
+        batch_size: images at work at once; None: measured. It changes the speed, not the result.
+        keep: keep the nearest adversarial images, in ``.adversarial``.
+        run: folder for the ledger; a run that was killed goes on from there.
+        progress: told how many images were decided.
+
+    Raises:
+        ModelError: the model does not behave as a classifier, or no image is classified correctly.
+        DataError: the images or labels do not fit.
+        ConfigError: unknown attacks or parameters, attacks that look for no nearest success or not in this
+            norm, an eps that no image can be changed by, or no norm to assume.
+    """
+    begun = time.perf_counter()
+    whole = as_data(data)
+    images = whole.limit(n)
+    judged = as_classifier(model, images.shape)
+    few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
+    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None).notes
+    norm = norm or customary(judged, images).norm
+    asked = sizes(eps, norm)
+    with memory.kept(), evaluation_mode(judged):
+        clean = logits_of(judged, images)
+        refuse_misfit(clean, images)
+        correct = clean.argmax(1) == images.labels
+        if not correct.any():
+            raise ModelError(
+                f"the model misclassifies all {len(images)} images before any attack; check that its "
+                "normalisation and classes are those of the data"
+            )
+        stages = stages_of(norm, images, clean.shape[1], attacks, parameters)
+        digest = judged.hash
+        if run is not None:
+            determined = {"norm": norm, "stages": [asdict(stage) for stage in stages], "seed": seed}
+            run.begin_with(model=digest, images=images.fingerprint, **{"plan of attack": determined})
+        folder = run.path if run is not None else None
+        with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
+            nearest = Nearest(judged, images, clean, norm, ledger, seed=seed, batch_size=batch_size)
+            for stage in stages:
+                nearest.run(stage, progress)
+            ledger.finish()
+            adversarial = nearest.adversarial() if keep else None
+    done = nearest.searched()
+    curve = SecurityCurve.of(
+        nearest.minimum_norms(),
+        norm=norm,
+        marks=marks_of(judged, images, norm),
+        names=images.class_names,
+        eps=asked,
+        status="complete" if len(images) == len(whole) else "partial",
+        model_hash=digest,
+        card=judged.card,
+        data=images.facts,
+        seed=seed,
+        attacks=done,
+        notes=tuple(notes),
+        forwards=len(images) + sum(one.forwards for one in done),
+        backwards=sum(one.backwards for one in done),
+        seconds=time.perf_counter() - begun,
+        environment=environment(),
+    )
+    curve._adversarial = adversarial
+    return curve
+
+
+class Nearest:
+    """One measurement under way.
+
+    Args:
+        model: the classifier, in eval mode.
+        images: what is attacked.
+        clean: (N, K) its logits on them.
+        norm: how distances are measured.
+        ledger: what was found so far and from now on.
+        seed: every random number follows from it.
+        batch_size: images at work at once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Data,
+        clean: Tensor,
+        norm: Norm,
+        ledger: Ledger,
+        *,
+        seed: int,
+        batch_size: int | None,
+    ) -> None:
+        self.model, self.images, self.clean, self.ledger = model, images, clean, ledger
+        self.threat = Threat.whole(norm, math.prod(images.shape))
+        self.seed, self.batch_size = seed, batch_size
+        self.ids: list[int] = images.ids.tolist()
+        self.correct: list[bool] = (clean.argmax(1) == images.labels).tolist()
+        self.best: dict[int, Entry] = {}
+        """The nearest success of each image so far, by id."""
+        self.entries: dict[str, list[Entry]] = {}
+        """What became of the correct images, by attack."""
+        self._stages: list[Stage] = []
+
+    def run(self, stage: Stage, progress: Progress) -> None:
+        """Runs one attack on all correct images; what an earlier process found is not looked for again."""
+        attack = make(stage.attack, self.threat, stage.parameters)
+        chosen = [index for index, right in enumerate(self.correct) if right]
+        known = self.ledger.entries
+        todo = [index for index in chosen if (stage.name, self.ids[index]) not in known]
+        done = len(chosen) - len(todo)
+        if done:
+            progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
+        search = searching(
+            self.model,
+            self.images,
+            attack,
+            name=stage.name,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            clean=self.clean,
+            nearest=True,
+        )
+        with progress.task(f"searching with {stage.name}", len(chosen), done=done, unit="image") as task:
+            distances: list[float] = []
+
+            def record(found: Found) -> None:
+                entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
+                self.ledger.add(entry, found.x if self._nearer(entry) else None)
+                distances.append(found.distance if found.broken else math.inf)
+
+            for group in self._groups(todo):
+                search.run(group, record)
+                task.advance(len(group), **{"median distance": statistics.median_low(distances)})
+        entries = [known[stage.name, self.ids[index]] for index in chosen]
+        self._stages.append(stage)
+        self.entries[stage.name] = entries
+        self.best.update({entry.id: entry for entry in entries if self._nearer(entry)})
+
+    def _groups(self, todo: list[int]) -> Sequence[Tensor]:
+        size = GROUP if device_of(self.model).type == "cpu" else GROUP_ON_GPU
+        return torch.tensor(todo, dtype=torch.int64).split(size) if todo else ()
+
+    def _nearer(self, entry: Entry) -> bool:
+        """Whether it is a success, nearer than those of earlier attacks."""
+        before = self.best.get(entry.id)
+        return entry.broken and (before is None or entry.distance < before.distance)
+
+    def searched(self) -> tuple[Searched, ...]:
+        """What each attack came to."""
+        told = []
+        for stage in self._stages:
+            entries = self.entries[stage.name]
+            made = make(stage.attack, self.threat, stage.parameters)
+            median = statistics.median_low(e.distance if e.broken else math.inf for e in entries)
+            told.append(
+                Searched(
+                    name=stage.name,
+                    attack=stage.attack,
+                    parameters=made.config.model_dump(mode="json"),
+                    attacked=len(entries),
+                    found=sum(entry.broken for entry in entries),
+                    nearest=sum(best.stage == stage.name for best in self.best.values()),
+                    median=median if median < math.inf else None,
+                    forwards=sum(entry.forwards for entry in entries),
+                    backwards=sum(entry.backwards for entry in entries),
+                )
+            )
+        return tuple(told)
+
+    def minimum_norms(self) -> tuple[MinimumNorm, ...]:
+        """One for each image, in the order of the data."""
+        passes: dict[int, list[Entry]] = {sample: [] for sample in self.ids}
+        for entry in (entry for entries in self.entries.values() for entry in entries):
+            passes[entry.id].append(entry)
+        norms = []
+        for sample, label, right in zip(self.ids, self.images.labels.tolist(), self.correct, strict=True):
+            best = self.best.get(sample)
+            norms.append(
+                MinimumNorm(
+                    id=sample,
+                    label=label,
+                    minimum_norm=0.0 if not right else best.distance if best else None,
+                    attack=best.stage if best else None,
+                    forwards=sum(entry.forwards for entry in passes[sample]),
+                    backwards=sum(entry.backwards for entry in passes[sample]),
+                )
+            )
+        return tuple(norms)
+
+    def adversarial(self) -> Tensor:
+        """(N, C, H, W) float32 the nearest adversarial images, originals where there is none.
+
+        The ledger must be finished.
+        """
+        x, _ = self.images.batch(torch.arange(len(self.images)))
+        for index, sample in enumerate(self.ids):
+            if sample in self.best:
+                x[index] = self.ledger.image(self.best[sample])
+        return x
+
+
+def stages_of(
+    norm: Norm,
+    images: Data,
+    classes: int,
+    attacks: str | Sequence[str] | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[Stage, ...]:
+    """The attacks, with their parameters.
+
+    Raises:
+        ConfigError: unknown names or parameters, a norm that an attack does not work in, or an attack that
+            looks for any success within a budget.
+    """
+    names = [name.strip() for name in attacks.split(",")] if isinstance(attacks, str) else list(attacks or ())
+    given = {name: dict(chosen) for name, chosen in (parameters or {}).items()}
+    if not names:
+        usual = DEFAULT[norm]
+        names = list(usual)
+        given = {name: {**usual.get(name, {}), **given.get(name, {})} for name in (usual | given)}
+    stages = plan(names, Threat.whole(norm, math.prod(images.shape)), classes, given)
+    for stage in stages:
+        if not ATTACKS.get(stage.attack).minimal:
+            known = [entry.name for entry in ATTACKS if entry.thing.minimal and norm in entry.thing.norms]
+            raise ConfigError(
+                f"{stage.attack} looks for any success within a budget, not for the nearest one; in {norm} "
+                f"choose among {', '.join(known)}"
+            )
+    return stages
+
+
+def marks_of(model: Model, images: Data, norm: Norm) -> tuple[Mark, ...]:
+    """Usual threat models in this norm, that of the model first."""
+    found = {}
+    if images.threat is not None and images.threat.norm == norm:
+        found[images.threat.eps] = f"customary on {images.name}"
+    hardened = model.card.threat
+    if hardened is not None and hardened.norm == norm:
+        found = {hardened.eps: "hardened for", **found, hardened.eps: "hardened for"}
+    return tuple(Mark(eps=eps, said=said) for eps, said in found.items())
+
+
+def sizes(eps: Sequence[float | str], norm: Norm) -> tuple[float, ...]:
+    """The eps as numbers.
+
+    Raises:
+        ConfigError: there is no such norm, or one is no size of a change in it.
+    """
+    if norm not in DEFAULT:
+        raise ConfigError(f"there is no norm {norm!r}; choose {', '.join(DEFAULT)}")
+    return tuple(threat(norm, one).eps for one in eps)

@@ -1,0 +1,308 @@
+"""What minimum-norm attacks found, as a versioned file: minimum norms, and the curve that they make."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, PrivateAttr
+from torch import Tensor
+
+from advkit.core.config import StrictModel
+from advkit.core.stats import Interval, accuracy, clopper_pearson, median_ranks
+from advkit.core.stored import SummarisedResult
+from advkit.core.threat import Norm
+from advkit.evaluation.curve.scale import Scale, parts_of_one
+from advkit.models.card import DataFacts, ModelCard
+
+
+class MinimumNorm(StrictModel):
+    """How near to one image the nearest success was found."""
+
+    id: int
+    """Its position in the split."""
+    label: int
+    minimum_norm: float | None
+    """Distance of the nearest success; 0 where misclassified as it is, None where none was found."""
+    attack: str | None = None
+    """The attack that found it."""
+    forwards: int = 0
+    """Forward passes spent on it by all attacks."""
+    backwards: int = 0
+
+
+class Searched(StrictModel):
+    """One attack, on all images that are classified correctly."""
+
+    name: str
+    attack: str
+    parameters: dict[str, Any]
+    """All of them, defaults too."""
+    attacked: int
+    found: int
+    """Images on which it found a success at all."""
+    nearest: int
+    """Images on which its success is the nearest of all; of equally near ones the first counts."""
+    median: float | None
+    """Of the distances at which it found successes, over the attacked images; None: at less than half."""
+    forwards: int
+    backwards: int
+
+
+class Mark(StrictModel):
+    """A threat model in this norm that is usual."""
+
+    eps: float
+    said: str
+    """Whose it is."""
+
+
+class Point(StrictModel):
+    """The curve at one eps."""
+
+    eps: float
+    robust_correct: int
+    robust_accuracy: float
+    interval: Interval
+    """Exact 95 % interval."""
+
+
+class Steps(StrictModel):
+    """The curve: it falls to ``robust_correct[i]`` at ``eps[i]``, and keeps that up to the next."""
+
+    eps: tuple[float, ...]
+    """0, and every minimum norm, rising."""
+    robust_correct: tuple[int, ...]
+
+
+class Median(StrictModel):
+    """A median minimum norm: the eps at which half of the images are lost."""
+
+    value: float | None
+    """None: for at least half of the images nothing was found."""
+    low: float
+    high: float | None
+    """An interval that covers it with at least 95 %, whatever the distribution; None: no upper end."""
+
+    @classmethod
+    def of(cls, norms: Iterable[float]) -> Median:
+        """Of minimum norms, infinite where nothing was found."""
+        ordered = sorted(norms)
+        low, high = median_ranks(len(ordered))
+        farthest = max((value for value in ordered if value < math.inf), default=0.0)
+        return cls(
+            value=_finite(ordered[(len(ordered) - 1) // 2]),
+            low=min(ordered[low], farthest) if low >= 0 else 0.0,
+            high=_finite(ordered[high]) if high < len(ordered) else None,
+        )
+
+
+class ClassRow(StrictModel):
+    """The images of one class."""
+
+    label: int
+    name: str
+    n: int
+    clean_correct: int
+    robust_correct: int
+    """At the curve's ``class_eps``."""
+    interval: Interval
+    """Exact 95 % interval of the robust accuracy there."""
+    median: Median
+
+
+class SecurityCurve(SummarisedResult):
+    """Robust accuracy of one model at every eps in one norm.
+
+    All of it is an upper bound: what was found is a fact, but something nearer may exist.
+    """
+
+    command = "curve"
+
+    schema_name: Literal["advkit/evaluation/curve"] = Field("advkit/evaluation/curve", alias="schema")
+    status: Literal["complete", "partial"]
+    """Partial: only a part of the split was asked for."""
+    norm: Norm
+    marks: tuple[Mark, ...]
+    """Usual threat models in this norm: what the model was hardened for, what is customary on the data."""
+    model_hash: str
+    card: ModelCard | None
+    data: DataFacts
+    seed: int
+    n: int
+    clean_correct: int
+    unbroken: int
+    """Correct images on which nothing was found, at any distance."""
+    clean_accuracy: float
+    clean_interval: Interval
+    median: Median
+    """Over all images, those with 0 that are misclassified too."""
+    half: float | None
+    """The eps at which half of the clean accuracy is left; None: it never falls so far."""
+    points: tuple[Point, ...]
+    """The curve at round eps, at the marks, and where it was asked for."""
+    class_eps: float
+    """The eps at which classes are compared: the first mark, else the point nearest to ``half``."""
+    classes: tuple[ClassRow, ...]
+    curve: Steps
+    attacks: tuple[Searched, ...]
+    notes: tuple[str, ...] = ()
+    """What the loader found and assumed."""
+    forwards: int
+    backwards: int
+    seconds: float
+    """Of this process; a resumed run does not count what came before."""
+    environment: dict[str, str]
+    images: tuple[MinimumNorm, ...]
+    """One for each image, in the order of the data."""
+
+    _adversarial: Tensor | None = PrivateAttr(None)
+
+    @classmethod
+    def of(
+        cls,
+        images: tuple[MinimumNorm, ...],
+        *,
+        norm: Norm,
+        marks: tuple[Mark, ...],
+        names: Sequence[str],
+        eps: Sequence[float],
+        **facts: Any,
+    ) -> SecurityCurve:
+        """What follows from the minimum norms.
+
+        Args:
+            images: minimum norms.
+            norm: that of all.
+            marks: usual threat models in this norm.
+            names: of the classes.
+            eps: where the curve is asked for.
+            facts: the other fields.
+        """
+        norms = [_number(image.minimum_norm) for image in images]
+        right = [value for value in norms if value > 0]
+        half = Median.of(right).value if right else 0.0
+        scale = Scale.of(norm, [value for value in right if value < math.inf], [mark.eps for mark in marks])
+        asked = sorted({*scale.eps, *(mark.eps for mark in marks), *eps})
+        distances = Distances(norms)
+        near = min(scale.eps, key=lambda one: abs(one - (half or 0.0)))
+        class_eps = marks[0].eps if marks else near
+        steps = sorted({0.0, *(value for value in norms if value < math.inf)})
+        return cls(
+            **facts,
+            norm=norm,
+            marks=marks,
+            images=images,
+            n=len(images),
+            clean_correct=len(right),
+            unbroken=sum(value == math.inf for value in norms),
+            clean_accuracy=len(right) / len(images),
+            clean_interval=clopper_pearson(len(right), len(images)),
+            median=Median.of(norms),
+            half=half,
+            points=tuple(distances.at(one) for one in asked),
+            class_eps=class_eps,
+            classes=_classes(images, names, class_eps),
+            curve=Steps(eps=tuple(steps), robust_correct=tuple(distances.left(one) for one in steps)),
+        )
+
+    def asked(self, eps: Sequence[float]) -> Self:
+        """The same, with the curve at these eps among its points."""
+        known = {point.eps for point in self.points}
+        more = [self.at(one) for one in dict.fromkeys(eps) if one not in known]
+        points = sorted((*self.points, *more), key=lambda point: point.eps)
+        return self.model_copy(update={"points": tuple(points)})
+
+    def at(self, eps: float) -> Point:
+        """The curve at one eps: how many images have a minimum norm above it."""
+        return Distances(self.norms).at(eps)
+
+    @property
+    def parts(self) -> int:
+        """255 where distances are told in 255ths, else 1."""
+        return parts_of_one(self.norm, [mark.eps for mark in self.marks])
+
+    def told(self, median: Median) -> str:
+        """A median with its interval, in `parts`; a dash where there is no number."""
+        ends = (median.value, median.low, median.high)
+        value, low, high = ("-" if one is None else f"{one * self.parts:.3g}" for one in ends)
+        return f"{value} [{low}, {high}]"
+
+    @property
+    def norms(self) -> list[float]:
+        """(n) minimum norms, in the order of the data; infinite where none was found."""
+        return [_number(image.minimum_norm) for image in self.images]
+
+    @property
+    def adversarial(self) -> Tensor | None:
+        """(n, C, H, W) float32: the nearest adversarial images, originals where there is none; None unless
+        kept."""
+        return self._adversarial
+
+    def summary(self) -> str:
+        """One line for people."""
+        said = "nothing was found for half of the images"
+        if self.median.value is not None:
+            unit = " / 255" if self.parts > 1 else ""
+            said = f"half of the images fall within {self.norm} {self.told(self.median)}{unit}"
+        return (
+            f"clean accuracy {accuracy(self.clean_correct, self.n)}; {said} "
+            f"(n = {self.n:,}, {self.data.name} {self.data.split})"
+        )
+
+    def __str__(self) -> str:
+        left = (f"{self.norm} eps {p.eps:.4g}: {accuracy(p.robust_correct, self.n)}" for p in self.points)
+        return "\n".join((self.summary(), "robust accuracy, at most:", *left))
+
+
+class Distances:
+    """Minimum norms in order, to count on.
+
+    Args:
+        norms: infinite where nothing was found.
+    """
+
+    def __init__(self, norms: Iterable[float]) -> None:
+        self._ordered = sorted(norms)
+
+    def left(self, eps: float) -> int:
+        """How many are above eps."""
+        return len(self._ordered) - bisect_right(self._ordered, eps)
+
+    def at(self, eps: float) -> Point:
+        """The curve at eps."""
+        left, n = self.left(eps), len(self._ordered)
+        return Point(
+            eps=eps, robust_correct=left, robust_accuracy=left / n, interval=clopper_pearson(left, n)
+        )
+
+
+def _classes(images: Sequence[MinimumNorm], names: Sequence[str], eps: float) -> tuple[ClassRow, ...]:
+    norms: dict[int, list[float]] = {}
+    for image in images:
+        norms.setdefault(image.label, []).append(_number(image.minimum_norm))
+    rows = []
+    for label, values in sorted(norms.items()):
+        left = Distances(values).left(eps)
+        rows.append(
+            ClassRow(
+                label=label,
+                name=names[label] if label < len(names) else str(label),
+                n=len(values),
+                clean_correct=sum(value > 0 for value in values),
+                robust_correct=left,
+                interval=clopper_pearson(left, len(values)),
+                median=Median.of(values),
+            )
+        )
+    return tuple(rows)
+
+
+def _number(minimum_norm: float | None) -> float:
+    return math.inf if minimum_norm is None else minimum_norm
+
+
+def _finite(value: float) -> float | None:
+    return value if value < math.inf else None

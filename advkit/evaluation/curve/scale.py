@@ -1,0 +1,58 @@
+"""Round sizes of changes, and how people write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from advkit.core.threat import Norm
+
+WANTED = 6
+"""Round sizes on a scale, about."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Some round eps over which a curve falls."""
+
+    eps: tuple[float, ...]
+
+    @classmethod
+    def of(cls, norm: Norm, norms: Sequence[float], marks: Sequence[float]) -> Scale:
+        """Multiples of a round step, until the curve is nearly down.
+
+        Args:
+            norm: in l0 the steps are whole.
+            norms: the finite minimum norms of correct images.
+            marks: usual eps; where one is a multiple of 1/255, and no decimal, so are all.
+        """
+        ordered = sorted(norms)
+        top = ordered[len(ordered) * 9 // 10] if ordered else max(marks, default=1.0)
+        parts = parts_of_one(norm, marks)
+        step = _round(top * parts / WANTED)
+        if norm == "l0" or parts > 1:
+            step = max(1.0, math.ceil(step))
+        count = max(1, math.ceil(top * parts / step - 1e-9))
+        return cls(tuple(float(f"{number * step:.12g}") / parts for number in range(1, count + 1)))
+
+
+def parts_of_one(norm: Norm, marks: Sequence[float]) -> int:
+    """255 where sizes are told in 255ths, as people do where a usual eps is such and no decimal; else 1."""
+    return 255 if norm == "linf" and any(_of_255(mark) for mark in marks) else 1
+
+
+def written(eps: float, norm: Norm) -> str:
+    """``"0.3"``, or ``"8/255"`` where that is what is meant."""
+    return f"{round(eps * 255)}/255" if norm == "linf" and _of_255(eps) else f"{eps:.4g}"
+
+
+def _of_255(eps: float) -> bool:
+    levels, thousands = eps * 255, eps * 1000
+    return 0 < eps < 1 and abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
+
+
+def _round(step: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``step``."""
+    ten = 10.0 ** math.floor(math.log10(step))
+    return next((factor * ten for factor in (1, 2, 5) if factor * ten >= step * (1 - 1e-9)), 10 * ten)

@@ -1,0 +1,58 @@
+"""Configurations of the measurement of generators; no torch here, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from advkit.core.config import OneOf, StrictModel
+from advkit.core.names import DataName
+
+
+def _parts(value: Any) -> Any:
+    """A text as it is typed, ``a,b``, as its parts."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_parts)]
+"""Names, or one text of names separated by commas."""
+
+
+class Judging(StrictModel):
+    """By what and on how many images generators are measured."""
+
+    data: DataName | None = None
+    """Data set to compare with (see `advkit ls data`); by default the one that the model learned."""
+    n: int = Field(10_000, ge=10)
+    """Generated images, and as many real ones; fewer where the test split or half of the training split has
+    fewer, since distances depend on n."""
+    metrics: Annotated[Names, OneOf("advkit.gan.metric:METRICS")] = ()
+    """Which to measure (see `advkit ls gan-metrics`), separated by commas; by default all."""
+    seed: int = Field(0, ge=0)
+    """Which images: every random number follows from it."""
+
+
+class _One(StrictModel):
+    """A base of its own, so that help lists the model first."""
+
+    model: str
+    """Generator, or VAE whose decoder is meant: a file, a run folder or a name in the store."""
+
+
+class GanEvaluation(Judging, _One):
+    """Measure a generator by the features and answers of the judge, a digit classifier shipped with advkit.
+
+    Each figure stands beside its floor: the same figure of real images that nobody generated.
+    """
+
+
+class _Several(StrictModel):
+    """A base of its own, so that help lists the models first."""
+
+    model: Names = Field(min_length=2)
+    """Generators or VAEs: files, run folders or names in the store."""
+
+
+class GanComparison(Judging, _Several):
+    """Measure several generators by the judge, on one page."""

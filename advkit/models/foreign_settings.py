@@ -1,0 +1,29 @@
+"""What a configuration says of a model that advkit did not write; no torch here, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from advkit.core.config import StrictModel
+
+
+class ForeignModel(StrictModel):
+    """Keys for models without a card; a model with one needs none of them."""
+
+    weights: str | None = None
+    """For torchvision:NAME and package.module:function: a file of weights."""
+    shape: tuple[int, int, int] | None = None
+    """Images of a foreign model: channels, height, width; by default those of the data."""
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+    """What a foreign model calls black and white."""
+    mean: tuple[float, ...] = ()
+    """A foreign model's normalisation, per channel, in units of its pixel range."""
+    std: tuple[float, ...] = ()
+    """A foreign model's normalisation, per channel, in units of its pixel range."""
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """What a foreign model gives out."""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The same as arguments of `advkit.load_model`."""
+        return {name: getattr(self, name) for name in ForeignModel.model_fields}

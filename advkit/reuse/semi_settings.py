@@ -1,0 +1,71 @@
+"""Configuration of semi-supervised training; no torch here, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from advkit.core.config import Fraction, StrictModel
+from advkit.core.names import DataName, DiscriminatorParameters, GeneratorParameters, Pair
+
+
+class SemiSupervised(StrictModel):
+    """Train a classifier on few labels and many unlabelled images, in a game with a generator.
+
+    The discriminator of a GAN tells the classes apart as well as real images from generated ones. Labels
+    teach it the classes; all other images, and those that the generator makes, teach it where they end.
+    """
+
+    data: DataName = "digits"
+    """Data set (see `advkit ls data`)."""
+    labels: PositiveInt = 100
+    """How many labels of the training split may be used, the same number of each class; all its other images
+    are used without. Which ones is fixed, and written into the result."""
+    label_set: int = Field(0, ge=0)
+    """Which of the fixed sets of labels, to see how much depends on them."""
+    model: str | None = None
+    """Discriminator to begin with: a file, a run folder or a name in the store; by default a fresh one."""
+    arch: Pair | None = None
+    """Generator and discriminator pair (see `advkit ls pairs`): by default noisy-mlp, or that of --model."""
+    epochs: int = Field(100, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(100, ge=2)
+    """Labelled, unlabelled and generated images an update, as many of each."""
+    rate: float = Field(2e-3, gt=0)
+    """Adam's learning rate for the classifier; both rates fall to 0 over the last third."""
+    rate_generator: float = Field(1e-3, gt=0)
+    """Adam's learning rate for the generator, which gives up its variety if it is too large."""
+    beta1: float = Field(0.5, ge=0, lt=1)
+    """Adam's first moment decay, for both."""
+    supervised: float = Field(1.0, gt=0)
+    """Weight of the labelled images' loss, beside 1 for that of all the others."""
+    teach: float = Field(0.0, ge=0)
+    """Weight of what the averaged classifier says of unlabelled images that it is sure of, taken for their
+    labels."""
+    sure: float = Field(0.95, gt=0, lt=1)
+    """Least probability of the class that it teaches."""
+    shift: float = Field(0.0, ge=0)
+    """Training images are moved by up to so many pixels, ..."""
+    turn: float = Field(0.0, ge=0, le=180)
+    """... turned by up to so many degrees, ..."""
+    zoom: float = Field(0.0, ge=0, lt=1)
+    """... and enlarged or made smaller by up to this share. What teaches sees them as they are."""
+    ema: float = Field(0.9999, ge=0, lt=1)
+    """Decay of the averaged weights, an update; ramped up over the first ones. The average is kept."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the networks; weights and updates stay in float32."""
+    checkpoint_every: int = Field(500, ge=1)
+    """Updates between rows of metrics, and states to resume from."""
+    seed: int = Field(0, ge=0)
+    """Every random number follows from it."""
+    norm: Literal["linf", "l2", "l1", "l0"] | None = None
+    """How the size of a change is measured, for the robust error."""
+    eps: Fraction | None = Field(None, gt=0)
+    """Largest change allowed, for the robust error; by default the customary threat model of the data set."""
+    name: str | None = None
+    """Name in the model store; by default DATA-PAIR-semi-LABELS."""
+    generator: GeneratorParameters = {}
+    """The generator's own parameters, as --set generator.KEY=VALUE."""
+    discriminator: DiscriminatorParameters = {}
+    """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""

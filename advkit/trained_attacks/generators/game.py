@@ -1,0 +1,158 @@
+"""A perturbation generator, the discriminator that it is to deceive, and one update of both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from advkit.attacks.advgan import moved
+from advkit.attacks.engine.oracle import ask
+from advkit.attacks.losses.margin import margin
+from advkit.core import distributed, rng
+from advkit.core.config import StrictModel
+from advkit.core.threat import Threat
+from advkit.gan.critic import Critic
+from advkit.gan.losses.least_squares import LeastSquares
+from advkit.models.card import Shape
+from advkit.models.network import ARCHITECTURES, Network, PerturbationGenerator, build
+from advkit.trained_attacks.generators.settings import AdvGanSettings
+from advkit.training.ema import Ema
+from advkit.training.schedule import factor
+
+GENERATOR = "advgan-generator"
+BETAS = (0.5, 0.999)
+"""Of Adam, as is customary in GANs."""
+FIGURES = ("margin_loss", "g_loss", "d_loss", "d_accuracy", "misled")
+"""What an update tells."""
+
+
+class AdvGanGame:
+    """Minimises margin + gan_weight * deception over the generator (Xiao et al. 2018, eq. 4).
+
+    The paper's third term, a hinge on the size of the perturbation, is not needed: the budget is part of the
+    network's output (`moved`). The classifier's parameters are neither differentiated nor changed.
+
+    Args:
+        config: how.
+        threat: norm and budget.
+        shape: of the images.
+        target: class that is to be seen; None: any other than the label.
+        device: where to work.
+
+    Raises:
+        ConfigError: unknown names or parameters, or images too small for the networks.
+    """
+
+    def __init__(
+        self, config: AdvGanSettings, threat: Threat, shape: Shape, target: int | None, device: torch.device
+    ) -> None:
+        self.config, self.threat, self.target, self.device = config, threat, target, device
+        self.generator = cast(
+            PerturbationGenerator, self._built(GENERATOR, shape, config.generator, "generator")
+        )
+        self.networks: dict[str, nn.Module] = {"generator": self.generator}
+        if config.gan_weight:
+            name = ARCHITECTURES.entry(f"{config.opponent}-discriminator").name
+            self.networks["discriminator"] = self._built(name, shape, config.discriminator, "discriminator")
+        self.ema = Ema(self.generator, config.ema) if config.ema else None
+        self.optimisers = {
+            name: torch.optim.Adam(network.parameters(), config.rate, BETAS)
+            for name, network in self.networks.items()
+        }
+        self.loss = LeastSquares(StrictModel())
+        self.step = 0
+
+    def play(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+        """One update of the discriminator, then one of the generator.
+
+        Args:
+            victim: images in [0, 1] to logits, in eval mode.
+            x: (N, C, H, W) images that it classifies correctly.
+            label: (N,) their classes.
+
+        Returns:
+            (5,) `FIGURES`, on the device.
+        """
+        share = factor("cosine", self.step, self.config.steps)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.rate * share
+        with rng.scope(self.device, self.config.seed, "update", self.step):
+            figures = self._update(victim, x, label)
+        if self.ema is not None:
+            self.ema.update(self.generator, self.step)
+        self.step += 1
+        return figures
+
+    def _update(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+        fake = moved(self.threat, x, self.generator(x))
+        d_loss, d_accuracy, deception, uphill = self._judged(x, fake)
+        seen = fake.detach().requires_grad_(True)
+        logits = ask(victim, seen)
+        aim = None if self.target is None else torch.full_like(label, self.target)
+        lead = margin(logits, label, aim)
+        loss = (-lead).clamp(min=-self.config.kappa).mean()
+        (gradient,) = torch.autograd.grad(loss, seen)  # to the images alone: the classifier stays untouched
+        optimiser = self.optimisers["generator"]
+        optimiser.zero_grad(set_to_none=True)
+        fake.backward(gradient + self.config.gan_weight * uphill)
+        _meet(self.generator)
+        optimiser.step()
+        misled = (lead > 0).float().mean()
+        return torch.stack([loss.detach(), deception, d_loss, d_accuracy, misled])
+
+    def _judged(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """After an update of the discriminator: its loss and accuracy, the generator's loss, and that one's
+        gradient to the images."""
+        if "discriminator" not in self.networks:
+            none = x.new_zeros(())
+            return none, none, none, torch.zeros_like(fake)
+        critic, optimiser = Critic(self.networks["discriminator"]), self.optimisers["discriminator"]
+        judged = self.loss.judge("discriminator", critic, x, fake.detach())
+        optimiser.zero_grad(set_to_none=True)
+        judged.loss.backward()
+        _meet(self.networks["discriminator"])
+        optimiser.step()
+        right = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
+        seen = fake.detach().requires_grad_(True)
+        deception = self.loss.generate({"discriminator": critic}, seen, x)
+        (uphill,) = torch.autograd.grad(deception, seen)
+        return judged.loss.detach(), right, deception.detach(), uphill
+
+    def best(self) -> PerturbationGenerator:
+        """A copy of the averaged generator, or of the generator where nothing is averaged, in eval mode."""
+        kept = self.generator if self.ema is None else self.ema.network
+        return copy.deepcopy(kept).eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {
+            "step": self.step,
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "ema": None if self.ema is None else self.ema.network.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to what `state` gave."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+            self.optimisers[name].load_state_dict(state["optimisers"][name])
+        if self.ema is not None:
+            self.ema.network.load_state_dict(state["ema"])
+        self.step = state["step"]
+
+    def _built(self, architecture: str, shape: Shape, config: dict[str, Any], purpose: str) -> Network:
+        with rng.scope("cpu", self.config.seed, "init", purpose):
+            network = build(architecture, shape=shape, config=config)
+        return network.to(self.device).train()
+
+
+def _meet(network: nn.Module) -> None:
+    """The means of gradients and running statistics over all processes that share the batch."""
+    distributed.average(p.grad for p in network.parameters() if p.grad is not None)
+    distributed.average(buffer for buffer in network.buffers() if buffer.is_floating_point())

@@ -1,0 +1,97 @@
+"""What a perturbation generator does to a classifier, beside random changes of the same size."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from advkit.attacks.advgan import moved
+from advkit.attacks.engine.oracle import ask
+from advkit.attacks.perturb import device_of, logits_of
+from advkit.core import rng
+from advkit.core.errors import DataError
+from advkit.core.threat import Threat
+from advkit.data.data import Data
+
+BATCH = 500
+"""Images of a pass."""
+
+
+def attackable(model: nn.Module, data: Data, target: int | None) -> Data:
+    """The images that the model classifies correctly and that are not of the target class.
+
+    Args:
+        model: images in [0, 1] to logits, in eval mode.
+        data: images.
+        target: class that is to be seen, if any.
+
+    Raises:
+        DataError: there are none.
+    """
+    right = (logits_of(model, data).argmax(1) == data.labels) & (
+        data.labels != (-1 if target is None else target)
+    )
+    if not right.any():
+        raise DataError(
+            f"none of the {len(data)} images of {data.name} ({data.split}) is classified correctly and of "
+            "another class than the target, so there is nothing to mislead; choose another classifier, other "
+            "data or another target"
+        )
+    return data.take(right.nonzero()[:, 0])
+
+
+@torch.no_grad()
+def made(generator: nn.Module, data: Data, threat: Threat, device: torch.device) -> tuple[Tensor, float]:
+    """(adversarial images (N, C, H, W) on the CPU, how many of them are made a second)"""
+    parts, spent = [], 0.0
+    for index in torch.arange(len(data)).split(BATCH):
+        x, _ = data.batch(index, device)
+        begun = time.perf_counter()
+        parts.append(moved(threat, x, ask(generator, x)).cpu())
+        spent += time.perf_counter() - begun
+    return torch.cat(parts), len(data) / spent
+
+
+@torch.no_grad()
+def hits(
+    model: nn.Module, x: Tensor, data: Data, threat: Threat, target: int | None
+) -> tuple[Tensor, Tensor]:
+    """Which images ``x`` mislead the model, and what it says of them.
+
+    Args:
+        model: images in [0, 1] to logits, in eval mode.
+        x: (N, C, H, W) changed images, on the CPU.
+        data: the originals, all of which are `attackable`.
+        threat: an image outside it misleads nobody.
+        target: class that is to be seen, if any.
+
+    Returns:
+        (N,) bool and (N,) int64, on the CPU; the class is -1 where a logit is NaN.
+    """
+    device = device_of(model)
+    met, said = [], []
+    for index in torch.arange(len(data)).split(BATCH):
+        x0, label = data.batch(index, device)
+        changed = x[index].to(device)
+        logits = ask(model, changed)
+        answer = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+        wanted = (answer != label) & (answer >= 0) if target is None else answer == target
+        met.append((wanted & threat.contains(changed, x0)).cpu())
+        said.append(answer.cpu())
+    return torch.cat(met), torch.cat(said)
+
+
+def misled(model: nn.Module, generator: nn.Module, data: Data, threat: Threat, target: int | None) -> Tensor:
+    """(N,) bool: on which of the images the generator meets its aim."""
+    x, _ = made(generator, data, threat, device_of(model))
+    return hits(model, x, data, threat, target)[0]
+
+
+def noise(data: Data, threat: Threat, seed: int) -> Tensor:
+    """(N, C, H, W) images with random changes that use the whole budget: each value by eps up or down, in l2
+    along a random direction."""
+    x, _ = data.batch(torch.arange(len(data)))
+    drawn = rng.normal(rng.keys(seed, "random change", data.ids), data.shape)
+    return moved(threat, x, drawn.sign() if threat.norm == "linf" else drawn)

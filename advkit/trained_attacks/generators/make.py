@@ -1,0 +1,122 @@
+"""A perturbation generator from beginning to end: trained and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advkit.attacks.advgan import NORMS
+from advkit.attacks.perturb import device_of
+from advkit.core.errors import ConfigError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
+from advkit.core.stats import clopper_pearson
+from advkit.core.threat import Threat
+from advkit.data.data import Data
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.models.network import PerturbationGenerator
+from advkit.trained_attacks.generators.distilled import Distilled, known
+from advkit.trained_attacks.generators.game import AdvGanGame
+from advkit.trained_attacks.generators.judge import attackable, hits, made, noise
+from advkit.trained_attacks.generators.settings import AdvGanSettings
+from advkit.trained_attacks.generators.train import Seen, Victim, train
+
+HELD = 500
+"""Training images held out at most, to look at as training goes on."""
+
+
+@dataclass(frozen=True)
+class MadeGenerator:
+    """The generator, and its figures by the names of `AdvGanResult`."""
+
+    generator: PerturbationGenerator
+    figures: Mapping[str, Any]
+
+
+def refuse_norm(threat: Threat) -> None:
+    """Before the work begins.
+
+    Raises:
+        ConfigError: a norm in which a direction does not say what to do.
+    """
+    if threat.norm not in NORMS:
+        raise ConfigError(
+            f"perturbation generators work in {' and '.join(NORMS)}, not in {threat.norm}; give --norm "
+            "and --eps"
+        )
+
+
+def make_generator(
+    model: Model,
+    learn: Data,
+    test: Data,
+    threat: Threat,
+    target: int | None,
+    config: AdvGanSettings,
+    *,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> MadeGenerator:
+    """Trains a generator against ``model`` and judges it on images that the model classifies correctly.
+
+    Args:
+        model: the classifier; it is left as it is, mode and gradients included.
+        learn: images to train on.
+        test: images to judge by.
+        threat: norm (linf or l2) and budget.
+        target: class that is to be seen; None: any wrong one.
+        config: how.
+        run: folder to resume from.
+        progress: told how it goes.
+
+    Raises:
+        ConfigError: another norm, unknown names or parameters.
+        DataError: the model classifies no image correctly.
+        DivergedError: a loss is no longer finite.
+    """
+    refuse_norm(threat)
+    device = device_of(model)
+    game = AdvGanGame(config, threat, learn.shape, target, device)
+    with evaluation_mode(model):
+        rest, held = _split(learn)
+        held, judged = (attackable(model, data, target) for data in (held, test))
+        victim: Victim
+        if config.black_box is None:
+            rest = attackable(model, rest, target)
+            victim = Seen(known(model, rest))
+        else:
+            folder = None if run is None else run.path
+            victim = Distilled(model, rest, config, device, folder=folder, progress=progress)
+            rest = victim.images(target)
+        trained = train(game, victim, model, rest, held, run=run, progress=progress)
+        x, speed = made(trained.generator, judged, threat, device)
+        met, said = hits(model, x, judged, threat, target)
+        by_noise, _ = hits(model, noise(judged, threat, config.seed), judged, threat, target)
+        correct = len(judged if target is None else attackable(model, test, None))
+    names = dict(enumerate(learn.class_names))
+    counts = {label: int((said[met] == label).sum()) for label in said[met].unique().tolist()}
+    figures = {
+        "train": rest.facts,
+        "n": len(test),
+        "clean_correct": correct,
+        "judged": len(judged),
+        "hits": int(met.sum()),
+        "hits_by_noise": int(by_noise.sum()),
+        "rate": int(met.sum()) / len(judged),
+        "interval": clopper_pearson(int(met.sum()), len(judged)),
+        "becomes": {
+            names.get(label, str(label)): count
+            for label, count in sorted(counts.items(), key=lambda item: -item[1])
+        },
+        "made_per_second": speed,
+        "trained_per_second": trained.images_per_second,
+        "black_box": victim.facts(model, test) if isinstance(victim, Distilled) else None,
+    }
+    return MadeGenerator(trained.generator, figures)
+
+
+def _split(learn: Data) -> tuple[Data, Data]:
+    """(images to train on, images held out)"""
+    return learn.holdout(min(0.1, HELD / len(learn)))

@@ -1,0 +1,160 @@
+"""The search: Adam on latent vectors, several starts an image, all in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advkit.core import memory, rng
+from advkit.core.errors import DataError, by_size
+from advkit.core.progress import SILENT, Progress, Task
+from advkit.gan.sample import of_known_prior
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.models.network import Vae
+from advkit.trained_attacks.latent.settings import Inverting
+from advkit.training.schedule import factor
+
+LOOK_EVERY = 25
+"""Steps between reports of progress."""
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """What was found of N images, on the CPU."""
+
+    latent: Tensor
+    """(N, latent_dim) float32."""
+    images: Tensor
+    """(N, C, H, W) float32: what the generator makes of them."""
+    error: Tensor
+    """(N,) mean squared difference to the images, of pixels in [0, 1]."""
+    start_error: Tensor
+    """(N,) the least of the starts, before any step: what drawing at random comes to."""
+    start: Tensor
+    """(N,) int64: which start led there."""
+
+
+def invert(
+    model: Model,
+    x: Tensor,
+    labels: Tensor | None = None,
+    config: Inverting | None = None,
+    *,
+    ids: Tensor | None = None,
+    encoder: Vae | None = None,
+    progress: Progress = SILENT,
+) -> Inverted:
+    """The latent vectors whose images are nearest to given ones, as far as gradients lead.
+
+    The starts are drawn from the generator's own distribution, by (seed, id, start). What is found of an
+    image does not depend on the images beside it, but for rounding.
+
+    Args:
+        model: a generator, on any device; it is left in the mode that it is in, its gradients untouched.
+        x: (N, C, H, W) images in [0, 1].
+        labels: (N,) their classes, where the generator is conditional; else they are not looked at.
+        config: how to search.
+        ids: (N,) int64 ids of the images; by default their numbers.
+        encoder: a VAE whose decoder ``model`` is: its means are the first starts.
+        progress: told the mean error.
+
+    Raises:
+        ModelError: it does not say how its latent vectors are drawn.
+        DataError: images of another shape than it makes, or classes that it does not know.
+    """
+    config = config or Inverting()
+    generator = of_known_prior(model)
+    device = next(generator.parameters()).device
+    ids = torch.arange(len(x)) if ids is None else ids
+    _refuse_misfits(model, x, labels)
+    number = torch.arange(len(x)).repeat_interleave(
+        config.restarts
+    )  # all starts of an image, then the next's
+    start = torch.arange(config.restarts).repeat(len(x))
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    total = config.steps * len(number)
+    with memory.kept(), evaluation_mode(model), progress.task("inverting", total, unit="step") as task:
+        for part in torch.arange(len(number)).split(config.batch_size):
+            key = rng.keys(config.seed, "invert", ids[number[part]].to(device), start[part].to(device))
+            z = generator.draw(key)
+            wanted = x[number[part]].to(device, torch.float32)
+            if encoder is not None:
+                with torch.no_grad(), evaluation_mode(encoder):
+                    mean = encoder.encode(wanted)[0]
+                z = torch.where((start[part] == 0).to(device)[:, None], mean, z)
+            asked = () if generator.classes is None or labels is None else (labels[number[part]].to(device),)
+            parts.append(_searched(model, z, wanted, asked, config, task))
+    latent, error, first = (
+        torch.cat(each).view(len(x), config.restarts, -1) for each in zip(*parts, strict=True)
+    )
+    best = error[..., 0].argmin(1)
+    rows = torch.arange(len(x))
+    kept = latent[rows, best]
+    return Inverted(
+        latent=kept,
+        images=_drawn(model, kept, labels if generator.classes is not None else None, config.batch_size),
+        error=error[rows, best, 0],
+        start_error=first[..., 0].amin(1),
+        start=best,
+    )
+
+
+def _searched(
+    model: Model, z: Tensor, wanted: Tensor, asked: tuple[Tensor, ...], config: Inverting, task: Task
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(best latent vectors, their errors, errors of the starts), on the CPU."""
+    z = z.detach().clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([z], config.rate)
+    best, least, first, told = z.detach().clone(), None, None, 0
+    for step in range(config.steps + 1):
+        with torch.enable_grad():
+            error = (model(z, *asked) - wanted).square().flatten(1).mean(1)
+            (gradient,) = torch.autograd.grad(error.sum(), z)
+        now = error.detach()
+        if least is None or first is None:
+            least, first = now.clone(), now.clone()
+        else:
+            better = now < least
+            least = torch.where(better, now, least)
+            best = torch.where(better[:, None], z.detach(), best)
+        if step == config.steps:
+            break
+        optimiser.param_groups[0]["lr"] = config.rate * factor("cosine", step, config.steps)
+        z.grad = gradient
+        optimiser.step()
+        if (step + 1) % LOOK_EVERY == 0 or step + 1 == config.steps:
+            task.advance((step + 1 - told) * len(z), error=float(least.mean()))
+            told = step + 1
+    assert least is not None and first is not None
+    return best.cpu(), least.cpu(), first.cpu()
+
+
+@torch.no_grad()
+def _drawn(model: Model, latent: Tensor, labels: Tensor | None, size: int) -> Tensor:
+    device = next(model.parameters()).device
+    given = (latent,) if labels is None else (latent, labels)
+    parts = zip(*(each.split(size) for each in given), strict=True)
+    with evaluation_mode(model):
+        return torch.cat([model(*(each.to(device) for each in part)).float().cpu() for part in parts])
+
+
+def _refuse_misfits(model: Model, x: Tensor, labels: Tensor | None) -> None:
+    generator = of_known_prior(model)
+    if tuple(x.shape[1:]) != generator.shape:
+        theirs, ours = map(by_size, (generator.shape, x.shape[1:]))
+        raise DataError(
+            f"the generator makes {theirs} images but these are {ours} (channels x height x width); choose "
+            "the data that it was trained on"
+        )
+    if generator.classes is None:
+        return
+    if labels is None:
+        raise DataError("the generator is conditional; give the classes of the images")
+    if int(labels.min()) < 0 or int(labels.max()) >= generator.classes:
+        raise DataError(
+            f"the images have classes from {int(labels.min())} to {int(labels.max())} but the generator "
+            f"knows {generator.classes}; choose the data that it was trained on"
+        )

@@ -1,0 +1,114 @@
+"""Natural adversarial examples: search around the latent vector of an image, in rings of growing radius.
+
+Zhao, Dua and Singh, "Generating Natural Adversarial Examples", ICLR 2018, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advkit.attacks.engine.oracle import ask
+from advkit.core import memory, rng
+from advkit.core.progress import SILENT, Progress
+from advkit.gan.sample import of_known_prior
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.models.network import Generator
+from advkit.trained_attacks.latent.natural_settings import Wandering
+
+DRAWN = 1000
+"""Latent vectors by which the size of the prior is told."""
+
+
+@dataclass(frozen=True)
+class Wandered:
+    """What was found around N latent vectors, on the CPU."""
+
+    found: Tensor
+    """(N,) bool: an image that the classifier calls something else."""
+    latent: Tensor
+    """(N, latent_dim): the nearest such one; the own one where nothing was found."""
+    images: Tensor
+    """(N, C, H, W): what the generator makes of it."""
+    said: Tensor
+    """(N,) what the classifier calls that."""
+    distance: Tensor
+    """(N,) from the own latent vector, as a share of how far a drawn one is from the mean."""
+    queries: Tensor
+    """(N,) int64: how often the classifier was asked."""
+
+
+def extent(generator: Generator, seed: int) -> float:
+    """How far, on average, a drawn latent vector is from the mean."""
+    device = next(generator.parameters()).device
+    z = generator.draw(rng.keys(seed, "extent", torch.arange(DRAWN, device=device)))
+    return float((z - z.mean(0)).norm(dim=1).mean())
+
+
+@torch.no_grad()
+def wander(
+    model: Model,
+    generator: Model,
+    latent: Tensor,
+    labels: Tensor,
+    config: Wandering,
+    *,
+    ids: Tensor,
+    progress: Progress = SILENT,
+) -> Wandered:
+    """For each latent vector the nearest one, of those tried, whose image the classifier gets wrong.
+
+    Args:
+        model: images in [0, 1] to logits, on any device; left in the mode that it is in.
+        generator: on the same device.
+        latent: (N, latent_dim) of images.
+        labels: (N,) their classes; a conditional generator is asked for them throughout.
+        config: how far, how many.
+        ids: (N,) int64 ids of the images, by which random numbers go.
+        progress: told how many images are found or given up.
+    """
+    network = of_known_prior(generator)
+    device = next(network.parameters()).device
+    scale, (n, d) = extent(network, config.seed), latent.shape
+    best, distance = latent.clone(), torch.zeros(n)
+    found, queries = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
+    at_once = max(1, config.batch_size // config.samples)
+    width = config.radius / config.rings
+    with (
+        memory.kept(),
+        evaluation_mode(model),
+        evaluation_mode(generator),
+        progress.task("searching latent space", config.rings * n, unit="ring") as task,
+    ):
+        for ring in range(config.rings):
+            for part in (~found).nonzero()[:, 0].split(at_once):
+                key = rng.keys(config.seed, "natural", ids[part].to(device), ring)
+                direction = rng.normal(key, (config.samples, d))
+                far = width * (ring + rng.uniform(key + 1, (config.samples,)))
+                z = latent[part].to(device)[:, None] + scale * far[..., None] * torch.nn.functional.normalize(
+                    direction, dim=2
+                )
+                label = labels[part].to(device)[:, None].expand(-1, config.samples)
+                asked = () if network.classes is None else (label.flatten(),)
+                answer = ask(model, generator(z.flatten(0, 1), *asked)).argmax(1).view(len(part), -1)
+                nearest, place = torch.where(answer != label, far, torch.inf).min(1)
+                queries[part] += config.samples
+                hit = nearest.isfinite().cpu()
+                rows = part[hit]
+                found[rows], distance[rows] = True, nearest.cpu()[hit]
+                best[rows] = z[torch.arange(len(part), device=device), place].cpu()[hit]
+            task.advance(n, found=float(found.float().mean()))
+            if bool(found.all()):
+                break
+        images, said = [], []
+        for part in torch.arange(n).split(config.batch_size):
+            asked = () if network.classes is None else (labels[part].to(device),)
+            x = generator(best[part].to(device), *asked).float()
+            images.append(x.cpu())
+            said.append(ask(model, x).argmax(1).cpu())
+    answers = torch.cat(said)
+    found &= answers != labels  # exactly the image that is kept
+    return Wandered(found, best, torch.cat(images), answers, distance, queries)

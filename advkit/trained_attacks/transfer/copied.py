@@ -1,0 +1,158 @@
+"""A copy from beginning to end: questions, answers, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from advkit.core import rng
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
+from advkit.data.data import Data
+from advkit.models.card import ModelCard
+from advkit.models.model import Model
+from advkit.models.network import ARCHITECTURES, build
+from advkit.trained_attacks.transfer.black_box import BlackBox
+from advkit.trained_attacks.transfer.queries import Queries, augmented, real_images
+from advkit.trained_attacks.transfer.settings import SubstituteTraining
+from advkit.training.loop import fit
+from advkit.training.objective import Batch, Objective, Passes
+from advkit.training.settings import Fitting
+from advkit.training.trainer import Trained
+
+FILE = "queries.npz"
+"""In the run folder: what was asked and answered, so that nothing is asked twice."""
+
+
+class Distil(Objective):
+    """Cross-entropy with the answers, which are found by the images' ids.
+
+    Args:
+        answers: (Q, K) probabilities.
+    """
+
+    needs_threat = False
+
+    def __init__(self, answers: Tensor) -> None:
+        super().__init__(StrictModel())
+        self._answers = answers
+
+    @property
+    def passes(self) -> Passes:
+        """One each way."""
+        return Passes(1, 1)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean over the batch, and the logits."""
+        self._answers = self._answers.to(x.device)
+        logits = model(x)
+        return cross_entropy(logits, self._answers[batch.ids]), logits
+
+
+def fresh(config: SubstituteTraining, data: Data) -> Model:
+    """An untrained copy.
+
+    Raises:
+        ConfigError: unknown names or parameters, or an architecture that is no classifier's.
+    """
+    entry = ARCHITECTURES.entry(config.copy_arch)
+    if entry.facts["role"] != "classifier":
+        raise ConfigError(
+            f"architecture {config.copy_arch!r} is a {entry.facts['role']}; name a classifier with "
+            "--copy-arch (`advkit ls architectures`)"
+        )
+    with rng.scope("cpu", config.seed, "init"):
+        network = build(entry.name, shape=data.shape, classes=data.classes, config=config.architecture)
+    about = {"role": "classifier", "architecture": entry.name, "config": config.architecture}
+    return Model(network, ModelCard(**about, shape=data.shape, classes=data.classes, labels=data.class_names))
+
+
+def train_copy(
+    copy: Model,
+    queries: Queries,
+    class_names: tuple[str, ...],
+    config: Fitting,
+    *,
+    run: RunFolder | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+    name: str = "training the copy",
+) -> Trained:
+    """Trains ``copy``, in place, to give the answers.
+
+    Args:
+        copy: where to begin.
+        queries: what was asked and answered.
+        class_names: of the classes, in the order of the answers.
+        config: how to train.
+        run: folder for metrics and the state to resume from.
+        device: where to work.
+        progress: told how it goes.
+        name: what progress calls it.
+    """
+    objective = Distil(queries.answers)
+    data = queries.data(class_names)
+    return fit(copy, config, data, objective=objective, run=run, device=device, progress=progress, name=name)
+
+
+def gather(
+    box: BlackBox,
+    learn: Data,
+    config: SubstituteTraining,
+    generated: Callable[[int], Tensor] | None,
+    *,
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+) -> Queries:
+    """Asks within the limit.
+
+    Args:
+        box: whom to ask.
+        learn: real images; their labels are not looked at.
+        config: what to ask.
+        generated: so many further images (n, C, H, W) uint8, of a generator.
+        folder: where the answers are kept; what is there is not asked again.
+        device: where to work.
+        progress: told what is asked.
+    """
+    first = max(1, box.limit // 2**config.jacobian)
+    if folder is not None and (folder / FILE).exists():
+        queries = Queries.load(folder / FILE)
+        box.asked = len(queries)
+        progress.say(f"{len(queries):,} answers are there from an earlier process")
+    else:
+        share = round(first * config.generated_fraction) if generated is not None else 0
+        parts = [(real_images(learn, first - share, config.seed), "real")]
+        if generated is not None and share:
+            parts.append((generated(share), "generated"))
+        queries = _kept(Queries.ask(box, parts), folder)
+    most = (len(queries) - queries.counts()["augmented"]) * 2**config.jacobian
+    while len(queries) < most and box.left:
+        before, wanted = len(queries), min(len(queries), box.left)
+        name = f"training the copy on {before:,} answers"
+        trained = train_copy(
+            fresh(config, learn),
+            queries,
+            learn.class_names,
+            config,
+            device=device,
+            progress=progress,
+            name=name,
+        )
+        new = augmented(trained.model, queries, wanted, config.jacobian_step)
+        queries = _kept(queries.joined(Queries.ask(box, [(new, "augmented")])), folder)
+    progress.say(f"asked about {box.asked:,} images ({box.limit:,} allowed)")
+    return queries
+
+
+def _kept(queries: Queries, folder: Path | None) -> Queries:
+    if folder is not None:
+        queries.save(folder / FILE)
+    return queries

@@ -1,0 +1,104 @@
+"""What was asked, and what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advkit.attacks.engine.oracle import ask
+from advkit.attacks.perturb import device_of
+from advkit.core import files, images, levels, rng
+from advkit.data.data import Data
+from advkit.models.mode import evaluation_mode
+from advkit.trained_attacks.transfer.black_box import BlackBox
+
+ORIGINS = ("real", "generated", "augmented", "adversarial")
+"""Where an image comes from."""
+BATCH = 500
+"""Images of a pass."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Images and the answers to them."""
+
+    images: Tensor
+    """(Q, C, H, W) uint8."""
+    answers: Tensor
+    """(Q, K) float32 probabilities."""
+    origin: Tensor
+    """(Q,) int64 place in `ORIGINS`."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def ask(cls, box: BlackBox, parts: Sequence[tuple[Tensor, str]]) -> Queries:
+        """Asks about images (N, C, H, W) uint8 of some origins."""
+        asked = torch.cat([each for each, _ in parts])
+        origin = torch.cat([torch.full((len(each),), ORIGINS.index(of)) for each, of in parts])
+        return cls(asked, box.ask(asked), origin)
+
+    def first(self, n: int) -> Queries:
+        """The first ``n``, or all of them."""
+        return Queries(self.images[:n], self.answers[:n], self.origin[:n])
+
+    def joined(self, more: Queries) -> Queries:
+        """These, then ``more``."""
+        pairs = ((self.images, more.images), (self.answers, more.answers), (self.origin, more.origin))
+        return Queries(*(torch.cat(pair) for pair in pairs))
+
+    def counts(self) -> dict[str, int]:
+        """How many came from where."""
+        return {of: int((self.origin == place).sum()) for place, of in enumerate(ORIGINS)}
+
+    def data(self, class_names: tuple[str, ...]) -> Data:
+        """As images to train on; labels are the likeliest answers."""
+        labels = self.answers.argmax(1)
+        return Data("queries", "train", self.images, labels, class_names, torch.arange(len(self)))
+
+    def save(self, path: Path) -> None:
+        """Writes all of it as .npz."""
+        arrays = {"images": self.images, "answers": self.answers, "origin": self.origin}
+        files.write_arrays(path, **{name: array.numpy() for name, array in arrays.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> Queries:
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(*(torch.from_numpy(stored[name]) for name in ("images", "answers", "origin")))
+
+
+def real_images(data: Data, n: int, seed: int) -> Tensor:
+    """(up to n, C, H, W) uint8 images in a random order."""
+    index = rng.permutation(seed, "queries", len(data))[:n]
+    parts = [images.to_uint8(data.batch(part)[0]) for part in index.split(BATCH)]
+    return torch.cat(parts) if parts else torch.empty(0, *data.shape, dtype=torch.uint8)
+
+
+def augmented(copy: nn.Module, queries: Queries, n: int, step: float) -> Tensor:
+    """(up to n, C, H, W) uint8: the images a step along the sign of the gradient of the copy's logit of the
+    class that was answered (Papernot et al. 2017, section 4.1).
+
+    Args:
+        copy: images in [0, 1] to logits.
+        queries: of the rounds so far; the latest come first.
+        n: how many at most.
+        step: size, for pixels in [0, 1].
+    """
+    device, found = device_of(copy), []
+    chosen = torch.arange(len(queries)).flip(0)[:n]
+    with evaluation_mode(copy):
+        for part in chosen.split(BATCH):
+            x = levels.as_image(queries.images[part].to(device)).requires_grad_(True)
+            answered = queries.answers[part].argmax(1).to(device)
+            with torch.enable_grad():
+                logit = ask(copy, x).gather(1, answered[:, None]).sum()
+            (gradient,) = torch.autograd.grad(logit, x)
+            found.append(images.to_uint8(x.detach() + step * gradient.sign()).cpu())
+    return torch.cat(found) if found else queries.images[:0]

@@ -1,0 +1,160 @@
+"""A patch from beginning to end: trained, rounded to 8 bits, judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from advkit.attacks.perturb import device_of, logits_of
+from advkit.core import rng
+from advkit.core.config import validate
+from advkit.core.errors import DataError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder, environment
+from advkit.data.data import Data
+from advkit.models.model import Model
+from advkit.trained_attacks.universal.judge import judge_patch, judgements, printed, some
+from advkit.trained_attacks.universal.patch import Patch
+from advkit.trained_attacks.universal.result import PatchResult
+from advkit.trained_attacks.universal.settings import PatchSettings
+from advkit.trained_attacks.universal.subjects import (
+    Modules,
+    all_in_evaluation_mode,
+    both_splits,
+    class_number,
+    classifiers,
+)
+from advkit.trained_attacks.universal.train import train
+
+LOOKED_AT = 500
+"""Training images of the target class among which the real one is chosen."""
+
+
+def train_patch(
+    model: Modules,
+    data: Data | str | tuple[Any, Any],
+    target: int | str,
+    *,
+    test: Data | tuple[Any, Any] | None = None,
+    transfer: Modules = (),
+    n: int = 1000,
+    progress: Progress = SILENT,
+    **settings: Any,
+) -> PatchResult:
+    """Makes a patch that misleads a classifier wherever it lies, and judges it.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] to logits; or several such models, to be misled alike.
+        data: images to train on: `Data`, a data set's name, or (images, labels).
+        target: the class that is to be seen, by name or number.
+        test: images to judge by; with a data set's name, its test split.
+        transfer: further classifiers to judge by.
+        n: test images at most, drawn at random.
+        progress: told of updates and judgements.
+        **settings: further keys of `advkit.trained_attacks.universal.settings.PatchSettings`.
+
+    Returns:
+        The figures, and ``.patch`` (C, h, w).
+
+    Raises:
+        ConfigError: an unknown class or setting.
+        DataError: no images to train on or to judge by.
+        ModelError: a model does not behave as a classifier.
+    """
+    learn, judged = both_splits(data, test)
+    config = validate(PatchSettings, {"target": target, **settings}, "train_patch")
+    models, others = classifiers(model, learn), classifiers(transfer, learn)
+    names = [each.card.architecture for each in (*models, *others)]
+    return make_patch(models, others, names, learn, some(judged, n, config.seed), config, progress=progress)
+
+
+def make_patch(
+    models: Sequence[Model],
+    others: Sequence[Model],
+    names: Sequence[str],
+    learn: Data,
+    test: Data,
+    config: PatchSettings,
+    *,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> PatchResult:
+    """`train_patch` with everything at hand.
+
+    Args:
+        models: classifiers to mislead.
+        others: classifiers to judge by only.
+        names: of both, in order.
+        learn: images to train on.
+        test: images to judge by, all of them.
+        config: what patch, how.
+        run: folder to resume from.
+        progress: told of updates and judgements.
+    """
+    begun = time.perf_counter()
+    target = class_number(config.target, learn)
+    kind = Patch(config, learn.shape)
+    everyone = [*models, *others]
+    with all_in_evaluation_mode(everyone):
+        trained = train(
+            kind, models, learn, config, target=target, run=run, progress=progress, name="training the patch"
+        )
+        patches = _beside(printed(trained), models[0], learn, target, config.seed)
+        with progress.task("judging the patch", len(everyone) * judgements(kind), unit="judgement") as task:
+            judged = tuple(
+                judge_patch(
+                    each,
+                    name,
+                    test,
+                    kind,
+                    {key: patch.to(device_of(each)) for key, patch in patches.items()},
+                    target=target,
+                    seed=config.seed,
+                    trained_on=number < len(models),
+                    task=task,
+                )
+                for number, (each, name) in enumerate(zip(everyone, names, strict=True))
+            )
+    result = PatchResult(
+        train=learn.facts,
+        test=test.facts,
+        settings=config.model_dump(mode="json", include=set(PatchSettings.model_fields)),
+        seconds=time.perf_counter() - begun,
+        environment=environment(),
+        target=target,
+        target_name=learn.class_names[target],
+        shape=learn.shape,
+        pixels=kind.pixels,
+        classifiers=judged,
+    )
+    result._patch = patches["patch"][0].cpu()
+    return result
+
+
+def _beside(patch: Tensor, model: Model, learn: Data, target: int, seed: int) -> dict[str, Tensor]:
+    """The patch and three that were not trained, (1, C, h, w) each."""
+    noise = rng.uniform(rng.keys(seed, "noise patch", torch.zeros(1, dtype=torch.int64)), patch.shape[1:])
+    real = interpolate(_clearest(model, learn, target), patch.shape[2:], mode="bilinear", antialias=True)
+    return {
+        "patch": patch,
+        "noise": printed(noise),
+        "grey": printed(torch.full_like(patch, 0.5)),
+        "real": printed(real.clamp(0, 1)),
+    }
+
+
+def _clearest(model: Model, learn: Data, target: int) -> Tensor:
+    """(1, C, H, W) the image of a class that the model is surest of, among the first ones."""
+    index = (learn.labels == target).nonzero()[:LOOKED_AT, 0]
+    if len(index) == 0:
+        raise DataError(
+            f"no training image is of the class {learn.class_names[target]!r}; choose another target"
+        )
+    few = learn.take(index)
+    surest = logits_of(model, few).softmax(1)[:, target].argmax()
+    return few.batch(surest[None])[0]

@@ -1,0 +1,173 @@
+"""What patches and universal perturbations do, as versioned files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr
+from torch import Tensor
+
+from advkit.core.config import StrictModel
+from advkit.core.stats import Interval, accuracy
+from advkit.core.stored import SummarisedResult
+from advkit.models.card import DataFacts, Shape, ThreatFacts
+
+
+class _Result(SummarisedResult):
+    """What both have."""
+
+    train: DataFacts
+    """What it was trained on."""
+    test: DataFacts
+    """What it was judged by."""
+    settings: dict[str, Any]
+    """All parameters, defaults too."""
+    seconds: float
+    """Of this process; a resumed run does not count what came before."""
+    environment: dict[str, str]
+
+
+class _Judged(StrictModel):
+    """What is said of any classifier."""
+
+    name: str
+    """As it was given."""
+    model_hash: str
+    trained_on: bool
+    """False where the change was made without it."""
+
+    model_config = StrictModel.model_config | {"protected_namespaces": ()}
+
+    @property
+    def label(self) -> str:
+        """A name for tables."""
+        return Path(self.name).name + ("" if self.trained_on else " (not trained on)")
+
+
+class Hits(StrictModel):
+    """On how many images the target class was seen, with each of four patches at the same places."""
+
+    scale: tuple[float, float]
+    """Diameters, from and to, as a share of the image's shorter side."""
+    patch: int
+    noise: int
+    """A patch of random pixels."""
+    grey: int
+    """A plain grey one."""
+    real: int
+    """A training image of the target class."""
+
+
+class PlaceMap(StrictModel):
+    """Where in the image the patch works, at one size."""
+
+    scale: float
+    n: int
+    """Images for each place."""
+    hits: tuple[tuple[int, ...], ...]
+    """Images on which the target class was seen; rows from the upper edge down, places from left to right."""
+
+
+class PatchJudged(_Judged):
+    """One classifier under the patch."""
+
+    n: int
+    """Test images."""
+    clean_correct: int
+    judged: int
+    """Of those, the ones of other classes than the target, classified correctly without a patch."""
+    anywhere: Hits
+    """At any place, size and rotation, as in training."""
+    by_scale: tuple[Hits, ...]
+    by_place: tuple[PlaceMap, ...]
+    rate: float
+    """Share of the judged images on which the patch makes the target class be seen, anywhere."""
+    interval: Interval
+    """Exact 95 % interval of the rate."""
+
+
+class PatchResult(_Result):
+    """One patch and what it does."""
+
+    command = "patch"
+    schema_name: Literal["advkit/patch"] = Field("advkit/patch", alias="schema")
+    target: int
+    target_name: str
+    shape: Shape
+    """Of the images."""
+    pixels: int
+    """Of the patch, across and down."""
+    classifiers: tuple[PatchJudged, ...]
+    """Those that it was trained on, then the others."""
+
+    _patch: Tensor | None = PrivateAttr(None)
+
+    @property
+    def patch(self) -> Tensor | None:
+        """(C, h, w) in [0, 1], of 8-bit levels; None for a result that was read from a file."""
+        return self._patch
+
+    def summary(self) -> str:
+        """One line for people."""
+        first = self.classifiers[0]
+        return (
+            f"with the patch anywhere, {first.label} sees {self.target_name!r} on "
+            f"{accuracy(first.anywhere.patch, first.judged)} of {first.judged} test images of other classes"
+        )
+
+
+class PerturbationJudged(_Judged):
+    """One classifier under the perturbation."""
+
+    n: int
+    """Test images."""
+    clean_correct: int
+    correct: int
+    """Right with the perturbation."""
+    fooled: int
+    """Images of which the classifier says something else than without it."""
+    fooled_by_random: int
+    """The same for a random perturbation of the same size."""
+    judged: int
+    """With a target: images that are not taken for it anyway; else all."""
+    hits: int
+    """With a target: judged images that are taken for it; else the same as ``fooled``."""
+    becomes: dict[str, int]
+    """What the classifier says of the images that it is fooled on."""
+    rate: float
+    """Share of the judged images that are hits."""
+    interval: Interval
+    """Exact 95 % interval of the rate."""
+
+
+class PerturbationResult(_Result):
+    """One universal perturbation and what it does."""
+
+    command = "universal"
+    schema_name: Literal["advkit/trained_attacks/universal"] = Field(
+        "advkit/trained_attacks/universal", alias="schema"
+    )
+    threat: ThreatFacts
+    size: float
+    """The perturbation's own, in the threat's norm."""
+    target: int | None
+    target_name: str
+    classifiers: tuple[PerturbationJudged, ...]
+    """Those that it was trained on, then the others."""
+
+    _perturbation: Tensor | None = PrivateAttr(None)
+
+    @property
+    def perturbation(self) -> Tensor | None:
+        """(C, H, W), to be added and clamped to [0, 1]; None for a result that was read from a file."""
+        return self._perturbation
+
+    def summary(self) -> str:
+        """One line for people."""
+        first = self.classifiers[0]
+        aim = "fools" if self.target is None else f"lets {self.target_name!r} be seen by"
+        return (
+            f"one perturbation, {self.threat.norm} eps {self.threat.eps:.4g}, {aim} {first.label} on "
+            f"{accuracy(first.hits, first.judged)} of {first.judged} test images"
+        )

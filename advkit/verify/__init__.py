@@ -1,0 +1,1 @@
+"""Proofs: bounds, certification, randomized smoothing."""

@@ -1,0 +1,254 @@
+"""How the layers and functions that can be bounded are read: one function each.
+
+It is given the reading, a name, and the arguments of the call; what is computed of the images is a `Value`,
+everything else is as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from advkit.verify.bounds import arithmetic
+from advkit.verify.bounds.affine import Convolution, Dense, Normalise, Pair
+from advkit.verify.bounds.arrange import Average, Reshape
+from advkit.verify.bounds.reading import Reading, Unreadable, Value
+from advkit.verify.bounds.relaxation import MaxPool, Relu
+
+
+def _relu(reading: Reading, name: str, x: Value, inplace: bool = False) -> Value:
+    return reading.add(name, Relu(), x)
+
+
+def _leaky_relu(
+    reading: Reading, name: str, x: Value, negative_slope: float = 0.01, inplace: bool = False
+) -> Value:
+    if not 0 <= negative_slope <= 1:
+        raise Unreadable(f"its slope {negative_slope:g} is outside [0, 1]")
+    return reading.add(name, Relu(float(negative_slope)), x)
+
+
+def _linear(reading: Reading, name: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
+    if x.example.dim() != 2:
+        raise Unreadable(f"its input has shape {tuple(x.example.shape[1:])}, where only vectors can be read")
+    return reading.add(name, Dense(weight, bias), x)
+
+
+def _conv2d(
+    reading: Reading,
+    name: str,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    spaced = _pair(dilation)
+    if padding == "same":
+        total = [spaced[i] * (weight.shape[2 + i] - 1) for i in (0, 1)]
+        if any(length % 2 for length in total):
+            raise Unreadable("it pads one side more than the other")
+        padding = tuple(length // 2 for length in total)
+    edge = (0, 0) if padding == "valid" else _pair(padding)
+    op = Convolution(weight, bias, tuple(x.example.shape[1:]), _pair(stride), edge, spaced, groups)
+    return reading.add(name, op, x)
+
+
+def _max_pool2d(
+    reading: Reading,
+    name: str,
+    x: Value,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Value:
+    if return_indices:
+        raise Unreadable("it also returns places")
+    size = _pair(kernel_size)
+    op = MaxPool(size, _pair(stride) if stride else size, _pair(padding), _pair(dilation), ceil_mode)
+    if (op.apply(torch.zeros_like(x.example)) < 0).any():
+        raise Unreadable("one of its windows sees nothing but padding")
+    return reading.add(name, op, x)
+
+
+def _averaged(reading: Reading, name: str, x: Value, along: Callable[[Tensor, int], Tensor]) -> Value:
+    """By what ``along`` makes of (N, 1, H, 1) or (N, 1, 1, W), for the axis 0 or 1."""
+    height, width = x.example.shape[2:]
+    like = x.example
+    down = along(torch.eye(height, dtype=like.dtype, device=like.device).view(height, 1, height, 1), 0)
+    across = along(torch.eye(width, dtype=like.dtype, device=like.device).view(width, 1, 1, width), 1)
+    return reading.add(name, Average(down.flatten(1).T, across.flatten(1).T), x)
+
+
+def _avg_pool2d(
+    reading: Reading,
+    name: str,
+    x: Value,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    size, edge = _pair(kernel_size), _pair(padding)
+    step = _pair(stride) if stride else size
+
+    def along(plane: Tensor, axis: int) -> Tensor:
+        kernel, stride, rim = (
+            (pair[0], rest) if axis == 0 else (rest, pair[1])
+            for pair, rest in ((size, 1), (step, 1), (edge, 0))
+        )
+        divisor = (1 if axis else divisor_override) if divisor_override else None
+        return functional.avg_pool2d(plane, kernel, stride, rim, ceil_mode, count_include_pad, divisor)
+
+    return _averaged(reading, name, x, along)
+
+
+def _adaptive_avg_pool2d(reading: Reading, name: str, x: Value, output_size: Any) -> Value:
+    size = [output_size] * 2 if isinstance(output_size, int) or output_size is None else list(output_size)
+    wanted = [length or x.example.shape[2 + i] for i, length in enumerate(size)]
+
+    def along(plane: Tensor, axis: int) -> Tensor:
+        return functional.adaptive_avg_pool2d(plane, (1, wanted[1]) if axis else (wanted[0], 1))
+
+    return _averaged(reading, name, x, along)
+
+
+def _mean(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    chosen = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    if x.example.dim() != 4 or {d % 4 for d in chosen} != {2, 3}:
+        raise Unreadable("only a mean over height and width can be read")
+    pooled = _adaptive_avg_pool2d(reading, name, x, 1)
+    return pooled if keepdim else _reshaped(reading, name, pooled, x.example.mean((2, 3)))
+
+
+def _batch_norm(reading: Reading, name: str, layer: nn.modules.batchnorm._BatchNorm, x: Value) -> Value:
+    mean, variance = layer.running_mean, layer.running_var
+    if mean is None or variance is None:
+        raise Unreadable("it has no running statistics, so an answer depends on the rest of its batch")
+    weight = torch.ones_like(mean) if layer.weight is None else layer.weight
+    bias = torch.zeros_like(mean) if layer.bias is None else layer.bias
+    wide = [tensor.view(-1, *[1] * (x.example.dim() - 2)) for tensor in (mean, variance, weight, bias)]
+    return reading.add(name, Normalise(wide[0], wide[1], wide[2], wide[3], layer.eps), x)
+
+
+def _reshaped(reading: Reading, name: str, x: Value, result: Tensor) -> Value:
+    """``result`` has the values of ``x`` in the same order."""
+    if result.shape[:1] != x.example.shape[:1]:
+        raise Unreadable("it mixes the images of a batch")
+    return reading.add(name, Reshape(tuple(x.example.shape[1:]), tuple(result.shape[1:])), x)
+
+
+def _reshaping(method: str) -> Callable[..., Value]:
+    """Of a method that keeps the order of the values."""
+
+    def layer(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Value:
+        return _reshaped(reading, name, x, getattr(x.example, method)(*args, **kwargs))
+
+    return layer
+
+
+def _same(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Value:
+    return x
+
+
+def _dropout(
+    reading: Reading, name: str, x: Value, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Value:
+    if training and p:
+        raise Unreadable("it drops values also in eval mode")
+    return x
+
+
+def _pair(value: Any) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _shape(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Any:
+    return x.example.size(*args, **kwargs)
+
+
+def _attribute(reading: Reading, name: str, x: Value, attribute: str) -> Any:
+    if attribute not in ("shape", "ndim", "dtype", "device"):
+        raise Unreadable(f"its attribute {attribute!r} is not known here")
+    return getattr(x.example, attribute)
+
+
+def _item(reading: Reading, name: str, something: Any, place: Any) -> Any:
+    if isinstance(something, Value):
+        raise Unreadable("it takes a part of the values by their places")
+    return something[place]
+
+
+def _convolution(reading: Reading, name: str, layer: nn.Conv2d, x: Value) -> Value:
+    if layer.padding_mode != "zeros":
+        raise Unreadable(f"it pads by {layer.padding_mode!r}, where only zeros can be read")
+    rest = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return _conv2d(reading, name, x, layer.weight, layer.bias, *rest)
+
+
+MODULES: dict[type[nn.Module], Callable[[Reading, str, Any, Value], Value]] = {
+    nn.Linear: lambda r, n, m, x: _linear(r, n, x, m.weight, m.bias),
+    nn.Conv2d: _convolution,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.ReLU: lambda r, n, m, x: _relu(r, n, x),
+    nn.LeakyReLU: lambda r, n, m, x: _leaky_relu(r, n, x, m.negative_slope),
+    nn.MaxPool2d: lambda r, n, m, x: _max_pool2d(
+        r, n, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
+    ),
+    nn.AvgPool2d: lambda r, n, m, x: _avg_pool2d(
+        r, n, x, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
+    ),
+    nn.AdaptiveAvgPool2d: lambda r, n, m, x: _adaptive_avg_pool2d(r, n, x, m.output_size),
+    nn.Flatten: lambda r, n, m, x: _reshaped(r, n, x, m(x.example)),
+    nn.Unflatten: lambda r, n, m, x: _reshaped(r, n, x, m(x.example)),
+    nn.Identity: lambda r, n, m, x: x,
+    nn.Dropout: lambda r, n, m, x: x,
+    nn.Dropout1d: lambda r, n, m, x: x,
+    nn.Dropout2d: lambda r, n, m, x: x,
+}
+"""By the type of a layer, a subclass of which is another layer; in eval mode."""
+
+CALLS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _relu),
+    functional.leaky_relu: _leaky_relu,
+    functional.linear: _linear,
+    **dict.fromkeys((functional.conv2d, torch.conv2d), _conv2d),
+    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool2d),
+    **dict.fromkeys((functional.avg_pool2d, torch._C._nn.avg_pool2d), _avg_pool2d),
+    functional.adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((functional.dropout, functional.dropout2d), _dropout),
+    **dict.fromkeys((torch.cat, torch.concat), arithmetic.concatenated),
+    **dict.fromkeys((torch.chunk, "chunk"), arithmetic.chunks),
+    operator.getitem: _item,
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), arithmetic.add),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), arithmetic.sub),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), arithmetic.mul),
+    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), arithmetic.div),
+    **dict.fromkeys((operator.neg, torch.neg, "neg"), arithmetic.neg),
+    **{
+        method: _reshaping(method)
+        for method in ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten")
+    },
+    **{
+        call: _reshaping(call.__name__)
+        for call in (torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze)
+    },
+    **dict.fromkeys(("contiguous", "float", "clone", "detach"), _same),
+    "size": _shape,
+    getattr: _attribute,
+}
+"""By a function, or the name of a tensor's method."""

@@ -1,0 +1,182 @@
+"""A model's layers as a `Graph`, or a sentence that names the one which cannot be read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from advkit.core.errors import ModelError
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.verify.bounds.affine import Affine, Scale
+from advkit.verify.bounds.arrange import Reshape
+from advkit.verify.bounds.graph import Graph
+from advkit.verify.bounds.layers import CALLS, MODULES
+from advkit.verify.bounds.reading import Reading, Unreadable, Value
+
+TOLERANCE = 1e-3
+"""Largest difference between what graph and model say, as a share of the largest logit."""
+READABLE = (
+    "what can be bounded is made of linear and convolutional layers, batch norm, ReLU and leaky ReLU, max "
+    "and average pooling, sums, concatenations, reshaping and dropout; replace the layer, or attack the "
+    "model without certifying it"
+)
+
+
+def read(model: Model) -> Graph:
+    """The graph of a classifier in eval mode. Its tensors are the model's own parameters, so that it follows
+    them as they are trained, and gradients reach them.
+
+    Raises:
+        ModelError: a layer that cannot be bounded, which the message names.
+    """
+    if model.probabilities:
+        raise ModelError(f"the model gives probabilities, and a softmax cannot be bounded: {READABLE}")
+    tensor = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
+    count, shape = 2 * math.prod(model.card.shape), model.card.shape
+    images = torch.linspace(0, 1, count, device=tensor.device).view(2, *shape)
+    with evaluation_mode(model):
+        traced = _trace(model.network)
+        reading = Reading(images)
+        first = reading.images
+        if model.scale is not None and model.shift is not None:
+            first = reading.add("preprocessing", Scale(model.scale[0], model.shift[0]), first)
+        last = _Reader(traced, reading).run(first)
+        if not isinstance(last, Value) or last.example.dim() != 2:
+            raise ModelError(f"the network does not end in logits that can be traced: {READABLE}")
+        if not isinstance(reading.nodes[last.place].op, Affine):
+            size = tuple(last.example.shape[1:])
+            last = reading.add("logits", Reshape(size, size), last)
+    return Graph(tuple(reading.nodes[: last.place + 1]))
+
+
+def check(graph: Graph, model: Model, images: Tensor) -> None:
+    """Raises ModelError where the graph says something else of ``images`` (N, C, H, W) than the model."""
+    with evaluation_mode(model), torch.no_grad():
+        meant, said = model(images).double(), graph.forward(images).double()
+    if not (said - meant).abs().max() <= TOLERANCE * meant.abs().max():
+        raise ModelError(
+            "the model does something that tracing its layers does not show (a hook, or a branch on values); "
+            "make it a plain sequence of layers, or attack it without certifying it"
+        )
+
+
+class _Tracer(fx.Tracer):
+    """Says in which layer tracing ended."""
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a foreign layer's code does with a symbol in place of an image
+            raise _refusal(self.path_of_module(m), type(m).__name__, _line(error)) from error
+
+
+def _trace(network: nn.Module) -> fx.GraphModule:
+    tracer = _Tracer()
+    try:
+        return fx.GraphModule(network, tracer.trace(network))
+    except ModelError:
+        raise
+    except Exception as error:  # likewise
+        raise _refusal("", type(network).__name__, _line(error)) from error
+
+
+def _refusal(path: str, kind: str, reason: str) -> ModelError:
+    layer = f"layer {path!r} ({kind})" if path else f"the network ({kind})"
+    return ModelError(f"{layer} cannot be bounded: {reason}; {READABLE}")
+
+
+def _line(error: Exception) -> str:
+    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"its code cannot be traced ({said})"
+
+
+class _Reader:
+    """Goes through a traced network.
+
+    Args:
+        traced: the network.
+        reading: what takes the nodes.
+    """
+
+    def __init__(self, traced: fx.GraphModule, reading: Reading) -> None:
+        self.traced, self.reading = traced, reading
+
+    def run(self, images: Value) -> Any:
+        """What the network returns for ``images``: a `Value`, where it can be bounded."""
+        known: dict[fx.Node, Any] = {}
+        first = True
+        for node in self.traced.graph.nodes:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
+            if node.op == "placeholder":
+                known[node] = images if first else node.args[0] if node.args else ()
+                first = False
+            elif node.op == "get_attr":
+                known[node] = _attribute(self.traced, str(node.target))
+            elif node.op == "output":
+                return args[0]
+            else:
+                known[node] = self._call(node, args, kwargs)
+        return None
+
+    def _call(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer = self.traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+        owner, kind = _place(node, layer)
+        if not _depends((args, kwargs)):
+            return self._computed(node, layer, args, kwargs)
+        try:
+            if layer is None:
+                reader = CALLS.get(node.target)
+                if reader is None:
+                    raise Unreadable("nothing is known of this function")
+                return reader(self.reading, owner or kind, *args, **kwargs)
+            found = next((MODULES[known] for known in type(layer).__mro__ if known in MODULES), None)
+            if found is None:
+                raise Unreadable("nothing is known of this kind of layer")
+            return found(self.reading, owner, layer, *args, **kwargs)
+        except Unreadable as reason:
+            raise _refusal(owner, kind, str(reason)) from reason
+        except TypeError as error:
+            raise _refusal(owner, kind, f"it is called in an unusual way ({_line(error)})") from error
+
+    def _computed(
+        self, node: fx.Node, layer: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Of constants alone."""
+        if layer is not None:
+            return layer(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+
+def _depends(something: Any) -> bool:
+    """Whether a `Value` is anywhere inside."""
+    if isinstance(something, dict):
+        return any(map(_depends, something.values()))
+    if isinstance(something, tuple | list):
+        return any(map(_depends, something))
+    return isinstance(something, Value)
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _place(node: fx.Node, layer: nn.Module | None) -> tuple[str, str]:
+    """The qualified name of a layer, or of the one that calls a function; and what it is."""
+    if layer is not None:
+        return str(node.target), type(layer).__name__
+    stack = node.meta.get("nn_module_stack") or {}
+    owner = list(stack)[-1] if stack else ""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return owner, f"function {name}"

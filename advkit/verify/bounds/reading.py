@@ -1,0 +1,44 @@
+"""A graph while it is being read."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from advkit.verify.bounds.affine import Affine
+from advkit.verify.bounds.graph import Node
+from advkit.verify.bounds.relaxation import MaxPool, Relu
+
+
+class Unreadable(Exception):
+    """A layer that cannot be bounded; the message says why."""
+
+
+class Value:
+    """Something that is computed of the images.
+
+    Args:
+        example: what it is for two images (2, ...).
+        place: of its node.
+    """
+
+    def __init__(self, example: Tensor, place: int) -> None:
+        self.example, self.place = example, place
+
+
+class Reading:
+    """The nodes so far.
+
+    Args:
+        images: (2, C, H, W) an example.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.nodes = [Node("images", None, (), tuple(images.shape[1:]))]
+        self.images = Value(images, 0)
+
+    def add(self, name: str, op: Affine | Relu | MaxPool, *inputs: Value) -> Value:
+        """The value of an operation on others."""
+        example = op.apply(*(value.example for value in inputs))
+        places = tuple(value.place for value in inputs)
+        self.nodes.append(Node(name, op, places, tuple(example.shape[1:])))
+        return Value(example, len(self.nodes) - 1)

@@ -1,0 +1,211 @@
+"""Certified accuracy from Python."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit.attacks.perturb import device_of, logits_of
+from advkit.core import memory
+from advkit.core.device import coarse_float32, exact_float32
+from advkit.core.errors import ConfigError, ModelError
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder, environment
+from advkit.core.threat import Threat
+from advkit.data.data import Data
+from advkit.data.load import as_data
+from advkit.data.threats import customary
+from advkit.models.card import ThreatFacts
+from advkit.models.inspect import inspect_classifier
+from advkit.models.load import as_classifier
+from advkit.models.mode import evaluation_mode
+from advkit.models.model import Model
+from advkit.verify.bounds.ball import refuse_l0
+from advkit.verify.bounds.read import check, read
+from advkit.verify.certification.prove import METHODS, Prover
+from advkit.verify.certification.record import Record
+from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
+from advkit.verify.certification.settings import Method
+
+BATCH = 64
+"""Images at work at once, by default."""
+LOOKED_AT = 8
+"""Images on which graph and model are compared."""
+
+
+def certify(
+    model: nn.Module | str | Path,
+    data: Data | str | tuple[Any, Any],
+    threat: Threat | None = None,
+    method: Method = "auto",
+    *,
+    n: int | None = None,
+    batch_size: int = BATCH,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> CertificationResult:
+    """Certified accuracy: the share of images on which no image of the ball is misclassified, proved.
+
+    What is proved: for every image within ``eps`` (and the slack of 1e-6 that `Threat.contains` allows) and
+    inside [0, 1], the logit of the true class is the largest, in exact arithmetic and in the model's own
+    float32 pass. The bounds are computed in float64, those of hidden neurons partly in float32, and widened
+    by a bound of their rounding error; the margin must also exceed a bound of the rounding error of a float32
+    pass, summed in any order. Here every pass is float32; a note says so where PyTorch is set to compute it
+    in something coarser elsewhere (TF32, bfloat16). Taken for granted is that convolutions are not computed
+    by Winograd's method, and that nothing overflows.
+
+    Args:
+        model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes;
+            certified in eval mode, and left in the mode it was in.
+        data: `Data`, a data set's name (its test split), or (images, labels).
+        threat: linf, l2 or l1; None: what the model was hardened for, else the customary one of the data.
+        method: ``interval``, ``linear`` or ``optimised`` bounds, or ``auto``: each in turn, on the images
+            that are not proved yet.
+        n: only the first so many images.
+        batch_size: images at work at once. It changes the speed, not the result.
+        run: folder for the record; a run that was killed goes on from there.
+        progress: told how many images were decided.
+
+    Raises:
+        ModelError: a layer that cannot be bounded, which is named; or the model is no classifier.
+        DataError: the images or labels do not fit.
+        ConfigError: an unknown method, the norm l0, or no threat model to assume.
+    """
+    begun = time.perf_counter()
+    if method not in ("auto", *METHODS):
+        raise ConfigError(f"there is no method {method!r}; choose auto, {', '.join(METHODS)}")
+    whole = as_data(data)
+    images = whole.limit(n)
+    judged = as_classifier(model, images.shape)
+    few, _ = images.batch(torch.arange(min(LOOKED_AT, len(images))), device_of(judged))
+    facts = inspect_classifier(judged, few, images.classes if images.classes_known else None)
+    notes = [*facts.notes, *precision_notes(device_of(judged))]
+    threat = threat or customary(judged, images)
+    refuse_l0(threat)
+    with memory.kept(), evaluation_mode(judged):
+        digest = judged.hash
+        if run is not None:
+            plan = {"threat": threat.model_dump(), "method": method}
+            run.begin_with(model=digest, images=images.fingerprint, **{"plan of proof": plan})
+        verdicts = certified(
+            judged,
+            images,
+            logits_of(judged, images).argmax(1) == images.labels,
+            threat,
+            method,
+            batch_size=batch_size,
+            folder=run.path if run is not None else None,
+            progress=progress,
+        )
+    return CertificationResult.of(
+        verdicts,
+        METHODS if method == "auto" else (method,),
+        status="complete" if len(images) == len(whole) else "partial",
+        threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
+        method=method,
+        model_hash=digest,
+        card=judged.card,
+        data=images.facts,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - begun,
+        environment=environment(),
+    )
+
+
+def certified(
+    model: Model,
+    images: Data,
+    correct: Tensor,
+    threat: Threat,
+    method: Method = "auto",
+    *,
+    batch_size: int = BATCH,
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[CertifiedVerdict, ...]:
+    """One verdict for each image, in the order of the data.
+
+    Args:
+        model: a classifier in eval mode.
+        images: what to prove.
+        correct: (N,) bool: classified correctly.
+        threat: linf, l2 or l1.
+        method: as in `certify`.
+        batch_size: images at work at once.
+        folder: where the record is; what it knows is not proved again.
+        progress: told how many images were decided.
+
+    Raises:
+        ModelError: a layer that cannot be bounded, which is named.
+        ConfigError: the norm l0.
+    """
+    device = device_of(model)
+    refuse_l0(threat)
+    _refuse_half(model)
+    graph = read(model)
+    with exact_float32():
+        check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
+    prover = Prover(graph, threat, method, device)
+    ids = images.ids.tolist()
+    with Record(folder) as record, exact_float32():
+        earlier = len(record.verdicts)
+        if earlier:
+            progress.say(f"{earlier} of {len(images)} images were decided earlier")
+        for row in (~correct).nonzero()[:, 0].tolist():
+            label = int(images.labels[row])
+            record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
+        proved = sum(verdict.status == "certified" for verdict in record.verdicts.values())
+        name = "certifying" if method == "auto" else f"certifying by {method} bounds"
+        with progress.task(name, len(images), done=len(record.verdicts), unit="image") as task:
+            # The same batches whatever was decided earlier, since the last bits depend on them.
+            for rows in correct.nonzero()[:, 0].split(batch_size):
+                if all(ids[row] in record.verdicts for row in rows.tolist()):
+                    continue
+                new = [one for one in _batch(prover, images, rows) if one.id not in record.verdicts]
+                for verdict in new:
+                    record.add(verdict)
+                    proved += verdict.status == "certified"
+                task.advance(len(new), proved=proved / len(record.verdicts))
+        return tuple(record.verdicts[sample] for sample in ids)
+
+
+def precision_notes(device: torch.device) -> list[str]:
+    """What proofs on a device do not cover, for people."""
+    if not coarse_float32(device):
+        return []
+    return [
+        "proofs hold for passes in float32, but PyTorch is set to compute it in something coarser on this "
+        f"{device.type} (TF32 or bfloat16); turn that off where the model is used"
+    ]
+
+
+def _refuse_half(model: Model) -> None:
+    """Of whose arithmetic no error is known."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise ModelError(
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, and proofs are of float32 models; "
+                "certify model.float()"
+            )
+
+
+def _batch(prover: Prover, images: Data, rows: Tensor) -> Sequence[CertifiedVerdict]:
+    x, label = images.batch(rows)
+    proof = prover.prove(x, label)
+    facts = (images.ids[rows], label, proof.margin, proof.rounding, proof.method)
+    return [
+        CertifiedVerdict(
+            id=sample,
+            label=own,
+            status="certified" if margin > 0 else "undecided",
+            method=METHODS[by],
+            margin=margin,
+            rounding=rounding,
+        )
+        for sample, own, margin, rounding, by in zip(*(fact.tolist() for fact in facts), strict=True)
+    ]

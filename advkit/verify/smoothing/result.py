@@ -1,0 +1,141 @@
+"""What a smoothed classifier is worth, as a versioned file."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from advkit.core.config import StrictModel
+from advkit.core.stats import Interval, accuracy, clopper_pearson
+from advkit.core.stored import SummarisedResult
+from advkit.models.card import DataFacts, ModelCard
+from advkit.verify.smoothing.statistics import reach
+
+STEPS_IN_SIGMA = 2
+"""Radii of the table, in each sigma."""
+
+
+class SmoothedVerdict(StrictModel):
+    """What the votes prove of one image."""
+
+    id: int
+    """Its position in the split."""
+    label: int
+    status: Literal["right", "wrong", "abstained"]
+    """The class that is certified is the label; it is another; the votes certify none."""
+    selected: int
+    """The class that the first votes named."""
+    votes: int
+    """How often it came among the further ones."""
+    share: float
+    """Its probability under noise, at least (one-sided, at alpha)."""
+    radius: float
+    """Within this l2 distance the smoothed classifier answers ``selected``; 0 where it abstains."""
+
+
+class RadiusPoint(StrictModel):
+    """Certified accuracy at one radius."""
+
+    radius: float
+    certified: int
+    """Images that are right, with a certified radius above this one."""
+    accuracy: float
+    interval: Interval
+    """Exact 95 % interval of the accuracy."""
+
+
+class SmoothingResult(SummarisedResult):
+    """Certified accuracy of one smoothed classifier by the l2 radius.
+
+    Each image's radius holds with probability 1 - ``alpha``; the intervals are about which images were taken.
+    """
+
+    command = "smooth"
+
+    schema_name: Literal["advkit/verify/smoothing"] = Field("advkit/verify/smoothing", alias="schema")
+    status: Literal["complete", "partial"]
+    """Partial: only some images of the split were asked for."""
+    sigma: float
+    samples: int
+    selection: int
+    alpha: float
+    seed: int
+    skip: int
+    """Every so-manieth image of the split was taken."""
+    model_hash: str
+    card: ModelCard | None
+    data: DataFacts
+    """The images that were certified."""
+    n: int
+    bare_correct: int
+    """Images that the model itself gets right, without noise."""
+    right: int
+    wrong: int
+    abstained: int
+    accuracy: float
+    """Of the smoothed classifier, where abstaining counts as wrong."""
+    interval: Interval
+    """Exact 95 % interval of it."""
+    average_radius: float
+    """Mean certified radius, 0 where it is wrong or abstains."""
+    largest_radius: float
+    """That so many samples can certify at most."""
+    points: tuple[RadiusPoint, ...]
+    notes: tuple[str, ...] = ()
+    """What the loader found and assumed."""
+    seconds: float
+    """Of this process; a resumed run does not count what came before."""
+    environment: dict[str, str]
+    verdicts: tuple[SmoothedVerdict, ...]
+
+    @classmethod
+    def of(
+        cls, verdicts: tuple[SmoothedVerdict, ...], *, sigma: float, samples: int, alpha: float, **facts: Any
+    ) -> SmoothingResult:
+        """The figures that the verdicts make."""
+        n, right = len(verdicts), sum(verdict.status == "right" for verdict in verdicts)
+        radii = [verdict.radius for verdict in verdicts if verdict.status == "right"]
+        largest = reach(samples, alpha, sigma)
+        step = sigma / STEPS_IN_SIGMA
+        points = []
+        for number in range(int(largest / step) + 1):
+            certified = sum(radius > number * step for radius in radii)
+            points.append(
+                RadiusPoint(
+                    radius=number * step,
+                    certified=certified,
+                    accuracy=certified / n,
+                    interval=clopper_pearson(certified, n),
+                )
+            )
+        return cls(
+            **facts,
+            sigma=sigma,
+            samples=samples,
+            alpha=alpha,
+            n=n,
+            right=right,
+            wrong=sum(verdict.status == "wrong" for verdict in verdicts),
+            abstained=sum(verdict.status == "abstained" for verdict in verdicts),
+            accuracy=right / n,
+            interval=clopper_pearson(right, n),
+            average_radius=sum(radii) / n,
+            largest_radius=largest,
+            points=tuple(points),
+            verdicts=verdicts,
+        )
+
+    @property
+    def radii(self) -> list[float]:
+        """Certified radii of the images that are right, in rising order."""
+        return sorted(verdict.radius for verdict in self.verdicts if verdict.status == "right")
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"average certified radius {self.average_radius:.3f} in l2, smoothed accuracy "
+            f"{accuracy(self.right, self.n)}, {self.abstained:,} abstentions (sigma {self.sigma:g}, alpha "
+            f"{self.alpha:g}, {self.samples:,} samples an image; n = {self.n:,}, {self.data.name} "
+            f"{self.data.split})"
+        )

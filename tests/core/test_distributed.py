@@ -1,0 +1,206 @@
+"""One process alone, and several whose runtime is played by threads; PyTorch's own is in tests/evaluation."""
+
+import subprocess
+import sys
+import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advkit.core import distributed
+from advkit.core.config import StrictModel
+from advkit.core.errors import ConfigError, LostError
+from advkit.core.runs import RunFolder
+
+
+class Threads:
+    """What of `torch.distributed` is used, between threads of one process; a thread that ends is missed."""
+
+    def __init__(self, world):
+        self.world, self.mine, self.news = world, threading.local(), threading.Condition()
+        self.said, self.ended = [[] for _ in range(world)], set()
+
+    def is_available(self):
+        return True
+
+    def is_initialized(self):
+        return hasattr(self.mine, "rank")
+
+    def get_rank(self):
+        return self.mine.rank
+
+    def get_world_size(self):
+        return self.world
+
+    def all_gather_object(self, answers, value):
+        mine = self.said[self.mine.rank]
+        with self.news:
+            mine.append(value)
+            self.news.notify_all()
+            for other, said in enumerate(self.said):
+                self.news.wait_for(
+                    lambda other=other, said=said: len(said) >= len(mine) or other in self.ended
+                )
+                if len(said) < len(mine):
+                    raise RuntimeError("connection closed by peer")
+            answers[:] = [said[len(mine) - 1] for said in self.said]
+
+    def all_reduce(self, tensor):
+        answers = [None] * self.world
+        self.all_gather_object(answers, tensor.clone())
+        tensor.copy_(sum(answers))
+
+
+def everywhere(world, work):
+    """What ``work()`` returned or raised in each of so many processes."""
+    runtime, ended = Threads(world), [None] * world
+
+    def one(rank):
+        runtime.mine.rank = rank
+        try:
+            ended[rank] = work()
+        except Exception as fault:
+            ended[rank] = fault
+        with runtime.news:
+            runtime.ended.add(rank)
+            runtime.news.notify_all()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch.distributed", runtime)
+        patch.setenv("LOCAL_RANK", "3")
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(world)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return ended
+
+
+def test_alone_nothing_happens(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert (distributed.rank(), distributed.local_rank(), distributed.world()) == (0, 0, 1)
+    assert distributed.gather("x") == ["x"] and distributed.share("x") == "x"
+    with pytest.raises(ConfigError, match="told"), distributed.together():
+        raise ConfigError("told")
+    tensor = torch.ones(2)
+    distributed.average([tensor])
+    assert tensor.tolist() == [1, 1] and not distributed.launched()
+    with distributed.joined():
+        distributed.wait()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@given(st.integers(2, 4), st.lists(st.sampled_from([(), (3,), (2, 2), (0,)]), max_size=3), st.integers(0, 99))
+def test_all_learn_what_each_has(world, shapes, seed):
+    def made(rank):
+        generator = torch.Generator().manual_seed(seed + rank)
+        return [torch.randint(-99, 99, shape, generator=generator).double() for shape in shapes]
+
+    def work():
+        rank = distributed.rank()
+        tensors = [tensor.requires_grad_() for tensor in made(rank)]
+        distributed.average(iter(tensors))
+        with distributed.together():
+            found = distributed.gather(("of", rank)), distributed.share(rank + 5), distributed.local_rank()
+        distributed.wait()
+        return distributed.world(), *found, [tensor.detach() for tensor in tensors]
+
+    means = [sum(parts) / world for parts in zip(*map(made, range(world)), strict=True)]
+    for size, gathered, shared, local, tensors in everywhere(world, work):
+        assert (size, gathered, shared, local) == (world, [("of", rank) for rank in range(world)], 5, 3)
+        for tensor, mean in zip(tensors, means, strict=True):
+            assert tensor.shape == mean.shape
+            torch.testing.assert_close(tensor, mean)
+
+
+class Stubborn(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(("world", "who"), [(2, 0), (2, 1), (3, 0), (3, 1)])
+@pytest.mark.parametrize("fault", [ConfigError("what; where"), Stubborn(1, 2), KeyError("k")])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_fault_of_one_ends_all(world, who, fault, late):
+    def work():
+        with distributed.together():
+            if late:
+                distributed.gather("in good health")
+            if distributed.rank() == who:
+                raise fault
+            if who != 1:
+                distributed.gather("not reached")
+
+    fault.__dict__.pop("told", None)
+    for rank, raised in enumerate(everywhere(world, work)):
+        assert raised.told
+        if rank == who:
+            assert raised is fault and not hasattr(raised, "__notes__")
+        elif isinstance(fault, ConfigError):
+            assert type(raised) is ConfigError and str(raised) == "what; where"
+            assert not hasattr(raised, "__notes__")
+        else:
+            kept = isinstance(fault, KeyError)  # the other cannot be pickled, so it is told in words
+            assert type(raised) is (KeyError if kept else RuntimeError)
+            assert str(raised) == (str(fault) if kept else "Stubborn: 1 and 2")
+            assert f"in process {who}:" in raised.__notes__[0] and "raise fault" in raised.__notes__[0]
+
+
+@pytest.mark.parametrize("ask", [distributed.gather, lambda x: distributed.average([x])])
+def test_one_that_has_ended_is_missed(ask):
+    def work():
+        if distributed.rank() == 0:
+            return "ended"
+        with distributed.together() if distributed.rank() == 1 else nullcontext():
+            ask(torch.ones(1))
+        return "not reached"
+
+    first, *others = everywhere(3, work)
+    assert first == "ended" and all(type(other) is LostError and other.told for other in others)
+    assert everywhere(2, lambda: distributed.rank() or distributed.wait()) == [None, 1]
+
+
+@pytest.mark.parametrize(("world", "launched"), [(None, False), ("1", False), ("2", True), ("3", True)])
+def test_what_torchrun_started_is_joined_and_left(monkeypatch, world, launched):
+    did = []
+    runtime = SimpleNamespace(
+        init_process_group=lambda backend, **more: did.append(backend),
+        destroy_process_group=lambda: did.append("left"),
+    )
+    monkeypatch.setattr(torch, "distributed", runtime)
+    if world is not None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(KeyError), distributed.joined():
+        did.append("work")
+        raise KeyError
+    assert distributed.launched() == launched
+    assert did == (["gloo", "work", "left"] if launched else ["work"])
+
+
+def test_asking_imports_nothing_and_leaving_ends_at_once():
+    code = (
+        "import atexit, os, sys; from advkit.core import distributed\n"
+        "assert distributed.world() == 1 and distributed.rank() == 0\n"
+        "with distributed.joined(): assert 'torch' not in sys.modules\n"
+        "atexit.register(print, 'the end')\n"
+        "print('flushed'); sys.stderr.close(); distributed.leave(7)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.PIPE)
+    assert (ended.returncode, ended.stdout) == (7, b"flushed\n")
+
+
+def test_a_run_folder_is_one_for_all_and_the_first_writes(tmp_path):
+    def work(command="train"):
+        with RunFolder.open(command, "x", StrictModel(), tmp_path / "r") as run:
+            run.metrics(distributed.rank(), loss=1.0)
+            return run.path, run.resumed
+
+    for resumed in (False, True):
+        assert everywhere(3, work) == [(tmp_path / "r", resumed)] * 3
+    assert (tmp_path / "r" / "metrics.jsonl").read_text() == '{"step": 0, "loss": 1.0}\n' * 2
+    assert {type(fault) for fault in everywhere(3, lambda: work("attack"))} == {ConfigError}

@@ -1,0 +1,127 @@
+"""Files of facts, and files that appear whole or not at all."""
+
+import errno
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from advkit.core import files
+from advkit.core.errors import ConfigError, OutputError
+from advkit.core.journal import Journal
+
+SOME = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+FACTS = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=8)
+
+
+@SOME
+@given(before=st.lists(FACTS, max_size=4), after=st.lists(FACTS, max_size=3), cut=st.integers(0, 80))
+def test_facts_outlive_a_crash_at_any_byte(tmp_path_factory, before, after, cut):
+    def content(facts):
+        header = '{"schema": "toy/facts", "version": 2}'
+        return "".join(f"{line}\n" for line in (header, *facts)).encode()
+
+    path = tmp_path_factory.mktemp("journal") / "facts.jsonl"
+    journal = Journal(path, "toy/facts", 2)
+    assert journal.read() == []
+    path.write_bytes(b"")
+    for number, fact in enumerate(before):
+        journal.add(fact)
+        assert Journal(path, "toy/facts", 2).read() == before[: number + 1]  # at once, not when it is closed
+    assert path.read_bytes() == (content(before) if before else b"")
+    left = content(before)[:cut]
+    path.write_bytes(left)
+    facts = before[: max(left.count(b"\n") - 1, 0)]
+    assert journal.read() == facts
+    journal.replace(facts)
+    assert path.read_bytes() == content(facts)
+    for fact in after:
+        journal.add(fact)
+    assert journal.read() == facts + after  # it was at rest, so the new file has what was added
+    journal.close()
+    journal.add("last")
+    journal.close()
+    assert path.read_bytes() == content([*facts, *after, "last"])
+
+
+@pytest.mark.parametrize("other", [("toy/facts", 1), ("toy/other", 2)])
+def test_another_format_is_refused(tmp_path, other):
+    Journal(tmp_path / "facts.jsonl", *other).replace(["one"])
+    with pytest.raises(ConfigError, match=r"facts\.jsonl"):
+        Journal(tmp_path / "facts.jsonl", "toy/facts", 2).read()
+
+
+@pytest.mark.parametrize("existing", [None, "old"])
+@pytest.mark.parametrize("crash", ["before", "between", "after"])
+def test_a_crash_leaves_the_old_file(tmp_path, existing, crash):
+    folder = tmp_path / "a" / "b"
+    if existing:
+        files.write_text(folder / "file.txt", existing)
+    with pytest.raises(RuntimeError), files.atomic(folder / "file.txt") as temporary:
+        assert temporary.parent == folder
+        if crash != "before":
+            temporary.write_text("new" if crash == "after" else "n")
+        raise RuntimeError
+    assert {path.name: path.read_text() for path in folder.iterdir()} == (
+        {"file.txt": existing} if existing else {}
+    )
+    files.write_text(folder / "file.txt", "naïve")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file.txt": "naïve".encode()}
+
+
+TOLD = ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EEXIST", "ENOENT"]
+
+
+@pytest.mark.parametrize("number", [getattr(errno, name) for name in [*TOLD, "EIO", "EINTR"]])
+def test_what_the_disk_refuses_is_told_and_a_fault_of_the_disk_is_not_hidden(number, tmp_path):
+    told = errno.errorcode[number] in TOLD
+    with pytest.raises(OutputError if told else OSError) as caught, files.writing(tmp_path / "x"):
+        raise OSError(number, "no")
+    assert not told or (str(tmp_path / "x") in str(caught.value) and caught.value.__cause__.errno == number)
+
+
+@SOME
+@given(
+    array=arrays.arrays(
+        st.sampled_from([np.float32, np.int64, np.uint8, np.bool_]), arrays.array_shapes(min_dims=2)
+    ),
+    cut=st.integers(0, 10),
+    order=st.sampled_from("CF"),
+)
+def test_arrays_come_back_whole_or_in_pieces(tmp_path_factory, array, cut, order):
+    path = tmp_path_factory.mktemp("arrays") / "a.npz"
+    array = np.asarray(array, order=order)
+    pieces = files.Pieces(array.shape, array.dtype.name, iter([array[:cut], array[cut:]]))
+    files.write_arrays(path, whole=array, pieces=pieces)
+    with np.load(path) as found:
+        assert sorted(found) == ["pieces", "whole"]
+        for got in found.values():
+            assert got.dtype == array.dtype and got.shape == array.shape
+            assert got.tobytes() == array.tobytes()
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            assert member.compress_type == zipfile.ZIP_DEFLATED
+            assert member.extract_version >= 45  # ZIP64: more than 2 GiB of an array are no fault
+    assert np.lib.format.read_magic(BytesIO(zipfile.ZipFile(path).read("pieces.npy"))) == (1, 0)
+
+
+def test_arrays_that_would_run_code_are_not_written(tmp_path):
+    with pytest.raises(ValueError):
+        files.write_arrays(tmp_path / "a.npz", x=np.array([object()]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("there", ["nothing", "file", "folder"])
+def test_what_is_there_is_replaced_only_if_it_may_be(tmp_path, there, overwrite):
+    path = tmp_path / "x"
+    path.mkdir() if there == "folder" else path.touch() if there == "file" else None
+    if there == "nothing" or (there == "file" and overwrite):
+        files.refuse_to_replace(path, overwrite=overwrite)
+    else:
+        with pytest.raises(OutputError):
+            files.refuse_to_replace(path, overwrite=overwrite)

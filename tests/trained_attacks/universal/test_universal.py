@@ -1,0 +1,247 @@
+"""Trained patches and perturbations, where the best ones are known."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import advkit
+from advkit.core import rng
+from advkit.core.errors import ConfigError, DataError
+from advkit.core.levels import are_levels
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
+from advkit.data.order import Order
+from advkit.models.load import wrap
+from advkit.trained_attacks.universal import judge as judging
+from advkit.trained_attacks.universal import train as training
+from advkit.trained_attacks.universal.judge import PatchJudge, judge_perturbation, printed, random_like
+from advkit.trained_attacks.universal.patch import Patch
+from advkit.trained_attacks.universal.perturbation import Perturbation
+from advkit.trained_attacks.universal.place import Place, paste
+from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
+from advkit.trained_attacks.universal.settings import Climbing, PatchSettings
+from advkit.trained_attacks.universal.subjects import class_number
+from advkit.trained_attacks.universal.train import train
+
+SHORT = {"steps": 40, "batch_size": 20}
+
+
+def covered(pixels):
+    """Pixels of a round patch whose middle is on it."""
+    along = (torch.arange(pixels) + 0.5) / pixels * 2 - 1
+    return along[:, None].square() + along[None].square() < 0.8
+
+
+def test_the_best_patch_for_a_linear_classifier_is_found(bright, images):
+    learn, test = images(bright), images(bright, n=50, seed=1, split="test")
+    result = advkit.train_patch(bright, learn, "bright", test=test, scale=(0.3, 0.6), **SHORT)
+    patch = result.patch
+    assert patch.shape == (1, 8, 8) and are_levels(patch)
+    assert patch[0][covered(8)].min() > 0.99  # white makes an image as bright as a patch can
+    judged = result.classifiers[0]
+    assert 0 < judged.judged == int((test.labels == 0).sum()) < judged.clean_correct == judged.n == 50
+    assert judged.rate == 1.0 and judged.anywhere.patch == judged.judged
+    assert judged.anywhere.grey < judged.judged / 2
+    assert [len(judged.by_scale), len(judged.by_place), len(judged.by_place[0].hits)] == [5, 3, 7]
+    assert judged.interval.low > 0.8
+
+
+def test_the_figures_are_those_of_the_images(bright, images, monkeypatch):
+    """Half of the images wrong before, places by sample id: counted once more, by hand."""
+    test = images(bright, n=40)
+    labels = test.labels.clone()
+    labels[::2] = 2
+    test = replace(test, labels=labels)
+    settings = PatchSettings(target=1, scale=(0.4, 0.5))
+    judge = PatchJudge(bright, test, Patch(settings, test.shape), 1, seed=3)
+    right = (bright(test.images).argmax(1) == labels) & (labels != 1)
+    assert judge.clean_correct == int((bright(test.images).argmax(1) == labels).sum()) < 40
+    assert torch.equal(judge.data.ids, right.nonzero()[:, 0])
+    patch = torch.full((1, 1, 6, 6), 0.6)
+    place = judge.drawn((0.4, 0.5), "judge")
+    seen = paste(patch, test.images[right], place, "circle")
+    expected = int((bright(seen).argmax(1) == 1).sum())
+    assert 0 < expected < len(judge.data) and judge.hits(patch, place) == expected
+    monkeypatch.setattr(judging, "MAPPED", 7)
+    monkeypatch.setattr(judging, "PLACES", 3)
+    places = judge.mapped(patch, 0.4)
+    upright = judge.drawn((0.4, 0.4), "map").angle[:7]
+    assert places.n == 7 and (places.scale, len(places.hits)) == (0.4, 3)
+    for row, down in zip(places.hits, (0.0, 0.5, 1.0), strict=True):
+        for hits, across in zip(row, (0.0, 0.5, 1.0), strict=True):
+            at = Place(*(torch.full((7,), value) for value in (0.4, 0.0, across, down)))
+            at.angle = upright
+            seen = paste(patch, test.images[right][:7], at, "circle")
+            assert hits == int((bright(seen).argmax(1) == 1).sum())
+    assert len({hits for row in places.hits for hits in row}) > 1
+    with pytest.raises(DataError):
+        PatchJudge(
+            bright, replace(test, labels=torch.full_like(labels, 2)), Patch(settings, test.shape), 1, 3
+        )
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.5)])
+def test_the_best_targeted_perturbation_of_a_linear_classifier_is_found(norm, eps, mixed, images):
+    model, weight = mixed
+    threat = Threat(norm, eps)
+    learn, test = images(model), images(model, n=50, seed=1, split="test")
+    result = advkit.train_universal(model, learn, threat, test=test, target=1, **SHORT)
+    best = eps * weight.sign() if norm == "linf" else eps * weight / weight.norm()
+    assert torch.allclose(result.perturbation, best, atol=1e-5)
+    assert result.size == pytest.approx(eps)
+    judged = result.classifiers[0]
+    with torch.no_grad():
+        before, after = (model(x).argmax(1) for x in (test.images, (test.images + best).clamp(0, 1)))
+    assert judged.judged == int((before != 1).sum()) and judged.hits == int(
+        ((before != 1) & (after == 1)).sum()
+    )
+    assert judged.fooled == int((before != after).sum()) > 3 * judged.fooled_by_random
+    assert judged.becomes == {"bright": judged.fooled} and judged.rate == judged.hits / judged.judged
+    random = random_like(Perturbation(threat, test.shape, 0.1), 0)
+    assert threat.distance(random, random * 0).item() == pytest.approx(eps)
+    with torch.no_grad():
+        anyhow = model((test.images + random).clamp(0, 1)).argmax(1)
+    assert judged.fooled_by_random == int((anyhow != before).sum())
+    assert judged.correct == int((after == test.labels).sum())
+
+
+def test_an_untargeted_perturbation_takes_the_larger_side(mixed, images):
+    """No perturbation serves both classes of a linear classifier; most images are of class 0."""
+    model, weight = mixed
+    data = images(model, n=200)
+    most = torch.cat([(data.labels == 0).nonzero()[:60, 0], (data.labels == 1).nonzero()[:10, 0]])
+    data = data.take(most)
+    result = advkit.train_universal(model, data, Threat("linf", 0.05), test=data, clip=1000.0, **SHORT)
+    assert torch.allclose(result.perturbation, 0.05 * weight.sign(), atol=1e-5)
+    assert result.classifiers[0].rate == pytest.approx(60 / 70, abs=0.01)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("target", [None, 1])
+def test_every_update_is_a_step_of_normalised_momentum(norm, target, images):
+    """Beside a plain loop of three updates on two curved classifiers."""
+    models = []
+    for seed in (1, 2):
+        network = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(144, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
+        )
+        for at, parameter in enumerate(network.parameters()):
+            parameter.data = rng.normal(torch.tensor([10 * seed + at]), tuple(parameter.shape))[0] / 3
+        models.append(wrap(network, shape=(1, 12, 12)).eval())
+    data, threat = images(models[0], n=20), Threat(norm, 0.3)
+    labels = torch.arange(20) % 3
+    data = replace(data, labels=labels)
+    config = Climbing(steps=3, batch_size=8, momentum=0.6, seed=4)
+    found = train(Perturbation(threat, data.shape, 0.7), models, data, config, target=target, clip=1.1)
+    now, velocity, order = torch.zeros(1, 1, 12, 12), 0, Order(20, 8, 4)
+    for step in range(3):
+        index, leaf, loss = order.batch(step), now.clone().requires_grad_(True), 0
+        for model in models:
+            logits = model((data.images[index] + leaf).clamp(0, 1))
+            if target is None:
+                each = torch.nn.functional.cross_entropy(logits, labels[index], reduction="none")
+                loss = loss + torch.minimum(each, torch.tensor(1.1)).mean() / 2
+            else:
+                loss = loss + logits.log_softmax(1)[:, target].mean() / 2
+        (slope,) = torch.autograd.grad(loss, leaf)
+        velocity = 0.6 * velocity + slope / slope.abs().mean()
+        way = velocity.sign() if norm == "linf" else velocity / velocity.norm()
+        now = threat.project(0.5 + now + 0.7 * (1 - step / 3) * 0.3 * way, torch.full_like(now, 0.5)) - 0.5
+    torch.testing.assert_close(found, now, rtol=0, atol=1e-5)
+
+
+def test_several_classifiers_are_misled_alike_and_others_only_judged(mixed, images):
+    model, weight = mixed
+    twin = advkit.load_model(
+        type(model.network)(torch.roll(weight, 1), -0.5 * float(weight.sum())), shape=(1, 12, 12)
+    )
+    data = images(model)
+    threat = Threat("linf", 0.01)
+    both = advkit.train_universal([model, twin], data, threat, test=data, target=1, **SHORT)
+    agree = weight.sign() == torch.roll(weight, 1).sign()
+    assert (both.perturbation[agree] == 0.01 * weight.sign()[agree]).all()
+    assert [judged.trained_on for judged in both.classifiers] == [True, True]
+    one = advkit.train_universal(model, data, threat, test=data, target=1, transfer=twin, **SHORT)
+    assert [judged.trained_on for judged in one.classifiers] == [True, False]
+    assert one.classifiers[1].label.endswith("(not trained on)")
+    assert one.classifiers[0].hits > both.classifiers[0].hits
+
+
+def test_what_leaves_the_budget_does_not_count(mixed, images):
+    model, weight = mixed
+    data = images(model)
+    kind = Perturbation(Threat("linf", 0.05), data.shape, 0.1)
+    facts = {"target": None, "seed": 0, "trained_on": True}
+    inside = judge_perturbation(model, "toy", data, kind, 0.05 * weight[None].sign(), **facts)
+    outside = judge_perturbation(model, "toy", data, kind, 0.06 * weight[None].sign(), **facts)
+    assert inside.fooled > 0 and outside.fooled == 0
+
+
+@pytest.mark.parametrize("after", ["patch", "perturbation"])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(after, bright, images, stopping, tmp_path):
+    data = images(bright)
+    config = Climbing(steps=43, batch_size=7, seed=5)
+    settings = PatchSettings(target=1)
+    kind = (
+        Patch(settings, data.shape) if after == "patch" else Perturbation(Threat("l2", 1.0), data.shape, 0.1)
+    )
+
+    def run(path, **more):
+        with RunFolder.open("test", "toy", config, path) as folder:
+            return train(kind, [bright], data, config, target=1, run=folder, **more), folder.history()
+
+    whole, history = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", progress=stopping)
+    step = torch.load(tmp_path / "cut/state.pt")["step"]
+    assert 0 < step < 43
+    resumed, again = run(tmp_path / "cut")
+    assert torch.equal(whole, resumed) and history == again and len(history) == training.CHECKS
+    other = replace(data, labels=1 - data.labels.clamp(max=1))
+    with (
+        pytest.raises(ConfigError, match="did not begin with the same training images"),
+        RunFolder.open("test", "toy", config, tmp_path / "cut") as folder,
+    ):
+        train(kind, [bright], other, config, target=1, run=folder)
+
+
+def test_the_model_and_the_global_generator_are_left_as_they_were(bright, images):
+    data = images(bright)
+    bright.train()
+    state = torch.get_rng_state()
+    first = advkit.train_patch(bright, data, 1, test=data, steps=3)
+    assert bright.training and all(parameter.grad is None for parameter in bright.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(advkit.train_patch(bright, data, 1, test=data, steps=3).patch, first.patch)
+    other = advkit.train_patch(bright, data, 1, test=data, steps=3, seed=1)
+    assert torch.equal(other.patch, printed(other.patch))
+
+
+def test_results_are_read_back(bright, images, tmp_path):
+    data = images(bright)
+    patch = advkit.train_patch(bright, data, 1, test=data, steps=1)
+    universal = advkit.train_universal(bright, data, Threat("linf", 0.1), test=data, steps=1)
+    for result, kind in ((patch, PatchResult), (universal, PerturbationResult)):
+        (tmp_path / "result.json").write_text(json.dumps(result.as_values()))
+        assert kind.load(tmp_path).as_values() == result.as_values() and str(kind.load(tmp_path)) == str(
+            result
+        )
+
+
+def test_faults_are_told_in_one_sentence(bright, images):
+    data = images(bright)
+    assert class_number("bright", data) == class_number(1, data) == class_number("1", data) == 1
+    for kind, key, target, more in (
+        (ConfigError, "'bright'", "brigth", {}),
+        (ConfigError, "3", 3, {}),
+        (ConfigError, "scale", 1, {"scale": (0.6, 0.3)}),
+        (ConfigError, "'step'", 1, {"step": 3}),
+        (DataError, "test=", 1, {"test": None}),
+        (DataError, "'never'", "never", {"steps": 1}),
+    ):
+        with pytest.raises(kind, match=key):
+            advkit.train_patch(bright, data, target, **{"test": data, **more})
+    with pytest.raises(ConfigError, match="l1"):
+        advkit.train_universal(bright, data, Threat("l1", 1.0), test=data)

@@ -1,0 +1,458 @@
+"""Bounds hold at every node, are what the method can prove, and are the same whatever the batch."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import nn
+
+from advkit.core import rng
+from advkit.core.errors import ConfigError
+from advkit.core.threat import Threat
+from advkit.models.load import wrap
+from advkit.verify.bounds.affine import Affine, Convolution, Normalise
+from advkit.verify.bounds.ball import Ball
+from advkit.verify.bounds.interval import margins_at_last
+from advkit.verify.bounds.linear import Bounder, differences, substitute
+from advkit.verify.bounds.optimised import optimised_rows
+from advkit.verify.bounds.read import read
+from advkit.verify.bounds.relaxation import Relu
+from advkit.verify.bounds.rounding import float32_error, gamma, roundings
+from advkit.verify.bounds.window import Window, way
+
+CPU = torch.device("cpu")
+THREATS = [Threat("linf", 0.05), Threat("l2", 0.15), Threat("l1", 0.3)]
+METHODS = ("interval", "linear", "optimised")
+
+
+def fine(model, **options):
+    """A bounder all of whose rows are in float64."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return Bounder(read(model), CPU, **options)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def values(graph, x):
+    found = [x]
+    for node in graph.nodes[1:]:
+        found.append(node.op.apply(*(found[i] for i in node.inputs)))
+    return found
+
+
+@torch.no_grad()
+def proved(bounder, x, threat, label, method):
+    """(bounds, margins)"""
+    bounds = bounder.interval(Ball(x, threat)) if method == "interval" else bounder.linear(Ball(x, threat))
+    if method == "interval":
+        margins = margins_at_last(bounder.fine, bounds.lower, bounds.upper, label) - bounder.off(
+            bounds, label
+        )
+        return bounds, margins.scatter(1, label[:, None], 0)
+    margins = bounder.margins(bounds, label)
+    if method == "optimised":
+        index, other = (nn.functional.one_hot(label, 3) == 0).nonzero(as_tuple=True)
+        needed = torch.full((len(index),), torch.inf, dtype=torch.float64)
+        margins[index, other] = optimised_rows(bounder, bounds, index, label[index], other, needed)
+    return bounds, margins
+
+
+@pytest.fixture(scope="module", params=range(42))
+def case(request, networks):
+    """A network, two images, a threat model, and what is proved of them; some are wide enough for windows."""
+    number, n = request.param, networks
+    pieces = [*[n.conv][number % 2 :], n.PIECES[number % len(n.PIECES)], n.relu, n.conv, n.relu]
+    wide = number >= 33
+    if wide:
+        first = [n.max_pool, n.conv, n.constant][number % 3]
+        pieces = [first, n.norm, n.leaky, n.conv, n.relu, n.conv, n.relu]
+    model, x = n.network(number, *pieces, scales=number % 5 == 4, wide=wide)
+    threat, label = THREATS[number % 3], model(x).argmax(1)
+    if number % 6 == 5:
+        threat = Threat(threat.norm, threat.eps / 50)
+    bounder = fine(model) if number % 4 == 3 else Bounder(read(model), CPU)
+    assert bounder.strict == (number % 4 != 3)
+    found = {method: proved(bounder, x, threat, label, method) for method in METHODS}
+    return SimpleNamespace(model=model, x=x, threat=threat, label=label, bounder=bounder, found=found)
+
+
+class Reference:
+    """What the bounds of an image's nodes should be, of those of the nodes before: by matrices."""
+
+    def __init__(self, bounder, bounds, i, rows):
+        self.graph, self.strict, self.exact = bounder.fine, bounder.strict, bounder.exact
+        self.norm, self.eps, self.x, self.rows = (
+            bounds.ball.norm,
+            bounds.ball.eps,
+            bounds.ball.x[i].flatten(),
+            rows,
+        )
+        sides = (bounds.lower, bounds.upper, bounds.reach)
+        self.low, self.high, self.reach = ([part[i].flatten() for part in side] for side in sides)
+        self.parts, self.errors = [None], [torch.zeros_like(self.x)]
+
+    def expected(self, k):
+        """(low, high, reach, how far rounding may take the first two) of the node ``k``."""
+        node = self.graph.nodes[k]
+        if isinstance(node.op, Affine):
+            return self._affine(k, node)
+        (i,), shape = node.inputs, (1, *self.graph.nodes[node.inputs[0]].shape)
+        low, high, error = (part[i].view(shape) for part in (self.low, self.high, self.errors))
+        lines = self._relu if isinstance(node.op, Relu) else self._pool
+        below, above, shift, ways = lines(node.op, low.flatten(), high.flatten(), shape)
+        self.parts.append((below, above, shift))
+        low, most, error = (node.op.apply(part).flatten() for part in (low, high, error))
+        if isinstance(node.op, Relu) and node.op.slope:
+            error = error + gamma(2, torch.float32) * (torch.maximum(low.abs(), most.abs()) + error)
+        elif isinstance(node.op, Relu):  # what is surely negative is 0 without any error
+            error = error * (high.flatten() + error > 0)
+        self.errors.append(error)
+        return low, most, (ways * self.reach[i]).amax(1) + shift.abs(), torch.zeros(len(shift))
+
+    def _affine(self, k, node):
+        shapes = [self.graph.nodes[i].shape for i in node.inputs]
+        zeros = [torch.zeros(1, *shape, dtype=torch.float64) for shape in shapes]
+        offset, weights = node.op.apply(*zeros).flatten(), []
+        for i, zero in enumerate(zeros):
+            units = torch.eye(zero.numel(), dtype=torch.float64).view(-1, *shapes[i])
+            given = [units if j == i else one.expand(len(units), *shapes[j]) for j, one in enumerate(zeros)]
+            weights.append(node.op.linear(*given).flatten(1).T)
+        self.parts.append((weights, offset))
+        size = offset.abs()
+        if isinstance(node.op, Normalise):
+            bias = node.op.bias.expand(node.shape).flatten()
+            size = bias.abs() + (bias - offset).abs()
+        low, high, reach, error, rounded = offset, offset, size, 0, size
+        for i, weight in zip(node.inputs, weights, strict=True):
+            up, down = weight.clamp(min=0), weight.clamp(max=0)
+            low = low + up @ self.low[i] + down @ self.high[i]
+            high = high + up @ self.high[i] + down @ self.low[i]
+            reach, error = reach + weight.abs() @ self.reach[i], error + weight.abs() @ self.errors[i]
+            computed = torch.maximum(self.low[i].abs(), self.high[i].abs()) + self.errors[i]
+            rounded = rounded + weight.abs() @ computed
+        self.errors.append(error + gamma(node.op.terms, torch.float32) * rounded)
+        near, far = (
+            4 * gamma(roundings(self.graph, k, d), d) * reach for d in (torch.float64, torch.float32)
+        )
+        low, high, asked = low - near, high + near, torch.zeros(len(low), dtype=torch.bool)
+        for reader in self.graph.nodes if self.rows and (self.norm != "linf" or k not in self.exact) else []:
+            if k in reader.inputs and not isinstance(reader.op, Affine):
+                asked |= (low < high) if not isinstance(reader.op, Relu) else (low < 0) & (high > 0)
+        off = torch.where((far < 0.01 * (high - low)) & self.strict, far, near)
+        eye = torch.eye(len(low), dtype=torch.float64)
+        below, above = self.least(k, eye) - off, off - self.least(k, -eye)
+        low = torch.where(asked, torch.maximum(low, below), low)
+        return low, torch.where(asked, torch.minimum(high, above), high), reach, off
+
+    def _relu(self, op, low, high, shape):
+        unsure, side = (low < 0) & (high > 0), torch.where(high > 0, torch.ones_like(low), op.slope)
+        chord = torch.where(unsure, (high - op.slope * low) / (high - low), side)
+        below, ways = torch.where(unsure & (high <= -low), op.slope, side), torch.where(unsure, 1, side)
+        return *map(torch.diag, (below, chord)), torch.where(unsure, high - chord * high, 0), torch.diag(ways)
+
+    def _pool(self, op, low, high, shape):
+        units = 2 * torch.eye(len(low), dtype=torch.float64).view(-1, *shape[1:]) - 1
+        seen = (op.apply(units) > 0).flatten(1).T
+        below, above, ways = torch.zeros(3, *seen.shape, dtype=torch.float64)
+        shift = torch.zeros(len(seen), dtype=torch.float64)
+        for out, window in enumerate(seen):
+            inputs = window.nonzero()[:, 0].tolist()
+            j, lowest = max(inputs, key=high.__getitem__), max(inputs, key=(low + high).__getitem__)
+            rest = max([high[i] for i in inputs if i != j] + [low[j]])
+            below[out, lowest] = ways[out, lowest] = ways[out, j] = 1
+            above[out, j] = (high[j] - rest) / (high[j] - low[j]) if rest > low[j] else 1
+            shift[out] = rest - above[out, j] * low[j]
+        return below, above, shift, ways
+
+    def at_last(self, a):
+        """(R,) the least of linear functions (R, K) of the logits, the last one's inputs moving freely."""
+        weights, offset = self.parts[-1]
+        total = a @ offset
+        for i, weight in zip(self.graph.nodes[-1].inputs, weights, strict=True):
+            back = a @ weight
+            total = total + back.clamp(min=0) @ self.low[i] + back.clamp(max=0) @ self.high[i]
+        return total
+
+    def least(self, k, a, slopes=None):
+        """(R,) the least of linear functions (R, values) of the node ``k``."""
+        pending, total = {k: a}, torch.zeros(len(a), dtype=torch.float64)
+        for j in range(k, 0, -1):
+            if j not in pending:
+                continue
+            a, node = pending.pop(j), self.graph.nodes[j]
+            if isinstance(node.op, Affine):
+                weights, offset = self.parts[j]
+                parts, total = [a @ weight for weight in weights], total + a @ offset
+            else:
+                below, above, shift = self.parts[j]
+                if slopes and isinstance(node.op, Relu):
+                    below = torch.where(shift > 0, torch.diag(slopes[j]), below)
+                parts = [a.clamp(min=0) @ below + a.clamp(max=0) @ above]
+                total = total + a.clamp(max=0) @ shift
+            for i, part in zip(node.inputs, parts, strict=True):
+                pending[i] = pending.get(i, 0) + part
+        a = pending[0]
+        least = a.clamp(min=0) @ self.low[0] + a.clamp(max=0) @ self.high[0]
+        if self.norm != "linf":
+            dual = a.norm(dim=1) if self.norm == "l2" else a.abs().amax(1)
+            least = torch.maximum(least, a @ self.x - self.eps * dual)
+        return total + least
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["interval", "linear"])
+def test_bounds_and_rounding_are_what_the_method_says(case, method):
+    """To a tenth of what rounding is allowed."""
+    bounder, label, (bounds, margin) = case.bounder, case.label, case.found[method]
+    wide, last, image = case.threat.eps + case.threat.slack, len(bounder.fine) - 1, torch.arange(2)
+    assert torch.equal(bounds.lower[0], (case.x.double() - wide).clamp(0, 1))
+    assert torch.equal(bounds.upper[0], (case.x.double() + wide).clamp(0, 1))
+    assert torch.equal(bounds.reach[0], case.x.double() + wide)
+    free = [k for k in bounds.relaxed if isinstance(bounder.fine.nodes[k].op, Relu)]
+    slopes = {k: rng.uniform(rng.keys(k, "slope", image), bounds.lower[k].shape[1:]).double() for k in free}
+    sloped = bounder.rows(bounds, image, label, (label + 1) % 3, slopes)
+    share = 4 * gamma(roundings(bounder.fine, last, torch.float64), torch.float64)
+    error, eye = float32_error(bounder.fine, bounds.lower, bounds.upper), torch.eye(3, dtype=torch.float64)
+    for i, other in enumerate((label + 1) % 3):
+        truth = Reference(bounder, bounds, i, method == "linear")
+        for k, node in enumerate(bounder.fine.nodes[1:], 1):
+            low, high, reach, near = truth.expected(k)
+            assert torch.allclose(truth.reach[k], reach, rtol=1e-9, atol=0), node
+            assert ((truth.low[k] - low).abs() <= 0.1 * near).all(), node
+            assert ((truth.high[k] - high).abs() <= 0.1 * near).all(), node
+        assert torch.allclose(error[i], truth.errors[-1], rtol=1e-9, atol=0)
+        off = share * (truth.reach[last] + truth.reach[last][label[i]])
+        assert torch.allclose(bounder.off(bounds, label)[i], off, rtol=1e-9, atol=0)
+        rows = eye[label[i]] - eye
+        least = (truth.least(last, rows) if method == "linear" else truth.at_last(rows)) - off
+        assert ((margin[i] - least).abs() <= 0.1 * off)[eye[label[i]] == 0].all() and margin[i, label[i]] == 0
+        least = truth.least(last, rows[other, None], {k: slope[i].flatten() for k, slope in slopes.items()})
+        assert (sloped[i] - least + off[other]).abs() <= 0.1 * off[other]
+
+
+def found(case, tries=6):
+    """(T, N, C, H, W) points of the ball: random ones, corners, and the ends of gradient steps."""
+    points, x, threat = [], case.x, case.threat
+    for t in range(tries):
+        keys = rng.keys(t, "points", torch.arange(2))
+        start = threat.sample(x, keys).requires_grad_(True)
+        every = torch.cat([value.flatten(1) for value in values(case.bounder.coarse, start)], 1)
+        (slant,) = torch.autograd.grad((every * rng.normal(keys, every.shape[1:])).sum(), start)
+        moves = (threat.ascent(slant), threat.ascent(rng.normal(keys + 1, x.shape[1:])))
+        ends = (start.detach() + threat.eps * moves[0], x + threat.eps * moves[1])
+        points += [start.detach(), *(threat.project(end, x) for end in ends)]
+    return torch.stack(points)
+
+
+def test_nothing_is_outside_the_bounds(case):
+    points, graph = found(case), case.bounder.fine
+    with torch.no_grad():
+        seen = [value.view(-1, 2, *value.shape[1:]) for value in values(graph, points.double().flatten(0, 1))]
+        computed = case.model(points.flatten(0, 1)).view_as(seen[-1]).double()
+        own = case.label.expand(len(points), -1)[..., None]
+        least = (seen[-1].gather(2, own) - seen[-1]).amin(0)
+        for bounds, margins in case.found.values():
+            for low, value, high in zip(bounds.lower, seen, bounds.upper, strict=True):
+                near = 1e-15 * value.abs()  # of the points' own arithmetic
+                assert ((low - near <= value) & (value <= high + near)).all()
+            assert (margins <= least + 1e-15 * seen[-1].abs().max()).all() and margins.isfinite().all()
+            assert ((computed - seen[-1]).abs() <= float32_error(graph, bounds.lower, bounds.upper)).all()
+    assert (case.found["linear"][1] <= case.found["optimised"][1]).all()
+
+
+def smallest(layers, ball, rows, slope):
+    """The exact minima of ``rows @ logits`` on a box: a linear program for each pattern of activations."""
+    best, widths = [numpy.inf] * len(rows), [len(bias) for _, bias in layers[:-1]]
+    box = torch.stack([ball.lower.flatten(), ball.upper.flatten()], 1).tolist()
+    for signs in itertools.product((False, True), repeat=sum(widths)):
+        a, b, sides, ends, left = numpy.eye(len(box)), numpy.zeros(len(box)), [], [], list(signs)
+        for number, (weight, bias) in enumerate(layers):
+            a, b = weight @ a, weight @ b + bias
+            if number < len(widths):
+                on = numpy.array([left.pop() for _ in bias])
+                sides, ends = [*sides, *numpy.where(on, -a.T, a.T).T], [*ends, *numpy.where(on, b, -b)]
+                factor = numpy.where(on, 1, slope)
+                a, b = a * factor[:, None], b * factor
+        for k, row in enumerate(rows):
+            solved = linprog(row @ a, numpy.array(sides), ends, bounds=box)
+            best[k] = min(best[k], solved.fun + row @ b) if solved.status == 0 else best[k]
+    return torch.tensor(best)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
+    short, label, threat = [], torch.tensor([1]), Threat("linf", 0.3)
+    for number in range(2):
+        with rng.scope("cpu", number, "exact"):
+            sizes = [nn.Linear(3, 3), nn.Linear(3, 2), nn.Linear(2, 3)]
+        for layer in sizes:
+            layer.weight.data.mul_(2)
+        between = [layer for size in sizes for layer in (nn.LeakyReLU(slope), size)][1:]
+        bounder = fine(wrap(nn.Sequential(nn.Flatten(), *between), shape=(1, 1, 3)).eval())
+        x = 0.2 + 0.6 * rng.uniform(rng.keys(number, "exact", torch.arange(1)), (1, 1, 3))
+        got = [proved(bounder, x, threat, label, method)[1][0, [0, 2]] for method in METHODS]
+        plain = [[part.detach().double().numpy() for part in layer.parameters()] for layer in sizes]
+        truth = smallest(plain, Ball(x, threat), numpy.array([[-1.0, 1, 0], [0, 1, -1]]), slope)
+        short.append(truth - torch.stack(got))
+        rows = (torch.zeros(2, dtype=torch.long), label.expand(2), torch.tensor([0, 2]))
+        needed = torch.tensor([torch.inf, -torch.inf]).double()  # the second row is content
+        with torch.no_grad():
+            some = optimised_rows(bounder, bounder.linear(Ball(x, threat)), *rows, needed)
+        assert torch.allclose(some, torch.stack([got[2][0], got[1][1]]), rtol=1e-6)
+    assert (torch.stack(short) >= -1e-8).all()  # what linprog leaves open
+    mean = torch.stack(short).mean((0, 2))
+    assert mean[2] < 0.12 * mean[1]
+
+
+def test_slopes_are_searched_by_adam_until_enough_is_proved():
+    with rng.scope("cpu", 5, "adam"):
+        sizes = [
+            nn.Flatten(),
+            nn.Linear(6, 9),
+            nn.ReLU(),
+            nn.Linear(9, 8),
+            nn.LeakyReLU(0.1),
+            nn.Linear(8, 3),
+        ]
+    for layer in sizes[1::2]:
+        layer.weight.data.mul_(2)
+    bounder, x = (
+        fine(wrap(nn.Sequential(*sizes), shape=(1, 2, 3)).eval()),
+        rng.uniform(torch.arange(16), (1, 2, 3)),
+    )
+    ball, last = Ball(x, Threat("linf", 0.2)), len(bounder.fine) - 1
+    label = torch.arange(16) % 3
+    rows = (torch.arange(16), label, (label + 1) % 3)
+    with torch.no_grad():
+        bounds = bounder.linear(ball)
+
+        def reached(needed, **options):
+            return optimised_rows(
+                bounder, bounds, *rows, torch.as_tensor(needed).double().expand(16), **options
+            )
+
+        few, many, linear = reached(torch.inf, steps=5), reached(torch.inf), bounder.rows(bounds, *rows)
+        edge = few - 1e-4  # beyond which a row leaves after five steps
+        enough, more = (torch.where(end > 0, end / 1.1, end / 0.9) for end in (edge, edge + 2e-4))
+        stays = (linear < enough) & (many > few + 1e-3)
+        assert stays.sum() > 1 and torch.allclose(reached(enough)[stays], few[stays], atol=1e-6)
+        assert (reached(more)[stays] > few[stays] + 1e-4).all()
+        assert torch.equal(reached(linear - 1e-9), linear)
+    relaxed = {k: lines.to(torch.float32) for k, lines in bounds.relaxed.items()}
+    slopes = {k: lines.lower.clone().requires_grad_() for k, lines in relaxed.items()}
+    adam = torch.optim.Adam(slopes.values(), lr=0.2, eps=1e-12, maximize=True)
+    slower, best, peak = torch.optim.lr_scheduler.ExponentialLR(adam, 0.96), {}, torch.full((16,), -torch.inf)
+    for _ in range(30):
+        a = differences(*rows[1:], 3, torch.float32)
+        value = substitute(bounder.coarse, relaxed, ball, last, a, rows[0], slopes)
+        adam.zero_grad()
+        value.sum().backward()
+        best = {
+            k: torch.where((value > peak)[:, None], s.detach(), best.get(k, s.detach()))
+            for k, s in slopes.items()
+        }
+        peak = torch.maximum(value.detach(), peak)
+        adam.step()
+        slower.step()
+        for k, slope in slopes.items():
+            slope.data.clamp_(bounder.fine.nodes[k].op.slope, 1)
+    with torch.no_grad():
+        truth = bounder.rows(bounds, *rows, {k: slope.double() for k, slope in best.items()})
+    assert torch.allclose(many, torch.maximum(truth, linear), atol=1e-4)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_slopes_end_where_they_are_sound(networks, slope):
+    """Slopes outside [slope, 1] would prove too much of f(z) - 1.5 z and f(z) + (0.5 - slope) z."""
+    last = nn.Linear(2, 3)
+    last.weight.data = torch.tensor([[0, 0], [1.5, -1], [slope - 0.5, -1]])
+    both = networks.Call(lambda s, z: torch.cat([z, nn.functional.leaky_relu(z, slope)], 1))
+    layers = nn.Sequential(nn.Flatten(), networks.Call(lambda s, x: 3 * x - 1), both, last)
+    bounder = fine(wrap(layers, shape=(1, 1, 1)).eval())
+    x, bias = torch.full((1, 1, 1, 1), 0.5), last.bias.detach().double()
+    _, margin = proved(bounder, x, Threat("linf", 0.5), torch.tensor([0]), "optimised")
+    truth = torch.tensor([0, -1, -0.5]).double() + bias[0] - bias
+    assert torch.allclose(margin[0], truth, atol=1e-5)
+
+
+def test_windows_are_as_large_as_is_said_and_hold_what_the_planes_do(networks):
+    """The last network's windows have more values than are multiplied as a matrix."""
+    layers = nn.Conv2d(1, 64, (2, 3)), nn.Conv2d(64, 1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(25, 3)
+    drawn = [
+        networks.network(k, networks.conv, networks.relu, networks.conv, wide=True)[0]
+        for k in range(500, 512)
+    ]
+    seen = 0
+    for model in [*drawn, wrap(nn.Sequential(*layers), shape=(1, 8, 9)).eval()]:
+        graph = read(model).to(CPU, torch.float64)
+        for k, node in enumerate(graph.nodes):
+            size = torch.Size(node.shape).numel()
+            neuron = torch.arange(0, size, 1 + size // 99)
+            sign = rng.signs(rng.keys(0, "sign", neuron), ())
+            plane = (nn.functional.one_hot(neuron, size) * sign[:, None]).double().view(-1, *node.shape)
+            steps = way(graph, k)
+            window = Window.at(neuron, sign, node.shape, torch.float64) if steps else None
+            for step in steps:
+                op = graph.nodes[step.place].op
+                if isinstance(op, Convolution):
+                    window, (plane,) = window.convolved_back(op), op.transpose(plane)
+                    seen += 1
+                assert window.a.shape[1:] == step.size and torch.allclose(window.whole(), plane)
+    assert seen > 12
+
+
+EXACT = {
+    8: lambda call: [
+        nn.Flatten(),
+        nn.Linear(3, 4),
+        nn.ReLU(),
+        call(lambda s, x: (1 - x).chunk(2, 1)[1] / 2),
+        nn.Flatten(),
+        nn.Linear(2, 3),
+    ],
+    3: lambda call: [nn.Conv2d(1, 2, (1, 2)), nn.BatchNorm2d(2), nn.LeakyReLU(), nn.MaxPool2d((1, 2))],
+    2: lambda call: [nn.MaxPool2d((1, 2), 1), nn.ReLU(), nn.AvgPool2d((1, 2))],
+    4: lambda call: [nn.LeakyReLU(), call(lambda s, x: -x), nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 3)],
+    0: lambda call: [call(lambda s, x: x - x), nn.ReLU()],
+    1: lambda call: [nn.Flatten(), call(lambda s, x: torch.cat([x, x], 1)), nn.Linear(6, 3)],
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("last", EXACT)
+def test_what_counts_as_exact_is_attained(networks, last):
+    """On a box of three pixels, whose corners are tried: the ends of the nodes up to ``last`` alone."""
+    with rng.scope("cpu", 3, "exact"):
+        layers = nn.Sequential(*EXACT[last](networks.Call), nn.Flatten())
+    bounder, x = fine(wrap(layers, shape=(1, 1, 3), classes=3).eval()), torch.tensor([[[[0.3, 0.5, 0.7]]]])
+    assert bounder.exact == set(range(last + 1)) and len(bounder.fine) > last + 1
+    threat, label = Threat("linf", 0.4), torch.tensor([0])
+    if last == 1:  # without a slope there is nothing to search for
+        linear, best = (proved(bounder, x, threat, label, method)[1] for method in METHODS[1:])
+        assert torch.equal(linear, best)
+    ball = Ball(x, threat)
+    corners = torch.cartesian_prod(*torch.cat([ball.lower, ball.upper]).flatten(1).T).view(-1, 1, 1, 3)
+    for bounds in (bounder.interval(ball), bounder.linear(ball)):
+        for k, seen in enumerate(values(bounder.fine, corners)[: last + 1]):
+            assert torch.allclose(bounds.lower[k][0], seen.amin(0), atol=1e-9)
+            assert torch.allclose(bounds.upper[k][0], seen.amax(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_the_batch_nor_the_memory_changes_anything(networks, method):
+    model, x = networks.network(300, networks.conv, networks.relu, networks.conv, networks.relu)
+    label, near = model(x).argmax(1), 1e-4 if method == "optimised" else 1e-9
+    one, few = fine(model), fine(model, memory=1)
+    assert few.fitting(torch.float64) == 1 < one.fitting(torch.float64) == one.fitting(torch.float32) // 2
+    _, whole = proved(one, x, THREATS[0], label, method)
+    small = [proved(few, x[i : i + 1], THREATS[0], label[i : i + 1], method)[1] for i in range(2)]
+    assert torch.allclose(torch.cat(small), whole, rtol=near, atol=near)
+
+
+def test_l0_is_refused():
+    with pytest.raises(ConfigError):
+        Ball(torch.zeros(1, 1, 1, 3), Threat("l0", 3))

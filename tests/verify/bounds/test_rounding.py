@@ -1,0 +1,85 @@
+"""Rounding is counted in full, and not much more than that."""
+
+import math
+from dataclasses import FrozenInstanceError, replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from advkit.core import rng
+from advkit.verify.bounds.affine import Affine, Convolution, Dense, Normalise, Scale
+from advkit.verify.bounds.arrange import Average, Concatenation, Reshape, Slice, Sum
+from advkit.verify.bounds.graph import Graph, Node
+from advkit.verify.bounds.relaxation import MaxPool, Relu
+from advkit.verify.bounds.rounding import float32_error, gamma, roundings
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 24), (torch.float64, 53)])
+def test_gamma_is_that_of_the_book(dtype, bits):
+    for n in (1, 7, 1000, 2 ** (bits - 1), 7 * 2 ** (bits - 3)):
+        exact = Fraction(n, 2**bits) / (1 - Fraction(n, 2**bits))
+        assert gamma(n, dtype) == pytest.approx(float(exact), rel=1e-12)
+    assert gamma(2**bits, dtype) == gamma(2**bits + 1, dtype) == math.inf
+
+
+def some(number, *shape):
+    return rng.normal(rng.keys(number, "rounding", torch.arange(1)), shape)[0]
+
+
+def pieces(number=0):
+    """(an operation, its roundings at most, which share of its error is seen, an image's values)"""
+    plain, channel = ((1, 1), (0, 0), (1, 1)), [some(number + k, 3, 1, 1) for k in range(4)]
+    return [
+        (Dense(some(number, 1, 1), some(1, 1)), 3, 0.2, (1,)),
+        (Dense(some(number, 3, 5), some(2, 3)), 7, 0.1, (5,)),
+        (Dense(some(number, 5, 3), None), 7, 0.1, (3,)),
+        (Convolution(some(number, 4, 3, 1, 2), None, (3, 2, 3), *plain, 1), 4 * 2 + 2, 0.1, (3, 2, 3)),
+        (Convolution(some(number, 2, 3, 2, 2), some(1, 2), (3, 2, 3), *plain, 1), 3 * 4 + 2, 0.06, (3, 2, 3)),
+        (Convolution(some(number, 6, 1, 1, 2), None, (3, 2, 3), *plain, 3), 2 * 2 + 2, 0.1, (3, 2, 3)),
+        (Scale(channel[0], channel[1]), 10, 0.1, (3, 2, 3)),
+        (Normalise(channel[0], channel[1].square(), channel[2], channel[3], 0.1), 16, 0.05, (3, 2, 3)),
+        (Average(some(number, 2, 4).abs(), some(1, 3, 5).abs()), 4 * 5 + 4, 0.02, (1, 4, 5)),
+        (Average(some(number, 4, 2).abs(), some(1, 5, 3).abs()), 4 * 5 + 4, 0.02, (1, 2, 3)),
+        (Reshape((4,), (2, 2)), 0, 0, (4,)),
+        (Slice((4,), 1, 2), 2, 0, (4,)),
+        (Concatenation((4,)), 2, 0, (4,)),
+        (Relu(0.3 + some(number, 1).abs().item() / 9), 2, 0.5, (3,)),
+    ]
+
+
+@pytest.mark.parametrize("which", range(14))
+def test_each_operation_rounds_as_often_as_is_said(which):
+    most = 0.0
+    for number in range(0, 200, 10):
+        op, terms, share, shape = pieces(number)[which]
+        x = 100 * some(number, 64, *shape) - 90  # negative values are the largest
+        fine = op.to(CPU, torch.float64) if isinstance(op, Affine) else op
+        exact, computed = fine.apply(x.double()), op.apply(x).double()
+        graph = Graph((Node("images", None, (), shape), Node("op", fine, (0,), exact.shape[1:])))
+        error = float32_error(graph, [x.double(), exact], [x.double(), exact])
+        assert ((computed - exact).abs() <= error).all()
+        assert not isinstance(op, Affine) or op.terms == terms
+        most = max(most, ((computed - exact).abs() / error.clamp(min=1e-300)).max().item())
+    assert share <= most <= 1
+
+
+def test_a_sum_rounds_and_a_way_rounds_as_often_as_its_nodes():
+    nodes = [Node("images", None, (), (4,)), Node("a", Dense(some(0, 3, 4), None), (0,), (3,))]
+    nodes += [Node("b", Relu(), (1,), (3,)), Node("c", Sum(-1), (1, 2), (3,))]
+    graph = Graph(tuple(nodes))
+    for last, once in enumerate((8, 8 * 2 + 6, 8 * 3 + 6, 8 * 4 + 6 + 4)):
+        assert roundings(graph, last, torch.float32) == once
+        assert roundings(graph, last, torch.float64) == once + 4 + 3 * last
+
+
+def test_operations_are_frozen_and_equal_to_themselves_alone():
+    z = torch.zeros(1, 1, 2, 2)
+    pools = [Relu(), MaxPool((2, 2), (2, 2), (0, 0), (1, 1), False)]
+    others = [Sum(1), Graph(()), Node("a", None, (), ()), *pools, *(op.relaxed(z, z) for op in pools)]
+    for op in [*(piece[0] for piece in pieces()), *others]:
+        with pytest.raises(FrozenInstanceError):
+            op.something = 1
+        assert not isinstance(op, Affine) or replace(op) != op

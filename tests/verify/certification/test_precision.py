@@ -1,0 +1,42 @@
+"""Proofs are of float32 passes, whatever PyTorch is set to."""
+
+import pytest
+import torch
+from torch import nn
+
+import advkit
+from advkit.core.threat import Threat
+from advkit.models.load import wrap
+
+
+class Noting(nn.Linear):
+    """Notes in what float32 is computed whenever it is asked."""
+
+    seen: list[str]
+
+    def forward(self, x):
+        self.seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return super().forward(x)
+
+
+@pytest.fixture
+def coarse():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield torch.backends.mkldnn.matmul.fp32_precision
+    torch.set_float32_matmul_precision(before)
+
+
+def test_a_process_that_allows_coarser_passes_is_told_and_left_as_it_was(coarse):
+    last = Noting(16, 2)
+    last.seen = []
+    model = wrap(nn.Sequential(nn.Flatten(), last), shape=(1, 4, 4)).eval()
+    images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = model(images).argmax(1)
+    asked = len(last.seen)
+    result = advkit.certify(model, (images, labels), Threat("linf", 0.001))
+    assert "ieee" in last.seen[asked:]
+    assert torch.backends.mkldnn.matmul.fp32_precision == coarse == "bf16"
+    both = advkit.evaluate(model, (images, labels), Threat("linf", 0.001), "fgsm", certify=True)
+    alone = advkit.evaluate(model, (images, labels), Threat("linf", 0.001), "fgsm")
+    assert len(result.notes) == len(both.notes) == 1 + len(alone.notes)

@@ -12,20 +12,21 @@ import click
 import advkit
 from advkit.cli import faults, options
 from advkit.cli.described import DescribedGroup
-from advkit.commands.command import TRADES, at
+from advkit.commands import COMMANDS
 from advkit.core import distributed
+from advkit.core.named import at
 
 
 class Lazy(NamedTuple):
-    """A command that is not a trade."""
+    """A command that measures and trains nothing: it lists, copies, removes."""
 
-    heading: str
+    group: str
     summary: str
     at: str
     """``module:name`` of its `click.Command`."""
 
 
-COMMANDS = {
+HOUSEKEEPING = {
     "ls": Lazy("Begin here", "list what there is: data, architectures, attacks, recipes", "advkit.cli.ls:ls"),
     "run": Lazy("Recipes", "run a recipe", "advkit.cli.recipe:run"),
     "cp": Lazy("Recipes", "copy a recipe to edit it", "advkit.cli.recipe:cp"),
@@ -50,25 +51,25 @@ advkit --help lists all commands.
 
 
 class App(DescribedGroup):
-    """The root: trades from `TRADES`, the other commands from `COMMANDS`."""
+    """The root: those of `advkit.commands`, and the housekeeping."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, by heading."""
+        """All names, by group."""
         return [name for _, commands in sections() for name in commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the command's module."""
-        if cmd_name in TRADES:
-            return options.command(TRADES[cmd_name])
         if cmd_name in COMMANDS:
-            found: click.Command = at(COMMANDS[cmd_name].at)
+            return options.command(COMMANDS[cmd_name])
+        if cmd_name in HOUSEKEEPING:
+            found: click.Command = at(HOUSEKEEPING[cmd_name].at)
             return found
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Under headings, from the summaries alone."""
-        for heading, commands in sections():
-            with formatter.section(heading):
+        """By group, from the summaries alone."""
+        for group, commands in sections():
+            with formatter.section(group):
                 formatter.write_dl(list(commands.items()))
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
@@ -88,12 +89,12 @@ class App(DescribedGroup):
 
 
 def sections() -> list[tuple[str, dict[str, str]]]:
-    """Headings, and below each the commands' names and summaries."""
+    """Groups, and in each the commands' names and summaries."""
     found: dict[str, dict[str, str]] = {}
-    for trade in TRADES.values():
-        found.setdefault(trade.heading, {})[trade.name] = trade.summary
-    for name, lazy in COMMANDS.items():
-        found.setdefault(lazy.heading, {})[name] = lazy.summary
+    for command in COMMANDS.values():
+        found.setdefault(command.group, {})[command.name] = command.summary
+    for name, lazy in HOUSEKEEPING.items():
+        found.setdefault(lazy.group, {})[name] = lazy.summary
     return list(found.items())
 
 

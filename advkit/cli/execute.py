@@ -1,4 +1,4 @@
-"""Running a trade for a person: progress and outcome drawn, ``--json`` and ``report.html`` written."""
+"""Running a command for a person: progress and outcome drawn, ``--json`` and ``report.html`` written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from advkit.cli import faults
-from advkit.commands.command import Trade
+from advkit.commands import Command
 from advkit.core import distributed, files, runs
 from advkit.core.config import StrictModel
 from advkit.core.context import Context
@@ -31,7 +31,7 @@ json_option = click.option(
 
 @dataclass(frozen=True)
 class Place:
-    """What the flags of every trade said."""
+    """What the flags of every command said."""
 
     context: Context
     json: Path | None = None
@@ -45,7 +45,7 @@ class Place:
         return cls(Context(**{name: given[name] for name in names}), given["json"], recipe)
 
 
-def execute(trade: Trade, config: StrictModel, place: Place) -> Outcome:
+def execute(command: Command, config: StrictModel, place: Place) -> Outcome:
     """Does the work, draws it and writes what was asked for.
 
     Raises:
@@ -56,13 +56,13 @@ def execute(trade: Trade, config: StrictModel, place: Place) -> Outcome:
 
     from advkit.cli import draw
 
-    if distributed.world() > 1 and not trade.divides:
-        raise ConfigError(f"advkit {trade.name} works in one process; start it without torchrun")
+    if distributed.world() > 1 and not command.distributed:
+        raise ConfigError(f"advkit {command.name} works in one process; start it without torchrun")
     if place.json is not None:
         _refuse_to_replace(place.json, place.context.overwrite)
     with draw.Drawn(Console(stderr=True)) as progress:
         try:
-            outcome = trade.run(config, replace(place.context, progress=progress))
+            outcome = command.run(config, replace(place.context, progress=progress))
         except KeyboardInterrupt as stop:
             stop.add_note("the same command goes on from here")
             raise

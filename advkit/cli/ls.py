@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from advkit.cli import recipes
 from advkit.cli.described import Described
 from advkit.cli.execute import json_option, show
 from advkit.cli.options import about, default
-from advkit.commands import recipes
-from advkit.commands.command import at
 from advkit.core.errors import ConfigError, did_you_mean
+from advkit.core.named import at
 from advkit.core.registry import Entry
 from advkit.report.outcome import Outcome, Table
 

@@ -1,4 +1,4 @@
-"""The command of a trade: one flag per field of its configuration, and the flags that every trade has."""
+"""The options of a command: a flag for each field of its configuration, and those that all commands have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from advkit.cli.described import Described, Operands, Option
-from advkit.commands.command import Trade
+from advkit.commands import Command
 from advkit.core import config
 from advkit.core.errors import ConfigError
 
@@ -37,38 +37,38 @@ class Words(click.ParamType):
         return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
 
 
-def command(trade: Trade) -> click.Command:
-    """The command of ``trade``."""
+def command(described: Command) -> click.Command:
+    """The click command of ``described``."""
 
     def call(**given: Any) -> None:
         from advkit.cli import execute
 
-        values = _chosen(trade, given)
+        values = _chosen(described, given)
         try:
-            settings = config.validate(trade.config, values, where=f"advkit {trade.name}")
+            settings = config.validate(described.config, values, where=f"advkit {described.name}")
         except ConfigError as fault:
-            raise ConfigError(f"{fault}; `advkit {trade.name} --help` lists the options") from fault
-        execute.execute(trade, settings, execute.Place.of(given))
+            raise ConfigError(f"{fault}; `advkit {described.name} --help` lists the options") from fault
+        execute.execute(described, settings, execute.Place.of(given))
 
     return Described(
-        trade.name,
+        described.name,
         callback=call,
-        params=[*_flags(trade), *common()],
-        help=trade.config.__doc__ or trade.summary,
-        short_help=trade.summary,
-        example=trade.example,
+        params=[*_flags(described), *common()],
+        help=described.config.__doc__ or described.summary,
+        short_help=described.summary,
+        example=described.example,
         notes=[
             (f"{name}.KEY=VALUE", about(field))
-            for name, field in trade.config.model_fields.items()
+            for name, field in described.config.model_fields.items()
             if _only_inner(field.annotation)
         ],
     )
 
 
-def _chosen(trade: Trade, given: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen(described: Command, given: Mapping[str, Any]) -> dict[str, Any]:
     """Only what was typed; a list arrives as one text."""
     values: dict[str, Any] = {}
-    for name, field in trade.config.model_fields.items():
+    for name, field in described.config.model_fields.items():
         value = given.get(name)
         if value not in (None, ()):
             values[name] = _parts(value) if isinstance(value, str) and _is_list(field.annotation) else value
@@ -117,11 +117,11 @@ def common() -> list[click.Parameter]:
     ]
 
 
-def _flags(trade: Trade) -> list[click.Parameter]:
+def _flags(described: Command) -> list[click.Parameter]:
     flags: list[click.Parameter] = []
-    for name, field in trade.config.model_fields.items():
+    for name, field in described.config.model_fields.items():
         flag = "--" + name.replace("_", "-")
-        if name == trade.operands:
+        if name == described.operands:
             flags.append(Operands(name, about(field)))
         elif _members(field.annotation) == [bool]:
             flags.append(Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=_help(field)))

@@ -7,16 +7,15 @@ from typing import Any
 
 import click
 
-from advkit.cli import execute, options
+from advkit.cli import execute, options, recipes
 from advkit.cli.described import Described
-from advkit.commands import recipes
 from advkit.core import files
 from advkit.core.errors import ConfigError, OutputError
 
 
 def _run(recipe: str, **given: Any) -> None:
-    trade, config = recipes.load(recipe, given["set"])
-    execute.execute(trade, config, execute.Place.of(given, recipes.find(recipe).read_bytes()))
+    command, config = recipes.load(recipe, given["set"])
+    execute.execute(command, config, execute.Place.of(given, recipes.find(recipe).read_bytes()))
 
 
 run = Described(
@@ -60,11 +59,11 @@ def validate(recipe: tuple[str, ...]) -> None:
     faults = []
     for where in recipe:
         try:
-            trade, config = recipes.load(where)
+            command, config = recipes.load(where)
         except ConfigError as fault:
             faults.append(str(fault))
         else:
             keys = len(config.model_fields_set)
-            click.echo(f"{where}: valid ({trade.name}; {keys} keys set, the others have their defaults)")
+            click.echo(f"{where}: valid ({command.name}; {keys} keys set, the others have their defaults)")
     if faults:
         raise ConfigError("\n".join(faults))

@@ -1,4 +1,4 @@
-"""``advkit adv-train``: hardening with its run folder, its curves and what to do next."""
+"""Train a classifier that withstands attacks."""
 
 from __future__ import annotations
 
@@ -37,9 +37,13 @@ from advkit.training.loop import fit
 from advkit.training.monitor import first_warnings
 from advkit.training.objective import OBJECTIVES, Objective
 from advkit.training.score import counts
-from advkit.training.settings import AdversarialTraining
+from advkit.training.settings import AdversarialTraining as Config
 from advkit.training.several import named, passes, refuse_misfits
 from advkit.training.trainer import Trained
+
+GROUP = "Classifiers"
+EXAMPLE = "advkit adv-train --model clf.pt --objective pgd --epochs 30 --out hard.pt"
+DISTRIBUTED = True
 
 HELD = 1000
 """Images held out at most: more would make the checks dear."""
@@ -49,7 +53,7 @@ ATTACKER = {"steps": 20}
 """The PGD of the comparison before and after."""
 
 
-def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Trains a classifier that withstands attacks; a killed run goes on with the same command.
 
     Raises:
@@ -124,7 +128,7 @@ def adv_train(config: AdversarialTraining, context: Context) -> Outcome:
         return outcome(run.result(), run.path)
 
 
-def _beginning(config: AdversarialTraining, train: Data, progress: Progress) -> Model:
+def _beginning(config: Config, train: Data, progress: Progress) -> Model:
     """The classifier to train: the one that was named, or a new one."""
     if config.model is not None:
         if config.architecture:
@@ -167,7 +171,7 @@ def _parent(model: Model, objective: Objective) -> Parent:
     return Parent(relation=relation, hash=digest, name=known_as(digest))
 
 
-def _split(train: Data, config: AdversarialTraining) -> tuple[Data, Data | None]:
+def _split(train: Data, config: Config) -> tuple[Data, Data | None]:
     """(images to train on, images held out)"""
     if config.holdout == 0:
         return train, None
@@ -181,7 +185,7 @@ def _measure(model: Model, test: Data, against: Sequence[Threat], seed: int) -> 
     return {"clean": clean, "robust": robust, "n": n}
 
 
-def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Objective) -> Outcome:
+def _plan(config: Config, model: Model, rest: Data, objective: Objective) -> Outcome:
     images = min(config.batch_size, len(rest)) * config.batches(len(rest))
     cost = passes(objective, 1 + len(config.also), config.union)
     forwards, backwards = cost.forwards * images, cost.backwards * images
@@ -208,7 +212,7 @@ def _plan(config: AdversarialTraining, model: Model, rest: Data, objective: Obje
 
 
 def _card(
-    config: AdversarialTraining,
+    config: Config,
     before: ModelCard,
     parent: Parent | None,
     train: Data,
@@ -231,7 +235,7 @@ def _card(
 
 
 def _result(
-    config: AdversarialTraining,
+    config: Config,
     model: Model,
     written: list[Path],
     beside: dict[str, str],

@@ -1,4 +1,4 @@
-"""``advkit advgan-train``: a perturbation generator, its run folder, its pictures and what to do next."""
+"""Train a network that makes adversarial examples in one pass."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
 from advkit.trained_attacks.generators.judge import attackable, hits, made
 from advkit.trained_attacks.generators.make import make_generator, refuse_norm
 from advkit.trained_attacks.generators.result import AdvGanResult
-from advkit.trained_attacks.generators.settings import AdvGanSettings, AdvGanTraining
+from advkit.trained_attacks.generators.settings import AdvGanSettings
+from advkit.trained_attacks.generators.settings import AdvGanTraining as Config
 from advkit.trained_attacks.universal.judge import some
 from advkit.trained_attacks.universal.subjects import class_number
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 
+GROUP = "Attacks"
+EXAMPLE = "advkit advgan-train --model clf.pt --norm linf --eps 0.15"
+
 SHOWN = 8
 
 
-def advgan_train(config: AdvGanTraining, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Trains a perturbation generator and judges it; a killed run goes on with the same command.
 
     Raises:
@@ -92,7 +96,7 @@ def advgan_train(config: AdvGanTraining, context: Context) -> Outcome:
         return _outcome(config, result, run.path)
 
 
-def _card(config: AdvGanTraining, victim: Model, learn: Data, against: Threat, rate: float) -> ModelCard:
+def _card(config: Config, victim: Model, learn: Data, against: Threat, rate: float) -> ModelCard:
     digest = victim.hash
     return ModelCard(
         role="perturbation-generator",
@@ -111,7 +115,7 @@ def _card(config: AdvGanTraining, victim: Model, learn: Data, against: Threat, r
 
 def _examples(
     path: Path,
-    config: AdvGanTraining,
+    config: Config,
     generator: Model,
     model: Model,
     test: Data,
@@ -131,7 +135,7 @@ def _examples(
     write_pairs(path, (x0, changed, x), above, below, met.tolist())
 
 
-def _plan(config: AdvGanTraining, game: AdvGanGame, learn: Data, test: Data, against: Threat) -> Outcome:
+def _plan(config: Config, game: AdvGanGame, learn: Data, test: Data, against: Threat) -> Outcome:
     passes = config.steps * min(config.batch_size, len(learn))
     rows = [("classifier", "", f"{passes:,}", f"{passes:,}")]
     for name, network in game.networks.items():
@@ -149,7 +153,7 @@ def _plan(config: AdvGanTraining, game: AdvGanGame, learn: Data, test: Data, aga
     )
 
 
-def _outcome(config: AdvGanTraining, result: AdvGanResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: AdvGanResult, folder: Path) -> Outcome:
     threat, judged = result.threat, result.judged
     sentences = [result.sentence]
     if result.becomes and result.target is None:

@@ -1,4 +1,4 @@
-"""``advkit attack``: an evaluation with its run folder, its pictures and what to do next."""
+"""Measure how much accuracy survives an attacker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.evaluate import evaluate, plan
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
-from advkit.evaluation.settings import Evaluation
+from advkit.evaluation.settings import Evaluation as Config
 from advkit.models.foreign_settings import ForeignModel
 from advkit.models.load import load_model
 from advkit.models.mode import evaluation_mode
@@ -33,8 +33,12 @@ from advkit.report.figures.evaluation import nearest, write_examples
 from advkit.report.outcome import Outcome, Picture, Table, held_to
 from advkit.verify.bounds.read import read
 
+GROUP = "Robustness"
+EXAMPLE = "advkit attack --model clf.pt --norm linf --eps 0.15 --attack pgd,apgd-ce"
+DISTRIBUTED = True
 
-def attack(config: Evaluation, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Attacks a classifier and reports what survives; a killed run goes on with the same command.
 
     Raises:
@@ -95,14 +99,14 @@ def attack(config: Evaluation, context: Context) -> Outcome:
         return _outcome(config, result, images, pictures, (*([kept] if kept else []), run.path))
 
 
-def _data(config: Evaluation, context: Context, model: Model) -> Data:
+def _data(config: Config, context: Context, model: Model) -> Data:
     """What the model was trained on, says its card."""
     name = learned(config.model, model.card)
     context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
 
 
-def _plan(config: Evaluation, model: Model, data: Data, against: Threat) -> Outcome:
+def _plan(config: Config, model: Model, data: Data, against: Threat) -> Outcome:
     images = data.limit(config.n)
     count = len(images)
     if config.bpda:
@@ -149,7 +153,7 @@ def _pictures(
 
 
 def _outcome(
-    config: Evaluation,
+    config: Config,
     result: EvaluationResult,
     images: Data,
     pictures: tuple[Picture, ...],
@@ -215,7 +219,7 @@ def _checks(result: EvaluationResult) -> Iterator[Table]:
         yield Table("checks that raise no doubt", ("check", "found"), rest)
 
 
-def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
+def _next(config: Config, result: EvaluationResult) -> tuple[str, ...]:
     threat = result.threat
     subject = f"--model {shlex.quote(config.model)}"
     foreign = {"arch": config.arch, **config.said}

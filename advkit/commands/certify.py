@@ -1,4 +1,4 @@
-"""``advkit certify``: a proof with its run folder, its picture and what to do next."""
+"""Prove how much accuracy survives any attacker."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import read
 from advkit.verify.certification.certify import certify
 from advkit.verify.certification.result import CertificationResult
-from advkit.verify.certification.settings import Certification
+from advkit.verify.certification.settings import Certification as Config
+
+GROUP = "Robustness"
+EXAMPLE = "advkit certify --model clf.pt --norm linf --eps 0.05"
 
 
-def run(config: Certification, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Proves images robust; a killed run goes on with the same command.
 
     Raises:
@@ -66,7 +69,7 @@ def run(config: Certification, context: Context) -> Outcome:
         return _outcome(config, result, images, tuple(pictures), folder)
 
 
-def _plan(config: Certification, model: Model, images: Data, against: Threat) -> Outcome:
+def _plan(config: Config, model: Model, images: Data, against: Threat) -> Outcome:
     graph = read(model)
     rows = tuple(
         (node.name, type(node.op).__name__ if node.op else "-", by_size(node.shape)) for node in graph.nodes
@@ -83,7 +86,7 @@ def _plan(config: Certification, model: Model, images: Data, against: Threat) ->
 
 
 def _outcome(
-    config: Certification,
+    config: Config,
     result: CertificationResult,
     images: Data,
     pictures: tuple[Picture, ...],

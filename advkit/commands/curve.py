@@ -1,4 +1,4 @@
-"""``advkit curve``: the curve with its run folder, its pictures and what to do next."""
+"""Measure how accuracy falls as an attacker may change more."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from advkit.data.threats import customary
 from advkit.evaluation.curve.measure import security_curve, sizes, stages_of
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
-from advkit.evaluation.curve.settings import Curve
+from advkit.evaluation.curve.settings import Curve as Config
 from advkit.models.model import Model
 from advkit.report.classes import worst
 from advkit.report.figures.curve import write_curve, write_norms
 from advkit.report.outcome import Outcome, Picture, Table
 
+GROUP = "Robustness"
+EXAMPLE = "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15"
 
-def curve(config: Curve, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Measures robust accuracy at every eps; a killed run goes on with the same command.
 
     Raises:
@@ -64,7 +67,7 @@ def curve(config: Curve, context: Context) -> Outcome:
         return _outcome(config, result, _pictures(run.path, result), run.path)
 
 
-def _plan(config: Curve, model: Model, images: Data, norm: Norm) -> Outcome:
+def _plan(config: Config, model: Model, images: Data, norm: Norm) -> Outcome:
     threat = Threat.whole(norm, math.prod(images.shape))
     classes = model.card.classes or len(images.class_names)
     rows, total = [], 0
@@ -103,7 +106,7 @@ def _pictures(folder: Path, result: SecurityCurve) -> tuple[Picture, ...]:
     return curve, norms
 
 
-def _outcome(config: Curve, result: SecurityCurve, pictures: tuple[Picture, ...], folder: Path) -> Outcome:
+def _outcome(config: Config, result: SecurityCurve, pictures: tuple[Picture, ...], folder: Path) -> Outcome:
     n = result.n
     sentences = [
         result.sentence,
@@ -131,7 +134,7 @@ def _outcome(config: Curve, result: SecurityCurve, pictures: tuple[Picture, ...]
     )
 
 
-def _points(config: Curve, result: SecurityCurve) -> Table:
+def _points(config: Config, result: SecurityCurve) -> Table:
     norm, n = result.norm, result.n
     said = {mark.eps: mark.said for mark in result.marks}
     rows = [("0", accuracy(result.clean_correct, n), "clean accuracy")]
@@ -175,7 +178,7 @@ def _attacks(result: SecurityCurve) -> Table:
     return Table("attacks", ("attack", "found", "nearest of all", distance, "passes"), rows)
 
 
-def _next(config: Curve, result: SecurityCurve) -> tuple[str, ...]:
+def _next(config: Config, result: SecurityCurve) -> tuple[str, ...]:
     subject = flags([config.model], result.data.name, arch=config.arch, said=config)
     half = result.half if result.half else result.class_eps
     sizes = dict.fromkeys([f"{half:.3g}", *(written(mark.eps, result.norm) for mark in result.marks[:1])])

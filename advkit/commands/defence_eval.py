@@ -1,4 +1,4 @@
-"""``advkit defence-eval``: a purifier under attacks that know of it, its run folder and its picture."""
+"""Judge what is done to images before they are classified."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.defences.defend import defend, unaveraged
 from advkit.defences.purifier import Purifier, build
 from advkit.defences.result import PurificationResult
-from advkit.defences.settings import Purification
+from advkit.defences.settings import Purification as Config
 from advkit.defences.unaware import attacks_of
 from advkit.gan.evaluation.subject import open_subject
 from advkit.report.outcome import Outcome, Picture, Table
+
+GROUP = "Defences"
+EXAMPLE = "advkit defence-eval --model clf.pt --defence jpeg --norm linf --eps 0.15"
 
 COLUMNS = 20
 """Images across the picture."""
 GRID = "purified.png"
 
 
-def defence_eval(config: Purification, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Judges a purifier; a killed run goes on with the same command.
 
     Raises:
@@ -91,7 +94,7 @@ def _draw(path: Path, data: Data, purifier: Purifier) -> None:
         images.write_grid(path, torch.cat([x, purifier.eval()(x)]).cpu(), len(few))
 
 
-def _plan(config: Purification, purifier: Purifier, data: Data) -> Outcome:
+def _plan(config: Config, purifier: Purifier, data: Data) -> Outcome:
     return Outcome(
         title="what would be done",
         sentences=(
@@ -104,7 +107,7 @@ def _plan(config: Purification, purifier: Purifier, data: Data) -> Outcome:
     )
 
 
-def _outcome(config: Purification, result: PurificationResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: PurificationResult, folder: Path) -> Outcome:
     n, threat = result.n, f"{result.threat.norm} eps {result.threat.eps:.4g}"
     rows = (
         (

@@ -1,4 +1,4 @@
-"""``advkit detector-eval``: a detector under an attack that knows of it, its run folder and its pictures."""
+"""Judge a detector by an attack that knows of it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.defences.detect import detect, refuse_misfit
 from advkit.defences.evade import knowing
 from advkit.defences.result import DetectionResult
-from advkit.defences.settings import Detection
+from advkit.defences.settings import Detection as Config
 from advkit.defences.threshold import divided, threshold
 from advkit.defences.unaware import attacks_of
 from advkit.models.load import load_model
 from advkit.report.outcome import Outcome, Picture, Table
+
+GROUP = "Defences"
+EXAMPLE = "advkit detector-eval --model clf.pt --detector det.pt --norm linf --eps 0.15"
 
 COLUMNS = 20
 """Images across the picture."""
 GRID = "evading.png"
 
 
-def detector_eval(config: Detection, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Judges a detector; a killed run goes on with the same command.
 
     Raises:
@@ -83,7 +86,7 @@ def _draw(path: Path, data: Data, evading: Mapping[int, Tensor]) -> None:
         images.write_grid(path, torch.cat([clean, torch.stack([evading[row] for row in rows])]), len(rows))
 
 
-def _plan(config: Detection, attacks: Sequence[Stage], judged: Data, held: Data, against: Threat) -> Outcome:
+def _plan(config: Config, attacks: Sequence[Stage], judged: Data, held: Data, against: Threat) -> Outcome:
     plan = knowing(attacks, config.detector_weights)
     made = [make(one.stage.attack, against, one.stage.parameters) for one in plan]
     rows = tuple(
@@ -102,7 +105,7 @@ def _plan(config: Detection, attacks: Sequence[Stage], judged: Data, held: Data,
     )
 
 
-def _outcome(config: Detection, result: DetectionResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: DetectionResult, folder: Path) -> Outcome:
     n = result.n
     points = [
         (

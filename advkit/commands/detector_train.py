@@ -1,4 +1,4 @@
-"""``advkit detector-train``: a detector with its run folder, its curve and what to do next."""
+"""Train a detector of a classifier's adversarial images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.defences.detector import Detect, as_detector, learner
 from advkit.defences.examples import examples
-from advkit.defences.settings import DetectorTraining
+from advkit.defences.settings import DetectorTraining as Config
 from advkit.models.card import Parent, ThreatFacts
 from advkit.models.load import load_model
 from advkit.models.model import Model
@@ -27,8 +27,11 @@ from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.loop import fit
 from advkit.training.trainer import Trained
 
+GROUP = "Defences"
+EXAMPLE = "advkit detector-train --model clf.pt --attack pgd --out det.pt"
 
-def detector_train(config: DetectorTraining, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Trains a detector; a killed run goes on with the same command.
 
     Raises:
@@ -101,7 +104,7 @@ def detector_train(config: DetectorTraining, context: Context) -> Outcome:
 
 
 def _made(
-    config: DetectorTraining,
+    config: Config,
     trained: Trained,
     classifier: Model,
     source: Model | None,
@@ -127,7 +130,7 @@ def _made(
     return Model(model.network, card).eval()
 
 
-def _plan(config: DetectorTraining, learning: Model, rest: Data, held: Data) -> Outcome:
+def _plan(config: Config, learning: Model, rest: Data, held: Data) -> Outcome:
     most = len(rest) * (1 + len(config.attack))
     updates = config.updates(most)
     return Outcome(
@@ -143,7 +146,7 @@ def _plan(config: DetectorTraining, learning: Model, rest: Data, held: Data) -> 
 
 
 def _result(
-    config: DetectorTraining, model: Model, written: list[Path], trained: Trained, learn: Data, check: Data
+    config: Config, model: Model, written: list[Path], trained: Trained, learn: Data, check: Data
 ) -> dict[str, Any]:
     return {
         "schema": "advkit/detector",
@@ -159,7 +162,7 @@ def _result(
     }
 
 
-def _outcome(result: dict[str, Any], folder: Path, config: DetectorTraining) -> Outcome:
+def _outcome(result: dict[str, Any], folder: Path, config: Config) -> Outcome:
     """The result in words; the same when a finished run is asked again."""
     rows = tuple(
         (name, f"{clean:,}", f"{adversarial:,}")

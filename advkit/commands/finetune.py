@@ -1,4 +1,4 @@
-"""``advkit finetune``: a discriminator or a VAE becomes a classifier, with its run folder."""
+"""Make a classifier of a GAN's discriminator."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from advkit.data.load import load_data
 from advkit.models.card import ModelCard, Parent
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.report.errors import table
 from advkit.report.figures.training import write_curves
 from advkit.report.outcome import Outcome, Picture
 from advkit.reuse.classifier import PARTS, from_scratch, layer_rates, pretrained
-from advkit.reuse.settings import FineTuning
-from advkit.reuse.tested import errors, facts, table, threat_of
+from advkit.reuse.settings import FineTuning as Config
+from advkit.reuse.tested import errors, facts, threat_of
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
 from advkit.training.objectives.standard import Standard
 from advkit.training.trainer import Trained
 
+GROUP = "Classifiers"
+EXAMPLE = "advkit finetune --model digits-conv-gan-discriminator --labels 100 --out clf.pt"
 
-def finetune(config: FineTuning, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Makes a classifier of a discriminator or a VAE; a killed run goes on with the same command.
 
     Raises:
@@ -99,7 +103,7 @@ def _source(name: str) -> Model:
 
 
 def _train(
-    config: FineTuning,
+    config: Config,
     source: Model,
     model: Model,
     images: _Images,
@@ -145,7 +149,7 @@ def _train(
 
 
 def _card(
-    config: FineTuning,
+    config: Config,
     model: Model,
     source: Model,
     labelled: Data,
@@ -165,7 +169,7 @@ def _card(
     )
 
 
-def _plan(config: FineTuning, model: Model, labelled: Data) -> Outcome:
+def _plan(config: Config, model: Model, labelled: Data) -> Outcome:
     updates = config.updates(len(labelled)) * (2 if config.scratch else 1)
     passes = updates * min(config.batch_size, len(labelled))
     return Outcome(
@@ -179,7 +183,7 @@ def _plan(config: FineTuning, model: Model, labelled: Data) -> Outcome:
 
 
 def _result(
-    config: FineTuning,
+    config: Config,
     model: Model,
     written: list[Path],
     images: _Images,

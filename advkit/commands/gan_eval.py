@@ -1,4 +1,4 @@
-"""``advkit gan-eval`` and ``advkit gan-compare``: run folder, grids, tables and what to do next."""
+"""Measure how good a generator is, beside real images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from advkit.gan.evaluation.result import (
     GanEvaluationResult,
     Judged,
 )
-from advkit.gan.evaluation.settings import GanComparison, GanEvaluation, Judging
+from advkit.gan.evaluation.settings import GanEvaluation as Config
+from advkit.gan.evaluation.settings import Judging
 from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.gan.judge import judge
 from advkit.gan.metrics.classes import shares
@@ -33,31 +34,24 @@ from advkit.gan.metrics.memorisation import neighbours
 from advkit.report.gan_evaluation import outcome
 from advkit.report.outcome import Outcome
 
+GROUP = "GANs"
+EXAMPLE = "advkit gan-eval --model mnist-conv-gan-ema --data mnist --n 10000"
+
 GRID = 20
 """Rows and columns of a grid."""
 
 
-def evaluate(config: GanEvaluation, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Measures a generator on what it learned, or other data.
 
     Raises:
         UserError: whatever is wrong with the model, the data or the options.
     """
-    return _judged("gan-eval", (config.model,), config, context)
+    return judged("gan-eval", (config.model,), config, context)
 
 
-def compare(config: GanComparison, context: Context) -> Outcome:
-    """Measures several generators on the same real images.
-
-    Raises:
-        UserError: whatever is wrong with the models, the data or the options.
-    """
-    if len(set(config.model)) < len(config.model):
-        raise ConfigError(f"a model is named twice in {', '.join(config.model)}; name each once")
-    return _judged("gan-compare", config.model, config, context)
-
-
-def _judged(command: str, names: Sequence[str], config: Judging, context: Context) -> Outcome:
+def judged(command: str, names: Sequence[str], config: Judging, context: Context) -> Outcome:
+    """One generator or several, measured on the same real images."""
     metrics = chosen(config.metrics)
     subjects = [open_subject(name, context.device) for name in names]
     data = config.data or _learned(subjects[0], context.progress)

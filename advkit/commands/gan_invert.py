@@ -1,4 +1,4 @@
-"""``advkit gan-invert``: latent vectors of images, a picture of what they make, and what to do next."""
+"""Find the latent vectors of which a generator makes given images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from advkit.gan.neighbours import pieces
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.latent.invert import Inverted, invert
 from advkit.trained_attacks.latent.result import InversionResult, Reached
-from advkit.trained_attacks.latent.settings import GanInversion, Inverting
+from advkit.trained_attacks.latent.settings import GanInversion as Config
+from advkit.trained_attacks.latent.settings import Inverting
+
+GROUP = "GANs"
+EXAMPLE = "advkit gan-invert --model digits-conv-gan-ema --n 20"
 
 COLUMNS = 20
 """Images across the picture."""
@@ -28,7 +32,7 @@ SHOWN = 60
 """Images in it at most."""
 
 
-def gan_invert(config: GanInversion, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Inverts a generator; a finished run is told again.
 
     Raises:
@@ -82,7 +86,7 @@ def _nearest(x: Tensor, train: Data, *, itself: bool, ids: Tensor) -> tuple[Tens
 
 
 def _result(
-    config: GanInversion,
+    config: Config,
     subject: Subject,
     chosen: Data,
     train: Data,
@@ -141,7 +145,7 @@ def _write(folder: Path, chosen: Data, x: Tensor, train: Data, found: Inverted, 
     images.write_grid(folder / "reconstructions.png", torch.cat(bands), columns)
 
 
-def _plan(config: GanInversion, chosen: Data) -> Outcome:
+def _plan(config: Config, chosen: Data) -> Outcome:
     passes = (config.steps + 1) * config.restarts * len(chosen)
     return Outcome(
         title="what would be done",
@@ -153,7 +157,7 @@ def _plan(config: GanInversion, chosen: Data) -> Outcome:
     )
 
 
-def _outcome(config: GanInversion, result: InversionResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: InversionResult, folder: Path) -> Outcome:
     rows = (
         ("inverted", f"{result.error:.4f}"),
         ("nearest training image", f"{result.nearest_error:.4f}"),

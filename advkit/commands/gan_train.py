@@ -1,34 +1,27 @@
-"""``advkit gan-train`` and ``advkit gan-sample``: run folder, pictures, the store, and what to do next."""
+"""Train a generator and a discriminator on images."""
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from advkit.core import device as devices
-from advkit.core import distributed, files, images, rng
+from advkit.core import distributed, images, rng
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, by_size
 from advkit.core.runs import RunFolder, environment
 from advkit.data.load import load_data
 from advkit.gan.best import BEST
 from advkit.gan.cost import passes
 from advkit.gan.game import Game, concrete
-from advkit.gan.gaussian import gaussians
-from advkit.gan.labelled import sample_labelled
 from advkit.gan.monitor import first_warnings
 from advkit.gan.sample import sample as draw_images
-from advkit.gan.settings import GanTraining, Sampling
+from advkit.gan.settings import GanTraining as Config
 from advkit.gan.train import TrainedGan, begin, train_gan
-from advkit.models.checkpoint import SUFFIXES, load_checkpoint, save_model
-from advkit.models.load import load_model
+from advkit.models.checkpoint import load_checkpoint, save_model
 from advkit.models.model import Model
 from advkit.models.network import Generator, numbers
 from advkit.models.store import Store, refuse_bad_name
@@ -36,11 +29,15 @@ from advkit.report import gan as outcome
 from advkit.report.figures.gan import WAYS, write_film, write_ways
 from advkit.report.figures.gan_curves import write_curves
 from advkit.report.gan import SIDE
-from advkit.report.outcome import Outcome, Picture, Table
+from advkit.report.outcome import Outcome, Table
 from advkit.training.board import refuse_without_tensorboard
 
+GROUP = "GANs"
+EXAMPLE = "advkit gan-train --data mnist --arch conv-gan --steps 12001"
+DISTRIBUTED = True
 
-def train(config: GanTraining, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Trains a GAN on the training split; a killed run goes on with the same command.
 
     Raises:
@@ -162,86 +159,3 @@ def _result(
         "warnings": first_warnings(rows),
         "environment": environment(),
     }
-
-
-def sample(config: Sampling, context: Context) -> Outcome:
-    """Draws images from a generator into a grid (``.png``) or arrays (``.npz``).
-
-    Raises:
-        ModelError: no such model, or it is no generator.
-        ConfigError: another suffix.
-        OutputError: the file exists.
-    """
-    path = _image_file(config, context)
-    device = str(devices.choose(context.device))
-    if config.gaussian is not None:
-        model = gaussians(load_data(config.gaussian, "train", root=context.data_dir)).to(device)
-    else:
-        model = load_model(config.source, role="generator", device=device)
-    classifier = config.classifier and load_model(config.classifier, role="classifier", device=device)
-    if config.labels and not classifier and model.card.classes is None:
-        raise ConfigError(
-            f"{config.source} is unconditional, so its images have no classes of their own; name a "
-            "classifier that tells them with --classifier, or leave --labels out"
-        )
-    columns = config.columns or math.ceil(math.sqrt(config.n))
-    size = by_size(model.card.shape)
-    result = {
-        "model": {"name": config.source, "hash": model.hash, "architecture": model.card.architecture},
-        "classifier": {"name": config.classifier, "hash": classifier.hash} if classifier else None,
-        "n": config.n,
-        "seed": config.seed,
-        "shape": list(model.card.shape),
-        "file": str(path),
-    }
-    if context.dry_run:
-        sentence = f"{config.n:,} images ({size}) of {config.source}, seed {config.seed}, into {path}."
-        return Outcome(title="what would be done", sentences=(sentence,), result=result)
-    told: list[str] = []
-    labels: torch.Tensor | None
-    if classifier:
-        drawn, labels, latents, tried = sample_labelled(
-            model,
-            classifier,
-            config.n,
-            confidence=config.confidence,
-            seed=config.seed,
-            progress=context.progress,
-        )
-        result["tried"] = tried
-        told.append(
-            f"Kept of {tried:,} images: those of which {config.classifier} is at least "
-            f"{config.confidence:.0%} sure, the same number of each class."
-        )
-    else:
-        drawn, latents = draw_images(model, config.n, config.seed, progress=context.progress)
-        classes = model.card.classes
-        labels = None if classes is None else torch.arange(config.n) % classes
-    title = f"{config.n:,} images of {config.source}"
-    if path.suffix == ".png":
-        images.write_grid(path, drawn, min(columns, config.n))
-        pictures = (Picture("generated images", path, f"{title}, seed {config.seed}."),)
-        return Outcome(title=title, sentences=tuple(told), pictures=pictures, files=(path,), result=result)
-    arrays = {"x": drawn.numpy(), "z": latents.numpy()}
-    if labels is not None:
-        arrays["y"] = labels.numpy()
-        if names := (classifier or model).card.labels:
-            arrays["class_names"] = np.array(names)
-        told.append(f"A trainer takes them with --extra-data npz:{path}")
-    told.insert(0, f"x: {size} levels from 0 to 255 for each image; z: its latent vector.")
-    files.write_arrays(path, **arrays)
-    return Outcome(title=title, sentences=tuple(told), files=(path,), result=result)
-
-
-def _image_file(config: Sampling, context: Context) -> Path:
-    """Where to write, looked at before the work begins."""
-    path = context.out
-    if path is None:
-        name = Path(config.source).name
-        for suffix in SUFFIXES:
-            name = name.removesuffix(suffix)
-        path = Path(re.sub(r"[^A-Za-z0-9._-]+", "-", name) + ".png")
-    if path.suffix not in (".png", ".npz"):
-        raise ConfigError(f"cannot write images as {path}: end its name with .png (a grid) or .npz (arrays)")
-    files.refuse_to_replace(path, overwrite=context.overwrite)
-    return path

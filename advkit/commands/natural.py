@@ -1,4 +1,4 @@
-"""``advkit natural``: adversarial examples from a generator's latent space, judged by a third network."""
+"""Look for adversarial examples in a generator's latent space."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.latent.invert import Inverted, invert
 from advkit.trained_attacks.latent.natural import Wandered, wander
 from advkit.trained_attacks.latent.natural_result import NaturalResult, Searched
-from advkit.trained_attacks.latent.natural_settings import Natural, Wandering
+from advkit.trained_attacks.latent.natural_settings import Natural as Config
+from advkit.trained_attacks.latent.natural_settings import Wandering
+
+GROUP = "Robustness"
+EXAMPLE = "advkit natural --model clf.pt --generator digits-conv-gan-ema --n 100"
 
 SHOWN = 10
 
 
-def natural(config: Natural, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Searches latent space around images that the classifier gets right; a finished run is told again.
 
     Raises:
@@ -133,7 +137,7 @@ def _write(folder: Path, data: Data, x: Tensor, own: Inverted, found: Wandered, 
     write_pairs(folder / "examples.png", rows, above, below, legitimate[order].tolist())
 
 
-def _plan(config: Natural, n: int) -> Outcome:
+def _plan(config: Config, n: int) -> Outcome:
     inverting = (config.steps + 1) * config.restarts * n
     searching = config.rings * config.samples * n
     return Outcome(
@@ -146,7 +150,7 @@ def _plan(config: Natural, n: int) -> Outcome:
     )
 
 
-def _outcome(config: Natural, result: NaturalResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: NaturalResult, folder: Path) -> Outcome:
     n = result.clean_correct
     rows = [
         ("raw success: found", accuracy(result.found, n), f"{n:,}"),

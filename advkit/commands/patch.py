@@ -1,4 +1,4 @@
-"""``advkit patch``: a patch to print, its run folder, its pictures and what to do next."""
+"""Make a patch that misleads a classifier wherever it lies."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from advkit.trained_attacks.universal.make_patch import make_patch
 from advkit.trained_attacks.universal.patch import Patch
 from advkit.trained_attacks.universal.place import paste
 from advkit.trained_attacks.universal.result import Hits, PatchJudged, PatchResult
-from advkit.trained_attacks.universal.settings import PatchTraining
+from advkit.trained_attacks.universal.settings import PatchTraining as Config
 from advkit.trained_attacks.universal.subjects import all_in_evaluation_mode, class_number
+
+GROUP = "Attacks"
+EXAMPLE = "advkit patch --model clf.pt --target 3 --out patch.png"
 
 SHOWN = 8
 
 
-def patch(config: PatchTraining, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Makes a patch and judges it; a killed run goes on with the same command.
 
     Raises:
@@ -78,7 +81,7 @@ def patch(config: PatchTraining, context: Context) -> Outcome:
         return _outcome(config, result, run.path, wanted)
 
 
-def _examples(path: Path, config: PatchTraining, model: Model, test: Data, result: PatchResult) -> None:
+def _examples(path: Path, config: Config, model: Model, test: Data, result: PatchResult) -> None:
     """The first images that are judged, whatever became of them."""
     assert result.patch is not None
     kind = Patch(config, test.shape)
@@ -99,7 +102,7 @@ def _examples(path: Path, config: PatchTraining, model: Model, test: Data, resul
     )
 
 
-def _plan(config: PatchTraining, models: list[Model], learn: Data, test: Data) -> Outcome:
+def _plan(config: Config, models: list[Model], learn: Data, test: Data) -> Outcome:
     kind = Patch(config, learn.shape)
     training = config.steps * min(config.batch_size, len(learn)) * len(config.model)
     judging = len(models) * passes(kind, len(test))
@@ -120,7 +123,7 @@ def _plan(config: PatchTraining, models: list[Model], learn: Data, test: Data) -
     )
 
 
-def _outcome(config: PatchTraining, result: PatchResult, folder: Path, wanted: tuple[Path, ...]) -> Outcome:
+def _outcome(config: Config, result: PatchResult, folder: Path, wanted: tuple[Path, ...]) -> Outcome:
     side = min(result.shape[1:])
     sentences = (
         result.sentence,

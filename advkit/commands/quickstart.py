@@ -1,8 +1,4 @@
-"""The whole job on real digits: train a GAN, reuse its discriminator, attack it, harden it, attack it again.
-
-Nothing here is special: it calls the trades in turn, each with a run folder of its own, so a quickstart
-that was interrupted goes on with the same command.
-"""
+"""Train, attack and harden a digit classifier in a few minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from advkit.commands.command import TRADES
+from advkit.commands import COMMANDS
 from advkit.core import files, runs
 from advkit.core.config import StrictModel, validate
 from advkit.core.context import Context
@@ -25,8 +21,11 @@ from advkit.report.outcome import Outcome, Table
 from advkit.reuse.settings import FineTuning
 from advkit.training.settings import AdversarialTraining
 
+GROUP = "Begin here"
+EXAMPLE = "advkit quickstart"
 
-class Quickstart(StrictModel):
+
+class Config(StrictModel):
     """The whole job on 1,797 real digits, without a download, in under three minutes on a laptop.
 
     gan-train learns to draw digits; finetune makes a classifier of its discriminator; attack breaks the
@@ -37,8 +36,8 @@ class Quickstart(StrictModel):
     """Every random number follows from it."""
 
 
-def run(config: Quickstart, context: Context) -> Outcome:
-    """Does the five trades in one folder (``quickstart`` unless ``--out`` says otherwise)."""
+def run(config: Config, context: Context) -> Outcome:
+    """Does the five commands in one folder (``quickstart`` unless ``--out`` says otherwise)."""
     folder = context.out or Path("quickstart")
     ordinary, hardened = folder / "clf.pt", folder / "hard.pt"
     discriminator = folder / "1-gan-train" / "discriminator.safetensors"
@@ -50,20 +49,20 @@ def run(config: Quickstart, context: Context) -> Outcome:
         ("5-attack", "attack", Evaluation(model=str(hardened), seed=config.seed)),
     ]
     if context.dry_run:
-        rows = tuple((name, TRADES[trade].summary) for name, trade, _ in plan)
+        rows = tuple((name, COMMANDS[command].summary) for name, command, _ in plan)
         return Outcome(title="what would be done", tables=(Table("in turn", ("folder", "what"), rows),))
     clock = _Clock(folder / "measured.json")
     outcomes: dict[str, Outcome] = {}
-    for name, trade, settings in plan:
-        context.progress.say(f"{name[0]}/{len(plan)} advkit {trade}: {TRADES[trade].summary}")
+    for name, command, settings in plan:
+        context.progress.say(f"{name[0]}/{len(plan)} advkit {command}: {COMMANDS[command].summary}")
         place = replace(context, out=folder / name, resume=False)
         known, begun = (folder / name / "result.json").exists(), time.perf_counter()
-        outcomes[name] = TRADES[trade].run(settings, place)
+        outcomes[name] = COMMANDS[command].run(settings, place)
         if not known:
             clock.add(time.perf_counter() - begun)
-        if trade == "finetune":
+        if command == "finetune":
             _publish(folder / name, ordinary)
-        if trade == "adv-train":
+        if command == "adv-train":
             _publish(folder / name, hardened)
     return _outcome(outcomes, folder, clock)
 

@@ -1,4 +1,4 @@
-"""``advkit semi-train``: a classifier from few labels, with its run folder and what to do next."""
+"""Train a classifier on few labels and many images, in a GAN's game."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from advkit.models.card import ModelCard, Parent
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
+from advkit.report.errors import table
 from advkit.report.figures.semi import write_curves
 from advkit.report.outcome import Outcome, Picture
 from advkit.reuse.semi_game import SemiGame
-from advkit.reuse.semi_settings import SemiSupervised
+from advkit.reuse.semi_settings import SemiSupervised as Config
 from advkit.reuse.semi_train import SemiTrained, train_semi
-from advkit.reuse.tested import errors, facts, table, threat_of
+from advkit.reuse.tested import errors, facts, threat_of
 from advkit.training.deliver import deliver, known_as, model_file, store_name
+
+GROUP = "Classifiers"
+EXAMPLE = "advkit semi-train --data mnist --labels 100 --out clf.pt"
 
 GRID = 10
 """Rows and columns of the grid of generated images."""
 
 
-def semi_train(config: SemiSupervised, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Trains a classifier on few labels and many images; a killed run goes on with the same command.
 
     Raises:
@@ -73,7 +77,7 @@ def semi_train(config: SemiSupervised, context: Context) -> Outcome:
 
 
 def _card(
-    config: SemiSupervised,
+    config: Config,
     trained: SemiTrained,
     discriminator: Model | None,
     labelled: Data,
@@ -96,7 +100,7 @@ def _card(
 
 
 @torch.no_grad()
-def _draw(game: SemiGame, config: SemiSupervised, run: RunFolder) -> None:
+def _draw(game: SemiGame, config: Config, run: RunFolder) -> None:
     """The generator as a file, and what it makes; matched features need not look like digits."""
     generator = game.generator.eval()
     keys = rng.keys(config.seed, "fixed", torch.arange(GRID * GRID, device=game.device))
@@ -114,7 +118,7 @@ def _draw(game: SemiGame, config: SemiSupervised, run: RunFolder) -> None:
     save_model(Model(generator, card), run.path / "generator.safetensors", overwrite=True)
 
 
-def _plan(config: SemiSupervised, game: SemiGame) -> Outcome:
+def _plan(config: Config, game: SemiGame) -> Outcome:
     passes = 5 * game.steps * config.batch_size  # three kinds of images, then real and generated ones again
     return Outcome(
         title="what would be done",
@@ -128,7 +132,7 @@ def _plan(config: SemiSupervised, game: SemiGame) -> Outcome:
 
 
 def _result(
-    config: SemiSupervised,
+    config: Config,
     model: Model,
     written: list[Path],
     labelled: Data,

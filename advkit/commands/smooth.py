@@ -1,4 +1,4 @@
-"""``advkit smooth``: certified radii with their run folder, their curve and what to do next."""
+"""Certify how far images may move, by a classifier's votes under noise."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.noise import NoiseTraining
 from advkit.verify.smoothing.certify import certify_smoothed, chosen
 from advkit.verify.smoothing.result import SmoothingResult
-from advkit.verify.smoothing.settings import SmoothedCertification
+from advkit.verify.smoothing.settings import SmoothedCertification as Config
 from advkit.verify.smoothing.statistics import reach, refuse_too_few
+
+GROUP = "Robustness"
+EXAMPLE = "advkit smooth --model clf.pt --data mnist --sigma 0.5 --skip 20"
+DISTRIBUTED = True
 
 CURVE = (
     "The share of the images that are right, and certified to stay so within the radius. Each radius holds "
@@ -29,7 +33,7 @@ LOST = 0.5
 """Share of the model's own accuracy under which smoothing is said to have cost too much."""
 
 
-def run(config: SmoothedCertification, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Certifies radii; a killed run goes on with the same command.
 
     Raises:
@@ -87,7 +91,7 @@ def _trained_with(name: str, card: ModelCard) -> float:
     return validate(kind.Config, training.get("parameters", {}), f"the card of {name}").sigma
 
 
-def _plan(config: SmoothedCertification, sigma: float, model: Model, images: Data) -> Outcome:
+def _plan(config: Config, sigma: float, model: Model, images: Data) -> Outcome:
     passes = len(images) * (config.selection + config.samples)
     most = reach(config.samples, config.alpha, sigma)
     return Outcome(
@@ -101,7 +105,7 @@ def _plan(config: SmoothedCertification, sigma: float, model: Model, images: Dat
     )
 
 
-def _outcome(config: SmoothedCertification, result: SmoothingResult, folder: RunFolder) -> Outcome:
+def _outcome(config: Config, result: SmoothingResult, folder: RunFolder) -> Outcome:
     n = result.n
     path = folder.path / "curve.png"
     if distributed.rank() == 0:  # the first draws for all

@@ -1,4 +1,4 @@
-"""``advkit spatial``: turning and shifting with a run folder, pictures and what to do next."""
+"""Measure how much accuracy survives turning and shifting."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.evaluation.spatial.evaluate import evaluate_moves, limits, moved_images
 from advkit.evaluation.spatial.moves import grid_moves
 from advkit.evaluation.spatial.result import SpatialResult
-from advkit.evaluation.spatial.settings import Spatial
+from advkit.evaluation.spatial.settings import Spatial as Config
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.report.figures.spatial import least_moved, write_curve, write_examples
 from advkit.report.outcome import Outcome, Picture, Table
 
+GROUP = "Robustness"
+EXAMPLE = "advkit spatial --model clf.pt --rotation 30 --shift 3"
 
-def spatial(config: Spatial, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Turns and shifts images until they are misclassified; a killed run goes on with the same command.
 
     Raises:
@@ -55,7 +58,7 @@ def spatial(config: Spatial, context: Context) -> Outcome:
         return _outcome(config, result, pictures, (*([kept] if kept else []), run.path))
 
 
-def _may_save(config: Spatial, context: Context) -> Path | None:
+def _may_save(config: Config, context: Context) -> Path | None:
     if config.save is None:
         return None
     path = Path(config.save)
@@ -65,7 +68,7 @@ def _may_save(config: Spatial, context: Context) -> Path | None:
     return path
 
 
-def _plan(config: Spatial, model: Model, data: Data) -> Outcome:
+def _plan(config: Config, model: Model, data: Data) -> Outcome:
     grid = len(grid_moves(limits(config, data), config.rotations, config.shifts))
     forwards = len(data) * (config.random + grid + 1)
     return Outcome(
@@ -115,7 +118,7 @@ def _save(path: Path, data: Data, moved: Tensor, result: SpatialResult) -> None:
 
 
 def _outcome(
-    config: Spatial, result: SpatialResult, pictures: tuple[Picture, ...], written: tuple[Path, ...]
+    config: Config, result: SpatialResult, pictures: tuple[Picture, ...], written: tuple[Path, ...]
 ) -> Outcome:
     n, clean = result.n, result.clean_correct
     tried = [

@@ -1,4 +1,4 @@
-"""``advkit substitute``: a copy of a black box, its run folder and what to do next."""
+"""Copy a classifier from its answers, for attacks that transfer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ from advkit.trained_attacks.transfer.black_box import BlackBox
 from advkit.trained_attacks.transfer.copied import fresh, gather, train_copy
 from advkit.trained_attacks.transfer.queries import Queries
 from advkit.trained_attacks.transfer.result import SubstituteResult
-from advkit.trained_attacks.transfer.settings import SubstituteTraining
+from advkit.trained_attacks.transfer.settings import SubstituteTraining as Config
 from advkit.training.deliver import deliver, known_as, model_file, store_name
 from advkit.training.trainer import Trained
 
+GROUP = "Attacks"
+EXAMPLE = "advkit substitute --model clf.pt --data mnist --queries 10000"
 
-def substitute(config: SubstituteTraining, context: Context) -> Outcome:
+
+def run(config: Config, context: Context) -> Outcome:
     """Copies a classifier from its answers; a killed run goes on with the same command.
 
     Raises:
@@ -105,7 +108,7 @@ def substitute(config: SubstituteTraining, context: Context) -> Outcome:
         return _outcome(config, result, run.path)
 
 
-def _generator(config: SubstituteTraining, learn: Data, context: Context) -> Subject | None:
+def _generator(config: Config, learn: Data, context: Context) -> Subject | None:
     """Whose images are asked about, too."""
     if config.generator is None:
         return None
@@ -142,9 +145,7 @@ def _asked(queries: Queries) -> dict[str, int]:
     return {origin: count for origin, count in queries.counts().items() if count}
 
 
-def _made(
-    config: SubstituteTraining, trained: Trained, original: Model, learn: Data, agreement: object
-) -> Model:
+def _made(config: Config, trained: Trained, original: Model, learn: Data, agreement: object) -> Model:
     """The copy with its card."""
     digest = original.hash
     card = trained.model.card.model_copy(
@@ -160,7 +161,7 @@ def _made(
     return Model(trained.model.network, card).eval()
 
 
-def _plan(config: SubstituteTraining, copy: Model, learn: Data) -> Outcome:
+def _plan(config: Config, copy: Model, learn: Data) -> Outcome:
     real = min(len(learn), config.queries // 2**config.jacobian)
     return Outcome(
         title="what would be done",
@@ -173,7 +174,7 @@ def _plan(config: SubstituteTraining, copy: Model, learn: Data) -> Outcome:
     )
 
 
-def _outcome(config: SubstituteTraining, result: SubstituteResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: SubstituteResult, folder: Path) -> Outcome:
     n = result.n
     rows = (
         ("original", accuracy(result.original_correct, n), ""),

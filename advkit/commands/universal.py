@@ -1,4 +1,4 @@
-"""``advkit universal``: one perturbation for all images, its run folder, its pictures and what to do next."""
+"""Make one perturbation that misleads a classifier on all images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from advkit.trained_attacks.universal.judge import said, some
 from advkit.trained_attacks.universal.make_perturbation import make_perturbation, refuse_norm
 from advkit.trained_attacks.universal.perturbation import Perturbation
 from advkit.trained_attacks.universal.result import PerturbationJudged, PerturbationResult
-from advkit.trained_attacks.universal.settings import PerturbationTraining
+from advkit.trained_attacks.universal.settings import PerturbationTraining as Config
 from advkit.trained_attacks.universal.subjects import all_in_evaluation_mode, class_number
+
+GROUP = "Attacks"
+EXAMPLE = "advkit universal --model clf.pt --norm linf --eps 0.1"
 
 SHOWN = 8
 
 
-def universal(config: PerturbationTraining, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Makes a universal perturbation and judges it; a killed run goes on with the same command.
 
     Raises:
@@ -81,7 +84,7 @@ def universal(config: PerturbationTraining, context: Context) -> Outcome:
 
 def _examples(
     path: Path,
-    config: PerturbationTraining,
+    config: Config,
     kind: Perturbation,
     change: Tensor,
     model: Model,
@@ -104,9 +107,7 @@ def _examples(
     )
 
 
-def _plan(
-    config: PerturbationTraining, models: list[Model], learn: Data, test: Data, against: Threat
-) -> Outcome:
+def _plan(config: Config, models: list[Model], learn: Data, test: Data, against: Threat) -> Outcome:
     training = config.steps * min(config.batch_size, len(learn)) * len(config.model)
     judging = 3 * len(models) * len(test)
     return Outcome(
@@ -126,9 +127,7 @@ def _plan(
     )
 
 
-def _outcome(
-    config: PerturbationTraining, result: PerturbationResult, folder: Path, wanted: tuple[Path, ...]
-) -> Outcome:
+def _outcome(config: Config, result: PerturbationResult, folder: Path, wanted: tuple[Path, ...]) -> Outcome:
     first = result.classifiers[0]
     sentences = [result.sentence]
     if first.becomes and result.target is None:

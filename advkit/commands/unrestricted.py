@@ -1,4 +1,4 @@
-"""``advkit unrestricted``: adversarial examples without an original, judged by a third network."""
+"""Make images of a class that a classifier takes for another."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.latent.keeper import keeping
 from advkit.trained_attacks.latent.unrestricted import Constructed, construct
 from advkit.trained_attacks.latent.unrestricted_result import Example, UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Searching, Unrestricted
+from advkit.trained_attacks.latent.unrestricted_settings import Searching
+from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted as Config
+
+GROUP = "Robustness"
+EXAMPLE = "advkit unrestricted --model clf.pt --generator digits-conditional-ema"
 
 SHOWN = 10
 """Examples of each class in the grid, and examples beside their beginnings."""
 
 
-def unrestricted(config: Unrestricted, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """Searches a generator's images for those that a classifier errs on; a finished run is told again.
 
     Raises:
@@ -98,7 +102,7 @@ def _class(target: int | str, names: tuple[str, ...]) -> int:
 
 
 def _result(
-    config: Unrestricted,
+    config: Config,
     model: Model,
     subject: Subject,
     keeper: Model | None,
@@ -170,7 +174,7 @@ def _write(folder: Path, result: UnrestrictedResult, made: Constructed) -> None:
     write_pairs(folder / "examples.png", shown, above, below, legitimate[order].tolist())
 
 
-def _plan(config: Unrestricted) -> Outcome:
+def _plan(config: Config) -> Outcome:
     passes = config.passes * config.n
     return Outcome(
         title="what would be done",
@@ -182,7 +186,7 @@ def _plan(config: Unrestricted) -> Outcome:
     )
 
 
-def _outcome(config: Unrestricted, result: UnrestrictedResult, folder: Path) -> Outcome:
+def _outcome(config: Config, result: UnrestrictedResult, folder: Path) -> Outcome:
     n = result.n
     rows = [
         ("raw success: found", accuracy(result.found, n), f"{n:,}"),

@@ -11,6 +11,12 @@ from typing import Any
 from advkit.core.errors import UserError, did_you_mean
 
 
+def at(place: str) -> Any:
+    """What is called ``name`` in ``module``, of our own ``"module:name"``."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def is_named(text: str) -> bool:
     """Whether ``text`` reads like ``package.module:name``."""
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None

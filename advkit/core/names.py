@@ -1,6 +1,7 @@
 """What the names in configurations name, so that a recipe's faults are told before anything is made.
 
-A field that is annotated with one of these needs no list elsewhere: `recipes` asks who knows the name.
+A field that is annotated with one of these needs no list elsewhere: `advkit.cli.recipes` asks who knows the
+name.
 """
 
 from __future__ import annotations

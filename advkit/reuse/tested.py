@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from advkit.attacks.perturb import logits_of, robust_correct
 from advkit.core.progress import SILENT
-from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.report.outcome import Table
 
 ATTACKED = 1000
 """Test images attacked at most; as many of each class."""
@@ -52,28 +49,3 @@ def facts(threat: Threat | None) -> dict[str, Any] | None:
     if threat is None:
         return None
     return {"attack": "pgd", "parameters": ATTACKER, "norm": threat.norm, "eps": threat.eps}
-
-
-def table(tested: Mapping[str, Mapping[str, Any]], name: str, attack: Mapping[str, Any] | None) -> Table:
-    """A row for each classifier: errors out of n with their exact 95 % intervals.
-
-    Args:
-        tested: of `errors`, by what was trained.
-        name: of the test images.
-        attack: of `facts`.
-    """
-    columns, rows = ["", "clean error [95 %]", "wrong", "n"], []
-    if attack is not None:
-        columns += [f"error under PGD-{attack['parameters']['steps']}", "n"]
-    for how, row in tested.items():
-        cells = [how, _share(row["clean"], row["n"]), f"{row['clean']:,}", f"{row['n']:,}"]
-        if attack is not None:
-            cells += [_share(row["robust"], row["attacked"]), f"{row['attacked']:,}"]
-        rows.append(tuple(cells))
-    threatened = "" if attack is None else f", {attack['norm']} eps {attack['eps']:.4g}"
-    return Table(f"{name} test images{threatened}", tuple(columns), tuple(rows))
-
-
-def _share(wrong: int, n: int) -> str:
-    low, high = clopper_pearson(wrong, n)
-    return f"{100 * wrong / n:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"

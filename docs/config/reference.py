@@ -15,10 +15,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from advkit.attacks.attack import ATTACKS
+from advkit.cli import recipes
 from advkit.cli.app import app, sections
 from advkit.cli.ls import KINDS, Row
 from advkit.cli.options import about, default
-from advkit.commands import recipes
 from advkit.core.config import StrictModel
 
 

@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from advkit.commands.finetune import finetune
-from advkit.commands.semi_train import semi_train
+from advkit.commands.finetune import run as finetune
+from advkit.commands.semi_train import run as semi_train
 from advkit.core.context import Context
 from advkit.models.load import load_model
 from advkit.report.outcome import Outcome

@@ -20,8 +20,8 @@ from typing import Any
 from rich.console import Console
 
 from advkit.cli.draw import Drawn
-from advkit.commands.gan_eval import compare
-from advkit.commands.gan_train import train
+from advkit.commands.gan_compare import run as compare
+from advkit.commands.gan_train import run as train
 from advkit.core.context import Context
 from advkit.core.errors import UserError
 from advkit.gan.evaluation.settings import GanComparison

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from advkit.attacks.perturb import logits_of
-from advkit.commands.attack import attack
+from advkit.commands.attack import run as attack
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.data.load import load_data

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -10,34 +9,21 @@ import click
 import pytest
 
 from advkit import __version__
-from advkit.cli.app import COMMANDS, OVERVIEW, app
+from advkit.cli.app import HOUSEKEEPING, OVERVIEW, app
 from advkit.cli.described import Described
 from advkit.cli.ls import KINDS
 from advkit.cli.options import common
-from advkit.commands.command import TRADES
-
-
-def _there(place: str) -> bool:
-    try:
-        importlib.import_module(place.partition(":")[0])
-    except ModuleNotFoundError as error:
-        if error.name and place.startswith(error.name):
-            return False
-        raise
-    return True
+from advkit.commands import COMMANDS
 
 
 def _commands() -> list[tuple[str, ...]]:
-    """Every command and subcommand whose code is there."""
+    """Every command and subcommand."""
     found: list[tuple[str, ...]] = [()]
-    places = {name: trade.config_at for name, trade in TRADES.items()}
-    places |= {name: lazy.at for name, lazy in COMMANDS.items()}
-    for name, place in places.items():
-        if _there(place):
-            found.append((name,))
-            command = app.get_command(click.Context(app), name)
-            if isinstance(command, click.Group):
-                found += [(name, inner) for inner in command.commands]
+    for name in (*COMMANDS, *HOUSEKEEPING):
+        found.append((name,))
+        command = app.get_command(click.Context(app), name)
+        if isinstance(command, click.Group):
+            found += [(name, inner) for inner in command.commands]
     return found
 
 
@@ -75,10 +61,10 @@ def test_every_example_is_accepted(words):
         inner.make_context(inner.name, called, parent=context)
 
 
-@pytest.mark.parametrize("name", [name for name, trade in TRADES.items() if _there(trade.config_at)])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_configurations_fit_the_command_line(name):
     """No field hides a common flag, every field is explained, and `advkit ls KIND` is never a dead end."""
-    fields = TRADES[name].config.model_fields
+    fields = COMMANDS[name].config.model_fields
     assert not {parameter.name for parameter in common()} & set(fields)
     assert [field for field, about in fields.items() if not about.description] == []
     said = " ".join(str(about.description) for about in fields.values())

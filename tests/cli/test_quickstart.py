@@ -24,10 +24,10 @@ def job(tmp_path, monkeypatch):
         picture = Picture("samples", context.out / "samples.png")
         return Outcome("done", tables=(Table("", (), ()),), pictures=(picture,), result=found.as_values())
 
-    commands = dict.fromkeys(quickstart.TRADES, SimpleNamespace(summary="something", run=work))
-    monkeypatch.setattr(quickstart, "TRADES", commands)
+    commands = dict.fromkeys(quickstart.COMMANDS, SimpleNamespace(summary="something", run=work))
+    monkeypatch.setattr(quickstart, "COMMANDS", commands)
     monkeypatch.setattr(quickstart, "_publish", lambda folder, file: None)
-    return lambda: quickstart.run(quickstart.Quickstart(), Context(out=tmp_path)), found
+    return lambda: quickstart.run(quickstart.Config(), Context(out=tmp_path)), found
 
 
 def test_a_finished_one_tells_again_what_it_told(job, monkeypatch):

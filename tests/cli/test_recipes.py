@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from advkit.commands import recipes
-from advkit.commands.command import at
+from advkit.cli import recipes
 from advkit.core.config import OneOf, ParametersOf, mark
 from advkit.core.errors import ConfigError
+from advkit.core.named import at
 from advkit.core.registry import Registry
 from advkit.gan.settings import GanTraining
 
@@ -26,11 +26,11 @@ batchsize = 3
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_shipped_recipe_is_valid(name):
     command = recipes.read(name)["command"]
-    place = recipes.TRADES[command].config_at.partition(":")[0]
+    place = recipes.COMMANDS[command].settings.partition(":")[0]
     if importlib.util.find_spec(place) is None:
         pytest.skip(f"{place} is not written yet")
-    trade, config = recipes.load(name)
-    assert isinstance(config, trade.config)
+    command, config = recipes.load(name)
+    assert isinstance(config, command.config)
     assert recipes.about(name).summary
     head = recipes.find(name).read_text().split("\ncommand")[0]
     assert all(line.startswith("#") for line in head.strip().splitlines())
@@ -40,8 +40,8 @@ def test_every_shipped_recipe_is_valid(name):
 def test_load_by_path_with_overrides(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('command = "gan-train"\nsteps = 5\ngenerator.latent_dim = 8\n')
-    trade, config = recipes.load(path, ["steps=7", "generator.latent_dim=16"])
-    assert trade.name == "gan-train"
+    command, config = recipes.load(path, ["steps=7", "generator.latent_dim=16"])
+    assert command.name == "gan-train"
     assert config == GanTraining(steps=7, generator={"latent_dim": 16})
 
 
@@ -112,8 +112,8 @@ def test_cp(advkit, tmp_path):
 
 def test_every_group_of_keys_says_whose_parameters_it_holds():
     own = {"quickstart", "run"}
-    for name, trade in recipes.TRADES.items():
-        for key, field in trade.config.model_fields.items():
+    for name, command in recipes.COMMANDS.items():
+        for key, field in command.config.model_fields.items():
             if name not in own and "dict[" in str(field.annotation):
                 owner = mark(field, ParametersOf)
                 assert owner is not None and isinstance(at(owner.place), Registry), (name, key)
@@ -122,8 +122,8 @@ def test_every_group_of_keys_says_whose_parameters_it_holds():
 def test_every_name_is_known_to_somebody():
     found = {
         known.place
-        for trade in recipes.TRADES.values()
-        for field in trade.config.model_fields.values()
+        for command in recipes.COMMANDS.values()
+        for field in command.config.model_fields.values()
         if (known := mark(field, OneOf)) is not None
     }
     assert len(found) >= 10 and all(isinstance(at(place), Registry) or at(place)() for place in found)

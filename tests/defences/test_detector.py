@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advkit.attacks.ensemble import Stage
-from advkit.commands.detector_eval import detector_eval
-from advkit.commands.detector_train import detector_train
+from advkit.commands.detector_eval import run as detector_eval
+from advkit.commands.detector_train import run as detector_train
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.threat import Threat

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from advkit.attacks.ensemble import Stage
-from advkit.commands.defence_eval import defence_eval
+from advkit.commands.defence_eval import run as defence_eval
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError

@@ -19,11 +19,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from advkit.cli import execute
+from advkit.cli import execute, recipes
 from advkit.cli.app import app
-from advkit.commands import recipes
-from advkit.commands.command import TRADES, at
+from advkit.commands import COMMANDS
 from advkit.core.errors import UserError
+from advkit.core.named import at
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -174,7 +174,7 @@ def judge(words: list[str], place: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert found is not None, f"{place}: there is no command {left[0]!r}"
         context = click.Context(found, parent=context, info_name=left.pop(0))
         command = found
-    if words and words[0] in (*TRADES, "run"):
+    if words and words[0] in (*COMMANDS, "run"):
         given: list[Any] = []
         with monkeypatch.context() as patch:
             patch.setattr(execute, "execute", lambda trade, config, where: given.append((trade, config)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit.commands.attack import attack
+from advkit.commands.attack import run as attack
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, OutputError

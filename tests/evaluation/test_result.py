@@ -139,7 +139,7 @@ def test_the_command_prints_what_the_counts_say(judged, printed, share, tmp_path
     n, standing = result.n, result.robust_correct
     bar = [None, standing / n, min(1.0, standing / n + 1e-3)][seed % 3]
     plan = Evaluation(model="clf.pt", data="npz:toy.npz", norm="linf", eps=0.3, min_robust=bar)
-    outcome = command.attack(plan, Context(out=Path("run")))
+    outcome = command.run(plan, Context(out=Path("run")))
     assert outcome.result == result.as_values()
     assert outcome.passed == (bar is None or standing / n >= bar)
     assert outcome.sentences[:2] == (result.sentence, result.trust)
@@ -186,7 +186,7 @@ def test_a_dry_run_prints_what_it_would_cost_at_most(
         model="clf.pt", data="npz:toy.npz", norm="linf", eps=0.03, attack=(attack,), n=13,
         parameters={attack: parameters} if parameters else {},
     )  # fmt: skip
-    outcome = command.attack(plan, Context(dry_run=True))
+    outcome = command.run(plan, Context(dry_run=True))
     steps = parameters.get("steps", 1)
     (row,) = outcome.tables[0].rows
     assert row[:2] == (attack, attack)

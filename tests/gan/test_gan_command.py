@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit.commands.gan_train import sample, train
+from advkit.commands.gan_sample import run as sample
+from advkit.commands.gan_train import run as train
 from advkit.core import distributed, rng
 from advkit.core.config import validate
 from advkit.core.context import Context

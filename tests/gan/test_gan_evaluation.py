@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from advkit.commands import gan_eval as command
-from advkit.commands.gan_eval import compare, evaluate
+from advkit.commands.gan_compare import run as compare
+from advkit.commands.gan_eval import run as evaluate
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from advkit.commands import gan_train as command
-from advkit.commands.gan_train import sample
+from advkit.commands import gan_sample as command
+from advkit.commands.gan_sample import run as sample
 from advkit.core.config import StrictModel
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError

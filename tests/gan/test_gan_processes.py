@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advkit.commands.gan_train import train
+from advkit.commands.gan_train import run as train
 from advkit.core.context import Context
 from advkit.gan.settings import GanTraining
 from advkit.models.checkpoint import load_checkpoint

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advkit.commands.gan_train import train
+from advkit.commands.gan_train import run as train
 from advkit.core.context import Context
 from advkit.core.errors import BusyError, ConfigError, DivergedError
 from advkit.core.runs import RunFolder

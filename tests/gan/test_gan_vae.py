@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit.commands.gan_train import train
+from advkit.commands.gan_train import run as train
 from advkit.core.context import Context
 from advkit.gan.settings import GanTraining
 from advkit.gan.variational import VaeGame

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.commands.gan_train import sample
+from advkit.commands.gan_sample import run as sample
 from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.context import Context

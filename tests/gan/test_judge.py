@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit.commands import recipes
+from advkit.cli import recipes
 from advkit.core.errors import DataError
 from advkit.data.data import Data
 from advkit.data.load import load_data

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from advkit.commands import finetune as command
-from advkit.commands.finetune import finetune
+from advkit.commands.finetune import run as finetune
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError, OutputError

@@ -15,7 +15,7 @@ import torch
 from scipy.stats import binomtest
 
 from advkit.commands import semi_train as semi_command
-from advkit.commands.semi_train import semi_train
+from advkit.commands.semi_train import run as semi_train
 from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.context import Context
@@ -27,6 +27,7 @@ from advkit.models.load import load_model
 from advkit.models.network import build
 from advkit.models.normalised import NormalisedLinear, standardising
 from advkit.models.store import Store
+from advkit.report.errors import table
 from advkit.reuse import tested
 from advkit.reuse.semi_game import SemiGame, aligned, fake_loss, matching, real_loss, sure_loss
 from advkit.reuse.semi_settings import SemiSupervised
@@ -174,7 +175,7 @@ def test_parameters_are_those_that_are_documented(declared):
 
 def test_errors_are_told_with_exact_intervals():
     rows = {"mine": {"clean": 3, "n": 40, "robust": 9, "attacked": 20}}
-    told = tested.table(rows, "toy", tested.facts(Threat("linf", 0.1)))
+    told = table(rows, "toy", tested.facts(Threat("linf", 0.1)))
     texts = [3, 40, 9, 20]
     for wrong, n in ((3, 40), (9, 20)):
         low, high = (100 * end for end in binomtest(wrong, n).proportion_ci(method="exact"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from advkit.commands import adv_train as command
-from advkit.commands.adv_train import adv_train
+from advkit.commands.adv_train import run as adv_train
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 import advkit
 from advkit.cli.app import app
-from advkit.commands.curve import curve
+from advkit.commands.curve import run as curve
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.evaluation.curve.settings import Curve

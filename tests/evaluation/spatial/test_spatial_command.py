@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.commands.spatial import spatial
+from advkit.commands.spatial import run as spatial
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advkit.commands.advgan_train import advgan_train
-from advkit.commands.attack import attack
+from advkit.commands.advgan_train import run as advgan_train
+from advkit.commands.attack import run as attack
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError
 from advkit.evaluation.settings import Evaluation

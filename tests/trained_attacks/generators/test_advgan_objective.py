@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.commands.adv_train import adv_train
+from advkit.commands.adv_train import run as adv_train
 from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.context import Context

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.commands.gan_invert import gan_invert
+from advkit.commands.gan_invert import run as gan_invert
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from advkit.commands.natural import natural
+from advkit.commands.natural import run as natural
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import DataError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from advkit.commands.unrestricted import unrestricted
+from advkit.commands.unrestricted import run as unrestricted
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError

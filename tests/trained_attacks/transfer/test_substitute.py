@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from advkit.commands.attack import attack
-from advkit.commands.substitute import substitute
+from advkit.commands.attack import run as attack
+from advkit.commands.substitute import run as substitute
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.evaluation.settings import Evaluation

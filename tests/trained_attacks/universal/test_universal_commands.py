@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advkit.commands.patch import patch
-from advkit.commands.universal import universal
+from advkit.commands.patch import run as patch
+from advkit.commands.universal import run as universal
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError

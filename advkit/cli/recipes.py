@@ -8,7 +8,7 @@
     steps = 2000
     generator.latent_dim = 64
 
-``command`` names a trade, the other keys are those of its configuration, and ``about`` is for people.
+``command`` names a command, the other keys are those of its configuration, and ``about`` is for people.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 from pydantic import BaseModel
 
 import advkit
-from advkit.commands.command import TRADES, Trade, at
+from advkit.commands import COMMANDS, Command
 from advkit.core import config
 from advkit.core.config import OneOf, ParametersOf, StrictModel
 from advkit.core.errors import ConfigError, did_you_mean
+from advkit.core.named import at
 from advkit.core.registry import Registry
 
 
@@ -90,7 +91,7 @@ def about(where: str | Path) -> About:
     return config.validate(About, read(where).get("about", {}), f"{where}, about")
 
 
-def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Trade, StrictModel]:
+def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Command, StrictModel]:
     """The command of a recipe and its configuration.
 
     Args:
@@ -104,19 +105,19 @@ def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Trade, Stric
     for assignment in overrides:
         config.assign(values, assignment)
     faults = _faults_of(About, values.pop("about", {}), f"{where}, about")
-    command = values.pop("command", None)
-    trade = TRADES.get(command) if isinstance(command, str) else None
-    if trade is None:
-        near = did_you_mean(str(command), TRADES)
-        wrong = f"unknown command {command!r}{near}" if command else "'command' is missing"
-        faults.append(f"{where}: {wrong}; known: {', '.join(TRADES)}")
+    name = values.pop("command", None)
+    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if command is None:
+        near = did_you_mean(str(name), COMMANDS)
+        wrong = f"unknown command {name!r}{near}" if name else "'command' is missing"
+        faults.append(f"{where}: {wrong}; known: {', '.join(COMMANDS)}")
         raise ConfigError("; ".join(faults))
-    faults += _faults_of(trade.config, values, str(where))
-    faults += [f"{where}: {fault}" for fault in _unknown_names(trade, values)]
-    faults += _inner_faults(trade, values, str(where))
+    faults += _faults_of(command.config, values, str(where))
+    faults += [f"{where}: {fault}" for fault in _unknown_names(command, values)]
+    faults += _inner_faults(command, values, str(where))
     if faults:
         raise ConfigError("; ".join(faults))
-    return trade, trade.config.model_validate(values)
+    return command, command.config.model_validate(values)
 
 
 def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
@@ -129,11 +130,11 @@ def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
     return []
 
 
-def _unknown_names(trade: Trade, values: Mapping[str, Any]) -> list[str]:
+def _unknown_names(command: Command, values: Mapping[str, Any]) -> list[str]:
     """Names that nobody knows; the ones with a colon (``folder:PATH``) are no business of a registry."""
     faults = []
     for key, value in values.items():
-        field = trade.config.model_fields.get(key)
+        field = command.config.model_fields.get(key)
         known = field and config.mark(field, OneOf)
         for name in value if isinstance(value, list) else [value]:
             if known and isinstance(name, str) and ":" not in name:
@@ -152,12 +153,12 @@ def _unknown_name(key: str, name: str, known: Registry[Any] | Callable[[], list[
     return []
 
 
-def _inner_faults(trade: Trade, values: Mapping[str, Any], where: str) -> list[str]:
+def _inner_faults(command: Command, values: Mapping[str, Any], where: str) -> list[str]:
     """What is wrong inside the groups of keys that the configuration hands on."""
-    everything = {name: field.default for name, field in trade.config.model_fields.items()} | dict(values)
+    everything = {name: field.default for name, field in command.config.model_fields.items()} | dict(values)
     faults = []
     for key, group in values.items():
-        field = trade.config.model_fields.get(key)
+        field = command.config.model_fields.get(key)
         owner = field and config.mark(field, ParametersOf)
         if not owner or not isinstance(group, dict):
             continue

@@ -1,4 +1,4 @@
-"""A trade that does whatever a test needs; importing it enrols it."""
+"""Pretend to work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit.commands import command as trade
-from advkit.commands.command import Trade
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.context import Context
 from advkit.core.errors import ModelError
 from advkit.report.outcome import Outcome, Picture, Table
+
+GROUP = "Begin here"
+EXAMPLE = "advkit fake --model clf.pt"
+OPERANDS = "beside"
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
@@ -23,7 +25,7 @@ PNG = bytes.fromhex(
 )
 
 
-class Fake(StrictModel):
+class Config(StrictModel):
     """Pretend to work, for as long as it takes.
 
     Nothing is computed.
@@ -51,7 +53,7 @@ class Fake(StrictModel):
     """Parameters of the pretence."""
 
 
-def run(config: Fake, context: Context) -> Outcome:
+def run(config: Config, context: Context) -> Outcome:
     """What ``config.model`` says."""
     if config.model == "fault":
         raise ModelError("fault: the file is empty; give another one with --model")
@@ -88,14 +90,3 @@ def run(config: Fake, context: Context) -> Outcome:
         {"config": config.model_dump(), "dry_run": context.dry_run, "device": context.device},
         passed=config.min_robust is None or config.min_robust < 0.04,
     )
-
-
-TRADE = Trade(
-    "fake",
-    "pretend to work",
-    "fake_trade:Fake",
-    "fake_trade:run",
-    "advkit fake --model clf.pt",
-    operands="beside",
-)
-trade.TRADES["fake"] = TRADE

@@ -1,6 +1,7 @@
 """advkit: train GANs, attack classifiers, harden them, and report numbers one can trust.
 
-The public names are imported when first used, so ``import advkit`` costs nothing.
+Each command is a function, too: ``advkit adv-train --eps 0.1`` is ``advkit.adv_train(eps=0.1)``. The public
+names are imported when first used, so ``import advkit`` costs nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _PUBLIC = {
     "train_patch": "advkit.trained_attacks.universal.make_patch",
     "train_universal": "advkit.trained_attacks.universal.make_perturbation",
 }
+
+_ALIASES = {"attack": "evaluate", "curve": "security_curve", "train_detector": "detector_train"}
+"""Functions with a second name: the command's, or the one that reads better."""
 
 __all__ = [
     "Threat",
@@ -62,10 +66,19 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'advkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _ALIASES:
+        return __getattr__(_ALIASES[name])
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _commands():
+        return importlib.import_module("advkit.functions").function(name)
+    raise AttributeError(f"module 'advkit' has no attribute {name!r}")
+
+
+def _commands() -> list[str]:
+    commands = importlib.import_module("advkit.commands").COMMANDS
+    return [name.replace("-", "_") for name in commands]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *_PUBLIC, *_ALIASES, *_commands()})

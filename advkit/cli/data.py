@@ -54,7 +54,7 @@ def get(name: tuple[str, ...], data_dir: Path | None) -> None:
     """Download each data set NAME; what is already here is checked and kept."""
     from rich.console import Console
 
-    from advkit.cli.draw import Drawn
+    from advkit.core.bars import Drawn
     from advkit.data.dataset import DATASETS
     from advkit.data.get import download
 

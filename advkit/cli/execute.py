@@ -54,13 +54,13 @@ def execute(command: Command, config: StrictModel, place: Place) -> Outcome:
     """
     from rich.console import Console
 
-    from advkit.cli import draw
+    from advkit.core.bars import Drawn
 
     if distributed.world() > 1 and not command.distributed:
         raise ConfigError(f"advkit {command.name} works in one process; start it without torchrun")
     if place.json is not None:
         _refuse_to_replace(place.json, place.context.overwrite)
-    with draw.Drawn(Console(stderr=True)) as progress:
+    with Drawn(Console(stderr=True)) as progress:
         try:
             outcome = command.run(config, replace(place.context, progress=progress))
         except KeyboardInterrupt as stop:

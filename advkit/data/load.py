@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from advkit.core.errors import ConfigError, DataError, UserError, did_you_mean
+from advkit.core.in_hand import held
 from advkit.core.named import is_named, named
 from advkit.data.arrays import from_arrays
 from advkit.data.data import Data
@@ -78,6 +79,8 @@ def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
 
 
 def _load(name: str, split: Split, root: Path) -> Data:
+    if (splits := held(name)) is not None:
+        return cast(Data, splits[split])
     kind, colon, rest = name.partition(":")
     if colon and kind == "folder":
         return load_folder(Path(rest).expanduser(), split)

@@ -15,6 +15,7 @@ from advkit.core import device as devices
 from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
+from advkit.core.in_hand import held
 from advkit.core.named import is_named
 from advkit.models import foreign, match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
@@ -127,6 +128,8 @@ def as_classifier(model: nn.Module | str | Path, shape: Shape | None = None) -> 
 
 def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: Store) -> Model:
     text, path = str(where), Path(where)
+    if (module := held(where)) is not None:
+        return _of_module(module, hints)
     # What a function or torchvision makes, and not a file of that strange name.
     made = text.startswith(foreign.TORCHVISION) or (is_named(text) and not path.exists())
     if weights is not None and not made:

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from advkit.cli import draw
+from advkit.core import bars
 from advkit.report.outcome import Outcome, Picture, Table
 
 
@@ -38,7 +39,7 @@ def _text(console: Console) -> str:
     ],
 )
 def test_figures(value, shown):
-    assert draw.figure(value) == shown
+    assert bars.figure(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,12 @@ def test_figures(value, shown):
     ],
 )
 def test_durations(seconds, shown):
-    assert draw.duration(seconds) == shown
+    assert bars.duration(seconds) == shown
 
 
 def test_a_task_may_turn_out_longer():
     console, clock = _console(), Clock()
-    with draw.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
+    with bars.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
         clock.now += 30
         task.extend(100)
         task.advance(50)
@@ -68,14 +69,14 @@ def test_a_task_may_turn_out_longer():
 
 def test_units_are_counted_in_english():
     console = _console()
-    with draw.Drawn(console, Clock()) as progress, progress.task("searching", 3, unit="pass") as task:
+    with bars.Drawn(console, Clock()) as progress, progress.task("searching", 3, unit="pass") as task:
         task.advance(3)
     assert "searching: 3 passes" in _text(console)
 
 
 def test_work_under_way_counts_for_the_time_left_alone():
     console, clock = _console(), Clock()
-    with draw.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
+    with bars.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
         clock.now += 30
         task.underway(50)
         task.advance(20)
@@ -90,7 +91,7 @@ def test_work_under_way_counts_for_the_time_left_alone():
 
 def test_lines_now_and_then_without_a_terminal():
     console, clock = _console(), Clock()
-    with draw.Drawn(console, clock) as progress:
+    with bars.Drawn(console, clock) as progress:
         progress.say("resuming at step 100")
         with progress.task("training", 1100, done=100) as task:
             for _ in range(10):
@@ -108,7 +109,7 @@ def test_lines_now_and_then_without_a_terminal():
 def test_a_task_inside_another_leaves_no_line():
     console, clock = _console(), Clock()
     with (
-        draw.Drawn(console, clock) as progress,
+        bars.Drawn(console, clock) as progress,
         progress.task("training", 2, unit="epoch") as outer,
     ):
         for _ in range(2):
@@ -120,7 +121,7 @@ def test_a_task_inside_another_leaves_no_line():
 
 def test_a_task_that_fails_leaves_no_line():
     console = _console()
-    with pytest.raises(RuntimeError), draw.Drawn(console) as progress, progress.task("training", 2):
+    with pytest.raises(RuntimeError), bars.Drawn(console) as progress, progress.task("training", 2):
         raise RuntimeError
     assert _text(console) == ""
 
@@ -128,7 +129,7 @@ def test_a_task_that_fails_leaves_no_line():
 @pytest.mark.parametrize("width", [80, 120])
 def test_bars_fit_the_terminal(width):
     console = _console(width, terminal=True)
-    progress = draw.Drawn(console)
+    progress = bars.Drawn(console)
     with progress.task("training the GAN", 12001) as task:
         task.advance(6000, **{"D loss": 0.62, "D accuracy": 0.625, "G loss": 1.06, "images/s": 12345.0})
         shown = _console(width)

@@ -1,0 +1,198 @@
+"""The commands as Python functions: ``advkit adv-train --eps 0.1`` is ``advkit.adv_train(eps=0.1)``.
+
+Each takes the options of the command as keywords, in the same words, and makes the same run folder. So a run
+that was killed goes on when the function is called again with the same arguments, or from the command line.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import html
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advkit.commands import COMMANDS, Command
+from advkit.core import in_hand
+from advkit.core.bars import shown
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.progress import Progress
+from advkit.report.outcome import Outcome, Table
+
+if TYPE_CHECKING:
+    from advkit.models.model import Model
+
+PLACES = ("out", "device", "data_dir", "resume", "overwrite")
+"""Keywords that say where and how to work, as on the command line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command did: its figures, its run folder, and the models in it."""
+
+    command: str
+    outcome: Outcome = field(repr=False)
+    """Sentences, tables and pictures, as the terminal and the report show them."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder; None where the command makes none."""
+        folders = [path for path in self.outcome.files if path.is_dir()]
+        return folders[-1] if folders else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written."""
+        return self.outcome.files
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The result as plain values, as in ``result.json``."""
+        return self.outcome.result
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """A training's figures as they were written, a row each; empty for other commands."""
+        path = self.folder and self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """The models of the run folder by the names of their files, loaded when they are first asked for."""
+        from advkit.models.load import load_model
+
+        names = sorted(self.folder.glob("*.safetensors")) if self.folder else []
+        return {path.stem: load_model(path) for path in names}
+
+    @property
+    def model(self) -> Model:
+        """The one that the command was called for.
+
+        Raises:
+            ModelError: it made none, or several of which none is the one.
+        """
+        from advkit.models.load import load_model
+
+        return load_model(self.folder or Path("no run folder"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as `figures`."""
+        return self.figures
+
+    def __repr__(self) -> str:
+        first = f": {self.outcome.sentences[0]}" if self.outcome.sentences else ""
+        return f"<{self.outcome.title}{first}>"
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.outcome.sentences)
+        return f"<h3>{html.escape(self.outcome.title)}</h3>{said}{''.join(map(_table, self.outcome.tables))}"
+
+
+def function(name: str) -> Callable[..., Run]:
+    """The command ``name`` as a function."""
+    command = COMMANDS[name.replace("_", "-")]
+
+    def call(*, progress: Progress | bool | None = None, **given: Any) -> Run:
+        where = {key: given.pop(key) for key in PLACES if key in given}
+        for key in ("out", "data_dir"):
+            if where.get(key) is not None:
+                where[key] = Path(where[key])
+        settings, held = _named(given)
+        config = validate(command.config, settings, where=f"advkit.{call.__name__}")
+        with in_hand.holding(held), shown(progress) as drawn:
+            return Run(command.name, command.run(config, Context(**where, progress=drawn)))
+
+    call.__name__ = call.__qualname__ = command.name.replace("-", "_")
+    call.__module__ = "advkit"
+    call.__doc__ = _documentation(command)
+    call.__signature__ = _signature(command)  # type: ignore[attr-defined]
+    return call
+
+
+def _named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of plain values, and by their names what stands behind some of them."""
+    settings, held = dict(given), {}
+    for key, value in given.items():
+        kind = type(value)
+        names = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
+        if "torch.nn.modules.module.Module" in names:
+            digest = hashlib.sha256(kind.__qualname__.encode())
+            for name, tensor in value.state_dict().items():
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            settings[key] = f"{in_hand.PREFIX}{digest.hexdigest()[:16]}"
+            held[settings[key]] = copy.deepcopy(value)  # training goes on with a copy
+        elif f"{kind.__module__}.{kind.__qualname__}" == "advkit.data.data.Data":
+            settings[key] = f"{in_hand.PREFIX}{value.fingerprint[:16]}"
+            held[settings[key]] = {"train": value, "test": value}
+        elif isinstance(value, Mapping) and set(value) == {"train", "test"}:
+            from advkit.data.load import as_data
+
+            splits = {split: as_data(part, name=split) for split, part in value.items()}
+            prints = hashlib.sha256("".join(part.fingerprint for part in splits.values()).encode())
+            settings[key] = f"{in_hand.PREFIX}{prints.hexdigest()[:16]}"
+            held[settings[key]] = splits
+    return settings, held
+
+
+def _documentation(command: Command) -> str:
+    lines = [inspect.cleandoc(command.config.__doc__ or command.summary), "", "Args:"]
+    for name, about in command.config.model_fields.items():
+        lines.append(f"    {name}: {' '.join((about.description or '').split())}")
+    lines += [
+        "    out: run folder, or the model file to write; by default the next folder under ``runs/``.",
+        "    device: auto, cpu, cuda, cuda:1 or mps.",
+        "    data_dir: folder of the data sets; by default ``$ADVKIT_DATA``, else ``~/.advkit/data``.",
+        "    resume: insist on going on with an interrupted run.",
+        "    overwrite: an output file that exists may be replaced.",
+        "    progress: shown in a terminal or a notebook by default; False: never.",
+        "",
+        "Returns:",
+        "    A `Run`.",
+        "",
+        "Raises:",
+        "    UserError: whatever is wrong with the options, a model or the data.",
+        "",
+        f"On the command line: ``{command.example}``",
+    ]
+    return "\n".join(lines)
+
+
+def _signature(command: Command) -> inspect.Signature:
+    only = inspect.Parameter.KEYWORD_ONLY
+    fields = [
+        inspect.Parameter(
+            name,
+            only,
+            annotation=about.annotation,
+            default=inspect.Parameter.empty
+            if about.is_required()
+            else about.get_default(call_default_factory=True),
+        )
+        for name, about in command.config.model_fields.items()
+    ]
+    places = [
+        inspect.Parameter(name, only, default=default)
+        for name, default in (
+            ("out", None),
+            ("device", "auto"),
+            ("data_dir", None),
+            ("resume", False),
+            ("overwrite", False),
+            ("progress", None),
+        )
+    ]
+    return inspect.Signature([*fields, *places], return_annotation=Run)
+
+
+def _table(table: Table) -> str:
+    def row(cells: tuple[str, ...], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(row(cells, "td") for cells in table.rows)
+    return f"<h4>{html.escape(table.title)}</h4><table>{row(table.columns, 'th')}{body}</table>"

@@ -1,0 +1,62 @@
+"""The commands as Python functions."""
+
+import inspect
+
+import pytest
+import torch
+
+import advkit
+from advkit.commands import COMMANDS
+from advkit.core.errors import ConfigError
+
+TINY = {"steps": 4, "batch_size": 8, "sample_every": 4, "generator": {"channels": [8, 8, 8]}}
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_a_function_of_the_same_name(name):
+    function = getattr(advkit, name.replace("-", "_"))
+    assert callable(function) and function.__doc__
+    if function.__module__ == "advkit":  # made of the command, so that its keywords are the options
+        assert set(COMMANDS[name].config.model_fields) <= set(inspect.signature(function).parameters)
+
+
+def test_a_gan_is_trained_and_sampled(tmp_path):
+    run = advkit.gan_train(data="digits", progress=False, **TINY)
+    assert run.figures["config"]["steps"] == 4 and run.to_dict() == run.figures
+    assert {"generator", "discriminator", "ema"} <= set(run.models)
+    assert [row["step"] for row in run.history] == [4]
+    assert len(repr(run)) < 400 and "<table>" in run._repr_html_()
+    drawn = advkit.gan_sample(model=str(run.folder / "ema.safetensors"), n=4, out="few.png")
+    assert (tmp_path / "few.png") in [tmp_path / path for path in drawn.files]
+    again = advkit.gan_train(data="digits", progress=False, **TINY)
+    assert again.folder != run.folder and again.models["ema"].hash == run.models["ema"].hash
+
+
+def test_a_module_and_data_in_hand():
+    train, test = (advkit.load_data("digits", split, limit=60) for split in ("train", "test"))
+    network = advkit.load_model(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), shape=(1, 8, 8)
+    )
+    before = network.hash
+    given = {"data": {"train": train, "test": test}, "epochs": 1, "batch_size": 20, "holdout": 0}
+    run = advkit.adv_train(model=network, norm="linf", eps=0.1, progress=False, **given)
+    assert network.hash == before  # a copy was trained
+    assert run.figures["config"]["model"].startswith("memory:") and run.figures["test"]["after"]["n"] == 60
+
+
+def test_a_wrong_keyword_is_one_sentence_with_a_suggestion():
+    with pytest.raises(ConfigError, match="batch_size"):
+        advkit.gan_train(batchsize=8)
+
+
+def test_progress_is_drawn_where_somebody_watches(capsys):
+    advkit.gan_train(data="digits", progress=True, **TINY)
+    assert "4 steps" in capsys.readouterr().err
+    advkit.gan_train(data="digits", **TINY)
+    assert capsys.readouterr().err == ""

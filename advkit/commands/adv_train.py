@@ -54,6 +54,15 @@ ATTACKER = {"steps": 20}
 
 
 def run(config: Config, context: Context) -> Outcome:
+    """Trains a classifier against an attacker; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the model, the data or the options.
+    """
+    return trained(config, context, "adv-train")
+
+
+def trained(config: Config, context: Context, command: str) -> Outcome:
     """Trains a classifier that withstands attacks; a killed run goes on with the same command.
 
     Raises:
@@ -62,13 +71,18 @@ def run(config: Config, context: Context) -> Outcome:
     file = model_file(context)
     train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
     model = _beginning(config, train, context.progress)
-    first = threats.choose(config.norm, config.eps, model, train, context.progress)
-    against = [first, *map(named, config.also)]
-    for one in against:
-        make("pgd", one, ATTACKER)  # complains now of a norm that the comparison cannot be made in
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
-    refuse_misfits(objective, against, config.union)
+    against: list[Threat] = []
+    # Ordinary training needs no threat model; where there is one, the result says what it withstands.
+    if objective.needs_threat or config.norm or config.eps or train.threat or model.card.threat:
+        first = threats.choose(config.norm, config.eps, model, train, context.progress)
+        against = [first, *map(named, config.also)]
+        config = config.model_copy(update={"norm": first.norm, "eps": first.eps})
+    trained_against = against if objective.needs_threat else []
+    for one in against:
+        make("pgd", one, ATTACKER)  # complains now of a norm that the comparison cannot be made in
+    refuse_misfits(objective, trained_against, config.union)
     device = devices.choose(context.device)
     name = store_name(config.name, train.name, model.card.architecture, config.objective)
     rest, held = _split(train, config)
@@ -76,8 +90,6 @@ def run(config: Config, context: Context) -> Outcome:
     config = config.model_copy(
         update={
             "arch": config.arch if config.model else model.card.architecture,
-            "norm": first.norm,
-            "eps": first.eps,
             "precision": arithmetic(config.precision, device),
             "epochs": config.updates(len(rest)) // config.batches(len(rest)),
             "name": name,
@@ -93,38 +105,35 @@ def run(config: Config, context: Context) -> Outcome:
         "test images": test.fingerprint,
         "extra images": extra and extra.fingerprint,
     }
-    with RunFolder.open("adv-train", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
+    with RunFolder.open(command, train.name, config, folder, inputs=inputs, resume=context.resume) as run:
         if not run.told(context.progress):
             before = _measure(model.to(device), test, against, config.seed) if config.model else None
             parent = _parent(model, objective) if config.model else None
-            trained = fit(
+            done = fit(
                 model,
                 config,
                 rest,
                 held,
                 objective=objective,
                 extra=extra,
-                threat=first,
-                also=against[1:],
+                threat=next(iter(trained_against), None),
+                also=trained_against[1:],
                 union=config.union,
                 patience=config.patience,
                 run=run,
                 device=device,
                 progress=context.progress,
             )
-            after = _measure(trained.best, test, against, config.seed)
+            after = _measure(done.best, test, against, config.seed)
             with distributed.together():
                 if distributed.rank() == 0:
-                    withstood = first if objective.needs_threat else None
-                    card = _card(config, model.card, parent, train, withstood, trained)
-                    hardened = Model(trained.best.network, card)
-                    best = next(
-                        (row["epoch"] for row in trained.history if row["step"] == trained.step), None
-                    )
-                    write_curves(run.path / "curves.png", trained.history, title=name, best=best)
+                    card = _card(config, model.card, parent, train, trained_against, done, command)
+                    hardened = Model(done.best.network, card)
+                    best = next((row["epoch"] for row in done.history if row["step"] == done.step), None)
+                    write_curves(run.path / "curves.png", done.history, title=name, best=best)
                     written = deliver(hardened, name, run, file, overwrite=context.overwrite)
-                    beside = deliver_beside(trained.companions, hardened, name, run)
-                    run.finish(_result(config, hardened, written, beside, trained, test, before, after))
+                    beside = deliver_beside(done.companions, hardened, name, run)
+                    run.finish(_result(config, hardened, written, beside, done, test, before, after))
         return outcome(run.result(), run.path)
 
 
@@ -178,11 +187,11 @@ def _split(train: Data, config: Config) -> tuple[Data, Data | None]:
     return train.holdout(min(config.holdout, HELD / len(train)))
 
 
-def _measure(model: Model, test: Data, against: Sequence[Threat], seed: int) -> dict[str, int]:
+def _measure(model: Model, test: Data, against: Sequence[Threat], seed: int) -> dict[str, int | None]:
     n = min(len(test), max(TESTED, test.classes))
     images = test if n == len(test) else test.take(test.balanced(n))  # the first n may all be of one class
     clean, robust = counts(model, images, against, parameters=ATTACKER, seed=seed)
-    return {"clean": clean, "robust": robust, "n": n}
+    return {"clean": clean, "robust": robust if against else None, "n": n}
 
 
 def _plan(config: Config, model: Model, rest: Data, objective: Objective) -> Outcome:
@@ -216,16 +225,17 @@ def _card(
     before: ModelCard,
     parent: Parent | None,
     train: Data,
-    against: Threat | None,
+    against: Sequence[Threat],
     trained: Trained,
+    command: str,
 ) -> ModelCard:
     return before.model_copy(
         update={
             "labels": train.class_names,
             "lineage": (parent,) if parent else (),
             "data": train.facts,
-            "threat": against and ThreatFacts(norm=against.norm, eps=against.eps),
-            "training": {"command": "adv-train", **config.model_dump(mode="json"), "step": trained.step},
+            "threat": ThreatFacts(norm=against[0].norm, eps=against[0].eps) if against else None,
+            "training": {"command": command, **config.model_dump(mode="json"), "step": trained.step},
             "metrics": {f"held_out_{key}_accuracy": value for key, value in trained.scores.items()},
             "created": now(),
             "advkit": __version__,
@@ -241,8 +251,8 @@ def _result(
     beside: dict[str, str],
     trained: Trained,
     test: Data,
-    before: dict[str, int] | None,
-    after: dict[str, int],
+    before: dict[str, int | None] | None,
+    after: dict[str, int | None],
 ) -> dict[str, Any]:
     return {
         "schema": "advkit/training",

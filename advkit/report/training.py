@@ -20,6 +20,8 @@ CURVES = (
 
 def threatened(config: Mapping[str, Any]) -> str:
     """All threat models of a resolved configuration, for a person."""
+    if config["eps"] is None:
+        return "no attacker"
     first = f"{config['norm']} eps {config['eps']:.4g}"
     return ", ".join([first, *(str(named(text)) for text in config["also"])])
 
@@ -29,7 +31,12 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
     config, test = result["config"], result["test"]
     held = result["card"]["metrics"]
     rows = [
-        (when, accuracy(row["clean"], row["n"]), accuracy(row["robust"], row["n"]), f"{row['n']:,}")
+        (
+            when,
+            accuracy(row["clean"], row["n"]),
+            "not attacked" if row["robust"] is None else accuracy(row["robust"], row["n"]),
+            f"{row['n']:,}",
+        )
         for when in ("before", "after")
         if (row := test[when]) is not None
     ]
@@ -52,7 +59,7 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
     steps = test["parameters"]["steps"]
     first = shlex.quote(result["model"]["files"][0])
     return Outcome(
-        title=f"hardened against {against}" if result["card"]["threat"] else "trained",
+        title=f"trained against {against}" if result["card"]["threat"] else "trained",
         sentences=tuple(sentences),
         tables=(
             Table(

@@ -70,8 +70,8 @@ class Fitting(StrictModel):
         return -(-n // min(self.batch_size, n))
 
 
-class _Hardening(StrictModel):
-    """What is hardened against what. A base of its own, so that help lists these options first."""
+class _Classifier(StrictModel):
+    """What is trained on what. A base of its own, so that help lists these options first."""
 
     model: str | None = None
     """Classifier to begin with: a file, a run folder or a name in the store."""
@@ -80,6 +80,21 @@ class _Hardening(StrictModel):
     resnet18-cifar for colour images; beside --model, that of weights without a card."""
     data: DataName = "digits"
     """Data set (see `advkit ls data`)."""
+    holdout: Fraction = Field(0.1, ge=0, lt=1)
+    """Share of the training images, 1,000 at most, kept out to choose the best checkpoint by; 0 keeps the
+    last one."""
+    patience: int | None = Field(None, ge=1)
+    """Checks without a better one after which training stops; it wants --schedule constant, since a rate that
+    falls may help at the very end."""
+    name: str | None = None
+    """Name in the model store; by default DATA-ARCHITECTURE-OBJECTIVE."""
+    architecture: ArchitectureParameters = {}
+    """The architecture's own parameters, as --set architecture.KEY=VALUE."""
+
+
+class _Hardening(StrictModel):
+    """What it is to be robust against."""
+
     objective: ObjectiveName = "pgd"
     """What to minimise (see `advkit ls objectives`)."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
@@ -92,19 +107,17 @@ class _Hardening(StrictModel):
     union: Several = "max"
     """How these count: each image's worst example, the average of all losses, or one at random for each
     batch."""
-    holdout: Fraction = Field(0.1, ge=0, lt=1)
-    """Share of the training images, 1,000 at most, kept out to choose the best checkpoint by; 0 keeps the
-    last one."""
-    patience: int | None = Field(None, ge=1)
-    """Checks without a better one after which training stops; it wants --schedule constant, since a rate that
-    falls may help at the very end."""
-    name: str | None = None
-    """Name in the model store; by default DATA-ARCHITECTURE-OBJECTIVE."""
     parameters: ObjectiveParameters = {}
     """The objective's own parameters, as --set parameters.KEY=VALUE."""
-    architecture: ArchitectureParameters = {}
-    """The architecture's own parameters, as --set architecture.KEY=VALUE."""
 
 
-class AdversarialTraining(ForeignModel, Fitting, _Hardening):
-    """Train a classifier that withstands attacks, from scratch or from a trained one."""
+class OrdinaryTraining(ForeignModel, Fitting, _Classifier):
+    """Train a classifier on images as they are, from scratch or from a trained one.
+
+    The checkpoint with the best clean accuracy on held-out images is kept. Where the data have a default
+    threat model, the result also says how much accuracy PGD leaves, to compare with adversarial training.
+    """
+
+
+class AdversarialTraining(ForeignModel, Fitting, _Hardening, _Classifier):
+    """Train a robust classifier, from scratch or from a trained one."""

@@ -143,7 +143,7 @@ def test_several_threat_models_are_withstood_at_once():
     assert "linf eps 0.15, l2 eps 0.8" in planned.sentences[0]
     assert planned.result["forwards"] == 6 * 256 * (2 * 1 + 2 + 1)
     outcome = adv_train(config, Context())
-    assert outcome.title == "hardened against linf eps 0.15, l2 eps 0.8"
+    assert outcome.title == "trained against linf eps 0.15, l2 eps 0.8"
     assert outcome.result["config"]["precision"] in ("float32", "bfloat16")
     card = load_model(outcome.files[-1]).card
     assert (card.threat.norm, card.training["also"]) == ("linf", ["l2:0.8"])

@@ -1,0 +1,23 @@
+"""Train a classifier on images as they are."""
+
+from __future__ import annotations
+
+from advkit.commands.adv_train import trained
+from advkit.core.context import Context
+from advkit.report.outcome import Outcome
+from advkit.training.settings import AdversarialTraining
+from advkit.training.settings import OrdinaryTraining as Config
+
+GROUP = "Classifiers"
+EXAMPLE = "advkit train --data digits --arch lenet --out clf.pt"
+DISTRIBUTED = True
+
+
+def run(config: Config, context: Context) -> Outcome:
+    """Trains a classifier; a killed run goes on with the same command.
+
+    Raises:
+        UserError: whatever is wrong with the model, the data or the options.
+    """
+    said = config.model_dump(exclude_unset=True)
+    return trained(AdversarialTraining(**said, objective="standard"), context, "train")

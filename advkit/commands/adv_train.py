@@ -31,7 +31,7 @@ from advkit.models.network import ARCHITECTURES, build
 from advkit.report.figures.training import write_curves
 from advkit.report.outcome import Outcome, Table
 from advkit.report.training import outcome, threatened
-from advkit.training.deliver import deliver, deliver_beside, known_as, model_file, store_name
+from advkit.training.export import export, export_beside, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
 from advkit.training.monitor import first_warnings
@@ -106,7 +106,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
         "extra images": extra and extra.fingerprint,
     }
     with RunFolder.open(command, train.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if not run.told(context.progress):
+        if not run.is_finished(context.progress):
             before = _measure(model.to(device), test, against, config.seed) if config.model else None
             parent = _parent(model, objective) if config.model else None
             done = fit(
@@ -131,8 +131,8 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
                     hardened = Model(done.best.network, card)
                     best = next((row["epoch"] for row in done.history if row["step"] == done.step), None)
                     write_curves(run.path / "curves.png", done.history, title=name, best=best)
-                    written = deliver(hardened, name, run, file, overwrite=context.overwrite)
-                    beside = deliver_beside(done.companions, hardened, name, run)
+                    written = export(hardened, name, run, file, overwrite=context.overwrite)
+                    beside = export_beside(done.companions, hardened, name, run)
                     run.finish(_result(config, hardened, written, beside, done, test, before, after))
         return outcome(run.result(), run.path)
 

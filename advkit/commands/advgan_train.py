@@ -33,7 +33,7 @@ from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.settings import AdvGanTraining as Config
 from advkit.trained_attacks.universal.judge import some
 from advkit.trained_attacks.universal.subjects import class_number
-from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.export import export, known_as, model_file, store_name
 
 GROUP = "Attacks"
 EXAMPLE = "advkit advgan-train --model clf.pt --norm linf --eps 0.15"
@@ -76,7 +76,7 @@ def run(config: Config, context: Context) -> Outcome:
             title = f"{name} against {Path(config.model).name}"
             write_curves(run.path / "curves.png", run.history(), title=title, judged=config.gan_weight > 0)
             _examples(run.path / "examples.png", config, generator, model, test, against, target)
-            written = deliver(generator, name, run, file, overwrite=context.overwrite)
+            written = export(generator, name, run, file, overwrite=context.overwrite)
             files = tuple(map(str, written))
             result = AdvGanResult(
                 model={"name": name, "hash": generator.hash, "files": files, "card": generator.card},

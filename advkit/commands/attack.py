@@ -30,7 +30,7 @@ from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
 from advkit.report.classes import by_class
 from advkit.report.figures.evaluation import nearest, write_examples
-from advkit.report.outcome import Outcome, Picture, Table, held_to
+from advkit.report.outcome import Outcome, Picture, Table, check_threshold
 from advkit.verify.bounds.read import read
 
 GROUP = "Robustness"
@@ -176,7 +176,7 @@ def _outcome(
     sentences.append(result.trust)
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
-    passed, said = held_to(config.min_robust, "robust accuracy", result.robust_accuracy)
+    passed, said = check_threshold(config.min_robust, "robust accuracy", result.robust_accuracy)
     sentences += said
     return Outcome(
         title=f"attack on {config.model}",

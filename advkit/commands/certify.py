@@ -12,7 +12,7 @@ from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.report.figures.certification import write_margins
-from advkit.report.outcome import Outcome, Picture, Table, held_to
+from advkit.report.outcome import Outcome, Picture, Table, check_threshold
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import read
 from advkit.verify.certification.certify import certify
@@ -104,7 +104,7 @@ def _outcome(
     )
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
-    passed, said = held_to(config.min_certified, "certified accuracy", result.certified_accuracy)
+    passed, said = check_threshold(config.min_certified, "certified accuracy", result.certified_accuracy)
     sentences += said
     subject = flags([config.model], result.data.name, arch=config.arch, said=config)
     here = f"{subject} --norm {result.threat.norm}"

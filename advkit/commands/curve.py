@@ -12,7 +12,7 @@ from advkit.core.stats import accuracy
 from advkit.core.threat import Norm, Threat
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
-from advkit.data.threats import customary
+from advkit.data.threats import default_threat
 from advkit.evaluation.curve.measure import security_curve, sizes, stages_of
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
@@ -38,7 +38,7 @@ def run(config: Config, context: Context) -> Outcome:
     images = whole.limit(config.n)
     norm = config.norm
     if norm is None:
-        norm = customary(model, images).norm
+        norm = default_threat(model, images).norm
         context.progress.say(f"norm: {norm}, as is customary here (--norm chooses another)")
     sizes(config.eps, norm)  # before any work
     if context.dry_run:
@@ -47,7 +47,7 @@ def run(config: Config, context: Context) -> Outcome:
     with RunFolder.open(
         "curve", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if run.told(context.progress):
+        if run.is_finished(context.progress):
             result = SecurityCurve.load(run.path).asked(config.eps)
         else:
             result = security_curve(

@@ -23,7 +23,7 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.report.figures.training import write_curves
 from advkit.report.outcome import Outcome, Picture, Table
-from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.export import export, known_as, model_file, store_name
 from advkit.training.loop import fit
 from advkit.training.trainer import Trained
 
@@ -70,7 +70,7 @@ def run(config: Config, context: Context) -> Outcome:
     with RunFolder.open(
         "detector-train", train.name, config, folder, inputs=inputs, resume=context.resume
     ) as run:
-        if not run.told(context.progress):
+        if not run.is_finished(context.progress):
             learn, check = (
                 examples(
                     classifier,
@@ -98,7 +98,7 @@ def run(config: Config, context: Context) -> Outcome:
             title = f"{config.name}: clean against adversarial"
             write_curves(run.path / "curves.png", trained.history, title=title)
             model = _made(config, trained, classifier, source, train, against)
-            written = deliver(model, config.name or "", run, file, overwrite=context.overwrite)
+            written = export(model, config.name or "", run, file, overwrite=context.overwrite)
             run.finish(_result(config, model, written, trained, learn, check))
         return _outcome(run.result(), run.path, config)
 

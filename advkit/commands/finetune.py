@@ -26,7 +26,7 @@ from advkit.report.outcome import Outcome, Picture
 from advkit.reuse.classifier import PARTS, from_scratch, layer_rates, pretrained
 from advkit.reuse.settings import FineTuning as Config
 from advkit.reuse.tested import errors, facts, threat_of
-from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.export import export, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
 from advkit.training.objectives.standard import Standard
@@ -65,7 +65,7 @@ def run(config: Config, context: Context) -> Outcome:
         "test images": test.fingerprint,
     }
     with RunFolder.open("finetune", train.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if not run.told(context.progress):
+        if not run.is_finished(context.progress):
             device = devices.choose(context.device)
             images = _Images(labelled, extra, test, threat)
             trained, tested = _train(config, source, model, images, run, device, context.progress)
@@ -73,7 +73,7 @@ def run(config: Config, context: Context) -> Outcome:
             classifier = Model(trained.model.network, card)
             title = f"{name}: accuracy on training batches"
             write_curves(run.path / "curves.png", trained.history, title=title)
-            written = deliver(classifier, name, run, file, overwrite=context.overwrite)
+            written = export(classifier, name, run, file, overwrite=context.overwrite)
             run.finish(_result(config, classifier, written, images, trained, tested))
         return _outcome(run.result(), run.path)
 

@@ -141,7 +141,8 @@ def _measured(
     drawn, asked = subject.draw(max(reference.n, GRID * GRID), config.seed, progress=progress)
     images.write_grid(folder / GRID_FILE, drawn[: GRID * GRID], GRID)
     n = reference.n
-    comparison = reference.comparison(reference.sight(drawn[:n], None if asked is None else asked[:n]))
+    labels = None if asked is None else asked[:n]
+    comparison = reference.comparison(reference.feature_batch(drawn[:n], labels))
     pairs = neighbours(drawn[: GRID * GRID], comparison.train, GRID)
     images.write_grid(folder / NEAREST_FILE, torch.cat(pairs), GRID)
     task = f"measuring {shlex.quote(subject.name)}"

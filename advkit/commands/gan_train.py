@@ -57,7 +57,7 @@ def run(config: Config, context: Context) -> Outcome:
     with RunFolder.open(
         "gan-train", data.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
-        if not run.told(context.progress):
+        if not run.is_finished(context.progress):
             begun = time.perf_counter()
             trained = train_gan(config, data, run=run, device=device, progress=context.progress)
             with distributed.together():

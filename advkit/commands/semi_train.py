@@ -27,7 +27,7 @@ from advkit.reuse.semi_game import SemiGame
 from advkit.reuse.semi_settings import SemiSupervised as Config
 from advkit.reuse.semi_train import SemiTrained, train_semi
 from advkit.reuse.tested import errors, facts, threat_of
-from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.export import export, known_as, model_file, store_name
 
 GROUP = "Classifiers"
 EXAMPLE = "advkit semi-train --data mnist --labels 100 --out clf.pt"
@@ -62,7 +62,7 @@ def run(config: Config, context: Context) -> Outcome:
     with RunFolder.open(
         "semi-train", train.name, config, folder, inputs=inputs, resume=context.resume
     ) as run:
-        if not run.told(context.progress):
+        if not run.is_finished(context.progress):
             device = devices.choose(context.device)
             game = SemiGame(config, labelled, train, discriminator, device)
             trained = train_semi(game, run=run, progress=context.progress)
@@ -71,7 +71,7 @@ def run(config: Config, context: Context) -> Outcome:
             classifier = Model(trained.model.network, card)
             write_curves(run.path / "curves.png", trained.history, title=f"{name}: losses")
             _draw(game, config, run)
-            written = deliver(classifier, name, run, file, overwrite=context.overwrite)
+            written = export(classifier, name, run, file, overwrite=context.overwrite)
             run.finish(_result(config, classifier, written, labelled, test, trained, tested, threat))
         return _outcome(run.result(), run.path)
 

@@ -13,7 +13,7 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.report.figures.smoothing import write_curve
-from advkit.report.outcome import Outcome, Picture, Table, held_to
+from advkit.report.outcome import Outcome, Picture, Table, check_threshold
 from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.noise import NoiseTraining
 from advkit.verify.smoothing.certify import certify_smoothed, chosen
@@ -130,7 +130,7 @@ def _outcome(config: Config, result: SmoothingResult, folder: RunFolder) -> Outc
             f"advkit adv-train {subject} --objective noise --set parameters.sigma={result.sigma:g} "
             "--set parameters.copies=2 --set parameters.consistency=5 --out smoothed.pt"
         ]
-    passed, said = held_to(config.min_radius, "average certified radius", result.average_radius)
+    passed, said = check_threshold(config.min_radius, "average certified radius", result.average_radius)
     sentences += said
     rows = (
         ("right", f"{result.right:,}", accuracy(result.right, n)),

@@ -29,7 +29,7 @@ from advkit.trained_attacks.transfer.copied import fresh, gather, train_copy
 from advkit.trained_attacks.transfer.queries import Queries
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.transfer.settings import SubstituteTraining as Config
-from advkit.training.deliver import deliver, known_as, model_file, store_name
+from advkit.training.export import export, known_as, model_file, store_name
 from advkit.training.trainer import Trained
 
 GROUP = "Attacks"
@@ -86,7 +86,7 @@ def run(config: Config, context: Context) -> Outcome:
             write_curves(run.path / "curves.png", trained.history, title=f"{name}: agreement on the queries")
             judged = _judged(trained.model, model, test)
             made = _made(config, trained, model, learn, judged["agreement"])
-            written = deliver(made, name, run, file, overwrite=context.overwrite)
+            written = export(made, name, run, file, overwrite=context.overwrite)
             files = tuple(map(str, written))
             result = SubstituteResult(
                 model={"name": name, "hash": made.hash, "files": files, "card": made.card},

@@ -94,8 +94,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        if world() > 1 and not getattr(fault, "told", False):
-            fault.told = True  # type: ignore[attr-defined]
+        if world() > 1 and not getattr(fault, "reported", False):
+            fault.reported = True  # type: ignore[attr-defined]
             with suppress(LostError):
                 _exchange(fault, None)
         raise
@@ -160,7 +160,7 @@ def _lost() -> LostError:
         "another process of this run has ended without a word (killed, or out of memory); "
         "give the same command to go on from here"
     )
-    lost.told = True  # type: ignore[attr-defined]
+    lost.reported = True  # type: ignore[attr-defined]
     return lost
 
 
@@ -172,5 +172,5 @@ def _portable(fault: Exception) -> Exception:
         copy = RuntimeError(f"{type(fault).__name__}: {fault}")
     if not isinstance(fault, UserError):
         copy.add_note(f"in process {rank()}:\n{''.join(traceback.format_exception(fault))}")
-    copy.told = True  # type: ignore[attr-defined]
+    copy.reported = True  # type: ignore[attr-defined]
     return copy

@@ -146,7 +146,7 @@ class RunFolder:
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
 
-    def told(self, progress: Progress) -> bool:
+    def is_finished(self, progress: Progress) -> bool:
         """Whether the work was completed earlier, which is said then."""
         if self.finished:
             progress.say(f"{self.path} is finished; this is what came of it")
@@ -154,7 +154,7 @@ class RunFolder:
 
     def once(self, kind: type[Result], work: Callable[[], Result], progress: Progress) -> Result:
         """What came of the work if it was completed earlier, else of doing it now."""
-        if self.told(progress):
+        if self.is_finished(progress):
             return kind.load(self.path)
         result = work()
         self.finish(result.as_values())

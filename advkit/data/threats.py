@@ -10,7 +10,7 @@ from advkit.data.data import Data
 from advkit.models.model import Model
 
 
-def customary(model: Model, data: Data) -> Threat:
+def default_threat(model: Model, data: Data) -> Threat:
     """The threat model that the model was hardened for, else the customary one of the data.
 
     Raises:
@@ -31,7 +31,7 @@ def choose(norm: str | None, eps: float | None, model: Model, data: Data, progre
     """
     if norm is not None and eps is not None:
         return threat.threat(norm, eps)
-    assumed = customary(model, data)
+    assumed = default_threat(model, data)
     if norm is not None and norm != assumed.norm:
         raise ConfigError(f"--norm {norm} needs its budget; give --eps too")
     origin = "that the model was trained against" if model.card.threat else f"of data set {data.name}"

@@ -26,7 +26,7 @@ from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.data.threats import customary
+from advkit.data.threats import default_threat
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, ask_all
 from advkit.evaluation.evidence import Evidence
@@ -124,7 +124,7 @@ def evaluate(
     classes = images.classes if images.classes_known else None
     facts = inspect_classifier(judged, few, classes, allow_random=allow_random)
     notes = [*facts.notes, *(precision_notes(device) if certify else ())]
-    threat = threat or customary(judged, images)
+    threat = threat or default_threat(judged, images)
     other = open_surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
     searched = straight_through(judged, bpda, few) if bpda else judged
     if bpda:

@@ -1,4 +1,4 @@
-"""The game of a generator against its opponents: some updates of each of these, then one of the generator."""
+"""Adversarial training of a generator: some updates of each discriminator, then one of the generator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from advkit.models.network import Discriminator, Generator, pairs
 
 
 class GanGame(Game):
-    """A generator, its average and its opponents; arguments and attributes are those of `Game`."""
+    """A generator, its moving average (EMA) and its discriminators; arguments and attributes as in `Game`."""
 
     figures = ("d_loss", "d_accuracy_real", "d_accuracy_fake", "g_loss", "augmented")
 
@@ -41,12 +41,12 @@ class GanGame(Game):
         self.generator = cast(
             Generator, self._build(*self._as_generator(), "generator", classes=self.classes)
         )
-        self.opponents = {name: self._opponent(name) for name in self.loss.opponents}
-        self.networks = {"generator": self.generator, **self.opponents}
+        self.discriminators = {name: self._discriminator(name) for name in self.loss.discriminators}
+        self.networks = {"generator": self.generator, **self.discriminators}
         self.ema = self._averaged(self.generator)
         self.optimisers = {
             "generator": self._adam(self.generator, config.rate_generator),
-            **{name: self._adam(net, config.rate_discriminator) for name, net in self.opponents.items()},
+            **{name: self._adam(net, config.rate_discriminator) for name, net in self.discriminators.items()},
         }
         self.augment = Augment(
             config.augment, config.augment_probability, config.augment_target, config.batch_size, device
@@ -54,16 +54,16 @@ class GanGame(Game):
         self.fresh = Order(len(data), config.batch_size, rng.derive(config.seed, "fresh"))
 
     @property
-    def drawer(self) -> Generator:
-        """The averaged generator."""
+    def ema_generator(self) -> Generator:
+        """The EMA generator."""
         return cast(Generator, self.ema.network)
 
-    def play(self) -> Tensor:
+    def train_step(self) -> Tensor:
         """One step.
 
         Returns:
-            (5,) on the device: the opponents' mean loss, their accuracy on real and on generated images, the
-            generator's loss, and how likely an image is augmented.
+            (5,) on the device: the discriminators' mean loss, their accuracy on real and on generated images,
+            the generator's loss, and the augmentation probability.
         """
         turns = self.config.discriminator_steps
         figures = torch.zeros(len(self.figures), device=self.device)
@@ -74,8 +74,8 @@ class GanGame(Game):
                 last = turn == turns - 1 and not self.loss.fresh
                 with torch.set_grad_enabled(last), self._autocast():
                     fake = self._draw(self.latent(self.ids, "latent", number), labels)
-                for name in self.opponents:
-                    self._update_opponent(name, real, fake.detach(), labels, figures)
+                for name in self.discriminators:
+                    self._update_discriminator(name, real, fake.detach(), labels, figures)
             if self.loss.fresh:
                 real, labels = self.batch(self.step, self.fresh)
                 with self._autocast():
@@ -90,7 +90,7 @@ class GanGame(Game):
         images: Tensor = self.generator(latent, labels) if self.classes else self.generator(latent)
         return images
 
-    def _update_opponent(
+    def _update_discriminator(
         self, name: str, real: Tensor, fake: Tensor, labels: Tensor, figures: Tensor
     ) -> None:
         due = [term for term in self.regularisers if term.due(self.step)]
@@ -99,13 +99,13 @@ class GanGame(Game):
         critic = self._critic(name, labels)
         with self._autocast():
             judged = self.loss.judge(name, critic, real, fake)
-            loss = judged.loss + self._told_apart(critic, labels, real, fake)
+            loss = judged.loss + self._class_loss(critic, labels, real, fake)
         for term in due:
             loss = loss + self._penalty(term, critic, real, fake, judged)
         self._update(name, loss)
-        if name == self.loss.opponents[0]:
+        if name == self.loss.discriminators[0]:
             self.augment.adapt(judged.real, self.step)
-        share = 1 / len(self.opponents) / self.config.discriminator_steps
+        share = 1 / len(self.discriminators) / self.config.discriminator_steps
         figures[0] += judged.loss.detach() * share
         figures[1] += (judged.real > 0).float().mean() * share
         figures[2] += (judged.fake <= 0).float().mean() * share
@@ -117,27 +117,28 @@ class GanGame(Game):
         return term.penalty(critic, real, fake, judged, noise) * term.weight(self.step, self.config.steps)
 
     def _update_generator(self, real: Tensor, fake: Tensor, labels: Tensor, figures: Tensor) -> None:
-        with self._autocast(), _frozen(self.opponents):
-            critics = {name: self._critic(name, labels) for name in self.opponents}
+        with self._autocast(), _frozen(self.discriminators):
+            critics = {name: self._critic(name, labels) for name in self.discriminators}
             wanted = self.loss.generate(critics, fake, real.detach())
             for critic in critics.values():
-                wanted = wanted + self._told_apart(critic, labels, fake)
+                wanted = wanted + self._class_loss(critic, labels, fake)
             self._update("generator", wanted)
         figures[3] = wanted.detach()
 
     def _critic(self, name: str, labels: Tensor) -> Critic:
         config = self.config
         seen = labels if config.conditional == "projection" else None
-        return Critic(self.opponents[name], seen, self.augment if config.augment else None, config.packing)
+        augment = self.augment if config.augment else None
+        return Critic(self.discriminators[name], seen, augment, config.packing)
 
-    def _told_apart(self, critic: Critic, labels: Tensor, *halves: Tensor) -> Tensor | float:
+    def _class_loss(self, critic: Critic, labels: Tensor, *halves: Tensor) -> Tensor | float:
         """Cross-entropy of the auxiliary classifier (Odena et al. 2017), where there is one."""
         if self.config.conditional != "auxiliary":
             return 0.0
         return sum(cross_entropy(critic.classify(images), labels) for images in halves)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resume needs."""
+        """Everything that a resume needs."""
         return {**super().state(), "augment": self.augment.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -150,9 +151,9 @@ class GanGame(Game):
         return self._average(self._drawn_by(self.generator))
 
     def models(self) -> dict[str, Model]:
-        """The generator, its average ("ema") and the opponents."""
+        """The generator, its moving average ("ema") and the discriminators."""
         generator = self._drawn_by(self.generator)
-        opponents = {
+        discriminators = {
             name: self._model(
                 spectral.plain(network) if self.config.spectral else network,
                 "discriminator",
@@ -161,9 +162,9 @@ class GanGame(Game):
                 shape=self._seen_shape,
                 classes=self.classes,
             )
-            for name, network in self.opponents.items()
+            for name, network in self.discriminators.items()
         }
-        return {"generator": generator, "ema": self._average(generator), **opponents}
+        return {"generator": generator, "ema": self._average(generator), **discriminators}
 
     def _average(self, generator: Model) -> Model:
         return self._drawn_by(self.ema.network, self._parent("ema-of", generator))
@@ -176,7 +177,7 @@ class GanGame(Game):
 
     @property
     def classes(self) -> int | None:
-        """Classes that one can ask the generator for."""
+        """Number of classes of a conditional generator; None without conditioning."""
         return None if self.config.conditional == "no" else self.data.classes
 
     @property
@@ -197,7 +198,7 @@ class GanGame(Game):
             return name, own
         return f"{self.config.conditional}-discriminator", {"trunk": name, "trunk_config": own}
 
-    def _opponent(self, name: str) -> Discriminator:
+    def _discriminator(self, name: str) -> Discriminator:
         architecture, own = self._as_discriminator()
         network = self._build(architecture, own, name, shape=self._seen_shape, classes=self.classes)
         if self.config.spectral:
@@ -209,16 +210,18 @@ class GanGame(Game):
 def _refuse_misfits(config: GanTraining, data: Data) -> None:
     if config.arch not in pairs():
         near = did_you_mean(config.arch, pairs())
-        raise ConfigError(f"there is no pair called {config.arch!r}{near}; known: {', '.join(pairs())}")
+        raise ConfigError(
+            f"there is no GAN architecture called {config.arch!r}{near}; known: {', '.join(pairs())}"
+        )
     if config.packing > 1 and config.conditional != "no":
         raise ConfigError(
-            "packs mix classes, so --packing does not go with --conditional; leave one of them out"
+            "a pack mixes classes, so --packing and --conditional exclude each other; leave one of them out"
         )
     if config.augment_target is not None and not config.augment:
-        raise ConfigError("--augment-target has nothing to adapt; say what to do to images with --augment")
+        raise ConfigError("--augment-target has nothing to adapt; choose augmentations with --augment")
     if config.conditional != "no" and len(data.labels.unique()) < 2:
         raise ConfigError(
-            f"the images of {data.name!r} are all of one class, so there is nothing to ask for; "
+            f"the images of {data.name!r} are all of one class, so a conditional GAN has nothing to learn; "
             "leave --conditional out"
         )
 
@@ -229,7 +232,7 @@ def _regularisers(config: GanTraining, loss: GanLoss) -> list[Regulariser]:
     chosen = {REGULARISERS.entry(name).name: loss.regularisers.get(name, {}) for name in names}
     if idle := sorted(given.keys() - chosen.keys()):
         raise ConfigError(
-            f"regularisation.{idle[0]} has parameters but is not used; name it in --regularisers"
+            f"regularisation.{idle[0]} has parameters but is not used; add it to --regularisers"
         )
     made = []
     for name, own in chosen.items():
@@ -241,7 +244,7 @@ def _regularisers(config: GanTraining, loss: GanLoss) -> list[Regulariser]:
 
 @contextmanager
 def _frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """No gradients for these weights inside: the generator's update has no use for them."""
+    """Disables gradients of these weights: the generator's update does not need them."""
     for network in networks.values():
         network.requires_grad_(False)
     try:

@@ -18,7 +18,7 @@ class Passes(NamedTuple):
 
 
 def passes(game: Game) -> dict[str, Passes]:
-    """What one step sends through each network, by its name; ``game`` plays that step.
+    """What one step sends through each network, by its name; ``game`` runs that step.
 
     Backwards are counted whether they reach the network's weights or only pass through to the generator.
     """
@@ -34,7 +34,7 @@ def passes(game: Game) -> dict[str, Passes]:
         return network.register_forward_hook(count)
 
     hooks = [watch(name, network) for name, network in game.counted.items()]
-    game.play()
+    game.train_step()
     for hook in hooks:
         hook.remove()
     return {name: Passes(forwards[name], backwards[name]) for name in game.counted}

@@ -1,4 +1,4 @@
-"""An opponent as the losses see it: images to logits, whatever stands in between."""
+"""A discriminator as the losses see it: a function from images to logits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from advkit.models.network import Discriminator
 
 @dataclass(frozen=True)
 class Critic:
-    """A discriminator with the classes of a batch, what is done to images before it sees them, and how many
-    of them it sees at once.
+    """A discriminator with a batch's labels, the augmentation of its inputs, and the packing of images.
 
-    Losses and regularisers call it as a function of images and need not know more.
+    Losses and regularisers call it as a function of images.
     """
 
     network: nn.Module
@@ -28,8 +27,8 @@ class Critic:
     augment: Callable[[Tensor], Tensor] | None = None
     packing: int = 1
     """Images that are judged together, as further channels of one (Lin et al. 2018)."""
-    _told: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
-    """Images that an auxiliary classifier has seen when they were judged, and what it said of them."""
+    _class_logits: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
+    """Images that have been judged, and the auxiliary classifier's logits for them."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N / packing,) of images (N, C, H, W) in [0, 1]."""
@@ -43,7 +42,7 @@ class Critic:
     def classify(self, images: Tensor) -> Tensor:
         """(N, classes) logits of an auxiliary classifier; of images that have been judged, without another
         pass."""
-        for seen, logits in self._told:
+        for seen, logits in self._class_logits:
             if seen is images:
                 return logits
         return cast(AuxiliaryDiscriminator, self.network).classify(self._seen(images))
@@ -65,7 +64,7 @@ class Critic:
         if isinstance(self.network, AuxiliaryDiscriminator):
             logits, classes = self.network.judge(seen)
             if torch.is_grad_enabled():
-                self._told.extend(zip(batches, classes.chunk(len(batches)), strict=True))
+                self._class_logits.extend(zip(batches, classes.chunk(len(batches)), strict=True))
         else:
             logits = self.network(seen) if labels is None else self.network(seen, labels)
         return list(logits.chunk(len(batches)))

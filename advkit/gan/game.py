@@ -1,4 +1,4 @@
-"""What every kind of generative training has: networks, optimisers, an average, and a step.
+"""What every kind of generative training has: networks, optimisers, an EMA generator, and a training step.
 
 Every random number is a function of (seed, step), so the state of a run is its weights, the optimisers'
 moments and the step: a run that is resumed ends with the same weights, bit for bit on one machine.
@@ -26,8 +26,8 @@ from advkit.gan.settings import GanTraining
 from advkit.models.card import ModelCard, Parent, Role, Shape
 from advkit.models.model import Model
 from advkit.models.network import Generator, Network, build
-from advkit.training.deliver import store_name
 from advkit.training.ema import Ema
+from advkit.training.export import store_name
 from advkit.training.schedule import factor
 
 FEW = 1000
@@ -54,11 +54,11 @@ class Game(ABC):
         device: where to work.
 
     Attributes:
-        figures: names of what `play` returns.
+        figures: names of what `train_step` returns.
         networks: those that are trained, by the names under which they are kept.
-        optimisers: one for each player.
-        ema: the average that draws the samples.
-        step: how many were played.
+        optimisers: one for each network.
+        ema: the exponential moving average (EMA) that draws the samples.
+        step: training steps done so far.
     """
 
     figures: ClassVar[tuple[str, ...]]
@@ -89,17 +89,17 @@ class Game(ABC):
         self.step = 0
 
     @abstractmethod
-    def play(self) -> Tensor:
+    def train_step(self) -> Tensor:
         """One step; returns its figures (len(figures),), on the device."""
 
     @property
     @abstractmethod
-    def drawer(self) -> Generator:
+    def ema_generator(self) -> Generator:
         """The averaged generator."""
 
     @property
     def counted(self) -> dict[str, nn.Module]:
-        """Networks whose passes are counted, by the names of those they stand for."""
+        """Networks whose passes are counted, by the names of the networks that they represent."""
         return self.networks
 
     @property
@@ -118,7 +118,7 @@ class Game(ABC):
 
     def latent(self, ids: Tensor, stream: str, step: int = 0) -> Tensor:
         """(N, latent_dim) latent vectors of one purpose and step, by their numbers (N,)."""
-        return self.drawer.draw(rng.keys(self.config.seed, stream, ids.to(self.device), step))
+        return self.ema_generator.draw(rng.keys(self.config.seed, stream, ids.to(self.device), step))
 
     @property
     def ids(self) -> Tensor:

@@ -1,6 +1,6 @@
 """The control of generated data: a Gaussian for each class, fitted to its images in closed form.
 
-What extra images of a generator are worth to a classifier is told beside these (Gowal et al., "Improving
+A generator's extra images are compared with these as a baseline (Gowal et al., "Improving
 Robustness using Generated Data", NeurIPS 2021): where these help as much, no generator was needed.
 """
 

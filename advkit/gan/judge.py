@@ -96,7 +96,7 @@ class Judge:
         return self.look(images).probabilities
 
     def digits(self, images: Tensor) -> Tensor:
-        """(N,) int64: the likeliest digit of each image."""
+        """(N,) int64: the predicted digit of each image."""
         return self.probabilities(images).argmax(1)
 
     def look_stacked(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class Judge:
         return found.features.view(len(images), -1), digits @ torch.tensor([100, 10, 1])
 
     def read(self, images: Tensor, *, stacked: bool) -> tuple[Tensor, Tensor]:
-        """Features and likeliest classes (N,) of images, of `look_stacked` where digits are ``stacked``."""
+        """Features and predicted classes (N,) of images, of `look_stacked` where digits are ``stacked``."""
         if stacked:
             return self.look_stacked(images)
         found = self.look(images)

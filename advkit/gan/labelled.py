@@ -51,7 +51,7 @@ def sample_labelled(
         n: how many images; where they do not divide evenly, the first classes get one more.
         confidence: least probability of the most probable class.
         seed: which images.
-        progress: told how many are found.
+        progress: shows how many are found.
 
     Raises:
         ModelError: the classifier takes other images, or knows other classes than a conditional generator.
@@ -86,7 +86,7 @@ def sample_labelled(
 
 
 def common_classes(generator: Model, classifier: Model) -> int:
-    """How many classes a classifier tells apart, which a generator's images are to be of.
+    """Number of classes of a classifier that labels a generator's images.
 
     Raises:
         ModelError: the classifier takes other images, or knows other classes than a conditional generator.
@@ -99,10 +99,12 @@ def common_classes(generator: Model, classifier: Model) -> int:
         )
     classes, theirs = classifier.card.classes, generator.card.classes
     if classes is None:
-        raise ModelError("the classifier's card does not say how many classes it tells apart; give another")
+        raise ModelError(
+            "the classifier's card does not say how many classes it has; choose another classifier"
+        )
     if theirs not in (None, classes):
         raise ModelError(
-            f"the classifier tells {classes} classes apart but the generator draws {theirs}; "
+            f"the classifier has {classes} classes but the generator has {theirs}; "
             "choose a classifier of the same classes"
         )
     return classes

@@ -1,4 +1,4 @@
-"""The objective of a GAN's game: what each player wants."""
+"""The objective of a GAN: the losses of generator and discriminators."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ GAN_LOSSES: Registry[type[GanLoss]] = Registry("GAN loss", "advkit.gan.losses")
 
 
 class Judgement(NamedTuple):
-    """An opponent's loss on one batch, and what it says of either half, as (N,) numbers whose sign is its
-    verdict: positive says real. For most games these are its logits."""
+    """A discriminator's loss on one batch, and its scores (N,) of the real and of the generated images:
+    positive means real. For most losses these are its logits."""
 
     loss: Tensor
     real: Tensor
@@ -28,15 +28,15 @@ class GanLoss(ABC):
     """The losses of both sides.
 
     Attributes:
-        opponents: the networks that judge the generator, each of the pair's discriminator architecture
-            and updated in this order before the generator; most games have one.
-        regularisers: which belong to the game by default, with their parameters.
+        discriminators: the networks that judge the generator, each of the pair's discriminator architecture
+            and updated in this order before the generator; most losses have one.
+        regularisers: which belong to the loss by default, with their parameters.
         fresh: the generator is updated against real images of its own, and on other latent vectors than
-            the opponents have seen.
+            the discriminators have seen.
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel
-    opponents: ClassVar[tuple[str, ...]] = ("discriminator",)
+    discriminators: ClassVar[tuple[str, ...]] = ("discriminator",)
     regularisers: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     fresh: ClassVar[bool] = False
 
@@ -44,12 +44,12 @@ class GanLoss(ABC):
         self.config = config
 
     @abstractmethod
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
-        """What the opponent called ``opponent`` minimises.
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """The loss that the discriminator called ``name`` minimises.
 
         Args:
-            opponent: one of ``opponents``.
-            critic: that opponent.
+            name: one of ``discriminators``.
+            critic: that discriminator.
             real: (N, C, H, W) real images in [0, 1].
             fake: (N, C, H, W) generated ones, cut off from the generator.
         """

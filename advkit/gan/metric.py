@@ -1,4 +1,4 @@
-"""What a metric of generated images is given and what it tells: the registry of metrics."""
+"""The inputs and outputs of a metric of generated images, and the registry of metrics."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sight:
-    """Images and what the judge makes of them."""
+class FeatureBatch:
+    """Images with the judge's features and predicted classes."""
 
     images: Tensor
     """(N, C, H, W) uint8."""
     features: Tensor
     """(N, D) float32."""
     seen: Tensor
-    """(N,) int64 classes that the judge sees: 0..9, or 0..999 for stacked digits."""
+    """(N,) int64 classes that the judge predicts: 0..9, or 0..999 for stacked digits."""
     labels: Tensor | None = None
-    """(N,) int64 classes that they were made or found as; None where nobody says."""
+    """(N,) int64 labels: the requested classes, or those of the data; None if unknown."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,15 +58,15 @@ class Comparison:
     For the floor of a metric, ``generated`` are real images that are neither among ``real`` nor ``train``.
     """
 
-    generated: Sight
-    real: Sight
-    """As many, of the test split: no generator has seen them."""
+    generated: FeatureBatch
+    real: FeatureBatch
+    """As many images of the test split, which no generator has seen."""
     train: Tensor
     """(M, C, H, W) uint8 images of the training split."""
     shares: Tensor
     """(K,) float64: how often each class is in the training split."""
     digits: bool = True
-    """The judge can read these images; else the classes that it sees mean nothing."""
+    """The judge was trained on images like these; otherwise its classes mean nothing."""
     seed: int = 0
     """Every random number follows from it."""
 
@@ -90,7 +90,7 @@ METRICS: Registry[Measure] = Registry("GAN metric", "advkit.gan.metrics")
 def metric(
     name: str, *figures: Figure, summary: str, source: str, rank: int = 100
 ) -> Callable[[Measure], Measure]:
-    """Decorator that registers a `Measure` under ``name``; it tells ``figures``, one value each.
+    """Decorator that registers a `Measure` under ``name``; it returns ``figures``, one value each.
 
     Tables show them by ``rank``, the lowest first. The function raises `NotApplicableError` where its figures
     would mean nothing.

@@ -54,7 +54,7 @@ class Monitor:
         self._reads = len(self._shares) == 10 and float((seen == labels).float().mean()) >= TRUSTED
 
     def look(self, samples: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
-        """What is told of generated images.
+        """Statistics of generated images.
 
         Args:
             samples: (N, C, H, W) in [0, 1].
@@ -66,7 +66,7 @@ class Monitor:
             where the judge can read the real ones.
         """
         features, seen = self._look(samples)
-        told: dict[str, Any] = {
+        found: dict[str, Any] = {
             "diversity": diversity(samples[:GRID]) / self._diversity,
             "fid": frechet(features, self._features),
             "coverage": coverage(self._features, features),
@@ -74,11 +74,11 @@ class Monitor:
         if labels is not None:
             within = diversity_within(samples, labels.to(samples.device)) / self._within
             if math.isfinite(within):
-                told["diversity_within"] = within
+                found["diversity_within"] = within
         if self._reads:
             shares = torch.bincount(seen, minlength=10) / len(seen)
-            told["missing"] = (shares < RARE * self._shares).nonzero()[:, 0].tolist()
-        return told
+            found["missing"] = (shares < RARE * self._shares).nonzero()[:, 0].tolist()
+        return found
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, D) and classes (N,) as the judge sees them; other than grey or coloured images, their

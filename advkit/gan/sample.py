@@ -41,7 +41,7 @@ def sample(
         n: how many.
         seed: which ones.
         labels: (n,) int64 classes to draw, of a conditional generator; by default its classes in turn.
-        progress: told how many are drawn.
+        progress: shows how many are drawn.
 
     Returns:
         Images (n, C, H, W) uint8 and their latent vectors (n, latent_dim) float32, on the CPU.

@@ -17,9 +17,9 @@ from advkit.data.data import Data
 from advkit.gan.adversarial import GanGame
 from advkit.gan.game import Game
 from advkit.gan.monitor import warnings
+from advkit.gan.sample_logger import SampleLogger
 from advkit.gan.settings import GanTraining
 from advkit.gan.variational import VaeGame
-from advkit.gan.witness import Witness
 from advkit.models.model import Model
 from advkit.training.diverged import stop_if_diverged
 
@@ -56,14 +56,14 @@ def train_gan(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
 ) -> TrainedGan:
-    """Trains a generator and its opponents.
+    """Trains a generator and its discriminators.
 
     Args:
         config: what to do.
         data: images to learn, and their classes where the generator is to be asked for them.
         run: folder for metrics, grids of samples and the state to resume from; None keeps nothing.
         device: where to work.
-        progress: told the losses, the discriminator's accuracy and images a second as it goes.
+        progress: shows the losses, the discriminator's accuracy and images a second.
 
     Raises:
         ConfigError: unknown names, or a batch larger than the data.
@@ -74,15 +74,15 @@ def train_gan(
     if state is not None:
         game.restore(state)
         progress.say(f"resuming at step {game.step} of {config.steps}")
-    witness = Witness(game, run if distributed.rank() == 0 else None)
+    logger = SampleLogger(game, run if distributed.rank() == 0 else None)
     warned: set[str] = set()
     first, spent = game.step, 0.0
     title = f"training the {config.kind.upper()}"
     shown = progress.task(title, config.steps, done=first)
-    with memory.kept(), shown as task, witness.board as board:
+    with memory.kept(), shown as task, logger.board as board:
         figures, tick = [], time.perf_counter()
         while game.step < config.steps:
-            figures.append(game.play())
+            figures.append(game.train_step())
             last = game.step == config.steps
             samples_due = game.step % config.sample_every == 0 or last
             state_due = game.step % config.checkpoint_every == 0 or last
@@ -93,10 +93,10 @@ def train_gan(
             stop_if_diverged(f"step {game.step}", losses, REMEDY)
             spent += time.perf_counter() - tick
             row["images_per_second"] = (game.step - first) * config.batch_size / spent
-            told = {TITLES[name]: value for name, value in row.items() if name in TITLES}
-            task.advance(len(figures), **told)
+            shown_values = {TITLES[name]: value for name, value in row.items() if name in TITLES}
+            task.advance(len(figures), **shown_values)
             if samples_due:
-                row |= distributed.share(witness.look() if distributed.rank() == 0 else {})
+                row |= distributed.share(logger.log() if distributed.rank() == 0 else {})
             for kind, warning in warnings(row).items():
                 if kind not in warned:
                     warned.add(kind)

@@ -33,13 +33,13 @@ class VaeGame(Game):
         self.optimisers = {"vae": self._adam(self.vae, config.rate_generator)}
 
     @property
-    def drawer(self) -> Generator:
+    def ema_generator(self) -> Generator:
         """The averaged decoder."""
         return cast(Vae, self.ema.network).decoder
 
     @property
     def counted(self) -> dict[str, nn.Module]:
-        """The decoder, which stands for the encoder before it, too."""
+        """The decoder, which represents the encoder before it, too."""
         return {"vae": self.vae.decoder}
 
     @property
@@ -48,7 +48,7 @@ class VaeGame(Game):
         grown = self.config.divergence_warmup * self.config.steps
         return self.config.divergence * (min(1.0, self.step / grown) if grown else 1.0)
 
-    def play(self) -> Tensor:
+    def train_step(self) -> Tensor:
         """One step.
 
         Returns:
@@ -83,4 +83,4 @@ class VaeGame(Game):
     def _decoder(self, whole: Model) -> Model:
         settings = cast(Any, self.ema.network.config)
         parent = Parent(relation="decoder-of", hash=whole.hash, name=f"{self.name}-vae")
-        return self._model(self.drawer, "generator", settings.decoder, settings.decoder_config, parent)
+        return self._model(self.ema_generator, "generator", settings.decoder, settings.decoder_config, parent)

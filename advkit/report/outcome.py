@@ -45,7 +45,7 @@ class Outcome:
     """That of the sentences which must not be overlooked, if any."""
 
 
-def held_to(bar: float | None, what: str, value: float) -> tuple[bool, list[str]]:
+def check_threshold(bar: float | None, what: str, value: float) -> tuple[bool, list[str]]:
     """Whether a figure reaches what the user asked for, and the sentence about it; none where nothing was."""
     if bar is None:
         return True, []

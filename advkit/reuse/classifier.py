@@ -40,8 +40,8 @@ def from_scratch(source: Model, data: Data, seed: int) -> Model:
         )
     if card.architecture not in ARCHITECTURES:
         raise ModelError(
-            f"the architecture {card.architecture!r} is not registered, so its features cannot be told from "
-            "its last layer; give a discriminator or a VAE that advkit trained"
+            f"the architecture {card.architecture!r} is not registered, so advkit cannot find its "
+            "features before the last layer; give a discriminator or a VAE that advkit trained"
         )
     if card.role not in PARTS:
         raise ModelError(f"a {card.role} has no features to reuse; give a discriminator or a VAE")

@@ -30,7 +30,7 @@ from advkit.reuse.semi_settings import SemiSupervised
 from advkit.training.ema import Ema
 
 FLAT = 2 / 3
-"""Share of the run over which the learning rate stays; then it falls to 0 on a line."""
+"""Share of the run over which the learning rate stays; then it decreases linearly to 0."""
 USUAL = 0.99
 """Decay of the mean of those probabilities, an update."""
 PAIR = "noisy-mlp"
@@ -133,7 +133,7 @@ class SemiGame:
         fused = self.device.type in ("cpu", "cuda")
         return torch.optim.Adam(network.parameters(), self.config.rate, betas, fused=fused)
 
-    def play(self) -> Tensor:
+    def train_step(self) -> Tensor:
         """One update of the classifier and, from the same passes through it, one of the generator.
 
         Returns:

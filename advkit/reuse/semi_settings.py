@@ -13,7 +13,7 @@ from advkit.core.names import DataName, DiscriminatorParameters, GeneratorParame
 class SemiSupervised(StrictModel):
     """Train a classifier on few labels and many unlabelled images, in a game with a generator.
 
-    The discriminator of a GAN tells the classes apart as well as real images from generated ones. Labels
+    The discriminator of a GAN classifies images and distinguishes real from generated ones. Labels
     teach it the classes; all other images, and those that the generator makes, teach it where they end.
     """
 
@@ -31,9 +31,9 @@ class SemiSupervised(StrictModel):
     epochs: int = Field(100, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(100, ge=2)
-    """Labelled, unlabelled and generated images an update, as many of each."""
+    """Batch size: as many labelled, unlabelled and generated images each in one step."""
     rate: float = Field(2e-3, gt=0)
-    """Adam's learning rate for the classifier; both rates fall to 0 over the last third."""
+    """Adam's learning rate for the classifier; both rates decrease linearly to 0 over the last third."""
     rate_generator: float = Field(1e-3, gt=0)
     """Adam's learning rate for the generator, which gives up its variety if it is too large."""
     beta1: float = Field(0.5, ge=0, lt=1)
@@ -62,7 +62,7 @@ class SemiSupervised(StrictModel):
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured, for the robust error."""
     eps: Fraction | None = Field(None, gt=0)
-    """Largest change allowed, for the robust error; by default the customary threat model of the data set."""
+    """Largest change allowed, for the robust error; by default the data set's default threat model."""
     name: str | None = None
     """Name in the model store; by default DATA-PAIR-semi-LABELS."""
     generator: GeneratorParameters = {}

@@ -36,7 +36,7 @@ def train_semi(game: SemiGame, *, run: RunFolder | None = None, progress: Progre
     Args:
         game: as it begins.
         run: folder for metrics and the state to resume from; None keeps nothing.
-        progress: told losses and images a second as it goes.
+        progress: shows losses and images a second.
 
     Raises:
         DivergedError: a loss is no longer finite; the last state stays.
@@ -51,7 +51,7 @@ def train_semi(game: SemiGame, *, run: RunFolder | None = None, progress: Progre
     shown = progress.task("semi-supervised training", game.steps, done=first, unit="update")
     with memory.kept(), shown as task:
         while game.step < game.steps:
-            figures.append(game.play())
+            figures.append(game.train_step())
             if game.step % config.checkpoint_every and game.step < game.steps:
                 continue
             row = dict(zip(FIGURES, torch.stack(figures).mean(0).tolist(), strict=True))

@@ -35,7 +35,7 @@ class _Reuse(StrictModel):
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured, for the robust error."""
     eps: Fraction | None = Field(None, gt=0)
-    """Largest change allowed, for the robust error; by default the customary threat model of the data set."""
+    """Largest change allowed, for the robust error; by default the data set's default threat model."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-classifier."""
 

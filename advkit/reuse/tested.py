@@ -19,10 +19,10 @@ ATTACKER = {"steps": 20}
 
 
 def threat_of(norm: str | None, eps: float | None, model: Model, test: Data) -> Threat | None:
-    """The threat model that was named, completed by the customary one; None where there is none at all.
+    """The given threat model, completed from the default one; None if there is neither.
 
     Raises:
-        ConfigError: a norm that is not the customary one, without a budget.
+        ConfigError: a norm other than the default one, without a budget.
     """
     if norm is None and eps is None and model.card.threat is None and test.threat is None:
         return None

@@ -135,9 +135,9 @@ def test_a_fault_of_one_ends_all(world, who, fault, late):
             if who != 1:
                 distributed.gather("not reached")
 
-    fault.__dict__.pop("told", None)
+    fault.__dict__.pop("reported", None)
     for rank, raised in enumerate(everywhere(world, work)):
-        assert raised.told
+        assert raised.reported
         if rank == who:
             assert raised is fault and not hasattr(raised, "__notes__")
         elif isinstance(fault, ConfigError):
@@ -160,7 +160,7 @@ def test_one_that_has_ended_is_missed(ask):
         return "not reached"
 
     first, *others = everywhere(3, work)
-    assert first == "ended" and all(type(other) is LostError and other.told for other in others)
+    assert first == "ended" and all(type(other) is LostError and other.reported for other in others)
     assert everywhere(2, lambda: distributed.rank() or distributed.wait()) == [None, 1]
 
 

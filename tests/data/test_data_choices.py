@@ -20,7 +20,7 @@ from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.order import Order
 from advkit.data.subjects import flags, open_subjects
-from advkit.data.threats import choose, customary
+from advkit.data.threats import choose, default_threat
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.models.checkpoint import save_model
 from advkit.models.foreign_settings import ForeignModel
@@ -96,7 +96,7 @@ def test_half_a_threat_is_completed(norm, eps, hardened, usual, chosen) -> None:
     assert all(("trained against" in said) == (hardened is not None) for said in heard.said)
     assert all(("norm is" in said) == (eps is not None) for said in heard.said)  # only what was assumed
     if hardened or usual:
-        assert customary(model, images(usual)) == (Threat(*hardened) if hardened else usual)
+        assert default_threat(model, images(usual)) == (Threat(*hardened) if hardened else usual)
 
 
 def test_flags_can_be_typed_again() -> None:

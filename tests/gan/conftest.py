@@ -18,7 +18,7 @@ def own_places(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("advkit.gan.witness.WATCHED", 120)
+    monkeypatch.setattr("advkit.gan.sample_logger.WATCHED", 120)
 
 
 @pytest.fixture

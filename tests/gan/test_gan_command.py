@@ -42,7 +42,7 @@ def once(tmp_path_factory, small):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("ADVKIT_HOME", str(folder / "home"))
-        patch.setattr("advkit.gan.witness.WATCHED", 120)
+        patch.setattr("advkit.gan.sample_logger.WATCHED", 120)
         return folder, train(small(name="toy", tensorboard=True), Context(out=Path("run")))
 
 
@@ -162,7 +162,8 @@ def test_data_from_which_nothing_can_be_learnt(data, config, monkeypatch):
         begin(config(), replace(data, images=data.images[:1].expand(40, 1, 8, 8).clone()), CPU)
     with pytest.raises(ConfigError, match="--conditional"):
         GanGame(config(conditional="projection"), replace(data, labels=torch.zeros_like(data.labels)), CPU)
-    assert torch.isfinite(GanGame(config(batch_size=40), data, CPU).play()).all()  # as many as the batch
+    game = GanGame(config(batch_size=40), data, CPU)  # as many images as the batch
+    assert torch.isfinite(game.train_step()).all()
     assert type(GanGame(config(loss="bce"), data, CPU).loss).__name__ == "NonSaturating"
     monkeypatch.setattr(distributed, "world", lambda: 2)
     GanGame(config(batch_size=16, packing=4), data, CPU)

@@ -7,8 +7,8 @@ import torch
 
 from advkit.data.data import Data
 from advkit.gan.adversarial import GanGame
+from advkit.gan.sample_logger import _columns
 from advkit.gan.train import train_gan
-from advkit.gan.witness import _columns
 
 CPU = torch.device("cpu")
 
@@ -49,8 +49,8 @@ def test_an_auxiliary_classifier_costs_no_further_pass(loss, passes, data, confi
     """But for a generator that matches features, whose images are not judged."""
     game = GanGame(config(conditional="auxiliary", loss=loss, regularisers=()), data, CPU)
     seen: list[int] = []
-    trunk = game.opponents["discriminator"].trunk
+    trunk = game.discriminators["discriminator"].trunk
     features = trunk.features
     trunk.features = lambda images: (seen.append(len(images)), features(images))[1]
-    game.play()
+    game.train_step()
     assert len(seen) == passes

@@ -18,9 +18,9 @@ from advkit.gan import train as training
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
 from advkit.gan.game import Game
+from advkit.gan.sample_logger import SampleLogger
 from advkit.gan.train import train_gan
 from advkit.gan.variational import VaeGame
-from advkit.gan.witness import Witness
 
 CPU = torch.device("cpu")
 RATES = {
@@ -49,7 +49,7 @@ def one_step(game: GanGame, average: list[Tensor], adam: dict[str, torch.optim.A
         return game.generator(latent, labels) if game.classes else game.generator(latent)
 
     def critic(name: str, labels: Tensor) -> Critic:
-        return Critic(game.opponents[name], labels if config.conditional == "projection" else None)
+        return Critic(game.discriminators[name], labels if config.conditional == "projection" else None)
 
     def updated(player: str, wanted: Tensor) -> None:
         peak = config.rate_generator if player == "generator" else config.rate_discriminator
@@ -67,7 +67,7 @@ def one_step(game: GanGame, average: list[Tensor], adam: dict[str, torch.optim.A
         for turn in range(turns):
             real, labels = data.batch(game.order.batch(step * turns + turn))
             fake = drawn("latent", step * turns + turn, labels)
-            for name in game.opponents:
+            for name in game.discriminators:
                 seen, made, judge = (
                     real.requires_grad_(),
                     fake.detach().requires_grad_(),
@@ -81,14 +81,14 @@ def one_step(game: GanGame, average: list[Tensor], adam: dict[str, torch.optim.A
                         penalty = term.penalty(judge, seen, made, judged, noise)
                         wanted = wanted + penalty * term.weight(step, config.steps)
                 updated(name, wanted)
-                many = turns * len(game.opponents)
+                many = turns * len(game.discriminators)
                 figures[0] += judged.loss.item() / many
                 figures[1] += (judged.real > 0).float().mean().item() / many
                 figures[2] += (judged.fake <= 0).float().mean().item() / many
         if loss.fresh:
             real, labels = data.batch(game.fresh.batch(step))
             fake = drawn("fresh", step, labels)
-        critics = {name: critic(name, labels) for name in game.opponents}
+        critics = {name: critic(name, labels) for name in game.discriminators}
         wanted = loss.generate(critics, fake, real)
         wanted = wanted + sum(told_apart(judge, labels, fake) for judge in critics.values())
         updated("generator", wanted)
@@ -125,7 +125,7 @@ def test_a_step_is_that_of_the_formulas(changes, data, config):
     average = [weight.detach().clone() for weight in other.generator.parameters()]
     start = [weight.detach().clone() for weight in game.generator.parameters()]
     for _ in range(3):
-        told = game.play().tolist()
+        told = game.train_step().tolist()
         assert told == pytest.approx(one_step(other, average, adam), rel=1e-2, abs=1e-3)
         assert told[1] + told[2] > 0 and told[4] == 0
     assert alike(game.generator.parameters(), other.generator.parameters(), start)
@@ -152,8 +152,8 @@ def clock(monkeypatch):
 
         monkeypatch.setattr(kind, method, longer)
 
-    lasting(GanGame, "play", 1.0)
-    lasting(Witness, "look", 100.0)
+    lasting(GanGame, "train_step", 1.0)
+    lasting(SampleLogger, "log", 100.0)
     return now
 
 
@@ -209,8 +209,8 @@ def test_the_figures_of_a_row_are_means_since_the_one_before(data, config, monke
         game.step += 1
         return torch.tensor([float(game.step)] * 4 + [0.0])
 
-    monkeypatch.setattr(GanGame, "play", counting)
-    monkeypatch.setattr(Witness, "look", lambda witness: {})
+    monkeypatch.setattr(GanGame, "train_step", counting)
+    monkeypatch.setattr(SampleLogger, "log", lambda logger: {})
     rows: list[dict[str, Any]] = []
     monkeypatch.setattr(training, "warnings", lambda row: rows.append(dict(row)) or {})
     train_gan(config(steps=60, sample_every=100, checkpoint_every=100), data)
@@ -232,6 +232,6 @@ def test_an_autoencoder_follows_the_schedule_too(data, config):
     )
     game, rates = VaeGame(settings, data, CPU), []
     for _ in range(3):
-        game.play()
+        game.train_step()
         rates.append(game.optimisers["vae"].param_groups[0]["lr"] / settings.rate_generator)
     assert rates == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5])

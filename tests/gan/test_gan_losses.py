@@ -69,7 +69,7 @@ def test_losses_are_their_formulas(name):
     """On answers of every size; the auxiliary network answers twice as much."""
     loss = make(name, **({"alpha": 0.3, "beta": 0.4} if name == "dual-discriminator" else {}))
     real, fake = (2.5 * rng.normal(torch.arange(40) + i, (1, 1, 2)) for i in (0, 40))
-    critics = {name: Critic(Answers(2.0 if name == "auxiliary" else 1.0)) for name in loss.opponents}
+    critics = {name: Critic(Answers(2.0 if name == "auxiliary" else 1.0)) for name in loss.discriminators}
     judged = loss.judge("discriminator", critics["discriminator"], real, fake)
     r, f = (x.flatten(1)[:, 0].double().numpy() for x in (real, fake))
     judging, generating = FORMULAS[name]
@@ -119,7 +119,7 @@ def test_parameters_are_those_that_are_documented(declared):
 
 
 def snapshot(game: GanGame) -> dict[str, list[Tensor]]:
-    networks = {"generator": game.generator, **game.opponents}
+    networks = {"generator": game.generator, **game.discriminators}
     return {name: [p.detach().clone() for p in net.parameters()] for name, net in networks.items()}
 
 
@@ -137,7 +137,7 @@ def test_a_players_update_moves_all_its_weights_and_nobody_elses(loss, arch, pre
 
     def watched(player: str, step: Callable[[], None]) -> Callable[[], None]:
         def stepping() -> None:
-            network = game.generator if player == "generator" else game.opponents[player]
+            network = game.generator if player == "generator" else game.discriminators[player]
             for name, parameter in network.named_parameters():
                 assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
             still = [bool((parameter.grad == 0).all()) for parameter in network.parameters()]
@@ -156,10 +156,10 @@ def test_a_players_update_moves_all_its_weights_and_nobody_elses(loss, arch, pre
 
     for player, optimiser in game.optimisers.items():
         optimiser.step = watched(player, optimiser.step)
-    figures = [game.play() for _ in range(2)]
+    figures = [game.train_step() for _ in range(2)]
     assert torch.isfinite(torch.stack(figures)).all()
-    assert played == [*game.loss.opponents, "generator"] * 2
-    assert all(p.requires_grad for net in game.opponents.values() for p in net.parameters())
+    assert played == [*game.loss.discriminators, "generator"] * 2
+    assert all(p.requires_grad for net in game.discriminators.values() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -167,7 +167,7 @@ def test_packs_are_judged_as_one_image(name, data, config):
     game = GanGame(config(loss=name, packing=4, discriminator_steps=2), data, CPU)
     assert game.models()["discriminator"].card.shape == (4, 8, 8)
     seen: list[tuple[int, ...]] = []
-    for network in game.opponents.values():
+    for network in game.discriminators.values():
         network.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
-    assert torch.isfinite(game.play()).all()
+    assert torch.isfinite(game.train_step()).all()
     assert set(seen) <= {(2, 4, 8, 8), (4, 4, 8, 8)}  # one half, or both

@@ -18,7 +18,7 @@ from advkit.data.load import load_data
 from advkit.gan import neighbours
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.judge import judge
-from advkit.gan.metric import METRICS, Comparison, Sight
+from advkit.gan.metric import METRICS, Comparison, FeatureBatch
 from advkit.gan.metrics import classification_accuracy, kid, memorisation
 from advkit.gan.metrics.fid import frechet
 from advkit.gan.metrics.kid import discrepancy
@@ -38,9 +38,10 @@ def reference():
 def comparisons(reference):
     """The floor; other real images; images of one grey."""
     train, rows = reference.train, reference._order
-    alike = reference._beside(reference.sight(train.images[rows[N : 2 * N]]), train.images[rows[2 * N :]])
+    real = reference.feature_batch(train.images[rows[N : 2 * N]])
+    alike = reference._beside(real, train.images[rows[2 * N :]])
     grey = torch.full((N, 1, 8, 8), 128, dtype=torch.uint8)
-    constant = reference.comparison(reference.sight(grey))
+    constant = reference.comparison(reference.feature_batch(grey))
     return {"floor": reference.floor, "alike": alike, "constant": constant}
 
 
@@ -92,8 +93,11 @@ def normal(seed: int, n: int, width: int) -> torch.Tensor:
 
 
 def beside(generated: Any, real: Any, train: torch.Tensor = NOTHING, **said: Any) -> Comparison:
-    """Of images, or of sights."""
-    seen = (one if isinstance(one, Sight) else Sight(one, NOTHING, NOTHING) for one in (generated, real))
+    """Of images, or of feature batches."""
+    seen = (
+        one if isinstance(one, FeatureBatch) else FeatureBatch(one, NOTHING, NOTHING)
+        for one in (generated, real)
+    )
     return Comparison(*seen, train, **{"shares": torch.ones(10) / 10, **said})
 
 
@@ -145,7 +149,7 @@ def test_neighbours_are_those_of_all_distances(monkeypatch):
 def test_balls_reach_to_the_fifth_neighbour():
     """Precision, recall, density and coverage, counted one by one."""
     a, b = normal(0, 60, 3) * 0.7 + 0.5, normal(1, 50, 3)
-    comparison = beside(*(Sight(x, x, NOTHING) for x in (a, b)))
+    comparison = beside(*(FeatureBatch(x, x, NOTHING) for x in (a, b)))
     across = torch.cdist(a.double(), b.double())
     reach = [torch.cdist(x.double(), x.double()).sort(1).values[:, 5] for x in (a, b)]  # after itself
     in_real, in_generated = across <= reach[1], across <= reach[0][:, None]
@@ -163,7 +167,7 @@ def test_balls_reach_to_the_fifth_neighbour():
 def test_classes_are_counted_and_their_divergence_is_in_nats():
     seen = torch.tensor([0] * 5 + [2] * 3 + [3])
     shares = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
-    drawn, even = Sight(torch.zeros(9, 1), NOTHING, seen), torch.full((4,), 0.25)
+    drawn, even = FeatureBatch(torch.zeros(9, 1), NOTHING, seen), torch.full((4,), 0.25)
     found = values("class-histogram", beside(drawn, drawn, shares=shares))
     counts = np.array([5, 0, 3, 1]) / 9
     assert found["class_kl"] == pytest.approx(entropy(counts, shares.numpy()))

@@ -80,8 +80,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(arch, data, config, tmp_path
     settings = config(arch=arch)
     whole = run(settings, data, tmp_path / "whole")
     ends: list[tuple[type, str, int, bool]] = [
-        (GanGame, "play", 3, True),
-        (GanGame, "play", 8, False),
+        (GanGame, "train_step", 3, True),
+        (GanGame, "train_step", 8, False),
         (RunFolder, "metrics", 2, True),
         (RunFolder, "save_state", 4, True),
     ]
@@ -98,7 +98,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(arch, data, config, tmp_path
 
 def test_an_interrupted_command_goes_on(config, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
-        stopping(patch, GanGame, "play", 10, after=False)  # the first is the plan's
+        stopping(patch, GanGame, "train_step", 10, after=False)  # the first is the plan's
         with pytest.raises(KeyboardInterrupt):
             train(config(), Context(out=Path("cut")))
     resumed = train(config(), Context(out=Path("cut"), resume=True)).result
@@ -116,7 +116,7 @@ def test_other_parameters_and_a_second_process_are_refused(data, config, tmp_pat
 
 
 def test_divergence_stops_with_a_sentence_and_leaves_the_last_good_state(data, config, tmp_path, monkeypatch):
-    original = GanGame.play
+    original = GanGame.train_step
 
     def wild(game: GanGame) -> Tensor:
         if game.step == 7:
@@ -124,7 +124,7 @@ def test_divergence_stops_with_a_sentence_and_leaves_the_last_good_state(data, c
                 next(game.generator.parameters()).fill_(float("nan"))
         return original(game)
 
-    monkeypatch.setattr(GanGame, "play", wild)
+    monkeypatch.setattr(GanGame, "train_step", wild)
     with pytest.raises(DivergedError, match="step 9"):
         run(config(), data, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)

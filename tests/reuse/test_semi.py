@@ -110,7 +110,7 @@ def test_an_update_is_that_of_the_formulas():
 
     for name, optimiser in playing.optimisers.items():
         optimiser.step = noted(name)
-    told = playing.play().tolist()
+    told = playing.train_step().tolist()
     x, y = other.labelled.batch(other.labels.batch(0))
     real, _ = other.unlabelled.batch(other.images.batch(0))
     network, generator = other.model.network, other.generator
@@ -146,13 +146,13 @@ def test_an_update_is_that_of_the_formulas():
 def test_rows_and_speed_by_the_clock(monkeypatch, tmp_path):
     now = [0.0]
 
-    def play(self):
+    def train_step(self):
         now[0] += 2
         self.step += 1
         return torch.full((6,), float(self.step))
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(SemiGame, "play", play)
+    monkeypatch.setattr(SemiGame, "train_step", train_step)
     config = plan(checkpoint_every=12)
     with RunFolder.open("semi-train", "toy", config, tmp_path / "run") as run:
         trained = train_semi(game(config), run=run)
@@ -229,14 +229,14 @@ def test_an_interrupted_game_ends_with_the_same_bits(values):
     config = plan(shift=1, turn=10, zoom=0.1, **values)
     whole = game(config)
     while whole.step < 6:
-        whole.play()
+        whole.train_step()
     parts = game(config)
     for _ in range(3):
-        parts.play()
+        parts.train_step()
     again = game(config)
     again.restore(parts.state())
     for _ in range(3):
-        again.play()
+        again.train_step()
     for name in ("classifier", "ema", "generator"):
         mine, theirs = again.state()[name], whole.state()[name]
         assert mine.keys() == theirs.keys()
@@ -295,7 +295,7 @@ def test_it_begins_with_the_discriminator(discriminator):
 def test_both_rates_stay_for_two_thirds_and_fall_to_0_on_a_line():
     playing, rates = game(plan()), []
     while playing.step < playing.steps:
-        playing.play()
+        playing.train_step()
         rates.append([each.param_groups[0]["lr"] for each in playing.optimisers.values()])
     assert playing.steps == 29
     shares = np.minimum(1, 3 * (1 - np.arange(29) / 29))

@@ -24,7 +24,7 @@ from advkit.core.runs import RunFolder, environment
 from advkit.core.threat import Norm, Threat, threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.data.threats import customary
+from advkit.data.threats import default_threat
 from advkit.evaluation.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
 from advkit.evaluation.evaluate import plan, refuse_misfit
 from advkit.evaluation.ledger import Entry, Ledger
@@ -94,7 +94,7 @@ def security_curve(
     judged = as_classifier(model, images.shape)
     few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
     notes = inspect_classifier(judged, few, images.classes if images.classes_known else None).notes
-    norm = norm or customary(judged, images).norm
+    norm = norm or default_threat(judged, images).norm
     asked = sizes(eps, norm)
     with memory.kept(), evaluation_mode(judged):
         clean = logits_of(judged, images)

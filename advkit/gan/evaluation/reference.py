@@ -14,7 +14,7 @@ from advkit.core.progress import SILENT, Progress
 from advkit.core.registry import Entry
 from advkit.data.data import Data
 from advkit.gan.judge import DIGITS, STACKED, TRUSTED, Judge, are_stacked
-from advkit.gan.metric import METRICS, Comparison, Measure, NotApplicableError, Sight
+from advkit.gan.metric import METRICS, Comparison, FeatureBatch, Measure, NotApplicableError
 from advkit.gan.metrics.memorisation import TRAINING
 from advkit.models.card import Shape
 
@@ -59,9 +59,9 @@ class Reference:
                 "learned with --data"
             )
 
-    def sight(self, drawn: Tensor, labels: Tensor | None = None) -> Sight:
+    def feature_batch(self, drawn: Tensor, labels: Tensor | None = None) -> FeatureBatch:
         """uint8 images and what the judge makes of them."""
-        return Sight(drawn, *self.judge.read(drawn, stacked=self.stacked), labels)
+        return FeatureBatch(drawn, *self.judge.read(drawn, stacked=self.stacked), labels)
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -77,16 +77,16 @@ class Reference:
         return self.accuracy is not None and self.accuracy >= TRUSTED
 
     @cached_property
-    def real(self) -> Sight:
+    def real(self) -> FeatureBatch:
         """Of the test split."""
         rows = rng.permutation(self.seed, "judged real images", len(self.test))[: self.n]
-        return self.sight(_levels(self.test, rows), self.test.labels[rows])
+        return self.feature_batch(_levels(self.test, rows), self.test.labels[rows])
 
     @cached_property
     def _order(self) -> Tensor:
         return rng.permutation(self.seed, "floor's images", len(self.train))
 
-    def comparison(self, generated: Sight) -> Comparison:
+    def comparison(self, generated: FeatureBatch) -> Comparison:
         """Generated images beside the real ones."""
         return self._beside(generated, _levels(self.train, torch.arange(min(TRAINING, len(self.train)))))
 
@@ -94,10 +94,10 @@ class Reference:
     def floor(self) -> Comparison:
         """Real images of the training split beside the real ones, and the rest of the training split."""
         rows, rest = self._order[: self.n], self._order[self.n :]
-        stand_in = self.sight(_levels(self.train, rows), self.train.labels[rows])
+        stand_in = self.feature_batch(_levels(self.train, rows), self.train.labels[rows])
         return self._beside(stand_in, _levels(self.train, rest[:TRAINING]))
 
-    def _beside(self, generated: Sight, train: Tensor) -> Comparison:
+    def _beside(self, generated: FeatureBatch, train: Tensor) -> Comparison:
         return Comparison(generated, self.real, train, self.shares, digits=self.digits, seed=self.seed)
 
 

@@ -43,7 +43,7 @@ class _One(StrictModel):
 class GanEvaluation(Judging, _One):
     """Measure a generator by the features and answers of the judge, a digit classifier shipped with advkit.
 
-    Each figure stands beside its floor: the same figure of real images that nobody generated.
+    Each figure is shown beside its floor: the same figure of real images that nobody generated.
     """
 
 

@@ -35,12 +35,12 @@ class DualDiscriminator(GanLoss):
         """Weight of the reverse divergence, which asks that no image be unlike the real ones."""
 
     config: Config
-    opponents = ("discriminator", "auxiliary")
+    discriminators = ("discriminator", "auxiliary")
 
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
-        """Minus what the opponent maximises."""
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """Minus what the discriminator maximises."""
         on_real, on_fake = (softplus(logits) for logits in critic.both(real, fake))
-        if opponent == "discriminator":
+        if name == "discriminator":
             alpha = self.config.alpha
             loss = on_fake.mean() - alpha * _log(on_real).mean()
             return Judgement(loss, _log(on_real / alpha), _log(on_fake / alpha))

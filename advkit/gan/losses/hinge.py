@@ -19,7 +19,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
 class Hinge(GanLoss):
     """D minimises max(0, 1 - D(x)) + max(0, 1 + D(G(z))); G minimises -D(G(z))."""
 
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """The sum of both hinges, 2 for one that knows nothing."""
         on_real, on_fake = critic.both(real, fake)
         return Judgement(relu(1 - on_real).mean() + relu(1 + on_fake).mean(), on_real, on_fake)

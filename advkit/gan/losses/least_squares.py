@@ -19,7 +19,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
 class LeastSquares(GanLoss):
     """Answers far on the right side of the boundary cost, too, so the generator is pulled toward it."""
 
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """Half of the squared distances from 1 and -1."""
         on_real, on_fake = critic.both(real, fake)
         return Judgement(

@@ -29,7 +29,7 @@ class Minimax(GanLoss):
 
     config: Config
 
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """The mean of the binary cross-entropies of both halves, ln 2 for a coin that knows nothing."""
         on_real, on_fake = critic.both(real, fake)
         smoothed = self.config.smoothing * on_real.mean()

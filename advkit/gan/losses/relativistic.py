@@ -27,7 +27,7 @@ class Relativistic(GanLoss):
     regularisers = {"r1": {}, "r2": {}}
     fresh = True
 
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """softplus(D(G(z)) - D(x)), ln 2 for one that knows nothing."""
         on_real, on_fake = critic.both(real, fake)
         lead = on_real - on_fake

@@ -24,7 +24,7 @@ class Wasserstein(GanLoss):
 
     regularisers = {"gradient-penalty": {}}
 
-    def judge(self, opponent: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
         """Minus the estimated distance."""
         on_real, on_fake = critic.both(real, fake)
         high, low = on_real.mean(), on_fake.mean()

@@ -19,7 +19,7 @@ from advkit.core.runs import RunFolder, environment
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.data.threats import customary
+from advkit.data.threats import default_threat
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
@@ -85,7 +85,7 @@ def certify(
     few, _ = images.batch(torch.arange(min(LOOKED_AT, len(images))), device_of(judged))
     facts = inspect_classifier(judged, few, images.classes if images.classes_known else None)
     notes = [*facts.notes, *precision_notes(device_of(judged))]
-    threat = threat or customary(judged, images)
+    threat = threat or default_threat(judged, images)
     refuse_l0(threat)
     with memory.kept(), evaluation_mode(judged):
         digest = judged.hash

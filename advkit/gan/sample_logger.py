@@ -21,12 +21,12 @@ SIDE = 10
 """Rows and columns of a grid of samples."""
 
 
-class Witness:
-    """Looks at the averaged generator of a game; whoever has it closes its ``board``.
+class SampleLogger:
+    """Draws samples of a game's EMA generator and records them; the caller closes its ``board``.
 
     Args:
-        game: whose; with the step from which this process goes on.
-        run: where grids, the best average and what TensorBoard reads are kept; None keeps nothing.
+        game: the training, at the step from which this process goes on.
+        run: where grids, the best EMA generator and TensorBoard's files are kept; None keeps nothing.
     """
 
     def __init__(self, game: Game, run: RunFolder | None) -> None:
@@ -42,15 +42,15 @@ class Witness:
         rows = rng.permutation(self.game.config.seed, "yardstick", len(data))[:WATCHED]
         return Monitor(*data.batch(rows), stacked=are_stacked(data))
 
-    def look(self) -> dict[str, Any]:
-        """What `Monitor.look` tells of samples now; grid and best average are written."""
-        step, samples = self.game.step, draw(self.game.drawer, *self._fixed)
-        told = self._monitor.look(samples, *self._fixed[1:])
-        self._best.see(told, self.game)
+    def log(self) -> dict[str, Any]:
+        """Statistics of samples now (`Monitor.look`); writes the grid and the best EMA generator."""
+        step, samples = self.game.step, draw(self.game.ema_generator, *self._fixed)
+        found = self._monitor.look(samples, *self._fixed[1:])
+        self._best.see(found, self.game)
         if self.run is not None:
             images.write_grid(self.run.path / "samples" / f"step-{step:06d}.png", samples[: SIDE**2], SIDE)
         self.board.samples(step, samples[: SIDE**2], SIDE)
-        return told
+        return found
 
 
 def _columns(game: Game) -> tuple[Tensor, ...]:

@@ -43,7 +43,7 @@ def store_name(given: str | None, *parts: str) -> str:
     return name
 
 
-def deliver(model: Model, name: str, run: RunFolder, file: Path | None, *, overwrite: bool) -> list[Path]:
+def export(model: Model, name: str, run: RunFolder, file: Path | None, *, overwrite: bool) -> list[Path]:
     """Writes the model to its run folder, to ``file`` and to the store; returns the files."""
     written = [save_model(model, run.path / "model.safetensors", overwrite=True)]
     if file is not None:
@@ -52,7 +52,7 @@ def deliver(model: Model, name: str, run: RunFolder, file: Path | None, *, overw
     return written
 
 
-def deliver_beside(
+def export_beside(
     beside: Mapping[str, Model], classifier: Model, name: str, run: RunFolder
 ) -> dict[str, str]:
     """Writes what was trained beside a classifier to the run folder and to the store.

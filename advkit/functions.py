@@ -34,7 +34,7 @@ PLACES = ("out", "device", "data_dir", "resume", "overwrite")
 
 @dataclass(frozen=True)
 class Run:
-    """What a command did: its figures, its run folder, and the models in it."""
+    """The result of a command: its figures, its run folder, and the models in it."""
 
     command: str
     outcome: Outcome = field(repr=False)
@@ -116,7 +116,7 @@ def function(name: str) -> Callable[..., Run]:
 
 
 def _named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of plain values, and by their names what stands behind some of them."""
+    """Settings of plain values, and the objects that some of their names refer to."""
     settings, held = dict(given), {}
     for key, value in given.items():
         kind = type(value)

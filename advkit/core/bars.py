@@ -115,7 +115,7 @@ class _Work(Task):
 class Drawn(Progress):
     """Progress as bars with the time left on a terminal, and as a line now and then elsewhere.
 
-    A task that stands alone leaves one line behind; one inside another leaves nothing.
+    An outermost task leaves one line behind; a task inside another leaves nothing.
 
     Args:
         console: where to draw.

@@ -1,4 +1,4 @@
-"""Configuration as strict pydantic models: unknown keys are errors, every fault is told at once."""
+"""Configuration as strict pydantic models: unknown keys are errors, all faults are reported at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Several processes that share one piece of work, as ``torchrun`` starts them; one alone does nothing here.
 
-The runtime is PyTorch's own. What is here is the little that the rest of advkit knows of it: who one is, an
-exchange of values, and that a fault of one process ends all of them. Every function but `rank`, `local_rank`
-and `world` is collective: all processes call it, in the same order.
+The runtime is PyTorch's own. This module is the small part that the rest of advkit uses: the rank of a
+process, exchanges of values, and the rule that an error in one process ends all of them. Every function but
+`rank`, `local_rank` and `world` is collective: all processes call it, in the same order.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def _exchange(fault: Exception | None, value: Any) -> tuple[list[Exception | Non
 
 def _lost() -> LostError:
     lost = LostError(
-        "another process of this run has ended without a word (killed, or out of memory); "
-        "give the same command to go on from here"
+        "another process of this run has ended without an error message (killed, or out of memory); "
+        "run the same command again to resume"
     )
     lost.reported = True  # type: ignore[attr-defined]
     return lost

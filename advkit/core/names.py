@@ -1,7 +1,7 @@
-"""What the names in configurations name, so that a recipe's faults are told before anything is made.
+"""What the names in configurations refer to, so that a recipe's faults are reported before any work.
 
-A field that is annotated with one of these needs no list elsewhere: `advkit.cli.recipes` asks who knows the
-name.
+A field that is annotated with one of these needs no list elsewhere: `advkit.cli.recipes` looks the
+name up.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class RunFolder:
         """Notes what the run begins with beside its configuration: hashes of models and data, for example.
 
         A name stays what it is when the file behind it is replaced. So whoever works in the folder says what
-        is at hand before going on with earlier work, or telling what came of it.
+        is given before resuming earlier work, or before showing its result.
 
         Raises:
             ConfigError: the run did not begin with the same.
@@ -147,13 +147,13 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def is_finished(self, progress: Progress) -> bool:
-        """Whether the work was completed earlier, which is said then."""
+        """Whether the work was completed earlier; if so, ``progress`` says it."""
         if self.finished:
-            progress.say(f"{self.path} is finished; this is what came of it")
+            progress.say(f"{self.path} is finished; showing its result")
         return self.finished
 
     def once(self, kind: type[Result], work: Callable[[], Result], progress: Progress) -> Result:
-        """What came of the work if it was completed earlier, else of doing it now."""
+        """The result of the work, read if it was completed earlier, else computed now."""
         if self.is_finished(progress):
             return kind.load(self.path)
         result = work()
@@ -336,7 +336,7 @@ def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str
     if changed:
         raise ConfigError(
             f"{path} holds a run with other parameters ({'; '.join(changed)}); "
-            "give the same ones to go on, or choose another folder with --out"
+            "give the same ones to resume it, or choose another folder with --out"
         )
     _refuse_other_inputs(path, before.get("inputs", {}), identity["inputs"])
 
@@ -344,7 +344,7 @@ def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str
 def _refuse_other_inputs(path: Path, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if others := _others(known, given):
         raise ConfigError(
-            f"{path} holds a run that did not begin with the same {' and '.join(others)}; "
+            f"{path} holds a run that started from a different {' and '.join(others)}; "
             "choose another folder with --out"
         )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 Padding = Literal["zeros", "border", "reflection"]
-"""What stands where an image has no pixel: black, its nearest pixel, or itself mirrored."""
+"""Padding where an image has no pixel: black, its nearest pixel, or the image mirrored."""
 
 
 def frame(

@@ -38,7 +38,7 @@ class Data:
     class_names: tuple[str, ...]
     ids: Tensor
     threat: Threat | None = None
-    """The customary threat model, where there is one."""
+    """The default threat model, if there is one."""
     classes_known: bool = True
     """False when ``class_names`` only counts the labels that occur; there may be more classes."""
 

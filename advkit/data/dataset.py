@@ -39,7 +39,7 @@ def dataset(
         sizes: number of training and of test images.
         source: who published it.
         aliases: other names for it.
-        threat: the customary threat model, where there is one.
+        threat: the default threat model, if there is one.
         files: where torchvision keeps it, for a set that has to be downloaded.
     """
     return DATASETS.register(

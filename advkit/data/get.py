@@ -61,7 +61,7 @@ def download(name: str, root: Path | str | None = None, progress: Progress = SIL
     Args:
         name: a registered data set.
         root: folder of the data sets, as in `advkit.load_data`.
-        progress: is told what happens.
+        progress: shows what happens.
 
     Returns:
         The folder.

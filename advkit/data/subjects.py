@@ -1,4 +1,4 @@
-"""The classifiers that a command is told of, and the images that go with them."""
+"""The classifiers that a command is given, and the images that go with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which threat model to assume when none, or only half of one, was named."""
+"""The threat model to use when none, or only a part of one, is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from advkit.models.model import Model
 
 
 def default_threat(model: Model, data: Data) -> Threat:
-    """The threat model that the model was hardened for, else the customary one of the data.
+    """The threat model that the model was hardened for, else the default of the data set.
 
     Raises:
         ConfigError: there is neither.
@@ -20,14 +20,14 @@ def default_threat(model: Model, data: Data) -> Threat:
         return threat.threat(model.card.threat.norm, model.card.threat.eps)
     if data.threat is not None:
         return data.threat
-    raise ConfigError(f"data {data.name!r} has no customary threat model; give --norm and --eps (threat=...)")
+    raise ConfigError(f"data {data.name!r} has no default threat model; give --norm and --eps (threat=...)")
 
 
 def choose(norm: str | None, eps: float | None, model: Model, data: Data, progress: Progress) -> Threat:
-    """The threat model that was named, completed by the customary one; what was assumed is said.
+    """The given threat model, completed from the default one; ``progress`` says what was assumed.
 
     Raises:
-        ConfigError: a norm that is not the customary one, without a budget; or nothing to assume.
+        ConfigError: a norm other than the default one, without a budget; or no default.
     """
     if norm is not None and eps is not None:
         return threat.threat(norm, eps)

@@ -21,7 +21,7 @@ class TorchvisionFiles:
     """File that is there when the training split is, below the data folder."""
     test: str
     npz: str = ""
-    """An npz file that may stand for the test split."""
+    """An npz file that may replace the test split."""
 
     def place(self, split: str, root: Path) -> Path:
         """The file of torchvision's that tells whether ``split`` is there."""

@@ -1,4 +1,4 @@
-"""Signs that a GAN's game goes wrong: lost diversity, a discriminator that always wins."""
+"""Signs that GAN training goes wrong: lost diversity, a discriminator that always wins."""
 
 from __future__ import annotations
 

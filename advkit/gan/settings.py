@@ -63,10 +63,10 @@ class _Networks(StrictModel):
 
 
 class _Game(StrictModel):
-    """The rules of the game between the networks."""
+    """Settings of the losses and regularisers."""
 
     loss: GanLossName = "least-squares"
-    """Objective of the game (see `advkit ls gan-losses`)."""
+    """Loss (see `advkit ls gan-losses`)."""
     parameters: GanLossParameters = {}
     """The loss's own parameters, as --set parameters.KEY=VALUE."""
     regularisers: RegulariserNames | None = None

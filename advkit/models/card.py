@@ -33,7 +33,7 @@ class Preprocessing(StrictModel):
     normalised by ``mean`` and ``std`` per channel; and what comes out of it."""
 
     pixel_range: tuple[float, float] = (0.0, 1.0)
-    """What the network calls black and white; (0, 255) or (-1, 1) for some foreign models."""
+    """Input range of the network: (0, 255) or (-1, 1) for some foreign models."""
     mean: tuple[float, ...] = ()
     """Per channel, in units of ``pixel_range``; empty for none."""
     std: tuple[float, ...] = ()
@@ -87,7 +87,7 @@ class ModelCard(StrictModel):
     data: DataFacts | None = None
     """What it was trained on."""
     threat: ThreatFacts | None = None
-    """The threat model it was trained to withstand."""
+    """The threat model it was trained against."""
     training: dict[str, Any] = {}
     """The command and its resolved configuration."""
     metrics: dict[str, float] = {}
@@ -102,14 +102,14 @@ class ModelCard(StrictModel):
     def _hangs_together(self) -> ModelCard:
         if min(self.shape) < 1:
             raise ValueError(f"shape {self.shape} must be (channels, height, width), each 1 or more")
-        told = self.preprocessing
-        for name, values in (("mean", told.mean), ("std", told.std)):
+        prepared = self.preprocessing
+        for name, values in (("mean", prepared.mean), ("std", prepared.std)):
             if len(values) not in (0, 1, self.shape[0]):
                 raise ValueError(f"{name} {values} must have one value for each of {self.shape[0]} channels")
-        if any(value <= 0 for value in told.std):
-            raise ValueError(f"std {told.std} must be positive")
-        if told.pixel_range[0] >= told.pixel_range[1]:
-            raise ValueError(f"pixel_range {told.pixel_range} must be (black, white), the smaller first")
+        if any(value <= 0 for value in prepared.std):
+            raise ValueError(f"std {prepared.std} must be positive")
+        if prepared.pixel_range[0] >= prepared.pixel_range[1]:
+            raise ValueError(f"pixel_range {prepared.pixel_range} must be (lowest, highest)")
         if self.labels and self.classes is not None and len(self.labels) != self.classes:
             raise ValueError(f"{len(self.labels)} labels for {self.classes} classes; give one for each")
         return self

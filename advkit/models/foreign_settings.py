@@ -15,7 +15,7 @@ class ForeignModel(StrictModel):
     shape: tuple[int, int, int] | None = None
     """Images of a foreign model: channels, height, width; by default those of the data."""
     pixel_range: tuple[float, float] = (0.0, 1.0)
-    """What a foreign model calls black and white."""
+    """Input range of a foreign model: (lowest, highest) pixel value."""
     mean: tuple[float, ...] = ()
     """A foreign model's normalisation, per channel, in units of its pixel range."""
     std: tuple[float, ...] = ()

@@ -81,7 +81,7 @@ def load_model(
         classes: of a foreign model whose weights do not say.
         weights: for ``torchvision:NAME`` and functions, a file; ``"none"`` for an untrained torchvision
             network, by default torchvision's own weights.
-        pixel_range: what a foreign model calls black and white.
+        pixel_range: input range of a foreign model, (lowest, highest) pixel value.
         mean: a foreign model's normalisation, per channel, in units of ``pixel_range``.
         std: likewise.
         outputs: what a foreign model gives out.
@@ -177,7 +177,7 @@ def _agreed(model: Model, hints: _Hints) -> Model:
     said, own = hints.preprocessing, model.card.preprocessing
     if said not in (Preprocessing(), own):
         raise ConfigError(
-            f"the model's card says how its pixels are prepared ({own}), and you say otherwise ({said}); "
+            f"the model's card says how its inputs are normalised ({own}), and the options differ ({said}); "
             "leave --pixel-range, --mean, --std and --outputs out"
         )
     return model

@@ -1,4 +1,4 @@
-"""Which architecture a bare state dict belongs to, told from the shapes of its tensors."""
+"""Which architecture a bare state dict belongs to, found from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advkit.models.checkpoint import State, first_mismatch
 from advkit.models.network import Network, build
 
 SIZES = {1: (28, 8, *range(9, 65)), 3: (32, 64, *range(8, 64))}
-"""Image sizes to try by number of channels, the customary ones first."""
+"""Image sizes to try by number of channels, the common ones first."""
 
 _COUNTER = "num_batches_tracked"  # of batch norm; older files lack it, and nothing depends on it
 
@@ -47,7 +47,7 @@ def fits(state: Mapping[str, Tensor], names: Sequence[str], shape: Shape | None 
 
 
 def misfit(state: Mapping[str, Tensor], name: str, shape: Shape | None = None) -> str:
-    """Why the tensors do not fit the architecture ``name``, on images of ``shape`` or a customary size."""
+    """Why the tensors do not fit the architecture ``name``, on images of ``shape`` or a common size."""
     shape = shape or _shapes(state)[0]
     expected = _expected(name, shape, _classes(state, name, shape))
     if expected is None:

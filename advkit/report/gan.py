@@ -103,12 +103,12 @@ def _data_flag(config: Mapping[str, Any]) -> str:
 
 
 def _balance(accuracy: float) -> str:
-    """How the game stands, said by the discriminator's accuracy."""
-    told = f"The discriminator was right about {accuracy:.0%} of the images"
+    """The balance of generator and discriminator, by the discriminator's accuracy."""
+    found = f"The discriminator classified {accuracy:.0%} of the images correctly"
     if accuracy > WON:
-        return f"{told}: near 100 % it wins every time, and the generator is too weak to learn much."
+        return f"{found}: near 100 % the generator is too weak to learn much."
     if accuracy > BALANCED[1]:
-        return f"{told}: ahead of the generator (50 % is balance, near 100 % the generator is too weak)."
+        return f"{found}: ahead of the generator (50 % is balance, near 100 % the generator is too weak)."
     if accuracy < BALANCED[0]:
-        return f"{told}, less than by guessing: it is too weak; try a larger --rate-discriminator."
-    return f"{told}: near balance (50 %, where it can only guess; near 100 % the generator is too weak)."
+        return f"{found}, fewer than by guessing: it is too weak; try a larger --rate-discriminator."
+    return f"{found}: near balance (50 %, where it can only guess; near 100 % the generator is too weak)."

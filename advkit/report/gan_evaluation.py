@@ -9,7 +9,7 @@ from advkit.gan.evaluation.result import GRID_FILE, NEAREST_FILE, GanEvaluationR
 from advkit.report.outcome import Outcome, Picture, Table
 
 SHOWN = 10
-"""Classes up to which each one's share is told."""
+"""Number of classes up to which each one's share is shown."""
 _BETTER = {"lower": "better: lower", "higher": "better: higher", "floor": "best: the floor"}
 
 

@@ -1,4 +1,4 @@
-"""What a command says at its end, for the terminal, the report and ``--json`` alike."""
+"""The outcome of a command, for the terminal, the report and ``--json`` alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and what one sees in it."""
+    """A PNG file and its caption."""
 
     title: str
     path: Path
@@ -27,7 +27,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command says at its end; drawn on the terminal and rendered as HTML from the same object."""
+    """The outcome of a command; the terminal and the HTML report show the same object."""
 
     title: str
     sentences: tuple[str, ...] = ()
@@ -40,14 +40,14 @@ class Outcome:
     result: dict[str, Any] = field(default_factory=dict)
     """The same as plain values, for ``--json``."""
     passed: bool = True
-    """False when a bar that the user set was missed: exit code 1."""
+    """False when a threshold of the user was not met: exit code 1."""
     warning: str = ""
-    """That of the sentences which must not be overlooked, if any."""
+    """The one of the sentences that must not be overlooked, if any."""
 
 
-def check_threshold(bar: float | None, what: str, value: float) -> tuple[bool, list[str]]:
-    """Whether a figure reaches what the user asked for, and the sentence about it; none where nothing was."""
-    if bar is None:
+def check_threshold(threshold: float | None, what: str, value: float) -> tuple[bool, list[str]]:
+    """Whether a figure reaches the user's threshold, and the sentence about it; none without a threshold."""
+    if threshold is None:
         return True, []
-    passed = value >= bar
-    return passed, [f"{'PASS' if passed else 'FAIL'}: {what} {value:.4f}, {bar:.4f} was asked for."]
+    passed = value >= threshold
+    return passed, [f"{'PASS' if passed else 'FAIL'}: {what} {value:.4f}, threshold {threshold:.4f}."]

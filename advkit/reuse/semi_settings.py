@@ -11,7 +11,7 @@ from advkit.core.names import DataName, DiscriminatorParameters, GeneratorParame
 
 
 class SemiSupervised(StrictModel):
-    """Train a classifier on few labels and many unlabelled images, in a game with a generator.
+    """Train a classifier on few labels and many unlabelled images, together with a generator.
 
     The discriminator of a GAN classifies images and distinguishes real from generated ones. Labels
     teach it the classes; all other images, and those that the generator makes, teach it where they end.

@@ -31,7 +31,7 @@ class SemiTrained:
 
 
 def train_semi(game: SemiGame, *, run: RunFolder | None = None, progress: Progress = SILENT) -> SemiTrained:
-    """Plays the game to its end.
+    """Runs the training to its end.
 
     Args:
         game: as it begins.

@@ -1,4 +1,4 @@
-"""Where a trained classifier goes: its run folder, the file that was asked for, and the model store."""
+"""Where a trained classifier is written: its run folder, the requested file, and the model store."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def export_beside(
     found: dict[str, str] = {}
     for what, model in beside.items():
         parent = Parent(relation="trained-against", hash=classifier.hash, name=name)
-        told = Model(model.network, model.card.model_copy(update={"lineage": (parent,)}))
-        save_model(told, run.path / f"{what}.safetensors", overwrite=True)
-        Store().add(told, f"{name}-{what}")
-        found[f"{name}-{what}"] = told.card.role
+        named = Model(model.network, model.card.model_copy(update={"lineage": (parent,)}))
+        save_model(named, run.path / f"{what}.safetensors", overwrite=True)
+        Store().add(named, f"{name}-{what}")
+        found[f"{name}-{what}"] = named.card.role
     return found
 
 

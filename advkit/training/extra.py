@@ -47,9 +47,9 @@ def fitting(extra: Data, train: Data) -> Data:
         )
     highest = int(extra.labels.max())
     if highest >= train.classes or (extra.classes_known and extra.classes != train.classes):
-        told = f"{extra.classes} classes" if extra.classes_known else f"labels up to {highest}"
+        theirs = f"{extra.classes} classes" if extra.classes_known else f"labels up to {highest}"
         raise DataError(
-            f"the extra images {extra.name!r} have {told} but {train.name!r} has {train.classes} classes; "
+            f"the extra images {extra.name!r} have {theirs} but {train.name!r} has {train.classes} classes; "
             "give extra images of the same classes, numbered in the same way"
         )
     return replace(

@@ -138,9 +138,9 @@ class InnerAttack(Objective):
             loss, logits = self.outer(model, x, examples, y, batch)
             loss.backward()
             return loss.detach(), logits.detach()
-        with moved(model, lambda: self.outer(model, x, examples, y, batch), self.config.awp) as told:
+        with moved(model, lambda: self.outer(model, x, examples, y, batch), self.config.awp) as gradients:
             self.outer(model, x, examples, y, batch)[0].backward()
-        return told
+        return gradients
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, C, H, W) inside the threat model; of several, each image's worst by what is climbed."""

@@ -71,7 +71,7 @@ def fit(
         patience: checks without a better one after which training stops; None: it never does.
         run: folder for metrics and the state to resume from; None keeps nothing.
         device: where to work.
-        progress: told loss, accuracies and images a second as it goes, and what goes wrong.
+        progress: shows loss, accuracies and images a second, and warnings.
         rates: factors of the learning rate for parameters whose names begin so; the first that fits counts.
         name: what progress calls it.
 
@@ -101,7 +101,7 @@ def fit(
     spent, facts = 0.0, dict[str, float]()
     several = distributed.world() > 1
     with memory.kept(), progress.task(name, trainer.steps, done=first, unit="update") as task:
-        told, tick = first, time.perf_counter()
+        shown, tick = first, time.perf_counter()
         saved = tick
         while trainer.step < trainer.steps and not (patience and trainer.waited >= patience):
             trainer.update()
@@ -122,12 +122,12 @@ def fit(
                     if kind not in warned:
                         warned.add(kind)
                         progress.say(f"update {trainer.step}: {warning}")
-            task.advance(trainer.step - told, **facts)
+            task.advance(trainer.step - shown, **facts)
             late = distributed.share(time.perf_counter() - saved > SAVE_EVERY)
             if run is not None and (due or late):
                 run.save_state(trainer.state())
                 saved = time.perf_counter()
-            told, tick = trainer.step, time.perf_counter()
+            shown, tick = trainer.step, time.perf_counter()
     if trainer.step < trainer.steps:
         progress.say(
             f"stopped at update {trainer.step} of {trainer.steps}: {patience} checks without a better"

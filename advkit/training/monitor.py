@@ -9,13 +9,13 @@ from typing import Any
 ROWS = 3
 """Checks after which one may speak of a course."""
 MOVED = 0.03
-"""Share by which a loss that gets anywhere has fallen."""
+"""Share by which the loss has decreased in a run that makes progress."""
 GUESSED = 0.2
 """Accuracy on training batches under which a model with a loss that does not move is said to guess."""
 COLLAPSED = 0.5
 """Share of the best robust accuracy on training images under which it is said to have collapsed."""
 FALLEN = 0.04
-"""How far robust accuracy on held-out images has fallen where one speaks of overfitting; the best of many
+"""Decrease of robust accuracy on held-out images that counts as overfitting; the best of many
 checks on a hundred images lies as far above the last ones by chance."""
 
 
@@ -23,7 +23,7 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What goes wrong at the last of a run's checks, by kind: what is seen and what to try, for a person.
 
     Robust accuracies are those under PGD, on held-out images and, of the model on images that it trains on,
-    ``train_robust``. Runs that have none are only told of a plateau.
+    ``train_robust``. Runs without them are only checked for a plateau.
     """
     said: dict[str, str] = {}
     if len(rows) < ROWS:
@@ -43,8 +43,8 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         said["catastrophic overfitting"] = (
             f"accuracy on the attacker's own examples is {last['accuracy']:.0%}, but under PGD "
             f"{last['train_robust']:.0%} on the same images, down from {peak['train_robust']:.0%} at update "
-            f"{peak['step']}: catastrophic overfitting (Wong et al. 2020), the model withstands this "
-            "attacker only; try a shorter step (--set parameters.step=1), a longer eps_warmup, or "
+            f"{peak['step']}: catastrophic overfitting (Wong et al. 2020), the model is robust to "
+            "this attack only; try a shorter step (--set parameters.step=1), a longer eps_warmup, or "
             "--objective pgd"
         )
         return said
@@ -53,7 +53,7 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     held, train = ([_mean(span, key) for span in (best, since)] for key in ("robust", "train_robust"))
     if held[1] < held[0] - FALLEN and train[1] > train[0]:
         said["robust overfitting"] = (
-            f"robust accuracy on held-out images has fallen from {held[0]:.1%} around update "
+            f"robust accuracy on held-out images has decreased from {held[0]:.1%} around update "
             f"{best[ROWS // 2]['step']} to {held[1]:.1%}, while on training images it rose from "
             f"{train[0]:.1%} to {train[1]:.1%} (means of {ROWS} checks): robust overfitting (Rice et al. "
             "2020); the best check is kept, and --patience ends a run there; --shift, --extra-data or "

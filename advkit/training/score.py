@@ -25,7 +25,7 @@ BATCH = 500
 def counts(
     model: Model, data: Data, threats: Sequence[Threat], *, parameters: Mapping[str, Any], seed: int
 ) -> tuple[int, int]:
-    """(how many images are classified correctly, how many of them withstand PGD in every threat model).
+    """(how many images are classified correctly, how many of them are robust to PGD in every threat model).
 
     Several processes share the images out; what is found on one does not depend on the others.
 
@@ -50,8 +50,8 @@ def counts(
             if robust == 0:
                 break
             standing = standing.take(left.nonzero()[:, 0])
-    told = distributed.gather((right, robust))
-    return sum(clean for clean, _ in told), sum(left for _, left in told)
+    counts = distributed.gather((right, robust))
+    return sum(clean for clean, _ in counts), sum(left for _, left in counts)
 
 
 def scores(model: Model, data: Data, threats: Sequence[Threat], seed: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ Several = Literal["max", "average", "random"]
 
 
 class Fitting(StrictModel):
-    """What the training loop is told, whatever it trains."""
+    """Settings of the training loop, whatever it trains."""
 
     enough: ClassVar[tuple[int, int]] = (1000, 10)
     """Updates and epochs that a run makes at least when nothing is said."""
@@ -101,9 +101,9 @@ class _Hardening(StrictModel):
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
     """Largest change allowed, for pixels in [0, 1]; a fraction such as 8/255 is fine. By default the
-    customary threat model of the data set."""
+    default threat model of the data set."""
     also: tuple[str, ...] = ()
-    """Further threat models to withstand at the same time, as NORM:EPS, such as l2:2,l1:10."""
+    """Further threat models to train against at the same time, as NORM:EPS, such as l2:2,l1:10."""
     union: Several = "max"
     """How these count: each image's worst example, the average of all losses, or one at random for each
     batch."""

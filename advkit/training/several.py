@@ -87,10 +87,10 @@ def gradients(
     if union == "random" or len(threats) == 1:
         drawn = rng.derive(batch.seed, "threat", batch.step // objective.replays) % len(threats)
         return objective.gradients(model, x, y, replace(batch, threat=threats[drawn]))
-    told = [objective.gradients(model, x, y, replace(batch, threat=one)) for one in threats]
+    each = [objective.gradients(model, x, y, replace(batch, threat=one)) for one in threats]
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad /= len(threats)
-    losses, logits = zip(*told, strict=True)
+    losses, logits = zip(*each, strict=True)
     worst = (torch.stack([said.argmax(1) == y for said in logits]).int()).argmin(0)
     return torch.stack(losses).mean(), torch.stack(logits)[worst, torch.arange(len(y), device=y.device)]

@@ -18,7 +18,7 @@ TINY = 1e-12
 def moved(
     model: nn.Module, loss: Callable[[], tuple[Tensor, Tensor]], size: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inside, each layer's weights stand ``size`` times their own length further up the gradient of ``loss``;
+    """Moves each layer's weights by ``size`` times their own norm along the gradient of ``loss``;
     afterwards they are what they were, bit for bit (Wu et al., NeurIPS 2020, section 4, one step).
 
     Weights are what has two dimensions or more: biases and normalisation stay. Running statistics are moved

@@ -75,5 +75,5 @@ _register(
     classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     summary="28x28 grey handwritten Japanese characters",
     source="Clanuwat et al. 2018",
-    threat=Threat("linf", 0.3),  # as for MNIST, whose format and nearly black and white ink it has
+    threat=Threat("linf", 0.3),  # as for MNIST, whose format and nearly binary pixels it has
 )

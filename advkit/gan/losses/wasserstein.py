@@ -17,7 +17,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
     aliases=("wgan-gp",),
 )
 class Wasserstein(GanLoss):
-    """The published game gives the critic five updates for one of the generator (``discriminator_steps``).
+    """The paper gives the critic five updates for one of the generator (``discriminator_steps``).
 
     The answers have no zero of their own: verdicts are read off from the middle between both halves.
     """

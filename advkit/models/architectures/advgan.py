@@ -36,7 +36,7 @@ def _residual(width: int) -> nn.Module:
 class AdvGanGenerator(PerturbationGenerator):
     """8, 16, 32 channels, four residual blocks of 32, and back. On 28x28 grey images: 86,089 parameters.
 
-    Batch norm stands where the paper has instance norm, which leaves little of the small maps that small
+    Batch norm replaces the paper's instance norm, which leaves little of the small maps that small
     images end in.
     """
 

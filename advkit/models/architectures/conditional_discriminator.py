@@ -1,4 +1,4 @@
-"""Any discriminator, told the class of an image, or asked for it."""
+"""Any discriminator, conditioned on the class of an image (projection), or with an auxiliary classifier."""
 
 from __future__ import annotations
 

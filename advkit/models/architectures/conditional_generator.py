@@ -1,4 +1,4 @@
-"""Any generator, told which class to draw."""
+"""Any generator, conditioned on the class to draw."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ConditionalGenerator(Generator):
         generator_config: dict[str, Any] = {}
         """That architecture's own parameters; ``latent_dim`` does not count the class."""
         embedding: int = Field(50, ge=1)
-        """Numbers that stand for a class."""
+        """Size of the class embedding."""
 
     config: Config
 
@@ -58,7 +58,7 @@ class ConditionalGenerator(Generator):
         inner = {**config.generator_config, "latent_dim": self.latent_dim + config.embedding}
         self.generator = cast(Generator, build(config.generator, shape=shape, config=inner))
         self.embedding = nn.Embedding(self.classes, config.embedding)  # last: its rows tell the classes
-        # Classes begin alike. At the size of the latent vectors they are all that the generator heeds, and it
+        # Classes begin alike. At the size of the latent vectors the generator would use nothing else, and it
         # draws one image of each.
         nn.init.normal_(self.embedding.weight, 0, 0.1)
 

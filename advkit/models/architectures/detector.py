@@ -1,4 +1,4 @@
-"""A detector of adversarial images: any classifier's network, told two classes, and their difference."""
+"""A detector of adversarial images: any classifier's network with two classes, and their logit difference."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, j
     Args:
         path: where.
         rows: of ``metrics.jsonl``.
-        title: what stands above.
+        title: heading of the figure.
         judged: there is a discriminator.
     """
     figure, axis = plots.figure((7, 4))

@@ -1,4 +1,4 @@
-"""The course of a GAN's game as a picture."""
+"""The curves of GAN training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOSSES = {
     "reconstruction": ("reconstruction", "#2e7d32"),
     "divergence": ("divergence", "#e65100"),
 }
-"""What can stand on the left axis: its name and colour."""
+"""What the left axis can show: its name and colour."""
 
 
 def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
@@ -26,7 +26,7 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -
     Args:
         path: where.
         rows: of ``metrics.jsonl``: step, d_loss, g_loss and d_accuracy, or the losses of a vae.
-        title: what stands above.
+        title: heading of the figure.
     """
     figure, losses = plots.figure((8, 4.5))
     counts = covered(rows)

@@ -21,7 +21,7 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], *, title: str
     Args:
         path: where.
         history: rows of `advkit.reuse.semi_train.SemiTrained`.
-        title: what stands above.
+        title: heading of the figure.
     """
     figure, axis = plots.figure((7, 4))
     epochs = [row["epoch"] for row in history]

@@ -1,4 +1,4 @@
-"""What turning and shifting did, to look at."""
+"""Figures of rotations and translations."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def write_curves(
     Args:
         path: where.
         history: rows of `advkit.training.trainer.Trained`.
-        title: what stands above.
+        title: heading of the figure.
         best: epoch of the checkpoint that was kept, to be marked.
     """
     figure, axis = plots.figure((7, 4))

@@ -21,7 +21,7 @@ from advkit.training.objective import Batch, Passes, Smoothing, objective
 class FgsmTraining(InnerAttack):
     """Algorithm 3: uniform in the ball, then one step of 1.25 eps, projected. It costs two passes each way.
 
-    The model can learn to withstand this one step and nothing else (catastrophic overfitting), suddenly and
+    The model can become robust to this one step and nothing else (catastrophic overfitting), suddenly and
     after many good updates. The loop says so when it happens; a longer step, a larger eps and a longer
     training make it likelier.
     """

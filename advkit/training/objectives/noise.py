@@ -1,4 +1,4 @@
-"""Training on Gaussian noise, which makes a classifier fit for randomised smoothing."""
+"""Training on Gaussian noise, which makes a classifier suitable for randomised smoothing."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from advkit.training.objective import Batch, Objective, Passes, Smoothing, objec
 
 
 def differences(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """How the answers on noisy copies of an image differ, averaged over the images, in nats (Jeong and Shin,
+    """How the outputs on noisy copies of an image differ, averaged over the images, in nats (Jeong and Shin,
     NeurIPS 2020, section 3).
 
     Args:
         logits: (M, N, K) of M copies of N images.
 
     Returns:
-        (mean over the copies of KL(mean answer || answer), entropy of the mean answer); both scalars.
+        (mean over the copies of KL(mean output || output), entropy of the mean output); both scalars.
     """
-    told = log_softmax(logits, 2)
-    mean = told.exp().mean(0)
+    logs = log_softmax(logits, 2)
+    mean = logs.exp().mean(0)
     known = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-    return (mean * (known - told)).sum(2).mean(), -(mean * known).sum(1).mean()
+    return (mean * (known - logs)).sum(2).mean(), -(mean * known).sum(1).mean()
 
 
 CHECKED = 8
@@ -38,9 +38,9 @@ CHECKED = 8
     source="Cohen et al., ICML 2019; with consistency: Jeong and Shin, NeurIPS 2020",
 )
 class NoiseTraining(Objective):
-    """The noise is not clipped to [0, 1], as it is not when a smoothed classifier is asked.
+    """The noise is not clipped to [0, 1], as in the evaluation of a smoothed classifier.
 
-    With ``consistency``, answers on several noisy copies of an image are drawn together.
+    With ``consistency``, a regulariser makes the outputs on several noisy copies of an image agree.
     """
 
     class Config(Smoothing):
@@ -51,10 +51,10 @@ class NoiseTraining(Objective):
         copies: int = Field(1, ge=1)
         """Noisy copies of each image in an update."""
         consistency: float = Field(0.0, ge=0)
-        """Weight of what tells the copies' answers apart, lambda in the paper (which uses 2 copies and takes
-        10 at sigma 0.25 and 5 at larger ones on MNIST, 5 to 20 elsewhere); 0 for none."""
+        """Weight of the difference between the copies' outputs, lambda in the paper (which uses 2 copies
+        and takes 10 at sigma 0.25 and 5 at larger ones on MNIST, 5 to 20 elsewhere); 0 for none."""
         entropy: float = Field(0.5, ge=0)
-        """Beside it, weight of the entropy of their mean answer, eta in the paper."""
+        """Beside it, weight of the entropy of their mean output, eta in the paper."""
         consistency_warmup: Fraction = Field(0.0, ge=0, le=1)
         """Share of the training over which both weights grow from 0 to their full size."""
 
@@ -67,7 +67,7 @@ class NoiseTraining(Objective):
     config: Config
     needs_threat = False
     criterion = "noisy"
-    advice = "It is meant to be smoothed: advkit smooth certifies what it withstands then."
+    advice = "It is meant for smoothing: advkit smooth certifies its robustness then."
     judges = ("advkit smooth --model {} --n 50",)
 
     @property
@@ -100,7 +100,7 @@ class NoiseTraining(Objective):
         return loss, logits[0]
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
-        """Share of each image's noisy copies that are classified correctly: PGD says nothing of a model that
+        """Share of each image's noisy copies that are classified correctly: PGD does not measure a model that
         is to be smoothed."""
         key = rng.keys(batch.seed, "held-out noise", batch.ids)
         found = torch.zeros_like(y)

@@ -20,8 +20,8 @@ from advkit.training.objectives.noise import NoiseTraining
 
 def unlikely(logits: Tensor, y: Tensor) -> Tensor:
     """(N,) minus the logarithm of the mean probability of the classes y, by logits (M, N, K) on M copies."""
-    told = torch.logsumexp(log_softmax(logits.float(), 2), 0)
-    return math.log(len(logits)) - picked(told, y)
+    log_sum = torch.logsumexp(log_softmax(logits.float(), 2), 0)
+    return math.log(len(logits)) - picked(log_sum, y)
 
 
 @objective(

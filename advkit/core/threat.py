@@ -5,15 +5,15 @@ Images are float tensors in [0, 1] of shape (N, C, H, W), so ``eps`` means the s
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from advkit.core import l1_ball, rng, water_filling
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.errors import ConfigError
+
+if TYPE_CHECKING:  # listings read threat models without PyTorch
+    from torch import Tensor
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
@@ -24,7 +24,9 @@ def _per_row(values: Tensor, like: Tensor) -> Tensor:
 
 def _length(rows: Tensor) -> Tensor:
     """(N,) Euclidean norms."""
-    length: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    from torch.linalg import vector_norm
+
+    length: Tensor = vector_norm(rows.flatten(1), dim=1)
     return length
 
 
@@ -90,13 +92,15 @@ class Threat(StrictModel):
 
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """An allowed image near ``x``: the nearest one for linf, l1 and l0; for l2 the nearest in the
-        ball, then clamped, as attacks customarily do (it stays in the ball, since ``x0`` is in [0, 1]).
+        ball, then clamped, as attacks usually do (it stays in the ball, since ``x0`` is in [0, 1]).
         `nearest` is exact in every norm."""
         return self.project_(x.clone(), x0)
 
     def project_(self, x: Tensor, x0: Tensor) -> Tensor:
         """`project`, in the memory of ``x``: fresh memory costs an inner loop more than the arithmetic."""
         if self.norm == "l1":
+            from advkit.core import l1_ball
+
             return l1_ball.project_(x, x0, x.new_full((len(x),), self.eps))
         change = x.sub_(x0)
         if self.norm == "linf":
@@ -108,7 +112,7 @@ class Threat(StrictModel):
         boxed = (change + x0).clamp_(0, 1).sub_(x0)
         gain = (change.square() - (change - boxed).square()).flatten(1)
         keep = min(int(self.eps), gain.shape[1])
-        kept = torch.zeros_like(gain).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
+        kept = gain.new_zeros(gain.shape).scatter_(1, gain.topk(keep, dim=1).indices, 1.0)
         return change.copy_(boxed).mul_(kept.view_as(boxed)).add_(x0)
 
     def nearest(self, x: Tensor, x0: Tensor) -> Tensor:
@@ -120,11 +124,15 @@ class Threat(StrictModel):
         """
         if self.norm != "l2":
             return self.project(x, x0)
+        from torch import where
+
+        from advkit.core import water_filling
+
         change = (x - x0).flatten(1)
-        room = torch.where(change > 0, 1 - x0.flatten(1), x0.flatten(1))
+        room = where(change > 0, 1 - x0.flatten(1), x0.flatten(1))
         square = change.square()
         filled = room.square() / square.clamp(min=water_filling.TINY)
-        budget = torch.full_like(square[:, 0], self.eps**2 * (1 - 1e-6))
+        budget = square.new_full((len(square),), self.eps**2 * (1 - 1e-6))
         share = water_filling.level(square, filled, budget).clamp(max=1).sqrt()
         return (change * share[:, None]).view_as(x).add_(x0).clamp_(0, 1)
 
@@ -137,7 +145,7 @@ class Threat(StrictModel):
         if self.norm == "l2":
             return gradient / _per_row(_length(flat).clamp(min=1e-12), gradient)
         top = flat.abs().argmax(1, keepdim=True)
-        return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
+        return flat.new_zeros(flat.shape).scatter_(1, top, flat.gather(1, top).sign()).view_as(gradient)
 
     def ascent_(self, gradient: Tensor) -> Tensor:
         """`ascent`, in the memory of ``gradient`` where it can be."""
@@ -157,6 +165,10 @@ class Threat(StrictModel):
             x0: (N, C, H, W) originals.
             key: (N,) keys from `advkit.core.rng.keys`.
         """
+        from torch import log1p, where
+
+        from advkit.core import rng
+
         shape, size = x0.shape[1:], x0[0].numel()
         if self.norm == "linf":
             return rng.uniform(key, shape).mul_(2 * self.eps).sub_(self.eps).add_(x0).clamp_(0, 1)
@@ -165,13 +177,13 @@ class Threat(StrictModel):
             unit = direction[:, :size] / _length(direction)[:, None]
             return (x0 + self.eps * unit.view_as(x0)).clamp_(0, 1)
         if self.norm == "l1":
-            exponential = torch.log1p(-rng.uniform(key, (size + 1,)))  # but for the sign, which shares lose
+            exponential = log1p(-rng.uniform(key, (size + 1,)))  # but for the sign, which shares lose
             sign = rng.integers(key + 1, (size,), 2) * 2 - 1
             share = exponential[:, :size] / exponential.sum(1, keepdim=True)
             return (x0 + self.eps * (share * sign).view_as(x0)).clamp_(0, 1)
         rank = rng.uniform(key, (size,)).argsort(1).argsort(1)
         chosen = (rank < int(self.eps)).view_as(x0)
-        return torch.where(chosen, rng.uniform(key + 1, shape), x0)
+        return where(chosen, rng.uniform(key + 1, shape), x0)
 
 
 def threat(norm: str, eps: float | str) -> Threat:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from advkit.core.registry import Registry
 from advkit.core.threat import Threat
-from advkit.data.data import Data
 from advkit.data.torchvision_files import TorchvisionFiles
 from advkit.models.card import Shape
 
+if TYPE_CHECKING:  # listings need neither images nor PyTorch
+    from advkit.data.data import Data
+
 Split = Literal["train", "test"]
-Loader: TypeAlias = Callable[[Split, Path], Data]
+Loader: TypeAlias = "Callable[[Split, Path], Data]"
 
 DATASETS: Registry[Loader] = Registry("data set", "advkit.data.sets")
 

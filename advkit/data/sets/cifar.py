@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from advkit.core.threat import Threat
-from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
-from advkit.data.npz import load_npz
 from advkit.data.torchvision_files import TorchvisionFiles
+
+if TYPE_CHECKING:
+    from advkit.data.data import Data
 
 _SOURCE = "Krizhevsky 2009"
 _SHAPE = (3, 32, 32)
@@ -32,6 +32,10 @@ _FILES_100 = TorchvisionFiles(
 
 
 def _read(files: TorchvisionFiles, split: Split, root: Path) -> Data:
+    import torch
+
+    from advkit.data.data import Data
+
     reader = files.read(split, root)
     return Data(
         name=files.name,
@@ -62,6 +66,8 @@ def cifar10(split: Split, root: Path) -> Data:
     """
     alone = _FILES_10.substitute(split, root)
     if alone is not None:
+        from advkit.data.npz import load_npz
+
         found = load_npz(alone, split)
         return replace(found, name="cifar10", split=split, class_names=_TEN, classes_known=True)
     return _read(_FILES_10, split, root)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from advkit.core.threat import Threat
-from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
+
+if TYPE_CHECKING:
+    from advkit.data.data import Data
 
 
 @dataset(
@@ -28,7 +29,10 @@ def digits(split: Split, root: Path) -> Data:
     nearest in linf are 0.435 (7 steps) apart, so even half of that, 0.218, would leave every image
     nearest to its own class; 0.15 is well below it, and the digits stay easy to read.
     """
+    import torch
     from sklearn.datasets import load_digits
+
+    from advkit.data.data import Data
 
     bunch = load_digits()
     levels = torch.from_numpy(bunch.images)[:, None]

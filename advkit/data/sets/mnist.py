@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from advkit.core.threat import Threat
-from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
 from advkit.data.torchvision_files import TorchvisionFiles
+
+if TYPE_CHECKING:
+    from advkit.data.data import Data
 
 
 def _register(
@@ -31,6 +32,10 @@ def _register(
     )
     def load(split: Split, root: Path) -> Data:
         """The publishers' own split and order."""
+        import torch
+
+        from advkit.data.data import Data
+
         reader = files.read(split, root)
         return Data(
             name=name,

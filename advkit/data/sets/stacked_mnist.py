@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from advkit.core import rng
 from advkit.core.threat import Threat
-from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
 from advkit.data.torchvision_files import TorchvisionFiles
+
+if TYPE_CHECKING:
+    from advkit.data.data import Data
 
 SIZES = {"train": 128_000, "test": 26_000}
 """Images of each split; as many are judged as are in the test split."""
@@ -40,6 +40,11 @@ def stacked_mnist(split: Split, root: Path) -> Data:
     The label is 100 a + 10 b + c of the digits a (red), b (green) and c (blue). The training split takes
     301 MB.
     """
+    import torch
+
+    from advkit.core import rng
+    from advkit.data.data import Data
+
     reader = _FILES.read(split, root)
     n = SIZES[split]
     drawn = rng.integers(rng.keys(0, f"stacked-mnist-{split}", torch.arange(n)), (3,), len(reader.data))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from advkit.core.threat import Threat
-from advkit.data.data import Data
 from advkit.data.dataset import Split, dataset
 from advkit.data.torchvision_files import TorchvisionFiles
+
+if TYPE_CHECKING:
+    from advkit.data.data import Data
 
 _FILES = TorchvisionFiles("svhn", "SVHN", train="train_32x32.mat", test="test_32x32.mat")
 
@@ -25,6 +26,10 @@ _FILES = TorchvisionFiles("svhn", "SVHN", train="train_32x32.mat", test="test_32
 )
 def svhn(split: Split, root: Path) -> Data:
     """The publishers' own split and order, without the "extra" images."""
+    import torch
+
+    from advkit.data.data import Data
+
     reader = _FILES.read(split, root)
     return Data(
         name="svhn",

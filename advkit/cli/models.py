@@ -71,7 +71,7 @@ def ls(words: tuple[str, ...], json_to: Path | None) -> None:
 @json_option
 def card(model: str, json_to: Path | None) -> None:
     """Show what is known about MODEL: a name or hash in the store, or a file that advkit wrote."""
-    from advkit.models.checkpoint import read_card
+    from advkit.models.header import read_card
     from advkit.models.store import Store
 
     path = Path(model) if Path(model).is_file() else Store().path(model)

@@ -18,7 +18,7 @@ from advkit.gan.gaussian import gaussians
 from advkit.gan.labelled import sample_labelled
 from advkit.gan.sample import sample as draw_images
 from advkit.gan.settings import Sampling as Config
-from advkit.models.checkpoint import SUFFIXES
+from advkit.models.header import SUFFIXES
 from advkit.models.load import load_model
 from advkit.report.outcome import Outcome, Picture
 

@@ -27,14 +27,13 @@ from torch import Tensor, nn
 
 from advkit import __version__
 from advkit.core import files, rng, runs
-from advkit.core.config import validate
-from advkit.core.errors import ConfigError, ModelError, UserError, by_size, did_you_mean
+from advkit.core.errors import ConfigError, ModelError, UserError, by_size
 from advkit.models import foreign
-from advkit.models.card import VERSION, ModelCard
+from advkit.models.card import ModelCard
+from advkit.models.header import SUFFIXES, damaged, opened, parse_card, refuse_absent
 from advkit.models.model import Model, weights_hash
 from advkit.models.network import ARCHITECTURES, build
 
-SUFFIXES = (".safetensors", ".pt")
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -90,14 +89,6 @@ def read_checkpoint(path: Path | str) -> tuple[ModelCard | None, State]:
     content = _read(Path(path))
     _refuse_damage(Path(path), content)
     return content.card, content.state
-
-
-def read_card(path: Path) -> ModelCard | None:
-    """The card alone; of a ``.safetensors`` file nothing but the header is read."""
-    if path.suffix != ".safetensors":
-        return _read(path).card
-    with _opened(path) as file:
-        return _parse_card((file.metadata() or {}).get("advkit"), path)[0]
 
 
 def write_checkpoint(
@@ -210,8 +201,8 @@ class _Content:
 
 def _read(path: Path) -> _Content:
     if path.suffix == ".safetensors":
-        with _opened(path) as file:
-            card, digest = _parse_card((file.metadata() or {}).get("advkit"), path)
+        with opened(path) as file:
+            card, digest = parse_card((file.metadata() or {}).get("advkit"), path)
             # Clones, so that nothing that happens to the file later reaches into the model.
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         return _Content(card, state, digest)
@@ -223,36 +214,13 @@ def _refuse_damage(path: Path, content: _Content) -> None:
         raise ModelError(f"{path} is damaged: its weights are not those that were written; take another copy")
 
 
-def _refuse_absent(path: Path) -> None:
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; name a model file in it")
-    if not path.exists():
-        siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise ModelError(f"there is no model file {path}{did_you_mean(path.name, siblings)}; check its name")
-    if path.stat().st_size == 0:
-        raise ModelError(f"{path} is empty (0 bytes); take another copy")
-
-
-def _damaged(path: Path, detail: str = "") -> ModelError:
-    said = f" ({detail})" if detail else ""
-    return ModelError(f"{path} is no model file, or is cut short or damaged{said}; take another copy")
-
-
-def _opened(path: Path) -> Any:
-    _refuse_absent(path)
-    try:
-        return safetensors.safe_open(path, framework="pt")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _damaged(path) from error
-
-
 def _read_pickle(path: Path) -> _Content:
-    _refuse_absent(path)
+    refuse_absent(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # PyTorch does not look at the checksums that it writes
                 if (member := archive.testzip()) is not None:
-                    raise _damaged(path, f"the checksum of {member} is wrong")
+                    raise damaged(path, f"the checksum of {member} is wrong")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on files that are refused right after
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -260,7 +228,7 @@ def _read_pickle(path: Path) -> _Content:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         name = blocked[1] if blocked else _blocked_call(path)
         if name is None:
-            raise _damaged(path, "it is a pickle of something else than weights") from error
+            raise damaged(path, "it is a pickle of something else than weights") from error
         raise ModelError(
             f"{path} is a pickle that calls {name}, which could run any code; nothing was executed: "
             "ask for the weights alone (torch.save(model.state_dict(), ...)) or for .safetensors"
@@ -272,10 +240,10 @@ def _read_pickle(path: Path) -> _Content:
             raise ModelError(
                 f"{path} is a TorchScript archive, which holds code; save the model's state_dict() instead"
             ) from error
-        raise _damaged(path) from error
+        raise damaged(path) from error
     card, digest = None, None
     if isinstance(content, dict):
-        card, digest = _parse_card(content.pop("advkit", None), path)
+        card, digest = parse_card(content.pop("advkit", None), path)
     return _Content(card, _state_dict(content, path), digest)
 
 
@@ -320,26 +288,3 @@ def _state_dict(content: Any, path: Path) -> State:
                 f"{path} holds no state dict (found {found or type(content).__name__}); "
                 "save model.state_dict(), names to tensors, alone or under the key 'state_dict'"
             )
-
-
-def _parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
-    """The card of ``path`` and the digest of its weights, from JSON or plain values; None for none."""
-    if raw is None:
-        return None, None
-    try:
-        values = json.loads(raw) if isinstance(raw, str) else raw
-    except json.JSONDecodeError as error:
-        raise _damaged(path, "its card is no JSON") from error
-    if not isinstance(values, dict):
-        raise _damaged(path, "its card is no JSON object")
-    digest = values.pop("sha256", None)
-    version = values.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise ModelError(
-            f"{path} has a card of version {version}, this advkit ({__version__}) reads up to {VERSION}; "
-            f"upgrade to advkit {values.get('advkit') or 'of a later version'}, which wrote it, or later"
-        )
-    try:
-        return validate(ModelCard, values, f"the card of {path}"), digest
-    except ConfigError as error:
-        raise ModelError(str(error)) from error

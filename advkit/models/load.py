@@ -20,14 +20,13 @@ from advkit.core.named import is_named
 from advkit.models import foreign, match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import (
-    SUFFIXES,
     State,
     assemble,
     load_weights,
     open_checkpoint,
-    read_card,
     refuse_nonfinite,
 )
+from advkit.models.header import SUFFIXES, read_card
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Network
 from advkit.models.store import Store

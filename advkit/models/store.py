@@ -16,19 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advkit.core import files, runs
 from advkit.core.errors import ConfigError, ModelError, OutputError, did_you_mean
 from advkit.models.card import ModelCard, Parent, Relation
-from advkit.models.checkpoint import (
-    SUFFIXES,
-    load_checkpoint,
-    read_card,
-    read_checkpoint,
-    save_model,
-    write_checkpoint,
-)
-from advkit.models.model import Model
+from advkit.models.header import SUFFIXES, read_card
+
+if TYPE_CHECKING:  # listings read headers without PyTorch
+    from advkit.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,8 @@ class Store:
             ConfigError: a name of other characters than letters, digits, ``.``, ``_`` and ``-``.
             OutputError: the store cannot be written.
         """
+        from advkit.models.checkpoint import save_model
+
         refuse_bad_name(name)
         digest = model.hash
         with self._locked():
@@ -80,6 +78,8 @@ class Store:
         Raises:
             ModelError: there is none, or its file is damaged.
         """
+        from advkit.models.checkpoint import load_checkpoint
+
         return load_checkpoint(self.path(name), arch=arch)
 
     def path(self, name: str) -> Path:
@@ -151,6 +151,8 @@ class Store:
 
     def export(self, name: str, path: Path | str, *, overwrite: bool = False) -> Path:
         """Writes a model as a file of its own, in the format of the suffix."""
+        from advkit.models.checkpoint import read_checkpoint, write_checkpoint
+
         source = self.path(name)
         card, state = read_checkpoint(source)
         if card is None:

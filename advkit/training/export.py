@@ -11,7 +11,8 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.runs import RunFolder
 from advkit.models.card import Parent
-from advkit.models.checkpoint import SUFFIXES, save_model
+from advkit.models.checkpoint import save_model
+from advkit.models.header import SUFFIXES
 from advkit.models.model import Model
 from advkit.models.store import Store, refuse_bad_name
 

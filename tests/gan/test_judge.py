@@ -15,7 +15,7 @@ from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.gan import judge as module
 from advkit.gan.judge import FILE, are_stacked, coverage, histogram, judge, prepared
-from advkit.models.checkpoint import read_card
+from advkit.models.header import read_card
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from advkit.models.card import Parent, Preprocessing
 from advkit.models.checkpoint import (
     first_mismatch,
     load_checkpoint,
-    read_card,
     read_checkpoint,
     write_checkpoint,
 )
+from advkit.models.header import read_card
 from advkit.models.model import weights_hash
 from advkit.models.store import Store
 

@@ -148,7 +148,7 @@ def _documentation(command: Command) -> str:
         "    out: run folder, or the model file to write; by default the next folder under ``runs/``.",
         "    device: auto, cpu, cuda, cuda:1 or mps.",
         "    data_dir: folder of the data sets; by default ``$ADVKIT_DATA``, else ``~/.advkit/data``.",
-        "    resume: insist on going on with an interrupted run.",
+        "    resume: resume an interrupted run; an error if there is none.",
         "    overwrite: an output file that exists may be replaced.",
         "    progress: shown in a terminal or a notebook by default; False: never.",
         "",

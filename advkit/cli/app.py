@@ -18,7 +18,7 @@ from advkit.core.named import at
 
 
 class Lazy(NamedTuple):
-    """A command that measures and trains nothing: it lists, copies, removes."""
+    """A command that neither measures nor trains: it lists, copies, removes."""
 
     group: str
     summary: str
@@ -27,14 +27,12 @@ class Lazy(NamedTuple):
 
 
 HOUSEKEEPING = {
-    "ls": Lazy("Begin here", "list what there is: data, architectures, attacks, recipes", "advkit.cli.ls:ls"),
+    "ls": Lazy("Start", "list data sets, architectures, attacks, recipes", "advkit.cli.ls:ls"),
     "run": Lazy("Recipes", "run a recipe", "advkit.cli.recipe:run"),
     "cp": Lazy("Recipes", "copy a recipe to edit it", "advkit.cli.recipe:cp"),
-    "validate": Lazy("Recipes", "say all that is wrong with a recipe", "advkit.cli.recipe:validate"),
-    "models": Lazy(
-        "Models and data", "the model store: list, show, export, import, remove", "advkit.cli.models:models"
-    ),
-    "data": Lazy("Models and data", "the data sets: list and download", "advkit.cli.data:data"),
+    "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate"),
+    "models": Lazy("Storage", "list, show, export, import and remove models", "advkit.cli.models:models"),
+    "data": Lazy("Storage", "list and download data sets", "advkit.cli.data:data"),
 }
 
 OVERVIEW = """\
@@ -67,10 +65,19 @@ class App(DescribedGroup):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """By group, from the summaries alone."""
+        """A line each, from the summaries alone; its group on the left of the first."""
+        formatter.write_paragraph()
         for group, commands in sections():
-            with formatter.section(group):
-                formatter.write_dl(list(commands.items()))
+            for name, summary in commands.items():
+                formatter.write(f"{group:12} {name:15} {summary}\n")
+                group = ""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands, then the two options on one line, so that all fits on one screen."""
+        self.format_commands(ctx, formatter)
+        formatter.write(
+            f"{'Options':12} {'-h, --version':15} show this help (of any command), or the version\n"
+        )
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
         """Runs the command line and exits with a code of `advkit.cli.faults`."""
@@ -101,17 +108,15 @@ def sections() -> list[tuple[str, dict[str, str]]]:
 @click.group(
     "advkit",
     cls=App,
-    example="advkit quickstart\nadvkit gan-train --data digits --steps 2000\nadvkit attack --model clf.pt",
+    example="advkit quickstart",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(advkit.__version__, message="advkit %(version)s")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """Adversarial robustness: train GANs, reuse them, attack classifiers, harden them.
-
-    Exit codes: 0 done, 1 a bar that you set was missed, 2 something that you can mend, 70 a mistake in
-    advkit, 130 interrupted.
+    """Adversarial robustness: train GANs; attack, certify and harden classifiers.
+    Exit codes: 0 done, 1 threshold not met, 2 wrong input, 70 internal error.
     """
     if context.invoked_subcommand is None:
         click.echo(OVERVIEW.format(version=advkit.__version__), nl=False)

@@ -1,4 +1,4 @@
-"""``advkit data``: which data sets are here, and fetching the others."""
+"""``advkit data``: listing and downloading data sets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ls(data_dir: Path | None, json_to: Path | None) -> None:
 @click.argument("name", nargs=-1, required=True)
 @_folder
 def get(name: tuple[str, ...], data_dir: Path | None) -> None:
-    """Download each data set NAME; what is already here is checked and kept."""
+    """Download each data set NAME; files that exist are checked and kept."""
     from rich.console import Console
 
     from advkit.core.bars import Drawn
@@ -59,7 +59,7 @@ def get(name: tuple[str, ...], data_dir: Path | None) -> None:
     from advkit.data.get import download
 
     for each in name:
-        DATASETS.entry(each)  # a misspelt name is told before the first download
+        DATASETS.entry(each)  # a misspelt name is reported before the first download
     with Drawn(Console(stderr=True)) as progress:
         for folder in {download(each, data_dir, progress) for each in name}:
             click.echo(folder)

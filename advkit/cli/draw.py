@@ -1,4 +1,4 @@
-"""Drawing what came of a command on the terminal."""
+"""Drawing the outcome of a command on the terminal."""
 
 from __future__ import annotations
 

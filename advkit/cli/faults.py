@@ -1,12 +1,12 @@
-"""What happens when a command does not end well: one sentence on stderr, and an exit code.
+"""What happens when a command fails: one sentence on stderr, and an exit code.
 
 ==== =============================================================
 0    done
-1    done, but a bar that the user set (``--min-robust``) was missed
-2    a fault that the user can mend: the sentence says how
-70   a fault of advkit: the traceback is shown
+1    done, but a threshold of the user (``--min-robust``) was not met
+2    an error that the user can correct: the message says how
+70   an internal error of advkit: the traceback is shown
 130  interrupted by Ctrl-C (143: by SIGTERM)
-141  nobody reads the output any more
+141  the reader of the output has closed it
 ==== =============================================================
 """
 
@@ -38,7 +38,7 @@ class Terminated(KeyboardInterrupt):
 def guard(work: Callable[[], None]) -> int:
     """Runs a command and turns whatever it raises into a sentence and an exit code.
 
-    Of processes that share the work only the first is heard, and none ends before it has spoken: else
+    Of processes that share the work only the first prints, and none ends before it has printed: else
     ``torchrun`` would end it, too.
     """
     with distributed.joined(), _one_voice():
@@ -85,7 +85,7 @@ def _guarded(work: Callable[[], None]) -> int:
             _say("error", sentence)
             return USER
         traceback.print_exc()
-        _say("fault", "this is a mistake in advkit, not yours; please report it with the lines above")
+        _say("fault", "this is an internal error of advkit; please report it with the lines above")
         return BUG
 
 
@@ -113,17 +113,17 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _of_the_machine(fault: Exception) -> str | None:
-    """The sentence for a machine that is too small, which no library call can foresee."""
+    """The message for a machine that is too small, which no library call can foresee."""
     if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         try:
             with files.writing(fault.filename or "the output"):
                 raise fault
-        except OutputError as told:
-            return str(told)
+        except OutputError as output:
+            return str(output)
     torch = sys.modules.get("torch")
     on_device = torch is not None and isinstance(fault, torch.OutOfMemoryError)
     if on_device or isinstance(fault, MemoryError) or "DefaultCPUAllocator" in str(fault):
-        return "the memory is used up; try a smaller --batch-size, or another --device"
+        return "out of memory; try a smaller --batch-size, or another --device"
     return None
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
+import advkit
 from advkit.cli import recipes
 from advkit.cli.described import Described
 from advkit.cli.execute import json_option, show
@@ -39,10 +42,20 @@ class Kind(NamedTuple):
 
     summary: str
     rows: Callable[[], Iterable[Row]]
+    names: Callable[[], Sequence[str]] | None = None
+    """What advkit itself registers, read from its files without importing them, to be counted."""
 
 
-def _registry(place: str) -> Callable[[], Iterable[Row]]:
-    return partial(_registered, place)
+def _registry(summary: str, place: str, decorator: str, *packages: str) -> Kind:
+    """The things of a registry; ``decorator`` registers them in the files of ``packages``."""
+    return Kind(summary, partial(_registered, place), partial(_in_files, decorator, *packages))
+
+
+def _in_files(decorator: str, *packages: str) -> list[str]:
+    root = Path(advkit.__path__[0])
+    texts = [file.read_text("utf-8") for package in packages for file in (root / package).glob("*.py")]
+    first = re.compile(rf'^@{decorator}\(\s*"([^"]+)"', re.MULTILINE)
+    return [name for text in texts for name in first.findall(text)]
 
 
 def _registered(place: str) -> Iterable[Row]:
@@ -56,6 +69,12 @@ def _art() -> Iterable[Row]:
     from advkit.integrations.art_attack import entries
 
     return (Row(entry.name, entry.summary, entry.source, entry) for entry in entries())
+
+
+def _art_names() -> list[str]:
+    from advkit.integrations import art_index
+
+    return [f"art:{name}" for name, described in art_index.attacks().items() if not described.unfit]
 
 
 def _pairs() -> Iterable[Row]:
@@ -76,37 +95,80 @@ def _recipes() -> Iterable[Row]:
     return (Row(name, recipes.about(name).summary) for name in recipes.names())
 
 
+def _pair_names() -> list[str]:
+    names = _in_files("architecture", "models/architectures")
+    stems = [name.removesuffix("-generator") for name in names if name.endswith("-generator")]
+    return [stem for stem in stems if f"{stem}-discriminator" in names]
+
+
 KINDS = {
-    "commands": Kind("what advkit can be told to do", _commands),
+    "commands": Kind("the commands of advkit", _commands),
     "recipes": Kind("experiments ready to run: advkit run NAME", _recipes),
-    "data": Kind("data sets: --data NAME", _registry("advkit.data.dataset:DATASETS")),
-    "architectures": Kind("networks by role: --arch NAME", _registry("advkit.models.network:ARCHITECTURES")),
-    "pairs": Kind("generators with their discriminators: gan-train --arch NAME", _pairs),
-    "gan-losses": Kind("objectives of a GAN: gan-train --loss NAME", _registry("advkit.gan.loss:GAN_LOSSES")),
-    "regularisers": Kind(
-        "terms that keep a discriminator smooth: gan-train --regularisers NAME",
-        _registry("advkit.gan.regulariser:REGULARISERS"),
+    "data": Kind("data sets: --data NAME", partial(_registered, "advkit.data.dataset:DATASETS")),
+    "architectures": _registry(
+        "networks by role: --arch NAME",
+        "advkit.models.network:ARCHITECTURES",
+        "architecture",
+        "models/architectures",
     ),
-    "gan-metrics": Kind(
-        "figures of generated images: gan-eval --metrics NAME", _registry("advkit.gan.metric:METRICS")
+    "pairs": Kind(
+        "GAN architectures (generator and discriminator): gan-train --arch NAME", _pairs, _pair_names
     ),
-    "attacks": Kind(
-        "ways to fool a classifier: attack --attack NAME", _registry("advkit.attacks.attack:ATTACKS")
+    "gan-losses": _registry(
+        "losses of a GAN: gan-train --loss NAME", "advkit.gan.loss:GAN_LOSSES", "gan_loss", "gan/losses"
     ),
-    "art-attacks": Kind("those of the Adversarial Robustness Toolbox: attack --attack art:NAME", _art),
-    "ensembles": Kind("attacks that belong together", _registry("advkit.attacks.ensemble:ENSEMBLES")),
-    "attack-losses": Kind("what a gradient attack maximises", _registry("advkit.attacks.loss:ATTACK_LOSSES")),
-    "checks": Kind(
-        "whether a robust accuracy can be believed: asked after every attack",
-        _registry("advkit.evaluation.check:CHECKS"),
+    "regularisers": _registry(
+        "regularisers of a discriminator: gan-train --regularisers NAME",
+        "advkit.gan.regulariser:REGULARISERS",
+        "regulariser",
+        "gan/regularisers",
     ),
-    "defences": Kind(
-        "what is done to images before they are classified: defence-eval --defence NAME",
-        _registry("advkit.defences.purifier:DEFENCES"),
+    "gan-metrics": _registry(
+        "metrics of generated images: gan-eval --metrics NAME",
+        "advkit.gan.metric:METRICS",
+        "metric",
+        "gan/metrics",
     ),
-    "objectives": Kind(
-        "ways to train robustly: adv-train --objective NAME",
-        _registry("advkit.training.objective:OBJECTIVES"),
+    "attacks": _registry(
+        "adversarial attacks: attack --attack NAME",
+        "advkit.attacks.attack:ATTACKS",
+        "attack",
+        "attacks",
+        "integrations",
+    ),
+    "art-attacks": Kind(
+        "attacks of the Adversarial Robustness Toolbox: attack --attack art:NAME", _art, _art_names
+    ),
+    "ensembles": _registry(
+        "sequences of attacks: attack --attack NAME",
+        "advkit.attacks.ensemble:ENSEMBLES",
+        "ensemble",
+        "attacks/ensembles",
+    ),
+    "attack-losses": _registry(
+        "what a gradient attack maximises",
+        "advkit.attacks.loss:ATTACK_LOSSES",
+        "attack_loss",
+        "attacks/losses",
+    ),
+    "checks": _registry(
+        "sanity checks of a robust accuracy, run after every attack",
+        "advkit.evaluation.check:CHECKS",
+        "check",
+        "evaluation/checks",
+    ),
+    "defences": _registry(
+        "input preprocessing before a classifier: defence-eval --defence NAME",
+        "advkit.defences.purifier:DEFENCES",
+        "defence",
+        "defences/purifiers",
+    ),
+    "objectives": _registry(
+        "objectives of robust training: adv-train --objective NAME",
+        "advkit.training.objective:OBJECTIVES",
+        "objective",
+        "training/objectives",
+        "trained_attacks/generators/objectives",
     ),
 }
 
@@ -135,7 +197,11 @@ def ls(kind: str | None, words: tuple[str, ...], json_to: Path | None) -> None:
 
 
 def _kinds() -> Outcome:
-    counts = {name: len(list(kind.rows())) for name, kind in KINDS.items()}
+    plugins = bool(metadata.entry_points(group="advkit"))  # their things are known after an import only
+    counts = {
+        name: len(list(kind.rows() if kind.names is None or plugins else kind.names()))
+        for name, kind in KINDS.items()
+    }
     rows = tuple((name, str(counts[name]), kind.summary) for name, kind in KINDS.items())
     return Outcome(
         "What there is",

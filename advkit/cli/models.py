@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from advkit.models.store import Kin
 
 HASH_DIGITS = 12
-"""Enough of a hash to tell models apart, and to name one by."""
+"""Digits of a hash that identify a model."""
 
 
 @click.group(
@@ -28,7 +28,7 @@ HASH_DIGITS = 12
     example="advkit models ls\nadvkit models lineage digits-conv-gan-discriminator",
 )
 def models() -> None:
-    """The models on this machine, which training leaves in the store and every --model finds by name.
+    """The models on this machine: training saves them in the store, and --model finds them by name.
 
     The store is the folder models under $ADVKIT_HOME, or under ~/.advkit.
     """
@@ -64,20 +64,20 @@ def ls(words: tuple[str, ...], json_to: Path | None) -> None:
 
 @models.command(
     "show",
-    short_help="show what is known about one",
+    short_help="show the card of one",
     example="advkit models show digits-conv-gan-ema\nadvkit models show clf.pt",
 )
 @click.argument("model")
 @json_option
 def card(model: str, json_to: Path | None) -> None:
-    """Show what is known about MODEL: a name or hash in the store, or a file that advkit wrote."""
+    """Show the card of MODEL: a name or hash in the store, or a file that advkit wrote."""
     from advkit.models.header import read_card
     from advkit.models.store import Store
 
     path = Path(model) if Path(model).is_file() else Store().path(model)
     found = read_card(path)
     if found is None:
-        raise ModelError(f"{path} has no card, so advkit did not write it; nothing is known but its weights")
+        raise ModelError(f"{path} has no card, so advkit did not write it; only its weights are known")
     show(_card(model, path, found), json_to)
 
 
@@ -109,13 +109,13 @@ def _rows(values: dict[str, object] | dict[str, float]) -> tuple[tuple[str, str]
 
 @models.command(
     "lineage",
-    short_help="draw a model's family",
+    short_help="draw a model's lineage",
     example="advkit models lineage digits-conv-gan-discriminator",
 )
 @click.argument("model")
 @json_option
 def lineage(model: str, json_to: Path | None) -> None:
-    """Draw the family of MODEL: what it was made from, and what was made from it."""
+    """Draw the lineage of MODEL: the models it was made from, and those made from it."""
     from advkit.models.store import Store
 
     store = Store()
@@ -123,7 +123,7 @@ def lineage(model: str, json_to: Path | None) -> None:
     family = store.family(model)
     lines = tuple(line for kin in family for line in _branch(kin, digest, "", ""))
     result = {"family": [_plain(kin) for kin in family]}
-    show(Outcome(f"The family of {model}", lines, result=result), json_to)
+    show(Outcome(f"Lineage of {model}", lines, result=result), json_to)
 
 
 def _branch(kin: Kin, here: str, first: str, rest: str) -> Iterator[str]:
@@ -178,7 +178,7 @@ def import_(file: Path, name: str | None, arch: str | None) -> None:
 )
 @click.argument("model", nargs=-1, required=True)
 def rm(model: tuple[str, ...]) -> None:
-    """Remove each MODEL from the store; nothing is removed when one of them is not there."""
+    """Remove each MODEL from the store; if one of them is missing, nothing is removed."""
     from advkit.models.store import Store
 
     store = Store()

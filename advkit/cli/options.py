@@ -66,7 +66,7 @@ def command(described: Command) -> click.Command:
 
 
 def _chosen(described: Command, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what was typed; a list arrives as one text."""
+    """Only the options that were given; a list arrives as one text."""
     values: dict[str, Any] = {}
     for name, field in described.config.model_fields.items():
         value = given.get(name)
@@ -82,7 +82,7 @@ def _parts(text: str) -> list[str]:
 
 
 def common() -> list[click.Parameter]:
-    """The flags that say where and how to work; none of them changes what is computed."""
+    """The flags for where and how to run; none of them changes what is computed."""
 
     def option(*declarations: str, **settings: Any) -> Option:
         return Option(declarations, group="Where and how to work", **settings)
@@ -99,7 +99,7 @@ def common() -> list[click.Parameter]:
             type=click.Path(path_type=Path, allow_dash=True),
             help="Also write the result as JSON; - for standard output.",
         ),
-        option("--resume", is_flag=True, help="Insist on going on with an interrupted run."),
+        option("--resume", is_flag=True, help="Resume an interrupted run; it is an error if there is none."),
         option("--overwrite", is_flag=True, help="An output file that exists may be replaced."),
         option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.  [default: auto]"),
         option(
@@ -107,7 +107,7 @@ def common() -> list[click.Parameter]:
             type=path,
             help="Folder of the data sets; by default $ADVKIT_DATA, else ~/.advkit/data.",
         ),
-        option("--dry-run", is_flag=True, help="Say what would be done and what it would cost, and stop."),
+        option("--dry-run", is_flag=True, help="Print the plan and its cost, and stop."),
         option(
             "--set",
             multiple=True,
@@ -181,7 +181,7 @@ _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
 def _metavar(annotation: Any) -> tuple[str, tuple[str, ...]]:
-    """What help calls the value, and the known values."""
+    """The name of the value in help, and the known values."""
     names: list[str] = []
     choices: list[str] = []
     for member in _members(annotation):

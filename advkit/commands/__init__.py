@@ -22,7 +22,7 @@ from advkit.core.context import Context
 from advkit.core.named import at
 from advkit.report.outcome import Outcome
 
-GROUPS = ("Begin here", "GANs", "Classifiers", "Robustness", "Attacks", "Defences")
+GROUPS = ("Start", "GANs", "Classifiers", "Robustness", "Attacks", "Defences")
 """The groups of ``advkit --help``, in their order."""
 
 

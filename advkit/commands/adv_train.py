@@ -1,4 +1,4 @@
-"""Train a classifier that withstands attacks."""
+"""Train a robust classifier (adversarial training)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EXAMPLE = "advkit adv-train --model clf.pt --objective pgd --epochs 30 --out har
 DISTRIBUTED = True
 
 HELD = 1000
-"""Images held out at most: more would make the checks dear."""
+"""Images held out at most: more would make the checks expensive."""
 TESTED = 1000
 """Test images attacked at most, before and after; as many of each class."""
 ATTACKER = {"steps": 20}
@@ -54,19 +54,19 @@ ATTACKER = {"steps": 20}
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a classifier against an attacker; a killed run goes on with the same command.
+    """Trains a robust classifier; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     return trained(config, context, "adv-train")
 
 
 def trained(config: Config, context: Context, command: str) -> Outcome:
-    """Trains a classifier that withstands attacks; a killed run goes on with the same command.
+    """Trains a classifier, robust or ordinary; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     file = model_file(context)
     train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
@@ -74,14 +74,14 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
     against: list[Threat] = []
-    # Ordinary training needs no threat model; where there is one, the result says what it withstands.
+    # Ordinary training needs no threat model; with one, the result has the robust accuracy.
     if objective.needs_threat or config.norm or config.eps or train.threat or model.card.threat:
         first = threats.choose(config.norm, config.eps, model, train, context.progress)
         against = [first, *map(named, config.also)]
         config = config.model_copy(update={"norm": first.norm, "eps": first.eps})
     trained_against = against if objective.needs_threat else []
     for one in against:
-        make("pgd", one, ATTACKER)  # complains now of a norm that the comparison cannot be made in
+        make("pgd", one, ATTACKER)  # fails now on a norm that PGD does not support
     refuse_misfits(objective, trained_against, config.union)
     device = devices.choose(context.device)
     name = store_name(config.name, train.name, model.card.architecture, config.objective)
@@ -138,7 +138,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
 
 
 def _beginning(config: Config, train: Data, progress: Progress) -> Model:
-    """The classifier to train: the one that was named, or a new one."""
+    """The classifier to train: the given one, or a new one."""
     if config.model is not None:
         if config.architecture:
             raise ConfigError(f"{config.model} has its own architecture; leave --set architecture... out")
@@ -154,12 +154,12 @@ def _beginning(config: Config, train: Data, progress: Progress) -> Model:
             progress.say(f"{config.model}: {note}")
         return model
     if config.said != ForeignModel().said:
-        raise ConfigError(
-            "there is no --model whose pixels or weights could be described; name one with --model"
-        )
+        raise ConfigError("these options describe a --model, but none is given; name one with --model")
     arch = config.arch or ("lenet" if train.shape[0] == 1 else "resnet18-cifar")
     if config.arch is None:
-        progress.say(f"architecture: {arch}, from scratch (--arch chooses another, --model goes on with one)")
+        progress.say(
+            f"architecture: {arch}, from scratch (--arch chooses another, --model continues from one)"
+        )
     if (role := ARCHITECTURES.entry(arch).facts["role"]) != "classifier":
         raise ConfigError(f"architecture {arch!r} is a {role}; name a classifier (`advkit ls architectures`)")
     with rng.scope("cpu", config.seed, "init"):
@@ -208,7 +208,7 @@ def _plan(config: Config, model: Model, rest: Data, objective: Objective) -> Out
         sentences=(
             f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
             f"objective {config.objective}, {threatened(config.model_dump())}.",
-            f"Beside these passes, {config.checks} checks on the held-out images.",
+            f"In addition, {config.checks} checks on the held-out images.",
         ),
         tables=(Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),),
         result={

@@ -1,4 +1,4 @@
-"""Train a network that makes adversarial examples in one pass."""
+"""Train a perturbation generator (AdvGAN)."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ SHOWN = 8
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a perturbation generator and judges it; a killed run goes on with the same command.
+    """Trains a perturbation generator and evaluates it; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     file = model_file(context)
     (model,), (learn, whole) = open_subjects(
@@ -57,7 +57,7 @@ def run(config: Config, context: Context) -> Outcome:
     test = some(whole, config.n, config.seed)
     name = store_name(config.name, learn.name, "advgan")
     config = config.model_copy(update={"norm": against.norm, "eps": against.eps, "name": name})
-    # Complains before there is a folder.
+    # Fails before there is a folder.
     game = AdvGanGame(config, against, learn.shape, target, torch.device("cpu"))
     if context.dry_run:
         return _plan(config, game, learn, test, against)
@@ -122,7 +122,7 @@ def _examples(
     against: Threat,
     target: int | None,
 ) -> None:
-    """Images drawn at random among those that are classified correctly, whatever became of them."""
+    """Random test images that are classified correctly, whether or not the attack succeeded."""
     with evaluation_mode(model):
         judged = attackable(model, test, target)
         few = judged.take(rng.permutation(config.seed, "examples", len(judged))[:SHOWN])
@@ -145,7 +145,7 @@ def _plan(config: Config, game: AdvGanGame, learn: Data, test: Data, against: Th
         title="what would be done",
         sentences=(
             f"A generator of {against} changes, trained on those of {len(learn):,} images of {learn.name} "
-            f"that {config.model} classifies correctly, judged on those of {len(test):,} test ones.",
+            f"that {config.model} classifies correctly, evaluated on those of {len(test):,} test images.",
             f"In the model store as {config.name}.",
         ),
         tables=(Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),),
@@ -160,23 +160,23 @@ def _outcome(config: Config, result: AdvGanResult, folder: Path) -> Outcome:
         most, count = next(iter(result.becomes.items()))
         sentences.append(f"Of these, {100 * count / result.hits:.0f} % become {most}.")
     sentences.append(
-        f"In the model store as {result.model.name}; it makes {result.made_per_second:,.0f} images a second."
+        f"In the model store as {result.model.name}; it perturbs {result.made_per_second:,.0f} images/s."
     )
     if (box := result.black_box) is not None:
         origins = ", ".join(f"{count:,} {origin}" for origin, count in box.asked.items())
         sentences.append(
-            f"The classifier was asked {box.queries:,} of {box.limit:,} times ({origins}) and answered with "
-            f"{box.answers}; the copy agrees with it on {accuracy(box.agreed, result.n)} of the test images."
+            f"The classifier was queried {box.queries:,} of {box.limit:,} times ({origins}) and returned "
+            f"{box.answers}; the substitute agrees on {accuracy(box.agreed, result.n)} of the test images."
         )
-    aim = "misled" if result.target is None else f"seen as {result.target_name}"
+    aim = "misclassified" if result.target is None else f"classified as {result.target_name}"
     rows = (
         ("generator", accuracy(result.hits, judged), f"{judged:,}"),
-        ("random change of that size", accuracy(result.hits_by_noise, judged), f"{judged:,}"),
+        ("random noise of the same size", accuracy(result.hits_by_noise, judged), f"{judged:,}"),
     )
     subject = flags([config.model], result.train.name, arch=config.arch, said=config)
     budget = f"--norm {threat.norm} --eps {threat.eps:.4g}"
     return Outcome(
-        title=f"a network that attacks, {threat.norm} eps {threat.eps:.4g}",
+        title=f"perturbation generator, {threat.norm} eps {threat.eps:.4g}",
         sentences=tuple(sentences),
         tables=(
             Table(
@@ -189,9 +189,9 @@ def _outcome(config: Config, result: AdvGanResult, folder: Path) -> Outcome:
             Picture(
                 "examples",
                 folder / "examples.png",
-                "Test images drawn at random, the change (grey is none), and what the classifier is shown.",
+                "Random test images, the perturbation (grey is 0), and the perturbed images.",
             ),
-            Picture("curves", folder / "curves.png", "Success as the training went on."),
+            Picture("curves", folder / "curves.png", "Success during training."),
         ),
         files=(*map(Path, result.model.files), folder),
         next=(

@@ -1,4 +1,4 @@
-"""Measure how much accuracy survives an attacker."""
+"""Measure robust accuracy under strong attacks."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ DISTRIBUTED = True
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Attacks a classifier and reports what survives; a killed run goes on with the same command.
+    """Attacks a classifier and reports its robust accuracy; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     kept = place_to_save(config, overwrite=context.overwrite)
     data = load_data(config.data, config.split, root=context.data_dir) if config.data else None
@@ -90,7 +90,7 @@ def run(config: Config, context: Context) -> Outcome:
             ),
             context.progress,
         )
-        if distributed.rank() > 0:  # the first draws and writes for all
+        if distributed.rank() > 0:  # the first process draws and writes for all
             return _outcome(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)
         pictures = _pictures(run.path, result, model, images, adversarial)
@@ -100,7 +100,7 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 def _data(config: Config, context: Context, model: Model) -> Data:
-    """What the model was trained on, says its card."""
+    """The data set that the model was trained on, from its card."""
     name = learned(config.model, model.card)
     context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
     return load_data(name, config.split, root=context.data_dir)
@@ -113,7 +113,7 @@ def _plan(config: Config, model: Model, data: Data, against: Threat) -> Outcome:
         few, _ = images.batch(torch.arange(min(8, count)), device_of(model))
         straight_through(model, config.bpda, few)
     if config.certify:
-        read(model)  # so that a layer that cannot be bounded is told of now
+        read(model)  # fails now on a layer that cannot be bounded
     classes = model.card.classes or len(data.class_names)
     rows = []
     for stage in plan(config.attack, against, classes, config.parameters):
@@ -127,7 +127,7 @@ def _plan(config: Config, model: Model, data: Data, against: Threat) -> Outcome:
         title="what would be done",
         sentences=(
             f"{model.card.architecture} on {count} images of {data.name} ({data.split}), {against}.",
-            "An image that falls is not attacked again, so this is the most that it can cost.",
+            "An image is not attacked again once it is misclassified, so this is the largest possible cost.",
         ),
         tables=(
             Table("attacks", ("stage", "attack", "steps", "starts", "forward passes at most"), tuple(rows)),
@@ -148,7 +148,7 @@ def _pictures(
         said = model(examples.to(device_of(model))).argmax(1).tolist()
     path = folder / "examples.png"
     write_examples(path, shown, data, examples, said)
-    caption = "The broken images that changed least: what they are, and what the model calls them."
+    caption = "The adversarial examples with the smallest perturbations: true class and predicted class."
     return (Picture("adversarial examples", path, caption),)
 
 
@@ -171,7 +171,7 @@ def _outcome(
         )
         for stage in result.stages
     ]
-    columns = ("attack", "attacked", "broken", "accuracy left [95 % interval]", "passes")
+    columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
     sentences = [result.sentence]
     sentences.append(result.trust)
     if result.status == "partial":
@@ -197,20 +197,20 @@ def _outcome(
 
 
 def _sides(result: EvaluationResult) -> Iterator[Table]:
-    """Robust accuracy from below and from above."""
+    """Lower and upper bound of robust accuracy."""
     if result.certified_correct is None:
         return
-    n, proved, standing = result.n, result.certified_correct, result.robust_correct
+    n, lower, upper = result.n, result.certified_correct, result.robust_correct
     rows = (
-        ("at least (proved)", f"{proved:,}", accuracy(proved, n)),
-        ("at most (attacked)", f"{standing:,}", accuracy(standing, n)),
-        ("undecided", f"{standing - proved:,}", accuracy(standing - proved, n)),
+        ("lower bound (certified)", f"{lower:,}", accuracy(lower, n)),
+        ("upper bound (attacked)", f"{upper:,}", accuracy(upper, n)),
+        ("undecided", f"{upper - lower:,}", accuracy(upper - lower, n)),
     )
-    yield Table("robust accuracy from both sides", ("", "images", "share [95 % interval]"), rows)
+    yield Table("bounds of robust accuracy", ("", "images", "share [95 % interval]"), rows)
 
 
 def _checks(result: EvaluationResult) -> Iterator[Table]:
-    """Why not to believe the number, and what was looked at besides."""
+    """The sanity checks: those that failed, and those that passed."""
     doubts = tuple((c.name, c.detail, c.remedy) for c in result.checks if c.verdict == "doubt")
     if doubts:
         yield Table("reasons for doubt", ("check", "found", "what to do"), doubts)

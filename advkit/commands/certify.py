@@ -1,4 +1,4 @@
-"""Prove how much accuracy survives any attacker."""
+"""Certify a lower bound on robust accuracy."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ EXAMPLE = "advkit certify --model clf.pt --norm linf --eps 0.05"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Proves images robust; a killed run goes on with the same command.
+    """Certifies images; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     (model,), (whole,) = open_subjects(
         [config.model], config.data, [config.split], arch=config.arch, said=config, context=context
@@ -61,8 +61,8 @@ def run(config: Config, context: Context) -> Outcome:
                 Picture(
                     "certified margins",
                     folder.path / "margins.png",
-                    "How far the true class leads at least, anywhere within eps, and what proved it; above 0 "
-                    "an image is certified.",
+                    "Lower bound of the true class's margin within eps, and the method that proved it; above "
+                    "0 an image is certified.",
                 )
             )
             write_margins(pictures[0].path, result)
@@ -80,7 +80,7 @@ def _plan(config: Config, model: Model, images: Data, against: Threat) -> Outcom
             f"{model.card.architecture} on {len(images):,} images of {images.name} ({images.split}), "
             f"{against}, method {config.method}.",
         ),
-        tables=(Table("the network as it is read", ("layer", "operation", "values"), rows),),
+        tables=(Table("layers of the network", ("layer", "operation", "values"), rows),),
         result={"n": len(images), "threat": against.model_dump(), "layers": len(rows)},
     )
 
@@ -99,8 +99,8 @@ def _outcome(
         rows.append((method.name, f"{method.tried:,}", f"{method.proved:,}", accuracy(left, n)))
     sentences = [result.sentence]
     sentences.append(
-        "No attack, known or not, brings the accuracy on these images below "
-        f"{100 * result.certified_accuracy:.1f} %; {result.undecided:,} more are right and undecided."
+        f"No attack lowers the accuracy on these images below {100 * result.certified_accuracy:.1f} %; "
+        f"{result.undecided:,} more are classified correctly but undecided."
     )
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
@@ -114,7 +114,7 @@ def _outcome(
         tables=(
             Table(
                 f"{result.threat.norm} eps {result.threat.eps:.4g}, n = {n:,}",
-                ("bounds", "tried", "proved", "accuracy certified [95 % interval]"),
+                ("bounds", "tried", "proved", "certified accuracy [95 % interval]"),
                 tuple(rows),
             ),
             _by_class(result, images),

@@ -1,4 +1,4 @@
-"""Measure how accuracy falls as an attacker may change more."""
+"""Measure robust accuracy as a function of eps."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ EXAMPLE = "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Measures robust accuracy at every eps; a killed run goes on with the same command.
+    """Measures robust accuracy at every eps; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     (model,), (whole,) = open_subjects(
         [config.model], config.data, [config.split], arch=config.arch, said=config, context=context
@@ -39,7 +39,7 @@ def run(config: Config, context: Context) -> Outcome:
     norm = config.norm
     if norm is None:
         norm = default_threat(model, images).norm
-        context.progress.say(f"norm: {norm}, as is customary here (--norm chooses another)")
+        context.progress.say(f"norm: {norm}, the default here (--norm chooses another)")
     sizes(config.eps, norm)  # before any work
     if context.dry_run:
         return _plan(config, model, images, norm)
@@ -93,13 +93,13 @@ def _pictures(folder: Path, result: SecurityCurve) -> tuple[Picture, ...]:
     curve = Picture(
         "security curve",
         folder / "curve.png",
-        "Robust accuracy by eps, an upper bound everywhere, with its 95 % interval.",
+        "Robust accuracy by eps (an upper bound) with its 95 % interval.",
     )
     norms = Picture(
         "minimum norms",
         folder / "norms.png",
-        "How far the nearest misclassified image was found: a histogram of all, and for each class the "
-        "median, the middle half (box) and the range from 5 to 95 % of the images (whiskers).",
+        "Smallest perturbations found: a histogram, and for each class the median, the quartiles (box) "
+        "and the range from 5 to 95 % of the images (whiskers).",
     )
     write_curve(curve.path, result)
     write_norms(norms.path, result)
@@ -110,16 +110,16 @@ def _outcome(config: Config, result: SecurityCurve, pictures: tuple[Picture, ...
     n = result.n
     sentences = [
         result.sentence,
-        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, `advkit attack` is "
-        "the stronger judge, and asks whether to believe the number.",
+        "Every robust accuracy is an upper bound: smaller perturbations may exist. At one eps, "
+        "advkit attack is stronger, and runs sanity checks.",
     ]
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
     warning = ""
     if result.unbroken:
         warning = (
-            f"On {result.unbroken} of {result.clean_correct} images nothing was found at any distance, where "
-            "something must be: gradients may be hidden, and the curve too high."
+            f"On {result.unbroken} of {result.clean_correct} images no adversarial example was found at any "
+            "distance, although one must exist: gradients may be masked, and the curve too high."
         )
         sentences.append(warning)
     return Outcome(
@@ -139,7 +139,7 @@ def _points(config: Config, result: SecurityCurve) -> Table:
     said = {mark.eps: mark.said for mark in result.marks}
     rows = [("0", accuracy(result.clean_correct, n), "clean accuracy")]
     for point in result.points:
-        remark = said.get(point.eps, "asked for" if point.eps in config.eps else "")
+        remark = said.get(point.eps, "requested" if point.eps in config.eps else "")
         rows.append((written(point.eps, norm), accuracy(point.robust_correct, n), remark))
     columns = ("eps", "robust accuracy at most [95 % interval]", "")
     return Table(f"{norm}, n = {n:,}", columns, tuple(rows))

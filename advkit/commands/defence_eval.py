@@ -1,4 +1,4 @@
-"""Judge what is done to images before they are classified."""
+"""Evaluate preprocessing under adaptive attacks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ GRID = "purified.png"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Judges a purifier; a killed run goes on with the same command.
+    """Evaluates a purifier; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     (classifier,), (test,) = open_subjects(
         [config.model], config.data, ("test",), arch=config.arch, said=config, context=context
@@ -48,7 +48,7 @@ def run(config: Config, context: Context) -> Outcome:
     stages = attacks_of(config, classifier, test, against)
     for name in unaveraged(purifier, stages, against):
         context.progress.say(
-            f"{config.defence} is random and {name} looks at it once in a step; "
+            f"{config.defence} is random and {name} samples it once in a step; "
             f"--set parameters.{name}.samples=10 averages (EOT)"
         )
     if purifier.cost > 1:
@@ -86,7 +86,7 @@ def run(config: Config, context: Context) -> Outcome:
 
 @torch.no_grad()
 def _draw(path: Path, data: Data, purifier: Purifier) -> None:
-    """Images, and below each what becomes of it."""
+    """Images, and below each its purified version."""
     few = torch.arange(min(COLUMNS, len(data)))
     device = next(iter([*purifier.parameters(), *purifier.buffers()]), torch.empty(0)).device
     x, _ = data.batch(few, device)
@@ -100,8 +100,8 @@ def _plan(config: Config, purifier: Purifier, data: Data) -> Outcome:
         sentences=(
             f"{config.defence} in front of {config.model}, {len(data):,} test images of {data.name}, "
             f"{', '.join(config.attack)} by {' and '.join(purifier.ways)}.",
-            f"An image costs {purifier.cost:,} passes of a generator, forward and backward, each time that "
-            "the classifier is asked; an attack asks once a step, and the checks about as often again.",
+            f"An image costs {purifier.cost:,} passes of a generator, forward and backward, for each query "
+            "of the classifier; an attack queries once a step, and the checks about as often again.",
         ),
         result={"n": len(data), "cost": purifier.cost, "ways": list(purifier.ways)},
     )
@@ -136,20 +136,20 @@ def _outcome(config: Config, result: PurificationResult, folder: Path) -> Outcom
         title=f"{config.defence} in front of {config.model}",
         sentences=(
             result.sentence,
-            "Only the first number says what the defence is worth; it is an upper bound, and a stronger "
-            "attack could lower it.",
+            "Only the accuracy under the adaptive attack measures the defence; it is an upper bound, and a "
+            "stronger attack could lower it.",
         ),
         tables=(
             Table(
                 f"classified correctly, {threat}, n = {n:,} [95 % interval]",
-                ("", "left by an attack that knows", "left by one that does not", "clean"),
+                ("", "adaptive attack", "non-adaptive attack", "clean"),
                 rows,
             ),
-            Table("attacks that know", ("way", "attack", "attacked", "broken"), ways),
-            Table("attacks that do not know", ("attack", "images made", "right again, purified"), unaware),
+            Table("adaptive attacks", ("way", "attack", "attacked", "misclassified"), ways),
+            Table("non-adaptive attacks", ("attack", "examples", "correct after purification"), unaware),
             *([Table("reasons for doubt", ("what to do about it",), doubts)] if doubts else []),
         ),
-        pictures=(Picture("purified", folder / GRID, "Test images, and below each what becomes of it."),),
+        pictures=(Picture("purified", folder / GRID, "Test images, and below each its purified version."),),
         files=(folder,),
         next=(
             f"{more} --attack pgd,square --set parameters.pgd.restarts=5",

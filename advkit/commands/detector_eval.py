@@ -1,4 +1,4 @@
-"""Judge a detector by an attack that knows of it."""
+"""Evaluate a detector under adaptive attacks."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ GRID = "evading.png"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Judges a detector; a killed run goes on with the same command.
+    """Evaluates a detector; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     (classifier,), (test,) = open_subjects(
         [config.model], config.data, ("test",), arch=config.arch, said=config, context=context
@@ -50,7 +50,7 @@ def run(config: Config, context: Context) -> Outcome:
     against = threats.choose(config.norm, config.eps, classifier, test, context.progress)
     judged, held = divided(test, config.held, config.n)
     for rate in config.rates:
-        threshold(torch.zeros(len(held)), rate)  # complains now of too few images
+        threshold(torch.zeros(len(held)), rate)  # fails now on too few images
     config = config.on(test.name, against)
     attacks = attacks_of(config, classifier, test, against)
     if context.dry_run:
@@ -79,7 +79,7 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 def _draw(path: Path, data: Data, evading: Mapping[int, Tensor]) -> None:
-    """Originals, and below each what misleads both networks."""
+    """Originals, and below each the image that fools both networks."""
     rows = sorted(evading)[:COLUMNS]
     if rows:
         clean, _ = data.batch(torch.tensor(rows))
@@ -96,9 +96,9 @@ def _plan(config: Config, attacks: Sequence[Stage], judged: Data, held: Data, ag
     return Outcome(
         title="what would be done",
         sentences=(
-            f"{len(judged):,} test images of {judged.name} judged, {against}; thresholds fixed on "
+            f"{len(judged):,} test images of {judged.name}, {against}; thresholds fixed on "
             f"{len(held):,} others, for false-positive rates of {', '.join(f'{r:g}' for r in config.rates)}.",
-            "At each threshold these attacks know of the detector; the same ones once without.",
+            "At each threshold these attacks are adaptive; they also run once without the detector.",
         ),
         tables=(Table("attacks", ("stage", "steps", "starts and targets"), rows),),
         result={"n": len(judged), "held": len(held), "stages": [one.name for one in plan]},
@@ -120,16 +120,16 @@ def _outcome(config: Config, result: DetectionResult, folder: Path) -> Outcome:
     points.append(("no detector", "", accuracy(result.bare, n), accuracy(result.clean_correct, n), ""))
     columns = (
         "false positives",
-        "left by an attack that knows",
-        "left by one that does not",
-        "clean: right and passed",
+        "adaptive attack",
+        "non-adaptive attack",
+        "clean: correct and passed",
         "clean: flagged",
     )
     sentences = [result.sentence]
     first = result.points[0]
     if first.adaptive < first.unaware:
         sentences.append(
-            "Only the first number says what the detector is worth; it is an upper bound, and a stronger "
+            "Only the adaptive attack measures the detector; its figure is an upper bound, and a stronger "
             "attack could lower it."
         )
     threat = f"{result.threat.norm} eps {result.threat.eps:.4g}"
@@ -137,16 +137,16 @@ def _outcome(config: Config, result: DetectionResult, folder: Path) -> Outcome:
     budget = f"--norm {config.norm} --eps {config.eps:.4g}"
     more = f"advkit detector-eval {subject} --detector {shlex.quote(config.detector)} {budget}"
     picture = folder / GRID
-    caption = "Test images, and below each what is misclassified and not flagged."
+    caption = "Test images, and below each one that is misclassified and not flagged."
     return Outcome(
         title=f"the detector {config.detector} in front of {config.model}",
         sentences=tuple(sentences),
         tables=(
-            Table(f"right or flagged, {threat}, n = {n:,} [95 % interval]", columns, tuple(points)),
+            Table(f"correct or flagged, {threat}, n = {n:,} [95 % interval]", columns, tuple(points)),
             _knowing(result),
             _unaware(result),
         ),
-        pictures=(Picture("what evades both", picture, caption),) if picture.exists() else (),
+        pictures=(Picture("images that evade both", picture, caption),) if picture.exists() else (),
         files=(folder,),
         next=(
             f"{more} --detector-weights 0.03,0.1,0.3,1 --set parameters.square.queries=20000",
@@ -162,7 +162,7 @@ def _knowing(result: DetectionResult) -> Table:
         for point in result.points
         for stage in point.stages
     )
-    return Table("attacks that know", ("false positives", "attack", "attacked", "broken"), rows)
+    return Table("adaptive attacks", ("false positives", "attack", "attacked", "successful"), rows)
 
 
 def _unaware(result: DetectionResult) -> Table:
@@ -175,4 +175,4 @@ def _unaware(result: DetectionResult) -> Table:
         )
         for at, one in enumerate(result.attacks)
     )
-    return Table("attacks that do not know", ("attack", "images made", *rates), rows)
+    return Table("non-adaptive attacks", ("attack", "examples", *rates), rows)

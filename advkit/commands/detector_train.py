@@ -1,4 +1,4 @@
-"""Train a detector of a classifier's adversarial images."""
+"""Train a detector of adversarial examples."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ EXAMPLE = "advkit detector-train --model clf.pt --attack pgd --out det.pt"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a detector; a killed run goes on with the same command.
+    """Trains a detector; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     file = model_file(context)
     (classifier,), (train,) = open_subjects(
@@ -43,7 +43,7 @@ def run(config: Config, context: Context) -> Outcome:
     )
     against = threats.choose(config.norm, config.eps, classifier, train, context.progress)
     for name in config.attack:
-        make(name, against, config.parameters.get(name))  # complains now of what is wrong with it
+        make(name, against, config.parameters.get(name))  # fails now on what is wrong with it
     source = None
     if config.discriminator is not None:
         source = load_model(config.discriminator, role="discriminator")
@@ -163,7 +163,7 @@ def _result(
 
 
 def _outcome(result: dict[str, Any], folder: Path, config: Config) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
+    """The outcome; the same for a finished run."""
     rows = tuple(
         (name, f"{clean:,}", f"{adversarial:,}")
         for name, (clean, adversarial) in (
@@ -177,13 +177,13 @@ def _outcome(result: dict[str, Any], folder: Path, config: Config) -> Outcome:
     return Outcome(
         title=f"a detector for {config.model}",
         sentences=(
-            f"Of the held-out images, clean ones and adversarial ones that were made without the detector in "
-            f"mind, {result['held_out_accuracy']:.1%} are told right.",
-            "That says nothing yet: detector-eval lets an attacker know of the detector.",
+            f"Of the held-out images, clean ones and non-adaptive adversarial examples, "
+            f"{result['held_out_accuracy']:.1%} are classified correctly.",
+            "That does not measure robustness: detector-eval runs adaptive attacks.",
             f"In the model store as {result['model']['name']}.",
         ),
         tables=(Table("images", ("", "clean", "adversarial"), rows),),
-        pictures=(Picture("curves", folder / "curves.png", "Share told right as the training went on."),),
+        pictures=(Picture("curves", folder / "curves.png", "Accuracy during training."),),
         files=(*map(Path, result["model"]["files"]), folder),
         next=(
             f"advkit detector-eval {subject} --detector {detector} {budget}",

@@ -1,4 +1,4 @@
-"""Make a classifier of a GAN's discriminator."""
+"""Fine-tune a GAN's discriminator as a classifier."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ EXAMPLE = "advkit finetune --model digits-conv-gan-discriminator --labels 100 --
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Makes a classifier of a discriminator or a VAE; a killed run goes on with the same command.
+    """Makes a classifier of a discriminator or a VAE; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     file = model_file(context)
     source = _source(config.model)
@@ -212,7 +212,7 @@ def _result(
 
 
 def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
+    """The outcome; the same for a finished run."""
     config, test = result["config"], result["test"]
     sentences = [
         f"In the model store as {result['model']['name']}, trained on {result['labels']:,} labels "
@@ -225,9 +225,7 @@ def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
         title=f"a classifier of {config['data']} from {config['model']}",
         sentences=tuple(sentences),
         tables=(table(test["errors"], test["data"]["name"], test["attack"]),),
-        pictures=(
-            Picture("curves", folder / "curves.png", "Accuracy on training batches as the training went on."),
-        ),
+        pictures=(Picture("curves", folder / "curves.png", "Accuracy on training batches during training."),),
         files=(*map(Path, result["model"]["files"]), folder),
         next=(
             f"advkit attack --model {model}",

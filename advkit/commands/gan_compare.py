@@ -1,4 +1,4 @@
-"""Measure several generators side by side."""
+"""Compare generators by their metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Measures several generators on the same real images.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     if len(set(config.model)) < len(config.model):
         raise ConfigError(f"a model is named twice in {', '.join(config.model)}; name each once")

@@ -1,4 +1,4 @@
-"""Measure how good a generator is, beside real images."""
+"""Evaluate a generator: FID, KID, coverage and others."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ GRID = 20
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Measures a generator on what it learned, or other data.
+    """Evaluates a generator on its training data set, or on another one.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     return judged("gan-eval", (config.model,), config, context)
 
@@ -120,15 +120,15 @@ def judged(command: str, names: Sequence[str], config: Judging, context: Context
 
 
 def _learned(subject: Subject, progress: Progress) -> str:
-    """What its card says."""
+    """Its training data set, from its card."""
     if subject.card.data is None:
-        raise ConfigError(f"the card of {subject.name} does not say what it learned; name it with --data")
-    progress.say(f"data: {subject.card.data.name}, what {subject.name} learned")
+        raise ConfigError(f"the card of {subject.name} does not name its data set; give one with --data")
+    progress.say(f"data: {subject.card.data.name}, the data set of {subject.name}")
     return subject.card.data.name
 
 
 def _folder_name(name: str, taken: Sequence[str]) -> str:
-    """Of a model's pictures, different from those that are ``taken``."""
+    """Folder of a model's pictures, different from those that are ``taken``."""
     own = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     while own in taken:
         own += "-again"

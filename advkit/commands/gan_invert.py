@@ -1,4 +1,4 @@
-"""Find the latent vectors of which a generator makes given images."""
+"""Invert a generator: latent vectors of given images."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SHOWN = 60
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Inverts a generator; a finished run is told again.
+    """Inverts a generator; a finished run shows its result again.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     subject = open_subject(config.model, context.device)
     name = config.data or learned(config.model, subject.card)
@@ -72,8 +72,8 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 def _nearest(x: Tensor, train: Data, *, itself: bool, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean squared differences (N,) to the nearest training image, its row (N,)); a training image is no
-    neighbour of its own."""
+    """(mean squared differences (N,) to the nearest training image, its row (N,)); a training image is not
+    its own neighbour."""
     everything, _ = train.batch(torch.arange(len(train)))
     size = x[0].numel()
     errors, rows = torch.empty(len(x)), torch.empty(len(x), dtype=torch.int64)
@@ -168,14 +168,14 @@ def _outcome(config: Config, result: InversionResult, folder: Path) -> Outcome:
         title=f"latent vectors of {result.n} images",
         sentences=(
             result.sentence,
-            f"The generator comes nearer than any training image on {result.nearer} of {result.n}.",
+            f"The reconstruction is nearer than any training image on {result.nearer} of {result.n}.",
         ),
         tables=(Table("mean squared error, pixels in [0, 1]", ("", "mean"), rows),),
         pictures=(
             Picture(
                 "reconstructions",
                 folder / "reconstructions.png",
-                "Images, below each what the generator makes, and below that the nearest training image.",
+                "Images, below each its reconstruction, and below that the nearest training image.",
             ),
         ),
         files=(folder / "latents.npz", folder),

@@ -43,8 +43,8 @@ def run(config: Config, context: Context) -> Outcome:
     classifier = config.classifier and load_model(config.classifier, role="classifier", device=device)
     if config.labels and not classifier and model.card.classes is None:
         raise ConfigError(
-            f"{config.source} is unconditional, so its images have no classes of their own; name a "
-            "classifier that tells them with --classifier, or leave --labels out"
+            f"{config.source} is unconditional, so its images have no labels; name a classifier that "
+            "labels them with --classifier, or leave --labels out"
         )
     columns = config.columns or math.ceil(math.sqrt(config.n))
     size = by_size(model.card.shape)
@@ -59,7 +59,7 @@ def run(config: Config, context: Context) -> Outcome:
     if context.dry_run:
         sentence = f"{config.n:,} images ({size}) of {config.source}, seed {config.seed}, into {path}."
         return Outcome(title="what would be done", sentences=(sentence,), result=result)
-    told: list[str] = []
+    sentences: list[str] = []
     labels: torch.Tensor | None
     if classifier:
         drawn, labels, latents, tried = sample_labelled(
@@ -71,9 +71,9 @@ def run(config: Config, context: Context) -> Outcome:
             progress=context.progress,
         )
         result["tried"] = tried
-        told.append(
-            f"Kept of {tried:,} images: those of which {config.classifier} is at least "
-            f"{config.confidence:.0%} sure, the same number of each class."
+        sentences.append(
+            f"Kept of {tried:,} images: those with a confidence of {config.classifier} of at least "
+            f"{config.confidence:.0%}, the same number of each class."
         )
     else:
         drawn, latents = draw_images(model, config.n, config.seed, progress=context.progress)
@@ -83,20 +83,22 @@ def run(config: Config, context: Context) -> Outcome:
     if path.suffix == ".png":
         images.write_grid(path, drawn, min(columns, config.n))
         pictures = (Picture("generated images", path, f"{title}, seed {config.seed}."),)
-        return Outcome(title=title, sentences=tuple(told), pictures=pictures, files=(path,), result=result)
+        return Outcome(
+            title=title, sentences=tuple(sentences), pictures=pictures, files=(path,), result=result
+        )
     arrays = {"x": drawn.numpy(), "z": latents.numpy()}
     if labels is not None:
         arrays["y"] = labels.numpy()
         if names := (classifier or model).card.labels:
             arrays["class_names"] = np.array(names)
-        told.append(f"A trainer takes them with --extra-data npz:{path}")
-    told.insert(0, f"x: {size} levels from 0 to 255 for each image; z: its latent vector.")
+        sentences.append(f"Train on them with --extra-data npz:{path}")
+    sentences.insert(0, f"x: {size} levels from 0 to 255 for each image; z: its latent vector.")
     files.write_arrays(path, **arrays)
-    return Outcome(title=title, sentences=tuple(told), files=(path,), result=result)
+    return Outcome(title=title, sentences=tuple(sentences), files=(path,), result=result)
 
 
 def _image_file(config: Config, context: Context) -> Path:
-    """Where to write, looked at before the work begins."""
+    """Where to write, checked before the work begins."""
     path = context.out
     if path is None:
         name = Path(config.source).name

@@ -1,4 +1,4 @@
-"""Train a generator and a discriminator on images."""
+"""Train a GAN or a VAE on images."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ DISTRIBUTED = True
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a GAN on the training split; a killed run goes on with the same command.
+    """Trains a GAN on the training split; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the names, the data or the place.
+        UserError: something is wrong with the names, the data or the place.
     """
     data = load_data(config.data, "train", root=context.data_dir)
     if config.tensorboard:
         refuse_without_tensorboard()
     device = devices.choose(context.device)
     config = concrete(config, device)
-    game = begin(config, data, torch.device("cpu"))  # says what is wrong before there is a folder
+    game = begin(config, data, torch.device("cpu"))  # fails before there is a folder
     for name in ("ema", "best", *game.networks):
         refuse_bad_name(f"{game.name}-{name}")
     if context.dry_run:
@@ -68,7 +68,7 @@ def run(config: Config, context: Context) -> Outcome:
 
 def _finish(game: Game, trained: TrainedGan, run: RunFolder, device: torch.device, *, seconds: float) -> None:
     """Models, pictures and the result."""
-    models = _deliver(trained, game.name, run)
+    models = _export(trained, game.name, run)
     rows = run.history()
     title = f"{game.name}: losses and the discriminator's accuracy"
     write_curves(run.path / "curves.png", rows, title=title)
@@ -77,7 +77,7 @@ def _finish(game: Game, trained: TrainedGan, run: RunFolder, device: torch.devic
 
 
 def _draw(game: Game, ema: Model, folder: Path) -> None:
-    """The last grid, ways between samples, and the film of the training."""
+    """The last grid, interpolations between samples, and an animation of the training."""
     seed = game.config.seed
     drawn, _ = draw_images(ema, SIDE * SIDE, seed)
     images.write_grid(folder / "grid.png", drawn, SIDE)
@@ -122,8 +122,8 @@ def _plan(game: Game) -> Outcome:
     )
 
 
-def _deliver(trained: TrainedGan, prefix: str, run: RunFolder) -> dict[str, Model]:
-    """Writes the models to the run folder and to the store; returns them, the best average among them."""
+def _export(trained: TrainedGan, prefix: str, run: RunFolder) -> dict[str, Model]:
+    """Writes the models, with the best EMA generator, to the run folder and to the store; returns them."""
     for name, model in trained.models.items():
         save_model(model, run.path / f"{name}.safetensors", overwrite=True)
     models = {**trained.models, "best": load_checkpoint(run.path / BEST)}

@@ -1,4 +1,4 @@
-"""Look for adversarial examples in a generator's latent space."""
+"""Search latent space for adversarial examples."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SHOWN = 10
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Searches latent space around images that the classifier gets right; a finished run is told again.
+    """Searches latent space around correctly classified images; a finished run shows its result again.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     (model,), (whole,) = open_subjects(
         [config.model], config.data, (config.split,), arch=config.arch, said=config, context=context
     )
     if whole.class_names != DIGITS:
         raise DataError(
-            f"the judge reads digits, and {whole.name} has other classes; choose images of digits with --data"
+            f"the judge network reads digits, and {whole.name} has other classes; choose digits with --data"
         )
     chosen = whole.limit(config.n)
     subject = open_subject(config.generator, context.device)
@@ -52,7 +52,9 @@ def run(config: Config, context: Context) -> Outcome:
     with evaluation_mode(model):
         right = logits_of(model, chosen).argmax(1) == chosen.labels
     if not right.any():
-        raise DataError(f"the classifier gets none of the {len(chosen)} images right; choose another")
+        raise DataError(
+            f"the classifier classifies none of the {len(chosen)} images correctly; choose another"
+        )
     if context.dry_run:
         return _plan(config, int(right.sum()))
     inputs = {"model": model.hash, "generator": subject.hash, "images": chosen.fingerprint}
@@ -118,7 +120,7 @@ def _rows(data: Data, found: Wandered, judged: Tensor) -> tuple[Searched, ...]:
 
 
 def _write(folder: Path, data: Data, x: Tensor, own: Inverted, found: Wandered, legitimate: Tensor) -> None:
-    """What was found as numbers, and the first of it as a picture."""
+    """The arrays, and the first examples as a picture."""
     files.write_arrays(
         folder / "natural.npz",
         x=found.images.numpy(),
@@ -144,7 +146,7 @@ def _plan(config: Config, n: int) -> Outcome:
         title="what would be done",
         sentences=(
             f"{n} images are inverted ({inverting:,} images through {config.generator}, both ways), then "
-            f"{searching:,} at most are made around their latent vectors and shown to {config.model}.",
+            f"at most {searching:,} are generated around their latent vectors, for {config.model}.",
         ),
         result={"n": n, "inverting": inverting, "searching": searching},
     )
@@ -166,7 +168,7 @@ def _outcome(config: Config, result: NaturalResult, folder: Path) -> Outcome:
         title=f"natural adversarial examples against {config.model}",
         sentences=(
             result.sentence,
-            f"The classifier was asked {result.queries:,.0f} times an image on average.",
+            f"{result.queries:,.0f} queries of the classifier for each image on average.",
         ),
         tables=(
             Table(

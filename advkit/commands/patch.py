@@ -1,4 +1,4 @@
-"""Make a patch that misleads a classifier wherever it lies."""
+"""Train an adversarial patch."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ SHOWN = 8
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Makes a patch and judges it; a killed run goes on with the same command.
+    """Trains a patch and evaluates it; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     wanted = files_asked_for(context)
     names = (*config.model, *config.transfer)
     models, (learn, whole) = open_subjects(
         names, config.data, ("train", "test"), arch=config.arch, said=config, context=context
     )
-    class_number(config.target, learn)  # complains now of a class that is not there
+    class_number(config.target, learn)  # fails now on a class that is not there
     trained_on, test = models[: len(config.model)], some(whole, config.n, config.seed)
     if context.dry_run:
         return _plan(config, models, learn, test)
@@ -82,7 +82,7 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 def _examples(path: Path, config: Config, model: Model, test: Data, result: PatchResult) -> None:
-    """The first images that are judged, whatever became of them."""
+    """The first test images, whether or not the patch succeeded."""
     assert result.patch is not None
     kind = Patch(config, test.shape)
     with torch.no_grad(), all_in_evaluation_mode([model]):
@@ -110,13 +110,16 @@ def _plan(config: Config, models: list[Model], learn: Data, test: Data) -> Outco
         title="what would be done",
         sentences=(
             f"A patch of {kind.pixels}x{kind.pixels} pixels, trained against {', '.join(config.model)} "
-            f"on {len(learn):,} images of {learn.name}, judged on {len(test):,} test images at most.",
+            f"on {len(learn):,} images of {learn.name}, evaluated on at most {len(test):,} test images.",
         ),
         tables=(
             Table(
                 "cost",
                 ("", "images forward", "images backward"),
-                (("training", f"{training:,}", f"{training:,}"), ("judging, at most", f"{judging:,}", "0")),
+                (
+                    ("training", f"{training:,}", f"{training:,}"),
+                    ("evaluation, at most", f"{judging:,}", "0"),
+                ),
             ),
         ),
         result={"pixels": kind.pixels, "forwards": training + judging, "backwards": training},
@@ -127,11 +130,11 @@ def _outcome(config: Config, result: PatchResult, folder: Path, wanted: tuple[Pa
     side = min(result.shape[1:])
     sentences = (
         result.sentence,
-        "Beside it, at the same places: a patch of noise, a plain grey one, a training image of the class.",
+        "For comparison, at the same places: a patch of noise, a grey one, a training image of the class.",
     )
     tables = [
         Table(
-            f"{judged.label}: seen as {result.target_name}, n = {judged.judged:,}",
+            f"{judged.label}: classified as {result.target_name}, n = {judged.judged:,}",
             ("diameter", "patch [95 % interval]", "noise", "grey", f"real {result.target_name}"),
             (
                 *(_row(hits, judged, side) for hits in judged.by_scale),
@@ -145,15 +148,15 @@ def _outcome(config: Config, result: PatchResult, folder: Path, wanted: tuple[Pa
         Picture(
             "where it works",
             folder / "places.png",
-            "Share of the images that are taken for the target, by where the patch lies.",
+            "Share of the images classified as the target, by the position of the patch.",
         ),
-        Picture("examples", folder / "examples.png", "Test images drawn at random, without and with it."),
+        Picture("examples", folder / "examples.png", "Random test images, without and with the patch."),
     )
     subject = flags(config.model, result.train.name, arch=config.arch, said=config)
     subject += f" --target={shlex.quote(str(config.target))}"
     larger = min(1.0, 1.5 * config.scale[1])
     return Outcome(
-        title=f"a patch that is to be seen as {result.target_name}",
+        title=f"a patch with target class {result.target_name}",
         sentences=sentences,
         tables=tuple(tables),
         pictures=pictures,

@@ -1,4 +1,4 @@
-"""Train, attack and harden a digit classifier in a few minutes."""
+"""Train, attack and harden a classifier in minutes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from advkit.report.outcome import Outcome, Table
 from advkit.reuse.settings import FineTuning
 from advkit.training.settings import AdversarialTraining
 
-GROUP = "Begin here"
+GROUP = "Start"
 EXAMPLE = "advkit quickstart"
 
 
 class Config(StrictModel):
-    """The whole job on 1,797 real digits, without a download, in under three minutes on a laptop.
+    """The whole workflow on 1,797 real digits, without a download, in under three minutes on a laptop.
 
-    gan-train learns to draw digits; finetune makes a classifier of its discriminator; attack breaks the
-    classifier; adv-train hardens it; attack tries again. At the end: what changed, and pictures.
+    gan-train trains a GAN on digits; finetune makes a classifier of its discriminator; attack measures its
+    robust accuracy; adv-train hardens it; attack measures again. The report compares the two.
     """
 
     seed: int = Field(0, ge=0)
@@ -37,7 +37,7 @@ class Config(StrictModel):
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Does the five commands in one folder (``quickstart`` unless ``--out`` says otherwise)."""
+    """Runs the five commands in one folder (``quickstart`` unless ``--out`` says otherwise)."""
     folder = context.out or Path("quickstart")
     ordinary, hardened = folder / "clf.pt", folder / "hard.pt"
     discriminator = folder / "1-gan-train" / "discriminator.safetensors"
@@ -68,7 +68,7 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 class _Clock:
-    """Seconds of the work so far and when it ended, in a file: a finished run told again adds nothing."""
+    """Seconds of the work so far and when it ended, in a file: showing a finished run adds nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -76,13 +76,13 @@ class _Clock:
         self.seconds, self.measured = known.get("seconds", 0.0), known.get("measured", "")
 
     def add(self, seconds: float) -> None:
-        """So long some work has taken, which has ended now."""
+        """Adds the seconds of work that has just ended."""
         self.seconds, self.measured = self.seconds + seconds, runs.now()
         files.write_text(self._path, json.dumps({"seconds": self.seconds, "measured": self.measured}) + "\n")
 
 
 def _publish(run_folder: Path, file: Path) -> None:
-    """The classifier of a run as a file of its own, as ``--out clf.pt`` would leave it."""
+    """The classifier of a run as a file of its own, as with ``--out clf.pt``."""
     from advkit.models.checkpoint import load_checkpoint, save_model
 
     save_model(load_checkpoint(run_folder / "model.safetensors"), file, overwrite=True)
@@ -98,9 +98,9 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
     rows, trust = [], []
     for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after)):
         result = validate(EvaluationResult, found, who)
-        believed = "yes" if result.trusted else "doubted"
+        trusted = "yes" if result.trusted else "doubted"
         accuracies = (accuracy(result.clean_correct, n), accuracy(result.robust_correct, n))
-        rows.append((who, *accuracies, str(n), believed))
+        rows.append((who, *accuracies, str(n), trusted))
         trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
     gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
@@ -110,10 +110,10 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
         title="quickstart",
         sentences=(
             f"Under an attacker who may change every pixel by {threat['eps']:.4g} of the range, the ordinary "
-            f"classifier is right on {before['robust_accuracy']:.1%} of the test images, the hardened one on "
-            f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy moved by {cleaner:+.1f}.",
+            f"classifier has a robust accuracy of {before['robust_accuracy']:.1%}, the hardened one of "
+            f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy: {cleaner:+.1f} points.",
             *trust,
-            f"Measured on {n} test images that no training has seen, in {clock.seconds:.0f} s "
+            f"Measured on {n} test images that no training used, in {clock.seconds:.0f} s "
             f"({clock.measured}).",
         ),
         tables=(

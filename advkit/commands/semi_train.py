@@ -1,4 +1,4 @@
-"""Train a classifier on few labels and many images, in a GAN's game."""
+"""Train on few labels (semi-supervised GAN)."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ GRID = 10
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a classifier on few labels and many images; a killed run goes on with the same command.
+    """Trains a classifier on few labels and many images; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     file = model_file(context)
     train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
@@ -101,7 +101,7 @@ def _card(
 
 @torch.no_grad()
 def _draw(game: SemiGame, config: Config, run: RunFolder) -> None:
-    """The generator as a file, and what it makes; matched features need not look like digits."""
+    """Saves the generator and its samples; with feature matching these need not look like digits."""
     generator = game.generator.eval()
     keys = rng.keys(config.seed, "fixed", torch.arange(GRID * GRID, device=game.device))
     images.write_grid(run.path / "grid.png", generator(generator.draw(keys)).cpu(), GRID)
@@ -119,11 +119,11 @@ def _draw(game: SemiGame, config: Config, run: RunFolder) -> None:
 
 
 def _plan(config: Config, game: SemiGame) -> Outcome:
-    passes = 5 * game.steps * config.batch_size  # three kinds of images, then real and generated ones again
+    passes = 5 * game.steps * config.batch_size  # three kinds of images, then real and generated ones
     return Outcome(
         title="what would be done",
         sentences=(
-            f"The pair {game.pair} on {len(game.unlabelled):,} images of {config.data}, "
+            f"{game.pair} on {len(game.unlabelled):,} images of {config.data}, "
             f"{len(game.labelled):,} of them with labels: {game.steps:,} updates, "
             f"{passes:,} images forward through the classifier.",
         ),
@@ -158,7 +158,7 @@ def _result(
 
 
 def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
+    """The outcome; the same for a finished run."""
     config, test = result["config"], result["test"]
     model = shlex.quote(result["model"]["files"][0])
     data = "" if config["data"] == "digits" else f" --data {shlex.quote(config['data'])}"
@@ -170,8 +170,10 @@ def _outcome(result: dict[str, Any], folder: Path) -> Outcome:
         ),
         tables=(table({"K+1 head": test}, test["data"]["name"], test["attack"]),),
         pictures=(
-            Picture("curves", folder / "curves.png", "Losses as the training went on."),
-            Picture("generated images", folder / "grid.png", "Samples of the generator it played against."),
+            Picture("curves", folder / "curves.png", "Losses during training."),
+            Picture(
+                "generated images", folder / "grid.png", "Samples of the generator that was trained with it."
+            ),
         ),
         files=(*map(Path, result["model"]["files"]), folder),
         next=(

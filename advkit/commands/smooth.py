@@ -1,4 +1,4 @@
-"""Certify how far images may move, by a classifier's votes under noise."""
+"""Certify l2 radii by randomized smoothing."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ EXAMPLE = "advkit smooth --model clf.pt --data mnist --sigma 0.5 --skip 20"
 DISTRIBUTED = True
 
 CURVE = (
-    "The share of the images that are right, and certified to stay so within the radius. Each radius holds "
-    "with probability 1 - alpha."
+    "The share of images classified correctly and certified within the radius. Each radius holds with "
+    "probability 1 - alpha."
 )
 LOST = 0.5
-"""Share of the model's own accuracy under which smoothing is said to have cost too much."""
+"""Share of the model's own accuracy below which a warning says that smoothing cost too much."""
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Certifies radii; a killed run goes on with the same command.
+    """Certifies radii; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     (model,), (whole,) = open_subjects(
         [config.model],
@@ -50,7 +50,7 @@ def run(config: Config, context: Context) -> Outcome:
     )
     sigma = config.sigma or _trained_with(config.model, model.card)
     if config.sigma is None:
-        context.progress.say(f"sigma: {sigma:g}, that which {config.model} was trained on")
+        context.progress.say(f"sigma: {sigma:g}, with which {config.model} was trained")
     refuse_too_few(config.samples, config.alpha, sigma)
     config = config.model_copy(update={"sigma": sigma})
     images = chosen(whole, config.skip, config.n)
@@ -82,12 +82,12 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 def _trained_with(name: str, card: ModelCard) -> float:
-    """The noise that the card speaks of."""
+    """The noise of the training, from the card."""
     training = card.training
     objective = str(training.get("objective"))
     kind = OBJECTIVES.get(objective) if objective in OBJECTIVES else None
     if kind is None or not issubclass(kind, NoiseTraining):
-        raise ConfigError(f"{name} does not say on which noise it was trained; give the noise with --sigma")
+        raise ConfigError(f"{name} has no noise level in its card; give one with --sigma")
     return validate(kind.Config, training.get("parameters", {}), f"the card of {name}").sigma
 
 
@@ -122,7 +122,7 @@ def _outcome(config: Config, result: SmoothingResult, folder: RunFolder) -> Outc
     warning = ""
     if result.right < LOST * result.bare_correct:
         warning = (
-            f"Without noise the model is right on {result.bare_correct:,} images, smoothed on "
+            f"Without noise the model classifies {result.bare_correct:,} images correctly, smoothed "
             f"{result.right:,}: it seems not to be trained on such noise."
         )
         sentences.append(warning)
@@ -133,10 +133,10 @@ def _outcome(config: Config, result: SmoothingResult, folder: RunFolder) -> Outc
     passed, said = check_threshold(config.min_radius, "average certified radius", result.average_radius)
     sentences += said
     rows = (
-        ("right", f"{result.right:,}", accuracy(result.right, n)),
+        ("correct", f"{result.right:,}", accuracy(result.right, n)),
         ("wrong", f"{result.wrong:,}", accuracy(result.wrong, n)),
         ("abstained", f"{result.abstained:,}", accuracy(result.abstained, n)),
-        ("right without noise", f"{result.bare_correct:,}", accuracy(result.bare_correct, n)),
+        ("correct without noise", f"{result.bare_correct:,}", accuracy(result.bare_correct, n)),
     )
     radii = tuple(
         (f"{point.radius:.3g}", f"{point.certified:,}", accuracy(point.certified, n))
@@ -147,7 +147,7 @@ def _outcome(config: Config, result: SmoothingResult, folder: RunFolder) -> Outc
         title=f"smoothing of {config.model}",
         sentences=tuple(sentences),
         tables=(
-            Table(f"answers, {how}", ("answer", "images", "share [95 % interval]"), rows),
+            Table(f"predictions, {how}", ("prediction", "images", "share [95 % interval]"), rows),
             Table(f"certified, {how}", ("l2 radius", "images", "certified accuracy [95 % interval]"), radii),
         ),
         pictures=(Picture("certified accuracy by radius", path, CURVE),),

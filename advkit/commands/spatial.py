@@ -1,4 +1,4 @@
-"""Measure how much accuracy survives turning and shifting."""
+"""Measure accuracy under rotations and translations."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EXAMPLE = "advkit spatial --model clf.pt --rotation 30 --shift 3"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Turns and shifts images until they are misclassified; a killed run goes on with the same command.
+    """Rotates and translates images until they are misclassified; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     kept = _may_save(config, context)
     (model,), (whole,) = open_subjects(
@@ -75,8 +75,8 @@ def _plan(config: Config, model: Model, data: Data) -> Outcome:
         title="what would be done",
         sentences=(
             f"{model.card.architecture} on {len(data):,} images of {data.name} ({data.split}), each under "
-            f"{config.random} random moves and {grid} of a grid.",
-            f"At most {forwards:,} forward passes; an image that falls is not tried further.",
+            f"{config.random} random transformations and {grid} of a grid.",
+            f"At most {forwards:,} forward passes; an image is not tried again once it is misclassified.",
         ),
         result={"n": len(data), "moves_random": config.random, "moves_grid": grid, "forwards": forwards},
     )
@@ -85,7 +85,7 @@ def _plan(config: Config, model: Model, data: Data) -> Outcome:
 def _pictures(
     folder: Path, result: SpatialResult, model: Model, data: Data, moved: Tensor
 ) -> tuple[Picture, ...]:
-    curve = Picture("accuracy by size", folder / "curve.png", "What the grid leaves as it grows.")
+    curve = Picture("accuracy by size", folder / "curve.png", "Accuracy on the grid as its range grows.")
     write_curve(curve.path, result)
     shown = least_moved(result)
     if not shown:
@@ -95,9 +95,9 @@ def _pictures(
     with torch.no_grad(), evaluation_mode(model):
         said = model(images.to(device_of(model))).argmax(1).tolist()
     examples = Picture(
-        "turned images",
+        "adversarial transformations",
         folder / "examples.png",
-        "The images that the smallest moves break: what they are, and what the model calls them.",
+        "The smallest transformations that are misclassified: true class and predicted class.",
     )
     write_examples(examples.path, shown, data, images, said)
     return (examples, curve)
@@ -123,7 +123,7 @@ def _outcome(
     n, clean = result.n, result.clean_correct
     tried = [
         ("none (clean)", clean, clean),
-        (f"worst of {result.moves_random} random ones", clean, result.random_correct),
+        (f"worst of {result.moves_random} random", clean, result.random_correct),
         (f"grid of {result.moves_grid}", clean, result.grid_correct),
         ("all of these", clean, result.robust_correct),
     ]
@@ -133,18 +133,18 @@ def _outcome(
         sentences.append(f"Partial: {n} images only.")
     if result.unconfirmed:
         sentences.append(
-            f"{result.unconfirmed} moves broke an image in the search, but not when it was made again; "
+            f"{result.unconfirmed} transformations fooled the model in the search, but not when repeated; "
             "they are not counted."
         )
     sentences.append(f"{result.forwards:,} forward passes.")
     subject = flags([config.model], result.data.name, arch=config.arch, said=config)
     return Outcome(
-        title=f"rotations and shifts against {config.model}",
+        title=f"rotations and translations against {config.model}",
         sentences=tuple(sentences),
         tables=(
             Table(
                 f"up to {result.rotation:g} degrees and {result.shift:g} px, n = {n:,}",
-                ("moves", "broken", "accuracy left [95 % interval]"),
+                ("transformations", "misclassified", "robust accuracy [95 % interval]"),
                 rows,
             ),
         ),

@@ -1,4 +1,4 @@
-"""Copy a classifier from its answers, for attacks that transfer."""
+"""Train a substitute model for transfer attacks."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ EXAMPLE = "advkit substitute --model clf.pt --data mnist --queries 10000"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Copies a classifier from its answers; a killed run goes on with the same command.
+    """Trains a substitute of a classifier from queries; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     file = model_file(context)
     (model,), (learn, test) = open_subjects(
         [config.model], config.data, ("train", "test"), arch=config.arch, said=config, context=context
     )
     if config.extra_data is not None:
-        raise ConfigError("an attacker has answers, not labels; leave --extra-data out")
+        raise ConfigError("a black-box attacker has no labels; leave --extra-data out")
     device = devices.choose(context.device)
     copy = fresh(config, learn)
     name = store_name(config.name, learn.name, copy.card.architecture, "substitute")
@@ -109,14 +109,14 @@ def run(config: Config, context: Context) -> Outcome:
 
 
 def _generator(config: Config, learn: Data, context: Context) -> Subject | None:
-    """Whose images are asked about, too."""
+    """The generator whose images are also used as queries."""
     if config.generator is None:
         return None
     subject = open_subject(config.generator, context.device)
     if subject.card.shape != learn.shape:
         theirs, ours = map(by_size, (subject.card.shape, learn.shape))
         raise DataError(
-            f"{config.generator} makes {theirs} images but the classifier is asked about {ours} ones "
+            f"{config.generator} makes {theirs} images but the classifier takes {ours} images "
             "(channels x height x width); name a generator of such images"
         )
     return subject
@@ -146,7 +146,7 @@ def _asked(queries: Queries) -> dict[str, int]:
 
 
 def _made(config: Config, trained: Trained, original: Model, learn: Data, agreement: object) -> Model:
-    """The copy with its card."""
+    """The substitute with its card."""
     digest = original.hash
     card = trained.model.card.model_copy(
         update={
@@ -166,8 +166,8 @@ def _plan(config: Config, copy: Model, learn: Data) -> Outcome:
     return Outcome(
         title="what would be done",
         sentences=(
-            f"{config.model} is asked about {config.queries:,} images at most, {real:,} of them real ones at "
-            f"most, and answers with {config.answers}; {copy.card.architecture} is trained on the answers.",
+            f"At most {config.queries:,} queries of {config.model}, at most {real:,} of them real images; it "
+            f"returns {config.answers}, on which {copy.card.architecture} is trained.",
             f"In the model store as {config.name}.",
         ),
         result={"queries": config.queries, "real": real, "config": config.model_dump(mode="json")},
@@ -178,14 +178,14 @@ def _outcome(config: Config, result: SubstituteResult, folder: Path) -> Outcome:
     n = result.n
     rows = (
         ("original", accuracy(result.original_correct, n), ""),
-        ("copy", accuracy(result.copy_correct, n), accuracy(result.agreed, n)),
+        ("substitute", accuracy(result.copy_correct, n), accuracy(result.agreed, n)),
     )
     origins = ", ".join(f"{count:,} {origin}" for origin, count in result.asked.items())
     asked = f"{result.queries:,} of {result.limit:,} queries were made ({origins})."
     subject = flags([config.model], config.data or "", arch=config.arch, said=config)
     transfer = f"advkit attack {subject} --surrogate {shlex.quote(result.model.files[0])}"
     return Outcome(
-        title=f"a copy of {config.model}",
+        title=f"a substitute of {config.model}",
         sentences=(
             result.sentence,
             asked,
@@ -199,7 +199,9 @@ def _outcome(config: Config, result: SubstituteResult, folder: Path) -> Outcome:
             ),
         ),
         pictures=(
-            Picture("curves", folder / "curves.png", "Agreement with the answers as the training went on."),
+            Picture(
+                "curves", folder / "curves.png", "Agreement with the original on the queries during training."
+            ),
         ),
         files=(*map(Path, result.model.files), folder),
         next=(

@@ -1,4 +1,4 @@
-"""Train a classifier on images as they are."""
+"""Train a classifier on clean images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DISTRIBUTED = True
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a classifier; a killed run goes on with the same command.
+    """Trains a classifier; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the model, the data or the options.
+        UserError: something is wrong with the model, the data or the options.
     """
     said = config.model_dump(exclude_unset=True)
     return trained(AdversarialTraining(**said, objective="standard"), context, "train")

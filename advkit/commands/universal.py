@@ -1,4 +1,4 @@
-"""Make one perturbation that misleads a classifier on all images."""
+"""Train a universal adversarial perturbation."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SHOWN = 8
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Makes a universal perturbation and judges it; a killed run goes on with the same command.
+    """Trains a universal perturbation and evaluates it; the same command resumes a killed run.
 
     Raises:
-        UserError: whatever is wrong with the models, the data or the options.
+        UserError: something is wrong with the models, the data or the options.
     """
     wanted = files_asked_for(context)
     names = (*config.model, *config.transfer)
@@ -45,7 +45,7 @@ def run(config: Config, context: Context) -> Outcome:
         names, config.data, ("train", "test"), arch=config.arch, said=config, context=context
     )
     if config.target is not None:
-        class_number(config.target, learn)  # complains now of a class that is not there
+        class_number(config.target, learn)  # fails now on a class that is not there
     against = threats.choose(config.norm, config.eps, models[0], learn, context.progress)
     refuse_norm(against)
     trained_on, test = models[: len(config.model)], some(whole, config.n, config.seed)
@@ -91,7 +91,7 @@ def _examples(
     test: Data,
     result: PerturbationResult,
 ) -> None:
-    """Images drawn at random, whatever became of them."""
+    """Random images, whether or not the perturbation succeeded."""
     few = test.take(rng.permutation(config.seed, "examples", len(test))[:SHOWN])
     x, labels = few.batch(torch.arange(len(few)), device_of(model))
     with all_in_evaluation_mode([model]):
@@ -114,13 +114,13 @@ def _plan(config: Config, models: list[Model], learn: Data, test: Data, against:
         title="what would be done",
         sentences=(
             f"One perturbation, {against}, trained on {len(learn):,} images of {learn.name} against "
-            f"{', '.join(config.model)}, judged on {len(test):,} test images.",
+            f"{', '.join(config.model)}, evaluated on {len(test):,} test images.",
         ),
         tables=(
             Table(
                 "cost",
                 ("", "images forward", "images backward"),
-                (("training", f"{training:,}", f"{training:,}"), ("judging", f"{judging:,}", "0")),
+                (("training", f"{training:,}", f"{training:,}"), ("evaluation", f"{judging:,}", "0")),
             ),
         ),
         result={"threat": against.model_dump(), "forwards": training + judging, "backwards": training},
@@ -132,24 +132,28 @@ def _outcome(config: Config, result: PerturbationResult, folder: Path, wanted: t
     sentences = [result.sentence]
     if first.becomes and result.target is None:
         most = next(iter(first.becomes))
-        sentences.append(f"Of the images that it is fooled on, {_share(first, most)} become {most}.")
+        sentences.append(f"Of the images that are misclassified, {_share(first, most)} become {most}.")
     threat = result.threat
-    aim = "fooled" if result.target is None else f"seen as {result.target_name}"
-    columns = ("classifier", f"{aim} [95 % interval]", "random", "accuracy")
+    aim = "fooled" if result.target is None else f"classified as {result.target_name}"
+    columns = ("classifier", f"{aim} [95 % interval]", "random noise", "accuracy")
     pictures = (
         Picture(
             "the perturbation",
             folder / "universal.png",
-            f"Grey is no change, black and white {threat.eps:.3g}." if threat.norm == "linf" else "Enlarged.",
+            f"Grey is 0, black -{threat.eps:.3g}, white {threat.eps:.3g}."
+            if threat.norm == "linf"
+            else "Enlarged.",
         ),
-        Picture("examples", folder / "examples.png", "Test images drawn at random, without and with it."),
+        Picture(
+            "examples", folder / "examples.png", "Random test images, without and with the perturbation."
+        ),
     )
     every = flags(config.model, result.train.name, arch=config.arch, said=config)
     one = flags(config.model[:1], result.train.name, arch=config.arch, said=config)
     larger = min(1.0, 2 * threat.eps) if threat.norm == "linf" else 2 * threat.eps
     budget = f"--norm {threat.norm} --eps"
     return Outcome(
-        title=f"one perturbation for all images, {threat.norm} eps {threat.eps:.4g}",
+        title=f"universal perturbation, {threat.norm} eps {threat.eps:.4g}",
         sentences=tuple(sentences),
         tables=(
             Table(

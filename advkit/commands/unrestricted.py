@@ -1,4 +1,4 @@
-"""Make images of a class that a classifier takes for another."""
+"""Generate unrestricted adversarial examples."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ GROUP = "Robustness"
 EXAMPLE = "advkit unrestricted --model clf.pt --generator digits-conditional-ema"
 
 SHOWN = 10
-"""Examples of each class in the grid, and examples beside their beginnings."""
+"""Examples of each class in the grid, and examples shown beside their start."""
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Searches a generator's images for those that a classifier errs on; a finished run is told again.
+    """Searches a generator's images for misclassified ones; a finished run shows its result again.
 
     Raises:
-        UserError: whatever is wrong with the models or the options.
+        UserError: something is wrong with the models or the options.
     """
     device = str(devices.choose(context.device))
     subject = open_subject(config.generator, device)
     if subject.classes is None:
         raise ModelError(
-            f"{config.generator} is unconditional, so no class can be asked for; train a generator with "
+            f"{config.generator} is unconditional; train a conditional generator with "
             "advkit gan-train --conditional projection"
         )
     if subject.card.labels != DIGITS:
         raise DataError(
-            f"the judge reads digits, and {config.generator} draws other classes; choose a generator of "
-            "digits"
+            f"the judge network reads digits, and {config.generator} has other classes; "
+            "choose a generator of digits"
         )
     said = config.said | {"shape": config.shape or subject.card.shape}
     model = load_model(
@@ -149,7 +149,7 @@ def _result(
 
 
 def _write(folder: Path, result: UnrestrictedResult, made: Constructed) -> None:
-    """What was found as numbers, and some of it as pictures."""
+    """The arrays, and some examples as pictures."""
     judged = torch.tensor([example.judged for example in result.examples])
     legitimate = made.found & (judged == made.labels)
     files.write_arrays(
@@ -190,13 +190,13 @@ def _outcome(config: Config, result: UnrestrictedResult, folder: Path) -> Outcom
     n = result.n
     rows = [
         ("raw success: found", accuracy(result.found, n), f"{n:,}"),
-        ("success: found, and shows the class asked for", accuracy(result.legitimate, n), f"{n:,}"),
-        ("the classifier errs on the first draws", accuracy(result.start_wrong, n), f"{n:,}"),
-        ("the judge reads the first draws", accuracy(result.start_read, n), f"{n:,}"),
+        ("success: found, and still of its class", accuracy(result.legitimate, n), f"{n:,}"),
+        ("first samples misclassified by the classifier", accuracy(result.start_wrong, n), f"{n:,}"),
+        ("first samples read correctly by the judge", accuracy(result.start_read, n), f"{n:,}"),
     ]
     if result.found:
         share = accuracy(result.legitimate, result.found)
-        rows.insert(1, ("legitimacy: of these, show the class asked for", share, f"{result.found:,}"))
+        rows.insert(1, ("legitimacy: of these, still of their class", share, f"{result.found:,}"))
     subject = flags([config.model], "", arch=config.arch, said=config)
     generator = f"--generator {shlex.quote(config.generator)}"
     other = "monte-carlo" if config.search == "gradient" else "gradient"
@@ -204,19 +204,19 @@ def _outcome(config: Config, result: UnrestrictedResult, folder: Path) -> Outcom
         title=f"unrestricted adversarial examples against {config.model}",
         sentences=(
             result.sentence,
-            f"The classifier was passed {result.passes:,.0f} times an example on average, both ways counted.",
+            f"{result.passes:,.0f} forward and backward passes of the classifier an example on average.",
         ),
         tables=(Table(f"images of {config.generator}", ("", "share [95 %]", "n"), tuple(rows)),),
         pictures=(
             Picture(
                 "grid",
                 folder / "grid.png",
-                "Found, and read by the judge as the class asked for: a row for each class.",
+                "Adversarial examples that the judge reads as their class: a row for each class.",
             ),
             Picture(
                 "examples",
                 folder / "examples.png",
-                "First draws, and what was found from them; red where the judge sees the class asked for.",
+                "First samples, and the examples found from them; red where the judge reads their class.",
             ),
         ),
         files=(folder / "unrestricted.npz", folder),

@@ -71,7 +71,11 @@ def test_configurations_fit_the_command_line(name):
     assert set(re.findall(r"`advkit ls ([\w-]+)", said)) <= set(KINDS)
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["gan-train", "--help"], ["ls", "--help"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--help"], ["gan-train", "--help"], ["ls", "--help"], ["models", "ls"], ["data", "ls"], ["ls"]],
+    ids=str,
+)
 def test_help_imports_nothing_heavy(words):
     heavy = ("torch", "numpy", "matplotlib", "scipy", "sklearn", "jinja2", "PIL", "art")
     code = (
@@ -82,6 +86,13 @@ def test_help_imports_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert "advkit" in done.stdout
+
+
+def test_help_fits_on_one_screen(advkit):
+    lines = advkit("--help").output.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 80
+    for name in (*COMMANDS, *HOUSEKEEPING):
+        assert sum(line[13:].startswith(f"{name} ") for line in lines) == 1
 
 
 def test_help_is_instant():

@@ -28,6 +28,8 @@ def test_every_kind_can_be_listed(advkit, kind):
     assert answer.exit_code == 0, answer.stderr
     rows = json.loads(answer.stdout)[kind]
     assert rows and all(row["name"] and row["summary"] for row in rows)
+    names = KINDS[kind].names
+    assert names is None or sorted(names()) == sorted(row["name"] for row in rows)
     drawn = advkit("ls", kind).stdout
     assert all(row["name"] in drawn for row in rows)
 

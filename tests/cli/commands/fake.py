@@ -15,7 +15,7 @@ from advkit.core.context import Context
 from advkit.core.errors import ModelError
 from advkit.report.outcome import Outcome, Picture, Table
 
-GROUP = "Begin here"
+GROUP = "Start"
 EXAMPLE = "advkit fake --model clf.pt"
 OPERANDS = "beside"
 

@@ -110,8 +110,8 @@ def _outcome(config: Config, result: SecurityCurve, pictures: tuple[Picture, ...
     n = result.n
     sentences = [
         result.sentence,
-        "Every robust accuracy is an upper bound: smaller perturbations may exist. At one eps, "
-        "advkit attack is stronger, and runs sanity checks.",
+        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, advkit attack "
+        "gives a tighter bound, and runs sanity checks on it.",
     ]
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")

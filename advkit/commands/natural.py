@@ -120,7 +120,7 @@ def _rows(data: Data, found: Wandered, judged: Tensor) -> tuple[Searched, ...]:
 
 
 def _write(folder: Path, data: Data, x: Tensor, own: Inverted, found: Wandered, legitimate: Tensor) -> None:
-    """The arrays, and the first examples as a picture."""
+    """What was found as numbers, and the first of it as a picture."""
     files.write_arrays(
         folder / "natural.npz",
         x=found.images.numpy(),

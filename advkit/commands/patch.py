@@ -43,7 +43,7 @@ def run(config: Config, context: Context) -> Outcome:
     models, (learn, whole) = open_subjects(
         names, config.data, ("train", "test"), arch=config.arch, said=config, context=context
     )
-    class_number(config.target, learn)  # fails now on a class that is not there
+    class_number(config.target, learn)  # complains now of a class that is not there
     trained_on, test = models[: len(config.model)], some(whole, config.n, config.seed)
     if context.dry_run:
         return _plan(config, models, learn, test)

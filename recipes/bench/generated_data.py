@@ -53,14 +53,14 @@ KEY = ("data", "threat", "options", "source", "n", "seed")
 
 def key_of(source: str, n: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Identity of a line, as JSON gives it back."""
-    told = {
+    identity = {
         name: getattr(options, name) for name in ("objective", "arch", "updates", "attack", "test", "set")
     }
     if source != "none":
-        told |= {name: getattr(options, name) for name in ("fraction", "samples", "confidence")}
+        identity |= {name: getattr(options, name) for name in ("fraction", "samples", "confidence")}
     if source == "generator":
-        told["gan"] = options.gan
-    values = (options.data, str(options.threat), json.dumps(told, sort_keys=True), source, n, seed)
+        identity["gan"] = options.gan
+    values = (options.data, str(options.threat), json.dumps(identity, sort_keys=True), source, n, seed)
     return dict(zip(KEY, values, strict=True))
 
 
@@ -225,7 +225,7 @@ def main() -> None:
     said = options.norm and Threat(options.norm, float(options.eps))
     options.threat = said or test.threat
     if options.threat is None:
-        raise SystemExit(f"{options.data} has no customary threat model; give --norm and --eps")
+        raise SystemExit(f"{options.data} has no default threat model; give --norm and --eps")
     options.work.mkdir(parents=True, exist_ok=True)
     rows = read(options.out)
     options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))  # without a line cut short

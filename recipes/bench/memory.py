@@ -55,15 +55,15 @@ def prepare() -> None:
 
 
 def measure(settings: Evaluation, n: int) -> tuple[float, float, float, int]:
-    """(MiB before, MiB at most, seconds, images that fell) of one evaluation."""
+    """(MiB before, MiB at most, seconds, images misclassified) of one evaluation."""
     model = load_model("lenet.pt")
     x = torch.rand(64, *model.card.shape, requires_grad=True)
     torch.autograd.grad(model(x).sum(), x)
     before, begun = resident("VmRSS"), time.perf_counter()
     config = settings.model_copy(update={"n": n, "save": f"{n}.npz"})
     result = attack(config, Context(out=Path(f"run-{n}"))).result
-    fell = result["clean_correct"] - result["robust_correct"]
-    return before, resident("VmHWM"), time.perf_counter() - begun, fell
+    fooled = result["clean_correct"] - result["robust_correct"]
+    return before, resident("VmHWM"), time.perf_counter() - begun, fooled
 
 
 def main() -> None:
@@ -83,16 +83,16 @@ def main() -> None:
         parameters={chosen.attack: {"steps": chosen.steps}},
     )
     print(f"{chosen.attack}, {chosen.steps} steps, linf eps {chosen.eps}, {torch.get_num_threads()} threads")
-    print("images   fell   seconds   before   at most   beyond (MiB)")
+    print("images fooled   seconds   before   at most   beyond (MiB)")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         prepare()
         for n in chosen.n:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                before, most, seconds, fell = pool.apply(measure, (settings, n))
+                before, most, seconds, fooled = pool.apply(measure, (settings, n))
             beyond = most - before
             verdict = "" if beyond <= BAR else f"   more than {BAR}"
-            print(f"{n:6d} {fell:6d} {seconds:9.1f} {before:8.0f} {most:9.0f} {beyond:14.0f}{verdict}")
+            print(f"{n:6d} {fooled:6d} {seconds:9.1f} {before:8.0f} {most:9.0f} {beyond:14.0f}{verdict}")
 
 
 if __name__ == "__main__":

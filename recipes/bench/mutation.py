@@ -155,7 +155,7 @@ def change(node: ast.AST) -> None:
 
 
 def changed(source: str, number: int) -> tuple[str, int, str, str]:
-    """The source with its place ``number`` changed; the line, and what stood and stands there."""
+    """The source with its place ``number`` changed; the line, and the text before and after."""
     tree = ast.parse(source)
     node = list(places(tree))[number]
     before = ast.unparse(node).splitlines()[0][:100]
@@ -365,10 +365,10 @@ def worker(root: Path, jobs: list[list[object]], cache: Path, out: Path) -> None
                 text, line, before, after = changed(source, int(str(number)))
                 tests, seconds = tests_of(root, file, line, list(folders), cache)  # type: ignore[call-overload]
                 (copy / str(name)).write_text(text)
-                told = noticed(copy, tests, seconds)
+                found = noticed(copy, tests, seconds)
                 (copy / str(name)).write_text(source)
                 row = {"file": name, "place": number, "line": line, "before": before, "after": after}
-                print(json.dumps(row | {"noticed": told, "tests": len(tests)}), file=log, flush=True)
+                print(json.dumps(row | {"noticed": found, "tests": len(tests)}), file=log, flush=True)
     finally:
         shutil.rmtree(copy.parent)
 

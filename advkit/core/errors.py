@@ -1,7 +1,22 @@
-"""Every fault that a user can cause, as one sentence: what is wrong, where, and what to do.
+"""Errors that a user can correct: one sentence that says what is wrong, where, and what to do.
 
-The command line prints the sentence and exits with 2; Python callers get the exception.
-A fault of advkit itself is never one of these, so its traceback stays visible.
+The command line prints the sentence and exits with 2; Python callers get the exception, whose ``code`` stays
+the same when the sentence is reworded. An internal error of advkit is never one of these, so its traceback
+stays visible.
+
+Codes, each the one of its class unless the error says a narrower one:
+
+==================== =========================================================
+``invalid-config``   `ConfigError`; of these ``unknown-name``: a name that no registry has;
+                     ``run-differs``: a run folder of other settings, models or data;
+                     ``nothing-to-resume``: no run to resume
+``invalid-model``    `ModelError`; of these ``model-not-found``: neither a file nor in the store
+``invalid-data``     `DataError`; of these ``data-not-found``: a data set that is not downloaded
+``cannot-write``     `OutputError`; of these ``already-exists``: a file or folder that would be replaced
+``run-in-use``       `BusyError`
+``process-lost``     `LostError`
+``diverged``         `DivergedError`
+==================== =========================================================
 """
 
 from __future__ import annotations
@@ -11,35 +26,64 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A fault with a way out that the user can take; the message is the whole explanation."""
+    """An error that the user can correct; the message is the whole explanation.
+
+    Args:
+        message: the explanation.
+        code: a narrower code than that of the class.
+
+    Attributes:
+        code: what kind of error it is, as a short stable word.
+    """
+
+    code: str = "user-error"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class ConfigError(UserError):
     """An option, a recipe key or a name that does not exist or does not fit."""
 
+    code = "invalid-config"
+
 
 class ModelError(UserError):
     """A model that cannot be loaded, or does not behave as a model of its role should."""
+
+    code = "invalid-model"
 
 
 class DataError(UserError):
     """Images or labels that are missing, or that do not fit the model or their own description."""
 
+    code = "invalid-data"
+
 
 class OutputError(UserError):
     """A place that cannot be written: read-only, full, or already holding something else."""
+
+    code = "cannot-write"
 
 
 class BusyError(UserError):
     """Another process is working in the same place."""
 
+    code = "run-in-use"
+
 
 class LostError(UserError):
     """Another process that shared the work has ended."""
 
+    code = "process-lost"
+
 
 class DivergedError(UserError):
     """Training whose numbers are no longer finite."""
+
+    code = "diverged"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -99,4 +99,7 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; choose another name, or pass --overwrite to replace it")
+        raise OutputError(
+            f"{path} exists already; choose another name, or pass --overwrite to replace it",
+            code="already-exists",
+        )

@@ -135,7 +135,8 @@ class Registry(Generic[T]):
         if found is None:
             near = did_you_mean(name, [*self._entries, *self._aliases])
             raise ConfigError(
-                f"there is no {self.kind} called {name!r}{near}; known: {', '.join(sorted(self._entries))}"
+                f"there is no {self.kind} called {name!r}{near}; known: {', '.join(sorted(self._entries))}",
+                code="unknown-name",
             )
         return found
 

@@ -254,13 +254,14 @@ def _claim(
     path, lock = _unfinished(identity) if out is None else (out, None)
     begun = path is not None and (path / "resolved.json").exists()
     if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
-        raise OutputError(f"{out} holds other files; choose a new folder with --out")
+        raise OutputError(f"{out} holds other files; choose a new folder with --out", code="already-exists")
     if resume and not begun:
         raise ConfigError(
             f"{out} holds no run to resume; leave --resume out to begin one there"
             if out is not None
             else f"no unfinished {identity['command']} run with these parameters under {RUNS}/; "
-            "name its folder with --out, or leave --resume out to begin a new one"
+            "name its folder with --out, or leave --resume out to begin a new one",
+            code="nothing-to-resume",
         )
     if path is None:
         path = _new_folder(f"{identity['command']}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}")
@@ -326,7 +327,9 @@ def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, IO[str] | Non
 
 def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     if before["command"] != identity["command"]:
-        raise ConfigError(f"{path} holds a {before['command']} run; choose another folder with --out")
+        raise ConfigError(
+            f"{path} holds a {before['command']} run; choose another folder with --out", code="run-differs"
+        )
     old, new = before["config"], identity["config"]
     changed = [
         f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
@@ -336,7 +339,8 @@ def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str
     if changed:
         raise ConfigError(
             f"{path} holds a run with other parameters ({'; '.join(changed)}); "
-            "give the same ones to resume it, or choose another folder with --out"
+            "give the same ones to resume it, or choose another folder with --out",
+            code="run-differs",
         )
     _refuse_other_inputs(path, before.get("inputs", {}), identity["inputs"])
 
@@ -345,7 +349,8 @@ def _refuse_other_inputs(path: Path, known: Mapping[str, Any], given: Mapping[st
     if others := _others(known, given):
         raise ConfigError(
             f"{path} holds a run that started from a different {' and '.join(others)}; "
-            "choose another folder with --out"
+            "choose another folder with --out",
+            code="run-differs",
         )
 
 

@@ -48,7 +48,8 @@ class TorchvisionFiles:
             raise DataError(
                 f"the {split} split of {self.name!r} is not in {root}; "
                 f"fetch it with `advkit data get {self.name}`, "
-                "or name the folder that has it with --data-dir or ADVKIT_DATA"
+                "or name the folder that has it with --data-dir or ADVKIT_DATA",
+                code="data-not-found",
             )
         try:
             return self.open(split, root, download=False)

@@ -32,7 +32,10 @@ def refuse_absent(path: Path) -> None:
         raise ModelError(f"{path} is a folder; name a model file in it")
     if not path.exists():
         siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise ModelError(f"there is no model file {path}{did_you_mean(path.name, siblings)}; check its name")
+        raise ModelError(
+            f"there is no model file {path}{did_you_mean(path.name, siblings)}; check its name",
+            code="model-not-found",
+        )
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty (0 bytes); take another copy")
 

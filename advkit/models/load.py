@@ -159,7 +159,8 @@ def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: S
             way = f"it is an architecture, whose weights one names with --arch {text}"
         raise ModelError(
             f"there is no model {text!r}{near}: it is no file, run folder, name in the store, "
-            f"torchvision:NAME or package.module:function; {way}"
+            f"torchvision:NAME or package.module:function; {way}",
+            code="model-not-found",
         ) from error
     return _of_file(found, hints, hints.arch)
 

@@ -104,7 +104,8 @@ class Store:
                 return found[0]
         raise ModelError(
             f"there is no model called {name!r} in the store{did_you_mean(name, names)}; "
-            "`advkit models ls` lists them"
+            "`advkit models ls` lists them",
+            code="model-not-found",
         )
 
     def names(self) -> dict[str, str]:

@@ -139,7 +139,7 @@ def _points(config: Config, result: SecurityCurve) -> Table:
     said = {mark.eps: mark.said for mark in result.marks}
     rows = [("0", accuracy(result.clean_correct, n), "clean accuracy")]
     for point in result.points:
-        remark = said.get(point.eps, "requested" if point.eps in config.eps else "")
+        remark = said.get(point.eps, "asked for" if point.eps in config.eps else "")
         rows.append((written(point.eps, norm), accuracy(point.robust_correct, n), remark))
     columns = ("eps", "robust accuracy at most [95 % interval]", "")
     return Table(f"{norm}, n = {n:,}", columns, tuple(rows))

@@ -348,7 +348,7 @@ def _refuse_changes(path: Path, before: Mapping[str, Any], identity: Mapping[str
 def _refuse_other_inputs(path: Path, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if others := _others(known, given):
         raise ConfigError(
-            f"{path} holds a run that started from a different {' and '.join(others)}; "
+            f"{path} holds a run that did not begin with the same {' and '.join(others)}; "
             "choose another folder with --out",
             code="run-differs",
         )

@@ -18,11 +18,11 @@ GRID = 100
 WATCHED = 1000
 """Samples and real images that are compared each time."""
 RARE = 0.1
-"""Share of its real frequency under which a class is said to be missing."""
+"""Share of its real frequency below which a class counts as missing."""
 COLLAPSED = 0.4
-"""Share of the real images' diversity under which the generator is said to repeat itself."""
+"""Share of the real images' diversity below which a warning says that the generator collapses."""
 WON = 0.98
-"""Accuracy above which the discriminator is said to win every time."""
+"""Accuracy above which a warning says that the generator is too weak."""
 
 
 def diversity(images: Tensor) -> float:
@@ -37,10 +37,10 @@ def diversity_within(images: Tensor, labels: Tensor) -> float:
 
 
 class Monitor:
-    """Watches one training run with the judge's eyes.
+    """Monitors one training run by the judge's features.
 
     Args:
-        real: (N, C, H, W) some real images of the training split, the yardstick.
+        real: (N, C, H, W) some real images of the training split, as reference.
         labels: (N,) their classes.
         stacked: each channel is a digit of its own.
     """
@@ -58,11 +58,11 @@ class Monitor:
 
         Args:
             samples: (N, C, H, W) in [0, 1].
-            labels: (N,) the classes that were asked for, of a conditional generator.
+            labels: (N,) the classes requested from a conditional generator.
 
         Returns:
             ``diversity`` as a share of the real ones' and, within classes, ``diversity_within``; ``fid`` and
-            ``coverage`` beside as many real training images; and ``missing``: digits that are hardly drawn,
+            ``coverage`` against as many real training images; and ``missing``: digits that are hardly drawn,
             where the judge can read the real ones.
         """
         features, seen = self._look(samples)
@@ -89,7 +89,7 @@ class Monitor:
 
 
 def warnings(row: Mapping[str, Any]) -> dict[str, str]:
-    """What goes wrong in a row of metrics, by kind: what is seen and what to try, for a person.
+    """Warnings about a row of metrics, by kind: what was found and what to try.
 
     Only rows with samples are judged: they are rare enough that the first steps, when any discriminator
     wins, are over.

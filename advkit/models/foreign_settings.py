@@ -1,4 +1,4 @@
-"""What a configuration says of a model that advkit did not write; no torch here, so that help is instant."""
+"""Settings for a model that advkit did not write; no torch here, so that help is instant."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class ForeignModel(StrictModel):
     """Keys for models without a card; a model with one needs none of them."""
 
     weights: str | None = None
-    """For torchvision:NAME and package.module:function: a file of weights."""
+    """Weights file, for torchvision:NAME and package.module:function."""
     shape: tuple[int, int, int] | None = None
-    """Images of a foreign model: channels, height, width; by default those of the data."""
+    """Image shape of a foreign model: channels, height, width; by default those of the data."""
     pixel_range: tuple[float, float] = (0.0, 1.0)
     """Input range of a foreign model: (lowest, highest) pixel value."""
     mean: tuple[float, ...] = ()
@@ -21,7 +21,7 @@ class ForeignModel(StrictModel):
     std: tuple[float, ...] = ()
     """A foreign model's normalisation, per channel, in units of its pixel range."""
     outputs: Literal["logits", "probabilities"] = "logits"
-    """What a foreign model gives out."""
+    """Outputs of a foreign model."""
 
     @property
     def said(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Accuracies class by class: an average may hide that one class falls far earlier than the others."""
+"""Accuracies by class: an average may hide that one class is much less robust than the others."""
 
 from __future__ import annotations
 

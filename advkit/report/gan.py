@@ -1,4 +1,4 @@
-"""What is said of a finished training: in words, as a table, and what to do next."""
+"""The outcome of GAN training: sentences, a table, and next commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = 20
 
 COLUMNS = {
     "d_loss": ("D loss", "{:.3f}"),
-    "d_accuracy_real": ("D right on real", "{:.1%}"),
+    "d_accuracy_real": ("D accuracy on real", "{:.1%}"),
     "d_accuracy_fake": ("on generated", "{:.1%}"),
     "g_loss": ("G loss", "{:.3f}"),
     "augmented": ("augmented", "{:.0%}"),
@@ -48,7 +48,7 @@ def recent(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[st
 
 
 def trained(result: Mapping[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
+    """The outcome; the same for a finished run."""
     config, models, last = result["config"], result["models"], result["last"]
     shown = [name for name in COLUMNS if name in last and (name != "augmented" or config["augment"])]
     row = (*(COLUMNS[name][1].format(last[name]) for name in shown), f"{result['images_per_second']:,.0f}")
@@ -58,8 +58,8 @@ def trained(result: Mapping[str, Any], folder: Path) -> Outcome:
         title=f"{what} of {result['data']['name']}: {config['arch']}, {config['steps']:,} steps",
         sentences=(
             *balance,
-            f"Samples of the averaged generator differ {last['diversity']:.0%} as much as real images do.",
-            f"By {BY[result['best']['by']]}, the average of step {result['best']['step']:,} is the best.",
+            f"Diversity of the EMA generator's samples: {last['diversity']:.0%} of that of real images.",
+            f"Best EMA generator by {BY[result['best']['by']]}: step {result['best']['step']:,}.",
             *(sentence.capitalize() + "." for sentence in warnings(last).values()),
             f"In the model store as {', '.join(model['name'] for model in models.values())}.",
         ),
@@ -71,14 +71,14 @@ def trained(result: Mapping[str, Any], folder: Path) -> Outcome:
             ),
         ),
         pictures=(
-            Picture(
-                "generated images", folder / "grid.png", f"{SIDE * SIDE} samples of the averaged generator."
-            ),
+            Picture("generated images", folder / "grid.png", f"{SIDE * SIDE} samples of the EMA generator."),
             Picture("curves", folder / "curves.png", "Losses and accuracy by step."),
             Picture(
-                "between samples", folder / "interpolation.png", "Each row goes from one sample to another."
+                "interpolation", folder / "interpolation.png", "Each row interpolates between two samples."
             ),
-            Picture("training", folder / "training.gif", "Samples from one noise, as training went on."),
+            Picture(
+                "training", folder / "training.gif", "Samples from fixed latent vectors during training."
+            ),
         ),
         files=(*(folder / f"{name}.safetensors" for name in models), folder),
         next=_next(config, models, result["data"]["name"]),

@@ -1,4 +1,4 @@
-"""Measured generators in words: the same when a finished run is asked again."""
+"""The outcome of an evaluation of generators."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _BETTER = {"lower": "better: lower", "higher": "better: higher", "floor": "best:
 
 
 def outcome(result: GanEvaluationResult, folder: Path) -> Outcome:
-    """Everything for a person, whether one generator was measured or several."""
+    """The outcome, for one generator or several."""
     several = len(result.generators) > 1
     names = [one.name for one in result.generators]
     sentences = [
-        f"n = {result.n:,} generated images each, beside as many test images of {result.real.name}. The "
-        "floor is the same figure of real training images, which a perfect generator would reach.",
+        f"n = {result.n:,} generated images each, against as many test images of {result.real.name}. The "
+        "floor is the same figure of real training images, that of a perfect generator.",
         f"Judge {result.judge[:12]}: its FID and KID compare only with those of the same judge and n.",
         *(
             []
             if (right := result.judge_accuracy) is None
-            else [f"It reads {right:.1%} of the real images right."]
+            else [f"It classifies {right:.1%} of the real images correctly."]
         ),
-        *(f"Left out: {name}, since {reason}." for name, reason in result.skipped.items()),
+        *(f"Skipped: {name}, since {reason}." for name, reason in result.skipped.items()),
     ]
     tables = [_figures(result), _networks(result)]
     if len(result.class_names) <= SHOWN and any(one.histogram for one in result.generators):
@@ -44,7 +44,7 @@ def outcome(result: GanEvaluationResult, folder: Path) -> Outcome:
         ]
     pictures.append(Picture("real images", folder / "real.png", f"Of {result.real.name}'s test split."))
     return Outcome(
-        title=f"generators side by side: {', '.join(names)}" if several else f"how good is {names[0]}",
+        title=f"comparison of generators: {', '.join(names)}" if several else f"evaluation of {names[0]}",
         sentences=tuple(sentences),
         tables=tuple(tables),
         pictures=tuple(pictures),
@@ -98,4 +98,4 @@ def _classes(result: GanEvaluationResult) -> Table:
         for index, name in enumerate(result.class_names)
     ]
     named = [one.name for one in result.generators] if len(result.generators) > 1 else ["generated"]
-    return Table("classes, as the judge sees them", ("class", *named, "real"), tuple(rows))
+    return Table("classes predicted by the judge", ("class", *named, "real"), tuple(rows))

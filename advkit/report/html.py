@@ -1,4 +1,4 @@
-"""One HTML page of what commands said: no network, no scripts, pictures inside; for handing on."""
+"""One HTML page of the outcomes of commands: no network, no scripts, pictures inside; for sharing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``advkit adv-train`` says at its end, made of its result alone."""
+"""The outcome of ``advkit adv-train``, from its result alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advkit.training.objective import OBJECTIVES
 from advkit.training.several import named
 
 CURVES = (
-    "Accuracy as the training went on. Robust accuracy that falls on held-out images while it rises on "
+    "Accuracy during training. Robust accuracy that decreases on held-out images while it increases on "
     "training images is robust overfitting."
 )
 
@@ -27,7 +27,7 @@ def threatened(config: Mapping[str, Any]) -> str:
 
 
 def outcome(result: dict[str, Any], folder: Path) -> Outcome:
-    """The result in words; the same when a finished run is asked again."""
+    """The outcome; the same for a finished run."""
     config, test = result["config"], result["test"]
     held = result["card"]["metrics"]
     rows = [
@@ -52,7 +52,7 @@ def outcome(result: dict[str, Any], folder: Path) -> Outcome:
     against = threatened(config)
     beside: dict[str, str] = result.get("beside", {})
     sentences += [
-        f"Trained beside it, and in the model store as {name}: a {role}." for name, role in beside.items()
+        f"Also trained, and in the model store as {name}: a {role}." for name, role in beside.items()
     ]
     attacks = [f"advgan:{name}" for name, role in beside.items() if role == "perturbation-generator"]
     sentences += result["warnings"]

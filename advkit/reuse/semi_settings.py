@@ -13,21 +13,22 @@ from advkit.core.names import DataName, DiscriminatorParameters, GeneratorParame
 class SemiSupervised(StrictModel):
     """Train a classifier on few labels and many unlabelled images, together with a generator.
 
-    The discriminator of a GAN classifies images and distinguishes real from generated ones. Labels
-    teach it the classes; all other images, and those that the generator makes, teach it where they end.
+    The discriminator of a GAN classifies images and distinguishes real from generated ones. The
+    labelled images train the classes; unlabelled and generated images regularise it.
     """
 
     data: DataName = "digits"
     """Data set (see `advkit ls data`)."""
     labels: PositiveInt = 100
-    """How many labels of the training split may be used, the same number of each class; all its other images
-    are used without. Which ones is fixed, and written into the result."""
+    """Number of labels of the training split to use, class-balanced; all other images are used unlabelled.
+    The choice is fixed and written into the result."""
     label_set: int = Field(0, ge=0)
-    """Which of the fixed sets of labels, to see how much depends on them."""
+    """Which of the fixed sets of labels, to see how much the result depends on them."""
     model: str | None = None
-    """Discriminator to begin with: a file, a run folder or a name in the store; by default a fresh one."""
+    """Discriminator to start from: a file, a run folder or a name in the store; by default a new one."""
     arch: Pair | None = None
-    """Generator and discriminator pair (see `advkit ls pairs`): by default noisy-mlp, or that of --model."""
+    """Architecture of generator and discriminator (see `advkit ls pairs`); by default noisy-mlp, or that of
+    --model."""
     epochs: int = Field(100, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(100, ge=2)
@@ -35,34 +36,33 @@ class SemiSupervised(StrictModel):
     rate: float = Field(2e-3, gt=0)
     """Adam's learning rate for the classifier; both rates decrease linearly to 0 over the last third."""
     rate_generator: float = Field(1e-3, gt=0)
-    """Adam's learning rate for the generator, which gives up its variety if it is too large."""
+    """Adam's learning rate for the generator, whose samples lose diversity if it is too large."""
     beta1: float = Field(0.5, ge=0, lt=1)
     """Adam's first moment decay, for both."""
     supervised: float = Field(1.0, gt=0)
-    """Weight of the labelled images' loss, beside 1 for that of all the others."""
+    """Weight of the labelled images' loss, relative to 1 for all the others."""
     teach: float = Field(0.0, ge=0)
-    """Weight of what the averaged classifier says of unlabelled images that it is sure of, taken for their
-    labels."""
+    """Weight of pseudo-labels: confident predictions of the EMA classifier on unlabelled images."""
     sure: float = Field(0.95, gt=0, lt=1)
-    """Least probability of the class that it teaches."""
+    """Confidence from which a prediction is a pseudo-label."""
     shift: float = Field(0.0, ge=0)
-    """Training images are moved by up to so many pixels, ..."""
+    """Random shift of training images, in pixels."""
     turn: float = Field(0.0, ge=0, le=180)
-    """... turned by up to so many degrees, ..."""
+    """Random rotation of training images, in degrees."""
     zoom: float = Field(0.0, ge=0, lt=1)
-    """... and enlarged or made smaller by up to this share. What teaches sees them as they are."""
+    """Random scaling of training images, as a share. Pseudo-labels are predicted without augmentation."""
     ema: float = Field(0.9999, ge=0, lt=1)
-    """Decay of the averaged weights, an update; ramped up over the first ones. The average is kept."""
+    """Decay of the moving average of the weights (EMA), ramped up at the start. The average is kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the networks; weights and updates stay in float32."""
+    """Precision of the networks; weights and updates stay in float32."""
     checkpoint_every: int = Field(500, ge=1)
-    """Updates between rows of metrics, and states to resume from."""
+    """Updates between rows of metrics, and checkpoints to resume from."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
-    """How the size of a change is measured, for the robust error."""
+    """Norm of the threat model, for the robust error."""
     eps: Fraction | None = Field(None, gt=0)
-    """Largest change allowed, for the robust error; by default the data set's default threat model."""
+    """Size of the threat model, for the robust error; by default the data set's default threat model."""
     name: str | None = None
     """Name in the model store; by default DATA-PAIR-semi-LABELS."""
     generator: GeneratorParameters = {}

@@ -20,15 +20,15 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_parts)]
 
 
 class Judging(StrictModel):
-    """By what and on how many images generators are measured."""
+    """Metrics and number of images."""
 
     data: DataName | None = None
-    """Data set to compare with (see `advkit ls data`); by default the one that the model learned."""
+    """Data set to compare with (see `advkit ls data`); by default the one that the model was trained on."""
     n: int = Field(10_000, ge=10)
     """Generated images, and as many real ones; fewer where the test split or half of the training split has
     fewer, since distances depend on n."""
     metrics: Annotated[Names, OneOf("advkit.gan.metric:METRICS")] = ()
-    """Which to measure (see `advkit ls gan-metrics`), separated by commas; by default all."""
+    """Metrics (see `advkit ls gan-metrics`), separated by commas; by default all."""
     seed: int = Field(0, ge=0)
     """Which images: every random number follows from it."""
 
@@ -37,13 +37,13 @@ class _One(StrictModel):
     """A base of its own, so that help lists the model first."""
 
     model: str
-    """Generator, or VAE whose decoder is meant: a file, a run folder or a name in the store."""
+    """Generator, or VAE (its decoder is evaluated): a file, a run folder or a name in the store."""
 
 
 class GanEvaluation(Judging, _One):
-    """Measure a generator by the features and answers of the judge, a digit classifier shipped with advkit.
+    """Evaluate a generator by features and predictions of the judge, a digit classifier shipped with advkit.
 
-    Each figure is shown beside its floor: the same figure of real images that nobody generated.
+    Each figure is shown beside its floor: the same figure of real images.
     """
 
 
@@ -55,4 +55,4 @@ class _Several(StrictModel):
 
 
 class GanComparison(Judging, _Several):
-    """Measure several generators by the judge, on one page."""
+    """Compare several generators by the judge's features, on one page."""

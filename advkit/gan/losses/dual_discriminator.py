@@ -15,7 +15,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
 
 @gan_loss(
     "dual-discriminator",
-    summary="a second discriminator rewards what the first one suspects: KL and reverse KL at once",
+    summary="two discriminators, which combine the KL and the reverse KL divergence (D2GAN)",
     source="Nguyen et al. 2017, eq. 1",
     aliases=("d2gan",),
 )

@@ -13,7 +13,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
 
 @gan_loss(
     "hinge",
-    summary="the discriminator stops where its answers are beyond 1 and -1; the generator raises them",
+    summary="hinge loss: the discriminator's outputs are pushed beyond 1 and -1; the generator raises them",
     source="Lim and Ye 2017; Miyato et al. 2018, eq. 16 and 17",
 )
 class Hinge(GanLoss):

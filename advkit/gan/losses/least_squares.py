@@ -12,7 +12,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
 
 @gan_loss(
     "least-squares",
-    summary="squared distance of the discriminator's answers from 1 (real) and -1 (generated)",
+    summary="squared distance of the discriminator's outputs from 1 (real) and -1 (generated)",
     source="Mao et al. 2017, eq. 9, on the scale from -1 to 1",
     aliases=("lsgan",),
 )

@@ -12,7 +12,7 @@ from advkit.gan.loss import GanLoss, Judgement, gan_loss
 
 @gan_loss(
     "wasserstein",
-    summary="difference of the critic's mean answers; with a gradient penalty, which bounds its slope",
+    summary="difference of the critic's mean outputs; with a gradient penalty (WGAN-GP)",
     source="Arjovsky et al. 2017, eq. 2; Gulrajani et al. 2017",
     aliases=("wgan-gp",),
 )

@@ -11,7 +11,7 @@ from advkit.gan.metric import Comparison, Figure, NotApplicableError, metric
 @metric(
     "class-histogram",
     Figure("class_kl", "KL of classes", "lower", ".4f"),
-    summary="Kullback-Leibler divergence of the classes that the judge sees from those of the training set",
+    summary="Kullback-Leibler divergence of the predicted classes from those of the training set",
     source="Srivastava et al. 2017, section 4.1",
     rank=50,
 )
@@ -25,7 +25,7 @@ def class_histogram(comparison: Comparison) -> dict[str, float]:
     "modes",
     Figure("modes", "modes", "higher", ".0f"),
     Figure("mode_kl", "KL of modes", "lower", ".4f"),
-    summary="classes that were drawn at all, and the divergence from drawing all alike",
+    summary="number of modes (classes) found, and the divergence from a uniform distribution",
     source="Metz et al. 2017, section 3.3; Lin et al. 2018 (PacGAN), section 4.1",
     rank=60,
 )

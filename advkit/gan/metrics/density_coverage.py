@@ -10,7 +10,7 @@ from advkit.gan.neighbours import covered, inside
     "density-coverage",
     Figure("density", "density", "higher"),
     Figure("coverage", "coverage", "higher"),
-    summary="how many real balls hold a generated image, and the share that hold any (k = 5)",
+    summary="density and coverage: real k-NN balls that contain generated images (k = 5)",
     source="Naeem et al. 2020, eq. 8 and 9",
     rank=40,
 )

@@ -24,7 +24,7 @@ RATIO = 1 / 3
     "memorisation",
     Figure("copied", "copies", "floor", ".2%"),
     Figure("nearer", "nearer than real", "floor", ".1%"),
-    summary="generated images that are copies of training images, and how near they are as a rule",
+    summary="memorisation: generated images that copy training images, and typical distances",
     source="Yoon et al. 2023 (copies: a third of the distance to the second nearest); Meehan et al. 2020",
     rank=80,
 )

@@ -10,7 +10,7 @@ from advkit.gan.neighbours import inside
     "precision-recall",
     Figure("precision", "precision", "higher"),
     Figure("recall", "recall", "higher"),
-    summary="shares of generated images near a real one, and of real ones near a generated one (k = 5)",
+    summary="precision and recall by k-nearest neighbours of the judge's features (k = 5)",
     source="Kynkäänniemi et al. 2019, eq. 1 and 2",
     rank=30,
 )

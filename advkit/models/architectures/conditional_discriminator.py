@@ -49,7 +49,7 @@ class _Wrapped(Discriminator):
 @architecture(
     "projection-discriminator",
     role="discriminator",
-    summary="any discriminator, plus the inner product of its features with a learned vector of the class",
+    summary="any discriminator, plus the inner product of its features and a class embedding (projection)",
     source="Miyato and Koyama, ICLR 2018",
 )
 class ProjectionDiscriminator(_Wrapped):
@@ -79,7 +79,7 @@ class ProjectionDiscriminator(_Wrapped):
 @architecture(
     "auxiliary-discriminator",
     role="discriminator",
-    summary="any discriminator, with a second head that tells the class",
+    summary="any discriminator, with an auxiliary classifier head",
     source="Odena et al., ICML 2017 (AC-GAN)",
 )
 class AuxiliaryDiscriminator(_Wrapped):

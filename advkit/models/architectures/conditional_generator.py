@@ -18,7 +18,7 @@ from advkit.models.network import ARCHITECTURES, Generator, architecture, build
 @architecture(
     "conditional-generator",
     role="generator",
-    summary="any generator, whose latent vector is lengthened by a learned vector of the class",
+    summary="any generator, whose latent vector is concatenated with a learned class embedding",
     source="Mirza and Osindero 2014",
 )
 class ConditionalGenerator(Generator):

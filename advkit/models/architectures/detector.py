@@ -15,7 +15,7 @@ from advkit.models.network import ARCHITECTURES, Classifier, Network, architectu
 @architecture(
     "detector",
     role="detector",
-    summary="a classifier's network with two outputs, whose difference tells adversarial from clean",
+    summary="a classifier's network with two outputs, whose difference detects adversarial examples",
     source="Metzen et al., ICLR 2017; Gong et al. 2017 (binary classifiers as detectors)",
 )
 class Detector(Network):

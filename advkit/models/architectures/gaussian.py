@@ -15,7 +15,7 @@ from advkit.models.network import Generator, architecture
 @architecture(
     "gaussian-generator",
     role="generator",
-    summary="a Gaussian of the pixels for each class, cut off at 0 and 1: the control of generated data",
+    summary="a Gaussian of the pixels for each class, clipped to [0, 1]: the baseline of generated data",
     source="Gowal et al., Improving Robustness using Generated Data, NeurIPS 2021",
 )
 class GaussianGenerator(Generator):

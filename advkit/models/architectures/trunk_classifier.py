@@ -15,7 +15,7 @@ from advkit.models.network import ARCHITECTURES, Classifier, Discriminator, arch
 @architecture(
     "trunk-classifier",
     role="classifier",
-    summary="a discriminator without its last layer, and a fresh one to the classes",
+    summary="a discriminator with a new last layer for the classes",
     source="Radford et al. 2016, section 5.1 (discriminator features, reused)",
 )
 class TrunkClassifier(Classifier):

@@ -17,7 +17,7 @@ from advkit.verify.bounds.relaxation import MaxPool, Relaxation, Relu
 
 @objective(
     "crown-ibp",
-    summary="ibp, whose bounds are linear ones at first; steadier, and dearer by the number of classes",
+    summary="ibp that starts with linear bounds (CROWN-IBP): more stable, cost grows with the classes",
     source="Zhang et al., Towards Stable and Efficient Training of Verifiably Robust Networks, ICLR 2020",
 )
 class CrownIbp(Certified):

@@ -17,7 +17,7 @@ SHARE = 0.01
 
 @objective(
     "free",
-    summary="cross-entropy on examples that move with every update, at the price of ordinary training",
+    summary="cross-entropy on examples that are updated every step, at the cost of ordinary training",
     source="Shafahi et al., Adversarial Training for Free!, NeurIPS 2019",
 )
 class Free(Objective):

@@ -10,7 +10,7 @@ from advkit.training.objective import Batch, objective
 
 @objective(
     "ibp",
-    summary="clean cross-entropy, and that of the worst answers that intervals allow; certifies at 3 passes",
+    summary="clean cross-entropy, and that of the worst outputs within interval bounds (IBP); 3 passes",
     source="Gowal et al., On the Effectiveness of Interval Bound Propagation, 2018, eq. 12",
 )
 class Ibp(Certified):

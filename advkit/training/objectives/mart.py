@@ -25,7 +25,7 @@ def boosted(logits: Tensor, y: Tensor) -> Tensor:
 
 @objective(
     "mart",
-    summary="boosted cross-entropy, and a divergence that weighs what is misclassified",
+    summary="boosted cross-entropy, and a divergence weighted by misclassification (MART)",
     source="Wang et al., Improving Adversarial Robustness Requires Revisiting Misclassified Examples, 2020",
 )
 class Mart(ChosenAttack):

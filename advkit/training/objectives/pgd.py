@@ -13,7 +13,7 @@ from advkit.training.objective import Batch, Passes, Smoothing, objective
 
 @objective(
     "pgd",
-    summary="cross-entropy on PGD examples, made anew for every batch",
+    summary="cross-entropy on PGD examples of every batch (Madry et al.)",
     source="Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018",
 )
 class PgdTraining(ChosenAttack):

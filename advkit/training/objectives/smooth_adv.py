@@ -26,7 +26,7 @@ def unlikely(logits: Tensor, y: Tensor) -> Tensor:
 
 @objective(
     "smooth-adv",
-    summary="noise, on images that PGD has moved against the smoothed classifier, for randomised smoothing",
+    summary="noise on PGD examples of the smoothed classifier, for randomised smoothing (SmoothAdv)",
     source="Salman et al., Robust Deep Learning via Adversarially Trained Smoothed Classifiers, NeurIPS 2019",
 )
 class SmoothAdvTraining(NoiseTraining):

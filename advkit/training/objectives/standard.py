@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 
 
-@objective("standard", summary="cross-entropy on the images as they are", source="maximum likelihood")
+@objective("standard", summary="cross-entropy on clean images", source="maximum likelihood")
 class Standard(Objective):
     """-log p(label), averaged over the batch."""
 

@@ -24,7 +24,7 @@ def divergences(meant: Tensor, said: Tensor) -> Tensor:
 
 @objective(
     "trades",
-    summary="clean cross-entropy, and beta times how far answers change inside the ball",
+    summary="clean cross-entropy plus beta times the divergence of outputs inside the ball (TRADES)",
     source="Zhang et al., Theoretically Principled Trade-off between Robustness and Accuracy, ICML 2019",
 )
 class Trades(ChosenAttack):

@@ -47,7 +47,7 @@ def test_leaves_what_it_says():
     assert (saved["status"] == "robust").sum() == outcome.result["robust_correct"] < 30
     assert outcome.files == (Path("moved.npz"), Path("run"))
     assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in outcome.pictures)
-    assert [row[0] for row in outcome.tables[0].rows][1:3] == ["worst of 2 random ones", "grid of 45"]
+    assert [row[0] for row in outcome.tables[0].rows][1:3] == ["worst of 2 random", "grid of 45"]
     left = [outcome.result[f"{by}_correct"] for by in ("clean", "random", "grid", "robust")]
     shown = [(int(row[1]), float(row[2].split()[0])) for row in outcome.tables[0].rows]
     assert shown == [(left[0] - each, pytest.approx(100 * each / 30, abs=0.051)) for each in left]

@@ -107,7 +107,7 @@ def test_faults_are_told_before_the_work_begins():
     stored = dict(np.load("toy.npz"))
     stored["class_names"] = [f"thing {d}" for d in range(10)]
     np.savez("things.npz", **stored)
-    with pytest.raises(DataError, match="the judge reads digits"):
+    with pytest.raises(DataError, match="--data"):
         natural(TOY.model_copy(update={"data": "npz:things.npz"}), Context())
     told = natural(TOY, replace(Context(), dry_run=True)).result
     assert told == {"n": 11, "inverting": 44, "searching": 264}

@@ -1,4 +1,4 @@
-"""Running a command for a person: progress and outcome drawn, ``--json`` and ``report.html`` written."""
+"""Running a command: progress and outcome drawn, ``--json`` and ``report.html`` written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``advkit ls``: what there is, from the registries themselves."""
+"""``advkit ls``: listings of the registries."""
 
 from __future__ import annotations
 

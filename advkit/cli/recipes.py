@@ -131,7 +131,7 @@ def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:
 
 
 def _unknown_names(command: Command, values: Mapping[str, Any]) -> list[str]:
-    """Names that nobody knows; the ones with a colon (``folder:PATH``) are no business of a registry."""
+    """Unknown names; those with a colon (``folder:PATH``) belong to no registry."""
     faults = []
     for key, value in values.items():
         field = command.config.model_fields.get(key)

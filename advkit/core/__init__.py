@@ -1,1 +1,1 @@
-"""Small things without opinions: errors, configuration, registries, random numbers, files, runs, norms."""
+"""Shared utilities: errors, configuration, registries, random numbers, files, runs, norms."""

@@ -1,4 +1,4 @@
-"""Progress for a person who watches: bars on a terminal or in a notebook, lines now and then elsewhere."""
+"""Progress display: bars on a terminal or in a notebook, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from advkit.core.progress import SILENT, Progress, Task
 
 SECONDS_BETWEEN_LINES = 30.0
-"""How often work says where it is when nobody watches a terminal."""
+"""Seconds between lines of progress without a terminal."""
 
 
 def figure(value: float | str) -> str:
@@ -176,7 +176,7 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress]:
     """The progress that a Python caller means.
 
     Args:
-        progress: one of the caller's own; True: draw; False: stay silent; None: draw where somebody watches,
+        progress: one of the caller's own; True: draw; False: stay silent; None: draw in terminal or notebook,
             in a terminal or a notebook.
     """
     if isinstance(progress, Progress):

@@ -1,4 +1,4 @@
-"""Where and how a command works; nothing here changes what is computed."""
+"""Where and how a command runs; nothing here changes its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device to work on, and in which arithmetic."""
+"""The device, and the numeric precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of facts noted one by one as they become known, which survive kill -9."""
+"""Append-only files of records, which survive kill -9."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nearest points of l1 balls inside [0, 1], each row with a radius of its own."""
+"""Projection onto l1 balls inside [0, 1], with a radius for each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work tells the world where it is. The command line draws it; a Python caller may ignore it."""
+"""Progress of long work. The command line draws it; a Python caller may ignore it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Named things: architectures, data sets, attacks, losses, objectives.
 
 A thing registers itself with one decorator in a file of its own. The registry imports the files of
-its package the first time somebody asks it anything, so there is no list to keep and nothing is
+its package on the first query, so there is no list to keep and nothing is
 imported before it is needed. Other distributions join in through the entry-point group ``advkit``:
 loading such an entry point imports a module whose decorators do the rest.
 
-Things that somebody else names, too many to import one by one, are a *family*: ``art:HopSkipJump`` is
+Things named by another library, too many to import one by one, are a *family*: ``art:HopSkipJump`` is
 asked of the function that answers for ``art``.
 """
 
@@ -38,7 +38,7 @@ def _load_entry_points() -> None:
             _loaded.discard(point.value)
             raise ConfigError(
                 f"the plug-in {point.name!r} ({point.value}) cannot be imported ({type(error).__name__}: "
-                f"{error}); mend it, or uninstall the package that it belongs to"
+                f"{error}); fix it, or uninstall the package that it belongs to"
             ) from error
 
 
@@ -73,7 +73,7 @@ class Registry(Generic[T]):
     def register(
         self, name: str, *, summary: str, source: str = "", aliases: tuple[str, ...] = (), **facts: Any
     ) -> Callable[[S], S]:
-        """Decorator that enrols a thing under ``name``; a name that is taken is an error."""
+        """Decorator that registers a thing under ``name``; a name that is taken is an error."""
 
         def enrol(thing: S) -> S:
             for taken in (name, *aliases):
@@ -118,7 +118,7 @@ class Registry(Generic[T]):
                     importlib.import_module(f"{name}.{module.name}")
             _load_entry_points()
         except BaseException:
-            self._discovered = False  # so that nobody is served half a registry later
+            self._discovered = False  # so that no later query gets half a registry
             raise
 
     def entry(self, name: str) -> Entry[T]:

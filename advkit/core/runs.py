@@ -1,4 +1,4 @@
-"""Run folders: where long work leaves its results and what it needs to go on after a crash.
+"""Run folders: the results of long work, and the checkpoints to resume it after a crash.
 
 ``runs/00012-gan-train-digits/`` holds ``resolved.json`` (the whole configuration, and hashes of what the run
 began with), ``env.json`` (versions and machine), ``metrics.jsonl``, ``state.pt`` (to resume; the one before
@@ -114,7 +114,7 @@ class RunFolder:
     def begin_with(self, **inputs: Any) -> None:
         """Notes what the run begins with beside its configuration: hashes of models and data, for example.
 
-        A name stays what it is when the file behind it is replaced. So whoever works in the folder says what
+        A name stays the same when the file behind it is replaced. So a command states the hashes of what
         is given before resuming earlier work, or before showing its result.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Turned, scaled and shifted images."""
+"""Rotated, scaled and translated images."""
 
 from __future__ import annotations
 

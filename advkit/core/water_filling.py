@@ -1,4 +1,4 @@
-"""Vessels that fill together: the level at which they hold a given amount."""
+"""Water filling: the level at which vessels together hold a given amount."""
 
 from __future__ import annotations
 

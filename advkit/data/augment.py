@@ -1,4 +1,4 @@
-"""Random changes of training images, on the device that they are on."""
+"""Random augmentation of training images, on their device."""
 
 from __future__ import annotations
 

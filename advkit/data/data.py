@@ -79,7 +79,7 @@ class Data:
         return images, self.labels[index].to(device, non_blocking=True)
 
     def refuse_fractions(self) -> None:
-        """For whoever wants 8-bit results: they need 8-bit originals.
+        """Refuses values between 8-bit levels: 8-bit results need 8-bit originals.
 
         Raises:
             DataError: an image has values between the 8-bit levels.

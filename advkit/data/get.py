@@ -1,4 +1,4 @@
-"""Which data sets are here, and fetching those that are not."""
+"""Listing and downloading data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files that are decoded when they are asked for."""
+"""Image files that are decoded on access."""
 
 from __future__ import annotations
 
@@ -118,4 +118,4 @@ def _pixels(path: Path, shape: Shape) -> Tensor:
 
 
 def _unreadable(path: Path) -> DataError:
-    return DataError(f"{path} cannot be read as an image (damaged, or no image); mend or remove it")
+    return DataError(f"{path} cannot be read as an image (damaged, or no image); fix or remove it")

@@ -1,4 +1,4 @@
-"""The one door to data: `load_data` by name, `as_data` for tensors already at hand."""
+"""Loading data: `load_data` by name, `as_data` for tensors already at hand."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _made(name: str, split: Split) -> Data:
         raise
     except Exception as error:  # the user's own code
         raise DataError(
-            f"{name}(split={split!r}) failed ({type(error).__name__}: {error}); mend that function"
+            f"{name}(split={split!r}) failed ({type(error).__name__}: {error}); fix that function"
         ) from error
     if isinstance(made, Data):
         return made

@@ -121,7 +121,7 @@ def shift(images: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor) -> Tensor:
-    """A square of half the side is black, wherever its middle lies."""
+    """Cutout: a black square of half the side, at a random position."""
     height, width = images.shape[2:]
     inside = torch.ones(len(images), 1, 1, 1, dtype=torch.bool, device=images.device)
     for side, shape in ((height, (1, 1, height, 1)), (width, (1, 1, 1, width))):

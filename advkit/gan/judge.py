@@ -1,7 +1,7 @@
 """The judge: one small digit classifier, frozen and shipped with advkit, by which generators are measured.
 
-It was trained on the training images of MNIST by ``recipes/train/digit-judge.toml``. It is nobody's subject:
-what is attacked or trained is another network. Its hash is in every report, since figures that were measured
+It was trained on the training images of MNIST by ``recipes/train/digit-judge.toml``. It is
+never attacked or trained itself. Its hash is in every report, since figures that were measured
 by its features compare only with figures of the same judge.
 """
 

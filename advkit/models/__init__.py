@@ -1,1 +1,1 @@
-"""The model registry: architectures by name, cards, checkpoints, the local store, and one door to load."""
+"""The model registry: architectures by name, cards, checkpoints, the local store, and loading."""

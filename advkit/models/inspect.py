@@ -1,4 +1,4 @@
-"""Does a classifier behave as one? Asked before anything is measured on it."""
+"""Sanity checks of a classifier, before anything is measured on it."""
 
 from __future__ import annotations
 

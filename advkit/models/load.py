@@ -1,4 +1,4 @@
-"""One door to every model: a file, a run folder, the store, torchvision, a function, or a module in hand."""
+"""Loading any model: a file, a run folder, the store, torchvision, a function, or a module in hand."""
 
 from __future__ import annotations
 

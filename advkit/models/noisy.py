@@ -1,4 +1,4 @@
-"""Discriminators that see everything through noise (Salimans et al., "Improved Techniques for Training GANs",
+"""Discriminators with noise before every layer (Salimans et al., "Improved Techniques for Training GANs",
 NeurIPS 2016, section 5): what noisy-mlp and noisy-conv have in common."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers whose weights have a length of their own (Salimans and Kingma, "Weight Normalization", 2016)."""
+"""Weight normalisation (Salimans and Kingma, "Weight Normalization", 2016)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers whose gradient is taken for the identity (BPDA), so that a search sees past what hides gradients."""
+"""Layers whose gradient is taken for the identity (BPDA), so that attacks get gradients through them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def write(
 
 
 def _source(picture: Picture) -> str | None:
-    """The picture as a data URL; None when somebody has removed the file since."""
+    """The picture as a data URL; None if the file has been removed since."""
     if not picture.path.exists():
         return None
     kind = mimetypes.guess_type(picture.path.name)[0] or "image/png"

@@ -1,4 +1,4 @@
-"""A run's metrics as TensorBoard reads them, for those who look there."""
+"""A run's metrics for TensorBoard."""
 
 from __future__ import annotations
 

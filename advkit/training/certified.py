@@ -1,4 +1,4 @@
-"""Objectives whose loss bounds every answer inside a box around the image: what they lower is proved.
+"""Objectives of certified training: bounds of the outputs in a box around the image.
 
 The bounds are those of `advkit.verify.bounds`, through the network's own parameters. Nothing is dropped, and
 batch norm takes the statistics that the clean images of the same batch have (Shi et al., NeurIPS 2021): its

@@ -1,4 +1,4 @@
-"""Losses that are no longer finite end a training, whatever is trained."""
+"""Stops training when the loss is no longer finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What objectives with an attacker inside have in common: who it is, how eps grows, and moved weights."""
+"""The common parts of adversarial training: the attack, the eps schedule, and weight perturbation."""
 
 from __future__ import annotations
 

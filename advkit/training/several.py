@@ -1,4 +1,4 @@
-"""Several threat models at once: which of them an update is made against."""
+"""Training against several threat models at once."""
 
 from __future__ import annotations
 

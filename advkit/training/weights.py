@@ -1,4 +1,4 @@
-"""Weights moved up the loss for a while: adversarial weight perturbation."""
+"""Adversarial weight perturbation (AWP)."""
 
 from __future__ import annotations
 

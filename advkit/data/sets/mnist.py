@@ -1,4 +1,4 @@
-"""MNIST and the sets made in its image: 28x28 grey, ten classes, 60,000 and 10,000 images."""
+"""MNIST and the data sets of its format: 28x28 grey, ten classes, 60,000 and 10,000 images."""
 
 from __future__ import annotations
 

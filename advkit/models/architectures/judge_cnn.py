@@ -1,4 +1,4 @@
-"""The network of the judge, by whose features and answers generated digits are measured."""
+"""The network of the judge, by whose features and predictions generated digits are evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense GAN whose discriminator sees everything through noise: the networks of semi-supervised MNIST."""
+"""Dense GAN whose discriminator adds noise before every layer: the networks of semi-supervised MNIST."""
 
 from __future__ import annotations
 

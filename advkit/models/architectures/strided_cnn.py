@@ -1,4 +1,4 @@
-"""A network for certified training that a CPU has time for."""
+"""A network for certified training, small enough for a CPU."""
 
 from __future__ import annotations
 

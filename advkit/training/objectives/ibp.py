@@ -1,4 +1,4 @@
-"""Interval bound propagation: training on what intervals prove."""
+"""Interval bound propagation (IBP): training on interval bounds."""
 
 from __future__ import annotations
 

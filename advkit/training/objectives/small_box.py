@@ -1,4 +1,4 @@
-"""Small boxes around adversarial examples: less is lost than where intervals span the whole ball."""
+"""SABR: interval bounds of small boxes around adversarial examples, tighter than those of the whole ball."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from advkit.training.objective import Batch, Passes, objective
 )
 class SmallBox(Certified):
     """PGD goes as far as (1 - share) eps in any pixel. The box of share eps around the point where it ends
-    lies inside the ball; its worst answers are learned."""
+    lies inside the ball; its worst outputs are trained on."""
 
     class Config(CertifiedConfig):
         """Parameters."""
@@ -38,7 +38,7 @@ class SmallBox(Certified):
 
     @property
     def passes(self) -> Passes:
-        """PGD's besides."""
+        """PGD's in addition."""
         return Passes(*(count + self.config.steps for count in super().passes))
 
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:

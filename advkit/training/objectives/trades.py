@@ -1,4 +1,4 @@
-"""TRADES: accuracy on clean images, and answers that do not change around them."""
+"""TRADES: accuracy on clean images, and outputs that change little around them."""
 
 from __future__ import annotations
 

@@ -176,8 +176,8 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress]:
     """The progress that a Python caller means.
 
     Args:
-        progress: one of the caller's own; True: draw; False: stay silent; None: draw in terminal or notebook,
-            in a terminal or a notebook.
+        progress: one of the caller's own; True: draw; False: stay silent; None: draw in a
+            terminal or a notebook.
     """
     if isinstance(progress, Progress):
         yield progress

@@ -122,7 +122,7 @@ def test_models_that_do_not_belong_together(grey, conditional, reader):
         sample_labelled(grey, reader, 3, confidence=0.5)
     with pytest.raises(ModelError, match="takes 1x3x3 images but the generator draws 1x2x2"):
         sample_labelled(grey, model(Reader(), "classifier", 4, (1, 3, 3)), 8, confidence=0.5)
-    with pytest.raises(ModelError, match="tells 5 classes apart but the generator draws 4"):
+    with pytest.raises(ModelError, match=r"5 classes but .* 4"):
         sample_labelled(conditional, model(Reader(), "classifier", 5), 8, confidence=0.5)
 
 

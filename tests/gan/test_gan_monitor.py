@@ -213,7 +213,7 @@ def test_the_balance_is_told_from_the_accuracy():
     """What is said changes at 45, 75 and 98 %, and nowhere else."""
 
     def said(accuracy: float) -> str:
-        return re.sub(r"about \S+", "", trained(result(accuracy), Path()).sentences[0])
+        return re.sub(r"classified \S+", "", trained(result(accuracy), Path()).sentences[0])
 
     groups = [(0.1, 0.4499), (0.4501, 0.7499), (0.7501, 0.9799), (0.9801, 1.0)]
     assert all(said(low) == said(high) for low, high in groups)

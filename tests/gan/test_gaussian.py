@@ -69,5 +69,5 @@ def test_the_command_draws_classes_in_turn(tmp_path, monkeypatch):
 
 def test_one_source_is_named():
     for said in ({}, {"model": "gen.pt", "gaussian": "digits"}):
-        with pytest.raises(ConfigError, match="model .a generator. or gaussian"):
+        with pytest.raises(ConfigError, match=r"model .a generator. or gaussian"):
             validate(Sampling, said, "test")

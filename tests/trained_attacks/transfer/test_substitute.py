@@ -11,7 +11,7 @@ from torch import nn
 from advkit.commands.attack import run as attack
 from advkit.commands.substitute import run as substitute
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError
+from advkit.core.errors import ConfigError, DataError
 from advkit.evaluation.settings import Evaluation
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
@@ -162,9 +162,7 @@ def test_faults_are_told_before_the_work_begins():
     network = build("mlp-gan-generator", shape=(1, 9, 9), config={"hidden": (4,)})
     about = {"role": "generator", "architecture": "mlp-gan-generator", "config": {"hidden": (4,)}}
     save_model(Model(network, ModelCard(**about, shape=(1, 9, 9))), "gen.pt")
-    with pytest.raises(
-        Exception, match=r"gen\.pt makes 1x9x9 images but the classifier is asked about 1x8x8"
-    ):
+    with pytest.raises(DataError, match=r"1x9x9 .* 1x8x8"):
         substitute(told(generator="gen.pt"), Context())
     assert substitute(TOY, replace(Context(), dry_run=True)).result["real"] == 200
     assert not Path("runs").exists()

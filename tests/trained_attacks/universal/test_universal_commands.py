@@ -100,7 +100,7 @@ def test_a_universal_perturbation_leaves_a_picture_and_itself():
     assert f" {100 * count / judged.fooled:.0f} % become {most}" in outcome.sentences[1]
     aimed = universal(UNIVERSAL.model_copy(update={"target": 1}), Context(out=Path("aimed.npz")))
     assert aimed.files[:2] == (Path("aimed.png"), Path("aimed.npz"))
-    assert aimed.tables[0].columns[1] == "seen as 1 [95 % interval]"
+    assert aimed.tables[0].columns[1] == "classified as 1 [95 % interval]"
 
 
 def test_a_dry_run_counts_and_makes_nothing():

@@ -8,6 +8,7 @@ matter, which its card tells.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def moved(threat: Threat, x: Tensor, direction: Tensor) -> Tensor:
     return there.clamp(0, 1)  # what `Threat.project` does at this length, but with a gradient
 
 
-class AdvGan(Attack):
+class AdvGan(Attack[State]):
     """One pass of a perturbation generator."""
 
     norms = NORMS
@@ -104,7 +105,7 @@ def _class(name: str) -> type[AdvGan]:
 
 
 @ATTACKS.family("advgan")
-def entry(name: str) -> Entry[type[Attack]]:
+def entry(name: str) -> Entry[type[Attack[Any]]]:
     """The attack of the perturbation generator called ``name``, which is opened when the attack is made.
 
     Raises:

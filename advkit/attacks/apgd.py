@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.attack import Attack, Rows, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_
 from advkit.attacks.loss import ATTACK_LOSSES
@@ -40,7 +40,7 @@ class APGDConfig(StrictModel):
     summary="Auto-PGD on any loss, away from the label or toward several classes",
     source="Croce and Hein 2020",
 )
-class APGD(Attack):
+class APGD(Attack[APGDState]):
     """Croce and Hein, ICML 2020, algorithm 1, and ICML 2021 for l1; the numbers are the reference
     implementation's."""
 
@@ -61,7 +61,7 @@ class APGD(Attack):
         super().__init__(config, threat)
         self._loss = ATTACK_LOSSES.get(self.loss_name or config.loss)  # type: ignore[attr-defined]
         self._lead = STEPS if config.start == "diversified" else 0
-        self._schedule: Schedule = Dense(threat, config.steps)
+        self._schedule: Schedule[Any] = Dense(threat, config.steps)
         if threat.norm == "l1":
             self._schedule = Sparse(threat, config.steps, self._lead)
 
@@ -72,11 +72,12 @@ class APGD(Attack):
 
     def start(self, rows: Rows) -> APGDState:
         """Noise as large as the schedule likes it."""
-        return self._schedule.begin(rows, self._schedule.first(rows), torch.zeros_like(rows.label))
+        x = self._schedule.first(rows)
+        state: APGDState = self._schedule.begin(rows, x, torch.zeros_like(rows.label))
+        return state
 
-    def step(self, state: State, oracle: Oracle) -> APGDState:
+    def step(self, state: APGDState, oracle: Oracle) -> APGDState:
         """Judges ``x``, keeps the best point, and moves."""
-        assert isinstance(state, APGDState)
         rows, x, loss = state.rows, state.x, self._loss
         if self._lead:
             loss = diversified(loss, rows.key, state.iteration)
@@ -86,13 +87,13 @@ class APGD(Attack):
         state.loss_best = torch.where(better, values, state.loss_best)
         assign_(state.x_best, better, x)
         assign_(state.grad_best, better, grad)
-        moved = self._schedule.move(state, values, grad)
+        moved: APGDState = self._schedule.move(state, values, grad)
         return moved if climbed is None else climbed.where(state.iteration < self._lead, moved)
 
     def _climbed(self, state: APGDState, grad: Tensor) -> APGDState:
         """One step of length eps, after which the schedule begins."""
         ahead = state.x + self.threat.eps * steepest_(grad, state.x, self.threat, FIRST)
         x = self.threat.project_(ahead, state.rows.x0)
-        fresh = self._schedule.begin(state.rows, x, state.iteration + 1)
+        fresh: APGDState = self._schedule.begin(state.rows, x, state.iteration + 1)
         fresh.iteration = state.iteration
         return fresh

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Access = Literal["gradients", "scores", "decisions", "none"]
 """What an attacker sees: gradients and all below; logits; the predicted class; nothing."""
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "advkit.attacks", "advkit.integrations")
+ATTACKS: Registry[type[Attack[Any]]] = Registry("attack", "advkit.attacks", "advkit.integrations")
 
 
 @dataclass
@@ -76,7 +76,10 @@ class State(TensorRecord):
     """(R,) steps taken."""
 
 
-class Attack(ABC):
+S = TypeVar("S", bound=State)
+
+
+class Attack(ABC, Generic[S]):
     """A state machine over rows.
 
     A step judges ``state.x`` (by asking the oracle, which notices every success) and moves on. ``start``
@@ -126,15 +129,15 @@ class Attack(ABC):
         return ""
 
     @abstractmethod
-    def start(self, rows: Rows) -> State:
+    def start(self, rows: Rows) -> S:
         """The state before the first step."""
 
     @abstractmethod
-    def step(self, state: State, oracle: Oracle) -> State:
+    def step(self, state: S, oracle: Oracle) -> S:
         """One iteration; the engine counts it."""
 
 
-A = TypeVar("A", bound=type[Attack])
+A = TypeVar("A", bound=type[Attack[Any]])
 
 
 def attack(name: str, *, summary: str, source: str, aliases: tuple[str, ...] = ()) -> Callable[[A], A]:

@@ -38,7 +38,7 @@ class BoundaryState(DecisionState):
     summary="decisions only: a random walk along the boundary, always toward the original",
     source="Brendel et al. 2018",
 )
-class BoundaryAttack(DecisionAttack):
+class BoundaryAttack(DecisionAttack[BoundaryState]):
     """Brendel, Rauber and Bethge, ICLR 2018, from a start on the boundary.
 
     The lengths of the steps follow the rates of success that the paper aims at, a half along the sphere and a
@@ -65,9 +65,8 @@ class BoundaryAttack(DecisionAttack):
         aside, toward = (torch.full_like(fields["low"], f) for f in (self.config.aside, self.config.toward))
         return BoundaryState(**fields, edge=rows.x0.clone(), aside=aside, toward=toward)
 
-    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
+    def move(self, state: BoundaryState, hit: Tensor, arrived: Tensor) -> None:
         """Aside until that succeeds, then once toward the original."""
-        assert isinstance(state, BoundaryState)
         aside, toward = state.phase == ASIDE, state.phase == TOWARD
         pull = RATE * (hit.float() - 0.5 * aside.float() - 0.25 * toward.float())
         state.aside = torch.where(aside, state.aside * pull.exp(), state.aside).clamp(max=1)

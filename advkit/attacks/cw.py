@@ -41,7 +41,7 @@ def _freed(x: Tensor) -> Tensor:
     summary="Adam on squared distance plus hinged margin, with a search for the weight of the margin",
     source="Carlini and Wagner 2017, l2",
 )
-class CW(Attack):
+class CW(Attack[CWState]):
     """Carlini and Wagner, S&P 2017, section VI A: no box to hit, since a tanh never leaves it."""
 
     class Config(StrictModel):
@@ -67,9 +67,8 @@ class CW(Attack):
         iteration = rows.label.new_zeros(len(rows))
         return CWState(rows, rows.x0.clone(), iteration, _freed(rows.x0), zero, zero.clone(), trials)
 
-    def step(self, state: State, oracle: Oracle) -> CWState:
+    def step(self, state: CWState, oracle: Oracle) -> CWState:
         """Judges ``x``, descends, and begins a new trial where the last is over."""
-        assert isinstance(state, CWState)
         rows, x, config, trials = state.rows, state.x, self.config, state.trials
         value, grad, logits = oracle.loss_and_grad(x, rows, margin)
         change = x - rows.x0

@@ -32,7 +32,7 @@ class DDNState(State):
     summary="gradient steps on a sphere that shrinks on success and grows on failure",
     source="Rony et al. 2019",
 )
-class DDN(Attack):
+class DDN(Attack[DDNState]):
     """Rony et al., CVPR 2019, algorithm 1, without its rounding to 8-bit levels.
 
     The loss decides the direction alone; success and failure decide the norm.
@@ -59,9 +59,8 @@ class DDN(Attack):
         radius = torch.full_like(farthest, self.config.first_radius)
         return DDNState(rows, rows.x0.clone(), iteration, radius, farthest)
 
-    def step(self, state: State, oracle: Oracle) -> DDNState:
+    def step(self, state: DDNState, oracle: Oracle) -> DDNState:
         """Judges ``x``, takes a step uphill and goes to the next sphere."""
-        assert isinstance(state, DDNState)
         rows, config = state.rows, self.config
         _, grad, logits = oracle.loss_and_grad(state.x, rows, log_odds)
         won = margin_of(logits, rows) > 0

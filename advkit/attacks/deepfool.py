@@ -28,7 +28,7 @@ class DeepFoolState(State):
     summary="steps onto the nearest linearised boundary until one is crossed",
     source="Moosavi-Dezfooli, Fawzi and Frossard, CVPR 2016",
 )
-class DeepFool(Attack):
+class DeepFool(Attack[DeepFoolState]):
     """Algorithm 2: finds an adversarial image near the original in a few steps, seldom the nearest."""
 
     class Config(StrictModel):
@@ -49,9 +49,8 @@ class DeepFool(Attack):
         """The originals."""
         return DeepFoolState(rows, rows.x0, rows.label.new_zeros(len(rows)), torch.zeros_like(rows.x0))
 
-    def step(self, state: State, oracle: Oracle) -> DeepFoolState:
+    def step(self, state: DeepFoolState, oracle: Oracle) -> DeepFoolState:
         """Judges ``x`` and steps onto the boundary; a row that has crossed one stays there, finished."""
-        assert isinstance(state, DeepFoolState)
         rows, config = state.rows, self.config
         value, grad, logits = nearest(oracle, state.x, rows, self.threat.norm, config.classes)
         crossed = margin_of(logits, rows) > 0

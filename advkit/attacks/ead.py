@@ -34,7 +34,7 @@ class EADState(State):
     summary="FISTA on l1 plus squared l2 distance plus hinged margin, with a search for the margin's weight",
     source="Chen et al. 2018, arXiv:1709.04114",
 )
-class EAD(Attack):
+class EAD(Attack[EADState]):
     """Chen et al., AAAI 2018, algorithm 1 with the l1 decision rule.
 
     The points that are judged are those at which the gradient is taken, so that a step costs one pass. A
@@ -65,9 +65,8 @@ class EAD(Attack):
         trials = Trials.first(rows.x0, self.config.first_constant or 0.0)
         return EADState(rows, rows.x0.clone(), rows.label.new_zeros(len(rows)), rows.x0.clone(), trials)
 
-    def step(self, state: State, oracle: Oracle) -> EADState:
+    def step(self, state: EADState, oracle: Oracle) -> EADState:
         """Judges ``x``, descends, shrinks, and begins a new trial where the last is over."""
-        assert isinstance(state, EADState)
         rows, x, config, trials = state.rows, state.x, self.config, state.trials
         value, grad, logits = oracle.loss_and_grad(x, rows, margin)
         searches = min(config.binary_searches, max(config.steps // SHORTEST, 1))

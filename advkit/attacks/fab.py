@@ -60,7 +60,7 @@ class FABConfig(StrictModel):
     summary="projections onto the nearest linearised boundary, near the original",
     source="Croce and Hein, ICML 2020, arXiv:1907.02044",
 )
-class FAB(Attack):
+class FAB(Attack[FABState]):
     """Croce and Hein, ICML 2020, algorithm 1.
 
     The reference steps back from a success and differentiates there, with two forward passes a step; here a
@@ -114,9 +114,8 @@ class FAB(Attack):
         length = self.threat.distance(noise, torch.zeros_like(noise))
         return noise.mul_(column(self.threat.eps / 2 / length, noise)).add_(rows.x0).clamp_(0, 1)
 
-    def step(self, state: State, oracle: Oracle) -> FABState:
+    def step(self, state: FABState, oracle: Oracle) -> FABState:
         """Judges ``x`` and moves: toward the boundary, or to the next probe in the end."""
-        assert isinstance(state, FABState)
         rows, x = state.rows, state.x
         value, grad, logits = self.boundary(x, rows, oracle)
         margin = margin_of(logits, rows)

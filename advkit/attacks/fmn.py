@@ -36,7 +36,7 @@ class FMNState(State):
     summary="gradient steps on a ball that shrinks on success and grows on failure",
     source="Pintor et al. 2021",
 )
-class FMN(Attack):
+class FMN(Attack[FMNState]):
     """Pintor, Roli, Brendel and Biggio, NeurIPS 2021, algorithm 1, as a walk along the edge of the ball.
 
     Until the first success the ball reaches a little beyond where the boundary would be, if the margin were
@@ -82,9 +82,8 @@ class FMN(Attack):
             found=iteration.bool(),
         )
 
-    def step(self, state: State, oracle: Oracle) -> FMNState:
+    def step(self, state: FMNState, oracle: Oracle) -> FMNState:
         """Judges ``x``, sets the radius and takes a step along the edge."""
-        assert isinstance(state, FMNState)
         rows, x, config, norm = state.rows, state.x, self.config, self.threat.norm
         loss, grad, logits = oracle.loss_and_grad(x, rows, margin)
         won = margin_of(logits, rows) > 0

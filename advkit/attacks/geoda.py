@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.attack import attack
+from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import some
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
@@ -39,7 +39,7 @@ def waves(size: int, count: int, like: Tensor) -> Tensor:
     summary="decisions only: looks from the original along the boundary's normal, found in slow waves",
     source="Rahmati et al. 2020",
 )
-class GeoDA(ProbingAttack):
+class GeoDA(ProbingAttack[ProbingState]):
     """Rahmati, Moosavi-Dezfooli, Frossard and Dai, CVPR 2020, algorithm 1, one query at a time."""
 
     class Config(StrictModel):
@@ -55,6 +55,10 @@ class GeoDA(ProbingAttack):
     config: Config
     closeness = 0.01
     spread = 0.01
+
+    def start(self, rows: Rows) -> ProbingState:
+        """A random image."""
+        return ProbingState(**self.started(rows))
 
     def probes(self, number: Tensor) -> Tensor:
         """Growing as the normal grows worth knowing."""

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.attack import attack
+from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
 from advkit.attacks.parts.decision import some
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
@@ -23,7 +23,7 @@ SHORTEST = 2.0**-12
     source="Chen et al. 2020",
     aliases=("hsja",),
 )
-class HopSkipJump(ProbingAttack):
+class HopSkipJump(ProbingAttack[ProbingState]):
     """Chen, Jordan and Wainwright, IEEE S&P 2020, algorithm 2, one query at a time."""
 
     class Config(StrictModel):
@@ -38,6 +38,10 @@ class HopSkipJump(ProbingAttack):
     config: Config
     closeness = 0.01
     spread = 0.01
+
+    def start(self, rows: Rows) -> ProbingState:
+        """A random image."""
+        return ProbingState(**self.started(rows))
 
     def probes(self, number: Tensor) -> Tensor:
         """As the root of the number of the round."""

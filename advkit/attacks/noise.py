@@ -11,7 +11,7 @@ from advkit.core.config import StrictModel
 
 
 @attack("noise", summary="random points of the ball, no gradients", source="baseline")
-class Noise(Attack):
+class Noise(Attack[State]):
     """Draws points from the ball and keeps none but a success."""
 
     class Config(StrictModel):

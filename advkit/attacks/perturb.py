@@ -24,7 +24,7 @@ from advkit.data.load import as_data
 from advkit.models.mode import evaluation_mode
 
 
-def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack:
+def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack[Any]:
     """The attack called ``name`` with its parameters.
 
     Raises:
@@ -154,7 +154,7 @@ def fixed(
 def searching(
     model: nn.Module,
     data: Data,
-    attack: Attack,
+    attack: Attack[Any],
     *,
     name: str,
     seed: int,

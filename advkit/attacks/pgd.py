@@ -20,7 +20,7 @@ from advkit.core.threat import Threat
 @attack(
     "pgd", summary="gradient steps of fixed size, projected back into the ball", source="Madry et al. 2018"
 )
-class PGD(Attack):
+class PGD(Attack[State]):
     """Each step adds step_size times the steepest direction and projects; the start is random in the ball.
 
     In l1 the steepest direction would move one value only, and reach the box at once: a share of the values

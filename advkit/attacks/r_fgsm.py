@@ -15,7 +15,7 @@ from advkit.core.config import StrictModel
     summary="one gradient step from a random point of the ball",
     source="Wong et al. 2020, after Tramer et al. 2018",
 )
-class RFGSM(Attack):
+class RFGSM(Attack[State]):
     """Wong, Rice and Kolter, ICLR 2020, algorithm 3: uniform in the ball, then a step of 1.25 eps, projected.
 
     (Tramer et al., ICLR 2018, who thought of the random start, begin at a corner of half the ball, and step

@@ -35,7 +35,7 @@ class SigmaZeroState(State):
     summary="descent on margin plus a smooth count of changed values, in which small changes are set to 0",
     source="Cina et al., ICLR 2025, arXiv:2402.01879",
 )
-class SigmaZero(Attack):
+class SigmaZero(Attack[SigmaZeroState]):
     """Cina et al., ICLR 2025, algorithm 1, with the steps of Adam that its authors' programs take.
 
     A success makes the threshold rise, so that fewer changes stay, and a failure makes it fall.
@@ -65,9 +65,8 @@ class SigmaZero(Attack):
         zero, iteration = torch.zeros_like(rows.x0), rows.label.new_zeros(len(rows))
         return SigmaZeroState(rows, rows.x0.clone(), iteration, zero, zero.clone(), threshold)
 
-    def step(self, state: State, oracle: Oracle) -> SigmaZeroState:
+    def step(self, state: SigmaZeroState, oracle: Oracle) -> SigmaZeroState:
         """Judges ``x``, descends, and drops what is too small."""
-        assert isinstance(state, SigmaZeroState)
         rows, x, config = state.rows, state.x, self.config
         value, grad, logits = oracle.loss_and_grad(x, rows, margin)
         won = margin_of(logits, rows) > 0

@@ -34,7 +34,7 @@ class SignOptState(ProbingState):
     summary="decisions only: descent on the distance to the boundary over directions, by signs",
     source="Cheng et al. 2020",
 )
-class SignOpt(ProbingAttack):
+class SignOpt(ProbingAttack[SignOptState]):
     """Cheng, Singh, Chen, Chen, Liu and Hsieh, ICLR 2020, algorithm 1, one query at a time.
 
     A probe has the distance of the best point and another direction: if it is a success, the boundary is
@@ -56,7 +56,7 @@ class SignOpt(ProbingAttack):
 
     def start(self, rows: Rows) -> SignOptState:
         """A random image."""
-        fields = vars(super().start(rows))
+        fields = self.started(rows)
         fields["reach"] = torch.full_like(fields["reach"], FIRST)
         return SignOptState(**fields, base=rows.x0.clone(), better=torch.zeros_like(rows.label).bool())
 
@@ -69,26 +69,24 @@ class SignOpt(ProbingAttack):
         noise = rng.normal(key, like.shape[1:])
         return noise.div_(column(noise.flatten(1).norm(dim=1), noise))
 
-    def placed(self, state: ProbingState, x: Tensor) -> Tensor:
+    def placed(self, state: SignOptState, x: Tensor) -> Tensor:
         """At the distance of ``edge`` from the original, in the direction of ``x``."""
         x0 = state.rows.x0
         way, radius = x - x0, (state.edge - x0).flatten(1).norm(dim=1)
         return x0 + column(radius / way.flatten(1).norm(dim=1).clamp(min=1e-12), way) * way
 
-    def probe(self, state: ProbingState, chosen: Tensor) -> None:
+    def probe(self, state: SignOptState, chosen: Tensor) -> None:
         """Begins a round at ``edge``."""
-        assert isinstance(state, SignOptState)
         super().probe(state, chosen)
         state.base = torch.where(column(chosen, state.edge), state.edge, state.base)
         state.better = state.better & ~chosen
 
-    def aim(self, state: ProbingState, ready: Tensor) -> None:
+    def aim(self, state: SignOptState, ready: Tensor) -> None:
         """The step with which the last search ended."""
         self._turn(state, ready)
 
-    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
+    def leap(self, state: SignOptState, hit: Tensor, leaping: Tensor) -> None:
         """From a success, back toward the original; after a failure, a shorter step or the next round."""
-        assert isinstance(state, SignOptState)
         if not some(leaping):
             return
         self.close(state, leaping & hit, state.x)
@@ -101,9 +99,8 @@ class SignOpt(ProbingAttack):
         state.reach = torch.where(ended & lost, FIRST, state.reach)
         self.probe(state, ended)
 
-    def arrive(self, state: ProbingState, arrived: Tensor) -> Tensor:
+    def arrive(self, state: SignOptState, arrived: Tensor) -> Tensor:
         """A search that came nearer tries twice the step."""
-        assert isinstance(state, SignOptState)
         nearer = arrived & (state.round > 0)
         if some(nearer):
             edge = self.between(state, state.high)
@@ -114,9 +111,8 @@ class SignOpt(ProbingAttack):
             self._turn(state, nearer)
         return arrived & ~nearer
 
-    def _turn(self, state: ProbingState, chosen: Tensor) -> None:
+    def _turn(self, state: SignOptState, chosen: Tensor) -> None:
         """Asks at the distance of ``edge`` in the direction of a step from ``base``."""
-        assert isinstance(state, SignOptState)
         length = state.reach * (state.base - state.rows.x0).flatten(1).norm(dim=1)
         x = self.placed(state, state.base + column(length, state.base) * state.normal).clamp(0, 1)
         state.x = torch.where(column(chosen, x), x, state.x)

@@ -40,7 +40,7 @@ class SimBAState(State):
     summary="one coordinate (a pixel or a cosine) at a time, kept if it helps",
     source="Guo et al. 2019",
 )
-class SimBA(Attack):
+class SimBA(Attack[SimBAState]):
     """Guo, Gardner, You, Wilson and Weinberger, "Simple Black-box Adversarial Attacks", ICML 2019.
 
     Coordinates are pixels, or waves of the discrete cosine transform; each row tries them in a random order
@@ -94,9 +94,8 @@ class SimBA(Attack):
             down=count > 0,
         )
 
-    def step(self, state: State, oracle: Oracle) -> SimBAState:
+    def step(self, state: SimBAState, oracle: Oracle) -> SimBAState:
         """Judges the proposal and makes the next: down if up failed, else up the next coordinate."""
-        assert isinstance(state, SimBAState)
         rows, first = state.rows, state.iteration == 0
         score = self._loss(oracle.logits(state.x), rows.label, rows.aim)
         better = score > state.score

@@ -34,7 +34,7 @@ class SquareState(State):
 
 
 @attack("square", summary="random square windows, kept where they help", source="Andriushchenko et al. 2020")
-class Square(Attack):
+class Square(Attack[SquareState]):
     """Andriushchenko et al., ECCV 2020; the numbers are those of the reference AutoAttack.
 
     Windows and signs are drawn for each row. The loss is the margin, toward the goal where there is one.
@@ -71,12 +71,11 @@ class Square(Attack):
         lowest = torch.full_like(x[:, 0, 0, 0], -torch.inf)
         return SquareState(rows, x, rows.label.new_zeros(len(rows)), lowest, moves.limits(rows.x0))
 
-    def step(self, state: State, oracle: Oracle) -> SquareState:
+    def step(self, state: SquareState, oracle: Oracle) -> SquareState:
         """Makes proposals and keeps the first of a better margin; few rows make several at once.
 
         A proposal that changes nothing needs no pass to be refused.
         """
-        assert isinstance(state, SquareState)
         rows, best = state.rows, state.x
         ahead = max(1, min(AHEAD, FULL // len(rows)))
         query = state.iteration[:, None] + torch.arange(ahead, device=best.device)

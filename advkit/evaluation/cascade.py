@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ class Cascade:
             transferred=self._transfers(self._attack(stage)),
         )
 
-    def _transfers(self, attack: Attack) -> bool:
+    def _transfers(self, attack: Attack[Any]) -> bool:
         """Whether it searches on the surrogate."""
         return self.surrogate is not None and attack.access == "gradients"
 
@@ -162,7 +163,7 @@ class Cascade:
     def _left(self) -> dict[str, float]:
         return {"accuracy left": float(self.standing.float().mean())}
 
-    def _attack(self, stage: Stage) -> Attack:
+    def _attack(self, stage: Stage) -> Attack[Any]:
         return make(stage.attack, self.threat, stage.parameters)
 
     def _round(self, stage: Stage, chosen: Sequence[int], task: Task) -> list[Entry]:
@@ -234,7 +235,7 @@ class Cascade:
             eight_bit=self.eight_bit,
         )
 
-    def searching(self, name: str, attack: Attack, oracle: Oracle) -> Search:
+    def searching(self, name: str, attack: Attack[Any], oracle: Oracle) -> Search:
         """One attack on these images, ready to run; it knows nothing of what stands, nor of the ledger."""
         return Search(
             attack,

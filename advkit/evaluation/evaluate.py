@@ -260,7 +260,7 @@ def plan(
     return tuple(stages)
 
 
-def _refuse_few_classes(stage: str, attack: Attack, classes: int) -> None:
+def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
     """Asks a loss that is known by name what it says of so many logits; the difference of logits ratio, for
     one, needs 3, and 4 toward a class."""
     name = getattr(attack, "loss_name", None) or getattr(attack.config, "loss", None)

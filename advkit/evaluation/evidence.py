@@ -119,19 +119,19 @@ class Evidence:
         self._oracles.append(oracle)
         return oracle
 
-    def repeated(self, stage: Stage, threat: Threat | None = None, **changes: Any) -> Attack:
+    def repeated(self, stage: Stage, threat: Threat | None = None, **changes: Any) -> Attack[Any]:
         """The attack of a stage with some parameters changed, as far as it has them."""
         kind = ATTACKS.get(stage.attack)
         known = {key: value for key, value in changes.items() if key in kind.Config.model_fields}
         return make(stage.attack, threat or self.cascade.threat, {**stage.parameters, **known})
 
-    def shortened(self, stage: Stage, threat: Threat | None = None) -> Attack:
+    def shortened(self, stage: Stage, threat: Threat | None = None) -> Attack[Any]:
         """The attack of a stage with few steps, one start and one target."""
         steps = min(STEPS, stage.parameters.get("steps", STEPS))
         targets = min(1, stage.parameters.get("targets", 1))
         return self.repeated(stage, threat, steps=steps, restarts=1, targets=targets)
 
-    def search(self, name: str, attack: Attack, chosen: Sequence[int]) -> list[Found]:
+    def search(self, name: str, attack: Attack[Any], chosen: Sequence[int]) -> list[Found]:
         """What becomes of the rows ``chosen`` under ``attack``; its random numbers follow from ``name``."""
         found: list[Found] = []
         search = self.cascade.searching(f"checks/{name}", attack, self.oracle(attack.threat))

@@ -39,7 +39,7 @@ _PACKAGES = {"cv2": "opencv-python", "ffmpeg": "ffmpeg-python"}
 """What to install for a module of another name."""
 
 
-class ArtAttack(Attack):
+class ArtAttack(Attack[State]):
     """An attack of ART on one image at a time, as often as it likes to ask.
 
     It is shown a classifier whose every pass is counted and looked at. What it returns is projected into the
@@ -215,7 +215,7 @@ def _class(name: str) -> type[ArtAttack]:
 
 
 @ATTACKS.family("art")
-def entry(name: str) -> Entry[type[Attack]]:
+def entry(name: str) -> Entry[type[Attack[Any]]]:
     """The attack of ART's class ``name``.
 
     Raises:
@@ -233,6 +233,6 @@ def entry(name: str) -> Entry[type[Attack]]:
     return Entry(f"art:{name}", _class(name), described.summary, described.source)
 
 
-def entries() -> Iterator[Entry[type[Attack]]]:
+def entries() -> Iterator[Entry[type[Attack[Any]]]]:
     """Every attack of ART that can attack a classifier of images."""
     return (entry(name) for name, described in art_index.attacks().items() if not described.unfit)

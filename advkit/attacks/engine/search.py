@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ class Search:
 
     def __init__(
         self,
-        attack: Attack,
+        attack: Attack[Any],
         oracle: Oracle,
         data: Data,
         clean: Tensor,
@@ -262,7 +263,7 @@ def _matters(variant: int, index: int, tallies: Mapping[int, Tally]) -> bool:
     return tally is not None and variant <= tally.last
 
 
-def run_fixed(attack: Attack, oracle: Oracle, rows: Rows) -> Tensor:
+def run_fixed(attack: Attack[Any], oracle: Oracle, rows: Rows) -> Tensor:
     """All steps on all rows, no early exit: what adversarial training needs.
 
     Returns:

@@ -48,7 +48,7 @@ class PairConfig(StrictModel):
     """What to climb (see `advkit ls attack-losses`)."""
 
 
-class Antithetic(Attack):
+class Antithetic(Attack[PairState]):
     """Points at plus and minus sigma along random directions; after ``samples`` of them, one step, and one
     query of the point that it leads to.
 
@@ -105,9 +105,8 @@ class Antithetic(Attack):
             moments=torch.zeros_like(rows.x0)[:, None].repeat(1, self.moments, 1, 1, 1),
         )
 
-    def step(self, state: State, oracle: Oracle) -> PairState:
+    def step(self, state: PairState, oracle: Oracle) -> PairState:
         """Judges one point; ends the pair, and the estimate, where it was the last of one."""
-        assert isinstance(state, PairState)
         rows, samples = state.rows, self.config.samples
         turn = state.iteration % (samples + 1)  # the last is the centre's own
         second, last = turn % 2 == 1, turn == samples

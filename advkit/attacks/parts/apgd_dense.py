@@ -34,7 +34,7 @@ class DenseState(APGDState):
     """Iterations between the last check and the next."""
 
 
-class Dense(Schedule):
+class Dense(Schedule[DenseState]):
     """Croce and Hein, ICML 2020, algorithm 1.
 
     Args:
@@ -78,9 +78,8 @@ class Dense(Schedule):
             period=count + self._first_check,
         )
 
-    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> DenseState:
+    def move(self, state: DenseState, loss: Tensor, grad: Tensor) -> DenseState:
         """Where the loss has stopped rising: back to the best point, with half the step. Then moves."""
-        assert isinstance(state, DenseState)
         rows, x, threat = state.rows, state.x, self.threat
         first = state.since < 0
         loss_at_check = torch.where(first, loss, state.loss_at_check)

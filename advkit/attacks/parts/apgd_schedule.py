@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -27,7 +28,10 @@ class APGDState(State):
     the schedule."""
 
 
-class Schedule(ABC):
+A = TypeVar("A", bound=APGDState)
+
+
+class Schedule(ABC, Generic[A]):
     """Decides on the steps of each row from the losses that it met."""
 
     @abstractmethod
@@ -35,7 +39,7 @@ class Schedule(ABC):
         """(R, C, H, W) random points to start from."""
 
     @abstractmethod
-    def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> APGDState:
+    def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> A:
         """The state of rows that stand at ``x`` and know nothing yet.
 
         Args:
@@ -45,7 +49,7 @@ class Schedule(ABC):
         """
 
     @abstractmethod
-    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> APGDState:
+    def move(self, state: A, loss: Tensor, grad: Tensor) -> A:
         """Settles the step size where a check is due, and takes a step.
 
         Args:

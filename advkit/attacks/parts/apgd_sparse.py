@@ -39,7 +39,7 @@ class SparseState(APGDState):
     """(R,) values changed, at the last check; `DENSER` times as many as a step moves."""
 
 
-class Sparse(Schedule):
+class Sparse(Schedule[SparseState]):
     """Croce and Hein, ICML 2021, algorithm 1 and section 3.2 (multi-epsilon).
 
     The first 30 % of the steps are taken in a ball of three times the radius and the next 30 % in one of
@@ -84,9 +84,8 @@ class Sparse(Schedule):
             count=torch.where(iteration <= self._lead, many, changed(x, rows.x0)),
         )
 
-    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> SparseState:
+    def move(self, state: SparseState, loss: Tensor, grad: Tensor) -> SparseState:
         """Adapts the number of values that move where a check is due, moves them, and ends phases."""
-        assert isinstance(state, SparseState)
         rows, x, radius = state.rows, state.x, state.radius
         since = state.since + 1
         due = since == state.period

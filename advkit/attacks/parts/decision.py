@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,7 +43,10 @@ class DecisionState(State):
     """(R,) share at which there was one."""
 
 
-class DecisionAttack(Attack):
+D = TypeVar("D", bound=DecisionState)
+
+
+class DecisionAttack(Attack[D]):
     """Seeks a success, closes in on the boundary, and lets each attack go on from there."""
 
     access = "decisions"
@@ -70,9 +73,8 @@ class DecisionAttack(Attack):
             "high": torch.ones_like(rows.x0[:, 0, 0, 0]),
         }
 
-    def step(self, state: State, oracle: Oracle) -> DecisionState:
+    def step(self, state: D, oracle: Oracle) -> D:
         """One query of each row, and what follows from the answer."""
-        assert isinstance(state, DecisionState)
         rows = state.rows
         said = oracle.decisions(state.x)
         hit = said != rows.label if rows.goal is None else said == rows.goal
@@ -94,7 +96,7 @@ class DecisionAttack(Attack):
         return state
 
     @abstractmethod
-    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
+    def move(self, state: D, hit: Tensor, arrived: Tensor) -> None:
         """Moves on the rows that are in no phase of this module, and those that have just arrived.
 
         Args:
@@ -103,14 +105,14 @@ class DecisionAttack(Attack):
             arrived: (R,) bool: the boundary is close below ``high``.
         """
 
-    def close(self, state: DecisionState, chosen: Tensor, far: Tensor) -> None:
+    def close(self, state: D, chosen: Tensor, far: Tensor) -> None:
         """Lets the rows ``chosen`` close in on the boundary, on the way to the successes ``far``."""
         state.far = torch.where(column(chosen, far), far, state.far)
         state.low = torch.where(chosen, 0.0, state.low)
         state.high = torch.where(chosen, 1.0, state.high)
         state.phase = torch.where(chosen, CLOSE, state.phase)
 
-    def between(self, state: DecisionState, share: Tensor) -> Tensor:
+    def between(self, state: D, share: Tensor) -> Tensor:
         """(R, C, H, W) the points at this share of the way to ``far``, by distance."""
         x0, change = state.rows.x0, state.far - state.rows.x0
         if self.threat.norm == "linf":

@@ -37,7 +37,7 @@ class MomentumConfig(StrictModel):
     """What to climb (see `advkit ls attack-losses`)."""
 
 
-class Momentum(Attack):
+class Momentum(Attack[MomentumState]):
     """Dong et al., CVPR 2018, algorithm 1; others differ in where and how the gradient is taken."""
 
     Config = MomentumConfig
@@ -54,9 +54,8 @@ class Momentum(Attack):
         still = torch.zeros_like(rows.x0)
         return MomentumState(rows, rows.x0.clone(), rows.label.new_zeros(len(rows)), still)
 
-    def step(self, state: State, oracle: Oracle) -> MomentumState:
+    def step(self, state: MomentumState, oracle: Oracle) -> MomentumState:
         """One step, in the memory of the last."""
-        assert isinstance(state, MomentumState)
         unit = self._unit_(self._gradient(state, oracle))
         velocity = state.velocity.mul_(self.config.decay).add_(unit)
         x = state.x.add_(self.threat.ascent(velocity), alpha=self._step_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,31 +40,32 @@ class ProbingState(DecisionState):
     """(R,) how far the next leap goes."""
 
 
-class ProbingAttack(DecisionAttack):
+P = TypeVar("P", bound=ProbingState)
+
+
+class ProbingAttack(DecisionAttack[P]):
     """In every round: close in on the boundary, ask around, and leap along the normal."""
 
     spread: ClassVar[float]
     """Length of a probe as a share of the distance from the original."""
 
-    def start(self, rows: Rows) -> ProbingState:
-        """A random image."""
-        fields, zero = self.started(rows), torch.zeros_like(rows.x0)
+    def started(self, rows: Rows) -> dict[str, Any]:
+        """The fields of `ProbingState` at the start: a random image."""
+        fields, zero = super().started(rows), torch.zeros_like(rows.x0)
         count = torch.zeros_like(rows.label)
-        return ProbingState(
-            **fields,
-            edge=rows.x0.clone(),
-            sum=zero,
-            signed=zero.clone(),
-            hits=count,
-            asked=count,
-            round=count,
-            normal=zero.clone(),
-            reach=torch.zeros_like(fields["low"]),
-        )
+        return fields | {
+            "edge": rows.x0.clone(),
+            "sum": zero,
+            "signed": zero.clone(),
+            "hits": count,
+            "asked": count,
+            "round": count,
+            "normal": zero.clone(),
+            "reach": torch.zeros_like(fields["low"]),
+        }
 
-    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
+    def move(self, state: P, hit: Tensor, arrived: Tensor) -> None:
         """Probes, and the leaps that follow."""
-        assert isinstance(state, ProbingState)
         leaping, probing = state.phase == LEAP, state.phase == PROBE
         self._hear(state, hit, probing)
         self.leap(state, hit, leaping)
@@ -84,7 +85,7 @@ class ProbingAttack(DecisionAttack):
             x = self.placed(state, state.edge + column(length, noise) * noise).clamp_(0, 1)
             state.x = torch.where(column(probing, x), x, state.x)
 
-    def probe(self, state: ProbingState, chosen: Tensor) -> None:
+    def probe(self, state: P, chosen: Tensor) -> None:
         """Begins a round of probes at ``edge``."""
         kept = column(~chosen, state.sum)
         state.sum, state.signed = state.sum * kept, state.signed * kept
@@ -92,14 +93,14 @@ class ProbingAttack(DecisionAttack):
         state.round = state.round + chosen
         state.phase = torch.where(chosen, PROBE, state.phase)
 
-    def _hear(self, state: ProbingState, hit: Tensor, probing: Tensor) -> None:
+    def _hear(self, state: P, hit: Tensor, probing: Tensor) -> None:
         sign = (2 * hit.int() - 1) * probing
         seen = state.x - state.edge
         state.sum = state.sum + column(probing, seen) * seen
         state.signed = state.signed + column(sign, seen) * seen
         state.hits, state.asked = state.hits + sign, state.asked + probing
 
-    def _estimate(self, state: ProbingState, ready: Tensor) -> None:
+    def _estimate(self, state: P, ready: Tensor) -> None:
         """The mean of the successful probes less that of the others, of length 1."""
         share = state.hits / state.asked.clamp(min=1)
         share = torch.where(share.abs() == 1, 0.0, share)  # where all agree, their mean has to do
@@ -116,17 +117,17 @@ class ProbingAttack(DecisionAttack):
         """(R, C, H, W) random directions of length 1."""
 
     @abstractmethod
-    def aim(self, state: ProbingState, ready: Tensor) -> None:
+    def aim(self, state: P, ready: Tensor) -> None:
         """Sets ``x`` and ``reach`` of the first leap along ``normal``."""
 
     @abstractmethod
-    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
+    def leap(self, state: P, hit: Tensor, leaping: Tensor) -> None:
         """What follows from a leap: closing in, another leap, or another round."""
 
-    def placed(self, state: ProbingState, x: Tensor) -> Tensor:
+    def placed(self, state: P, x: Tensor) -> Tensor:
         """(R, C, H, W) the probes to ask about, where ``x`` are the points that noise has led to."""
         return x
 
-    def arrive(self, state: ProbingState, arrived: Tensor) -> Tensor:
+    def arrive(self, state: P, arrived: Tensor) -> Tensor:
         """(R,) bool: of the rows that have closed in, those that begin a round now."""
         return arrived

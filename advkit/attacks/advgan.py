@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows, State
-from advkit.attacks.engine.oracle import Oracle, ask
+from advkit.attacks.engine.oracle import Oracle, query
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, DataError, by_size
 from advkit.core.registry import Entry
@@ -55,7 +55,7 @@ class AdvGan(Attack[State]):
         self._network = opened(self.network_name, threat.norm)
 
     @property
-    def made_of(self) -> str:
+    def artifact_hash(self) -> str:
         """Hash of the generator."""
         return self._network.hash
 
@@ -79,7 +79,7 @@ class AdvGan(Attack[State]):
         """The adversarial images; they are judged as their rows leave."""
         x0 = state.rows.x0
         with torch.no_grad():
-            return State(state.rows, moved(self.threat, x0, ask(self._network, x0)), state.iteration)
+            return State(state.rows, moved(self.threat, x0, query(self._network, x0)), state.iteration)
 
 
 def opened(name: str, norm: Norm) -> Model:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.decision import DecisionAttack, DecisionState, some
+from advkit.attacks.parts.decision import DecisionAttack, DecisionState, any_row
 from advkit.core import rng
 from advkit.core.config import StrictModel
 
@@ -80,7 +80,7 @@ class BoundaryAttack(DecisionAttack[BoundaryState]):
         x = torch.where(column(nearer, ahead), ahead, state.x)
         again = (aside & ~hit) | toward | arrived
         state.phase = torch.where(nearer, TOWARD, torch.where(again, ASIDE, state.phase))
-        if some(again):
+        if any_row(again):
             x = torch.where(column(again, x), self._beside(state), x)
         state.x = x
 

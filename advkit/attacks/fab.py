@@ -89,7 +89,7 @@ class FAB(Attack[FABState]):
 
     def start(self, rows: Rows) -> FABState:
         """The original; later starts are random points at half the budget."""
-        aims = 1 if rows.goal is not None else max(1, min(self.targets, rows.clean.shape[1] - 1))
+        aims = 1 if rows.target_class is not None else max(1, min(self.targets, rows.clean.shape[1] - 1))
         first = rows.variant < aims
         iteration = rows.label.new_zeros(len(rows))
         best = rows.x0.new_full((len(rows),), torch.inf)

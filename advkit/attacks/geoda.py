@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.decision import some
+from advkit.attacks.parts.decision import any_row
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
 from advkit.core import rng
 from advkit.core.config import StrictModel
@@ -72,22 +72,22 @@ class GeoDA(ProbingAttack[ProbingState]):
         noise = (down @ weights @ across.T).contiguous()
         return noise.div_(column(noise.flatten(1).norm(dim=1), noise))
 
-    def aim(self, state: ProbingState, ready: Tensor) -> None:
+    def prepare_jump(self, state: ProbingState, ready: Tensor) -> None:
         """As far as the boundary was: where it is flat, no farther is needed."""
         reach = self.threat.distance(state.edge, state.rows.x0)
         state.reach = torch.where(ready, reach, state.reach)
         self._look(state, ready)
 
-    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
+    def jump(self, state: ProbingState, hit: Tensor, jumping: Tensor) -> None:
         """Farther after a failure; from a success, back toward the original."""
-        if not some(leaping):
+        if not any_row(jumping):
             return
-        self.close(state, leaping & hit, state.x)
-        state.reach = torch.where(leaping & ~hit, state.reach * FARTHER, state.reach)
+        self.close(state, jumping & hit, state.x)
+        state.reach = torch.where(jumping & ~hit, state.reach * FARTHER, state.reach)
         begun = self.threat.distance(state.edge, state.rows.x0)
         lost = state.reach > begun * FARTHER ** (TRIES - 0.5)
-        self.probe(state, leaping & ~hit & lost)
-        self._look(state, leaping & ~hit & ~lost)
+        self.probe(state, jumping & ~hit & lost)
+        self._look(state, jumping & ~hit & ~lost)
 
     def _look(self, state: ProbingState, chosen: Tensor) -> None:
         x0 = state.rows.x0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.decision import some
+from advkit.attacks.parts.decision import any_row
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
 from advkit.core import rng
 from advkit.core.config import StrictModel
@@ -55,21 +55,21 @@ class HopSkipJump(ProbingAttack[ProbingState]):
             noise = rng.normal(key, like.shape[1:])
         return noise.div_(column(noise.flatten(1).norm(dim=1), noise))
 
-    def aim(self, state: ProbingState, ready: Tensor) -> None:
+    def prepare_jump(self, state: ProbingState, ready: Tensor) -> None:
         """As far as the original is away, divided by the root of the number of the round."""
         reach = self.threat.distance(state.edge, state.rows.x0) / state.round.clamp(min=1).sqrt()
         state.reach = torch.where(ready, reach, state.reach)
         self._jump(state, ready)
 
-    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
+    def jump(self, state: ProbingState, hit: Tensor, jumping: Tensor) -> None:
         """Half as far after a failure; from a success, back toward the original."""
-        if not some(leaping):
+        if not any_row(jumping):
             return
-        self.close(state, leaping & hit, state.x)
-        state.reach = torch.where(leaping & ~hit, state.reach / 2, state.reach)
+        self.close(state, jumping & hit, state.x)
+        state.reach = torch.where(jumping & ~hit, state.reach / 2, state.reach)
         short = state.reach < SHORTEST * self.threat.distance(state.edge, state.rows.x0)
-        self.probe(state, leaping & ~hit & short)
-        self._jump(state, leaping & ~hit & ~short)
+        self.probe(state, jumping & ~hit & short)
+        self._jump(state, jumping & ~hit & ~short)
 
     def _jump(self, state: ProbingState, chosen: Tensor) -> None:
         ahead = state.edge + column(state.reach, state.edge) * self.threat.ascent(state.normal)

@@ -34,6 +34,6 @@ class Noise(Attack[State]):
 
     def step(self, state: State, oracle: Oracle) -> State:
         """Judges this draw and makes the next."""
-        oracle.look(state.x)
+        oracle.query(state.x)
         key = rng.step(state.rows.key, state.iteration + 1)
         return State(state.rows, self.threat.sample(state.rows.x0, key), state.iteration)

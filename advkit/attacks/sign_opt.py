@@ -10,8 +10,8 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.decision import some
-from advkit.attacks.parts.probing import LEAP, ProbingAttack, ProbingState
+from advkit.attacks.parts.decision import any_row
+from advkit.attacks.parts.probing import JUMP, ProbingAttack, ProbingState
 from advkit.core import rng
 from advkit.core.config import StrictModel
 
@@ -81,16 +81,16 @@ class SignOpt(ProbingAttack[SignOptState]):
         state.base = torch.where(column(chosen, state.edge), state.edge, state.base)
         state.better = state.better & ~chosen
 
-    def aim(self, state: SignOptState, ready: Tensor) -> None:
+    def prepare_jump(self, state: SignOptState, ready: Tensor) -> None:
         """The step with which the last search ended."""
         self._turn(state, ready)
 
-    def leap(self, state: SignOptState, hit: Tensor, leaping: Tensor) -> None:
+    def jump(self, state: SignOptState, hit: Tensor, jumping: Tensor) -> None:
         """From a success, back toward the original; after a failure, a shorter step or the next round."""
-        if not some(leaping):
+        if not any_row(jumping):
             return
-        self.close(state, leaping & hit, state.x)
-        failed = leaping & ~hit
+        self.close(state, jumping & hit, state.x)
+        failed = jumping & ~hit
         state.reach = torch.where(failed & state.better, state.reach / 2, state.reach)
         state.reach = torch.where(failed & ~state.better, state.reach / 4, state.reach)
         lost = state.reach < SHORTEST
@@ -102,12 +102,12 @@ class SignOpt(ProbingAttack[SignOptState]):
     def arrive(self, state: SignOptState, arrived: Tensor) -> Tensor:
         """A search that came nearer tries twice the step."""
         nearer = arrived & (state.round > 0)
-        if some(nearer):
+        if any_row(nearer):
             edge = self.between(state, state.high)
             state.edge = torch.where(column(nearer, edge), edge, state.edge)
             state.better = state.better | nearer
             state.reach = torch.where(nearer, state.reach * 2, state.reach)
-            state.phase = torch.where(nearer, LEAP, state.phase)
+            state.phase = torch.where(nearer, JUMP, state.phase)
             self._turn(state, nearer)
         return arrived & ~nearer
 

@@ -97,7 +97,7 @@ class SimBA(Attack[SimBAState]):
     def step(self, state: SimBAState, oracle: Oracle) -> SimBAState:
         """Judges the proposal and makes the next: down if up failed, else up the next coordinate."""
         rows, first = state.rows, state.iteration == 0
-        score = self._loss(oracle.logits(state.x), rows.label, rows.aim)
+        score = self._loss(oracle.logits(state.x), rows.label, rows.search_target)
         better = score > state.score
         assign_(state.best, better, state.x)
         state.score = torch.where(better, score, state.score)

@@ -12,8 +12,8 @@ from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_, revise_
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.parts.square_linf import Paint
-from advkit.attacks.parts.square_mass import Bumps
+from advkit.attacks.parts.square_linf import LinfProposals
+from advkit.attacks.parts.square_mass import MassProposals
 from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
@@ -57,7 +57,7 @@ class Square(Attack[SquareState]):
 
     def __init__(self, config: Config, threat: Threat) -> None:
         super().__init__(config, threat)
-        self._made: dict[tuple[int, ...], Paint | Bumps] = {}
+        self._made: dict[tuple[int, ...], LinfProposals | MassProposals] = {}
 
     @property
     def steps(self) -> int:
@@ -92,10 +92,10 @@ class Square(Attack[SquareState]):
         revise_((best, state.score), better, _picked, first, x, score)
         return replace(state, iteration=state.iteration + first)
 
-    def _moves(self, x: Tensor) -> Paint | Bumps:
+    def _moves(self, x: Tensor) -> LinfProposals | MassProposals:
         shape = tuple(x.shape[1:])
         if shape not in self._made:
-            make = Paint if self.threat.norm == "linf" else Bumps
+            make = LinfProposals if self.threat.norm == "linf" else MassProposals
             self._made[shape] = make(self.config.p, self.threat, shape)
         return self._made[shape]
 

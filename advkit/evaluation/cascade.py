@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Access, Attack
+from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search
-from advkit.attacks.engine.searcher import searcher
+from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.core import distributed
@@ -66,7 +66,7 @@ class Cascade:
         threat: Threat,
         ledger: Ledger,
         *,
-        pace: Pace,
+        pace: BatchSizeTuner,
         seed: int,
         precision: Precision,
         votes: int,
@@ -93,7 +93,7 @@ class Cascade:
         self.stages: list[Stage] = []
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest that the stages reached on each image: how near it came to falling."""
-        self._searchers: dict[tuple[Precision, Access, bool], nn.Module] = {}
+        self._search_models: dict[tuple[Precision, Access, bool], nn.Module] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -222,14 +222,14 @@ class Cascade:
     ) -> Oracle:
         """A door to the model, in front of the copy that is searched on: its own, or one of the surrogate."""
         key = (precision, access, on_surrogate)
-        if key not in self._searchers:
+        if key not in self._search_models:
             few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
             copied = self.surrogate if on_surrogate and self.surrogate is not None else self.searched
-            self._searchers[key] = searcher(copied, precision, few, access)
+            self._search_models[key] = search_model(copied, precision, few, access)
         return kind(
             self.model,
             threat,
-            self._searchers[key],
+            self._search_models[key],
             access=access,
             votes=self.votes,
             eight_bit=self.eight_bit,
@@ -244,7 +244,7 @@ class Cascade:
             self.clean,
             seed=self.seed,
             name=name,
-            pace=self.pace,
+            tuner=self.pace,
             device=self.device,
         )
 

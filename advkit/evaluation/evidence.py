@@ -67,7 +67,9 @@ class Evidence:
             if stage.attacked and not stage.transferred and ATTACKS.get(stage.attack).access == "gradients"
         ]
         """Those that saw the gradients of the model itself."""
-        self.last = next((s for s in reversed(self.gradient_stages) if not ATTACKS.get(s.attack).alone), None)
+        self.last = next(
+            (s for s in reversed(self.gradient_stages) if not ATTACKS.get(s.attack).single_image), None
+        )
         """The last of these that can be repeated in a batch."""
         self.looked_at = min(max(cascade.passes // SHARE, FEWEST), MOST)
         """Images that a check looks at, as far as there are so many."""
@@ -145,7 +147,7 @@ class Evidence:
         best: walk.Walk | None = None
         for stage in reversed(self.gradient_stages) if self.standing else ():
             attack = self.shortened(stage)
-            if attack.alone:  # it asks as often as it likes, one row at a time
+            if attack.single_image:  # it asks as often as it likes, one row at a time
                 continue
             search = self.cascade.searching("checks/walk", attack, self.oracle(kind=walk.Watcher))
             found = walk.along(stage, search, self.spread, STEPS)

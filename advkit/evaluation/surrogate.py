@@ -41,7 +41,7 @@ def open_surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpd
 
 def refuse_idle_surrogate(made: Mapping[str, Attack[Any]]) -> None:
     """Raises a ConfigError where no attack would search on it, or one differentiates the model by itself."""
-    if alone := [name for name, each in made.items() if each.alone]:
+    if alone := [name for name, each in made.items() if each.single_image]:
         raise ConfigError(
             f"{alone[0]} asks the model itself and cannot search on a surrogate; leave it or --surrogate out"
         )

@@ -20,10 +20,10 @@ from advkit.core.errors import ConfigError, UserError, did_you_mean
 from advkit.core.registry import Entry
 from advkit.core.threat import Norm, Threat
 from advkit.integrations import art_index
-from advkit.integrations.art_index import REQUIRED, UNSAID, Described, Parameter
+from advkit.integrations.art_index import REQUIRED, UNKNOWN, AttackInfo, Parameter
 from advkit.integrations.generators import drawing
 
-_OURS = ("targeted", "verbose", "summary_writer")
+_SET_BY_ADVKIT = ("targeted", "verbose", "summary_writer")
 """Parameters that follow from how advkit is asked, or that write where nobody asked them to."""
 
 _LINF = ("BasicIterativeMethod",)
@@ -32,7 +32,7 @@ _LINF = ("BasicIterativeMethod",)
 _PROBABILITIES = ("NewtonFool", "SimBA", "VirtualAdversarialMethod")
 """Attacks that take probabilities for outputs; the others are shown logits."""
 
-_AIMED = ("SaliencyMapMethod",)
+_ALWAYS_TARGETED = ("SaliencyMapMethod",)
 """Attacks for which ``y`` is always a class to reach; without one, they choose one themselves."""
 
 _PACKAGES = {"cv2": "opencv-python", "ffmpeg": "ffmpeg-python"}
@@ -46,15 +46,15 @@ class ArtAttack(Attack[State]):
     threat model and judged; so is every point inside that it asked about, and it ends at the first success.
     """
 
-    described: ClassVar[Described]
+    info: ClassVar[AttackInfo]
     steps = 1
-    alone = True
+    single_image = True
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         super().__init__(config, threat)
-        self._settings = _filled(self.described, config.model_dump(exclude_defaults=True), threat)
-        with self._explained():  # by ART itself, before any work begins
-            self._made(_classifier(_Nothing(), (3, 32, 32), 10, "cpu"), targeted=False)
+        self._settings = _parameters_for(self.info, config.model_dump(exclude_defaults=True), threat)
+        with self._errors_explained():  # by ART itself, before any work begins
+            self._build(_classifier(_ConstantNetwork(), (3, 32, 32), 10, "cpu"), targeted=False)
 
     def start(self, rows: Rows) -> State:
         """The originals."""
@@ -65,46 +65,46 @@ class ArtAttack(Attack[State]):
         rows = state.rows
         each = torch.arange(len(rows), device=rows.x0.device).split(1)
         x = torch.cat([self._generate(rows.take(index), oracle) for index in each])
-        if not oracle.fallen:
-            oracle.look(x)
+        if not oracle.adversarial_found:
+            oracle.query(x)
         return State(rows, x, state.iteration)
 
     def _generate(self, row: Rows, oracle: Oracle) -> Tensor:
         x0 = row.x0
-        if row.goal is not None and not self._targetable:
+        if row.target_class is not None and not self._targetable:
             raise ConfigError(f"{self._name} cannot aim at a class; leave the target out")
         kind = "gpu" if x0.device.type == "cuda" else "cpu"
-        with drawing(x0.device, int(row.key)), np.errstate(all="ignore"), self._explained():
-            classes = oracle.sole(x0).shape[1]
-            seen = _Seen(oracle, x0.device, probabilities=self.described.name in _PROBABILITIES)
-            attack = self._made(
-                _classifier(seen, tuple(x0.shape[1:]), classes, kind), targeted=row.goal is not None
+        with drawing(x0.device, int(row.key)), np.errstate(all="ignore"), self._errors_explained():
+            classes = oracle.single_image_logits(x0).shape[1]
+            seen = _CountedNetwork(oracle, x0.device, probabilities=self.info.name in _PROBABILITIES)
+            attack = self._build(
+                _classifier(seen, tuple(x0.shape[1:]), classes, kind), targeted=row.target_class is not None
             )
-            wanted = row.goal if row.goal is not None else row.label
+            wanted = row.target_class if row.target_class is not None else row.label
             y: Any = np.eye(classes, dtype=np.float32)[wanted.cpu().numpy()]
-            if row.goal is None and self.described.name in _AIMED:
+            if row.target_class is None and self.info.name in _ALWAYS_TARGETED:
                 y = None
             try:
                 found = attack.generate(x0.cpu().numpy(), y=y)
-            except _FallenError:
+            except _FoundError:
                 return x0
         x = torch.as_tensor(np.asarray(found, dtype=np.float32), device=x0.device)
         return self.threat.project(torch.where(x.isfinite(), x, x0), x0)
 
     @property
     def _name(self) -> str:
-        return f"art:{self.described.name}"
+        return f"art:{self.info.name}"
 
     @property
     def _targetable(self) -> bool:
-        named = any(parameter.name == "targeted" for parameter in self.described.parameters)
-        return named or self.described.name in _AIMED
+        named = any(parameter.name == "targeted" for parameter in self.info.parameters)
+        return named or self.info.name in _ALWAYS_TARGETED
 
-    def _made(self, classifier: Any, *, targeted: bool) -> Any:
+    def _build(self, classifier: Any, *, targeted: bool) -> Any:
         """ART's own object."""
-        kind = getattr(importlib.import_module(self.described.module), self.described.name)
+        kind = getattr(importlib.import_module(self.info.module), self.info.name)
         quiet = {"targeted": targeted, "verbose": False}
-        names = {parameter.name for parameter in self.described.parameters}
+        names = {parameter.name for parameter in self.info.parameters}
         given = self._settings | {key: value for key, value in quiet.items() if key in names}
         made = kind(classifier, **given)
         for part in getattr(made, "attacks", ()):  # of an ensemble, which does not tell them to be quiet
@@ -112,7 +112,7 @@ class ArtAttack(Attack[State]):
         return made
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _errors_explained(self) -> Iterator[None]:
         """What ART complains of, as a fault with a way out."""
         try:
             yield
@@ -134,11 +134,11 @@ class ArtAttack(Attack[State]):
             ) from error
 
 
-class _FallenError(BaseException):
-    """The row has fallen; no `except Exception` on the way out may hold this up."""
+class _FoundError(BaseException):
+    """The row has adversarial_found; no `except Exception` on the way out may hold this up."""
 
 
-class _Seen(nn.Module):
+class _CountedNetwork(nn.Module):
     """What ART takes for the network: every pass goes through the oracle."""
 
     def __init__(self, oracle: Oracle, device: torch.device, *, probabilities: bool) -> None:
@@ -146,13 +146,13 @@ class _Seen(nn.Module):
         self._oracle, self._device, self._probabilities = oracle, device, probabilities
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self._oracle.sole(x.to(self._device, torch.float32))
-        if self._oracle.fallen:
-            raise _FallenError
+        logits = self._oracle.single_image_logits(x.to(self._device, torch.float32))
+        if self._oracle.adversarial_found:
+            raise _FoundError
         return (logits.softmax(1) if self._probabilities else logits).to(x.device)
 
 
-class _Nothing(nn.Module):
+class _ConstantNetwork(nn.Module):
     """Ten classes, none likelier than another: enough for ART to look at an attack's parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,10 +167,10 @@ def _classifier(network: nn.Module, shape: tuple[int, ...], classes: int, device
     )
 
 
-def _filled(described: Described, said: Mapping[str, Any], threat: Threat) -> dict[str, Any]:
+def _parameters_for(info: AttackInfo, said: Mapping[str, Any], threat: Threat) -> dict[str, Any]:
     """The parameters to hand over: what the user said, and what follows from the threat model."""
     settings = dict(said)
-    defaults = {parameter.name: parameter.default for parameter in described.parameters}
+    defaults = {parameter.name: parameter.default for parameter in info.parameters}
     if isinstance(defaults.get("norm"), str):  # a distance of its own
         return settings
     if "norm" in defaults:
@@ -193,16 +193,18 @@ def _field(parameter: Parameter) -> tuple[Any, Any]:
         default, meaning = None, f"{meaning} By default, as the threat model says."
     elif default is REQUIRED:
         return kind, Field(description=meaning)
-    elif default is UNSAID:
+    elif default is UNKNOWN:
         default = None
     return kind if default is not None else kind | None, Field(default, description=meaning)
 
 
 @cache
 def _class(name: str) -> type[ArtAttack]:
-    described = art_index.attacks()[name]
+    info = art_index.attacks()[name]
     fields: Any = {
-        parameter.name: _field(parameter) for parameter in described.parameters if parameter.name not in _OURS
+        parameter.name: _field(parameter)
+        for parameter in info.parameters
+        if parameter.name not in _SET_BY_ADVKIT
     }
     config = create_model(name, __base__=StrictModel, __module__=__name__, **fields)
     norms: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
@@ -210,7 +212,7 @@ def _class(name: str) -> type[ArtAttack]:
         norms = ("linf",)
     elif "norm" in fields:
         norms = ("linf", "l2", "l1")
-    named = {"__doc__": "", "Config": config, "norms": norms, "described": described}
+    named = {"__doc__": "", "Config": config, "norms": norms, "info": info}
     return type(f"art:{name}", (ArtAttack,), named)
 
 
@@ -222,17 +224,17 @@ def entry(name: str) -> Entry[type[Attack[Any]]]:
         ConfigError: there is none, or it is not for classifiers of images.
     """
     known = art_index.attacks()
-    described = known.get(name)
-    if described is None:
+    info = known.get(name)
+    if info is None:
         near = did_you_mean(name, known)
         raise ConfigError(f"ART has no attack called {name!r}{near}; `advkit ls art-attacks` lists them")
-    if described.unfit:
+    if info.unsupported:
         raise ConfigError(
-            f"art:{name} cannot attack classifiers of images: {described.unfit}; choose another"
+            f"art:{name} cannot attack classifiers of images: {info.unsupported}; choose another"
         )
-    return Entry(f"art:{name}", _class(name), described.summary, described.source)
+    return Entry(f"art:{name}", _class(name), info.summary, info.source)
 
 
 def entries() -> Iterator[Entry[type[Attack[Any]]]]:
     """Every attack of ART that can attack a classifier of images."""
-    return (entry(name) for name, described in art_index.attacks().items() if not described.unfit)
+    return (entry(name) for name, info in art_index.attacks().items() if not info.unsupported)

@@ -15,10 +15,10 @@ from typing import Any
 from advkit.core.errors import ConfigError
 
 PACKAGE = "art.attacks.evasion"
-REQUIRED, UNSAID = object(), object()
+REQUIRED, UNKNOWN = object(), object()
 """A parameter without a default, and one whose default is no plain value."""
 
-_SERVED = {
+_PROVIDED = {
     "BaseEstimator",
     "ClassifierMixin",
     "NeuralNetworkMixin",
@@ -27,7 +27,7 @@ _SERVED = {
 }
 """What an attack may require of what it attacks."""
 
-_UNFIT = {
+_UNSUPPORTED = {
     "AdversarialTexturePyTorch": "it is for videos",
     "CompositeAdversarialAttackPyTorch": "it searches hues and rotations, which no norm bounds",
     "FeatureAdversariesNumpy": "it needs an image to imitate",
@@ -52,13 +52,13 @@ class Parameter:
 
     name: str
     default: Any
-    """A plain value, or `REQUIRED`, or `UNSAID`."""
+    """A plain value, or `REQUIRED`, or `UNKNOWN`."""
     annotation: str
     meaning: str
 
 
 @dataclass(frozen=True)
-class Described:
+class AttackInfo:
     """What the source says of one attack."""
 
     name: str
@@ -68,12 +68,12 @@ class Described:
     """The paper, where there is a link to it."""
     parameters: tuple[Parameter, ...]
     """But for the estimator, the first."""
-    unfit: str
+    unsupported: str
     """Why it cannot attack a classifier of images, one by one; empty where it can."""
 
 
 @cache
-def attacks() -> dict[str, Described]:
+def attacks() -> dict[str, AttackInfo]:
     """All evasion attacks, by the names of their classes.
 
     Raises:
@@ -93,7 +93,7 @@ def attacks() -> dict[str, Described]:
         for name, node in _classes(_parsed(folder, module))
     }
     known = {name: node for name, (_, node) in classes.items()}
-    return {name: _described(name, classes[name][0], known) for name in sorted(exported) if name in classes}
+    return {name: _attack_info(name, classes[name][0], known) for name in sorted(exported) if name in classes}
 
 
 def _parsed(folder: Path, module: str) -> ast.Module:
@@ -122,32 +122,32 @@ def _lineage(name: str, known: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef
             yield from _lineage(ast.unparse(base), known)
 
 
-def _described(name: str, module: str, known: dict[str, ast.ClassDef]) -> Described:
+def _attack_info(name: str, module: str, known: dict[str, ast.ClassDef]) -> AttackInfo:
     lineage = list(_lineage(name, known))
-    told = ast.get_docstring(lineage[0]) or name
-    paper = re.search(r"arxiv\.org/\w+/([\d.]+\d)", told)
-    return Described(
+    docstring = ast.get_docstring(lineage[0]) or name
+    paper = re.search(r"arxiv\.org/\w+/([\d.]+\d)", docstring)
+    return AttackInfo(
         name,
         module,
-        summary=_first_sentence(told),
+        summary=_first_sentence(docstring),
         source=f"arXiv:{paper.group(1)}" if paper else "",
         parameters=_parameters(lineage),
-        unfit=_unfit(name, lineage),
+        unsupported=_unsupported(name, lineage),
     )
 
 
-def _first_sentence(told: str) -> str:
-    paragraph = re.split(r"\s*\|?\s*Paper link", " ".join(told.split("\n\n")[0].split()))[0]
+def _first_sentence(docstring: str) -> str:
+    paragraph = re.split(r"\s*\|?\s*Paper link", " ".join(docstring.split("\n\n")[0].split()))[0]
     sentence = re.split(r"(?<!\bal)\.(?:\s|$)", paragraph)[0]  # "et al." ends none
     said = re.sub(r"^(Implementation of|Implements|This class implements)\s+|[`']|\s?\[#\w+\]_", "", sentence)
     return textwrap.shorten(said, 120, placeholder=" ...")
 
 
-def _unfit(name: str, lineage: list[ast.ClassDef]) -> str:
-    if name in _UNFIT:
-        return _UNFIT[name]
+def _unsupported(name: str, lineage: list[ast.ClassDef]) -> str:
+    if name in _UNSUPPORTED:
+        return _UNSUPPORTED[name]
     required = _assigned(lineage, "_estimator_requirements")
-    other = sorted(set(re.findall(r"\w+", ast.unparse(required) if required else "")) - _SERVED)
+    other = sorted(set(re.findall(r"\w+", ast.unparse(required) if required else "")) - _PROVIDED)
     if other:
         return f"it is for another kind of model ({', '.join(other)})"
     if "TensorFlow" in name:
@@ -174,8 +174,8 @@ def _parameters(lineage: list[ast.ClassDef]) -> tuple[Parameter, ...]:
     made = next((method for node in lineage if (method := _method(node, "__init__"))), None)
     if made is None:
         return ()
-    told = " ".join((ast.get_docstring(made) or "").split())
-    meanings = dict(re.findall(r":param (\w+): (.*?)(?= :\w+|$)", told))
+    docstring = " ".join((ast.get_docstring(made) or "").split())
+    meanings = dict(re.findall(r":param (\w+): (.*?)(?= :\w+|$)", docstring))
     arguments = made.args.args[2:]  # without self and the estimator
     missing = len(arguments) - len(made.args.defaults)
     defaults = [None] * missing + list(made.args.defaults)
@@ -196,4 +196,4 @@ def _value(default: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(default)
     except ValueError:
-        return UNSAID
+        return UNKNOWN

@@ -94,7 +94,7 @@ def test_it_aims_where_it_is_told(small):
     threat = Threat("linf", 0.3)
     x = perturb(model, data.images, data.labels, threat, PGD, parameters={"max_iter": 10}, target=target)
     assert (model(x).argmax(1) == target).float().mean() > 0.8
-    with pytest.raises(ConfigError, match="art:DeepFool cannot aim at a class"):
+    with pytest.raises(ConfigError, match="art:DeepFool cannot search_target at a class"):
         perturb(model, data.images, data.labels, threat, "art:DeepFool", target=target)
 
 

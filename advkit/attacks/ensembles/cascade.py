@@ -1,4 +1,4 @@
-"""The cascade: cheap and strong first, then dear, and dear only where an image is about to fall."""
+"""The cascade: a cheap, strong attack first, then expensive attacks on the images of the largest margin."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from advkit.core.threat import Threat
 
 @ensemble(
     "cascade",
-    summary="a short attack on the likeliest classes, then every kind on the images nearest to falling",
+    summary="a short targeted attack, then several kinds on the images with the largest margin",
     source="attacks of Croce and Hein 2020; budget by margin after Liu et al. 2022",
 )
 class Cascade(Ensemble):
     """The default.
 
-    Two short stages see every image. The others take the images in the order of the largest margin that
-    they have shown so far, in rounds, and go on while rounds find something: where gradients tell the
-    truth they stop soon, and where they do not, the kinds that have found something come back with more
-    steps, restarts and queries.
+    Two short stages attack every image. The others attack the images in rounds, in the order of their
+    largest margin so far, and go on while rounds succeed: where gradients are informative they stop soon,
+    and where they are masked, the kinds that have succeeded run again with more steps, restarts and queries.
     """
 
     class Config(StrictModel):
         """Parameters."""
 
         tolerance: Fraction = Field(0.001, ge=0, lt=1)
-        """Change of the robust accuracy that is not worth looking for; 0: all stages on all images."""
+        """Change of the robust accuracy that is negligible; 0: all stages on all images."""
 
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Eleven stages, the last four only where their kind has found something; in l0 two, made for it."""
+        """Eleven stages, the last four only where their kind has succeeded; two other stages in l0."""
         if threat.norm == "l0":
             return (Stage("sigma-zero", "sigma-zero", {"steps": 100}), Stage("fmn", "fmn"))
         wrong = min(classes - 1, 9)

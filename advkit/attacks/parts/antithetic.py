@@ -111,7 +111,7 @@ class Antithetic(Attack[PairState]):
         turn = state.iteration % (samples + 1)  # the last is the centre's own
         second, last = turn % 2 == 1, turn == samples
         complete = turn == samples - 1
-        loss = self._loss(oracle.logits(state.x), rows.label, rows.aim)
+        loss = self._loss(oracle.logits(state.x), rows.label, rows.search_target)
         change = torch.where(second, state.ahead - loss, 0.0)
         state.total.addcmul_(state.noise, column(change, state.x))
         revise_(

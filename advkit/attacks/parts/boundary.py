@@ -22,7 +22,7 @@ def aimed(oracle: Oracle, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor
         (how far the model is beyond it (R,), in units of logits, that number's gradient (R, C, H, W), logits
         (R, K)); one backward pass.
     """
-    return oracle.loss_and_grad(x, rows, logit_difference if rows.goal is None else margin)
+    return oracle.loss_and_grad(x, rows, logit_difference if rows.target_class is None else margin)
 
 
 def nearest(
@@ -42,7 +42,7 @@ def nearest(
     Returns:
         As `aimed`.
     """
-    if rows.goal is not None:
+    if rows.target_class is not None:
         return aimed(oracle, x, rows)
 
     def differences(logits: Tensor) -> Tensor:

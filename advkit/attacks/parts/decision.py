@@ -77,7 +77,7 @@ class DecisionAttack(Attack[D]):
         """One query of each row, and what follows from the answer."""
         rows = state.rows
         said = oracle.decisions(state.x)
-        hit = said != rows.label if rows.goal is None else said == rows.goal
+        hit = said != rows.label if rows.target_class is None else said == rows.target_class
         closing, middle = state.phase == CLOSE, (state.low + state.high) / 2
         state.high = torch.where(closing & hit, middle, state.high)
         state.low = torch.where(closing & ~hit, middle, state.low)
@@ -86,11 +86,11 @@ class DecisionAttack(Attack[D]):
         arrived = closing & (state.high - state.low <= left)
         self.move(state, hit, arrived)
         seeking = state.phase == SEEK
-        if some(seeking):
+        if any_row(seeking):
             guess = random_image(rows, state.iteration + 1)
             state.x = torch.where(column(seeking, guess), guess, state.x)
         closing = state.phase == CLOSE
-        if some(closing):
+        if any_row(closing):
             middle = self.between(state, (state.low + state.high) / 2)
             state.x = torch.where(column(closing, middle), middle, state.x)
         return state
@@ -133,6 +133,6 @@ def random_image(rows: Rows, number: Tensor) -> Tensor:
     return image
 
 
-def some(chosen: Tensor) -> bool:
+def any_row(chosen: Tensor) -> bool:
     """Whether work on the ``chosen`` rows has to be done; where looking would wait for the device: yes."""
     return chosen.device.type != "cpu" or bool(chosen.any())

@@ -25,8 +25,8 @@ def diversified(loss: AttackLoss, key: Tensor, iteration: Tensor) -> AttackLoss:
         iteration: (R,) steps taken.
     """
 
-    def climbed(logits: Tensor, label: Tensor, aim: Tensor | None = None) -> Tensor:
+    def climbed(logits: Tensor, label: Tensor, search_target: Tensor | None = None) -> Tensor:
         weight = rng.uniform(rng.step(key, 1), (logits.shape[1],)).mul_(2).sub_(1)
-        return torch.where(iteration < STEPS, (weight * logits).sum(1), loss(logits, label, aim))
+        return torch.where(iteration < STEPS, (weight * logits).sum(1), loss(logits, label, search_target))
 
     return climbed

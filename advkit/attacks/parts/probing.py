@@ -11,10 +11,10 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.decision import DecisionAttack, DecisionState, some
+from advkit.attacks.parts.decision import DecisionAttack, DecisionState, any_row
 from advkit.core import rng
 
-PROBE, LEAP = 2, 3
+PROBE, JUMP = 2, 3
 """Phases: asking around a point on the boundary; going along the normal that was found."""
 
 
@@ -66,20 +66,20 @@ class ProbingAttack(DecisionAttack[P]):
 
     def move(self, state: P, hit: Tensor, arrived: Tensor) -> None:
         """Probes, and the leaps that follow."""
-        leaping, probing = state.phase == LEAP, state.phase == PROBE
-        self._hear(state, hit, probing)
-        self.leap(state, hit, leaping)
+        jumping, probing = state.phase == JUMP, state.phase == PROBE
+        self._record_answers(state, hit, probing)
+        self.jump(state, hit, jumping)
         arrived = self.arrive(state, arrived)
         edge = self.between(state, state.high)
         state.edge = torch.where(column(arrived, edge), edge, state.edge)
         self.probe(state, arrived)
         ready = probing & (state.asked >= self.probes(state.round))
-        if some(ready):
+        if any_row(ready):
             self._estimate(state, ready)
-            state.phase = torch.where(ready, LEAP, state.phase)
-            self.aim(state, ready)
+            state.phase = torch.where(ready, JUMP, state.phase)
+            self.prepare_jump(state, ready)
         probing = state.phase == PROBE
-        if some(probing):
+        if any_row(probing):
             noise = self.noise(rng.step(state.rows.key, state.iteration + 1), state.edge)
             length = self.spread * (state.edge - state.rows.x0).flatten(1).norm(dim=1)
             x = self.placed(state, state.edge + column(length, noise) * noise).clamp_(0, 1)
@@ -93,7 +93,7 @@ class ProbingAttack(DecisionAttack[P]):
         state.round = state.round + chosen
         state.phase = torch.where(chosen, PROBE, state.phase)
 
-    def _hear(self, state: P, hit: Tensor, probing: Tensor) -> None:
+    def _record_answers(self, state: P, hit: Tensor, probing: Tensor) -> None:
         sign = (2 * hit.int() - 1) * probing
         seen = state.x - state.edge
         state.sum = state.sum + column(probing, seen) * seen
@@ -117,11 +117,11 @@ class ProbingAttack(DecisionAttack[P]):
         """(R, C, H, W) random directions of length 1."""
 
     @abstractmethod
-    def aim(self, state: P, ready: Tensor) -> None:
+    def prepare_jump(self, state: P, ready: Tensor) -> None:
         """Sets ``x`` and ``reach`` of the first leap along ``normal``."""
 
     @abstractmethod
-    def leap(self, state: P, hit: Tensor, leaping: Tensor) -> None:
+    def jump(self, state: P, hit: Tensor, jumping: Tensor) -> None:
         """What follows from a leap: closing in, another leap, or another round."""
 
     def placed(self, state: P, x: Tensor) -> Tensor:

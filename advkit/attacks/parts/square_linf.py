@@ -10,7 +10,7 @@ from advkit.core import rng
 from advkit.core.threat import Threat
 
 
-class Paint:
+class LinfProposals:
     """Stripes first, then windows of one sign per channel.
 
     Args:

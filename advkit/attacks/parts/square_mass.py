@@ -13,10 +13,10 @@ from advkit.core.threat import Threat
 
 SMALLEST = 3
 TILES = 5
-"""Bumps along a side at first."""
+"""MassProposals along a side at first."""
 
 
-class Bumps:
+class MassProposals:
     """Tiles of bumps first; then the change in a window is mixed with a bump and grows by what a second
     window gives up, and by what the box [0, 1] has left unused of the budget.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FALLS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of the image that a window covers halves, whatever the limit of queries."""
 
 
@@ -21,7 +21,7 @@ class Windows:
 
     def __init__(self, p: float, shape: tuple[int, ...], *, smallest: int = 1, odd: bool = False) -> None:
         _, self.height, self.width = shape
-        shares = [p / 2**fall for fall in range(len(FALLS) + 1)]
+        shares = [p / 2**fall for fall in range(len(HALVINGS) + 1)]
         sides = [max(round((share * self.height * self.width) ** 0.5), smallest) for share in shares]
         sides = [side + (odd and side % 2 == 0) for side in sides]
         short = min(self.height, self.width)
@@ -60,7 +60,7 @@ class Windows:
         device = like.device
         if device not in self._tables:
             self._tables[device] = (
-                torch.tensor(FALLS, device=device),
+                torch.tensor(HALVINGS, device=device),
                 torch.tensor(self.sides, device=device),
                 torch.tensor([self.height, self.width], device=device),
                 torch.arange(max(self.height, self.width), device=device),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advkit.attacks.engine.searcher import searcher
+from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import images, rng
 from advkit.core.errors import DataError
@@ -19,7 +19,7 @@ from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.trained_attacks.generators.game import AdvGanGame
-from advkit.trained_attacks.generators.judge import made
+from advkit.trained_attacks.generators.judge import generate
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.train import Victim
 from advkit.trained_attacks.transfer.black_box import BlackBox
@@ -31,10 +31,10 @@ UPDATES = 300
 """Of the copy in each round after the first."""
 
 
-def known(model: Model, data: Data) -> nn.Module:
+def frozen_copy(model: Model, data: Data) -> nn.Module:
     """The model in the form that runs fastest, with parameters that want no gradients."""
     few, _ = data.batch(torch.arange(min(16, len(data))), device_of(model))
-    return searcher(model, "float32", few, "gradients")
+    return search_model(model, "float32", few, "gradients")
 
 
 class Distilled(Victim):
@@ -105,7 +105,7 @@ class Distilled(Victim):
             self.round += 1
             self._network = None
         if self._network is None:
-            self._network = known(self.copy.eval(), self.learn)
+            self._network = frozen_copy(self.copy.eval(), self.learn)
         return self._network
 
     def _turn(self, number: int) -> int:
@@ -119,8 +119,8 @@ class Distilled(Victim):
         n = self._adversarial(self.round) - self._adversarial(self.round - 1)
         index = rng.permutation(self.config.seed, "rounds", self.real, self.round)[:n]
         base = self.queries.data(self.learn.class_names).take(index)
-        x, _ = made(game.best(), base, game.threat, self.device)
-        self.queries = self.queries.joined(Queries.ask(self.box, [(images.to_uint8(x), "adversarial")]))
+        x, _ = generate(game.best(), base, game.threat, self.device)
+        self.queries = self.queries.joined(Queries.collect(self.box, [(images.to_uint8(x), "adversarial")]))
         if self.folder is not None:
             self.queries.save(self.folder / FILE)
 

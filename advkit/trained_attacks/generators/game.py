@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.advgan import moved
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.losses.margin import margin
 from advkit.core import distributed, rng
 from advkit.core.config import StrictModel
@@ -66,7 +66,7 @@ class AdvGanGame:
         self.loss = LeastSquares(StrictModel())
         self.step = 0
 
-    def play(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+    def train_step(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
         """One update of the discriminator, then one of the generator.
 
         Args:
@@ -92,7 +92,7 @@ class AdvGanGame:
         fake = moved(self.threat, x, self.generator(x))
         d_loss, d_accuracy, deception, uphill = self._judged(x, fake)
         seen = fake.detach().requires_grad_(True)
-        logits = ask(victim, seen)
+        logits = query(victim, seen)
         aim = None if self.target is None else torch.full_like(label, self.target)
         lead = margin(logits, label, aim)
         loss = (-lead).clamp(min=-self.config.kappa).mean()
@@ -100,7 +100,7 @@ class AdvGanGame:
         optimiser = self.optimisers["generator"]
         optimiser.zero_grad(set_to_none=True)
         fake.backward(gradient + self.config.gan_weight * uphill)
-        _meet(self.generator)
+        _average_over_processes(self.generator)
         optimiser.step()
         misled = (lead > 0).float().mean()
         return torch.stack([loss.detach(), deception, d_loss, d_accuracy, misled])
@@ -115,7 +115,7 @@ class AdvGanGame:
         judged = self.loss.judge("discriminator", critic, x, fake.detach())
         optimiser.zero_grad(set_to_none=True)
         judged.loss.backward()
-        _meet(self.networks["discriminator"])
+        _average_over_processes(self.networks["discriminator"])
         optimiser.step()
         right = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
         seen = fake.detach().requires_grad_(True)
@@ -152,7 +152,7 @@ class AdvGanGame:
         return network.to(self.device).train()
 
 
-def _meet(network: nn.Module) -> None:
+def _average_over_processes(network: nn.Module) -> None:
     """The means of gradients and running statistics over all processes that share the batch."""
     distributed.average(p.grad for p in network.parameters() if p.grad is not None)
     distributed.average(buffer for buffer in network.buffers() if buffer.is_floating_point())

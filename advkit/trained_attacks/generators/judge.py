@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.advgan import moved
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import rng
 from advkit.core.errors import DataError
@@ -43,13 +43,13 @@ def attackable(model: nn.Module, data: Data, target: int | None) -> Data:
 
 
 @torch.no_grad()
-def made(generator: nn.Module, data: Data, threat: Threat, device: torch.device) -> tuple[Tensor, float]:
+def generate(generator: nn.Module, data: Data, threat: Threat, device: torch.device) -> tuple[Tensor, float]:
     """(adversarial images (N, C, H, W) on the CPU, how many of them are made a second)"""
     parts, spent = [], 0.0
     for index in torch.arange(len(data)).split(BATCH):
         x, _ = data.batch(index, device)
         begun = time.perf_counter()
-        parts.append(moved(threat, x, ask(generator, x)).cpu())
+        parts.append(moved(threat, x, query(generator, x)).cpu())
         spent += time.perf_counter() - begun
     return torch.cat(parts), len(data) / spent
 
@@ -75,7 +75,7 @@ def hits(
     for index in torch.arange(len(data)).split(BATCH):
         x0, label = data.batch(index, device)
         changed = x[index].to(device)
-        logits = ask(model, changed)
+        logits = query(model, changed)
         answer = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
         wanted = (answer != label) & (answer >= 0) if target is None else answer == target
         met.append((wanted & threat.contains(changed, x0)).cpu())
@@ -85,7 +85,7 @@ def hits(
 
 def misled(model: nn.Module, generator: nn.Module, data: Data, threat: Threat, target: int | None) -> Tensor:
     """(N,) bool: on which of the images the generator meets its aim."""
-    x, _ = made(generator, data, threat, device_of(model))
+    x, _ = generate(generator, data, threat, device_of(model))
     return hits(model, x, data, threat, target)[0]
 
 

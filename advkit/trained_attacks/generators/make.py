@@ -17,13 +17,13 @@ from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import PerturbationGenerator
-from advkit.trained_attacks.generators.distilled import Distilled, known
+from advkit.trained_attacks.generators.distilled import Distilled, frozen_copy
 from advkit.trained_attacks.generators.game import AdvGanGame
-from advkit.trained_attacks.generators.judge import attackable, hits, made, noise
+from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.generators.train import Seen, Victim, train
+from advkit.trained_attacks.generators.train import Victim, WhiteBox, train
 
-HELD = 500
+HELD_OUT = 500
 """Training images held out at most, to look at as training goes on."""
 
 
@@ -85,13 +85,13 @@ def make_generator(
         victim: Victim
         if config.black_box is None:
             rest = attackable(model, rest, target)
-            victim = Seen(known(model, rest))
+            victim = WhiteBox(frozen_copy(model, rest))
         else:
             folder = None if run is None else run.path
             victim = Distilled(model, rest, config, device, folder=folder, progress=progress)
             rest = victim.images(target)
         trained = train(game, victim, model, rest, held, run=run, progress=progress)
-        x, speed = made(trained.generator, judged, threat, device)
+        x, speed = generate(trained.generator, judged, threat, device)
         met, said = hits(model, x, judged, threat, target)
         by_noise, _ = hits(model, noise(judged, threat, config.seed), judged, threat, target)
         correct = len(judged if target is None else attackable(model, test, None))
@@ -119,4 +119,4 @@ def make_generator(
 
 def _split(learn: Data) -> tuple[Data, Data]:
     """(images to train on, images held out)"""
-    return learn.holdout(min(0.1, HELD / len(learn)))
+    return learn.holdout(min(0.1, HELD_OUT / len(learn)))

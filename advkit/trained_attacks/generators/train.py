@@ -54,7 +54,7 @@ class Victim(ABC):
         assert not state
 
 
-class Seen(Victim):
+class WhiteBox(Victim):
     """A classifier that is known (white box).
 
     Args:
@@ -111,7 +111,7 @@ def train(
         while game.step < config.steps:
             network = victim.ready(game)
             x, label = data.batch(order.batch(game.step), game.device)
-            sums += game.play(network, x, label)
+            sums += game.train_step(network, x, label)
             due = game.step in checks
             if not due and time.perf_counter() - saved < SAVE_EVERY:
                 continue

@@ -14,10 +14,10 @@ from advkit.gan.sample import of_known_prior
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import Vae
-from advkit.trained_attacks.latent.settings import Inverting
+from advkit.trained_attacks.latent.settings import InversionSettings
 from advkit.training.schedule import factor
 
-LOOK_EVERY = 25
+REPORT_EVERY = 25
 """Steps between reports of progress."""
 
 
@@ -41,7 +41,7 @@ def invert(
     model: Model,
     x: Tensor,
     labels: Tensor | None = None,
-    config: Inverting | None = None,
+    config: InversionSettings | None = None,
     *,
     ids: Tensor | None = None,
     encoder: Vae | None = None,
@@ -65,7 +65,7 @@ def invert(
         ModelError: it does not say how its latent vectors are drawn.
         DataError: images of another shape than it makes, or classes that it does not know.
     """
-    config = config or Inverting()
+    config = config or InversionSettings()
     generator = of_known_prior(model)
     device = next(generator.parameters()).device
     ids = torch.arange(len(x)) if ids is None else ids
@@ -103,7 +103,7 @@ def invert(
 
 
 def _searched(
-    model: Model, z: Tensor, wanted: Tensor, asked: tuple[Tensor, ...], config: Inverting, task: Task
+    model: Model, z: Tensor, wanted: Tensor, asked: tuple[Tensor, ...], config: InversionSettings, task: Task
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(best latent vectors, their errors, errors of the starts), on the CPU."""
     z = z.detach().clone().requires_grad_(True)
@@ -125,7 +125,7 @@ def _searched(
         optimiser.param_groups[0]["lr"] = config.rate * factor("cosine", step, config.steps)
         z.grad = gradient
         optimiser.step()
-        if (step + 1) % LOOK_EVERY == 0 or step + 1 == config.steps:
+        if (step + 1) % REPORT_EVERY == 0 or step + 1 == config.steps:
             task.advance((step + 1 - told) * len(z), error=float(least.mean()))
             told = step + 1
     assert least is not None and first is not None

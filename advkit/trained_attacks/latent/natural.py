@@ -10,21 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.core import memory, rng
 from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import of_known_prior
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import Generator
-from advkit.trained_attacks.latent.natural_settings import Wandering
+from advkit.trained_attacks.latent.natural_settings import NaturalSettings
 
 DRAWN = 1000
 """Latent vectors by which the size of the prior is told."""
 
 
 @dataclass(frozen=True)
-class Wandered:
+class NaturalExamples:
     """What was found around N latent vectors, on the CPU."""
 
     found: Tensor
@@ -49,16 +49,16 @@ def extent(generator: Generator, seed: int) -> float:
 
 
 @torch.no_grad()
-def wander(
+def search_latent(
     model: Model,
     generator: Model,
     latent: Tensor,
     labels: Tensor,
-    config: Wandering,
+    config: NaturalSettings,
     *,
     ids: Tensor,
     progress: Progress = SILENT,
-) -> Wandered:
+) -> NaturalExamples:
     """For each latent vector the nearest one, of those tried, whose image the classifier gets wrong.
 
     Args:
@@ -93,7 +93,7 @@ def wander(
                 )
                 label = labels[part].to(device)[:, None].expand(-1, config.samples)
                 asked = () if network.classes is None else (label.flatten(),)
-                answer = ask(model, generator(z.flatten(0, 1), *asked)).argmax(1).view(len(part), -1)
+                answer = query(model, generator(z.flatten(0, 1), *asked)).argmax(1).view(len(part), -1)
                 nearest, place = torch.where(answer != label, far, torch.inf).min(1)
                 queries[part] += config.samples
                 hit = nearest.isfinite().cpu()
@@ -108,7 +108,7 @@ def wander(
             asked = () if network.classes is None else (labels[part].to(device),)
             x = generator(best[part].to(device), *asked).float()
             images.append(x.cpu())
-            said.append(ask(model, x).argmax(1).cpu())
+            said.append(query(model, x).argmax(1).cpu())
     answers = torch.cat(said)
     found &= answers != labels  # exactly the image that is kept
-    return Wandered(found, best, torch.cat(images), answers, distance, queries)
+    return NaturalExamples(found, best, torch.cat(images), answers, distance, queries)

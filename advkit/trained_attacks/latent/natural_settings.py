@@ -9,10 +9,10 @@ from pydantic import Field
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.names import Architecture, DataName
 from advkit.models.foreign_settings import ForeignModel
-from advkit.trained_attacks.latent.settings import Inverting
+from advkit.trained_attacks.latent.settings import InversionSettings
 
 
-class Wandering(Inverting):
+class NaturalSettings(InversionSettings):
     """How the neighbourhood of a latent vector is searched."""
 
     radius: Fraction = Field(1.0, gt=0)
@@ -42,7 +42,7 @@ class _Attacked(StrictModel):
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class Natural(ForeignModel, Wandering, _Attacked):
+class Natural(ForeignModel, NaturalSettings, _Attacked):
     """Look for natural adversarial examples: images near a given one in a generator's latent space.
 
     They are far from the image in pixels, so no budget says that they show the same digit: an independent

@@ -10,7 +10,7 @@ from advkit.core.config import StrictModel
 from advkit.core.names import DataName
 
 
-class Inverting(StrictModel):
+class InversionSettings(StrictModel):
     """How latent vectors are looked for."""
 
     steps: int = Field(300, ge=1)
@@ -39,5 +39,5 @@ class _Inverted(StrictModel):
     """The first so many images."""
 
 
-class GanInversion(Inverting, _Inverted):
+class GanInversion(InversionSettings, _Inverted):
     """Find the latent vectors of which a generator makes given images."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.losses.margin import margin
 from advkit.core import memory, rng
 from advkit.core.errors import ModelError
@@ -21,9 +21,9 @@ from advkit.gan.sample import of_known_prior
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import Generator
-from advkit.trained_attacks.latent.unrestricted_settings import Searching
+from advkit.trained_attacks.latent.unrestricted_settings import UnrestrictedSettings
 
-LOOK_EVERY = 10
+REPORT_EVERY = 10
 """Passes between looks whether all examples are found; a look waits for the device."""
 
 
@@ -54,7 +54,7 @@ def construct(
     model: Model,
     generator: Model,
     n: int,
-    config: Searching,
+    config: UnrestrictedSettings,
     *,
     auxiliary: nn.Module | None = None,
     target: int | None = None,
@@ -85,13 +85,13 @@ def construct(
     device = next(network.parameters()).device
     known = torch.tensor([label for label in range(network.classes) if label != target])
     labels = known[torch.arange(n) % len(known)]
-    keeper = auxiliary if auxiliary is not None else nn.Identity()
+    auxiliary_model = auxiliary if auxiliary is not None else nn.Identity()
     parts = []
     with (
         memory.kept(),
         evaluation_mode(model),
         evaluation_mode(generator),
-        evaluation_mode(keeper),
+        evaluation_mode(auxiliary_model),
         progress.task("searching latent space", n * config.passes, unit="pass") as task,
     ):
         for ids in torch.arange(n).split(config.batch_size):
@@ -115,7 +115,7 @@ class _Search:
         auxiliary: nn.Module | None,
         labels: Tensor,
         ids: Tensor,
-        config: Searching,
+        config: UnrestrictedSettings,
         target: int | None,
     ) -> None:
         self.model, self.generator, self.auxiliary = model, generator, auxiliary
@@ -129,7 +129,7 @@ class _Search:
         config, climbs = self.config, self.config.search == "gradient"
         with torch.no_grad():
             start = self.generator(self.drawn, self.labels).float()
-            start_said = ask(self.model, start).argmax(1)
+            start_said = query(self.model, start).argmax(1)
         z = self._near() if climbs else self.drawn
         z = z.clone().requires_grad_(climbs)
         optimiser = torch.optim.Adam([z], config.rate)
@@ -143,7 +143,7 @@ class _Search:
             best = torch.where(won[:, None], z.detach(), best)
             spent = torch.where(won, used, spent)
             found = found | won
-            if used // LOOK_EVERY > told // LOOK_EVERY:
+            if used // REPORT_EVERY > told // REPORT_EVERY:
                 task.advance((used - told) * len(z), found=float(found.float().mean()))
                 told = used
                 if bool(found.all()):
@@ -156,7 +156,7 @@ class _Search:
         task.advance((config.passes - told) * len(z))
         with torch.no_grad():
             images = self.generator(best, self.labels).float()
-            logits = ask(self.model, images)
+            logits = query(self.model, images)
         said = logits.argmax(1)
         # Exactly the image that is kept; another batch may round otherwise.
         found = found & self._misled(logits)
@@ -170,7 +170,7 @@ class _Search:
     def _look(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the classifier and the auxiliary one say."""
         x = self.generator(z, self.labels).float()
-        return ask(self.model, x), None if self.auxiliary is None else ask(self.auxiliary, x)
+        return query(self.model, x), None if self.auxiliary is None else query(self.auxiliary, x)
 
     def _misled(self, logits: Tensor) -> Tensor:
         said = logits.argmax(1)

@@ -11,7 +11,7 @@ from advkit.core.names import Architecture
 from advkit.models.foreign_settings import ForeignModel
 
 
-class Searching(StrictModel):
+class UnrestrictedSettings(StrictModel):
     """How a generator's images are searched for those that a classifier errs on."""
 
     search: Literal["gradient", "monte-carlo"] = "gradient"
@@ -55,7 +55,7 @@ class _Attacked(StrictModel):
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class Unrestricted(ForeignModel, Searching, _Attacked):
+class Unrestricted(ForeignModel, UnrestrictedSettings, _Attacked):
     """Make adversarial examples from nothing: images that a generator draws of a class and that a classifier
     takes for another.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import levels
 from advkit.core.errors import ConfigError
@@ -39,7 +39,7 @@ class BlackBox:
         return self.limit - self.asked
 
     @torch.no_grad()
-    def ask(self, images: Tensor) -> Tensor:
+    def query(self, images: Tensor) -> Tensor:
         """(N, K) float32 probabilities, on the CPU: 1 and 0 where it says labels only.
 
         Args:
@@ -57,7 +57,7 @@ class BlackBox:
         device, said = device_of(self._model), []
         with evaluation_mode(self._model):
             for part in images.split(BATCH):
-                logits = ask(self._model, levels.as_image(part.to(device))).float()
+                logits = query(self._model, levels.as_image(part.to(device))).float()
                 if self._answers == "labels":
                     said.append(one_hot(logits.argmax(1), logits.shape[1]).float().cpu())
                 else:

@@ -132,7 +132,7 @@ def gather(
         parts = [(real_images(learn, first - share, config.seed), "real")]
         if generated is not None and share:
             parts.append((generated(share), "generated"))
-        queries = _kept(Queries.ask(box, parts), folder)
+        queries = _kept(Queries.collect(box, parts), folder)
     most = (len(queries) - queries.counts()["augmented"]) * 2**config.jacobian
     while len(queries) < most and box.left:
         before, wanted = len(queries), min(len(queries), box.left)
@@ -147,7 +147,7 @@ def gather(
             name=name,
         )
         new = augmented(trained.model, queries, wanted, config.jacobian_step)
-        queries = _kept(queries.joined(Queries.ask(box, [(new, "augmented")])), folder)
+        queries = _kept(queries.joined(Queries.collect(box, [(new, "augmented")])), folder)
     progress.say(f"asked about {box.asked:,} images ({box.limit:,} allowed)")
     return queries
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import files, images, levels, rng
 from advkit.data.data import Data
@@ -38,11 +38,11 @@ class Queries:
         return len(self.images)
 
     @classmethod
-    def ask(cls, box: BlackBox, parts: Sequence[tuple[Tensor, str]]) -> Queries:
+    def collect(cls, box: BlackBox, parts: Sequence[tuple[Tensor, str]]) -> Queries:
         """Asks about images (N, C, H, W) uint8 of some origins."""
         asked = torch.cat([each for each, _ in parts])
         origin = torch.cat([torch.full((len(each),), ORIGINS.index(of)) for each, of in parts])
-        return cls(asked, box.ask(asked), origin)
+        return cls(asked, box.query(asked), origin)
 
     def first(self, n: int) -> Queries:
         """The first ``n``, or all of them."""
@@ -98,7 +98,7 @@ def augmented(copy: nn.Module, queries: Queries, n: int, step: float) -> Tensor:
             x = levels.as_image(queries.images[part].to(device)).requires_grad_(True)
             answered = queries.answers[part].argmax(1).to(device)
             with torch.enable_grad():
-                logit = ask(copy, x).gather(1, answered[:, None]).sum()
+                logit = query(copy, x).gather(1, answered[:, None]).sum()
             (gradient,) = torch.autograd.grad(logit, x)
             found.append(images.to_uint8(x.detach() + step * gradient.sign()).cpu())
     return torch.cat(found) if found else queries.images[:0]

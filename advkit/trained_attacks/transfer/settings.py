@@ -12,7 +12,7 @@ from advkit.models.foreign_settings import ForeignModel
 from advkit.training.settings import Fitting
 
 
-class Asking(StrictModel):
+class QuerySettings(StrictModel):
     """What a black box is asked."""
 
     queries: int = Field(10000, ge=1)
@@ -49,7 +49,7 @@ class _Copying(StrictModel):
     """For weights without a card: their architecture."""
 
 
-class SubstituteTraining(ForeignModel, Fitting, Asking, _Copying):
+class SubstituteTraining(ForeignModel, Fitting, QuerySettings, _Copying):
     """Train a copy of a classifier on nothing but its answers.
 
     Attacks that search on the copy may mislead the original, too: advkit attack --surrogate.

@@ -25,7 +25,7 @@ class Change(ABC):
         """
 
     @abstractmethod
-    def climb(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
+    def ascend(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
         """The change after one allowed step.
 
         Args:

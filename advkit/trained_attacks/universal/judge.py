@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import images, rng
 from advkit.core.errors import DataError
@@ -31,22 +31,22 @@ BATCH = 500
 """Images of a pass."""
 
 
-def some(data: Data, n: int, seed: int) -> Data:
+def random_subset(data: Data, n: int, seed: int) -> Data:
     """``n`` images drawn at random, in the order of the data; all of them where there are no more."""
     if n >= len(data):
         return data
     return data.take(rng.permutation(seed, "judged", len(data))[:n].sort().values)
 
 
-def printed(patch: Tensor) -> Tensor:
+def rounded_to_8_bits(patch: Tensor) -> Tensor:
     """The patch in 8-bit levels, as it is saved, judged and printed."""
     return as_image(images.to_uint8(patch)).to(patch.device)
 
 
 @torch.no_grad()
-def said(model: nn.Module, x: Tensor) -> Tensor:
+def predicted_classes(model: nn.Module, x: Tensor) -> Tensor:
     """(R,) classes, on the CPU; -1 where a logit is NaN."""
-    logits = ask(model, x)
+    logits = query(model, x)
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1)).cpu()
 
 
@@ -84,7 +84,10 @@ class PatchJudge:
             x, _ = self.data.batch(part, self.device)
             there = place.take(part.to(self.device))
             count += int(
-                (said(self.model, paste(patch, x, there, self.kind.settings.form)) == self.target).sum()
+                (
+                    predicted_classes(self.model, paste(patch, x, there, self.kind.settings.form))
+                    == self.target
+                ).sum()
             )
         return count
 
@@ -211,11 +214,11 @@ def judge_perturbation(
     answers: dict[str, list[Tensor]] = {"clean": [], "changed": [], "random": []}
     for part in torch.arange(len(test)).split(BATCH):
         x, _ = test.batch(part, device)
-        answers["clean"].append(said(model, x))
+        answers["clean"].append(predicted_classes(model, x))
         for key, what in (("changed", change), ("random", random)):
             moved = kind.apply(what, x, part.to(device))
             inside = kind.threat.contains(moved, x).cpu()
-            answer = said(model, moved)
+            answer = predicted_classes(model, moved)
             answers[key].append(torch.where(inside & (answer >= 0), answer, answers["clean"][-1]))
     clean, changed, by_random = (torch.cat(parts) for parts in answers.values())
     fooled = changed != clean

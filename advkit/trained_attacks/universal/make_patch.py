@@ -18,7 +18,7 @@ from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.data.data import Data
 from advkit.models.model import Model
-from advkit.trained_attacks.universal.judge import judge_patch, judgements, printed, some
+from advkit.trained_attacks.universal.judge import judge_patch, judgements, random_subset, rounded_to_8_bits
 from advkit.trained_attacks.universal.patch import Patch
 from advkit.trained_attacks.universal.result import PatchResult
 from advkit.trained_attacks.universal.settings import PatchSettings
@@ -70,7 +70,9 @@ def train_patch(
     config = validate(PatchSettings, {"target": target, **settings}, "train_patch")
     models, others = classifiers(model, learn), classifiers(transfer, learn)
     names = [each.card.architecture for each in (*models, *others)]
-    return make_patch(models, others, names, learn, some(judged, n, config.seed), config, progress=progress)
+    return make_patch(
+        models, others, names, learn, random_subset(judged, n, config.seed), config, progress=progress
+    )
 
 
 def make_patch(
@@ -104,7 +106,7 @@ def make_patch(
         trained = train(
             kind, models, learn, config, target=target, run=run, progress=progress, name="training the patch"
         )
-        patches = _beside(printed(trained), models[0], learn, target, config.seed)
+        patches = _beside(rounded_to_8_bits(trained), models[0], learn, target, config.seed)
         with progress.task("judging the patch", len(everyone) * judgements(kind), unit="judgement") as task:
             judged = tuple(
                 judge_patch(
@@ -142,9 +144,9 @@ def _beside(patch: Tensor, model: Model, learn: Data, target: int, seed: int) ->
     real = interpolate(_clearest(model, learn, target), patch.shape[2:], mode="bilinear", antialias=True)
     return {
         "patch": patch,
-        "noise": printed(noise),
-        "grey": printed(torch.full_like(patch, 0.5)),
-        "real": printed(real.clamp(0, 1)),
+        "noise": rounded_to_8_bits(noise),
+        "grey": rounded_to_8_bits(torch.full_like(patch, 0.5)),
+        "real": rounded_to_8_bits(real.clamp(0, 1)),
     }
 
 

@@ -15,7 +15,7 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model
-from advkit.trained_attacks.universal.judge import judge_perturbation, some
+from advkit.trained_attacks.universal.judge import judge_perturbation, random_subset
 from advkit.trained_attacks.universal.perturbation import Perturbation
 from advkit.trained_attacks.universal.result import PerturbationResult
 from advkit.trained_attacks.universal.settings import PerturbationSettings
@@ -68,7 +68,7 @@ def train_universal(
     models, others = classifiers(model, learn), classifiers(transfer, learn)
     threat = threat or threats.choose(config.norm, config.eps, models[0], learn, progress)
     names = [each.card.architecture for each in (*models, *others)]
-    few = some(judged, n, config.seed)
+    few = random_subset(judged, n, config.seed)
     return make_perturbation(models, others, names, learn, few, threat, config, progress=progress)
 
 

@@ -34,6 +34,6 @@ class Patch(Change):
         place = Place.drawn(key, self.settings.scale, self.settings.rotation)
         return paste(change, x, place, self.settings.form)
 
-    def climb(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
+    def ascend(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
         """A step of the same size for every pixel, inside [0, 1]."""
         return (change + self.settings.rate * share * uphill.sign()).clamp_(0, 1)

@@ -32,7 +32,7 @@ class Perturbation(Change):
         """The sum, inside [0, 1]; clamping only takes it nearer to the image."""
         return (x + change).clamp(0, 1)
 
-    def climb(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
+    def ascend(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
         """The steepest step in the norm, then back into the budget."""
         return self.inside(change + self.rate * share * self.threat.eps * self.threat.ascent(uphill))
 

@@ -36,7 +36,7 @@ class Subjects(StrictModel):
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class Climbing(StrictModel):
+class ChangeSettings(StrictModel):
     """How one change is trained on many images."""
 
     steps: int = Field(300, ge=1)
@@ -49,7 +49,7 @@ class Climbing(StrictModel):
     """Every random number follows from it."""
 
 
-class PatchSettings(Climbing):
+class PatchSettings(ChangeSettings):
     """What patch is made, how."""
 
     target: int | str
@@ -83,7 +83,7 @@ class PatchTraining(ForeignModel, PatchSettings, Subjects):
     """
 
 
-class PerturbationSettings(Climbing):
+class PerturbationSettings(ChangeSettings):
     """What universal perturbation is made, how."""
 
     norm: Literal["linf", "l2"] | None = None

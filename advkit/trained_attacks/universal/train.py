@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import memory, rng
 from advkit.core.progress import SILENT, Progress
@@ -22,7 +22,7 @@ from advkit.data.data import Data
 from advkit.data.order import Order
 from advkit.models.model import Model
 from advkit.trained_attacks.universal.change import Change
-from advkit.trained_attacks.universal.settings import Climbing
+from advkit.trained_attacks.universal.settings import ChangeSettings
 from advkit.training.diverged import stop_if_diverged
 
 CHECKS = 20
@@ -35,7 +35,7 @@ def train(
     change: Change,
     models: Sequence[Model],
     data: Data,
-    config: Climbing,
+    config: ChangeSettings,
     *,
     target: int | None,
     clip: float = float("inf"),
@@ -88,7 +88,7 @@ def train(
             losses, misled = _losses(models, change.apply(leaf, x, key), label, target, clip)
             (uphill,) = torch.autograd.grad(losses.mean(), leaf)
             velocity = config.momentum * velocity + uphill / uphill.abs().mean().clamp(min=1e-20)
-            now = change.climb(now, velocity, 1 - step / config.steps)
+            now = change.ascend(now, velocity, 1 - step / config.steps)
             sums += torch.stack([losses.detach().mean(), misled])
             step += 1
             if step not in checks and time.perf_counter() - saved < SAVE_EVERY:
@@ -116,7 +116,7 @@ def _losses(
     aim = label if target is None else torch.full_like(label, target)
     losses, misled = x.new_zeros(len(x)), x.new_zeros(())
     for model in models:
-        logits = ask(model, x)
+        logits = query(model, x)
         entropy = cross_entropy(logits, aim, reduction="none")
         losses = losses + (entropy.clamp(max=clip) if target is None else -entropy)
         met = logits.argmax(1) == aim

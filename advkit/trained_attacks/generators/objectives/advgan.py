@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from advkit import __version__
 from advkit.attacks.advgan import moved
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.core.config import Fraction, StrictModel, validate
 from advkit.core.runs import now
 from advkit.core.threat import Threat
@@ -143,7 +143,7 @@ class AdvGanTraining(Objective):
         game.threat = Threat(batch.threat.norm, batch.threat.eps * batch.growth(self.config.eps_warmup))
         with evaluation_mode(model):
             for _ in range(self.config.updates):
-                game.play(model, x, y)
+                game.train_step(model, x, y)
         loss, logits = self._loss(model, x, y, game)
         loss.backward()
         return loss.detach(), logits.detach()
@@ -154,7 +154,7 @@ class AdvGanTraining(Objective):
 
     def _loss(self, model: nn.Module, x: Tensor, y: Tensor, game: AdvGanGame) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), evaluation_mode(game.generator):
-            examples = moved(game.threat, x, ask(game.generator, x))
+            examples = moved(game.threat, x, query(game.generator, x))
         logits, smoothing = model(examples), self.config.label_smoothing
         loss = cross_entropy(logits, y, label_smoothing=smoothing)
         share = self.config.clean_weight

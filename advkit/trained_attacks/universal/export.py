@@ -15,7 +15,7 @@ from advkit.models.model import Model
 SUFFIXES = (".png", ".npz")
 
 
-def files_asked_for(context: Context) -> tuple[Path, ...]:
+def requested_files(context: Context) -> tuple[Path, ...]:
     """The .png and the .npz of the name that ``--out`` gives, looked at before the work begins; none for a
     run folder.
 
@@ -30,7 +30,7 @@ def files_asked_for(context: Context) -> tuple[Path, ...]:
     return found
 
 
-def beginning(models: Sequence[Model], trained_on: int, learn: Data, test: Data) -> dict[str, Any]:
+def run_identity(models: Sequence[Model], trained_on: int, learn: Data, test: Data) -> dict[str, Any]:
     """What a run begins with, for `RunFolder.open`: it is trained on the first ``trained_on`` models."""
     hashes = [model.hash for model in models]
     return {
@@ -41,7 +41,7 @@ def beginning(models: Sequence[Model], trained_on: int, learn: Data, test: Data)
     }
 
 
-def deliver(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:
+def export(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:
     """Copies ``folder/stem.png`` and ``folder/stem.npz`` to the files that were asked for."""
     for path in wanted:
         with files.atomic(path) as temporary:

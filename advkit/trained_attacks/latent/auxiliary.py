@@ -23,27 +23,27 @@ class Classes(nn.Module):
         return self.discriminator.classify(x)
 
 
-def keeping(keeper: Model, generator: Model, model: Model, name: str) -> nn.Module:
+def auxiliary_classifier(auxiliary_model: Model, generator: Model, model: Model, name: str) -> nn.Module:
     """What tells classes while the search goes on, images in [0, 1] to logits.
 
     Args:
-        keeper: a classifier, or a discriminator with a head for classes.
+        auxiliary_model: a classifier, or a discriminator with a head for classes.
         generator: whose classes it has to know.
         model: the classifier that is attacked.
-        name: what the keeper is called in faults.
+        name: what the auxiliary classifier is called in errors.
 
     Raises:
         ConfigError: it is the classifier that is attacked, or the judge.
         ModelError: it tells no classes, or others, or takes other images.
     """
-    if keeper.hash in (model.hash, judge().hash):
-        who = "attacked" if keeper.hash == model.hash else "the judge of what comes of it"
+    if auxiliary_model.hash in (model.hash, judge().hash):
+        who = "attacked" if auxiliary_model.hash == model.hash else "the judge of what comes of it"
         raise ConfigError(f"{name} is {who}, so it cannot keep the class; name another classifier")
-    network = keeper.network
-    if not isinstance(network, AuxiliaryDiscriminator) and keeper.card.role != "classifier":
+    network = auxiliary_model.network
+    if not isinstance(network, AuxiliaryDiscriminator) and auxiliary_model.card.role != "classifier":
         raise ModelError(
-            f"{name} is a {keeper.card.role} that tells no classes; name a classifier, or the discriminator "
-            "of a generator that was trained with --conditional auxiliary"
+            f"{name} is a {auxiliary_model.card.role} without class logits; name a classifier, or the "
+            "discriminator of a generator that was trained with --conditional auxiliary"
         )
-    common_classes(generator, keeper)
-    return Classes(network) if isinstance(network, AuxiliaryDiscriminator) else keeper
+    common_classes(generator, auxiliary_model)
+    return Classes(network) if isinstance(network, AuxiliaryDiscriminator) else auxiliary_model

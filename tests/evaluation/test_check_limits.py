@@ -495,7 +495,7 @@ def test_differences_of_models_whose_gradient_is_known(model, silent, stepped, w
     ],
 )
 def test_the_path_of_the_liveliest_attack_is_followed(monkeypatch, blind, followed, chosen):
-    monkeypatch.setattr(ATTACKS.get("fgsm"), "alone", True)  # as those of other libraries are
+    monkeypatch.setattr(ATTACKS.get("fgsm"), "single_image", True)  # as those of other libraries are
     stages = [stage().model_copy(update={"name": name}) for name in "abc"[: len(blind)]]
     known = evidence(
         20, stages=[*stages, stage("fgsm")], searching=lambda *a: None, oracle=lambda *a, **k: None

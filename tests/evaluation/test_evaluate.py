@@ -356,5 +356,5 @@ def test_gradients_come_from_the_surrogate_and_verdicts_from_the_model():
     assert all(verdict.margin is None for verdict in other.verdicts)
     assert "white-box" in doubts(other) and "white-box" not in doubts(own)
     assert far.training and torch.equal(far[1].weight, before) and far[1].weight.grad is None
-    with mock.patch.object(ATTACKS.get("pgd"), "alone", True), pytest.raises(ConfigError, match="pgd"):
+    with mock.patch.object(ATTACKS.get("pgd"), "single_image", True), pytest.raises(ConfigError, match="pgd"):
         run(model, data, "pgd", threat, surrogate=near)  # as those of other libraries are

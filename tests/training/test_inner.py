@@ -45,7 +45,7 @@ def test_the_budget_grows_over_the_warm_up(make, objective, digits, monkeypatch)
 def admissible():
     for entry in ATTACKS:
         kind = ATTACKS.get(entry.name)
-        if kind.access == "gradients" and not kind.minimal and not kind.alone:
+        if kind.access == "gradients" and not kind.minimal and not kind.single_image:
             fields = kind.Config.model_fields
             if "targets" not in fields or entry.name == "apgd":
                 yield entry.name

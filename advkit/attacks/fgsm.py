@@ -1,4 +1,4 @@
-"""The fast gradient sign method, and its like in other norms."""
+"""The fast gradient sign method, and its counterparts in other norms."""
 
 from __future__ import annotations
 

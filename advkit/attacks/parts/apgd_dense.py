@@ -20,7 +20,7 @@ RISING = 0.75
 
 @dataclass
 class DenseState(APGDState):
-    """What decides whether a step is halved."""
+    """State that decides whether the step size is halved."""
 
     x_before: Tensor
     loss_before: Tensor
@@ -58,7 +58,7 @@ class Dense(Schedule[DenseState]):
         return (rows.x0 + noise * column(self.threat.eps / length, noise)).clamp_(0, 1)
 
     def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> DenseState:
-        """The first step is twice the radius long."""
+        """The first step has twice the length of the radius."""
         zero = rows.x0.new_zeros(len(rows))
         count = torch.zeros_like(iteration)
         return DenseState(
@@ -79,7 +79,7 @@ class Dense(Schedule[DenseState]):
         )
 
     def move(self, state: DenseState, loss: Tensor, grad: Tensor) -> DenseState:
-        """Where the loss has stopped rising: back to the best point, with half the step. Then moves."""
+        """Where the loss has stopped rising, restores the best point and halves the step. Then moves."""
         rows, x, threat = state.rows, state.x, self.threat
         first = state.since < 0
         loss_at_check = torch.where(first, loss, state.loss_at_check)

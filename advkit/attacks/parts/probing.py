@@ -1,4 +1,4 @@
-"""The normal of a decision boundary, estimated from the decisions at random points around one on it."""
+"""The normal of a decision boundary, estimated from decisions at random points around a point on it."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from advkit.attacks.parts.decision import DecisionAttack, DecisionState, any_row
 from advkit.core import rng
 
 PROBE, JUMP = 2, 3
-"""Phases: asking around a point on the boundary; going along the normal that was found."""
+"""Phases: probes around a point on the boundary; a jump along the estimated normal."""
 
 
 @dataclass
 class ProbingState(DecisionState):
-    """Where each row stands on the boundary, and what it has heard there."""
+    """The boundary point of each row, and the results of its probes."""
 
     edge: Tensor
     """(R, C, H, W) a success close to the boundary."""
     sum: Tensor
-    """(R, C, H, W) of all probes of this round, seen from ``edge``."""
+    """(R, C, H, W) sum of the probes of this round, relative to ``edge``."""
     signed: Tensor
-    """(R, C, H, W) of those that succeed, less those that fail."""
+    """(R, C, H, W) sum of the successful ones minus that of the others."""
     hits: Tensor
-    """(R,) successes less failures."""
+    """(R,) successes minus failures."""
     asked: Tensor
     """(R,) probes of this round."""
     round: Tensor
     """(R,) rounds, this one included."""
     normal: Tensor
-    """(R, C, H, W) direction in which successes lie."""
+    """(R, C, H, W) direction toward successes."""
     reach: Tensor
-    """(R,) how far the next leap goes."""
+    """(R,) length of the next jump."""
 
 
 P = TypeVar("P", bound=ProbingState)
 
 
 class ProbingAttack(DecisionAttack[P]):
-    """In every round: close in on the boundary, ask around, and leap along the normal."""
+    """In every round: binary search to the boundary, probes around it, a jump along the normal."""
 
     spread: ClassVar[float]
     """Length of a probe as a share of the distance from the original."""
@@ -65,7 +65,7 @@ class ProbingAttack(DecisionAttack[P]):
         }
 
     def move(self, state: P, hit: Tensor, arrived: Tensor) -> None:
-        """Probes, and the leaps that follow."""
+        """Probes, and the jumps that follow."""
         jumping, probing = state.phase == JUMP, state.phase == PROBE
         self._record_answers(state, hit, probing)
         self.jump(state, hit, jumping)
@@ -86,7 +86,7 @@ class ProbingAttack(DecisionAttack[P]):
             state.x = torch.where(column(probing, x), x, state.x)
 
     def probe(self, state: P, chosen: Tensor) -> None:
-        """Begins a round of probes at ``edge``."""
+        """Starts a round of probes at ``edge``."""
         kept = column(~chosen, state.sum)
         state.sum, state.signed = state.sum * kept, state.signed * kept
         state.hits, state.asked = state.hits * ~chosen, state.asked * ~chosen
@@ -95,15 +95,15 @@ class ProbingAttack(DecisionAttack[P]):
 
     def _record_answers(self, state: P, hit: Tensor, probing: Tensor) -> None:
         sign = (2 * hit.int() - 1) * probing
-        seen = state.x - state.edge
-        state.sum = state.sum + column(probing, seen) * seen
-        state.signed = state.signed + column(sign, seen) * seen
+        offset = state.x - state.edge
+        state.sum = state.sum + column(probing, offset) * offset
+        state.signed = state.signed + column(sign, offset) * offset
         state.hits, state.asked = state.hits + sign, state.asked + probing
 
     def _estimate(self, state: P, ready: Tensor) -> None:
-        """The mean of the successful probes less that of the others, of length 1."""
+        """The mean of the successful probes minus that of the others, normalised."""
         share = state.hits / state.asked.clamp(min=1)
-        share = torch.where(share.abs() == 1, 0.0, share)  # where all agree, their mean has to do
+        share = torch.where(share.abs() == 1, 0.0, share)  # where all agree, use their mean
         normal = state.signed - column(share, state.sum) * state.sum
         normal = normal / column(normal.flatten(1).norm(dim=1).clamp(min=1e-12), normal)
         state.normal = torch.where(column(ready, normal), normal, state.normal)
@@ -118,16 +118,16 @@ class ProbingAttack(DecisionAttack[P]):
 
     @abstractmethod
     def prepare_jump(self, state: P, ready: Tensor) -> None:
-        """Sets ``x`` and ``reach`` of the first leap along ``normal``."""
+        """Sets ``x`` and ``reach`` of the first jump along ``normal``."""
 
     @abstractmethod
     def jump(self, state: P, hit: Tensor, jumping: Tensor) -> None:
-        """What follows from a leap: closing in, another leap, or another round."""
+        """The move after a jump: a binary search, another jump, or another round."""
 
     def placed(self, state: P, x: Tensor) -> Tensor:
-        """(R, C, H, W) the probes to ask about, where ``x`` are the points that noise has led to."""
+        """(R, C, H, W) the probes to query, from the points ``x`` that noise leads to."""
         return x
 
     def arrive(self, state: P, arrived: Tensor) -> Tensor:
-        """(R,) bool: of the rows that have closed in, those that begin a round now."""
+        """(R,) bool: of the rows that have arrived at the boundary, those that start a round now."""
         return arrived

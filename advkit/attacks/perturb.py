@@ -170,16 +170,16 @@ def searching(
 
     Args:
         model: images in [0, 1] to logits.
-        data: what is attacked.
-        attack: the state machine, with its threat.
-        name: the attack's name, from which its random numbers follow.
+        data: the images to attack.
+        attack: the attack, with its threat model.
+        name: the attack's name, which seeds its random numbers.
         seed: the user's seed.
-        batch_size: images at work at once; None: measured.
-        precision: arithmetic of the search; the nearest success is always looked for in float32.
-        clean: (N, K) logits of all images, where they are known.
-        target_class: (N,) classes to reach.
-        nearest: look for the nearest success rather than for the first.
-        eight_bit: what is reported are images of 8-bit levels.
+        batch_size: tuned if None.
+        precision: arithmetic of the search; minimum-norm searches always use float32.
+        clean: (N, K) logits of all images, if known.
+        target_class: (N,) target classes.
+        nearest: search for the nearest success rather than for the first.
+        eight_bit: report images of 8-bit levels.
         surrogate: search on it rather than on the model, which then only confirms; in eval mode too, and on
             the same device.
 

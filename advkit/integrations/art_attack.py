@@ -1,4 +1,4 @@
-"""``art:NAME``: an evasion attack of the Adversarial Robustness Toolbox as an attack of ours."""
+"""``art:NAME``: an evasion attack of the Adversarial Robustness Toolbox (ART) as an advkit attack."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from advkit.core.registry import Entry
 from advkit.core.threat import Norm, Threat
 from advkit.integrations import art_index
 from advkit.integrations.art_index import REQUIRED, UNKNOWN, AttackInfo, Parameter
-from advkit.integrations.generators import drawing
+from advkit.integrations.generators import seeded
 
 _SET_BY_ADVKIT = ("targeted", "verbose", "summary_writer")
-"""Parameters that follow from how advkit is asked, or that write where nobody asked them to."""
+"""Parameters that advkit sets, or that write log files."""
 
 _LINF = ("BasicIterativeMethod",)
-"""Attacks with a budget that do not say its norm."""
+"""Attacks with a budget but no ``norm`` parameter."""
 
 _PROBABILITIES = ("NewtonFool", "SimBA", "VirtualAdversarialMethod")
-"""Attacks that take probabilities for outputs; the others are shown logits."""
+"""Attacks that expect probabilities; the others get logits."""
 
 _ALWAYS_TARGETED = ("SaliencyMapMethod",)
-"""Attacks for which ``y`` is always a class to reach; without one, they choose one themselves."""
+"""Attacks for which ``y`` is always the target class; without one, they choose it themselves."""
 
 _PACKAGES = {"cv2": "opencv-python", "ffmpeg": "ffmpeg-python"}
-"""What to install for a module of another name."""
+"""Packages whose module has another name."""
 
 
 class ArtAttack(Attack[State]):
-    """An attack of ART on one image at a time, as often as it likes to ask.
+    """An attack of ART on one image at a time, with any number of queries.
 
-    It is shown a classifier whose every pass is counted and looked at. What it returns is projected into the
-    threat model and judged; so is every point inside that it asked about, and it ends at the first success.
+    It gets a classifier whose every pass is counted and recorded. Its result is projected into the threat
+    model and evaluated; so is every query inside it, and the attack ends at the first success.
     """
 
     info: ClassVar[AttackInfo]
@@ -53,7 +53,7 @@ class ArtAttack(Attack[State]):
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         super().__init__(config, threat)
         self._settings = _parameters_for(self.info, config.model_dump(exclude_defaults=True), threat)
-        with self._errors_explained():  # by ART itself, before any work begins
+        with self._errors_explained():  # checked by ART itself, before any work
             self._build(_classifier(_ConstantNetwork(), (3, 32, 32), 10, "cpu"), targeted=False)
 
     def start(self, rows: Rows) -> State:
@@ -61,7 +61,7 @@ class ArtAttack(Attack[State]):
         return State(rows, rows.x0, rows.label.new_zeros(len(rows)))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """All of the attack, row by row."""
+        """The whole attack, row by row."""
         rows = state.rows
         each = torch.arange(len(rows), device=rows.x0.device).split(1)
         x = torch.cat([self._generate(rows.take(index), oracle) for index in each])
@@ -72,16 +72,17 @@ class ArtAttack(Attack[State]):
     def _generate(self, row: Rows, oracle: Oracle) -> Tensor:
         x0 = row.x0
         if row.target_class is not None and not self._targetable:
-            raise ConfigError(f"{self._name} cannot aim at a class; leave the target out")
+            raise ConfigError(f"{self._name} has no targeted form; leave the target out")
         kind = "gpu" if x0.device.type == "cuda" else "cpu"
-        with drawing(x0.device, int(row.key)), np.errstate(all="ignore"), self._errors_explained():
+        with seeded(x0.device, int(row.key)), np.errstate(all="ignore"), self._errors_explained():
             classes = oracle.single_image_logits(x0).shape[1]
-            seen = _CountedNetwork(oracle, x0.device, probabilities=self.info.name in _PROBABILITIES)
+            network = _CountedNetwork(oracle, x0.device, probabilities=self.info.name in _PROBABILITIES)
             attack = self._build(
-                _classifier(seen, tuple(x0.shape[1:]), classes, kind), targeted=row.target_class is not None
+                _classifier(network, tuple(x0.shape[1:]), classes, kind),
+                targeted=row.target_class is not None,
             )
-            wanted = row.target_class if row.target_class is not None else row.label
-            y: Any = np.eye(classes, dtype=np.float32)[wanted.cpu().numpy()]
+            y_class = row.target_class if row.target_class is not None else row.label
+            y: Any = np.eye(classes, dtype=np.float32)[y_class.cpu().numpy()]
             if row.target_class is None and self.info.name in _ALWAYS_TARGETED:
                 y = None
             try:
@@ -101,19 +102,19 @@ class ArtAttack(Attack[State]):
         return named or self.info.name in _ALWAYS_TARGETED
 
     def _build(self, classifier: Any, *, targeted: bool) -> Any:
-        """ART's own object."""
+        """The ART object."""
         kind = getattr(importlib.import_module(self.info.module), self.info.name)
         quiet = {"targeted": targeted, "verbose": False}
         names = {parameter.name for parameter in self.info.parameters}
-        given = self._settings | {key: value for key, value in quiet.items() if key in names}
-        made = kind(classifier, **given)
-        for part in getattr(made, "attacks", ()):  # of an ensemble, which does not tell them to be quiet
+        arguments = self._settings | {key: value for key, value in quiet.items() if key in names}
+        attack = kind(classifier, **arguments)
+        for part in getattr(attack, "attacks", ()):  # an ensemble does not pass ``verbose`` on
             part.verbose = False
-        return made
+        return attack
 
     @contextmanager
     def _errors_explained(self) -> Iterator[None]:
-        """What ART complains of, as a fault with a way out."""
+        """Turns errors of ART into a ConfigError with a remedy."""
         try:
             yield
         except UserError:
@@ -126,20 +127,20 @@ class ArtAttack(Attack[State]):
                 f"{self._name} needs the module {module!r}, which is not installed; "
                 f"run: pip install {_PACKAGES.get(module, module)}"
             ) from error
-        except Exception as error:  # it may complain in any way
-            said = str(error).strip().splitlines()
+        except Exception as error:  # ART raises errors of any kind
+            lines = str(error).strip().splitlines()
             raise ConfigError(
-                f"{self._name} under {self.threat} fails ({said[0] if said else type(error).__name__}); "
+                f"{self._name} under {self.threat} fails ({lines[0] if lines else type(error).__name__}); "
                 f"change its parameters (`advkit ls art-attacks {self._name}`) or choose another attack"
             ) from error
 
 
 class _FoundError(BaseException):
-    """The row has adversarial_found; no `except Exception` on the way out may hold this up."""
+    """An adversarial example was found; not an `Exception`, so that ART does not catch it."""
 
 
 class _CountedNetwork(nn.Module):
-    """What ART takes for the network: every pass goes through the oracle."""
+    """The network for ART: every pass goes through the oracle."""
 
     def __init__(self, oracle: Oracle, device: torch.device, *, probabilities: bool) -> None:
         super().__init__()
@@ -153,7 +154,7 @@ class _CountedNetwork(nn.Module):
 
 
 class _ConstantNetwork(nn.Module):
-    """Ten classes, none likelier than another: enough for ART to look at an attack's parameters."""
+    """Ten classes with equal logits: enough for ART to check an attack's parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :10] * 0
@@ -167,11 +168,11 @@ def _classifier(network: nn.Module, shape: tuple[int, ...], classes: int, device
     )
 
 
-def _parameters_for(info: AttackInfo, said: Mapping[str, Any], threat: Threat) -> dict[str, Any]:
-    """The parameters to hand over: what the user said, and what follows from the threat model."""
-    settings = dict(said)
+def _parameters_for(info: AttackInfo, given: Mapping[str, Any], threat: Threat) -> dict[str, Any]:
+    """The parameters for ART: those of the user, and those that follow from the threat model."""
+    settings = dict(given)
     defaults = {parameter.name: parameter.default for parameter in info.parameters}
-    if isinstance(defaults.get("norm"), str):  # a distance of its own
+    if isinstance(defaults.get("norm"), str):  # it has its own distance
         return settings
     if "norm" in defaults:
         settings.setdefault("norm", {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm])
@@ -190,7 +191,7 @@ def _field(parameter: Parameter) -> tuple[Any, Any]:
         kind = tuple
     meaning = parameter.meaning or "See ART's documentation."
     if parameter.name in ("eps", "norm", "eps_step") and not isinstance(default, str):
-        default, meaning = None, f"{meaning} By default, as the threat model says."
+        default, meaning = None, f"{meaning} By default, from the threat model."
     elif default is REQUIRED:
         return kind, Field(description=meaning)
     elif default is UNKNOWN:
@@ -221,7 +222,7 @@ def entry(name: str) -> Entry[type[Attack[Any]]]:
     """The attack of ART's class ``name``.
 
     Raises:
-        ConfigError: there is none, or it is not for classifiers of images.
+        ConfigError: there is none, or it does not attack image classifiers.
     """
     known = art_index.attacks()
     info = known.get(name)
@@ -229,12 +230,10 @@ def entry(name: str) -> Entry[type[Attack[Any]]]:
         near = did_you_mean(name, known)
         raise ConfigError(f"ART has no attack called {name!r}{near}; `advkit ls art-attacks` lists them")
     if info.unsupported:
-        raise ConfigError(
-            f"art:{name} cannot attack classifiers of images: {info.unsupported}; choose another"
-        )
+        raise ConfigError(f"art:{name} cannot attack image classifiers: {info.unsupported}; choose another")
     return Entry(f"art:{name}", _class(name), info.summary, info.source)
 
 
 def entries() -> Iterator[Entry[type[Attack[Any]]]]:
-    """Every attack of ART that can attack a classifier of images."""
+    """Every attack of ART that can attack an image classifier."""
     return (entry(name) for name, info in art_index.attacks().items() if not info.unsupported)

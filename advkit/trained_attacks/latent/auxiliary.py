@@ -1,4 +1,4 @@
-"""The auxiliary classifier of a search in latent space: the one that keeps the class."""
+"""The auxiliary classifier of a latent-space search, which keeps the class of the images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from advkit.models.architectures.conditional_discriminator import AuxiliaryDiscr
 from advkit.models.model import Model
 
 
-class Classes(nn.Module):
-    """The second head of a discriminator, as a classifier."""
+class ClassHead(nn.Module):
+    """The class head of a discriminator, as a classifier."""
 
     def __init__(self, discriminator: AuxiliaryDiscriminator) -> None:
         super().__init__()
@@ -24,21 +24,25 @@ class Classes(nn.Module):
 
 
 def auxiliary_classifier(auxiliary_model: Model, generator: Model, model: Model, name: str) -> nn.Module:
-    """What tells classes while the search goes on, images in [0, 1] to logits.
+    """The auxiliary classifier for the search, from images in [0, 1] to logits.
 
     Args:
-        auxiliary_model: a classifier, or a discriminator with a head for classes.
-        generator: whose classes it has to know.
+        auxiliary_model: a classifier, or a discriminator with a class head.
+        generator: whose classes it must have.
         model: the classifier that is attacked.
         name: what the auxiliary classifier is called in errors.
 
     Raises:
-        ConfigError: it is the classifier that is attacked, or the judge.
-        ModelError: it tells no classes, or others, or takes other images.
+        ConfigError: it is the attacked classifier or the judge.
+        ModelError: it has no class logits, other classes, or another image shape.
     """
     if auxiliary_model.hash in (model.hash, judge().hash):
-        who = "attacked" if auxiliary_model.hash == model.hash else "the judge of what comes of it"
-        raise ConfigError(f"{name} is {who}, so it cannot keep the class; name another classifier")
+        role = (
+            "the attacked classifier"
+            if auxiliary_model.hash == model.hash
+            else "the judge that evaluates the examples"
+        )
+        raise ConfigError(f"{name} is {role}, so it cannot be the auxiliary classifier; name another one")
     network = auxiliary_model.network
     if not isinstance(network, AuxiliaryDiscriminator) and auxiliary_model.card.role != "classifier":
         raise ModelError(
@@ -46,4 +50,4 @@ def auxiliary_classifier(auxiliary_model: Model, generator: Model, model: Model,
             "discriminator of a generator that was trained with --conditional auxiliary"
         )
     common_classes(generator, auxiliary_model)
-    return Classes(network) if isinstance(network, AuxiliaryDiscriminator) else auxiliary_model
+    return ClassHead(network) if isinstance(network, AuxiliaryDiscriminator) else auxiliary_model

@@ -593,7 +593,7 @@ def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_i
     attack, told = Ticking("scores", Threat("linf", 1e-9), steps=8, starts=2), []  # nothing falls
     how = {"seed": 0, "name": "t", "tuner": Listening(CPU, data.shape, len(data)), "device": CPU}
     run = Search(attack, Oracle(model, attack.threat), data, logits_of(model, data), **how)
-    run.look_every = every
+    run.check_every = every
     run.run(torch.arange(len(data)), lambda found: None, told.append)
     assert heard == [(False, len(data), 1.0)] * (16 // every)
     assert told == [len(data) * step / 16 for step in range(every, 16, every)] + [0]

@@ -62,7 +62,7 @@ def test_a_black_box_counts_and_refuses(model, images):
         torch.testing.assert_close(said.sum(1), torch.ones(30))
         assert (said.unique().tolist() == [0, 1]) == (answers == "labels")
         assert (box.asked, box.left) == (30, 20) and model.training
-        with pytest.raises(ConfigError, match="30 queries are more than the 20 left of 50"):
+        with pytest.raises(ConfigError, match="30 .* 20 .* 50"):
             box.query(train.images[:30])
         assert box.asked == 30
 
@@ -157,7 +157,7 @@ def test_faults_are_told_before_the_work_begins():
         substitute(told(copy_arch="conv-gan-generator"), Context())
     with pytest.raises(ConfigError, match="leave --extra-data out"):
         substitute(told(extra_data="digits"), Context())
-    with pytest.raises(ValueError, match="jacobian_step means nothing without jacobian"):
+    with pytest.raises(ValueError, match="jacobian_step"):
         SubstituteTraining(model="clf.pt", jacobian_step=0.2)
     network = build("mlp-gan-generator", shape=(1, 9, 9), config={"hidden": (4,)})
     about = {"role": "generator", "architecture": "mlp-gan-generator", "config": {"hidden": (4,)}}

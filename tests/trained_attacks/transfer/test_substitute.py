@@ -62,7 +62,7 @@ def test_a_black_box_counts_and_refuses(model, images):
         torch.testing.assert_close(said.sum(1), torch.ones(30))
         assert (said.unique().tolist() == [0, 1]) == (answers == "labels")
         assert (box.asked, box.left) == (30, 20) and model.training
-        with pytest.raises(ConfigError, match="30 .* 20 .* 50"):
+        with pytest.raises(ConfigError, match=r"30 .* 20 .* 50"):
             box.query(train.images[:30])
         assert box.asked == 30
 

@@ -133,7 +133,7 @@ def test_training_loops_may_use_it(small):
     [
         ("art:HopSkipJmp", {}, r"no attack called 'HopSkipJmp' \(did you mean 'HopSkipJump'\?\)"),
         ("art:DPatch", {}, "another kind of model"),
-        ("art:AdversarialPatch", {}, "a patch and no images"),
+        ("art:AdversarialPatch", {}, "a patch"),
         (PGD, {"max_itr": 3}, r"unknown key 'max_itr' \(did you mean 'max_iter'\?\)"),
         (PGD, {"max_iter": "many"}, "max_iter"),
         (PGD, {"max_iter": -1}, f"{PGD} under linf eps 0.05 fails"),

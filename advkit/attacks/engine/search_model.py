@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from advkit.attacks.attack import Access
 from advkit.attacks.engine.rewrite import rewritten
 from advkit.core.config import Precision
 from advkit.core.device import arithmetic
+
+LOG = logging.getLogger(__name__)
 
 
 class SearchModel(nn.Module):
@@ -91,6 +94,7 @@ def search_model(model: nn.Module, precision: Precision, images: Tensor, access:
             with torch.no_grad():
                 actual = twin(images)
         except Exception:  # a foreign network may fail in any way; the model itself always works
+            LOG.debug("no search model in %s", name, exc_info=True)
             continue
         if (actual - expected).abs().max() <= (0.1 if dtype == torch.bfloat16 else 1e-3) * scale:
             return twin
@@ -104,6 +108,7 @@ def _rewritten(model: nn.Module, images: Tensor, expected: Tensor) -> nn.Module:
         actual, gradient = _outputs(twin, images)
         again, expected_gradient = _outputs(model, images)
     except Exception:  # as above
+        LOG.debug("the search model is not rewritten", exc_info=True)
         return model
     same = torch.equal(again, expected) and _close(actual, expected) and _close(gradient, expected_gradient)
     return twin if same else model

@@ -1,14 +1,14 @@
-"""Auto-PGD: gradient ascent whose steps adapt to whether the loss still rises."""
+"""Auto-PGD: gradient ascent with adaptive step sizes."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.attack import Attack, Rows, State, attack
+from advkit.attacks.attack import Attack, Rows, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_
 from advkit.attacks.loss import ATTACK_LOSSES
@@ -22,77 +22,78 @@ from advkit.core.threat import Threat
 
 
 class APGDConfig(StrictModel):
-    """What all forms of the attack have in common."""
+    """Parameters of all forms of the attack."""
 
     steps: int = Field(100, ge=1)
     """Gradient steps per start and target."""
     restarts: int = Field(1, ge=1)
     """Starts per image and target; later ones only where the earlier failed."""
     samples: int = Field(1, ge=1)
-    """Gradients to average in each step (EOT), for models that draw random numbers."""
+    """Gradients to average in each step (EOT), for randomised models."""
     start: Literal["noise", "diversified"] = "noise"
-    """A random point; or, from there, two steps more up a random direction of the logits (Tashiro et al.
-    2020), so that restarts differ in the classes that they lead to."""
+    """A random point; or, from there, two more steps along a random direction of the logits (Tashiro et al.
+    2020), so that restarts reach different classes."""
 
 
 @attack(
     "apgd",
-    summary="Auto-PGD on any loss, away from the label or toward several classes",
+    summary="Auto-PGD on any loss, untargeted or toward several target classes",
     source="Croce and Hein 2020",
 )
-class APGD(Attack):
-    """Croce and Hein, ICML 2020, algorithm 1, and ICML 2021 for l1; the numbers are the reference
-    implementation's."""
+class APGD(Attack[APGDState]):
+    """Croce and Hein, ICML 2020, algorithm 1, and ICML 2021 for l1; the parameters are those of the reference
+    implementation."""
 
     class Config(APGDConfig):
         """Parameters."""
 
         loss: str = "margin"
-        """What to climb (see `advkit ls attack-losses`)."""
+        """Loss to maximise (see `advkit ls attack-losses`)."""
         targets: int = Field(0, ge=0)
-        """Wrong classes to aim at, the likeliest first; 0: away from the label."""
+        """Target classes, largest logit first; 0: untargeted."""
 
     config: APGDConfig
     norms = ("linf", "l2", "l1")
     loss_name: ClassVar[str | None] = None
-    """The loss of forms of the attack that have a fixed one."""
+    """The loss of forms of the attack with a fixed one."""
 
     def __init__(self, config: APGDConfig, threat: Threat) -> None:
         super().__init__(config, threat)
         self._loss = ATTACK_LOSSES.get(self.loss_name or config.loss)  # type: ignore[attr-defined]
         self._lead = STEPS if config.start == "diversified" else 0
-        self._schedule: Schedule = Dense(threat, config.steps)
+        self._schedule: Schedule[Any] = Dense(threat, config.steps)
         if threat.norm == "l1":
             self._schedule = Sparse(threat, config.steps, self._lead)
 
     @property
     def steps(self) -> int:
-        """Those of the start, and the configuration's."""
+        """Those of the initialisation, and ``config.steps``."""
         return self._lead + self.config.steps
 
     def start(self, rows: Rows) -> APGDState:
-        """Noise as large as the schedule likes it."""
-        return self._schedule.begin(rows, self._schedule.first(rows), torch.zeros_like(rows.label))
+        """Noise of the size that the schedule determines."""
+        x = self._schedule.first(rows)
+        state: APGDState = self._schedule.begin(rows, x, torch.zeros_like(rows.label))
+        return state
 
-    def step(self, state: State, oracle: Oracle) -> APGDState:
-        """Judges ``x``, keeps the best point, and moves."""
-        assert isinstance(state, APGDState)
+    def step(self, state: APGDState, oracle: Oracle) -> APGDState:
+        """Evaluates ``x``, keeps the best point, and moves."""
         rows, x, loss = state.rows, state.x, self._loss
         if self._lead:
             loss = diversified(loss, rows.key, state.iteration)
         values, grad, _ = oracle.loss_and_grad(x, rows, loss, samples=self.config.samples)
-        climbed = self._climbed(state, grad.clone()) if self._lead else None
+        initial = self._initialised(state, grad.clone()) if self._lead else None
         better = values > state.loss_best
         state.loss_best = torch.where(better, values, state.loss_best)
         assign_(state.x_best, better, x)
         assign_(state.grad_best, better, grad)
-        moved = self._schedule.move(state, values, grad)
-        return moved if climbed is None else climbed.where(state.iteration < self._lead, moved)
+        moved: APGDState = self._schedule.move(state, values, grad)
+        return moved if initial is None else initial.where(state.iteration < self._lead, moved)
 
-    def _climbed(self, state: APGDState, grad: Tensor) -> APGDState:
-        """One step of length eps, after which the schedule begins."""
+    def _initialised(self, state: APGDState, grad: Tensor) -> APGDState:
+        """One step of length eps; the schedule starts after it."""
         ahead = state.x + self.threat.eps * steepest_(grad, state.x, self.threat, FIRST)
         x = self.threat.project_(ahead, state.rows.x0)
-        fresh = self._schedule.begin(state.rows, x, state.iteration + 1)
+        fresh: APGDState = self._schedule.begin(state.rows, x, state.iteration + 1)
         fresh.iteration = state.iteration
         return fresh

@@ -8,7 +8,7 @@ from advkit.attacks.attack import attack
 
 @attack("apgd-ce", summary="Auto-PGD on the cross-entropy", source="Croce and Hein 2020")
 class APGDCE(APGD):
-    """Steps are halved, and the best point restored, where the cross-entropy has stopped rising."""
+    """Halves the step and restores the best point where the cross-entropy has stopped rising."""
 
     class Config(APGDConfig):
         """Parameters."""

@@ -1,4 +1,4 @@
-"""Auto-PGD toward one class after the other."""
+"""Targeted Auto-PGD, one target class after another."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from advkit.attacks.attack import attack
 
 @attack(
     "apgd-t",
-    summary="Auto-PGD on the targeted difference of logits ratio, one class after the other",
+    summary="Auto-PGD on the targeted difference of logits ratio, one class after another",
     source="Croce and Hein 2020",
 )
 class APGDT(APGD):
-    """A row for each wrong class, the likeliest first; they leave together when one succeeds."""
+    """A row for each target class, largest logit first; all end when one succeeds."""
 
     class Config(APGDConfig):
         """Parameters."""
 
         targets: int = Field(9, ge=1)
-        """Wrong classes to aim at, the likeliest first."""
+        """Target classes, largest logit first."""
 
     loss_name = "dlr"

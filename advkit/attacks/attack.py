@@ -1,7 +1,7 @@
-"""What an attack is: one iteration on a batch of rows, each at an iteration of its own.
+"""The attack interface: one iteration on a batch of rows, each row at its own iteration.
 
-A row is one image, attacked from one start (and, for some attacks, toward one class). An attack is written
-without a thought for batching, early exit, budgets, counting or success: the engine owns those.
+A row is one image, attacked from one start (and, for some attacks, toward one class). The engine handles
+batching, early exit, budgets, query counting and success; an attack contains none of these.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from advkit.attacks.engine.oracle import Oracle
 
 Access = Literal["gradients", "scores", "decisions", "none"]
-"""What an attacker sees: gradients and all below; logits; the predicted class; nothing."""
+"""What the attacker can query: gradients and all below; logits; the predicted class; nothing."""
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "advkit.attacks", "advkit.integrations")
+ATTACKS: Registry[type[Attack[Any]]] = Registry("attack", "advkit.attacks", "advkit.integrations")
 
 
 @dataclass
 class Rows(TensorRecord):
-    """What is fixed about each row."""
+    """The constant inputs of each row."""
 
     x0: Tensor
     """(R, C, H, W) original images."""
     label: Tensor
     """(R,) true classes."""
-    goal: Tensor | None
-    """(R,) class that the model must say; None: any wrong one will do."""
-    aim: Tensor | None
-    """(R,) class that the row climbs toward (the goal, where there is one); None: away from the label."""
+    target_class: Tensor | None
+    """(R,) class that counts as success (targeted attack); None: any wrong class."""
+    search_target: Tensor | None
+    """(R,) class that the search moves toward (``target_class``, if given); None: away from the label."""
     clean: Tensor
-    """(R, K) logits of the originals, computed once for all attacks."""
+    """(R, K) logits of the original images, computed once for all attacks."""
     sample: Tensor
     """(R,) ids of the samples."""
     variant: Tensor
@@ -52,12 +52,12 @@ class Rows(TensorRecord):
 
     @classmethod
     def untargeted(cls, x0: Tensor, label: Tensor, ids: Tensor, key: Tensor) -> Rows:
-        """Rows of one variant with no aim, for callers outside the scheduler."""
+        """Untargeted rows of one variant, for callers outside the scheduler."""
         return cls(
             x0,
             label,
-            goal=None,
-            aim=None,
+            target_class=None,
+            search_target=None,
             clean=x0.new_zeros(len(x0), 0),
             sample=ids,
             variant=torch.zeros_like(label),
@@ -67,74 +67,78 @@ class Rows(TensorRecord):
 
 @dataclass
 class State(TensorRecord):
-    """Where each row stands; attacks add fields."""
+    """The state of each row; attacks add fields."""
 
     rows: Rows
     x: Tensor
-    """(R, C, H, W) the point that the next step judges; the last one is judged when the row leaves."""
+    """(R, C, H, W) the point that the next step evaluates; the last one is evaluated when the row ends."""
     iteration: Tensor
     """(R,) steps taken."""
 
 
-class Attack(ABC):
+S = TypeVar("S", bound=State)
+
+
+class Attack(ABC, Generic[S]):
     """A state machine over rows.
 
-    A step judges ``state.x`` (by asking the oracle, which notices every success) and moves on. ``start``
-    makes no pass through the model, so that rows can be started one by one at no cost.
+    A step evaluates ``state.x`` by querying the oracle, which records every success, and returns the next
+    state. ``start`` does not query the model, so starting rows one by one costs nothing.
 
     Args:
         config: parameters of this attack.
-        threat: what the attacker may change.
+        threat: the threat model.
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1", "l0")
-    """Norms that the attack works in."""
+    """Norms that the attack supports."""
     access: ClassVar[Access] = "gradients"
-    """What the attack needs to see; the oracle shows it no more."""
+    """Access that the attack needs; the oracle refuses queries beyond it."""
     minimal: ClassVar[bool] = False
-    """It looks for the nearest success rather than for any within a budget."""
-    alone: ClassVar[bool] = False
-    """It works on one row at a time, about which it asks what and as often as it likes (`Oracle.sole`)."""
+    """A minimum-norm attack: it searches for the nearest success rather than for any within a budget."""
+    single_image: ClassVar[bool] = False
+    """A single-image attack: one row at a time, with any number of queries a step
+    (`Oracle.single_image_logits`)."""
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         if threat.norm not in self.norms:
             raise ConfigError(
-                f"{type(self).__name__} works in {', '.join(self.norms)}, not in {threat.norm}; "
+                f"{type(self).__name__} supports {', '.join(self.norms)}, not {threat.norm}; "
                 "choose another attack or norm"
             )
         self.config, self.threat = config, threat
 
     @property
     def steps(self) -> int:
-        """Steps after which a row is finished: the configuration's, unless an attack says otherwise."""
+        """Number of steps of a row: ``config.steps``, unless an attack overrides it."""
         return int(self.config.steps)  # type: ignore[attr-defined]
 
     @property
     def starts(self) -> int:
-        """Rows per sample and target: the configuration's restarts, where it has them."""
+        """Rows per sample and target: ``config.restarts``, where it exists, else 1."""
         return int(getattr(self.config, "restarts", 1))
 
     @property
     def targets(self) -> int:
-        """Wrong classes that are aimed at, one row each, the likeliest first; 0: away from the label."""
+        """Number of target classes, one row each, largest logit first; 0: untargeted."""
         return int(getattr(self.config, "targets", 0))
 
     @property
-    def made_of(self) -> str:
-        """Hash of what it depends on beside its parameters, a network for instance; mostly nothing."""
+    def artifact_hash(self) -> str:
+        """Hash of what the attack uses besides its parameters, such as a network; usually empty."""
         return ""
 
     @abstractmethod
-    def start(self, rows: Rows) -> State:
+    def start(self, rows: Rows) -> S:
         """The state before the first step."""
 
     @abstractmethod
-    def step(self, state: State, oracle: Oracle) -> State:
-        """One iteration; the engine counts it."""
+    def step(self, state: S, oracle: Oracle) -> S:
+        """One iteration; the engine increments ``state.iteration``."""
 
 
-A = TypeVar("A", bound=type[Attack])
+A = TypeVar("A", bound=type[Attack[Any]])
 
 
 def attack(name: str, *, summary: str, source: str, aliases: tuple[str, ...] = ()) -> Callable[[A], A]:

@@ -17,21 +17,21 @@ from advkit.attacks.parts.tradeoff import Trials
 from advkit.core.config import StrictModel
 
 INSIDE = 1 - 1e-6
-"""Pixels are drawn so far into (0, 1), where the change of variable is finite."""
+"""Pixels are scaled into (0, 1), where the change of variable is finite."""
 
 
 @dataclass
 class CWState(State):
-    """The descent of each row, and the search for its constant."""
+    """The optimisation of each row, and the search for its constant."""
 
     free: Tensor
-    """(R, C, H, W) the variable, any number: ``x = (tanh(free) + 1) / 2``."""
+    """(R, C, H, W) the unconstrained variable: ``x = (tanh(free) + 1) / 2``."""
     mean: Tensor
     square: Tensor
     trials: Trials
 
 
-def _freed(x: Tensor) -> Tensor:
+def _inverse_tanh(x: Tensor) -> Tensor:
     """The inverse of the change of variable."""
     return (2 * x - 1).mul_(INSIDE).atanh_()
 
@@ -41,16 +41,16 @@ def _freed(x: Tensor) -> Tensor:
     summary="Adam on squared distance plus hinged margin, with a search for the weight of the margin",
     source="Carlini and Wagner 2017, l2",
 )
-class CW(Attack):
-    """Carlini and Wagner, S&P 2017, section VI A: no box to hit, since a tanh never leaves it."""
+class CW(Attack[CWState]):
+    """Carlini and Wagner, S&P 2017, section VI A: tanh keeps pixels in the box."""
 
     class Config(StrictModel):
         """Parameters."""
 
         steps: int = Field(9000, ge=1)
-        """Gradient steps of all trials at most; a trial that stands still ends early."""
+        """Gradient steps of all trials at most; a trial without progress ends early."""
         binary_searches: int = Field(9, ge=1)
-        """Trials, each with a constant of its own."""
+        """Trials, each with its own constant."""
         learning_rate: float = Field(0.01, gt=0)
         """Adam's."""
         first_constant: float = Field(0.001, gt=0)
@@ -61,15 +61,14 @@ class CW(Attack):
     minimal = True
 
     def start(self, rows: Rows) -> CWState:
-        """The originals, as near as the change of variable gets."""
+        """The originals, as close as the change of variable allows."""
         zero = torch.zeros_like(rows.x0)
         trials = Trials.first(rows.x0, self.config.first_constant)
         iteration = rows.label.new_zeros(len(rows))
-        return CWState(rows, rows.x0.clone(), iteration, _freed(rows.x0), zero, zero.clone(), trials)
+        return CWState(rows, rows.x0.clone(), iteration, _inverse_tanh(rows.x0), zero, zero.clone(), trials)
 
-    def step(self, state: State, oracle: Oracle) -> CWState:
-        """Judges ``x``, descends, and begins a new trial where the last is over."""
-        assert isinstance(state, CWState)
+    def step(self, state: CWState, oracle: Oracle) -> CWState:
+        """Evaluates ``x``, takes a descent step, and starts a new trial where the last is over."""
         rows, x, config, trials = state.rows, state.x, self.config, state.trials
         value, grad, logits = oracle.loss_and_grad(x, rows, margin)
         change = x - rows.x0
@@ -83,10 +82,10 @@ class CW(Attack):
         trials, renewed = trials.after(margin_of(logits, rows) > 0, objective, config.steps // searches)
         if x.device.type != "cpu" or renewed.any():
             back = column(renewed, x)
-            free = torch.where(back, _freed(rows.x0), free)
+            free = torch.where(back, _inverse_tanh(rows.x0), free)
             state.mean.masked_fill_(back, 0)
             state.square.masked_fill_(back, 0)
-        # A row that has made all its trials leaves, however few steps they took.
+        # A row ends after its last trial, however few steps it took.
         iteration = torch.where(trials.number >= searches, config.steps - 1, state.iteration)
         x = free.tanh().add_(1).div_(2)
         return CWState(rows, x, iteration, free, state.mean, state.square, trials)

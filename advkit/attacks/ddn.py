@@ -22,7 +22,7 @@ class DDNState(State):
     """The sphere of each row."""
 
     radius: Tensor
-    """(R,) of the sphere that ``x`` lies on, before it was clamped."""
+    """(R,) of the sphere of ``x``, before clamping."""
     farthest: Tensor
     """(R,) distance of the farthest corner of the box."""
 
@@ -32,10 +32,10 @@ class DDNState(State):
     summary="gradient steps on a sphere that shrinks on success and grows on failure",
     source="Rony et al. 2019",
 )
-class DDN(Attack):
+class DDN(Attack[DDNState]):
     """Rony et al., CVPR 2019, algorithm 1, without its rounding to 8-bit levels.
 
-    The loss decides the direction alone; success and failure decide the norm.
+    The loss determines the direction; success and failure determine the norm.
     """
 
     class Config(StrictModel):
@@ -44,7 +44,7 @@ class DDN(Attack):
         steps: int = Field(100, ge=1)
         """Gradient steps."""
         gamma: float = Field(0.05, gt=0, lt=1)
-        """Share by which the radius changes in each step."""
+        """Relative change of the radius in each step."""
         first_radius: float = Field(1.0, gt=0)
         """Radius of the first sphere."""
 
@@ -59,9 +59,8 @@ class DDN(Attack):
         radius = torch.full_like(farthest, self.config.first_radius)
         return DDNState(rows, rows.x0.clone(), iteration, radius, farthest)
 
-    def step(self, state: State, oracle: Oracle) -> DDNState:
-        """Judges ``x``, takes a step uphill and goes to the next sphere."""
-        assert isinstance(state, DDNState)
+    def step(self, state: DDNState, oracle: Oracle) -> DDNState:
+        """Evaluates ``x``, takes an ascent step and moves to the next sphere."""
         rows, config = state.rows, self.config
         _, grad, logits = oracle.loss_and_grad(state.x, rows, log_odds)
         won = margin_of(logits, rows) > 0
@@ -74,8 +73,8 @@ class DDN(Attack):
 
 
 def _direction(gradient: Tensor, state: State) -> Tensor:
-    """The gradient made 1 long, and a random vector where there is none, as where the loss is flat to the
-    last bit. It is far longer than 1, so that the next point is a new one of the sphere."""
+    """The normalised gradient, or a random vector where the gradient is zero. The random vector is far longer
+    than 1, so that the next point of the sphere is a new one."""
     size = length(gradient)
     flat = size <= 1e-12
     direction = gradient.div_(column(size, gradient))

@@ -28,18 +28,18 @@ class DeepFoolState(State):
     summary="steps onto the nearest linearised boundary until one is crossed",
     source="Moosavi-Dezfooli, Fawzi and Frossard, CVPR 2016",
 )
-class DeepFool(Attack):
-    """Algorithm 2: finds an adversarial image near the original in a few steps, seldom the nearest."""
+class DeepFool(Attack[DeepFoolState]):
+    """Algorithm 2: finds an adversarial image near the original in a few steps, rarely the nearest."""
 
     class Config(StrictModel):
         """Parameters."""
 
         steps: int = Field(50, ge=1)
-        """Steps at most; three or so are usual."""
+        """Steps at most; about three are usual."""
         overshoot: float = Field(0.02, ge=0)
-        """Share of the change by which it goes beyond the boundary."""
+        """Overshoot beyond the boundary, as a share of the change."""
         classes: int | None = Field(9, ge=1)
-        """Wrong classes to look at in each step, those of the largest logits; None: all."""
+        """Wrong classes considered in each step, those of the largest logits; None: all."""
 
     config: Config
     norms = ("linf", "l2")
@@ -49,9 +49,8 @@ class DeepFool(Attack):
         """The originals."""
         return DeepFoolState(rows, rows.x0, rows.label.new_zeros(len(rows)), torch.zeros_like(rows.x0))
 
-    def step(self, state: State, oracle: Oracle) -> DeepFoolState:
-        """Judges ``x`` and steps onto the boundary; a row that has crossed one stays there, finished."""
-        assert isinstance(state, DeepFoolState)
+    def step(self, state: DeepFoolState, oracle: Oracle) -> DeepFoolState:
+        """Evaluates ``x`` and steps onto the boundary; a row that has crossed one is finished."""
         rows, config = state.rows, self.config
         value, grad, logits = nearest(oracle, state.x, rows, self.threat.norm, config.classes)
         crossed = margin_of(logits, rows) > 0

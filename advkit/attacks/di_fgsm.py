@@ -20,18 +20,18 @@ from advkit.core import rng
 class DIFGSM(Momentum):
     """Xie et al., CVPR 2019, section 3.3, with momentum; the padded image has the size of the original.
 
-    The model never sees the point itself, so only the last one is judged.
+    The model does not evaluate the points themselves, so only the last one counts.
     """
 
     class Config(MomentumConfig):
         """Parameters."""
 
         probability: float = Field(0.5, ge=0, le=1)
-        """Of shrinking an image before a gradient is taken."""
+        """Probability of shrinking an image before a gradient is taken."""
         smallest: float = Field(0.9, gt=0, le=1)
         """Least side of a shrunk image, as a share of the original's."""
         restarts: int = Field(1, ge=1)
-        """Sequences of random numbers per image; later ones only where the earlier failed."""
+        """Random sequences per image; later ones only where the earlier failed."""
 
     config: Config
 
@@ -47,17 +47,17 @@ class DIFGSM(Momentum):
 
 
 def shrinking(side: int, scale: Tensor, place: Tensor) -> Tensor:
-    """(R, side, side) matrices that shrink a row of pixels, with linear interpolation, and set it in zeros.
+    """(R, side, side) matrices that shrink a row of pixels, with linear interpolation, and pad it with zeros.
 
     Args:
         side: pixels.
         scale: (R,) shares of them that are left, rounded to whole pixels.
-        place: (R,) in [0, 1): where the shrunk row lies between the two ends.
+        place: (R,) in [0, 1): position of the shrunk row.
     """
     size = (scale * side).round().clamp(1, side)
     offset = (place * (side - size + 1)).floor()
     pixel = torch.arange(side, device=scale.device)
-    target = pixel - offset[:, None]  # the place of a pixel in the shrunk row
+    target = pixel - offset[:, None]  # the position of a pixel in the shrunk row
     source = ((target + 0.5) * (side / size)[:, None] - 0.5).clamp(0, side - 1)
     weight = (1 - (source[:, :, None] - pixel).abs()).clamp(min=0)
     return weight * ((target >= 0) & (target < size[:, None]))[:, :, None]

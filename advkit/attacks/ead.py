@@ -17,12 +17,12 @@ from advkit.attacks.parts.tradeoff import Trials
 from advkit.core.config import StrictModel
 
 SHORTEST = 10
-"""Steps of a trial at least: where there are few in all, there are fewer trials."""
+"""Fewest steps of a trial; with few steps in total, there are fewer trials."""
 
 
 @dataclass
 class EADState(State):
-    """``x`` runs ahead of the descent by its momentum, as in FISTA."""
+    """``x`` is the extrapolated point of FISTA."""
 
     shrunk: Tensor
     """(R, C, H, W) the point after the last shrinkage."""
@@ -34,26 +34,26 @@ class EADState(State):
     summary="FISTA on l1 plus squared l2 distance plus hinged margin, with a search for the margin's weight",
     source="Chen et al. 2018, arXiv:1709.04114",
 )
-class EAD(Attack):
+class EAD(Attack[EADState]):
     """Chen et al., AAAI 2018, algorithm 1 with the l1 decision rule.
 
-    The points that are judged are those at which the gradient is taken, so that a step costs one pass. A
-    change stays 0 while constant * step size * slope is below beta; so the first constant is one that moves.
+    Evaluates the points at which it takes the gradient, so that a step costs one pass. A change stays 0 while
+    constant * step size * slope is below beta, so the default first constant exceeds that.
     """
 
     class Config(StrictModel):
         """Parameters."""
 
         steps: int = Field(9000, ge=1)
-        """Gradient steps of all trials at most; a trial that stands still ends early."""
+        """Gradient steps of all trials at most; a trial without progress ends early."""
         binary_searches: int = Field(9, ge=1)
-        """Trials, each with a constant of its own."""
+        """Trials, each with its own constant."""
         step_size: float = Field(0.01, gt=0)
-        """Of the first step of a trial; it falls with the root of the steps that are left."""
+        """First step size of a trial; it decreases with the root of the remaining steps."""
         beta: float = Field(0.01, ge=0)
         """Weight of the l1 distance: a step sets changes smaller than this to 0."""
         first_constant: float | None = Field(None, gt=0)
-        """Weight of the margin in the first trial; by default twice the least at which its first step changes
+        """Weight of the margin in the first trial; by default twice the least at which the first step changes
         a value."""
 
     config: Config
@@ -65,9 +65,8 @@ class EAD(Attack):
         trials = Trials.first(rows.x0, self.config.first_constant or 0.0)
         return EADState(rows, rows.x0.clone(), rows.label.new_zeros(len(rows)), rows.x0.clone(), trials)
 
-    def step(self, state: State, oracle: Oracle) -> EADState:
-        """Judges ``x``, descends, shrinks, and begins a new trial where the last is over."""
-        assert isinstance(state, EADState)
+    def step(self, state: EADState, oracle: Oracle) -> EADState:
+        """Evaluates ``x``, takes a descent step, shrinks, and starts a new trial where the last is over."""
         rows, x, config, trials = state.rows, state.x, self.config, state.trials
         value, grad, logits = oracle.loss_and_grad(x, rows, margin)
         searches = min(config.binary_searches, max(config.steps // SHORTEST, 1))
@@ -92,6 +91,6 @@ class EAD(Attack):
         if x.device.type != "cpu" or renewed.any():
             back = column(renewed, x)
             shrunk, ahead = torch.where(back, rows.x0, shrunk), torch.where(back, rows.x0, ahead)
-        # A row that has made all its trials leaves, however few steps they took.
+        # A row ends after its last trial, however few steps it took.
         iteration = torch.where(trials.number >= searches, config.steps - 1, state.iteration)
         return EADState(rows, ahead, iteration, shrunk, trials)

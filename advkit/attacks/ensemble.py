@@ -1,4 +1,4 @@
-"""Attacks that belong together: what an ensemble is."""
+"""The ensemble interface: several attacks in stages."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ ENSEMBLES: Registry[type[Ensemble]] = Registry("ensemble", "advkit.attacks.ensem
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack of an ensemble, on the images that still stand."""
+    """One attack of an ensemble, on the images that are still robust."""
 
     name: str
-    """What it is called in results; no other stage of the evaluation has this name."""
+    """Name in results, unique in the evaluation."""
     attack: str
     """A registered attack."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Of the attack."""
+    """Parameters of the attack."""
     precision: Precision | None = None
     """Arithmetic of the search; None: the evaluation's."""
     tolerance: float = 0.0
-    """Above 0: the images are attacked in rounds, the nearest to falling first, until a round lets expect
-    that all further ones would change the robust accuracy by less than this."""
+    """Above 0: the images are attacked in rounds, the largest margin first, until the expected change of the
+    robust accuracy by all further rounds is below this."""
     round: int = 32
-    """Fewest images of such a round."""
+    """Smallest size of such a round, in images."""
     after: str | None = None
-    """A stage that must have changed the robust accuracy, by no less than the tolerance, for this one to be
-    worth running."""
+    """Run this stage only if that one has changed the robust accuracy by at least the tolerance."""
 
 
 class Ensemble(ABC):
@@ -51,7 +50,7 @@ class Ensemble(ABC):
 
     @abstractmethod
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """The attacks, in order, for a model that tells ``classes`` classes apart."""
+        """The attacks, in order, for a model of ``classes`` classes."""
 
 
 E = TypeVar("E", bound=type[Ensemble])
@@ -63,7 +62,7 @@ def ensemble(name: str, *, summary: str, source: str) -> Callable[[E], E]:
 
 
 def names() -> list[str]:
-    """All that an evaluation can be asked for: attacks and ensembles, by any of their names."""
+    """All names that an evaluation accepts: attacks and ensembles, with their aliases."""
     registries: tuple[Registry[Any], ...] = (ATTACKS, ENSEMBLES)
     return sorted(
         name for registry in registries for entry in registry for name in (entry.name, *entry.aliases)

@@ -17,14 +17,14 @@ from advkit.core import rng
 from advkit.core.config import StrictModel
 
 PROBES = 3
-"""Points tried in the end between the original and the nearest success."""
+"""Points evaluated in the end between the original and the nearest success."""
 SAFETY = 0.1
-"""Share of the way back to the success at which a probe stays short of where the margin would be zero."""
+"""Distance of a probe from the estimated zero of the margin, as a share of the way to the success."""
 
 
 @dataclass
 class FABState(State):
-    """The nearest success of each row, and the stretch between it and the original."""
+    """The nearest success of each row, and the search between it and the original."""
 
     x_best: Tensor
     """(R, C, H, W) the nearest success; before any, the original."""
@@ -33,24 +33,24 @@ class FABState(State):
     margin_best: Tensor
     """(R,) its margin."""
     low: Tensor
-    """(R,) share of the way from the original to ``x_best`` up to which there is no success."""
+    """(R,) largest share of the way from the original to ``x_best`` without success."""
     margin_low: Tensor
     """(R,) margin there."""
     probe: Tensor
-    """(R,) share of that way at which ``x`` is; 1 while the row is not probing."""
+    """(R,) share of that way at ``x``; 1 while the row is not probing."""
 
 
 class FABConfig(StrictModel):
-    """What both forms of the attack have in common."""
+    """Parameters of both forms of the attack."""
 
     steps: int = Field(100, ge=1)
-    """Steps toward the boundary, per start and target; four more passes judge the last and search the end."""
+    """Steps toward the boundary, per start and target; four more evaluate the last point and the probes."""
     restarts: int = Field(1, ge=1)
     """Starts per image and target: the original, then random points half way to the budget."""
     alpha_max: float = Field(0.1, ge=0, le=1)
     """Largest weight of the original's own projection."""
     eta: float = Field(1.05, ge=1)
-    """Step in units of the way to the boundary: above 1 it goes beyond."""
+    """Step in units of the way to the boundary; above 1 it overshoots."""
     beta: float = Field(0.9, gt=0, lt=1)
     """From a success, the next step starts at this share of its change."""
 
@@ -60,19 +60,19 @@ class FABConfig(StrictModel):
     summary="projections onto the nearest linearised boundary, near the original",
     source="Croce and Hein, ICML 2020, arXiv:1907.02044",
 )
-class FAB(Attack):
+class FAB(Attack[FABState]):
     """Croce and Hein, ICML 2020, algorithm 1.
 
-    The reference steps back from a success and differentiates there, with two forward passes a step; here a
-    step makes one. From the nearest success so far it goes on at once, with the derivatives at the success
-    itself. From one that is not nearer it steps back, and the pass that judges that point differentiates.
+    The reference steps back from a success and differentiates there, with two forward passes a step; this one
+    makes one. From the nearest success so far it continues with the gradient at the success itself. From a
+    success that is not nearer it steps back and differentiates there in the next step.
     """
 
     class Config(FABConfig):
         """Parameters."""
 
         classes: int | None = Field(None, ge=1)
-        """Wrong classes to look at in each step, those of the largest logits; None: all."""
+        """Wrong classes considered in each step, those of the largest logits; None: all."""
 
     config: FABConfig
     norms = ("linf", "l2", "l1")
@@ -80,17 +80,17 @@ class FAB(Attack):
 
     @property
     def steps(self) -> int:
-        """The last step's point and the probes are judged too."""
+        """The last step's point and the probes are evaluated too."""
         return self.config.steps + 1 + PROBES
 
     def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
-        """(how far the model is beyond the boundary to go to (R,), its gradient (R, C, H, W), logits)."""
+        """(signed distance beyond the boundary (R,), in logits, its gradient (R, C, H, W), logits)."""
         return nearest(oracle, x, rows, self.threat.norm, self.config.classes)  # type: ignore[attr-defined]
 
     def start(self, rows: Rows) -> FABState:
         """The original; later starts are random points at half the budget."""
-        aims = 1 if rows.goal is not None else max(1, min(self.targets, rows.clean.shape[1] - 1))
-        first = rows.variant < aims
+        targets = 1 if rows.target_class is not None else max(1, min(self.targets, rows.clean.shape[1] - 1))
+        first = rows.variant < targets
         iteration = rows.label.new_zeros(len(rows))
         best = rows.x0.new_full((len(rows),), torch.inf)
         known = rows.clean.shape[1] > 0
@@ -114,9 +114,8 @@ class FAB(Attack):
         length = self.threat.distance(noise, torch.zeros_like(noise))
         return noise.mul_(column(self.threat.eps / 2 / length, noise)).add_(rows.x0).clamp_(0, 1)
 
-    def step(self, state: State, oracle: Oracle) -> FABState:
-        """Judges ``x`` and moves: toward the boundary, or to the next probe in the end."""
-        assert isinstance(state, FABState)
+    def step(self, state: FABState, oracle: Oracle) -> FABState:
+        """Evaluates ``x`` and moves toward the boundary, or to the next probe in the end."""
         rows, x = state.rows, state.x
         value, grad, logits = self.boundary(x, rows, oracle)
         margin = margin_of(logits, rows)
@@ -151,16 +150,16 @@ class FAB(Attack):
         )
 
     def _toward_boundary(self, x: Tensor, x0: Tensor, value: Tensor, grad: Tensor, back: Tensor) -> Tensor:
-        """Equation 8: beyond the projection of ``x``, drawn toward the projection of the original; rows that
+        """Equation 8: beyond the projection of ``x``, biased toward the projection of the original; rows that
         are ``back`` start from beta of their change."""
         config, norm = self.config, self.threat.norm
         change, w = (x - x0).flatten(1), grad.flatten(1)
         kept = torch.where(back, config.beta, 1.0)
-        rise = (change * w).sum(1)  # how much of the value the change has won, were the model linear
+        rise = (change * w).sum(1)  # the part of the value due to the change, if the model is linear
         points = torch.stack([x0.flatten(1) + change * kept[:, None], x0.flatten(1)])
-        ways = toward(points, w, torch.stack([(1 - kept) * rise - value, rise - value]), norm)
+        steps = toward(points, w, torch.stack([(1 - kept) * rise - value, rise - value]), norm)
         order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
-        far, farther = torch.linalg.vector_norm(ways, order, dim=2).clamp(min=1e-8)
+        far, farther = torch.linalg.vector_norm(steps, order, dim=2).clamp(min=1e-8)
         alpha = (far / (far + farther)).clamp(max=config.alpha_max)[:, None]
-        ahead = points.add_(ways, alpha=config.eta)
+        ahead = points.add_(steps, alpha=config.eta)
         return torch.lerp(ahead[0], ahead[1], alpha).clamp_(0, 1).view_as(x)

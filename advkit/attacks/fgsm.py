@@ -1,4 +1,4 @@
-"""The fast gradient sign method, and its like in other norms."""
+"""The fast gradient sign method, and its counterparts in other norms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from advkit.attacks.losses.ce import ce
 
 
 @attack("fgsm", summary="one gradient step to the edge of the ball", source="Goodfellow et al. 2015")
-class FGSM(Attack):
+class FGSM(Attack[State]):
     """x0 + eps * sign(gradient of the cross-entropy); in l2 the normalised gradient."""
 
     norms = ("linf", "l2")

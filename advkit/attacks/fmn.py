@@ -19,10 +19,10 @@ from advkit.core.threat import Threat
 
 @dataclass
 class FMNState(State):
-    """The ball of each row, and what is known of its best radius."""
+    """The ball of each row, and its smallest successful radius so far."""
 
     radius: Tensor
-    """(R,) of the ball to whose edge ``x`` was taken."""
+    """(R,) of the ball to whose edge ``x`` was moved."""
     nearest: Tensor
     """(R,) distance of the nearest success; before any, ``farthest``."""
     farthest: Tensor
@@ -36,14 +36,13 @@ class FMNState(State):
     summary="gradient steps on a ball that shrinks on success and grows on failure",
     source="Pintor et al. 2021",
 )
-class FMN(Attack):
-    """Pintor, Roli, Brendel and Biggio, NeurIPS 2021, algorithm 1, as a walk along the edge of the ball.
+class FMN(Attack[FMNState]):
+    """Pintor, Roli, Brendel and Biggio, NeurIPS 2021, algorithm 1, along the edge of the ball.
 
-    Until the first success the ball reaches a little beyond where the boundary would be, if the margin were
-    linear (in l0 the first ball does, and later ones grow). Three things are not the paper's, and find
-    nearer successes where gradients are small: entries of the gradient that lead out of [0, 1] are left out;
-    in linf the step goes along the sign; and a change that does not fill the ball is stretched (in l0 the
-    steps are longer).
+    Until the first success the radius slightly exceeds the distance of the linearised boundary (in l0 that of
+    the first ball does, and later ones grow). Three things differ from the paper and find nearer successes
+    where gradients are small: entries of the gradient that lead out of [0, 1] are dropped; in linf the step
+    is along the sign; and a change that does not fill the ball is scaled up (in l0 the steps are longer).
     """
 
     class Config(StrictModel):
@@ -52,12 +51,12 @@ class FMN(Attack):
         steps: int = Field(100, ge=1)
         """Gradient steps."""
         step_size: float | None = Field(None, gt=0)
-        """Euclidean length of the first step; by default 1, in l0 8. It falls along a cosine to a
-        hundredth, in l0 to three tenths."""
+        """Euclidean length of the first step; by default 1, in l0 8. It decreases along a cosine to
+        a hundredth, in l0 to three tenths."""
         gamma: float = Field(0.05, gt=0, lt=1)
-        """Share by which the radius changes at first."""
+        """Relative change of the radius in the first step."""
         gamma_final: float = Field(0.001, gt=0, lt=1)
-        """Share by which it changes at last."""
+        """Relative change in the last step."""
 
     config: Config
     minimal = True
@@ -82,9 +81,8 @@ class FMN(Attack):
             found=iteration.bool(),
         )
 
-    def step(self, state: State, oracle: Oracle) -> FMNState:
-        """Judges ``x``, sets the radius and takes a step along the edge."""
-        assert isinstance(state, FMNState)
+    def step(self, state: FMNState, oracle: Oracle) -> FMNState:
+        """Evaluates ``x``, sets the radius and takes a step along the edge."""
         rows, x, config, norm = state.rows, state.x, self.config, self.threat.norm
         loss, grad, logits = oracle.loss_and_grad(x, rows, margin)
         won = margin_of(logits, rows) > 0

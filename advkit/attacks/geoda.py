@@ -1,4 +1,4 @@
-"""GeoDA: straight from the original along the boundary's normal, from decisions alone."""
+"""GeoDA: a decision-based search from the original along the boundary's normal."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advkit.attacks.attack import attack
+from advkit.attacks.attack import Rows, attack
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.decision import some
+from advkit.attacks.parts.decision import any_row
 from advkit.attacks.parts.probing import ProbingAttack, ProbingState
 from advkit.core import rng
 from advkit.core.config import StrictModel
 
 GROWTH = 0.6 ** (-2 / 3)
-"""Each round asks so many times what the one before did (the paper's lambda is 0.6)."""
+"""Factor of queries from round to round (the paper's lambda is 0.6)."""
 
 FARTHER = 1.2
-"""How much farther along the normal to look after a failure."""
+"""Factor of the distance along the normal after a failure."""
 
 TRIES = 8
-"""Failures along one normal until the boundary is probed again."""
+"""Failures along one normal before the boundary is probed again."""
 
 
 def waves(size: int, count: int, like: Tensor) -> Tensor:
-    """(size, count) the slowest cosines on so many pixels, orthonormal: the first columns of the DCT."""
+    """(size, count) the cosines of lowest frequency, orthonormal: the first columns of the DCT."""
     place = torch.arange(size, device=like.device, dtype=like.dtype)[:, None] + 0.5
     number = torch.arange(min(count, size), device=like.device, dtype=like.dtype)
     basis = torch.cos(math.pi * place * number / size)
@@ -36,56 +36,60 @@ def waves(size: int, count: int, like: Tensor) -> Tensor:
 
 @attack(
     "geoda",
-    summary="decisions only: looks from the original along the boundary's normal, found in slow waves",
+    summary="decisions only: from the original along the boundary's normal, estimated at low frequencies",
     source="Rahmati et al. 2020",
 )
-class GeoDA(ProbingAttack):
+class GeoDA(ProbingAttack[ProbingState]):
     """Rahmati, Moosavi-Dezfooli, Frossard and Dai, CVPR 2020, algorithm 1, one query at a time."""
 
     class Config(StrictModel):
         """Parameters."""
 
         queries: int = Field(1000, ge=2)
-        """Decisions asked for, the confirming one included."""
+        """Queries, the confirming one included."""
         probes: int = Field(30, ge=1)
         """Queries of the first estimate of the normal; each later one takes 1.4 times as many."""
         waves: int = Field(10, ge=1)
-        """Frequencies along each side of the image in which the normal is looked for."""
+        """Frequencies along each side of the image in which the normal is estimated."""
 
     config: Config
     closeness = 0.01
     spread = 0.01
 
+    def start(self, rows: Rows) -> ProbingState:
+        """A random image."""
+        return ProbingState(**self.started(rows))
+
     def probes(self, number: Tensor) -> Tensor:
-        """Growing as the normal grows worth knowing."""
+        """Growing from round to round."""
         return (self.config.probes * GROWTH ** (number - 1)).floor()
 
     def noise(self, key: Tensor, like: Tensor) -> Tensor:
-        """Random mixtures of slow waves."""
+        """Random mixtures of low frequencies."""
         channels, height, width = like.shape[1:]
         down, across = (waves(side, self.config.waves, like) for side in (height, width))
         weights = rng.normal(key, (channels, down.shape[1], across.shape[1]))
         noise = (down @ weights @ across.T).contiguous()
         return noise.div_(column(noise.flatten(1).norm(dim=1), noise))
 
-    def aim(self, state: ProbingState, ready: Tensor) -> None:
-        """As far as the boundary was: where it is flat, no farther is needed."""
+    def prepare_jump(self, state: ProbingState, ready: Tensor) -> None:
+        """As far as the boundary point is: on a flat boundary, that suffices."""
         reach = self.threat.distance(state.edge, state.rows.x0)
         state.reach = torch.where(ready, reach, state.reach)
-        self._look(state, ready)
+        self._query_at_reach(state, ready)
 
-    def leap(self, state: ProbingState, hit: Tensor, leaping: Tensor) -> None:
-        """Farther after a failure; from a success, back toward the original."""
-        if not some(leaping):
+    def jump(self, state: ProbingState, hit: Tensor, jumping: Tensor) -> None:
+        """Farther after a failure; from a success, a binary search toward the original."""
+        if not any_row(jumping):
             return
-        self.close(state, leaping & hit, state.x)
-        state.reach = torch.where(leaping & ~hit, state.reach * FARTHER, state.reach)
-        begun = self.threat.distance(state.edge, state.rows.x0)
-        lost = state.reach > begun * FARTHER ** (TRIES - 0.5)
-        self.probe(state, leaping & ~hit & lost)
-        self._look(state, leaping & ~hit & ~lost)
+        self.close(state, jumping & hit, state.x)
+        state.reach = torch.where(jumping & ~hit, state.reach * FARTHER, state.reach)
+        start = self.threat.distance(state.edge, state.rows.x0)
+        lost = state.reach > start * FARTHER ** (TRIES - 0.5)
+        self.probe(state, jumping & ~hit & lost)
+        self._query_at_reach(state, jumping & ~hit & ~lost)
 
-    def _look(self, state: ProbingState, chosen: Tensor) -> None:
+    def _query_at_reach(self, state: ProbingState, chosen: Tensor) -> None:
         x0 = state.rows.x0
         ahead = (x0 + column(state.reach, x0) * self.threat.ascent(state.normal)).clamp(0, 1)
         state.x = torch.where(column(chosen, ahead), ahead, state.x)

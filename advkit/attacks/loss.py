@@ -1,4 +1,4 @@
-"""What attacks climb: a number per row, larger where the model is nearer to what the attacker wants."""
+"""Attack losses: one number per row, which the attack maximises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from advkit.core.errors import ConfigError
 from advkit.core.registry import Registry
 
 AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(logits (R, K), labels (R,), classes aimed at (R,) or None: away from the label) -> (R,)"""
+"""(logits (R, K), labels (R,), target classes (R,) or None: untargeted) -> (R,)"""
 
 ATTACK_LOSSES: Registry[AttackLoss] = Registry("attack loss", "advkit.attacks.losses")
 
@@ -27,13 +27,13 @@ def picked(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def strongest_other(logits: Tensor, label: Tensor) -> Tensor:
-    """(R, ...) the largest logit (R, ..., K) but the one of each row's class (R, ...).
+    """(R, ...) the largest logit (R, ..., K) except that of each row's class (R, ...).
 
     Raises:
         ConfigError: there is no other class.
     """
     if logits.shape[-1] < 2:
         raise ConfigError(
-            "the model tells one class only, so there is no other to lead to; give it at least two"
+            "the model has one class only, so there is no other class to reach; use a model with at least two"
         )
     return logits.scatter(-1, label[..., None], -torch.inf).amax(-1)

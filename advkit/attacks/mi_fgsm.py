@@ -13,7 +13,7 @@ from advkit.attacks.parts.momentum import Momentum, MomentumConfig
     aliases=("momentum-iterative",),
 )
 class MIFGSM(Momentum):
-    """The sum remembers directions on which several gradients agreed, and other models may agree too."""
+    """The sum keeps directions on which several gradients agree, and other models may agree too."""
 
     class Config(MomentumConfig):
         """Parameters."""

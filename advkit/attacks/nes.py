@@ -23,7 +23,7 @@ class NES(Antithetic):
         """Parameters."""
 
         sigma: Fraction = Field(0.01, gt=0)
-        """Standard deviation of the points about the current one, in units of pixels."""
+        """Standard deviation of the points around the current one, in units of pixels."""
         step_size: Fraction | None = Field(None, gt=0)
         """In units of pixels (l2: length of a step); by default a fifth of eps."""
         momentum: float = Field(0.9, ge=0, lt=1)
@@ -40,7 +40,7 @@ class NES(Antithetic):
         """Gaussian."""
         return rng.normal(key, shape)
 
-    def climb(self, centre: Tensor, estimate: Tensor, moments: Tensor, number: Tensor) -> Tensor:
+    def ascend(self, centre: Tensor, estimate: Tensor, moments: Tensor, number: Tensor) -> Tensor:
         """One step of fixed size."""
         mean = moments[:, 0].mul_(self.config.momentum).add_(estimate, alpha=1 - self.config.momentum)
         size = self.config.step_size or self.threat.eps / 5

@@ -11,7 +11,7 @@ from advkit.attacks.parts.momentum import Momentum, MomentumConfig, MomentumStat
 
 @attack("ni-fgsm", summary="momentum whose gradients are taken a step ahead", source="Lin et al. 2020")
 class NIFGSM(Momentum):
-    """Lin et al., ICLR 2020, section 3.2. The points ahead are judged wherever they are allowed."""
+    """Lin et al., ICLR 2020, section 3.2. The points ahead count if they are inside the threat model."""
 
     class Config(MomentumConfig):
         """Parameters."""

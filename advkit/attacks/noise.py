@@ -1,4 +1,4 @@
-"""Random noise: the baseline that shows how much less chance finds than search."""
+"""Random noise, a baseline without search."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from advkit.core.config import StrictModel
 
 
 @attack("noise", summary="random points of the ball, no gradients", source="baseline")
-class Noise(Attack):
-    """Draws points from the ball and keeps none but a success."""
+class Noise(Attack[State]):
+    """Draws points from the ball and keeps a success."""
 
     class Config(StrictModel):
         """Parameters."""
 
         draws: int = Field(10, ge=2)
-        """Points tried per image."""
+        """Points per image."""
 
     config: Config
     access = "none"
 
     @property
     def steps(self) -> int:
-        """The last draw is judged as the row leaves."""
+        """The last draw is evaluated as the row ends."""
         return self.config.draws - 1
 
     def start(self, rows: Rows) -> State:
@@ -33,7 +33,7 @@ class Noise(Attack):
         return State(rows, self.threat.sample(rows.x0, rows.key), rows.label.new_zeros(len(rows)))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """Judges this draw and makes the next."""
-        oracle.look(state.x)
+        """Evaluates this draw and makes the next."""
+        oracle.query(state.x)
         key = rng.step(state.rows.key, state.iteration + 1)
         return State(state.rows, self.threat.sample(state.rows.x0, key), state.iteration)

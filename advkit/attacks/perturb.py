@@ -1,4 +1,4 @@
-"""Adversarial tensors from Python: `perturb` for people, `fixed` for training loops."""
+"""Adversarial images from Python: `perturb` for users, `fixed` for training loops."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows
-from advkit.attacks.engine.oracle import Oracle, ask
+from advkit.attacks.engine.batch_size import BatchSizeTuner
+from advkit.attacks.engine.oracle import Oracle, query
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search, run_fixed
-from advkit.attacks.engine.searcher import searcher
+from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.loss import AttackLoss
 from advkit.core import rng
 from advkit.core.config import Precision, validate
@@ -24,18 +24,18 @@ from advkit.data.load import as_data
 from advkit.models.mode import evaluation_mode
 
 
-def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack:
+def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack[Any]:
     """The attack called ``name`` with its parameters.
 
     Raises:
-        ConfigError: unknown name or parameter, or a norm that the attack does not work in.
+        ConfigError: unknown name or parameter, or a norm that the attack does not support.
     """
     kind = ATTACKS.get(name)
     return kind(validate(kind.Config, parameters or {}, f"attack {name!r}"), threat)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are; the CPU when it has none."""
+    """The device of the model's weights; the CPU when it has none."""
     tensors = (*model.parameters(), *model.buffers())
     return tensors[0].device if tensors else torch.device("cpu")
 
@@ -45,7 +45,7 @@ def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     """(N, K) logits of all images, on the CPU; the model must be in eval mode."""
     device = device_of(model)
     parts = [
-        ask(model, data.batch(index, device)[0]).float().cpu()
+        query(model, data.batch(index, device)[0]).float().cpu()
         for index in torch.arange(len(data)).split(batch_size)
     ]
     return torch.cat(parts)
@@ -69,21 +69,21 @@ def perturb(
     """Adversarial images: for each, the first success that the attack finds, else the last point it tried.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits (N, K); left in the mode it was in.
+        model: images (N, C, H, W) in [0, 1] to logits (N, K); its mode is restored.
         x: (N, C, H, W) images in [0, 1].
         y: (N,) true classes.
-        threat: what may be changed; every returned image is inside it.
+        threat: the threat model; every returned image is inside it.
         attack: a registered attack (``advkit ls attacks``).
         parameters: the attack's own, for example ``{"steps": 100}``.
-        target: (N,) classes to reach; None: any wrong one.
-        surrogate: the model to search on, for attacks that are to transfer: ``model`` itself is only asked
-            for its decision, on points that lead the surrogate astray and on the last point.
-        seed: random numbers follow from it and an image's position.
-        batch_size: images at work at once, measured if None; the result does not depend on it.
-        precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
-            are confirmed in the model's own.
-        eight_bit: round to multiples of 1/255, as a PNG file holds them, and let only those count that are
-            inside the threat model and wrong then; ``x`` must consist of such multiples.
+        target: (N,) target classes; None: untargeted.
+        surrogate: the model to search on, for transfer attacks: ``model`` itself is only queried for its
+            decision, on points that the surrogate misclassifies and on the last point.
+        seed: determines all random numbers, with an image's position.
+        batch_size: tuned if None; the result does not depend on it.
+        precision: arithmetic of the search (auto: bfloat16 where the processor supports it); successes are
+            confirmed in the model's own.
+        eight_bit: round to multiples of 1/255, as a PNG file stores them, and count only images that are
+            inside the threat model and misclassified then; ``x`` must consist of such multiples.
 
     Returns:
         (N, C, H, W) float32, on the device of ``x``.
@@ -103,7 +103,7 @@ def perturb(
             seed=seed,
             batch_size=batch_size,
             precision=precision,
-            goal=target.cpu() if target is not None else None,
+            target_class=target.cpu() if target is not None else None,
             eight_bit=eight_bit,
             surrogate=surrogate,
         )
@@ -123,23 +123,23 @@ def fixed(
     seed: int,
     step: int = 0,
     precision: Precision | None = None,
-    climb: AttackLoss | None = None,
+    loss: AttackLoss | None = None,
 ) -> Tensor:
     """All steps of an attack on every image, with no early exit and no confirmation, for training loops.
 
     Args:
-        model: images in [0, 1] to logits; attacked in eval mode and left in the mode it was in.
+        model: images in [0, 1] to logits; attacked in eval mode and returned to its own mode.
         x: (N, C, H, W) images in [0, 1], on the model's device.
         y: (N,) true classes.
-        threat: what may be changed.
+        threat: the threat model.
         attack: a registered attack.
         parameters: the attack's own.
-        ids: (N,) sample ids; random numbers follow from (seed, id, step).
+        ids: (N,) sample ids; (seed, id, step) determines the random numbers.
         seed: the user's seed.
         step: training step, so that every epoch starts from other points.
-        precision: search on a copy in this arithmetic; None: on the model itself, since a copy of weights
-            that change at every step would cost more than it saves.
-        climb: a loss for the attack to climb instead of its own; row i of what it is asked about is image i.
+        precision: search on a copy in this arithmetic; None: on the model itself, since copying weights that
+            change at every step costs more than it saves.
+        loss: replaces the attack's own loss; row i of its arguments belongs to image i.
 
     Returns:
         (N, C, H, W) inside the threat model.
@@ -147,45 +147,45 @@ def fixed(
     rows = Rows.untargeted(x, y, ids, rng.keys(seed, attack, ids, step))
     with evaluation_mode(model):
         made = make(attack, threat, parameters)
-        twin = None if precision is None else searcher(model, precision, x[:16], made.access)
-        return run_fixed(made, Oracle(model, threat, twin, access=made.access, climb=climb), rows)
+        twin = None if precision is None else search_model(model, precision, x[:16], made.access)
+        return run_fixed(made, Oracle(model, threat, twin, access=made.access, loss=loss), rows)
 
 
 def searching(
     model: nn.Module,
     data: Data,
-    attack: Attack,
+    attack: Attack[Any],
     *,
     name: str,
     seed: int,
     batch_size: int | None = None,
     precision: Precision = "auto",
     clean: Tensor | None = None,
-    goal: Tensor | None = None,
+    target_class: Tensor | None = None,
     nearest: bool = False,
     eight_bit: bool = False,
     surrogate: nn.Module | None = None,
 ) -> Search:
-    """One attack on the images of ``data``, ready to run; the model must be in eval mode.
+    """A search by one attack on the images of ``data``, ready to run; the model must be in eval mode.
 
     Args:
         model: images in [0, 1] to logits.
-        data: what is attacked.
-        attack: the state machine, with its threat.
-        name: the attack's name, from which its random numbers follow.
+        data: the images to attack.
+        attack: the attack, with its threat model.
+        name: the attack's name, which seeds its random numbers.
         seed: the user's seed.
-        batch_size: images at work at once; None: measured.
-        precision: arithmetic of the search; the nearest success is always looked for in float32.
-        clean: (N, K) logits of all images, where they are known.
-        goal: (N,) classes to reach.
-        nearest: look for the nearest success rather than for the first.
-        eight_bit: what is reported are images of 8-bit levels.
+        batch_size: tuned if None.
+        precision: arithmetic of the search; minimum-norm searches always use float32.
+        clean: (N, K) logits of all images, if known.
+        target_class: (N,) target classes.
+        nearest: search for the nearest success rather than for the first.
+        eight_bit: report images of 8-bit levels.
         surrogate: search on it rather than on the model, which then only confirms; in eval mode too, and on
             the same device.
 
     Raises:
-        DataError: ``eight_bit`` results of images that are no such images themselves.
-        ModelError: the surrogate tells another number of classes apart.
+        DataError: ``eight_bit`` with images that are not of 8-bit levels.
+        ModelError: the surrogate has another number of classes.
     """
     if eight_bit:
         data.refuse_fractions()
@@ -193,7 +193,7 @@ def searching(
     few, _ = data.batch(torch.arange(min(16, len(data))), device)
     if surrogate is not None:
         refuse_other_classes(model, surrogate, few)
-    twin = searcher(surrogate or model, "float32" if nearest else precision, few, attack.access)
+    twin = search_model(surrogate or model, "float32" if nearest else precision, few, attack.access)
     oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest, eight_bit=eight_bit)
     return Search(
         attack,
@@ -202,20 +202,20 @@ def searching(
         logits_of(model, data) if clean is None else clean,
         seed=seed,
         name=name,
-        pace=Pace(device, data.shape, batch_size),
+        tuner=BatchSizeTuner(device, data.shape, batch_size),
         device=device,
-        goal=goal,
+        target_class=target_class,
     )
 
 
 @torch.no_grad()
 def refuse_other_classes(model: nn.Module, surrogate: nn.Module, images: Tensor) -> None:
-    """Raises a ModelError unless both answer with as many logits on a few ``images``."""
+    """Raises a ModelError unless both have the same number of logits on a few ``images``."""
     classes, others = model(images).shape[1], surrogate(images).shape[1]
     if classes != others:
         raise ModelError(
-            f"the surrogate tells {others} classes apart and the model {classes}; "
-            "search on a surrogate of the same classes"
+            f"the surrogate has {others} classes and the model {classes}; "
+            "choose a surrogate with the classes of the model"
         )
 
 
@@ -230,7 +230,7 @@ def robust_correct(
     batch_size: int | None = None,
     precision: Precision = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """((N,) bool: right on the clean image, (N,) bool: right and not broken by one attack)."""
+    """((N,) bool: clean image classified correctly, (N,) bool: correct and robust against one attack)."""
     with evaluation_mode(model):
         clean = logits_of(model, data)
         correct = clean.argmax(1) == data.labels.cpu()

@@ -20,11 +20,11 @@ from advkit.core.threat import Threat
 @attack(
     "pgd", summary="gradient steps of fixed size, projected back into the ball", source="Madry et al. 2018"
 )
-class PGD(Attack):
+class PGD(Attack[State]):
     """Each step adds step_size times the steepest direction and projects; the start is random in the ball.
 
-    In l1 the steepest direction would move one value only, and reach the box at once: a share of the values
-    moves instead, by equal amounts (Tramer and Boneh, NeurIPS 2019); Auto-PGD adapts it, and finds far more.
+    In l1 the steepest direction would move one value only, up to the box: a share of the values moves
+    instead, by equal amounts (Tramer and Boneh, NeurIPS 2019). Auto-PGD adapts this share and is stronger.
     """
 
     class Config(StrictModel):
@@ -37,14 +37,14 @@ class PGD(Attack):
         restarts: int = Field(1, ge=1)
         """Starts per image; later ones only where the earlier failed."""
         start: Literal["noise", "original", "diversified"] = "noise"
-        """A random point of the ball; the image itself; or two steps more, from noise up a random direction
-        of the logits (Tashiro et al. 2020), so that restarts differ in the classes that they lead to."""
+        """A random point of the ball; the image itself; or two more steps, from noise along a random
+        direction of the logits (Tashiro et al. 2020), so that restarts reach different classes."""
         loss: str = "ce"
-        """What to climb (see `advkit ls attack-losses`)."""
+        """Loss to maximise (see `advkit ls attack-losses`)."""
         samples: int = Field(1, ge=1)
-        """Gradients to average in each step (EOT), for models that draw random numbers."""
+        """Gradients to average in each step (EOT), for randomised models."""
         share: float = Field(0.01, gt=0, le=1)
-        """l1 only: part of the values that a step moves, those with the largest gradients."""
+        """l1 only: share of the values that a step moves, those with the largest gradients."""
 
     config: Config
     norms = ("linf", "l2", "l1")
@@ -57,7 +57,7 @@ class PGD(Attack):
 
     @property
     def steps(self) -> int:
-        """Those of the start, and the configuration's."""
+        """Those of the initialisation, and ``config.steps``."""
         return self._lead + self.config.steps
 
     def start(self, rows: Rows) -> State:
@@ -67,7 +67,7 @@ class PGD(Attack):
         return State(rows, x, rows.label.new_zeros(len(rows)))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One gradient step, in the memory of the last."""
+        """One gradient step, in place."""
         rows, loss = state.rows, self._loss
         if self._lead:
             loss = diversified(loss, rows.key, state.iteration)

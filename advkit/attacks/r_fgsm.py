@@ -15,10 +15,10 @@ from advkit.core.config import StrictModel
     summary="one gradient step from a random point of the ball",
     source="Wong et al. 2020, after Tramer et al. 2018",
 )
-class RFGSM(Attack):
+class RFGSM(Attack[State]):
     """Wong, Rice and Kolter, ICLR 2020, algorithm 3: uniform in the ball, then a step of 1.25 eps, projected.
 
-    (Tramer et al., ICLR 2018, who thought of the random start, begin at a corner of half the ball, and step
+    (Tramer et al., ICLR 2018, who introduced the random start, start at a corner of half the ball and step
     the other half.)
     """
 
@@ -43,7 +43,7 @@ class RFGSM(Attack):
         return State(rows, self.threat.sample(rows.x0, rows.key), rows.label.new_zeros(len(rows)))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """The one step, in the memory of the start."""
+        """The one step, in place."""
         _, grad, _ = oracle.loss_and_grad(state.x, state.rows, ce)
         x = state.x.add_(self.threat.ascent_(grad), alpha=self.config.step * self.threat.eps)
         return State(state.rows, self.threat.project_(x, state.rows.x0), state.iteration)

@@ -19,7 +19,7 @@ from advkit.core.config import StrictModel
 
 @dataclass
 class SigmaZeroState(State):
-    """The descent of each row."""
+    """The optimisation of each row."""
 
     mean: Tensor
     """(R, C, H, W) Adam's mean gradient."""
@@ -35,10 +35,10 @@ class SigmaZeroState(State):
     summary="descent on margin plus a smooth count of changed values, in which small changes are set to 0",
     source="Cina et al., ICLR 2025, arXiv:2402.01879",
 )
-class SigmaZero(Attack):
-    """Cina et al., ICLR 2025, algorithm 1, with the steps of Adam that its authors' programs take.
+class SigmaZero(Attack[SigmaZeroState]):
+    """Cina et al., ICLR 2025, algorithm 1, with Adam, as in the authors' code.
 
-    A success makes the threshold rise, so that fewer changes stay, and a failure makes it fall.
+    A success raises the threshold, so that fewer changes remain; a failure lowers it.
     """
 
     class Config(StrictModel):
@@ -47,11 +47,11 @@ class SigmaZero(Attack):
         steps: int = Field(1000, ge=1)
         """Gradient steps."""
         step_size: float = Field(1.0, gt=0)
-        """Largest change of a value in the first step; it falls along a cosine to a tenth."""
+        """Largest change of a value in the first step; it decreases along a cosine to a tenth."""
         sigma: float = Field(0.001, gt=0)
         """A change d counts as d^2 / (d^2 + sigma) of a value."""
         first_threshold: float = Field(0.3, ge=0, le=1)
-        """Smallest change that stays at first."""
+        """Initial threshold: smaller changes are set to 0."""
         threshold_step: float = Field(0.01, gt=0)
         """Change of the threshold in each step, in units of the step's size."""
 
@@ -65,9 +65,8 @@ class SigmaZero(Attack):
         zero, iteration = torch.zeros_like(rows.x0), rows.label.new_zeros(len(rows))
         return SigmaZeroState(rows, rows.x0.clone(), iteration, zero, zero.clone(), threshold)
 
-    def step(self, state: State, oracle: Oracle) -> SigmaZeroState:
-        """Judges ``x``, descends, and drops what is too small."""
-        assert isinstance(state, SigmaZeroState)
+    def step(self, state: SigmaZeroState, oracle: Oracle) -> SigmaZeroState:
+        """Evaluates ``x``, takes a descent step, and sets small changes to 0."""
         rows, x, config = state.rows, state.x, self.config
         value, grad, logits = oracle.loss_and_grad(x, rows, margin)
         won = margin_of(logits, rows) > 0
@@ -76,7 +75,7 @@ class SigmaZero(Attack):
         threshold = (state.threshold + torch.where(won, move, -move)).clamp_(0, 1)
 
         change = x - rows.x0
-        grad.mul_(column((value <= 0).to(grad.dtype), x))  # beyond the boundary only the count matters
+        grad.mul_(column((value <= 0).to(grad.dtype), x))  # beyond the boundary, minimise the count only
         count = change.square().add_(config.sigma).square_().reciprocal_().mul_(change)
         grad.sub_(count, alpha=2 * config.sigma / x[0].numel())
         grad.div_(column(grad.flatten(1).abs().amax(1).clamp_(min=1e-12), x))

@@ -28,11 +28,11 @@ class SimBAState(State):
     score: Tensor
     """(R,) its loss."""
     order: Tensor
-    """(R, D) coordinates in the order in which the row tries them; after the last, again from the first."""
+    """(R, D) the order of the coordinates; after the last, it starts again."""
     tried: Tensor
-    """(R,) coordinates done with."""
+    """(R,) number of finished coordinates."""
     down: Tensor
-    """(R,) bool: the proposal goes down the coordinate, since up did not help."""
+    """(R,) bool: the proposal is the negative step, since the positive one failed."""
 
 
 @attack(
@@ -40,29 +40,29 @@ class SimBAState(State):
     summary="one coordinate (a pixel or a cosine) at a time, kept if it helps",
     source="Guo et al. 2019",
 )
-class SimBA(Attack):
+class SimBA(Attack[SimBAState]):
     """Guo, Gardner, You, Wilson and Weinberger, "Simple Black-box Adversarial Attacks", ICML 2019.
 
-    Coordinates are pixels, or waves of the discrete cosine transform; each row tries them in a random order
-    of its own, without repetition. What leaves the ball is projected back.
+    Coordinates are pixels or basis vectors of the discrete cosine transform, in a random order per row,
+    without repetition. Proposals outside the ball are projected.
     """
 
     class Config(StrictModel):
         """Parameters."""
 
         queries: int = Field(5000, ge=1)
-        """Points shown to the model per start; the first is the original."""
+        """Queries per start; the first is the original."""
         basis: Literal["pixel", "dct"] = "dct"
-        """Coordinates: single values, or waves over the whole image in one channel."""
+        """Coordinates: single values, or cosines over the whole image in one channel."""
         share: float = Field(0.5, gt=0, le=1)
-        """Of the waves along each side, the slowest that are tried; all pixels are."""
+        """Share of the cosines along each side, lowest frequencies first; all pixels are used."""
         step_size: Fraction | None = Field(None, gt=0)
         """Along a coordinate, in units of pixels; by default a tenth of eps in l2; in linf eps for a
-        pixel, and a wave of mean square (eps / 10) ** 2."""
+        pixel, and a cosine of mean square (eps / 10) ** 2."""
         restarts: int = Field(1, ge=1)
         """Starts per image, with other orders; later ones only where the earlier failed."""
         loss: str = "margin"
-        """What to climb (see `advkit ls attack-losses`)."""
+        """Loss to maximise (see `advkit ls attack-losses`)."""
 
     config: Config
     norms = ("linf", "l2")
@@ -75,7 +75,7 @@ class SimBA(Attack):
 
     @property
     def steps(self) -> int:
-        """One query each."""
+        """One query a step."""
         return self.config.queries
 
     def start(self, rows: Rows) -> SimBAState:
@@ -94,11 +94,11 @@ class SimBA(Attack):
             down=count > 0,
         )
 
-    def step(self, state: State, oracle: Oracle) -> SimBAState:
-        """Judges the proposal and makes the next: down if up failed, else up the next coordinate."""
-        assert isinstance(state, SimBAState)
+    def step(self, state: SimBAState, oracle: Oracle) -> SimBAState:
+        """Evaluates the proposal and makes the next: the negative step if the positive failed, else the next
+        coordinate."""
         rows, first = state.rows, state.iteration == 0
-        score = self._loss(oracle.logits(state.x), rows.label, rows.aim)
+        score = self._loss(oracle.logits(state.x), rows.label, rows.search_target)
         better = score > state.score
         assign_(state.best, better, state.x)
         state.score = torch.where(better, score, state.score)
@@ -132,7 +132,7 @@ class SimBA(Attack):
         return max(round(side * self.config.share), 1) if self.config.basis == "dct" else side
 
     def _basis(self, side: int, like: Tensor) -> Tensor:
-        """(S, S) orthonormal rows: the unit vectors, or cosines from the slowest to the fastest."""
+        """(S, S) orthonormal rows: the unit vectors, or cosines by increasing frequency."""
         if (side, like.device) not in self._bases:
             basis = torch.eye(side) if self.config.basis == "pixel" else cosines(side)
             self._bases[side, like.device] = basis.to(like.device)

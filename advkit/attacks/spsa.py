@@ -28,10 +28,10 @@ class SPSA(Antithetic):
         samples: int = Field(20, ge=2, multiple_of=2)
         """Points per estimate of the gradient, two for each direction."""
         sigma: Fraction = Field(0.01, gt=0)
-        """How far each pixel of a point is from the current one, in units of pixels."""
+        """Distance of each pixel of a point from the current one, in units of pixels."""
         step_size: Fraction | None = Field(None, gt=0)
-        """Adam's, in units of pixels; by default a fifth of eps (l2: of the length eps, shared by
-        all pixels)."""
+        """Adam's, in units of pixels; by default a fifth of eps (l2: divided by the root of the
+        number of pixels)."""
 
     config: Config
     moments: ClassVar[int] = 2
@@ -45,7 +45,7 @@ class SPSA(Antithetic):
         """Minus or plus one."""
         return rng.signs(key, shape)
 
-    def climb(self, centre: Tensor, estimate: Tensor, moments: Tensor, number: Tensor) -> Tensor:
+    def ascend(self, centre: Tensor, estimate: Tensor, moments: Tensor, number: Tensor) -> Tensor:
         """One step of Adam."""
         first, second = BETAS
         mean = moments[:, 0].mul_(first).add_(estimate, alpha=1 - first)
@@ -54,5 +54,5 @@ class SPSA(Antithetic):
         spread = spread / column(1 - second**number, mean)
         size = self.config.step_size or self.threat.eps / 5
         if self.config.step_size is None and self.threat.norm == "l2":
-            size /= centre[0].numel() ** 0.5  # Adam moves every pixel by its step, more or less
+            size /= centre[0].numel() ** 0.5  # Adam moves every pixel by about its step size
         return centre.addcdiv(mean, spread.sqrt_().add_(1e-12), value=size)

@@ -12,39 +12,39 @@ from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_, revise_
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.parts.square_linf import Paint
-from advkit.attacks.parts.square_mass import Bumps
+from advkit.attacks.parts.square_linf import LinfProposals
+from advkit.attacks.parts.square_mass import MassProposals
 from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 
 FULL, AHEAD = 128, 16
-"""Points of a pass that few rows fill up with proposals made ahead, and of these how many a row at most:
-behind one that helps they are in vain, and about one in twenty helps."""
+"""Size of a pass that few rows fill with several proposals each, and how many a row at most: proposals after
+an accepted one are wasted, and about one in twenty is accepted."""
 
 
 @dataclass
 class SquareState(State):
-    """``x`` is the best point, at first the one to begin with."""
+    """``x`` is the best point, initially the start."""
 
     score: Tensor
     """(R,) its margin."""
     limits: Tensor
-    """What moves must know of each original."""
+    """Limits of each original, for the proposals."""
 
 
 @attack("square", summary="random square windows, kept where they help", source="Andriushchenko et al. 2020")
-class Square(Attack):
-    """Andriushchenko et al., ECCV 2020; the numbers are those of the reference AutoAttack.
+class Square(Attack[SquareState]):
+    """Andriushchenko et al., ECCV 2020; the parameters are those of the reference AutoAttack.
 
-    Windows and signs are drawn for each row. The loss is the margin, toward the goal where there is one.
+    Windows and signs are drawn per row. The loss is the margin, toward the target class if there is one.
     """
 
     class Config(StrictModel):
         """Parameters."""
 
         queries: int = Field(5000, ge=1)
-        """Points shown to the model per start."""
+        """Queries per start."""
         p: float = Field(0.8, gt=0, le=1)
         """Share of the pixels that the first windows cover; it halves after 10, 50, 200, 500, 1000, 2000,
         4000, 6000 and 8000 queries."""
@@ -57,11 +57,11 @@ class Square(Attack):
 
     def __init__(self, config: Config, threat: Threat) -> None:
         super().__init__(config, threat)
-        self._made: dict[tuple[int, ...], Paint | Bumps] = {}
+        self._made: dict[tuple[int, ...], LinfProposals | MassProposals] = {}
 
     @property
     def steps(self) -> int:
-        """One query each."""
+        """One query a step."""
         return self.config.queries
 
     def start(self, rows: Rows) -> SquareState:
@@ -71,32 +71,31 @@ class Square(Attack):
         lowest = torch.full_like(x[:, 0, 0, 0], -torch.inf)
         return SquareState(rows, x, rows.label.new_zeros(len(rows)), lowest, moves.limits(rows.x0))
 
-    def step(self, state: State, oracle: Oracle) -> SquareState:
-        """Makes proposals and keeps the first of a better margin; few rows make several at once.
+    def step(self, state: SquareState, oracle: Oracle) -> SquareState:
+        """Makes proposals and keeps the first of a larger margin; few rows make several at once.
 
-        A proposal that changes nothing needs no pass to be refused.
+        A proposal that changes nothing is rejected without a pass.
         """
-        assert isinstance(state, SquareState)
         rows, best = state.rows, state.x
         ahead = max(1, min(AHEAD, FULL // len(rows)))
         query = state.iteration[:, None] + torch.arange(ahead, device=best.device)
         key = rng.step(rows.key[:, None], query)
         x = self._moves(best).next(best, state.limits, key, query)
-        beginning = state.iteration == 0
-        assign_(x[:, 0], beginning, best)
+        first_step = state.iteration == 0
+        assign_(x[:, 0], first_step, best)
         asked = (x != best[:, None]).flatten(2).any(2) & (query < self.config.queries)
-        asked[:, 0] |= beginning
-        moved = state.iteration + ahead - 1  # the engine counts one itself
+        asked[:, 0] |= first_step
+        moved = state.iteration + ahead - 1  # the engine adds one
         if best.device.type == "cpu" and not asked.any():
             return replace(state, iteration=moved)
         better, first, score = oracle.first_better(x, asked, rows, margin, state.score)
         revise_((best, state.score), better, _picked, first, x, score)
         return replace(state, iteration=state.iteration + first)
 
-    def _moves(self, x: Tensor) -> Paint | Bumps:
+    def _moves(self, x: Tensor) -> LinfProposals | MassProposals:
         shape = tuple(x.shape[1:])
         if shape not in self._made:
-            make = Paint if self.threat.norm == "linf" else Bumps
+            make = LinfProposals if self.threat.norm == "linf" else MassProposals
             self._made[shape] = make(self.config.p, self.threat, shape)
         return self._made[shape]
 

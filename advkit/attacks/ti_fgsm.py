@@ -11,17 +11,17 @@ from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.parts.momentum import Momentum, MomentumConfig, MomentumState
 
 DEVIATIONS = 3.0
-"""Standard deviations of the Gaussian from its middle to its edge."""
+"""Standard deviations of the Gaussian from its centre to its edge."""
 
 
 @attack(
     "ti-fgsm",
-    summary="momentum on blurred gradients, for models that look at other places",
+    summary="momentum on blurred gradients, for models with other attention regions",
     source="Dong et al. 2019",
 )
 class TIFGSM(Momentum):
-    """Dong et al., CVPR 2019, section 3.3: blurring a gradient is, nearly, averaging the gradients at the
-    image's translations."""
+    """Dong et al., CVPR 2019, section 3.3: blurring a gradient approximates the average over translations
+    of the image."""
 
     class Config(MomentumConfig):
         """Parameters."""
@@ -38,7 +38,7 @@ class TIFGSM(Momentum):
 
 
 def blur(side: int, kernel: int, device: torch.device | str = "cpu") -> Tensor:
-    """(side, side) symmetric matrix that blurs a row of pixels by a Gaussian; beyond the edge is nothing."""
+    """(side, side) symmetric matrix that blurs a row of pixels by a Gaussian; zero beyond the edge."""
     reach = max(min(kernel, side // 2) - 1, 0) // 2
     place = torch.arange(side, device=device)
     apart = (place[:, None] - place).abs()

@@ -26,12 +26,12 @@ from advkit.report.figures.advgan import write_curves
 from advkit.report.figures.universal import write_pairs
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
-from advkit.trained_attacks.generators.judge import attackable, hits, made
+from advkit.trained_attacks.generators.judge import attackable, generate, hits
 from advkit.trained_attacks.generators.make import make_generator, refuse_norm
 from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.settings import AdvGanTraining as Config
-from advkit.trained_attacks.universal.judge import some
+from advkit.trained_attacks.universal.judge import random_subset
 from advkit.trained_attacks.universal.subjects import class_number
 from advkit.training.export import export, known_as, model_file, store_name
 
@@ -54,7 +54,7 @@ def run(config: Config, context: Context) -> Outcome:
     target = None if config.target is None else class_number(config.target, learn)
     against = threats.choose(config.norm, config.eps, model, learn, context.progress)
     refuse_norm(against)
-    test = some(whole, config.n, config.seed)
+    test = random_subset(whole, config.n, config.seed)
     name = store_name(config.name, learn.name, "advgan")
     config = config.model_copy(update={"norm": against.norm, "eps": against.eps, "name": name})
     # Fails before there is a folder.
@@ -126,7 +126,7 @@ def _examples(
     with evaluation_mode(model):
         judged = attackable(model, test, target)
         few = judged.take(rng.permutation(config.seed, "examples", len(judged))[:SHOWN])
-        x, _ = made(generator, few, against, device_of(model))
+        x, _ = generate(generator, few, against, device_of(model))
         met, said = hits(model, x, few, against, target)
     x0, labels = few.batch(torch.arange(len(few)))
     changed = 0.5 + (x - x0) / (2 * (x - x0).abs().max().clamp(min=1e-12))

@@ -121,7 +121,13 @@ def _plan(config: Config, model: Model, data: Data, against: Threat) -> Outcome:
         rows_each = made.starts * max(1, min(made.targets, classes - 1))
         forwards = f"{(made.steps + 1) * rows_each * count:,}"  # one more to confirm
         rows.append(
-            (stage.name, stage.attack, str(made.steps), str(rows_each), "unknown" if made.alone else forwards)
+            (
+                stage.name,
+                stage.attack,
+                str(made.steps),
+                str(rows_each),
+                "unknown" if made.single_image else forwards,
+            )
         )
     return Outcome(
         title="what would be done",

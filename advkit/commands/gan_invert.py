@@ -21,7 +21,7 @@ from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.latent.invert import Inverted, invert
 from advkit.trained_attacks.latent.result import InversionResult, Reached
 from advkit.trained_attacks.latent.settings import GanInversion as Config
-from advkit.trained_attacks.latent.settings import Inverting
+from advkit.trained_attacks.latent.settings import InversionSettings
 
 GROUP = "GANs"
 EXAMPLE = "advkit gan-invert --model digits-conv-gan-ema --n 20"
@@ -111,7 +111,7 @@ def _result(
         model_hash=subject.hash,
         data=chosen.facts,
         train=train.facts,
-        settings=config.model_dump(mode="json", include=set(Inverting.model_fields)),
+        settings=config.model_dump(mode="json", include=set(InversionSettings.model_fields)),
         n=len(chosen),
         error=float(found.error.mean()),
         start_error=float(found.start_error.mean()),

@@ -22,10 +22,10 @@ from advkit.models.mode import evaluation_mode
 from advkit.report.figures.universal import write_pairs
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.latent.invert import Inverted, invert
-from advkit.trained_attacks.latent.natural import Wandered, wander
+from advkit.trained_attacks.latent.natural import NaturalExamples, search_latent
 from advkit.trained_attacks.latent.natural_result import NaturalResult, Searched
 from advkit.trained_attacks.latent.natural_settings import Natural as Config
-from advkit.trained_attacks.latent.natural_settings import Wandering
+from advkit.trained_attacks.latent.natural_settings import NaturalSettings
 
 GROUP = "Robustness"
 EXAMPLE = "advkit natural --model clf.pt --generator digits-conv-gan-ema --n 100"
@@ -75,7 +75,7 @@ def run(config: Config, context: Context) -> Outcome:
                 encoder=subject.whole,
                 progress=context.progress,
             )
-            found = wander(
+            found = search_latent(
                 model, subject.generator, own.latent, labels, config, ids=data.ids, progress=context.progress
             )
             seen = judge()
@@ -91,7 +91,7 @@ def run(config: Config, context: Context) -> Outcome:
                 judge_correct=int((read == labels).sum()),
                 reconstructed=int((began == labels).sum()),
                 data=chosen.facts,
-                settings=config.model_dump(mode="json", include=set(Wandering.model_fields)),
+                settings=config.model_dump(mode="json", include=set(NaturalSettings.model_fields)),
                 n=len(chosen),
                 clean_correct=n,
                 found=hits,
@@ -112,14 +112,16 @@ def run(config: Config, context: Context) -> Outcome:
         return _outcome(config, result, run.path)
 
 
-def _rows(data: Data, found: Wandered, judged: Tensor) -> tuple[Searched, ...]:
+def _rows(data: Data, found: NaturalExamples, judged: Tensor) -> tuple[Searched, ...]:
     columns = (data.ids, data.labels, found.found, found.said, judged, found.distance, found.queries)
     names = ("id", "label", "found", "said", "judged", "distance", "queries")
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return tuple(Searched(**dict(zip(names, row, strict=True))) for row in rows)
 
 
-def _write(folder: Path, data: Data, x: Tensor, own: Inverted, found: Wandered, legitimate: Tensor) -> None:
+def _write(
+    folder: Path, data: Data, x: Tensor, own: Inverted, found: NaturalExamples, legitimate: Tensor
+) -> None:
     """What was found as numbers, and the first of it as a picture."""
     files.write_arrays(
         folder / "natural.npz",

@@ -17,8 +17,8 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.report.figures.universal import write_maps, write_pairs, write_print
 from advkit.report.outcome import Outcome, Picture, Table
-from advkit.trained_attacks.universal.deliver import beginning, deliver, files_asked_for
-from advkit.trained_attacks.universal.judge import PatchJudge, passes, said, some
+from advkit.trained_attacks.universal.export import export, requested_files, run_identity
+from advkit.trained_attacks.universal.judge import PatchJudge, passes, predicted_classes, random_subset
 from advkit.trained_attacks.universal.make_patch import make_patch
 from advkit.trained_attacks.universal.patch import Patch
 from advkit.trained_attacks.universal.place import paste
@@ -38,17 +38,17 @@ def run(config: Config, context: Context) -> Outcome:
     Raises:
         UserError: something is wrong with the models, the data or the options.
     """
-    wanted = files_asked_for(context)
+    wanted = requested_files(context)
     names = (*config.model, *config.transfer)
     models, (learn, whole) = open_subjects(
         names, config.data, ("train", "test"), arch=config.arch, said=config, context=context
     )
     class_number(config.target, learn)  # complains now of a class that is not there
-    trained_on, test = models[: len(config.model)], some(whole, config.n, config.seed)
+    trained_on, test = models[: len(config.model)], random_subset(whole, config.n, config.seed)
     if context.dry_run:
         return _plan(config, models, learn, test)
     folder = None if wanted else context.out
-    inputs = beginning(models, len(trained_on), learn, test)
+    inputs = run_identity(models, len(trained_on), learn, test)
     with RunFolder.open("patch", learn.name, config, folder, inputs=inputs, resume=context.resume) as run:
 
         def work() -> PatchResult:
@@ -77,7 +77,7 @@ def run(config: Config, context: Context) -> Outcome:
             return result
 
         result = run.once(PatchResult, work, context.progress)
-        deliver(run.path, "patch", wanted)
+        export(run.path, "patch", wanted)
         return _outcome(config, result, run.path, wanted)
 
 
@@ -92,7 +92,7 @@ def _examples(path: Path, config: Config, model: Model, test: Data, result: Patc
         x, labels = few.batch(torch.arange(len(few)), device_of(model))
         place = judge.drawn(config.scale, f"judge {config.scale}").take(order.to(x.device))
         patched = paste(result.patch[None].to(x.device), x, place, config.form)
-        answers = said(model, patched).tolist()
+        answers = predicted_classes(model, patched).tolist()
     write_pairs(
         path,
         (x.cpu(), patched.cpu()),

@@ -19,8 +19,8 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.report.figures.universal import write_pairs, write_perturbation
 from advkit.report.outcome import Outcome, Picture, Table
-from advkit.trained_attacks.universal.deliver import beginning, deliver, files_asked_for
-from advkit.trained_attacks.universal.judge import said, some
+from advkit.trained_attacks.universal.export import export, requested_files, run_identity
+from advkit.trained_attacks.universal.judge import predicted_classes, random_subset
 from advkit.trained_attacks.universal.make_perturbation import make_perturbation, refuse_norm
 from advkit.trained_attacks.universal.perturbation import Perturbation
 from advkit.trained_attacks.universal.result import PerturbationJudged, PerturbationResult
@@ -39,7 +39,7 @@ def run(config: Config, context: Context) -> Outcome:
     Raises:
         UserError: something is wrong with the models, the data or the options.
     """
-    wanted = files_asked_for(context)
+    wanted = requested_files(context)
     names = (*config.model, *config.transfer)
     models, (learn, whole) = open_subjects(
         names, config.data, ("train", "test"), arch=config.arch, said=config, context=context
@@ -48,12 +48,12 @@ def run(config: Config, context: Context) -> Outcome:
         class_number(config.target, learn)  # fails now on a class that is not there
     against = threats.choose(config.norm, config.eps, models[0], learn, context.progress)
     refuse_norm(against)
-    trained_on, test = models[: len(config.model)], some(whole, config.n, config.seed)
+    trained_on, test = models[: len(config.model)], random_subset(whole, config.n, config.seed)
     config = config.model_copy(update={"norm": against.norm, "eps": against.eps})
     if context.dry_run:
         return _plan(config, models, learn, test, against)
     folder = None if wanted else context.out
-    inputs = beginning(models, len(trained_on), learn, test)
+    inputs = run_identity(models, len(trained_on), learn, test)
     with RunFolder.open("universal", learn.name, config, folder, inputs=inputs, resume=context.resume) as run:
 
         def work() -> PerturbationResult:
@@ -78,7 +78,7 @@ def run(config: Config, context: Context) -> Outcome:
             return result
 
         result = run.once(PerturbationResult, work, context.progress)
-        deliver(run.path, "universal", wanted)
+        export(run.path, "universal", wanted)
         return _outcome(config, result, run.path, wanted)
 
 
@@ -96,7 +96,7 @@ def _examples(
     x, labels = few.batch(torch.arange(len(few)), device_of(model))
     with all_in_evaluation_mode([model]):
         moved = kind.apply(change[None].to(x.device), x, labels)
-        before, after = said(model, x).tolist(), said(model, moved).tolist()
+        before, after = predicted_classes(model, x).tolist(), predicted_classes(model, moved).tolist()
     aim = result.target
     write_pairs(
         path,

@@ -25,11 +25,11 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.report.figures.universal import write_pairs
 from advkit.report.outcome import Outcome, Picture, Table
-from advkit.trained_attacks.latent.keeper import keeping
+from advkit.trained_attacks.latent.auxiliary import auxiliary_classifier
 from advkit.trained_attacks.latent.unrestricted import Constructed, construct
 from advkit.trained_attacks.latent.unrestricted_result import Example, UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Searching
 from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted as Config
+from advkit.trained_attacks.latent.unrestricted_settings import UnrestrictedSettings
 
 GROUP = "Robustness"
 EXAMPLE = "advkit unrestricted --model clf.pt --generator digits-conditional-ema"
@@ -65,7 +65,7 @@ def run(config: Config, context: Context) -> Outcome:
     for note in inspect_classifier(model, as_image(few.to(device)), subject.classes).notes:
         context.progress.say(f"{config.model}: {note}")
     keeper = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
-    auxiliary = keeper and keeping(keeper, subject.generator, model, config.auxiliary or "")
+    auxiliary = keeper and auxiliary_classifier(keeper, subject.generator, model, config.auxiliary or "")
     target = None if config.target is None else _class(config.target, subject.card.labels)
     if context.dry_run:
         return _plan(config)
@@ -129,7 +129,7 @@ def _result(
         search=config.search,
         target=target,
         target_name="" if target is None else subject.card.labels[target],
-        settings=config.model_dump(mode="json", include=set(Searching.model_fields)),
+        settings=config.model_dump(mode="json", include=set(UnrestrictedSettings.model_fields)),
         n=n,
         start_wrong=int((made.start_said != made.labels).sum()),
         start_read=int((began == made.labels).sum()),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.core import rng
@@ -58,7 +58,7 @@ def right(purified: Model, images: Tensor, labels: Tensor, *, votes: int, seed: 
     device, found = device_of(purified), []
     with evaluation_mode(purified), rng.scope(device, seed, "model"):
         for part in images.split(BATCH):
-            passes = [ask(purified, part.to(device)).softmax(1) for _ in range(votes)]
+            passes = [query(purified, part.to(device)).softmax(1) for _ in range(votes)]
             found.append(torch.stack(passes).mean(0).argmax(1).cpu())
     return torch.cat(found) == labels
 

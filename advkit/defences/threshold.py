@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError
@@ -32,7 +32,7 @@ def scores(detector: Model, images: Data | Tensor) -> Tensor:
     with evaluation_mode(detector):
         for part in torch.arange(len(images)).split(BATCH):
             x = images.batch(part, device)[0] if isinstance(images, Data) else images[part].to(device)
-            found.append(ask(detector, x).float().cpu())
+            found.append(query(detector, x).float().cpu())
     told = torch.cat(found)
     if not told.isfinite().all():
         raise ModelError("the detector gives scores that are NaN or infinite on clean images; train it again")

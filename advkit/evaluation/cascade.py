@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Access, Attack
+from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.engine.pace import Pace
 from advkit.attacks.engine.search import Search
-from advkit.attacks.engine.searcher import searcher
+from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.core import distributed
@@ -65,7 +66,7 @@ class Cascade:
         threat: Threat,
         ledger: Ledger,
         *,
-        pace: Pace,
+        pace: BatchSizeTuner,
         seed: int,
         precision: Precision,
         votes: int,
@@ -92,7 +93,7 @@ class Cascade:
         self.stages: list[Stage] = []
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest that the stages reached on each image: how near it came to falling."""
-        self._searchers: dict[tuple[Precision, Access, bool], nn.Module] = {}
+        self._search_models: dict[tuple[Precision, Access, bool], nn.Module] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -136,7 +137,7 @@ class Cascade:
             transferred=self._transfers(self._attack(stage)),
         )
 
-    def _transfers(self, attack: Attack) -> bool:
+    def _transfers(self, attack: Attack[Any]) -> bool:
         """Whether it searches on the surrogate."""
         return self.surrogate is not None and attack.access == "gradients"
 
@@ -162,7 +163,7 @@ class Cascade:
     def _left(self) -> dict[str, float]:
         return {"accuracy left": float(self.standing.float().mean())}
 
-    def _attack(self, stage: Stage) -> Attack:
+    def _attack(self, stage: Stage) -> Attack[Any]:
         return make(stage.attack, self.threat, stage.parameters)
 
     def _round(self, stage: Stage, chosen: Sequence[int], task: Task) -> list[Entry]:
@@ -221,20 +222,20 @@ class Cascade:
     ) -> Oracle:
         """A door to the model, in front of the copy that is searched on: its own, or one of the surrogate."""
         key = (precision, access, on_surrogate)
-        if key not in self._searchers:
+        if key not in self._search_models:
             few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
             copied = self.surrogate if on_surrogate and self.surrogate is not None else self.searched
-            self._searchers[key] = searcher(copied, precision, few, access)
+            self._search_models[key] = search_model(copied, precision, few, access)
         return kind(
             self.model,
             threat,
-            self._searchers[key],
+            self._search_models[key],
             access=access,
             votes=self.votes,
             eight_bit=self.eight_bit,
         )
 
-    def searching(self, name: str, attack: Attack, oracle: Oracle) -> Search:
+    def searching(self, name: str, attack: Attack[Any], oracle: Oracle) -> Search:
         """One attack on these images, ready to run; it knows nothing of what stands, nor of the ledger."""
         return Search(
             attack,
@@ -243,7 +244,7 @@ class Cascade:
             self.clean,
             seed=self.seed,
             name=name,
-            pace=self.pace,
+            tuner=self.pace,
             device=self.device,
         )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
-from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import device_of, logits_of, make
@@ -156,8 +156,8 @@ def evaluate(
             "eight_bit": eight_bit,
             "bpda": list(bpda),
         }
-        if made_of := {name: each.made_of for name, each in made.items() if each.made_of}:
-            determined["made of"] = made_of
+        if artifacts := {name: each.artifact_hash for name, each in made.items() if each.artifact_hash}:
+            determined["made of"] = artifacts
         if other is not None:
             determined["surrogate"] = other.hash
         if certify:  # only then, so that runs of earlier versions can go on
@@ -175,7 +175,7 @@ def evaluate(
                 clean,
                 threat,
                 ledger,
-                pace=Pace(device, images.shape, batch_size),
+                pace=BatchSizeTuner(device, images.shape, batch_size),
                 seed=seed,
                 precision=kind,
                 votes=1 if facts.deterministic else VOTES,
@@ -260,7 +260,7 @@ def plan(
     return tuple(stages)
 
 
-def _refuse_few_classes(stage: str, attack: Attack, classes: int) -> None:
+def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
     """Asks a loss that is known by name what it says of so many logits; the difference of logits ratio, for
     one, needs 3, and 4 toward a class."""
     name = getattr(attack, "loss_name", None) or getattr(attack.config, "loss", None)

@@ -67,7 +67,9 @@ class Evidence:
             if stage.attacked and not stage.transferred and ATTACKS.get(stage.attack).access == "gradients"
         ]
         """Those that saw the gradients of the model itself."""
-        self.last = next((s for s in reversed(self.gradient_stages) if not ATTACKS.get(s.attack).alone), None)
+        self.last = next(
+            (s for s in reversed(self.gradient_stages) if not ATTACKS.get(s.attack).single_image), None
+        )
         """The last of these that can be repeated in a batch."""
         self.looked_at = min(max(cascade.passes // SHARE, FEWEST), MOST)
         """Images that a check looks at, as far as there are so many."""
@@ -119,19 +121,19 @@ class Evidence:
         self._oracles.append(oracle)
         return oracle
 
-    def repeated(self, stage: Stage, threat: Threat | None = None, **changes: Any) -> Attack:
+    def repeated(self, stage: Stage, threat: Threat | None = None, **changes: Any) -> Attack[Any]:
         """The attack of a stage with some parameters changed, as far as it has them."""
         kind = ATTACKS.get(stage.attack)
         known = {key: value for key, value in changes.items() if key in kind.Config.model_fields}
         return make(stage.attack, threat or self.cascade.threat, {**stage.parameters, **known})
 
-    def shortened(self, stage: Stage, threat: Threat | None = None) -> Attack:
+    def shortened(self, stage: Stage, threat: Threat | None = None) -> Attack[Any]:
         """The attack of a stage with few steps, one start and one target."""
         steps = min(STEPS, stage.parameters.get("steps", STEPS))
         targets = min(1, stage.parameters.get("targets", 1))
         return self.repeated(stage, threat, steps=steps, restarts=1, targets=targets)
 
-    def search(self, name: str, attack: Attack, chosen: Sequence[int]) -> list[Found]:
+    def search(self, name: str, attack: Attack[Any], chosen: Sequence[int]) -> list[Found]:
         """What becomes of the rows ``chosen`` under ``attack``; its random numbers follow from ``name``."""
         found: list[Found] = []
         search = self.cascade.searching(f"checks/{name}", attack, self.oracle(attack.threat))
@@ -145,7 +147,7 @@ class Evidence:
         best: walk.Walk | None = None
         for stage in reversed(self.gradient_stages) if self.standing else ():
             attack = self.shortened(stage)
-            if attack.alone:  # it asks as often as it likes, one row at a time
+            if attack.single_image:  # it asks as often as it likes, one row at a time
                 continue
             search = self.cascade.searching("checks/walk", attack, self.oracle(kind=walk.Watcher))
             found = walk.along(stage, search, self.spread, STEPS)

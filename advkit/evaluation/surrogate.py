@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,9 +39,9 @@ def open_surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpd
     return found
 
 
-def refuse_idle_surrogate(made: Mapping[str, Attack]) -> None:
+def refuse_idle_surrogate(made: Mapping[str, Attack[Any]]) -> None:
     """Raises a ConfigError where no attack would search on it, or one differentiates the model by itself."""
-    if alone := [name for name, each in made.items() if each.alone]:
+    if alone := [name for name, each in made.items() if each.single_image]:
         raise ConfigError(
             f"{alone[0]} asks the model itself and cannot search on a surrogate; leave it or --surrogate out"
         )

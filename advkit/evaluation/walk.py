@@ -104,9 +104,10 @@ def along(stage: Stage, search: Search, chosen: Sequence[int], steps: int) -> Wa
     last, sizes, loss = search.oracle.threat.project(state.x, rows.x0), torch.stack(oracle.sizes), oracle.loss
     climbed = loss or margin
     _, grads, _ = oracle.jacobian(
-        rows.x0, lambda z: torch.stack([climbed(z, rows.label, rows.aim), margin(z, rows.label, None)], 1)
+        rows.x0,
+        lambda z: torch.stack([climbed(z, rows.label, rows.search_target), margin(z, rows.label, None)], 1),
     )
-    before, after = (climbed(oracle.logits(x), rows.label, rows.aim) for x in (first, last))
+    before, after = (climbed(oracle.logits(x), rows.label, rows.search_target) for x in (first, last))
     return Walk(
         stage,
         loss,

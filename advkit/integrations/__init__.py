@@ -1,1 +1,1 @@
-"""Other libraries' attacks and defences, and advkit's models for them; theirs is imported only when used."""
+"""Attacks, defences and models of other libraries, which are imported only when used."""

@@ -1,4 +1,4 @@
-"""``art:NAME``: an evasion attack of the Adversarial Robustness Toolbox as an attack of ours."""
+"""``art:NAME``: an evasion attack of the Adversarial Robustness Toolbox (ART) as an advkit attack."""
 
 from __future__ import annotations
 
@@ -20,100 +20,101 @@ from advkit.core.errors import ConfigError, UserError, did_you_mean
 from advkit.core.registry import Entry
 from advkit.core.threat import Norm, Threat
 from advkit.integrations import art_index
-from advkit.integrations.art_index import REQUIRED, UNSAID, Described, Parameter
-from advkit.integrations.generators import drawing
+from advkit.integrations.art_index import REQUIRED, UNKNOWN, AttackInfo, Parameter
+from advkit.integrations.generators import seeded
 
-_OURS = ("targeted", "verbose", "summary_writer")
-"""Parameters that follow from how advkit is asked, or that write where nobody asked them to."""
+_SET_BY_ADVKIT = ("targeted", "verbose", "summary_writer")
+"""Parameters that advkit sets, or that write log files."""
 
 _LINF = ("BasicIterativeMethod",)
-"""Attacks with a budget that do not say its norm."""
+"""Attacks with a budget but no ``norm`` parameter."""
 
 _PROBABILITIES = ("NewtonFool", "SimBA", "VirtualAdversarialMethod")
-"""Attacks that take probabilities for outputs; the others are shown logits."""
+"""Attacks that expect probabilities; the others get logits."""
 
-_AIMED = ("SaliencyMapMethod",)
-"""Attacks for which ``y`` is always a class to reach; without one, they choose one themselves."""
+_ALWAYS_TARGETED = ("SaliencyMapMethod",)
+"""Attacks for which ``y`` is always the target class; without one, they choose it themselves."""
 
 _PACKAGES = {"cv2": "opencv-python", "ffmpeg": "ffmpeg-python"}
-"""What to install for a module of another name."""
+"""Packages whose module has another name."""
 
 
-class ArtAttack(Attack):
-    """An attack of ART on one image at a time, as often as it likes to ask.
+class ArtAttack(Attack[State]):
+    """An attack of ART on one image at a time, with any number of queries.
 
-    It is shown a classifier whose every pass is counted and looked at. What it returns is projected into the
-    threat model and judged; so is every point inside that it asked about, and it ends at the first success.
+    It gets a classifier whose every pass is counted and recorded. Its result is projected into the threat
+    model and evaluated; so is every query inside it, and the attack ends at the first success.
     """
 
-    described: ClassVar[Described]
+    info: ClassVar[AttackInfo]
     steps = 1
-    alone = True
+    single_image = True
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         super().__init__(config, threat)
-        self._settings = _filled(self.described, config.model_dump(exclude_defaults=True), threat)
-        with self._explained():  # by ART itself, before any work begins
-            self._made(_classifier(_Nothing(), (3, 32, 32), 10, "cpu"), targeted=False)
+        self._settings = _parameters_for(self.info, config.model_dump(exclude_defaults=True), threat)
+        with self._errors_explained():  # checked by ART itself, before any work
+            self._build(_classifier(_ConstantNetwork(), (3, 32, 32), 10, "cpu"), targeted=False)
 
     def start(self, rows: Rows) -> State:
         """The originals."""
         return State(rows, rows.x0, rows.label.new_zeros(len(rows)))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """All of the attack, row by row."""
+        """The whole attack, row by row."""
         rows = state.rows
         each = torch.arange(len(rows), device=rows.x0.device).split(1)
         x = torch.cat([self._generate(rows.take(index), oracle) for index in each])
-        if not oracle.fallen:
-            oracle.look(x)
+        if not oracle.adversarial_found:
+            oracle.query(x)
         return State(rows, x, state.iteration)
 
     def _generate(self, row: Rows, oracle: Oracle) -> Tensor:
         x0 = row.x0
-        if row.goal is not None and not self._targetable:
-            raise ConfigError(f"{self._name} cannot aim at a class; leave the target out")
+        if row.target_class is not None and not self._targetable:
+            raise ConfigError(f"{self._name} has no targeted form; leave the target out")
         kind = "gpu" if x0.device.type == "cuda" else "cpu"
-        with drawing(x0.device, int(row.key)), np.errstate(all="ignore"), self._explained():
-            classes = oracle.sole(x0).shape[1]
-            seen = _Seen(oracle, x0.device, probabilities=self.described.name in _PROBABILITIES)
-            attack = self._made(
-                _classifier(seen, tuple(x0.shape[1:]), classes, kind), targeted=row.goal is not None
+        with seeded(x0.device, int(row.key)), np.errstate(all="ignore"), self._errors_explained():
+            classes = oracle.single_image_logits(x0).shape[1]
+            network = _CountedNetwork(oracle, x0.device, probabilities=self.info.name in _PROBABILITIES)
+            attack = self._build(
+                _classifier(network, tuple(x0.shape[1:]), classes, kind),
+                targeted=row.target_class is not None,
             )
-            wanted = row.goal if row.goal is not None else row.label
-            y: Any = np.eye(classes, dtype=np.float32)[wanted.cpu().numpy()]
-            if row.goal is None and self.described.name in _AIMED:
+            y_class = row.target_class if row.target_class is not None else row.label
+            y: Any = np.eye(classes, dtype=np.float32)[y_class.cpu().numpy()]
+            if row.target_class is None and self.info.name in _ALWAYS_TARGETED:
                 y = None
             try:
                 found = attack.generate(x0.cpu().numpy(), y=y)
-            except _FallenError:
+            except _FoundError:
                 return x0
         x = torch.as_tensor(np.asarray(found, dtype=np.float32), device=x0.device)
         return self.threat.project(torch.where(x.isfinite(), x, x0), x0)
 
     @property
     def _name(self) -> str:
-        return f"art:{self.described.name}"
+        return f"art:{self.info.name}"
 
     @property
     def _targetable(self) -> bool:
-        named = any(parameter.name == "targeted" for parameter in self.described.parameters)
-        return named or self.described.name in _AIMED
+        named = any(parameter.name == "targeted" for parameter in self.info.parameters)
+        return named or self.info.name in _ALWAYS_TARGETED
 
-    def _made(self, classifier: Any, *, targeted: bool) -> Any:
-        """ART's own object."""
-        kind = getattr(importlib.import_module(self.described.module), self.described.name)
+    def _build(self, classifier: Any, *, targeted: bool) -> Any:
+        """The ART object."""
+        kind = getattr(importlib.import_module(self.info.module), self.info.name)
         quiet = {"targeted": targeted, "verbose": False}
-        names = {parameter.name for parameter in self.described.parameters}
-        given = self._settings | {key: value for key, value in quiet.items() if key in names}
-        made = kind(classifier, **given)
-        for part in getattr(made, "attacks", ()):  # of an ensemble, which does not tell them to be quiet
+        names = {parameter.name for parameter in self.info.parameters}
+        arguments = self._settings | {key: value for key, value in quiet.items() if key in names}
+        attack = kind(classifier, **arguments)
+        for part in getattr(attack, "attacks", ()):  # an ensemble does not pass ``verbose`` on
             part.verbose = False
-        return made
+        return attack
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """What ART complains of, as a fault with a way out."""
+    def _errors_explained(self) -> Iterator[None]:
+        """Turns errors of ART into a ConfigError with a remedy."""
         try:
             yield
         except UserError:
@@ -126,34 +127,34 @@ class ArtAttack(Attack):
                 f"{self._name} needs the module {module!r}, which is not installed; "
                 f"run: pip install {_PACKAGES.get(module, module)}"
             ) from error
-        except Exception as error:  # it may complain in any way
-            said = str(error).strip().splitlines()
+        except Exception as error:  # ART raises errors of any kind
+            lines = str(error).strip().splitlines()
             raise ConfigError(
-                f"{self._name} under {self.threat} fails ({said[0] if said else type(error).__name__}); "
+                f"{self._name} under {self.threat} fails ({lines[0] if lines else type(error).__name__}); "
                 f"change its parameters (`advkit ls art-attacks {self._name}`) or choose another attack"
             ) from error
 
 
-class _FallenError(BaseException):
-    """The row has fallen; no `except Exception` on the way out may hold this up."""
+class _FoundError(BaseException):
+    """An adversarial example was found; not an `Exception`, so that ART does not catch it."""
 
 
-class _Seen(nn.Module):
-    """What ART takes for the network: every pass goes through the oracle."""
+class _CountedNetwork(nn.Module):
+    """The network for ART: every pass goes through the oracle."""
 
     def __init__(self, oracle: Oracle, device: torch.device, *, probabilities: bool) -> None:
         super().__init__()
         self._oracle, self._device, self._probabilities = oracle, device, probabilities
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self._oracle.sole(x.to(self._device, torch.float32))
-        if self._oracle.fallen:
-            raise _FallenError
+        logits = self._oracle.single_image_logits(x.to(self._device, torch.float32))
+        if self._oracle.adversarial_found:
+            raise _FoundError
         return (logits.softmax(1) if self._probabilities else logits).to(x.device)
 
 
-class _Nothing(nn.Module):
-    """Ten classes, none likelier than another: enough for ART to look at an attack's parameters."""
+class _ConstantNetwork(nn.Module):
+    """Ten classes with equal logits: enough for ART to check an attack's parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :10] * 0
@@ -167,11 +168,11 @@ def _classifier(network: nn.Module, shape: tuple[int, ...], classes: int, device
     )
 
 
-def _filled(described: Described, said: Mapping[str, Any], threat: Threat) -> dict[str, Any]:
-    """The parameters to hand over: what the user said, and what follows from the threat model."""
-    settings = dict(said)
-    defaults = {parameter.name: parameter.default for parameter in described.parameters}
-    if isinstance(defaults.get("norm"), str):  # a distance of its own
+def _parameters_for(info: AttackInfo, given: Mapping[str, Any], threat: Threat) -> dict[str, Any]:
+    """The parameters for ART: those of the user, and those that follow from the threat model."""
+    settings = dict(given)
+    defaults = {parameter.name: parameter.default for parameter in info.parameters}
+    if isinstance(defaults.get("norm"), str):  # it has its own distance
         return settings
     if "norm" in defaults:
         settings.setdefault("norm", {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm])
@@ -190,19 +191,21 @@ def _field(parameter: Parameter) -> tuple[Any, Any]:
         kind = tuple
     meaning = parameter.meaning or "See ART's documentation."
     if parameter.name in ("eps", "norm", "eps_step") and not isinstance(default, str):
-        default, meaning = None, f"{meaning} By default, as the threat model says."
+        default, meaning = None, f"{meaning} By default, from the threat model."
     elif default is REQUIRED:
         return kind, Field(description=meaning)
-    elif default is UNSAID:
+    elif default is UNKNOWN:
         default = None
     return kind if default is not None else kind | None, Field(default, description=meaning)
 
 
 @cache
 def _class(name: str) -> type[ArtAttack]:
-    described = art_index.attacks()[name]
+    info = art_index.attacks()[name]
     fields: Any = {
-        parameter.name: _field(parameter) for parameter in described.parameters if parameter.name not in _OURS
+        parameter.name: _field(parameter)
+        for parameter in info.parameters
+        if parameter.name not in _SET_BY_ADVKIT
     }
     config = create_model(name, __base__=StrictModel, __module__=__name__, **fields)
     norms: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
@@ -210,29 +213,27 @@ def _class(name: str) -> type[ArtAttack]:
         norms = ("linf",)
     elif "norm" in fields:
         norms = ("linf", "l2", "l1")
-    named = {"__doc__": "", "Config": config, "norms": norms, "described": described}
+    named = {"__doc__": "", "Config": config, "norms": norms, "info": info}
     return type(f"art:{name}", (ArtAttack,), named)
 
 
 @ATTACKS.family("art")
-def entry(name: str) -> Entry[type[Attack]]:
+def entry(name: str) -> Entry[type[Attack[Any]]]:
     """The attack of ART's class ``name``.
 
     Raises:
-        ConfigError: there is none, or it is not for classifiers of images.
+        ConfigError: there is none, or it does not attack image classifiers.
     """
     known = art_index.attacks()
-    described = known.get(name)
-    if described is None:
+    info = known.get(name)
+    if info is None:
         near = did_you_mean(name, known)
         raise ConfigError(f"ART has no attack called {name!r}{near}; `advkit ls art-attacks` lists them")
-    if described.unfit:
-        raise ConfigError(
-            f"art:{name} cannot attack classifiers of images: {described.unfit}; choose another"
-        )
-    return Entry(f"art:{name}", _class(name), described.summary, described.source)
+    if info.unsupported:
+        raise ConfigError(f"art:{name} cannot attack image classifiers: {info.unsupported}; choose another")
+    return Entry(f"art:{name}", _class(name), info.summary, info.source)
 
 
-def entries() -> Iterator[Entry[type[Attack]]]:
-    """Every attack of ART that can attack a classifier of images."""
-    return (entry(name) for name, described in art_index.attacks().items() if not described.unfit)
+def entries() -> Iterator[Entry[type[Attack[Any]]]]:
+    """Every attack of ART that can attack an image classifier."""
+    return (entry(name) for name, info in art_index.attacks().items() if not info.unsupported)

@@ -1,4 +1,4 @@
-"""ART's preprocessing defences as a layer that PyTorch can differentiate, truly or straight through."""
+"""ART's preprocessing defences as a PyTorch layer, with its own gradient or a straight-through one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 
 class _OnArrays(torch.autograd.Function):
-    """A defence that computes with NumPy; backward, what ART estimates its gradient to be."""
+    """A defence that computes with NumPy; backward, ART's estimate of its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, defence: Any) -> Tensor:
@@ -28,7 +28,7 @@ class Defence(nn.Module):
     """One of ART's preprocessors.
 
     Args:
-        preprocessor: an ``art.defences.preprocessor.Preprocessor``; one of PyTorch's kind keeps its gradient.
+        preprocessor: an ``art.defences.preprocessor.Preprocessor``; a PyTorch one keeps its gradient.
     """
 
     def __init__(self, preprocessor: Any) -> None:
@@ -43,24 +43,24 @@ class Defence(nn.Module):
         )
         arrays = not self._on_tensors and kind.estimate_gradient is Preprocessor.estimate_gradient
         self.straight_through = arrays
-        """Its gradient is taken to be the identity."""
+        """Its gradient is approximated by the identity."""
 
     @property
     def name(self) -> str:
-        """ART's name of it."""
+        """Its class name in ART."""
         return type(self.preprocessor).__name__
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the defence makes of the images ``x``."""
+        """The images ``x`` after the defence."""
         if not self._on_tensors:
             return _OnArrays.apply(x, self.preprocessor)  # type: ignore[no-any-return]
         if not (self._estimated and torch.is_grad_enabled()):
-            made: Tensor = self.preprocessor.forward(x)[0]
-            return made
+            output: Tensor = self.preprocessor.forward(x)[0]
+            return output
         estimate: Tensor = self.preprocessor.estimate_forward(x)
         with torch.no_grad():
-            made = self.preprocessor.forward(x)[0]
-        return estimate + (made - estimate).detach()
+            output = self.preprocessor.forward(x)[0]
+        return estimate + (output - estimate).detach()
 
     def facts(self) -> dict[str, Any]:
         """Its settings, as plain values."""

@@ -1,4 +1,4 @@
-"""The attacks of the Adversarial Robustness Toolbox, read from its source: importing it takes seconds."""
+"""The attacks of the Adversarial Robustness Toolbox, read from its source since imports take seconds."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from typing import Any
 from advkit.core.errors import ConfigError
 
 PACKAGE = "art.attacks.evasion"
-REQUIRED, UNSAID = object(), object()
-"""A parameter without a default, and one whose default is no plain value."""
+REQUIRED, UNKNOWN = object(), object()
+"""A parameter without a default, and one whose default is not a literal."""
 
-_SERVED = {
+_PROVIDED = {
     "BaseEstimator",
     "ClassifierMixin",
     "NeuralNetworkMixin",
     "LossGradientsMixin",
     "ClassGradientsMixin",
 }
-"""What an attack may require of what it attacks."""
+"""Estimator classes that an attack may require."""
 
-_UNFIT = {
+_UNSUPPORTED = {
     "AdversarialTexturePyTorch": "it is for videos",
     "CompositeAdversarialAttackPyTorch": "it searches hues and rotations, which no norm bounds",
-    "FeatureAdversariesNumpy": "it needs an image to imitate",
-    "FeatureAdversariesPyTorch": "it needs an image to imitate",
+    "FeatureAdversariesNumpy": "it needs a guide image",
+    "FeatureAdversariesPyTorch": "it needs a guide image",
     "FrameSaliencyAttack": "it is for videos",
-    "GRAPHITEBlackbox": "it needs a mask and a picture of the target",
-    "GRAPHITEWhiteboxPyTorch": "it needs a mask and a picture of the target",
-    "LaserAttack": "it needs a generator of laser beams, which parameters cannot name",
-    "LowProFool": "it is for tables, of which it needs to know what each column is worth",
+    "GRAPHITEBlackbox": "it needs a mask and an image of the target",
+    "GRAPHITEWhiteboxPyTorch": "it needs a mask and an image of the target",
+    "LaserAttack": "it needs a generator of laser beams, which parameters cannot specify",
+    "LowProFool": "it is for tabular data and needs feature weights",
     "MalwareGDTensorFlow": "it is for malware",
     "OverTheAirFlickeringPyTorch": "it is for videos",
-    "OverloadPyTorch": "it is for detectors of objects",
-    "SNAL": "it is for detectors of objects",
-    "TargetedUniversalPerturbation": "it makes one change for many images",
-    "UniversalPerturbation": "it makes one change for many images",
+    "OverloadPyTorch": "it is for object detectors",
+    "SNAL": "it is for object detectors",
+    "TargetedUniversalPerturbation": "it makes one universal perturbation for many images",
+    "UniversalPerturbation": "it makes one universal perturbation for many images",
 }
 
 
@@ -52,28 +52,28 @@ class Parameter:
 
     name: str
     default: Any
-    """A plain value, or `REQUIRED`, or `UNSAID`."""
+    """A literal, `REQUIRED`, or `UNKNOWN`."""
     annotation: str
     meaning: str
 
 
 @dataclass(frozen=True)
-class Described:
-    """What the source says of one attack."""
+class AttackInfo:
+    """One attack as its source describes it."""
 
     name: str
     module: str
     summary: str
     source: str
-    """The paper, where there is a link to it."""
+    """The paper, if linked."""
     parameters: tuple[Parameter, ...]
-    """But for the estimator, the first."""
-    unfit: str
-    """Why it cannot attack a classifier of images, one by one; empty where it can."""
+    """All except the estimator, which comes first."""
+    unsupported: str
+    """Why it cannot attack single images of an image classifier; empty where it can."""
 
 
 @cache
-def attacks() -> dict[str, Described]:
+def attacks() -> dict[str, AttackInfo]:
     """All evasion attacks, by the names of their classes.
 
     Raises:
@@ -93,7 +93,7 @@ def attacks() -> dict[str, Described]:
         for name, node in _classes(_parsed(folder, module))
     }
     known = {name: node for name, (_, node) in classes.items()}
-    return {name: _described(name, classes[name][0], known) for name in sorted(exported) if name in classes}
+    return {name: _attack_info(name, classes[name][0], known) for name in sorted(exported) if name in classes}
 
 
 def _parsed(folder: Path, module: str) -> ast.Module:
@@ -103,7 +103,7 @@ def _parsed(folder: Path, module: str) -> ast.Module:
 
 
 def _exported(folder: Path) -> Iterator[tuple[str, str]]:
-    """(class, its module); attacks whose own requirements are missing are there too."""
+    """(class, its module), also of attacks whose own requirements are missing."""
     for node in ast.walk(_parsed(folder, PACKAGE)):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from ((alias.name, node.module) for alias in node.names)
@@ -114,7 +114,7 @@ def _classes(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef]]:
 
 
 def _lineage(name: str, known: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
-    """A class and those that it inherits from, as far as they are attacks."""
+    """A class and its base classes that are attacks."""
     node = known.get(name)
     if node is not None:
         yield node
@@ -122,39 +122,41 @@ def _lineage(name: str, known: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef
             yield from _lineage(ast.unparse(base), known)
 
 
-def _described(name: str, module: str, known: dict[str, ast.ClassDef]) -> Described:
+def _attack_info(name: str, module: str, known: dict[str, ast.ClassDef]) -> AttackInfo:
     lineage = list(_lineage(name, known))
-    told = ast.get_docstring(lineage[0]) or name
-    paper = re.search(r"arxiv\.org/\w+/([\d.]+\d)", told)
-    return Described(
+    docstring = ast.get_docstring(lineage[0]) or name
+    paper = re.search(r"arxiv\.org/\w+/([\d.]+\d)", docstring)
+    return AttackInfo(
         name,
         module,
-        summary=_first_sentence(told),
+        summary=_first_sentence(docstring),
         source=f"arXiv:{paper.group(1)}" if paper else "",
         parameters=_parameters(lineage),
-        unfit=_unfit(name, lineage),
+        unsupported=_unsupported(name, lineage),
     )
 
 
-def _first_sentence(told: str) -> str:
-    paragraph = re.split(r"\s*\|?\s*Paper link", " ".join(told.split("\n\n")[0].split()))[0]
-    sentence = re.split(r"(?<!\bal)\.(?:\s|$)", paragraph)[0]  # "et al." ends none
-    said = re.sub(r"^(Implementation of|Implements|This class implements)\s+|[`']|\s?\[#\w+\]_", "", sentence)
-    return textwrap.shorten(said, 120, placeholder=" ...")
+def _first_sentence(docstring: str) -> str:
+    paragraph = re.split(r"\s*\|?\s*Paper link", " ".join(docstring.split("\n\n")[0].split()))[0]
+    sentence = re.split(r"(?<!\bal)\.(?:\s|$)", paragraph)[0]  # not after "et al."
+    summary = re.sub(
+        r"^(Implementation of|Implements|This class implements)\s+|[`']|\s?\[#\w+\]_", "", sentence
+    )
+    return textwrap.shorten(summary, 120, placeholder=" ...")
 
 
-def _unfit(name: str, lineage: list[ast.ClassDef]) -> str:
-    if name in _UNFIT:
-        return _UNFIT[name]
+def _unsupported(name: str, lineage: list[ast.ClassDef]) -> str:
+    if name in _UNSUPPORTED:
+        return _UNSUPPORTED[name]
     required = _assigned(lineage, "_estimator_requirements")
-    other = sorted(set(re.findall(r"\w+", ast.unparse(required) if required else "")) - _SERVED)
+    other = sorted(set(re.findall(r"\w+", ast.unparse(required) if required else "")) - _PROVIDED)
     if other:
         return f"it is for another kind of model ({', '.join(other)})"
     if "TensorFlow" in name:
         return "it is for TensorFlow"
     returned = next((method.returns for node in lineage if (method := _method(node, "generate"))), None)
     if returned is not None and "tuple" in ast.unparse(returned):
-        return "it makes a patch and no images"
+        return "it makes a patch, not images"
     return ""
 
 
@@ -174,8 +176,8 @@ def _parameters(lineage: list[ast.ClassDef]) -> tuple[Parameter, ...]:
     made = next((method for node in lineage if (method := _method(node, "__init__"))), None)
     if made is None:
         return ()
-    told = " ".join((ast.get_docstring(made) or "").split())
-    meanings = dict(re.findall(r":param (\w+): (.*?)(?= :\w+|$)", told))
+    docstring = " ".join((ast.get_docstring(made) or "").split())
+    meanings = dict(re.findall(r":param (\w+): (.*?)(?= :\w+|$)", docstring))
     arguments = made.args.args[2:]  # without self and the estimator
     missing = len(arguments) - len(made.args.defaults)
     defaults = [None] * missing + list(made.args.defaults)
@@ -196,4 +198,4 @@ def _value(default: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(default)
     except ValueError:
-        return UNSAID
+        return UNKNOWN

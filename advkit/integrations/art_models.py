@@ -1,4 +1,4 @@
-"""Models both ways: advkit's as an estimator of ART, and ART's, defences included, as one of advkit's."""
+"""Converts models: advkit's to an estimator of ART, and ART's, with its defences, to an advkit model."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def to_art(
     shape: Shape | None = None,
     preprocessing_defences: Any = None,
 ) -> Any:
-    """A classifier as ART's ``PyTorchClassifier`` on pixels in [0, 1], for ART's own attacks and metrics.
+    """A classifier as ART's ``PyTorchClassifier`` on pixels in [0, 1], for ART's attacks and metrics.
 
     Args:
-        model: a module from images in [0, 1] to logits, or whatever `load_model` takes. ART puts it into
-            eval mode when it asks it.
-        shape: (channels, height, width) of the images, where the model does not say.
-        preprocessing_defences: of ART, one or a list; they see pixels in [0, 1], (N, C, H, W).
+        model: a module from images in [0, 1] to logits, or any argument of `load_model`. ART sets eval mode
+            for predictions.
+        shape: (channels, height, width) of the images, if the model does not define it.
+        preprocessing_defences: of ART, one or a list; they get pixels in [0, 1], (N, C, H, W).
 
     Raises:
         ModelError: there is no such model.
-        ConfigError: the model does not say what images it takes, and neither does ``shape``.
+        ConfigError: neither the model nor ``shape`` defines the shape of the images.
     """
     from art.estimators.classification import PyTorchClassifier
 
@@ -45,7 +45,7 @@ def to_art(
     if classes is None:
         with torch.no_grad(), evaluation_mode(found):
             classes = found(torch.zeros(1, *found.card.shape, device=device)).shape[1]
-    with torch.cuda.device(device if device.type == "cuda" else -1):  # the one that ART will take
+    with torch.cuda.device(device if device.type == "cuda" else -1):  # the device that ART will use
         return PyTorchClassifier(
             found,
             nn.CrossEntropyLoss(),
@@ -60,29 +60,28 @@ def to_art(
 def from_art(estimator: Any, *, outputs: Literal["logits", "probabilities"] = "logits") -> Model:
     """ART's ``PyTorchClassifier`` with its preprocessing and its defences, for `evaluate` and `perturb`.
 
-    Defences that compute in PyTorch keep their gradient. Through the others, which compute in NumPy, goes
-    the gradient that ART estimates; where it estimates none, attacks take the defence for the identity
-    (Athalye et al. 2018), and the model's notes say so.
+    Defences in PyTorch keep their gradient. Those in NumPy use ART's estimate; where there is none, the
+    gradient is that of the identity (BPDA, Athalye et al. 2018), and the model's notes say so.
 
     Args:
         estimator: an ``art.estimators.classification.PyTorchClassifier``. Its network is shared, not copied.
-        outputs: what the network gives out.
+        outputs: of the network.
 
     Raises:
-        ModelError: it is another kind of estimator, or has defences behind the network.
+        ModelError: another kind of estimator, or postprocessing defences.
     """
     from art.estimators.classification import PyTorchClassifier
 
     if not isinstance(estimator, PyTorchClassifier):
         raise ModelError(
-            f"{type(estimator).__name__} is no PyTorchClassifier of ART; put the network into one, or load "
+            f"{type(estimator).__name__} is not a PyTorchClassifier of ART; wrap the network in one, or load "
             "the network itself"
         )
     if estimator.postprocessing_defences:
         names = ", ".join(type(part).__name__ for part in estimator.postprocessing_defences)
         raise ModelError(
-            f"{names} changes what the network says, which hides its logits from attacks without changing "
-            "its robustness; make the PyTorchClassifier without postprocessing_defences"
+            f"{names} changes the outputs of the network, which hides its logits from attacks without "
+            "changing its robustness; create the PyTorchClassifier without postprocessing_defences"
         )
     network = _Estimated(estimator)
     shape = estimator.input_shape if estimator.channels_first else _rolled(estimator.input_shape)
@@ -105,14 +104,14 @@ def _rolled(shape: Sequence[int]) -> Shape:
 
 
 class _Estimated(nn.Module):
-    """What a `PyTorchClassifier` does between an image in [0, 1], (N, C, H, W), and the logits."""
+    """The function of a `PyTorchClassifier` from images in [0, 1], (N, C, H, W), to logits."""
 
     def __init__(self, estimator: Any) -> None:
         super().__init__()
         self.channels_first = estimator.channels_first
         self.notes: list[str] = []
         if estimator.clip_values is None:
-            self.notes.append("the estimator has no clip_values; pixels in [0, 1] were assumed")
+            self.notes.append("the estimator has no clip_values; pixels in [0, 1] are assumed")
         low, high = (0.0, 1.0) if estimator.clip_values is None else estimator.clip_values
         device = estimator.device
         self.register_buffer("low", torch.as_tensor(np.asarray(low), dtype=torch.float32, device=device))
@@ -120,7 +119,9 @@ class _Estimated(nn.Module):
         operations = [part for part in estimator.preprocessing_operations if part.apply_predict]
         self.parts = nn.Sequential(*(_part(part, self.channels_first, device) for part in operations))
         straight = [p for p in self.parts if isinstance(p, Defence) and p.straight_through]
-        self.notes += [f"attacks take {p.name}, which has no gradient, for the identity" for p in straight]
+        self.notes += [
+            f"attacks use a straight-through gradient for {p.name}, which has none" for p in straight
+        ]
         self.network = estimator.model
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ def _part(operation: Any, channels_first: bool, device: torch.device) -> nn.Modu
 
 
 class _Standardised(nn.Module):
-    """Mean and standard deviation, one for all, one a channel, or one a value."""
+    """Mean and standard deviation: global, per channel, or per value."""
 
     def __init__(self, mean: Any, std: Any, channels_first: bool) -> None:
         super().__init__()

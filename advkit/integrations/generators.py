@@ -1,4 +1,4 @@
-"""Global generators of random numbers, for code that draws from nothing else."""
+"""Global random number generators, for foreign code that uses them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 from advkit.core import rng
 
 
-class _Following(np.random.RandomState):
-    """What ``RandomState()`` is inside `drawing`: seeded from the global generator, not from the system."""
+class _SeededRandomState(np.random.RandomState):
+    """Replaces ``RandomState()`` inside `seeded`: seeded from the global generator, not from the system."""
 
     def __init__(self, seed: object = None) -> None:
         super().__init__(np.random.randint(2**31) if seed is None else seed)  # type: ignore[arg-type]
 
 
 @contextmanager
-def drawing(device: torch.device, key: int) -> Iterator[None]:
-    """Inside, PyTorch's, NumPy's and Python's global generators are seeded from ``key``; all are put back.
+def seeded(device: torch.device, key: int) -> Iterator[None]:
+    """Seeds the global generators of PyTorch, NumPy and Python from ``key``; restores all afterwards.
 
-    Generators that are made inside without a seed follow NumPy's, so that nothing depends on the clock.
+    Generators created inside without a seed are seeded from NumPy's, so that nothing depends on the clock.
     """
     numpy_state, python_state, made = np.random.get_state(), random.getstate(), np.random.RandomState
     with rng.scope(device, key, "torch"):
         np.random.seed(rng.derive(key, "numpy") % 2**32)
         random.seed(rng.derive(key, "python"))
-        np.random.RandomState = _Following  # type: ignore[misc]
+        np.random.RandomState = _SeededRandomState  # type: ignore[misc]
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advkit.attacks.attack import ATTACKS
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.engine.record import column
 from advkit.attacks.loss import AttackLoss
 from advkit.attacks.losses.ce import ce
@@ -81,7 +81,7 @@ class InnerAttack(Objective):
                 f"attack {name!r} sees {kind.access} only, and training wants one that climbs gradients; "
                 "name pgd or mi-fgsm, for example"
             )
-        if kind.alone or kind.minimal:
+        if kind.single_image or kind.minimal:
             raise ConfigError(
                 f"attack {name!r} does not go a fixed number of steps inside a budget, as training wants; "
                 "name pgd or mi-fgsm, for example"
@@ -151,7 +151,7 @@ class InnerAttack(Objective):
         if len(threats) == 1:
             return made[0]
         with torch.no_grad(), evaluation_mode(model):
-            reached = torch.stack([(climb or ce)(ask(model, tried).float(), y, None) for tried in made])
+            reached = torch.stack([(climb or ce)(query(model, tried).float(), y, None) for tried in made])
         worst = reached.argmax(0)
         chosen = made[0]
         for number in range(1, len(threats)):
@@ -173,7 +173,7 @@ class InnerAttack(Objective):
             ids=batch.ids,
             seed=batch.seed,
             step=batch.step,
-            climb=climb,
+            loss=climb,
         )
 
 

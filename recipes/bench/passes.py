@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from advkit import load_model
 from advkit.attacks.engine.rewrite import rewritten
-from advkit.attacks.engine.searcher import Searcher
+from advkit.attacks.engine.search_model import SearchModel
 from advkit.core import memory
 
 REPETITIONS, PASSES = 7, 10
@@ -58,10 +58,10 @@ def main() -> None:
     levers = {
         "as the model is": (model, False),
         "freed memory stays": (model, True),
-        "channels last": (Searcher(model, torch.float32), True),
-        "graph rewritten": (Searcher(lean, torch.float32), True),
-        "convolutions in bfloat16": (Searcher(lean, half), True),
-        "hidden linear layers too": (Searcher(lean, half, hidden=True), True),
+        "channels last": (SearchModel(model, torch.float32), True),
+        "graph rewritten": (SearchModel(lean, torch.float32), True),
+        "convolutions in bfloat16": (SearchModel(lean, half), True),
+        "hidden linear layers too": (SearchModel(lean, half, hidden=True), True),
     }
     least: dict[str, list[float]] = {name: [float("inf")] * 2 for name in levers}
     for _ in range(REPETITIONS):

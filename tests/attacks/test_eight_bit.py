@@ -90,8 +90,8 @@ def test_successes_are_of_8_bits_and_still_succeed(threat, convolutional):
     assert are_levels(x) and not (threat.norm == "l2" and are_levels(free))
     assert threat.contains(x, data.images).all()
     with torch.no_grad():
-        fallen, fallen_free = (model(each).argmax(1) != data.labels for each in (x, free))
-    assert 0 < fallen.sum() <= fallen_free.sum()
+        adversarial_found, fallen_free = (model(each).argmax(1) != data.labels for each in (x, free))
+    assert 0 < adversarial_found.sum() <= fallen_free.sum()
 
 
 def test_what_rounding_undoes_does_not_count(linear):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advkit.attacks.attack import Attack, Rows, State
-from advkit.attacks.engine.oracle import FEWEST, Oracle, Seats, ask
-from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.batch_size import BatchSizeTuner
+from advkit.attacks.engine.oracle import FEWEST, Oracle, RowBuffer, query
 from advkit.attacks.engine.search import Search, run_fixed
-from advkit.attacks.engine.searcher import Searcher, searcher
+from advkit.attacks.engine.search_model import SearchModel, search_model
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import logits_of, make
@@ -28,8 +28,9 @@ CPU = torch.device("cpu")
 THREAT = Threat("linf", 2 / 16)
 CLASSES = 4
 ACCESS = {
-    "look": "none", "decisions": "decisions", "scores": "scores", "several": "scores",
-    "gradients": "gradients", "through": "gradients", "jacobian": "gradients", "sole": "gradients",
+    "query": "none", "decisions": "decisions", "scores": "scores", "several": "scores",
+    "gradients": "gradients", "through": "gradients", "jacobian": "gradients",
+    "single_image_logits": "gradients",
 }  # fmt: skip
 """The questions to an oracle, and what an attacker must be allowed to see for them."""
 
@@ -66,7 +67,12 @@ class Walk(Attack):
 
     def __init__(self, kind, threat=THREAT, samples=1, **more):
         super().__init__(StrictModel(), threat)
-        self.kind, self.samples, self.access, self.alone = kind, samples, ACCESS[kind], kind == "sole"
+        self.kind, self.samples, self.access, self.single_image = (
+            kind,
+            samples,
+            ACCESS[kind],
+            kind == "single_image_logits",
+        )
         self.loss = logit_difference if more.get("targets") else margin
         for name, value in more.items():
             setattr(self, name, value)
@@ -84,8 +90,8 @@ class Walk(Attack):
 
     def step(self, state, oracle):
         rows, x, best, kind = state.rows, state.x, state.best, self.kind
-        if kind == "look":
-            said = [x[:, 0, 0] * 0 if oracle.look(x) is None else None]
+        if kind == "query":
+            said = [x[:, 0, 0] * 0 if oracle.query(x) is None else None]
         elif kind == "decisions":
             said = [oracle.decisions(x)[:, None]]
         elif kind == "scores":
@@ -98,15 +104,15 @@ class Walk(Attack):
             best, said = torch.where(found, value, best), [found[:, None], first[:, None]]
         elif kind == "jacobian":
             said = oracle.jacobian(x, lambda logits: torch.stack([logits[:, 0], logits[:, 1:].sum(1)], 1))
-        elif kind == "sole":
+        elif kind == "single_image_logits":
             said = [x[:, 0, 0]]
             for ask_ in range(3):
                 near = self.points(rows, state.told + ask_, 3)[0].requires_grad_(ask_ != 1)
-                logits = oracle.sole(near)
+                logits = oracle.single_image_logits(near)
                 if ask_ != 1:
                     (grad,) = torch.autograd.grad(logits.nan_to_num().square().sum(), near)
                     said.append(grad.sum(0))
-                if oracle.fallen:
+                if oracle.adversarial_found:
                     break
         else:
             through = flipped if kind == "through" else None
@@ -131,11 +137,11 @@ class Plain:
         return float((x - self.row.x0).abs().max())
 
     def margin_at(self, logits):
-        z, goal = logits[0].tolist(), self.row.goal
+        z, target_class = logits[0].tolist(), self.row.target_class
         if any(map(math.isnan, z)):
             return math.nan
-        about = int(self.row.label if goal is None else goal)
-        return (max(z[:about] + z[about + 1 :]) - z[about]) * (1 if goal is None else -1)
+        about = int(self.row.label if target_class is None else target_class)
+        return (max(z[:about] + z[about + 1 :]) - z[about]) * (1 if target_class is None else -1)
 
     def judge(self, x, logits, late=0):
         """What is noticed of a point (1, C, H, W)."""
@@ -154,11 +160,14 @@ class Plain:
         self.forwards += self.votes
         with torch.no_grad():
             logits = self.model(x)
-        wanted, said = int(self.row.label if self.row.goal is None else self.row.goal), int(logits.argmax())
+        wanted, said = (
+            int(self.row.label if self.row.target_class is None else self.row.target_class),
+            int(logits.argmax()),
+        )
         inside = self.distance(x) <= THREAT.eps + 1e-6 and float(x.min()) >= 0 and float(x.max()) <= 1
-        return inside and not logits.isnan().any() and (said == wanted) == (self.row.goal is not None)
+        return inside and not logits.isnan().any() and (said == wanted) == (self.row.target_class is not None)
 
-    def look(self, x):
+    def query(self, x):
         self.logits(x)
 
     def logits(self, x):
@@ -177,7 +186,7 @@ class Plain:
                 continue
             self.forwards += 1
             logits = self.searched(x[:, place]).detach()
-            tried.append((place, logits, float(loss(logits, rows.label, rows.aim))))
+            tried.append((place, logits, float(loss(logits, rows.label, rows.search_target))))
             if tried[-1][2] > float(best):
                 break
         judged = [one for one in tried if not math.isnan(self.margin_at(one[1]))]
@@ -192,7 +201,7 @@ class Plain:
         self.forwards, self.backwards = self.forwards + samples, self.backwards + samples
         x = x.clone().requires_grad_(True)
         logits = self.searched(x if through is None else through(x))
-        value = loss(logits, rows.label, rows.aim)
+        value = loss(logits, rows.label, rows.search_target)
         (grad,) = torch.autograd.grad(value.sum(), x)
         if through is None:
             self.judge(x.detach(), logits.detach())
@@ -206,7 +215,7 @@ class Plain:
         self.judge(x, logits)
         return outputs(logits), jacobian[:, :, 0], logits
 
-    def sole(self, x):
+    def single_image_logits(self, x):
         self.forwards += len(x)
         if x.requires_grad:
             self.backwards += len(x)
@@ -227,7 +236,7 @@ class Plain:
         return logits
 
     @property
-    def fallen(self):
+    def adversarial_found(self):
         if self.nearest or self.won is None:
             return False
         if self.confirmed(self.won.x):
@@ -268,18 +277,27 @@ def one_variant(attack, plain):
     return None
 
 
-def expected(attack, model, data, index, goal, *, nearest, **how):
+def expected(attack, model, data, index, target_class, *, nearest, **how):
     """What is told of a sample: of its first variant that breaks it, or its nearest, or its last."""
     clean, ended = logits_of(model, data)[index : index + 1], []
-    for variant in range(attack.starts * max(0 if goal is not None else attack.targets, 1)):
-        aim = None if goal is None else goal[index : index + 1]
-        if attack.targets and goal is None:
+    for variant in range(attack.starts * max(0 if target_class is not None else attack.targets, 1)):
+        search_target = None if target_class is None else target_class[index : index + 1]
+        if attack.targets and target_class is None:
             wrong = [k for k in clean[0].argsort(descending=True, stable=True) if k != data.labels[index]]
-            aim = wrong[variant % attack.targets][None]
+            search_target = wrong[variant % attack.targets][None]
         ids, variants = data.ids[index : index + 1], torch.tensor([variant])
         key = rng.keys(5, "walk", ids, variants)
         x0, label = data.images[index : index + 1], data.labels[index : index + 1]
-        row = Rows(x0, label, None if goal is None else aim, aim, clean, ids, variants, key)
+        row = Rows(
+            x0,
+            label,
+            None if target_class is None else search_target,
+            search_target,
+            clean,
+            ids,
+            variants,
+            key,
+        )
         ended.append(one_variant(attack, Plain(model, row, nearest=nearest, **how)) | {"variant": variant})
         if ended[-1]["broken"] and not nearest:
             break
@@ -301,10 +319,16 @@ def exact_data(model, count):
     return Data("exact", "all", images[keep], logits[keep].argmax(1), names, 1000 + torch.arange(count))
 
 
-def searched_all(attack, oracle, model, data, size, goal=None):
+def searched_all(attack, oracle, model, data, size, target_class=None):
     """All that a search reports, by the place of the sample."""
     found = []
-    how = {"seed": 5, "name": "walk", "pace": Pace(CPU, data.shape, size), "device": CPU, "goal": goal}
+    how = {
+        "seed": 5,
+        "name": "walk",
+        "tuner": BatchSizeTuner(CPU, data.shape, size),
+        "device": CPU,
+        "target_class": target_class,
+    }
     Search(attack, oracle, data, logits_of(model, data), **how).run(torch.arange(len(data)), found.append)
     assert len({one.index for one in found}) == len(found)
     return {one.index: one for one in found}
@@ -331,31 +355,31 @@ class Fickle(Copy):
 PLANS = [
     ({"starts": 3, "many": 2}, 1, None),
     ({"targets": 3, "starts": 2, "samples": 2, "many": 3}, 5, torch.bfloat16),
-    ({"goal": True, "starts": 2}, 100, torch.float32),
+    ({"target_class": True, "starts": 2}, 100, torch.float32),
 ]
 """The attack's plan, the rows at work, and what arithmetic the copy to search on is said to have."""
 
 
-@pytest.mark.parametrize(("plan", "size", "dtype"), PLANS, ids=["restarts", "targets", "goal"])
+@pytest.mark.parametrize(("plan", "size", "dtype"), PLANS, ids=["restarts", "targets", "target_class"])
 @pytest.mark.parametrize("nearest", [False, True], ids=["first", "nearest"])
 @pytest.mark.parametrize("kind", ACCESS)
 def test_what_is_told_is_what_one_question_after_another_tells(kind, nearest, plan, size, dtype):
     model = Exact(3).eval()
     data = exact_data(model, 8)
     plan = dict(plan)
-    goal = (data.labels + 1) % CLASSES if plan.pop("goal", False) else None
+    target_class = (data.labels + 1) % CLASSES if plan.pop("target_class", False) else None
     attack = Walk(kind, **plan)
-    if kind == "sole" and dtype is not None:
+    if kind == "single_image_logits" and dtype is not None:
         model = Fickle(model, None)
-    copy = model if dtype is None or kind == "sole" else Copy(model, dtype)
+    copy = model if dtype is None or kind == "single_image_logits" else Copy(model, dtype)
     votes = 3 if size == 100 else 1
     oracle = Oracle(model, THREAT, copy, access=attack.access, nearest=nearest, votes=votes)
-    found = searched_all(attack, oracle, model, data, size, goal)
-    blur = 2**-7 if dtype == torch.bfloat16 and kind != "sole" else 0.0
+    found = searched_all(attack, oracle, model, data, size, target_class)
+    blur = 2**-7 if dtype == torch.bfloat16 and kind != "single_image_logits" else 0.0
     how = {"searched": copy, "blur": blur, "nearest": nearest, "votes": votes}
     assert sorted(found) == list(range(len(data)))
     for index, one in found.items():
-        wanted = expected(attack, model, data, index, goal, **how)
+        wanted = expected(attack, model, data, index, target_class, **how)
         got = {name: getattr(one, name) for name in wanted}
         assert torch.equal(got.pop("x"), wanted.pop("x"))
         assert got == pytest.approx(wanted, abs=1e-6)
@@ -391,7 +415,7 @@ def test_several_passes_are_averaged(samples, through):
     assert torch.equal(values, mean * (x**2).flatten(1).sum(1)) and torch.equal(grad, 2 * mean * x)
     assert torch.equal(logits, torch.stack([0 * values, values], 1))
     assert oracle.forwards == oracle.backwards == 20 * samples and model.seen == [20] * samples
-    climbing = Oracle(Passes([1.0]), THREAT, climb=lambda logits, label, aim: -3 * logits[:, 1])
+    climbing = Oracle(Passes([1.0]), THREAT, loss=lambda logits, label, search_target: -3 * logits[:, 1])
     assert torch.equal(climbing.loss_and_grad(x, rows, margin)[1], -6 * x)
 
 
@@ -401,7 +425,7 @@ def test_attacks_average_as_many_passes_as_they_are_told(name, convolutional):
     oracle = Oracle(model.eval(), THREAT)
     attack = make(name, THREAT, {"steps": 3, "samples": 4})
     rows = Rows.untargeted(data.images, data.labels, data.ids, data.ids)
-    run_fixed(attack, oracle, replace(rows, aim=(data.labels + 1) % 5))
+    run_fixed(attack, oracle, replace(rows, search_target=(data.labels + 1) % 5))
     assert oracle.forwards == oracle.backwards == 4 * attack.steps * len(data)
 
 
@@ -410,10 +434,10 @@ def test_the_mean_probabilities_of_all_votes_decide(votes):
     factors = [4.0, -1.0, -0.5, -0.5, -3.0]
     x, labels = torch.arange(1, 41.0).view(40, 1, 1, 1) / 40, torch.zeros(40, dtype=torch.int64)
     share = np.mean([1 / (1 + np.exp(-f * x.flatten().numpy() ** 2)) for f in factors[:votes]], axis=0)
-    for goal in (None, torch.zeros_like(labels), torch.ones_like(labels)):
+    for target_class in (None, torch.zeros_like(labels), torch.ones_like(labels)):
         oracle = Oracle(Passes(factors), Threat("linf", 0.1), votes=votes)
-        rows = replace(Rows.untargeted(x, labels, labels, labels), goal=goal)
-        met = (share > 0.5) == (goal is None or bool(goal[0]))
+        rows = replace(Rows.untargeted(x, labels, labels, labels), target_class=target_class)
+        met = (share > 0.5) == (target_class is None or bool(target_class[0]))
         assert oracle.confirm(x, rows).tolist() == met.tolist()
         assert oracle.forwards == 40 * votes
         assert not oracle.confirm(x + 0.2, rows).any() and not oracle.confirm(x * torch.nan, rows).any()
@@ -438,13 +462,13 @@ def test_an_attack_is_shown_no_more_than_it_may_see(access):
 def test_every_backward_pass_of_foreign_code_is_counted_and_parameters_are_left_alone():
     model, x = Exact(3), torch.full((5, 1, 2, 2), 0.25, requires_grad=True)
     oracle = Oracle(model, THREAT)
-    logits = oracle.sole(x)
+    logits = oracle.single_image_logits(x)
     for k in range(CLASSES):
         (grad,) = torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)
         assert torch.equal(grad, model.weight[:, k].view(1, 1, 2, 2).expand_as(x))
     assert (oracle.forwards, oracle.backwards) == (5, 20)
-    assert not oracle.sole(x.detach()).requires_grad and oracle.forwards == 10
-    assert model.weight.grad is None and not oracle.fallen
+    assert not oracle.single_image_logits(x.detach()).requires_grad and oracle.forwards == 10
+    assert model.weight.grad is None and not oracle.adversarial_found
 
 
 def test_every_point_that_is_shown_is_paid_for_and_only_those_up_to_the_first_better_are_billed():
@@ -454,12 +478,12 @@ def test_every_point_that_is_shown_is_paid_for_and_only_those_up_to_the_first_be
     asked = torch.tensor([[True, False, True]]).repeat(20, 1)
     for reached, found, place, billed in ((-9.0, True, 0, 1), (9.0, False, 2, 2)):
         oracle = Oracle(model, THREAT, access="scores")
-        seats = Seats.of(State(rows, data.images, data.ids * 0), THREAT)
-        oracle.attend(seats)
+        buffer = RowBuffer.of(State(rows, data.images, data.ids * 0), THREAT)
+        oracle.bind(buffer)
         said = oracle.first_better(x, asked, rows, margin, torch.full((20,), reached))
         assert [set(part.tolist()) for part in said[:2]] == [{found}, {place}]
         assert torch.equal(said[2], margin(model(data.images), data.labels))
-        assert oracle.forwards == 40 and set(seats.forwards.tolist()) == {billed}
+        assert oracle.forwards == 40 and set(buffer.forwards.tolist()) == {billed}
 
 
 class Unmoved(nn.Module):
@@ -481,24 +505,24 @@ def test_where_the_graph_is_cut_the_gradient_is_zero(cut):
     assert not oracle.jacobian(x, lambda logits: logits)[1].any()
     if not cut:
         x.requires_grad_(True)
-        assert not torch.autograd.grad(oracle.sole(x).sum(), x)[0].any()
+        assert not torch.autograd.grad(oracle.single_image_logits(x).sum(), x)[0].any()
     assert (oracle.forwards, oracle.backwards) == ((6, 9) if cut else (9, 12))
 
 
 def test_a_tie_is_no_success_and_a_success_within_rounding_is_not_clear():
     x, label = torch.zeros(1, 1, 1, 2), torch.zeros(1, dtype=torch.int64)
     state = State(Rows.untargeted(x, label, label, label), x, label)
-    seats, oracle = Seats.of(state, THREAT), Oracle(Passes([1.0]), THREAT, nearest=True)
-    oracle.attend(seats)
-    oracle.sole(torch.tensor([0.0, 0.1]).view(2, 1, 1, 1).expand(-1, -1, -1, 2))
-    assert seats.won.all() and (seats.won_x == 0.1).all()  # the tie is nearer
+    buffer, oracle = RowBuffer.of(state, THREAT), Oracle(Passes([1.0]), THREAT, nearest=True)
+    oracle.bind(buffer)
+    oracle.single_image_logits(torch.tensor([0.0, 0.1]).view(2, 1, 1, 1).expand(-1, -1, -1, 2))
+    assert buffer.success.all() and (buffer.success_x == 0.1).all()  # the tie is nearer
     for other, clear in ((64.0, False), (64.25, True)):  # 64 / 128 is what bfloat16 may round off
-        model, seats = Unmoved(False), Seats.of(state, THREAT)
+        model, buffer = Unmoved(False), RowBuffer.of(state, THREAT)
         model.weight, model.dtype = nn.Parameter(torch.tensor([63.5, other])), torch.bfloat16
         oracle = Oracle(model, THREAT, access="scores")
-        oracle.attend(seats)
+        oracle.bind(buffer)
         oracle.logits(x)
-        assert seats.won.all() and seats.won_clearly.item() == clear
+        assert buffer.success.all() and buffer.success_certain.item() == clear
 
 
 @pytest.mark.parametrize("rows", [1, 5, FEWEST - 1, FEWEST, 3 * FEWEST])
@@ -518,18 +542,18 @@ def test_small_passes_are_filled_up_with_copies_that_nobody_counts(rows):
 )  # fmt: skip
 def test_the_pace_tries_larger_sizes_while_they_pay(device, shape, first, many):
     sizes = [first * 2**rung for rung in range(many)]
-    pace = Pace(torch.device(device), shape)
+    tuner = BatchSizeTuner(torch.device(device), shape)
     for size in sizes:
         for _ in range(3):  # three looks at each
-            assert pace.size(False) == size and pace.size(True) == sizes[0]
-            pace.saw(False, size - 1, 0.0)  # a batch that is not full says nothing
-            pace.saw(False, size, 1.0)
+            assert tuner.size(False) == size and tuner.size(True) == sizes[0]
+            tuner.record(False, size - 1, 0.0)  # a batch that is not full says nothing
+            tuner.record(False, size, 1.0)
     for seconds in (0.0, 1e9):
-        pace.saw(False, sizes[-1], seconds)
-        assert pace.size(False) == sizes[-1]  # it stays where it has settled
-    fixed = Pace(torch.device(device), shape, 7)
+        tuner.record(False, sizes[-1], seconds)
+        assert tuner.size(False) == sizes[-1]  # it stays where it has settled
+    fixed = BatchSizeTuner(torch.device(device), shape, 7)
     for _ in range(9):
-        fixed.saw(True, 7, 1.0)
+        fixed.record(True, 7, 1.0)
         assert fixed.size(True) == fixed.size(False) == 7
 
 
@@ -537,7 +561,7 @@ def test_the_pace_tries_larger_sizes_while_they_pay(device, shape, first, many):
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_the_pace_settles_on_the_least_time_per_row(seconds):
     """A size must be 3 % faster than the best smaller one; two in a row that are not end the trials."""
-    pace, sizes = Pace(CPU, (1, 28, 28)), [64, 128, 256, 512]
+    tuner, sizes = BatchSizeTuner(CPU, (1, 28, 28)), [64, 128, 256, 512]
     each = dict(zip(sizes, zip(*[iter(seconds)] * 3, strict=True), strict=True))
     least = {size: min(each[size]) / size for size in sizes}
     best = 64
@@ -546,8 +570,8 @@ def test_the_pace_settles_on_the_least_time_per_row(seconds):
             break
         best = size if least[size] < 0.97 * least[best] else best
     for look in range(12):
-        pace.saw(True, pace.size(True), each[pace.size(True)][look % 3])
-    assert pace.size(True) == best
+        tuner.record(True, tuner.size(True), each[tuner.size(True)][look % 3])
+    assert tuner.size(True) == best
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -561,15 +585,15 @@ def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_i
             clock[0] += 1.0
             return super().step(state, oracle)
 
-    class Listening(Pace):
-        def saw(self, gradients, rows, seconds):
+    class Listening(BatchSizeTuner):
+        def record(self, gradients, rows, seconds):
             heard.append((gradients, rows, seconds))
 
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     attack, told = Ticking("scores", Threat("linf", 1e-9), steps=8, starts=2), []  # nothing falls
-    how = {"seed": 0, "name": "t", "pace": Listening(CPU, data.shape, len(data)), "device": CPU}
+    how = {"seed": 0, "name": "t", "tuner": Listening(CPU, data.shape, len(data)), "device": CPU}
     run = Search(attack, Oracle(model, attack.threat), data, logits_of(model, data), **how)
-    run.look_every = every
+    run.check_every = every
     run.run(torch.arange(len(data)), lambda found: None, told.append)
     assert heard == [(False, len(data), 1.0)] * (16 // every)
     assert told == [len(data) * step / 16 for step in range(every, 16, every)] + [0]
@@ -578,17 +602,17 @@ def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_i
 def test_an_answer_does_not_depend_on_the_batch(convolutional):
     model, data = convolutional
     for dtype in (torch.float32, torch.bfloat16):
-        twin = Searcher(model.eval(), dtype)
-        whole = ask(twin, data.images)
+        twin = SearchModel(model.eval(), dtype)
+        whole = query(twin, data.images)
         for size in (1, 2, 7, FEWEST, FEWEST + 1):
-            assert torch.equal(ask(twin, data.images[:size]), whole[:size])
+            assert torch.equal(query(twin, data.images[:size]), whole[:size])
 
 
 def test_the_copy_to_search_on_answers_as_the_model_does_and_leaves_it_alone(convolutional):
     model, data = convolutional
     model.eval()
-    twin = searcher(model, "bfloat16", data.images, "gradients")
-    assert isinstance(twin, Searcher) and twin.dtype == torch.bfloat16
+    twin = search_model(model, "bfloat16", data.images, "gradients")
+    assert isinstance(twin, SearchModel) and twin.dtype == torch.bfloat16
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(parameter.requires_grad for parameter in twin.parameters())
     assert torch.allclose(twin(data.images), model(data.images), atol=0.1)
@@ -623,5 +647,5 @@ class Skewed(nn.Module):
 )  # fmt: skip
 def test_a_copy_that_answers_otherwise_is_not_searched(factor, precision, searched):
     model, x = Skewed(factor), rng.uniform(torch.arange(20), (1, 2, 2))
-    twin = searcher(model, precision, x, "scores")
+    twin = search_model(model, precision, x, "scores")
     assert twin is model if searched is None else twin.dtype == searched

@@ -39,30 +39,36 @@ def test_autoattack_is_the_published_one():
 
 
 CASCADE = """
-likeliest     apgd   25    1 1 logit-difference - 32 0.0
-three-targets apgd   20    1 3 logit-difference - 32 0.0
-all-targets   apgd   50    1 9 dlr  float32 24 0.001
-diversified   apgd   52    2 0 ce   float32 24 0.001
-fab-t         fab-t  54    1 3 -    float32 24 0.001
-square        square 2500  1 0 -    -       16 0.001
-restarts      apgd   100   2 9 dlr  float32 8  0.001
-ce-again      apgd   100   5 0 ce   float32 8  0.001 diversified
-fab-again     fab-t  104   2 9 -    float32 8  0.001 fab-t
-square-again  square 5000  1 0 -    -       8  0.001 square
-square-longer square 10000 1 0 -    -       8  0.001 square-again
+apgd   25    1 1 logit-difference - 32 0.0   apgd-t (1 target, 25 steps)
+apgd   20    1 3 logit-difference - 32 0.0   apgd-t (3 targets, 20 steps)
+apgd   50    1 9 dlr  float32 24 0.001       apgd-t (9 targets, 50 steps)
+apgd   52    2 0 ce   float32 24 0.001       apgd-ce (diversified start, 2 restarts, 50 steps)
+fab-t  54    1 3 -    float32 24 0.001       fab-t (3 targets, 50 steps)
+square 2500  1 0 -    -       16 0.001       square (2500 queries)
+apgd   100   2 9 dlr  float32 8  0.001       apgd-t (9 targets, 2 restarts, 100 steps)
+apgd   100   5 0 ce   float32 8  0.001       apgd-ce (5 restarts, 100 steps)
+fab-t  104   2 9 -    float32 8  0.001       fab-t (9 targets, 2 restarts)
+square 5000  1 0 -    -       8  0.001       square (5000 queries)
+square 10000 1 0 -    -       8  0.001       square (10000 queries)
 """
-"""Stage, attack, steps, starts, targets, loss, precision, least round, tolerance, what must succeed."""
+"""Attack, steps, starts, targets, loss, precision, smallest round, tolerance, name for ten classes."""
+
+AFTER = {7: 3, 8: 4, 9: 5, 10: 9}
+"""Stages that run only after the success of another."""
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 1000])
 def test_the_cascade_costs_what_its_published_figures_cost(classes):
-    for stage, line in zip(stages("cascade", classes=classes), CASCADE.strip().splitlines(), strict=True):
-        made, wanted = make(stage.attack, Threat("linf", 0.1), stage.parameters), line.split()
-        wanted[4] = str(min(int(wanted[4]), classes - 1))
-        wanted[5] = "logit-difference" if wanted[5] == "dlr" and classes < 4 else wanted[5]
-        told = [stage.name, stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
-        told += [stage.precision, stage.round, stage.tolerance, *[stage.after] * (stage.after is not None)]
+    planned = stages("cascade", classes=classes)
+    for place, (stage, line) in enumerate(zip(planned, CASCADE.strip().splitlines(), strict=True)):
+        made, (*wanted, name) = make(stage.attack, Threat("linf", 0.1), stage.parameters), line.split(None, 8)
+        wanted[3] = str(min(int(wanted[3]), classes - 1))
+        wanted[4] = "logit-difference" if wanted[4] == "dlr" and classes < 4 else wanted[4]
+        told = [stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
+        told += [stage.precision, stage.round, stage.tolerance]
         assert ["-" if each is None else str(each) for each in told] == wanted
+        assert stage.after == (planned[AFTER[place]].name if place in AFTER else None)
+        assert classes < 10 or stage.name == name
     assert summary(stages("cascade", "l0")) == [("sigma-zero", {"steps": 100}), ("fmn", {})]
     assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 9
 

@@ -27,7 +27,7 @@ NORMS = {
 SWEEP = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 
-def nearest(model, data, name, norm, *, parameters=None, goal=None, batch_size=100):
+def nearest(model, data, name, norm, *, parameters=None, target_class=None, batch_size=100):
     """(N,) distances of the nearest successes, infinite where there is none, and what was found."""
     threat = Threat.whole(norm, data.images[0].numel())
     found = {}
@@ -39,7 +39,7 @@ def nearest(model, data, name, norm, *, parameters=None, goal=None, batch_size=1
             name=name,
             seed=0,
             batch_size=batch_size,
-            goal=goal,
+            target_class=target_class,
             nearest=True,
         )
         search.run(torch.arange(len(data)), lambda f: found.__setitem__(f.index, f))
@@ -91,12 +91,12 @@ class TestEveryMinimumNormAttack:
 
     def test_reaches_the_class_that_is_wanted(self, name, norm, convolutional):
         model, data = convolutional
-        goal = logits_of(model.eval(), data).argsort(1)[:, -2]
+        target_class = logits_of(model.eval(), data).argsort(1)[:, -2]
         distances, found = nearest(
-            model, data, name, norm, parameters={"steps": STEPS.get(name, 60)}, goal=goal
+            model, data, name, norm, parameters={"steps": STEPS.get(name, 60)}, target_class=target_class
         )
         hit = distances.isfinite()
         assert hit.float().mean() > 0.8
         with torch.no_grad():
             said = model(torch.stack([f.x for f in found])).argmax(1)
-        assert torch.equal(said[hit], goal[hit])
+        assert torch.equal(said[hit], target_class[hit])

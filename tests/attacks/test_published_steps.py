@@ -331,9 +331,9 @@ def test_fab_projects_and_ends_with_probes(norm):
             x = yield x
 
     same(states, reference, 1e-3)
-    for targets, goal, first in ((9, None, 3), (2, None, 2), (0, None, 1), (9, LABEL, 1)):
+    for targets, target_class, first in ((9, None, 3), (2, None, 2), (0, None, 1), (9, LABEL, 1)):
         rows = rows_of()  # of 4 variants: those behind the targets start from noise
-        rows.variant, rows.clean, rows.goal = torch.arange(4), torch.zeros(4, 4), goal
+        rows.variant, rows.clean, rows.target_class = torch.arange(4), torch.zeros(4, 4), target_class
         start = make("fab-t", Threat(norm, 0.1), {"targets": targets}).start(rows)
         away = [size_of((x - x0).flatten()[2:], norm) for x, x0 in zip(start.x, X, strict=True)]
         assert [size > 0 for size in away] == [variant >= first for variant in range(4)]

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from advkit.attacks.engine.rewrite import rewritten
-from advkit.attacks.engine.searcher import Searcher, searcher
+from advkit.attacks.engine.search_model import SearchModel, search_model
 from advkit.core import rng
 
 
@@ -124,14 +124,14 @@ def cut(self, x):
 def test_what_tracing_would_change_is_searched_as_it_is(body, x):
     network = Plain(body).eval()
     with rng.scope("cpu", 0, "draws"):  # two draws that round alike would tell nothing
-        twin = searcher(network, "float32", x, "gradients")
-    assert isinstance(twin, Searcher)
+        twin = search_model(network, "float32", x, "gradients")
+    assert isinstance(twin, SearchModel)
     assert isinstance(twin.model, Plain)
 
 
 def test_what_can_be_traced_is_searched_rewritten(x):
-    twin = searcher(Plain(pooled).eval(), "float32", x, "gradients")
-    assert isinstance(twin, Searcher)
+    twin = search_model(Plain(pooled).eval(), "float32", x, "gradients")
+    assert isinstance(twin, SearchModel)
     assert isinstance(twin.model, torch.fx.GraphModule)
 
 
@@ -139,7 +139,7 @@ def test_only_for_gradients_hidden_linear_layers_are_rounded_too(x):
     network = sequential(nn.ReLU(), nn.Flatten(), nn.LazyLinear(8), nn.ReLU())
     kinds = {}
     for access in ("gradients", "scores"):
-        twin = searcher(network, "bfloat16", x, access)
+        twin = search_model(network, "bfloat16", x, access)
         kinds[access] = [layer.weight.dtype for layer in twin.modules() if isinstance(layer, nn.Linear)]
         assert torch.allclose(twin(x), network(x), atol=0.05)
     assert kinds["gradients"] == [torch.bfloat16, torch.float32]

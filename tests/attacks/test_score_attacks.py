@@ -10,8 +10,8 @@ from scipy.fft import dctn
 
 from advkit.attacks import square
 from advkit.attacks.attack import ATTACKS, Rows
-from advkit.attacks.parts.square_linf import Paint
-from advkit.attacks.parts.square_mass import Bumps, bump
+from advkit.attacks.parts.square_linf import LinfProposals
+from advkit.attacks.parts.square_mass import MassProposals, bump
 from advkit.attacks.parts.windows import Windows
 from advkit.attacks.perturb import make, searching
 from advkit.attacks.simba import cosines
@@ -53,14 +53,16 @@ class TestEveryScoreAttack:
     def test_reaches_the_goal(self, name, norm, convolutional):
         model, data = convolutional
         few = data.take(torch.arange(8))
-        goal = (few.labels + 1) % 5
+        target_class = (few.labels + 1) % 5
         found = []
         with evaluation_mode(model):
             attack = make(name, Threat(norm, {"linf": 0.4, "l2": 3.0, "l1": 20.0}[norm]), {"queries": 500})
-            searching(model, few, attack, name=name, seed=0, goal=goal).run(torch.arange(8), found.append)
+            searching(model, few, attack, name=name, seed=0, target_class=target_class).run(
+                torch.arange(8), found.append
+            )
             said = {one.index: int(model(one.x[None]).argmax()) for one in found if one.broken}
         assert len(said) >= 4
-        assert all(said[i] == goal[i] for i in said)
+        assert all(said[i] == target_class[i] for i in said)
 
 
 def test_windows_shrink_as_published():
@@ -134,7 +136,7 @@ def test_a_proposal_that_changes_nothing_costs_no_pass(monkeypatch):
 def test_mass_moves_from_one_window_to_another_as_published(norm):
     """One pair of windows, one turn and one sign a channel explain a proposal (ECCV 2020, algorithm 3)."""
     power, side, eps = (2, 3, 0.4) if norm == "l2" else (1, 3, 2.0)
-    moves = Bumps(0.2, Threat(norm, eps), (2, 6, 7))
+    moves = MassProposals(0.2, Threat(norm, eps), (2, 6, 7))
     assert moves.windows.sides[0] == side
     x0 = torch.full((1, 2, 6, 7), 0.5)
     change = 0.02 * rng.normal(torch.tensor([2]), (2, 6, 7))  # some of the budget is unused
@@ -174,7 +176,7 @@ def test_mass_moves_from_one_window_to_another_as_published(norm):
 def test_the_search_begins_with_tiles_of_bumps(norm, shape):
     power, side = (2 if norm == "l2" else 1), max(shape[1] // 5, 1)
     x0 = torch.full((3, *shape), 0.5)
-    change = Bumps(0.8, Threat(norm, 0.4), shape).first(x0, torch.arange(3)) - x0
+    change = MassProposals(0.8, Threat(norm, 0.4), shape).first(x0, torch.arange(3)) - x0
     assert torch.allclose(change.flatten(1).norm(power, dim=1), torch.tensor(0.4), rtol=1e-4)
     tall, wide = shape[1] // side, shape[2] // side
     top, left = (shape[1] - tall * side) // 2, (shape[2] - wide * side) // 2
@@ -188,7 +190,7 @@ def test_the_search_begins_with_tiles_of_bumps(norm, shape):
 
 def test_painting_gives_one_window_one_sign_a_channel():
     shape = (2, 9, 8)
-    moves, x0 = Paint(0.2, Threat("linf", 0.3), shape), rng.uniform(torch.arange(4), shape)
+    moves, x0 = LinfProposals(0.2, Threat("linf", 0.3), shape), rng.uniform(torch.arange(4), shape)
     best = moves.first(x0, torch.arange(4))
     up, down = (x0 + 0.3).clamp(max=1), (x0 - 0.3).clamp(min=0)
     assert ((best - up).abs().amax(2).minimum((best - down).abs().amax(2)) < 1e-6).all()  # stripes

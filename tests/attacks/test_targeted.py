@@ -26,8 +26,8 @@ def test_a_target_is_climbed_toward(convolutional, name):
     target = (data.labels + 1) % 5
     threat = Threat("linf", 0.25)
 
-    def reached(aim):
-        x = perturb(model, data.images, data.labels, threat, name, target=aim)
+    def reached(search_target):
+        x = perturb(model, data.images, data.labels, threat, name, target=search_target)
         assert threat.contains(x, data.images).all()
         return float((model(x).argmax(1) == target).float().mean())
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from advkit.attacks.attack import ATTACKS, Rows
+from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.engine.pace import Pace
 from advkit.attacks.ensemble import ENSEMBLES
 from advkit.attacks.ensemble import Stage as Planned
 from advkit.attacks.loss import ATTACK_LOSSES
@@ -421,7 +421,12 @@ def asked(model, count=6):
     data = Data("toy", "test", x, torch.zeros(count).long(), ("a", "b"), torch.arange(count))
     with torch.no_grad():
         clean = model(x)
-    told = {"pace": Pace(torch.device("cpu"), data.shape), "seed": 0, "precision": "float32", "votes": 1}
+    told = {
+        "pace": BatchSizeTuner(torch.device("cpu"), data.shape),
+        "seed": 0,
+        "precision": "float32",
+        "votes": 1,
+    }
     told |= {"budget": None, "eight_bit": False, "progress": SILENT}
     cascade = Cascade(model, model, data, clean, LINF, Ledger(None, data, ["pgd"], keep=False), **told)
     parameters = {"start": "original", "loss": "margin", "steps": 7}
@@ -490,7 +495,7 @@ def test_differences_of_models_whose_gradient_is_known(model, silent, stepped, w
     ],
 )
 def test_the_path_of_the_liveliest_attack_is_followed(monkeypatch, blind, followed, chosen):
-    monkeypatch.setattr(ATTACKS.get("fgsm"), "alone", True)  # as those of other libraries are
+    monkeypatch.setattr(ATTACKS.get("fgsm"), "single_image", True)  # as those of other libraries are
     stages = [stage().model_copy(update={"name": name}) for name in "abc"[: len(blind)]]
     known = evidence(
         20, stages=[*stages, stage("fgsm")], searching=lambda *a: None, oracle=lambda *a, **k: None

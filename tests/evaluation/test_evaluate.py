@@ -180,10 +180,11 @@ def test_the_ratio_of_logits_needs_classes(tried, attack, classes):
 def test_an_ensemble_is_several_stages(judged):
     stages = evaluate.plan(["square", "cascade"], THREAT, 4, {"cascade": {"tolerance": 0.25}})
     names = [stage.name for stage in stages]
-    assert len(set(names)) == len(names) > 3 and names[0] == "square" and "cascade/square" in names
+    assert len(set(names)) == len(names) > 3 and names[0] == "square"
+    assert "autoattack/square" in [s.name for s in evaluate.plan(["square", "autoattack"], THREAT, 4, {})]
     assert {stage.tolerance for stage in stages} == {0, 0.25}
     result = run(*judged, "cascade", n=12, parameters={"cascade": {"tolerance": 0.25}})
-    assert [f"cascade/{s.name}" if s.name == "square" else s.name for s in result.stages] == names[1:]
+    assert [s.name for s in result.stages] == names[1:]
     assert result.trusted and result.robust_correct <= run(*judged, "fgsm", n=12).robust_correct
 
 
@@ -356,5 +357,5 @@ def test_gradients_come_from_the_surrogate_and_verdicts_from_the_model():
     assert all(verdict.margin is None for verdict in other.verdicts)
     assert "white-box" in doubts(other) and "white-box" not in doubts(own)
     assert far.training and torch.equal(far[1].weight, before) and far[1].weight.grad is None
-    with mock.patch.object(ATTACKS.get("pgd"), "alone", True), pytest.raises(ConfigError, match="pgd"):
+    with mock.patch.object(ATTACKS.get("pgd"), "single_image", True), pytest.raises(ConfigError, match="pgd"):
         run(model, data, "pgd", threat, surrogate=near)  # as those of other libraries are

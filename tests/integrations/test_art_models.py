@@ -100,7 +100,7 @@ def test_gradients_pass_truly_where_they_can_and_straight_where_they_cannot(smal
     squeezed = torch.as_tensor(squeezing(data.images.numpy())[0]).float()
     assert torch.allclose(model(data.images), network(squeezed), atol=1e-6)
     assert torch.allclose(gradient(model, data.images), gradient(network, squeezed), atol=1e-6)
-    assert model.card.notes == "attacks take FeatureSqueezing, which has no gradient, for the identity"
+    assert "FeatureSqueezing" in model.card.notes
 
     estimated = advkit.from_art(classifier(network, preprocessing_defences=Halving(0.5)))
     halved = (data.images * 4).round() / 8
@@ -129,7 +129,7 @@ def test_a_defended_model_is_evaluated_and_told_apart(small):
 
 def test_what_it_does_not_take(small):
     network, _ = small
-    with pytest.raises(ModelError, match="BlackBoxClassifier is no PyTorchClassifier"):
+    with pytest.raises(ModelError, match="BlackBoxClassifier"):
         advkit.from_art(BlackBoxClassifier(lambda x: x, (1, 8, 8), 5))
-    with pytest.raises(ModelError, match="HighConfidence changes what the network says"):
+    with pytest.raises(ModelError, match="HighConfidence"):
         advkit.from_art(classifier(network, postprocessing_defences=HighConfidence()))

@@ -45,7 +45,7 @@ def test_the_budget_grows_over_the_warm_up(make, objective, digits, monkeypatch)
 def admissible():
     for entry in ATTACKS:
         kind = ATTACKS.get(entry.name)
-        if kind.access == "gradients" and not kind.minimal and not kind.alone:
+        if kind.access == "gradients" and not kind.minimal and not kind.single_image:
             fields = kind.Config.model_fields
             if "targets" not in fields or entry.name == "apgd":
                 yield entry.name
@@ -82,9 +82,9 @@ def test_attackers_that_cannot_train(parameters, message, objective):
 
 
 def test_a_norm_that_the_attacker_does_not_work_in(objective):
-    with pytest.raises(ConfigError, match="not in l1"):
+    with pytest.raises(ConfigError, match="l1"):
         objective("fgsm").refuse(Threat("l1", 4))
-    with pytest.raises(ConfigError, match="not in l0"):
+    with pytest.raises(ConfigError, match="l0"):
         objective("trades").refuse(Threat("l0", 4))
 
 

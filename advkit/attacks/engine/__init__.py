@@ -1,1 +1,1 @@
-"""What runs attacks: the batch of rows, the door to the model, the copy to search on."""
+"""The attack engine: the batch of rows, the oracle that queries the model, and the search model."""

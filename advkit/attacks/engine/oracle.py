@@ -1,4 +1,4 @@
-"""The only door to the model: counts passes, notices successes, leaves the model as it was."""
+"""Access of attacks to the model: counts passes, records successes, leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -9,60 +9,60 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Access, Rows, State
-from advkit.attacks.engine.passage import passage
+from advkit.attacks.engine.counted_forward import counted_forward
 from advkit.attacks.engine.record import TensorRecord, column
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
 from advkit.core.levels import round_inside
 from advkit.core.threat import Threat
 
 FEWEST = 16
-"""Rows of the smallest pass. With fewer, libraries take other kernels, whose last bits differ; so smaller
-batches are filled up with copies, and what is found on an image does not depend on the images beside it."""
+"""Smallest batch of a pass. Smaller batches use other kernels, which round differently; so they are padded
+with copies, and the result of an image does not depend on the rest of its batch."""
 
 Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Seats(TensorRecord):
-    """The rows at work, and what the oracle has noticed of each."""
+class RowBuffer(TensorRecord):
+    """The rows in progress, and what the oracle has recorded of each."""
 
     state: State
-    won: Tensor
-    """(R,) bool: a success awaits confirmation."""
-    won_x: Tensor
-    """(R, C, H, W) the successful point, where won."""
-    won_at: Tensor
+    success: Tensor
+    """(R,) bool: a success is to be confirmed."""
+    success_x: Tensor
+    """(R, C, H, W) the successful point, where ``success``."""
+    success_step: Tensor
     """(R,) its iteration."""
-    won_margin: Tensor
+    success_margin: Tensor
     """(R,) its margin."""
-    won_clearly: Tensor
-    """(R,) bool: by more than the search may round off."""
+    success_certain: Tensor
+    """(R,) bool: its margin exceeds the rounding error of the search."""
     radius: Tensor
-    """(R,) how far from the original a success may be: the budget, or the nearest success so far."""
+    """(R,) largest allowed distance of a success: the budget, or that of the nearest success so far."""
     margin: Tensor
-    """(R,) largest margin seen at an allowed point: how near the row came to winning."""
+    """(R,) largest margin at an allowed point so far."""
     refuted: Tensor
-    """(R,) margin of the last success that the model itself did not repeat."""
+    """(R,) margin of the last success that the model did not confirm."""
     refusals: Tensor
-    """(R,) how many successes it did not repeat."""
+    """(R,) number of successes that it did not confirm."""
     forwards: Tensor
     """(R,) forward passes spent on the row."""
     backwards: Tensor
     """(R,) backward passes."""
 
     @classmethod
-    def of(cls, state: State, threat: Threat) -> Seats:
-        """Rows that have just sat down."""
+    def of(cls, state: State, threat: Threat) -> RowBuffer:
+        """Rows that have just been added."""
         none = torch.zeros_like(state.iteration)
         low = state.x.new_full((len(none),), -torch.inf)
         radius = torch.full_like(low, threat.eps + threat.slack)
         return cls(
             state,
-            won=none.bool(),
-            won_x=state.x.clone(),
-            won_at=none.clone(),
-            won_margin=low.clone(),
-            won_clearly=none.bool(),
+            success=none.bool(),
+            success_x=state.x.clone(),
+            success_step=none.clone(),
+            success_margin=low.clone(),
+            success_certain=none.bool(),
             radius=radius,
             margin=low.clone(),
             refuted=low.clone(),
@@ -73,17 +73,17 @@ class Seats(TensorRecord):
 
 
 def margin_of(logits: Tensor, rows: Rows) -> Tensor:
-    """(R,) positive where the attacker's aim is met; NaN where a logit is."""
-    return _margin(logits, rows.label, rows.goal)
+    """(R,) positive where the attack succeeds; NaN where a logit is."""
+    return _margin(logits, rows.label, rows.target_class)
 
 
-def _margin(logits: Tensor, label: Tensor, goal: Tensor | None) -> Tensor:
-    if goal is None:
+def _margin(logits: Tensor, label: Tensor, target_class: Tensor | None) -> Tensor:
+    if target_class is None:
         return strongest_other(logits, label) - picked(logits, label)
-    return picked(logits, goal) - strongest_other(logits, goal)
+    return picked(logits, target_class) - strongest_other(logits, target_class)
 
 
-def ask(model: nn.Module, x: Tensor) -> Tensor:
+def query(model: nn.Module, x: Tensor) -> Tensor:
     """(R, K) logits, from a pass of at least `FEWEST` rows."""
     missing = FEWEST - len(x)
     if missing <= 0:
@@ -92,119 +92,120 @@ def ask(model: nn.Module, x: Tensor) -> Tensor:
 
 
 class Oracle:
-    """Answers an attack's questions about a batch of rows.
+    """Answers an attack's queries about a batch of rows.
 
     Args:
         model: images in [0, 1] to logits; must be in eval mode (see `evaluation_mode`).
-        threat: a misclassified point counts only inside it.
-        searcher: the copy to search on (see `advkit.attacks.engine.searcher`); None: the model.
-        access: what may be asked.
+        threat: a misclassified point counts only inside this threat model.
+        search_model: the copy to search on (see `advkit.attacks.engine.search_model`); None: the model.
+        access: which queries are allowed.
         nearest: keep the nearest success rather than the first.
         votes: passes whose mean probabilities confirm a success; above 1 for randomised models only.
-        eight_bit: what is reported are images of 8-bit levels.
-        climb: what gradients are taken of, whatever loss an attack asks for.
+        eight_bit: report images of 8-bit levels.
+        loss: differentiated instead of the attack's own loss.
     """
 
     def __init__(
         self,
         model: nn.Module,
         threat: Threat,
-        searcher: nn.Module | None = None,
+        search_model: nn.Module | None = None,
         *,
         access: Access = "gradients",
         nearest: bool = False,
         votes: int = 1,
         eight_bit: bool = False,
-        climb: AttackLoss | None = None,
+        loss: AttackLoss | None = None,
     ) -> None:
-        self.model, self.threat, self.access, self.climb = model, threat, access, climb
-        self.searcher = model if searcher is None else searcher
+        self.model, self.threat, self.access, self.loss = model, threat, access, loss
+        self.search_model = model if search_model is None else search_model
         self.nearest, self.votes, self.eight_bit = nearest, votes, eight_bit
-        # Bfloat16 keeps 8 bits of a logit: what is this near to winning may have won.
-        self._blur = 2.0**-7 if getattr(self.searcher, "dtype", None) == torch.bfloat16 else 0.0
+        # Bfloat16 keeps 8 bits of a logit: a margin this close to 0 may be a success.
+        self._blur = 2.0**-7 if getattr(self.search_model, "dtype", None) == torch.bfloat16 else 0.0
         self.forwards = 0
         """Images passed forward so far."""
         self.backwards = 0
         """Images passed backward so far."""
-        self._seats: Seats | None = None
+        self._buffer: RowBuffer | None = None
 
-    def attend(self, seats: Seats | None) -> None:
-        """Successes from now on are noted in ``seats``, whose rows the questions must be about."""
-        self._seats = seats
+    def bind(self, buffer: RowBuffer | None) -> None:
+        """Records successes in ``buffer`` from now on; queries must be about its rows."""
+        self._buffer = buffer
 
-    def look(self, x: Tensor) -> None:
-        """Judges one point a row and tells nothing: one query of each."""
+    def query(self, x: Tensor) -> None:
+        """Evaluates one point a row and returns nothing: one query each."""
         self._logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """(R, K) logits of one point a row: one query of each."""
-        self._grant("scores")
+        """(R, K) logits of one point a row: one query each."""
+        self._require("scores")
         return self._logits(x)
 
     def first_better(
         self, x: Tensor, asked: Tensor, rows: Rows, loss: AttackLoss, best: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of M points a row, judged in one pass, the first at which a loss is above what the row has reached.
+        """Of M points a row, evaluated in one pass, the first at which a loss exceeds the row's best.
 
-        Those behind it are as if never asked about: they are neither noticed nor counted, so that the answer
-        is the same as to one question after another.
+        Later points are neither recorded nor counted, so that the result equals that of one query after
+        another.
 
         Args:
             x: (R, M, C, H, W), all inside the threat model.
-            asked: (R, M) bool: the points that are meant. Elsewhere than on the CPU, where leaving the others
-                out would mean waiting for the queue, the model sees all.
-            rows: what is known of each row.
-            loss: what is compared; it is told `Rows.aim`.
-            best: (R,) what each row has reached.
+            asked: (R, M) bool: the points to query. Only on the CPU are the others left out of the pass;
+                elsewhere that would synchronise with the device.
+            rows: constant inputs of each row.
+            loss: what is compared; it receives `Rows.search_target`.
+            best: (R,) the best loss of each row so far.
 
         Returns:
-            ((R,) bool: there is such a point, (R,) its place, else M - 1, (R,) the loss there)
+            ((R,) bool: there is such a point, (R,) its index, else M - 1, (R,) the loss there)
         """
-        self._grant("scores")
+        self._require("scores")
         many, points = x.shape[1], x.flatten(0, 1)
         some = x.device.type == "cpu" and not bool(asked.all())
         with torch.no_grad():
             if some:
                 index = asked.flatten().nonzero()[:, 0]
-                told = ask(self.searcher, points.index_select(0, index)).float()
-                logits = told.new_full((len(points), told.shape[1]), torch.nan).index_copy_(0, index, told)
+                answers = query(self.search_model, points.index_select(0, index)).float()
+                logits = answers.new_full((len(points), answers.shape[1]), torch.nan)
+                logits.index_copy_(0, index, answers)
             else:
-                logits = ask(self.searcher, points).float()
-        self.forwards += len(told) if some else len(points)
+                logits = query(self.search_model, points).float()
+        self.forwards += len(answers) if some else len(points)
         logits = logits.view(len(x), many, -1)
-        aim = None if rows.aim is None else rows.aim[:, None].expand(-1, many)
-        values = loss(logits, rows.label[:, None].expand(-1, many), aim)
+        target = None if rows.search_target is None else rows.search_target[:, None].expand(-1, many)
+        values = loss(logits, rows.label[:, None].expand(-1, many), target)
         better = (values > best[:, None]) & asked
         found, place = better.any(1), torch.arange(many, device=x.device)
         first = torch.where(found, better.int().argmax(1), many - 1)
         meant = asked & (place <= first[:, None])
-        if self._seats is not None:
-            self._seats.forwards += meant.sum(1)
-            self._notice_several(x, logits, meant)
+        if self._buffer is not None:
+            self._buffer.forwards += meant.sum(1)
+            self._record_several(x, logits, meant)
         return found, first, values.gather(1, first[:, None])[:, 0]
 
     def decisions(self, x: Tensor) -> Tensor:
-        """(R,) predicted classes of one point a row: one query of each."""
-        self._grant("decisions")
+        """(R,) predicted classes of one point a row: one query each."""
+        self._require("decisions")
         return self._logits(x).argmax(1)
 
     def loss_and_grad(
         self, x: Tensor, rows: Rows, loss: AttackLoss, through: Transform | None = None, samples: int = 1
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss to climb (R,), its gradient with respect to x (R, C, H, W), logits (R, K)).
+        """(loss (R,), its gradient with respect to x (R, C, H, W), logits (R, K)).
 
         Gradients of the model's parameters are neither computed nor touched.
 
         Args:
             x: one point a row.
-            rows: what is known of each.
-            loss: what to climb; it is told `Rows.aim`.
-            through: applied to x before the model, inside the gradient; successes are not noticed then,
-                since the model has not seen x itself.
+            rows: constant inputs of each row.
+            loss: to be maximised; it receives `Rows.search_target`.
+            through: applied to x before the model, inside the gradient; successes are not recorded then,
+                since the model has not evaluated x itself.
             samples: passes to average over, for models or transforms that draw random numbers.
         """
-        self._grant("gradients")
-        loss = self.climb or loss
+        self._require("gradients")
+        loss = self.loss or loss
         x = x.detach().requires_grad_(True)
         values, grad, logits = self._loss_and_grad(x, rows, loss, through)
         for _ in range(samples - 1):
@@ -213,15 +214,15 @@ class Oracle:
         if samples > 1:
             values, grad, logits = values / samples, grad / samples, logits / samples
         if through is None:
-            self._notice(x.detach(), logits)
+            self._record(x.detach(), logits)
         return values, grad, logits
 
     def _loss_and_grad(
         self, x: Tensor, rows: Rows, loss: AttackLoss, through: Transform | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
-            logits = ask(self.searcher, x if through is None else through(x)).float()
-            values = loss(logits, rows.label, rows.aim)
+            logits = query(self.search_model, x if through is None else through(x)).float()
+            values = loss(logits, rows.label, rows.search_target)
         self._count(len(x), forwards=1, backwards=1)
         return values.detach(), _gradient(values, x), logits.detach()
 
@@ -232,170 +233,170 @@ class Oracle:
             x: one point a row.
             outputs: logits (R, K) to values (R, M).
         """
-        self._grant("gradients")
+        self._require("gradients")
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
-            logits = ask(self.searcher, x).float()
+            logits = query(self.search_model, x).float()
             values = outputs(logits)
         last = values.shape[1] - 1
         grads = [_gradient(values[:, i], x, keep=i < last) for i in range(last + 1)]
         logits = logits.detach()
         self._count(len(x), forwards=1, backwards=last + 1)
-        self._notice(x.detach(), logits)
+        self._record(x.detach(), logits)
         return values.detach(), torch.stack(grads, 1), logits
 
-    def sole(self, x: Tensor) -> Tensor:
-        """(M, K) logits of M points of the only row at work: one query each.
+    def single_image_logits(self, x: Tensor) -> Tensor:
+        """(M, K) logits of M points of the only row in progress: one query each.
 
-        For code that differentiates by itself: they are the model's own, with their gradient to ``x``, and
-        every backward pass is counted when it happens.
+        For code that differentiates by itself: they are the model's own and differentiable with respect to
+        ``x``, and every backward pass is counted when it happens.
         """
-        self._grant("gradients")
-        logits = passage(self.model, x, self._count)
-        self._notice_best(x.detach(), logits.detach())
+        self._require("gradients")
+        logits = counted_forward(self.model, x, self._count)
+        self._record_best(x.detach(), logits.detach())
         return logits
 
     @property
-    def fallen(self) -> bool:
-        """Whether the only row at work has a success that the model repeats: no more need be asked."""
-        seats = self._seats
-        if seats is None or self.nearest or not bool(seats.won[0]):
+    def adversarial_found(self) -> bool:
+        """Whether the only row in progress has a success that the model confirms: the attack can stop."""
+        buffer = self._buffer
+        if buffer is None or self.nearest or not bool(buffer.success[0]):
             return False
-        rows = seats.state.rows
-        seats.forwards += self.votes
-        if bool(self.confirm(self.reported(seats.won_x, rows), rows)):
+        rows = buffer.state.rows
+        buffer.forwards += self.votes
+        if bool(self.confirm(self.reported(buffer.success_x, rows), rows)):
             return True
-        seats.refuted, seats.won = seats.won_margin.clone(), torch.zeros_like(seats.won)
-        seats.refusals += seats.won_clearly
+        buffer.refuted, buffer.success = buffer.success_margin.clone(), torch.zeros_like(buffer.success)
+        buffer.refusals += buffer.success_certain
         return False
 
     def reported(self, x: Tensor, rows: Rows) -> Tensor:
-        """(R, C, H, W) what is confirmed and reported of points inside the threat model."""
+        """(R, C, H, W) the points to confirm and report, for points inside the threat model."""
         return round_inside(x, rows.x0, self.threat) if self.eight_bit else x
 
     def confirm(self, x: Tensor, rows: Rows) -> Tensor:
-        """(R,) bool: the model itself, in its own precision, is wrong on exactly this allowed tensor."""
+        """(R,) bool: the model itself, in its own precision, misclassifies exactly this allowed tensor."""
         with torch.no_grad():
-            logits = ask(self.model, x)
+            logits = query(self.model, x)
             if self.votes > 1:
-                votes = [logits, *(ask(self.model, x) for _ in range(self.votes - 1))]
+                votes = [logits, *(query(self.model, x) for _ in range(self.votes - 1))]
                 logits = torch.stack([vote.softmax(1) for vote in votes]).mean(0)
         self.forwards += self.votes * len(x)
-        wanted = rows.label if rows.goal is None else rows.goal
-        met = (logits.argmax(1) == wanted) == (rows.goal is not None)
+        wanted = rows.label if rows.target_class is None else rows.target_class
+        met = (logits.argmax(1) == wanted) == (rows.target_class is not None)
         return met & ~logits.isnan().any(1) & self.threat.contains(x, rows.x0)
 
     def _logits(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = ask(self.searcher, x).float()
+            logits = query(self.search_model, x).float()
         self._count(len(x), forwards=1, backwards=0)
-        self._notice(x, logits)
+        self._record(x, logits)
         return logits
 
-    def _grant(self, asked: Access) -> None:
+    def _require(self, needed: Access) -> None:
         order = ("none", "decisions", "scores", "gradients")
-        if order.index(asked) > order.index(self.access):
-            raise PermissionError(f"an attack that sees {self.access} asked for {asked}")
+        if order.index(needed) > order.index(self.access):
+            raise PermissionError(f"an attack with access to {self.access} queried {needed}")
 
     def _count(self, rows: int, *, forwards: int = 0, backwards: int = 0) -> None:
         self.forwards += forwards * rows
         self.backwards += backwards * rows
-        if self._seats is not None:
-            each = rows // len(self._seats)
-            self._seats.forwards += forwards * each
-            self._seats.backwards += backwards * each
+        if self._buffer is not None:
+            each = rows // len(self._buffer)
+            self._buffer.forwards += forwards * each
+            self._buffer.backwards += backwards * each
 
-    def _notice_best(self, x: Tensor, logits: Tensor) -> None:
-        """Of several points of the only row, notices the nearest success, or the one nearest to success."""
-        seats = self._seats
-        if seats is None:
+    def _record_best(self, x: Tensor, logits: Tensor) -> None:
+        """Of several points of the only row, records the nearest success or the largest margin."""
+        buffer = self._buffer
+        if buffer is None:
             return
-        rows = seats.state.rows.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        rows = buffer.state.rows.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
         margin, distance = margin_of(logits, rows), self.threat.distance(x, rows.x0)
-        allowed = (distance <= seats.radius) & self.threat.boxed(x) & ~margin.isnan()
+        allowed = (distance <= buffer.radius) & self.threat.boxed(x) & ~margin.isnan()
         if self.nearest:
-            merit = torch.where(margin > seats.refuted.clamp(min=0), -distance, -torch.inf)
+            score = torch.where(margin > buffer.refuted.clamp(min=0), -distance, -torch.inf)
         else:
-            merit = margin
-        best = torch.where(allowed, merit, -torch.inf).argmax()[None]
-        self._notice(x[best], logits[best])
+            score = margin
+        best = torch.where(allowed, score, -torch.inf).argmax()[None]
+        self._record(x[best], logits[best])
 
-    def _notice_several(self, x: Tensor, logits: Tensor, meant: Tensor) -> None:
-        """Of several points of each row (R, M, C, H, W), notices the one nearest to success."""
+    def _record_several(self, x: Tensor, logits: Tensor, meant: Tensor) -> None:
+        """Of several points of each row (R, M, C, H, W), records that of the largest margin."""
         if x.shape[1] == 1 and x.device.type == "cpu":
-            return self._notice(x[:, 0], logits[:, 0])
-        seats = self._seats
-        assert seats is not None
-        rows, many = seats.state.rows, x.shape[1]
-        goal = None if rows.goal is None else rows.goal[:, None].expand(-1, many)
-        margin = _margin(logits, rows.label[:, None].expand(-1, many), goal)
+            return self._record(x[:, 0], logits[:, 0])
+        buffer = self._buffer
+        assert buffer is not None
+        rows, many = buffer.state.rows, x.shape[1]
+        target_class = None if rows.target_class is None else rows.target_class[:, None].expand(-1, many)
+        margin = _margin(logits, rows.label[:, None].expand(-1, many), target_class)
         at = torch.arange(len(x), device=x.device)
-        if x.device.type == "cpu":  # as in `_notice`
-            at = (self._news(margin, logits) & meant).any(1).nonzero()[:, 0]
+        if x.device.type == "cpu":  # as in `_record`
+            at = (self._improves(margin, logits) & meant).any(1).nonzero()[:, 0]
             if len(at) == 0:
                 return
         best = torch.where(meant & ~margin.isnan(), margin, -torch.inf)[at].argmax(1)
-        self._notice(x[at, best], logits[at, best], at, late=best)
+        self._record(x[at, best], logits[at, best], at, late=best)
 
-    def _news(self, margin: Tensor, logits: Tensor) -> Tensor:
-        """Bool like ``margin`` (R, ...): a success perhaps, or nearer to one than the row has been so far."""
-        seats = self._seats
-        assert seats is not None
-        bar = self._bar(logits)
+    def _improves(self, margin: Tensor, logits: Tensor) -> Tensor:
+        """Bool like ``margin`` (R, ...): possibly a success, or the row's largest margin so far."""
+        buffer = self._buffer
+        assert buffer is not None
+        threshold = self._threshold(logits)
         if self.nearest:
-            return margin > bar
-        return (margin > bar) | (margin > column(seats.margin, margin))
+            return margin > threshold
+        return (margin > threshold) | (margin > column(buffer.margin, margin))
 
-    def _bar(self, logits: Tensor) -> Tensor | float:
+    def _threshold(self, logits: Tensor) -> Tensor | float:
         """(R, ...) margin above which a point may be a success."""
         return -self._blur * logits.abs().amax(-1) if self._blur else 0.0
 
-    def _notice(
+    def _record(
         self, x: Tensor, logits: Tensor, at: Tensor | slice = slice(None), late: Tensor | int = 0
     ) -> None:
-        """Notes successes, and how near to one each row came.
+        """Records successes and the largest margin of each row.
 
         Args:
             x: (R, C, H, W) one point a row.
             logits: (R, K) there.
-            at: (R,) the rows that they are of; by default all.
+            at: (R,) their rows; by default all.
             late: (R,) how many points of this step came before.
         """
-        seats = self._seats
-        if seats is None:
+        buffer = self._buffer
+        if buffer is None:
             return
-        rows, iteration = seats.state.rows, seats.state.iteration
-        goal = None if rows.goal is None else rows.goal[at]
-        margin = _margin(logits, rows.label[at], goal)
+        rows, iteration = buffer.state.rows, buffer.state.iteration
+        target_class = None if rows.target_class is None else rows.target_class[at]
+        margin = _margin(logits, rows.label[at], target_class)
         if x.device.type == "cpu" and isinstance(at, slice):
-            # Most points are no news. Elsewhere the question would stall the queue.
-            at = self._news(margin, logits).nonzero()[:, 0]
+            # Most points change nothing. On other devices this test would synchronise.
+            at = self._improves(margin, logits).nonzero()[:, 0]
             if len(at) == 0:
                 return
             x, logits, margin = x[at], logits[at], margin[at]
-        bar = self._bar(logits)
-        distance, radius = self.threat.distance(x, rows.x0[at]), seats.radius[at]
-        won = (margin > bar) & (margin > seats.refuted[at])
+        threshold = self._threshold(logits)
+        distance, radius = self.threat.distance(x, rows.x0[at]), buffer.radius[at]
+        success = (margin > threshold) & (margin > buffer.refuted[at])
         if self.nearest:
-            won &= distance < radius
+            success &= distance < radius
         else:
-            inside, before = (distance <= radius) & self.threat.boxed(x), seats.margin[at]
-            seats.margin[at] = torch.where(inside & (margin > before), margin, before)
-            won &= inside & ~seats.won[at]
-        if x.device.type == "cpu" and not won.any():
+            inside, before = (distance <= radius) & self.threat.boxed(x), buffer.margin[at]
+            buffer.margin[at] = torch.where(inside & (margin > before), margin, before)
+            success &= inside & ~buffer.success[at]
+        if x.device.type == "cpu" and not success.any():
             return
-        won &= self.threat.boxed(x)
-        seats.won_x[at] = torch.where(column(won, x), x, seats.won_x[at])
-        seats.won_at[at] = torch.where(won, iteration[at] + late, seats.won_at[at])
-        seats.won_margin[at] = torch.where(won, margin, seats.won_margin[at])
-        seats.won_clearly[at] = torch.where(won, margin > -bar, seats.won_clearly[at])
-        seats.won[at] |= won
+        success &= self.threat.boxed(x)
+        buffer.success_x[at] = torch.where(column(success, x), x, buffer.success_x[at])
+        buffer.success_step[at] = torch.where(success, iteration[at] + late, buffer.success_step[at])
+        buffer.success_margin[at] = torch.where(success, margin, buffer.success_margin[at])
+        buffer.success_certain[at] = torch.where(success, margin > -threshold, buffer.success_certain[at])
+        buffer.success[at] |= success
         if self.nearest:
-            seats.radius[at] = torch.where(won, distance, radius)
+            buffer.radius[at] = torch.where(success, distance, radius)
 
 
 def _gradient(values: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
-    """Of the sum of ``values``; zero where a step or a threshold before the first layer cuts the graph."""
+    """Gradient of the sum of ``values``; zero where a non-differentiable operation cuts the graph."""
     if not values.requires_grad:
         return torch.zeros_like(x)
     (grad,) = torch.autograd.grad(

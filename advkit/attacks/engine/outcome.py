@@ -1,4 +1,4 @@
-"""What came of a sample, told as if its variants had run one after the other."""
+"""The outcome of a sample, as if its variants had run one after the other."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How one sample came out of one attack."""
+    """The outcome of one attack on one sample."""
 
     broken: bool
     iteration: int
-    """Step at which it fell; 0 when it stands."""
+    """Step at which the adversarial example was found; 0 where none was."""
     variant: int
-    """Which start or target broke it; the last one when it stands."""
+    """Which start or target succeeded; the last one where none did."""
     distance: float
-    """From the original, in the threat's norm; of the last point tried when it stands."""
+    """From the original, in the threat's norm; that of the last point where the attack failed."""
     margin: float | None
-    """Largest margin at any allowed point that was tried: how near it came to falling; None: no point."""
+    """Largest margin at any allowed point that was evaluated; None: no point."""
     refuted: int
-    """Successes of the search that the model itself did not repeat."""
+    """Successes of the search that the model itself did not confirm."""
     forwards: int
     backwards: int
 
@@ -33,7 +33,7 @@ class Found(Outcome):
     index: int
     """Row of the data."""
     x: Tensor
-    """(C, H, W): the adversarial image, or the last point tried; always inside the threat model."""
+    """(C, H, W): the adversarial image, or the last point; always inside the threat model."""
 
     @property
     def outcome(self) -> Outcome:
@@ -41,37 +41,37 @@ class Found(Outcome):
         return Outcome(**{field.name: getattr(self, field.name) for field in fields(Outcome)})
 
 
-class Tally:
-    """A sample whose variants may be at work side by side.
+class VariantResults:
+    """The outcomes of a sample's variants, which may run at the same time.
 
-    What is told of it is what would be told had each variant run only where all earlier ones failed: the
-    first variant that breaks it counts, even where a later one was quicker, and the passes are those of the
-    variants up to that one. So a verdict does not depend on how many rows shared a batch.
+    The result is that of running each variant only where all earlier ones failed: the first successful
+    variant counts, even where a later one was quicker, and so do the passes of the variants up to it. So a
+    verdict does not depend on the batch size.
 
     Args:
-        variants: rows of the sample.
+        variants: number of rows of the sample.
         nearest: all variants run, and the nearest success counts.
     """
 
     def __init__(self, variants: int, *, nearest: bool) -> None:
         self.last = variants - 1
-        """Later variants cannot change what is told."""
+        """Later variants cannot change the result."""
         self._nearest = nearest
-        self._ended: dict[int, Outcome] = {}
-        self._told: Found | None = None
+        self._outcomes: dict[int, Outcome] = {}
+        self._best: Found | None = None
 
     def add(self, found: Found) -> Found | None:
-        """Takes what came of one variant; returns what came of the sample, once that is certain."""
-        self._ended[found.variant] = found.outcome
+        """Adds the outcome of one variant; returns that of the sample once it is final."""
+        self._outcomes[found.variant] = found.outcome
         if found.broken and not self._nearest:
             self.last = min(self.last, found.variant)
-        if self._tells(found):
-            self._told = found
-        counted = [self._ended[variant] for variant in range(self.last + 1) if variant in self._ended]
-        if self._told is None or len(counted) <= self.last:
+        if self._is_best(found):
+            self._best = found
+        counted = [self._outcomes[variant] for variant in range(self.last + 1) if variant in self._outcomes]
+        if self._best is None or len(counted) <= self.last:
             return None
         return replace(
-            self._told,
+            self._best,
             margin=max((one.margin for one in counted if one.margin is not None), default=None),
             refuted=sum(one.refuted for one in counted),
             forwards=sum(one.forwards for one in counted),
@@ -80,16 +80,16 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Variants that have ended."""
-        return len(self._ended)
+        """Number of finished variants."""
+        return len(self._outcomes)
 
-    def _tells(self, found: Found) -> bool:
-        """Whether it is the one to tell of so far; no other image is kept."""
+    def _is_best(self, found: Found) -> bool:
+        """Whether it is the one to report so far; no other image is kept."""
         if not self._nearest:
             return found.variant == self.last
-        told = self._told
-        return told is None or (found.broken, -found.distance, -found.variant) > (
-            told.broken,
-            -told.distance,
-            -told.variant,
+        best = self._best
+        return best is None or (found.broken, -found.distance, -found.variant) > (
+            best.broken,
+            -best.distance,
+            -best.variant,
         )

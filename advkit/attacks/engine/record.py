@@ -67,8 +67,8 @@ def column(values: Tensor, like: Tensor) -> Tensor:
 
 
 def assign_(values: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """``values``, in its memory, with the rows of ``source`` where ``mask`` (N,) is true."""
-    if values.device.type == "cpu":  # looking costs nothing there, and few rows change as a rule
+    """``values``, in place, with the rows of ``source`` where ``mask`` (N,) is true."""
+    if values.device.type == "cpu":  # this test is free there, and usually few rows change
         index = mask.nonzero()[:, 0]
         return values.index_copy_(0, index, source.index_select(0, index))
     return torch.where(column(mask, values), source, values, out=values)
@@ -77,7 +77,7 @@ def assign_(values: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 def revise_(
     values: Sequence[Tensor], mask: Tensor, revise: Callable[..., Sequence[Tensor]], *given: Tensor
 ) -> None:
-    """Puts ``revise(*given)`` into the memory of ``values``, in the rows where ``mask`` (N,) is true.
+    """Writes ``revise(*given)`` into ``values``, in place, in the rows where ``mask`` (N,) is true.
 
     On the CPU only those rows are computed.
     """

@@ -1,4 +1,4 @@
-"""A network's graph rewritten to the same function with less traffic through memory."""
+"""Rewrites a network's graph to the same function with less memory traffic."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAX_POOL = (functional.max_pool2d, torch.max_pool2d, nn.MaxPool2d)
 
 
 def rewritten(model: nn.Module) -> GraphModule:
-    """A copy with batch norms inside the convolutions before them, and max pooling before ReLU and faster.
+    """A copy with batch norms folded into convolutions, and faster max pooling, moved before ReLU.
 
-    What the Python code of a network does besides calling layers and functions (`torch.no_grad`, a branch, a
-    number drawn) is lost or refused in tracing, so compare the copy with the model before use.
+    Tracing loses or refuses Python code other than calls of layers and functions (`torch.no_grad`, a branch,
+    a random number), so compare the copy with the model before use.
 
     Args:
         model: in eval mode.
@@ -48,7 +48,7 @@ def _is(traced: GraphModule, node: Node, kinds: tuple[object, ...]) -> bool:
 
 
 def _fold(traced: GraphModule, norm: Node) -> None:
-    """The batch norm ``norm`` into the convolution whose only reader it is."""
+    """Folds the batch norm ``norm`` into the convolution whose only user it is."""
     convolution = norm.args[0]
     if not isinstance(convolution, Node) or not _is(traced, convolution, (nn.Conv2d,)):
         return
@@ -63,13 +63,13 @@ def _fold(traced: GraphModule, norm: Node) -> None:
 
 
 def _pool_first(traced: GraphModule, pool: Node) -> None:
-    """Swaps the max pooling ``pool`` and the ReLU whose only reader it is: ReLU never changes the order of
-    values, so that the largest is the same, and there are fewer of them."""
+    """Swaps the max pooling ``pool`` and the ReLU whose only user it is: ReLU is monotone, so that the
+    maximum is the same, and it then has fewer inputs."""
     relu = pool.args[0]
     if not isinstance(relu, Node) or len(relu.users) > 1 or not _is(traced, relu, _RELU):
         return
     before = relu.args[0]
-    if not isinstance(before, Node) or len(before.users) > 1:  # in place, it may change what others read
+    if not isinstance(before, Node) or len(before.users) > 1:  # in place, it may change the input of others
         return
     pool.replace_input_with(relu, before)
     pool.replace_all_uses_with(relu)
@@ -78,10 +78,10 @@ def _pool_first(traced: GraphModule, pool: Node) -> None:
 
 
 class _Tiles(nn.Module):
-    """Max pooling of windows that lie side by side.
+    """Max pooling of windows that do not overlap.
 
-    Where no gradient will ask for the place of each maximum, whole rows and columns are compared: on the CPU
-    2 to 4 times as fast as looking into each window.
+    Without gradients, which need the index of each maximum, whole rows and columns are compared: on the CPU
+    2 to 4 times as fast as a loop over windows.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -98,7 +98,7 @@ class _Tiles(nn.Module):
 
 
 def _tile(traced: GraphModule, pool: Node) -> None:
-    """Makes `_Tiles` of the max pooling ``pool``, if its windows lie side by side."""
+    """Replaces the max pooling ``pool`` by `_Tiles`, if its windows tile the image."""
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     if pool.op == "call_module":
         given = {name: getattr(traced.get_submodule(str(pool.target)), name) for name in names}

@@ -1,7 +1,7 @@
-"""Continuous batching: rows that have succeeded or finished leave, new ones move in, the batch stays full.
+"""Continuous batching: rows that have succeeded or finished are replaced, so that the batch stays full.
 
-No pass is spent where it cannot change a verdict: a sample's later variants (restarts, targets) are only
-seated while it stands, and leave when an earlier one breaks it.
+No pass is spent where it cannot change a verdict: later variants (restarts, targets) of a sample are only
+started while no adversarial example is known, and removed when an earlier variant finds one.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from advkit.attacks.attack import Attack, Rows, State
-from advkit.attacks.engine.oracle import Oracle, Seats
-from advkit.attacks.engine.outcome import Found, Tally
-from advkit.attacks.engine.pace import Pace
+from advkit.attacks.engine.batch_size import BatchSizeTuner
+from advkit.attacks.engine.oracle import Oracle, RowBuffer
+from advkit.attacks.engine.outcome import Found, VariantResults
 from advkit.attacks.engine.record import column
 from advkit.core import rng
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 
 FARTHER = (1.0001, 1.001, 1.01)
-"""How much farther along its direction a nearest success may be taken until the model itself repeats it."""
-TELL_EVERY = 1.0
-"""Seconds between reports of how far the undecided samples are."""
+"""Factors by which the perturbation of a nearest success may grow until the model itself confirms it."""
+REPORT_EVERY = 1.0
+"""Seconds between reports of progress on undecided samples."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Which variant of which sample sits in a row of the batch, and since which tick."""
+class _Job:
+    """The variant and sample of a row of the batch, and the tick at which it started."""
 
     index: int
     variant: int
@@ -41,43 +42,43 @@ class _Place:
 class Search:
     """Runs one attack on some samples of a data set.
 
-    Each is attacked until it falls or all its variants are done; where the oracle looks for the nearest
-    success, until all are done.
+    Each is attacked until an adversarial example is found or all its variants are done; where the oracle
+    keeps the nearest success, until all are done.
 
     Args:
-        attack: the state machine.
-        oracle: the door to the model.
-        data: where the images are.
+        attack: the attack.
+        oracle: access to the model.
+        data: the images.
         clean: (N, K) logits of all of the data's images.
         seed: the user's seed; random numbers are a function of it, the attack's name, the sample's id,
             the variant and the step.
         name: the attack's name.
         pace: how many rows to have at work at once.
-        device: where to work.
-        goal: (N,) class wanted for each image, or None: any wrong one.
+        device: of the computation.
+        target_class: (N,) target class of each image, or None: untargeted.
     """
 
     def __init__(
         self,
-        attack: Attack,
+        attack: Attack[Any],
         oracle: Oracle,
         data: Data,
         clean: Tensor,
         *,
         seed: int,
         name: str,
-        pace: Pace,
+        tuner: BatchSizeTuner,
         device: torch.device,
-        goal: Tensor | None = None,
+        target_class: Tensor | None = None,
     ) -> None:
         self.attack, self.oracle, self.data, self.clean = attack, oracle, data, clean
-        self.seed, self.name, self.pace, self.device = seed, name, pace, device
-        self.goal = goal
-        self._targets = 0 if goal is not None else min(attack.targets, clean.shape[1] - 1)
+        self.seed, self.name, self.tuner, self.device = seed, name, tuner, device
+        self.target_class = target_class
+        self._targets = 0 if target_class is not None else min(attack.targets, clean.shape[1] - 1)
         self.variants = attack.starts * max(self._targets, 1)
         """Rows per sample."""
-        # On the CPU a look costs nothing; elsewhere it waits for the queue to drain.
-        self.look_every = 1 if device.type == "cpu" else 8
+        # On the CPU reading results is free; elsewhere it synchronises with the device.
+        self.check_every = 1 if device.type == "cpu" else 8
 
     def run(
         self,
@@ -88,59 +89,59 @@ class Search:
         """Attacks the rows ``index`` of the data.
 
         Args:
-            index: which.
-            report: hears of every sample once, as it is decided.
-            underway: hears about once a second how many samples the work on undecided ones is worth.
+            index: (M,) row numbers.
+            report: called with the outcome of every sample once, as it is decided.
+            underway: called about once a second with the progress on undecided samples, in samples.
         """
-        tallies = {int(i): Tally(self.variants, nearest=self.oracle.nearest) for i in index}
+        pending = {int(i): VariantResults(self.variants, nearest=self.oracle.nearest) for i in index}
         queue = ((variant, int(i)) for variant in range(self.variants) for i in index)
         gradients = self.attack.access == "gradients"
-        seats: Seats | None = None
-        places: list[_Place] = []
-        tick, last, looked = 0, 0, time.perf_counter()
-        told = looked
+        buffer: RowBuffer | None = None
+        jobs: list[_Job] = []
+        tick, last, checked = 0, 0, time.perf_counter()
+        reported = checked
         while True:
-            seating = 1 if self.attack.alone else self.pace.size(gradients)
-            fresh = self._next(queue, tallies, seating - len(places))
+            capacity = 1 if self.attack.single_image else self.tuner.size(gradients)
+            fresh = self._next(queue, pending, capacity - len(jobs))
             if fresh:
-                new = Seats.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
-                seats = new if seats is None else Seats.cat([seats, new])
-                places += [_Place(i, variant, tick) for variant, i in fresh]
-            if seats is None or not places:
+                new = RowBuffer.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
+                buffer = new if buffer is None else RowBuffer.cat([buffer, new])
+                jobs += [_Job(i, variant, tick) for variant, i in fresh]
+            if buffer is None or not jobs:
                 return
-            at_work = len(places)
-            self.oracle.attend(seats)
-            seats.state = self.attack.step(seats.state, self.oracle)
-            seats.state.iteration = seats.state.iteration + 1
-            self.oracle.attend(None)
+            rows = len(jobs)
+            self.oracle.bind(buffer)
+            buffer.state = self.attack.step(buffer.state, self.oracle)
+            buffer.state.iteration = buffer.state.iteration + 1
+            self.oracle.bind(None)
             tick += 1
-            oldest = tick - min(place.since for place in places)
-            if tick % self.look_every == 0 or oldest == self.attack.steps:
-                seats, places = self._settle(seats, places, tallies, report)
+            oldest = tick - min(job.since for job in jobs)
+            if tick % self.check_every == 0 or oldest == self.attack.steps:
+                buffer, jobs = self._remove_done(buffer, jobs, pending, report)
                 now = time.perf_counter()
-                self.pace.saw(gradients, at_work, (now - looked) / (tick - last))
-                looked, last = now, tick
-                if underway is not None and now - told >= TELL_EVERY:
-                    told = now
-                    underway(self._worth(seats, tallies))
+                self.tuner.record(gradients, rows, (now - checked) / (tick - last))
+                checked, last = now, tick
+                if underway is not None and now - reported >= REPORT_EVERY:
+                    reported = now
+                    underway(self._progress(buffer, pending))
 
-    def _worth(self, seats: Seats | None, tallies: Mapping[int, Tally]) -> float:
-        """How many samples the steps that were made on undecided ones would have decided."""
-        rows = float(sum(tally.done for tally in tallies.values()))
-        if seats is not None:
-            rows += float(seats.state.iteration.sum()) / self.attack.steps
+    def _progress(self, buffer: RowBuffer | None, pending: Mapping[int, VariantResults]) -> float:
+        """Steps taken on undecided samples, in units of the steps of one sample."""
+        rows = float(sum(results.done for results in pending.values()))
+        if buffer is not None:
+            rows += float(buffer.state.iteration.sum()) / self.attack.steps
         return rows / self.variants
 
     def _next(
-        self, queue: Iterator[tuple[int, int]], tallies: dict[int, Tally], free: int
+        self, queue: Iterator[tuple[int, int]], pending: dict[int, VariantResults], free: int
     ) -> list[tuple[int, int]]:
-        """Up to ``free`` jobs (variant, index) that may still change a verdict."""
+        """Up to ``free`` pairs (variant, index) that may still change a verdict."""
         jobs: list[tuple[int, int]] = []
         while len(jobs) < free:
             job = next(queue, None)
             if job is None:
                 break
-            if _matters(*job, tallies):
+            if _matters(*job, pending):
                 jobs.append(job)
         return jobs
 
@@ -151,35 +152,39 @@ class Search:
         x0, label = self.data.batch(index, self.device)
         ids = self.data.ids[index].to(self.device)
         clean = self.clean[index].to(self.device)
-        goal = None if self.goal is None else self.goal[index].to(self.device)
-        aim = goal
+        target_class = None if self.target_class is None else self.target_class[index].to(self.device)
+        search_target = target_class
         if self._targets:
             wrong = clean.scatter(1, label[:, None], -torch.inf)
             rank = (variant % self._targets)[:, None]
-            aim = wrong.argsort(dim=1, descending=True, stable=True).gather(1, rank)[:, 0]
+            search_target = wrong.argsort(dim=1, descending=True, stable=True).gather(1, rank)[:, 0]
         key = rng.keys(self.seed, self.name, ids, variant)
-        return Rows(x0, label, goal, aim, clean, ids, variant, key)
+        return Rows(x0, label, target_class, search_target, clean, ids, variant, key)
 
-    def _settle(
-        self, seats: Seats, places: list[_Place], tallies: dict[int, Tally], report: Callable[[Found], None]
-    ) -> tuple[Seats | None, list[_Place]]:
-        """Confirms successes and sends away the rows that are done, with their siblings."""
-        finished = seats.state.iteration >= self.attack.steps
-        leaving = (finished if self.oracle.nearest else seats.won | finished).nonzero()[:, 0]
-        if len(leaving) == 0:
-            return seats, places
-        group = seats.take(leaving)
-        x, confirmed = self._judge(group, finished[leaving])
-        doubtful = group.won & ~confirmed & ~finished[leaving]
-        seats.won[leaving] = torch.where(doubtful, False, group.won)
-        seats.refuted[leaving] = torch.where(doubtful, group.won_margin, group.refuted)
-        seats.refusals[leaving] = group.refusals
-        seats.forwards[leaving] = group.forwards
-        at = torch.where(group.won, group.won_at + 1, group.state.iteration)
+    def _remove_done(
+        self,
+        buffer: RowBuffer,
+        jobs: list[_Job],
+        pending: dict[int, VariantResults],
+        report: Callable[[Found], None],
+    ) -> tuple[RowBuffer | None, list[_Job]]:
+        """Confirms successes and removes the rows that are done, with the other variants of their samples."""
+        finished = buffer.state.iteration >= self.attack.steps
+        done = (finished if self.oracle.nearest else buffer.success | finished).nonzero()[:, 0]
+        if len(done) == 0:
+            return buffer, jobs
+        group = buffer.take(done)
+        x, confirmed = self._confirm(group, finished[done])
+        unconfirmed = group.success & ~confirmed & ~finished[done]
+        buffer.success[done] = torch.where(unconfirmed, False, group.success)
+        buffer.refuted[done] = torch.where(unconfirmed, group.success_margin, group.refuted)
+        buffer.refusals[done] = group.refusals
+        buffer.forwards[done] = group.forwards
+        at = torch.where(group.success, group.success_step + 1, group.state.iteration)
         counts = torch.stack(
             [
                 confirmed,
-                doubtful,
+                unconfirmed,
                 at,
                 group.state.rows.variant,
                 group.refusals,
@@ -190,15 +195,17 @@ class Search:
         distances = self.oracle.threat.distance(x, group.state.rows.x0).tolist()
         margins, points = group.margin.tolist(), x.cpu()
         gone: set[int] = set()
-        for row, place in enumerate(leaving.tolist()):
-            broken, stays, iteration, variant, refusals, forwards, backwards = (int(c[row]) for c in counts)
-            if stays:
+        for row, place in enumerate(done.tolist()):
+            broken, continues, iteration, variant, refusals, forwards, backwards = (
+                int(c[row]) for c in counts
+            )
+            if continues:
                 continue
             gone.add(place)
-            index = places[place].index
-            if not _matters(variant, index, tallies):  # an earlier sibling broke it at the same moment
+            index = jobs[place].index
+            if not _matters(variant, index, pending):  # an earlier variant succeeded in the same step
                 continue
-            found = tallies[index].add(
+            found = pending[index].add(
                 Found(
                     index=index,
                     x=points[row].clone(),  # a view would keep the memory of the whole batch
@@ -213,35 +220,35 @@ class Search:
                 )
             )
             if found is not None:
-                del tallies[index]
+                del pending[index]
                 report(found)
-        stay = [
+        kept = [
             row
-            for row, place in enumerate(places)
-            if row not in gone and _matters(place.variant, place.index, tallies)
+            for row, job in enumerate(jobs)
+            if row not in gone and _matters(job.variant, job.index, pending)
         ]
-        if not stay:
+        if not kept:
             return None, []
-        return seats.take(torch.tensor(stay, device=self.device)), [places[row] for row in stay]
+        return buffer.take(torch.tensor(kept, device=self.device)), [jobs[row] for row in kept]
 
-    def _judge(self, group: Seats, finished: Tensor) -> tuple[Tensor, Tensor]:
+    def _confirm(self, group: RowBuffer, finished: Tensor) -> tuple[Tensor, Tensor]:
         """(the points to report (R, C, H, W), (R,) bool: the model itself confirms them).
 
-        A row that is finished, and whose success was not confirmed, is judged at its last point too.
+        A finished row whose success was not confirmed is evaluated at its last point too.
         """
         rows, threat = group.state.rows, self.oracle.threat
         last = self.oracle.reported(threat.project(group.state.x, rows.x0), rows)
-        x = torch.where(column(group.won, last), self.oracle.reported(group.won_x, rows), last)
+        x = torch.where(column(group.success, last), self.oracle.reported(group.success_x, rows), last)
         confirmed = self.oracle.confirm(x, rows)
         group.forwards += self.oracle.votes
-        refused = group.won & ~confirmed
-        group.refusals += refused & group.won_clearly
+        refused = group.success & ~confirmed
+        group.refusals += refused & group.success_certain
         if not refused.any():
             return x, confirmed
         again = (refused & finished).nonzero()[:, 0]
         tries = [last]
         if self.oracle.nearest:
-            farther = [(rows.x0 + factor * (group.won_x - rows.x0)).clamp(0, 1) for factor in FARTHER]
+            farther = [(rows.x0 + factor * (group.success_x - rows.x0)).clamp(0, 1) for factor in FARTHER]
             tries = [self.oracle.reported(point, rows) for point in farther]
         for other in tries:
             if len(again) == 0:
@@ -251,19 +258,19 @@ class Search:
             x[again[met]] = other[again[met]]
             confirmed[again[met]] = True
             if not self.oracle.nearest:
-                group.won[again[met]] = False  # it fell at the last step, not at that of the refused success
+                group.success[again[met]] = False  # the last step counts, not that of the refused success
             again = again[~met]
         return x, confirmed
 
 
-def _matters(variant: int, index: int, tallies: Mapping[int, Tally]) -> bool:
+def _matters(variant: int, index: int, pending: Mapping[int, VariantResults]) -> bool:
     """Whether this row may still change a verdict."""
-    tally = tallies.get(index)
-    return tally is not None and variant <= tally.last
+    results = pending.get(index)
+    return results is not None and variant <= results.last
 
 
-def run_fixed(attack: Attack, oracle: Oracle, rows: Rows) -> Tensor:
-    """All steps on all rows, no early exit: what adversarial training needs.
+def run_fixed(attack: Attack[Any], oracle: Oracle, rows: Rows) -> Tensor:
+    """All steps on all rows, without early exit, for adversarial training.
 
     Returns:
         (R, C, H, W) the last points, inside the threat model.

@@ -18,10 +18,10 @@ from advkit.core.threat import Threat
     source="Croce and Hein 2020; l1: Croce and Hein 2021",
 )
 class AutoAttack(Ensemble):
-    """Every number is the reference implementation's.
+    """All parameters are those of the reference implementation.
 
-    Where a model has too few classes for the difference of logits ratio, the plain difference of logits
-    takes its place.
+    A model with too few classes for the difference of logits ratio is attacked with the plain difference of
+    logits.
     """
 
     class Config(StrictModel):
@@ -32,7 +32,7 @@ class AutoAttack(Ensemble):
         samples: int = Field(20, ge=1)
         """Gradients averaged in a step of rand."""
         queries: int = Field(5000, ge=1)
-        """Of Square."""
+        """Queries of Square Attack."""
 
     config: Config
 

@@ -1,1 +1,1 @@
-"""One file per attack loss; the decorator enrols it."""
+"""One file per attack loss; the decorator registers it."""

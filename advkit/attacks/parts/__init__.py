@@ -1,1 +1,1 @@
-"""What several attacks have in common, or the norms of one: steps, random moves, boundaries, schedules."""
+"""Shared parts of attacks: steps, random moves, decision boundaries, schedules."""

@@ -1,4 +1,4 @@
-"""Adam, each row at a step of its own (Kingma and Ba, ICLR 2015, algorithm 1)."""
+"""Adam with a step count per row (Kingma and Ba, ICLR 2015, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from advkit.attacks.engine.record import column
 
 MEAN, SQUARE, TINY = 0.9, 0.999, 1e-8
-"""Decay of the mean gradient and of its square, and what is added to the root."""
+"""Decay of the mean gradient and of its square, and the term added to the root."""
 
 
 def adam_(mean: Tensor, square: Tensor, gradient: Tensor, count: Tensor) -> Tensor:
-    """(R, C, H, W) the step uphill at learning rate 1; ``mean`` and ``square`` take up the gradient.
+    """(R, C, H, W) the ascent step at learning rate 1; updates ``mean`` and ``square``.
 
     Args:
         mean: (R, C, H, W) running mean of the gradients, 0 at first.

@@ -1,4 +1,4 @@
-"""Gradients estimated from scores at pairs of points on either side of the current one."""
+"""Gradients estimated from scores at antithetic pairs of points around the current one."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ class PairState(State):
     """``x`` is one point of a pair."""
 
     centre: Tensor
-    """(R, C, H, W) the point whose gradient is being estimated."""
+    """(R, C, H, W) the point whose gradient is estimated."""
     noise: Tensor
     """(R, C, H, W) the direction of the pair."""
-    ahead: Tensor
+    first_loss: Tensor
     """(R,) loss at the first point of the pair."""
     total: Tensor
-    """(R, C, H, W) directions so far, each times the loss's change along it."""
+    """(R, C, H, W) sum of the directions, each weighted by the change of the loss along it."""
     moments: Tensor
-    """(R, M, C, H, W) running means of the estimates and perhaps of their squares."""
+    """(R, M, C, H, W) running means of the estimates (SPSA: and of their squares)."""
 
 
 class PairConfig(StrictModel):
-    """What all such attacks have in common."""
+    """Parameters of all such attacks."""
 
     queries: int = Field(5000, ge=1)
-    """Points shown to the model per start."""
+    """Queries per start."""
     samples: int = Field(50, ge=2, multiple_of=2)
     """Points per estimate of the gradient, two for each direction."""
     restarts: int = Field(1, ge=1)
     """Starts per image, with other directions; later ones only where the earlier failed."""
     loss: str = "margin"
-    """What to climb (see `advkit ls attack-losses`)."""
+    """Loss to maximise (see `advkit ls attack-losses`)."""
 
 
-class Antithetic(Attack):
-    """Points at plus and minus sigma along random directions; after ``samples`` of them, one step, and one
-    query of the point that it leads to.
+class Antithetic(Attack[PairState]):
+    """Queries points at plus and minus sigma along random directions; after ``samples`` of them, takes one
+    step and queries the point there.
 
-    Every point shown to the model is inside the threat model, so that each may succeed. Where one of a pair
-    was pulled back by the ball, the estimate of a pixel shrinks but keeps its sign.
+    Every query is inside the threat model, so that each may succeed. Where a point of a pair was projected,
+    the estimate of a pixel shrinks but keeps its sign.
     """
 
     config: PairConfig
     norms = ("linf", "l2")
     access = "scores"
     moments: ClassVar[int] = 1
-    """Running means that are kept."""
+    """Number of running means."""
 
     def __init__(self, config: PairConfig, threat: Threat) -> None:
         super().__init__(config, threat)
@@ -68,7 +68,7 @@ class Antithetic(Attack):
 
     @property
     def steps(self) -> int:
-        """One query each."""
+        """One query a step."""
         return self.config.queries
 
     @property
@@ -81,18 +81,18 @@ class Antithetic(Attack):
         """(R, *shape) directions, of variance 1 in each entry."""
 
     @abstractmethod
-    def climb(self, centre: Tensor, estimate: Tensor, moments: Tensor, number: Tensor) -> Tensor:
-        """(R, C, H, W) where the centres go before they are projected; updates ``moments`` in place.
+    def ascend(self, centre: Tensor, estimate: Tensor, moments: Tensor, number: Tensor) -> Tensor:
+        """(R, C, H, W) the next centres, before projection; updates ``moments`` in place.
 
         Args:
             centre: (R, C, H, W) the points at which the gradient was estimated.
-            estimate: (R, C, H, W) the gradient, up to the bias of the ball.
+            estimate: (R, C, H, W) of the gradient, biased by projection.
             moments: (R, M, C, H, W) of the estimates so far.
-            number: (R,) which estimate this is, from 1.
+            number: (R,) of the estimate, from 1.
         """
 
     def start(self, rows: Rows) -> PairState:
-        """The first point of the first pair about the original."""
+        """The first point of the first pair around the original."""
         noise = self.draw(rng.step(rows.key, 0), tuple(rows.x0.shape[1:]))
         return PairState(
             rows,
@@ -100,20 +100,19 @@ class Antithetic(Attack):
             rows.label.new_zeros(len(rows)),
             centre=rows.x0.clone(),
             noise=noise,
-            ahead=torch.zeros_like(rows.x0[:, 0, 0, 0]),
+            first_loss=torch.zeros_like(rows.x0[:, 0, 0, 0]),
             total=torch.zeros_like(rows.x0),
             moments=torch.zeros_like(rows.x0)[:, None].repeat(1, self.moments, 1, 1, 1),
         )
 
-    def step(self, state: State, oracle: Oracle) -> PairState:
-        """Judges one point; ends the pair, and the estimate, where it was the last of one."""
-        assert isinstance(state, PairState)
+    def step(self, state: PairState, oracle: Oracle) -> PairState:
+        """Evaluates one point; ends the pair, and the estimate, where it was the last point."""
         rows, samples = state.rows, self.config.samples
-        turn = state.iteration % (samples + 1)  # the last is the centre's own
+        turn = state.iteration % (samples + 1)  # the last query is of the centre
         second, last = turn % 2 == 1, turn == samples
         complete = turn == samples - 1
-        loss = self._loss(oracle.logits(state.x), rows.label, rows.aim)
-        change = torch.where(second, state.ahead - loss, 0.0)
+        loss = self._loss(oracle.logits(state.x), rows.label, rows.search_target)
+        change = torch.where(second, state.first_loss - loss, 0.0)
         state.total.addcmul_(state.noise, column(change, state.x))
         revise_(
             (state.centre, state.total, state.moments),
@@ -126,20 +125,20 @@ class Antithetic(Attack):
             state.iteration // (samples + 1) + 1,
         )
         fresh = last | (second & ~complete)
-        revise_((state.noise,), fresh, self._turn, rng.step(rows.key, state.iteration + 1), state.x)
+        revise_((state.noise,), fresh, self._redraw, rng.step(rows.key, state.iteration + 1), state.x)
         side = torch.where(fresh, self.sigma, -self.sigma).masked_fill_(complete, 0.0)
         state.x = self.threat.project_(
             torch.addcmul(state.centre, state.noise, column(side, state.x)), rows.x0
         )
-        state.ahead = loss
+        state.first_loss = loss
         return state
 
-    def _turn(self, key: Tensor, x: Tensor) -> tuple[Tensor]:
+    def _redraw(self, key: Tensor, x: Tensor) -> tuple[Tensor]:
         return (self.draw(key, tuple(x.shape[1:])),)
 
     def _move(
         self, x0: Tensor, centre: Tensor, total: Tensor, moments: Tensor, number: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         moments = moments.clone()
-        moved = self.climb(centre, total / (self.sigma * self.config.samples), moments, number)
+        moved = self.ascend(centre, total / (self.sigma * self.config.samples), moments, number)
         return self.threat.project_(moved, x0), torch.zeros_like(total), moments

@@ -20,7 +20,7 @@ RISING = 0.75
 
 @dataclass
 class DenseState(APGDState):
-    """What decides whether a step is halved."""
+    """State that decides whether the step size is halved."""
 
     x_before: Tensor
     loss_before: Tensor
@@ -34,7 +34,7 @@ class DenseState(APGDState):
     """Iterations between the last check and the next."""
 
 
-class Dense(Schedule):
+class Dense(Schedule[DenseState]):
     """Croce and Hein, ICML 2020, algorithm 1.
 
     Args:
@@ -58,7 +58,7 @@ class Dense(Schedule):
         return (rows.x0 + noise * column(self.threat.eps / length, noise)).clamp_(0, 1)
 
     def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> DenseState:
-        """The first step is twice the radius long."""
+        """The first step has twice the length of the radius."""
         zero = rows.x0.new_zeros(len(rows))
         count = torch.zeros_like(iteration)
         return DenseState(
@@ -78,9 +78,8 @@ class Dense(Schedule):
             period=count + self._first_check,
         )
 
-    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> DenseState:
-        """Where the loss has stopped rising: back to the best point, with half the step. Then moves."""
-        assert isinstance(state, DenseState)
+    def move(self, state: DenseState, loss: Tensor, grad: Tensor) -> DenseState:
+        """Where the loss has stopped rising, restores the best point and halves the step. Then moves."""
         rows, x, threat = state.rows, state.x, self.threat
         first = state.since < 0
         loss_at_check = torch.where(first, loss, state.loss_at_check)

@@ -1,9 +1,10 @@
-"""What all forms of Auto-PGD share, and what they may differ in: where a row starts and how it moves."""
+"""The schedule of Auto-PGD: the start of a row and its moves."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from advkit.attacks.attack import Rows, State
 
 @dataclass
 class APGDState(State):
-    """The best point of each row, and its step."""
+    """The best point and step size of each row."""
 
     x_best: Tensor
     """(R, C, H, W) the point of the highest loss so far."""
@@ -23,33 +24,36 @@ class APGDState(State):
     step_size: Tensor
     """(R,) length of the next step."""
     since: Tensor
-    """(R,) iterations since the last check; -1 before the first point is judged, which is no iteration of
-    the schedule."""
+    """(R,) iterations since the last check; -1 before the first point is evaluated, which is not an iteration
+    of the schedule."""
 
 
-class Schedule(ABC):
-    """Decides on the steps of each row from the losses that it met."""
+A = TypeVar("A", bound=APGDState)
+
+
+class Schedule(ABC, Generic[A]):
+    """Determines the steps of each row from its losses."""
 
     @abstractmethod
     def first(self, rows: Rows) -> Tensor:
         """(R, C, H, W) random points to start from."""
 
     @abstractmethod
-    def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> APGDState:
-        """The state of rows that stand at ``x`` and know nothing yet.
+    def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> A:
+        """The initial state of rows at ``x``.
 
         Args:
-            rows: what is fixed about each.
+            rows: constant inputs of each.
             x: (R, C, H, W) allowed points.
             iteration: (R,) steps taken.
         """
 
     @abstractmethod
-    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> APGDState:
-        """Settles the step size where a check is due, and takes a step.
+    def move(self, state: A, loss: Tensor, grad: Tensor) -> A:
+        """Adapts the step size where a check is due, and takes a step.
 
         Args:
-            state: its best points know of ``x`` already; its memory is used for the next.
+            state: its best points include ``x``; its memory is reused.
             loss: (R,) at ``x``.
-            grad: (R, C, H, W) at ``x``; its memory is used too.
+            grad: (R, C, H, W) at ``x``; its memory is reused.
         """

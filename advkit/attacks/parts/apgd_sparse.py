@@ -15,21 +15,21 @@ from advkit.core import l1_ball, rng
 from advkit.core.threat import Threat
 
 SPARSER = 0.95
-"""Fewer than this share of the values that were changed at the last check: the row goes back to its best
-point, and to the full step."""
+"""Where the number of changed values falls below this share of that at the last check, the row returns to
+its best point and to the full step size."""
 SLOWER = 1.5
-"""By how much the step shrinks at the other checks."""
+"""Divisor of the step size at the other checks."""
 SHORTEST = 0.1
 """Shortest step, as a share of the radius."""
 FIRST = 0.2
 """Share of all values that the first steps move."""
 DENSER = 1.5
-"""How many values are changed for each one that a step moves."""
+"""Ratio of the values changed to those that a step moves."""
 
 
 @dataclass
 class SparseState(APGDState):
-    """How many values move."""
+    """State that decides how many values move."""
 
     radius: Tensor
     """(R,) of the ball of the row's phase."""
@@ -39,14 +39,14 @@ class SparseState(APGDState):
     """(R,) values changed, at the last check; `DENSER` times as many as a step moves."""
 
 
-class Sparse(Schedule):
+class Sparse(Schedule[SparseState]):
     """Croce and Hein, ICML 2021, algorithm 1 and section 3.2 (multi-epsilon).
 
     The first 30 % of the steps are taken in a ball of three times the radius and the next 30 % in one of
-    twice; each phase goes on from the best point of the last, projected, and knows nothing else of it. Two
-    things are not the reference implementation's, and find more: the first steps move a fifth of the values,
-    as algorithm 1 has it, rather than as many as the random start lets expect; and values at the edge of the
-    box are not among those chosen to be moved out of it.
+    twice; each phase starts from the best point of the last, projected. Two things differ from the reference
+    implementation and find more adversarial examples: the first steps move a fifth of the values, as in
+    algorithm 1, rather than a number derived from the random start; and values at the edge of the box are
+    not chosen to move out of it.
 
     Args:
         threat: l1.
@@ -66,7 +66,7 @@ class Sparse(Schedule):
         return l1_ball.project_(noise.add_(rows.x0), rows.x0, radius)
 
     def begin(self, rows: Rows, x: Tensor, iteration: Tensor) -> SparseState:
-        """The first step of a phase is as long as its radius."""
+        """The first step of a phase has the length of its radius."""
         phase = self._phase(iteration)
         radius = self._radius(phase)
         many = torch.full_like(radius, FIRST * DENSER * x[0].numel())
@@ -84,9 +84,8 @@ class Sparse(Schedule):
             count=torch.where(iteration <= self._lead, many, changed(x, rows.x0)),
         )
 
-    def move(self, state: APGDState, loss: Tensor, grad: Tensor) -> SparseState:
+    def move(self, state: SparseState, loss: Tensor, grad: Tensor) -> SparseState:
         """Adapts the number of values that move where a check is due, moves them, and ends phases."""
-        assert isinstance(state, SparseState)
         rows, x, radius = state.rows, state.x, state.radius
         since = state.since + 1
         due = since == state.period
@@ -114,7 +113,7 @@ class Sparse(Schedule):
         return self._next_phase(after)
 
     def _next_phase(self, state: SparseState) -> SparseState:
-        """Rows whose next iteration belongs to another phase begin it."""
+        """Starts the next phase in rows whose next iteration belongs to it."""
         iteration = state.iteration + 1
         ends = (iteration == self._ends[0]) | (iteration == self._ends[1])
         if ends.device.type == "cpu" and not ends.any():

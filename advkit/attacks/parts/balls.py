@@ -1,4 +1,4 @@
-"""Balls whose radius differs from row to row, for attacks that look for the smallest radius."""
+"""Balls with a radius per row, for minimum-norm attacks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from advkit.attacks.engine.record import column
 from advkit.core.threat import Norm
 
 NEWTON = 16
-"""Steps at most toward the threshold of an l1 projection."""
+"""Newton steps at most for the threshold of an l1 projection."""
 
 
 def annealed(iteration: Tensor, steps: int, first: float, last: float) -> Tensor:
-    """(R,) ``first`` at iteration 0, falling to ``last`` along half a cosine over ``steps``."""
+    """(R,) ``first`` at iteration 0, decreasing to ``last`` along half a cosine over ``steps``."""
     return torch.cos(iteration * (math.pi / steps)).mul_((first - last) / 2).add_((first + last) / 2)
 
 
@@ -26,30 +26,30 @@ def length(vectors: Tensor) -> Tensor:
 
 
 def slope(gradient: Tensor, norm: Norm) -> Tensor:
-    """(R,) how fast a function with this gradient can rise per unit of ``norm``, above 0."""
+    """(R,) dual norm of the gradient: the largest increase per unit of ``norm``, above 0."""
     order = {"linf": 1, "l2": 2}.get(norm, math.inf)
     steepest: Tensor = torch.linalg.vector_norm(gradient.flatten(1), order, dim=1)
     return steepest.clamp_(min=1e-12)
 
 
 def fewest(gradient: Tensor, x: Tensor, rise: Tensor) -> Tensor:
-    """(R,) how many entries of ``x`` inside [0, 1] must change for a linear function with this gradient to
-    rise by ``rise`` (R,)."""
+    """(R,) the least number of entries of ``x`` that must change inside [0, 1] for a linear function with
+    this gradient to increase by ``rise`` (R,)."""
     room = torch.where(gradient > 0, 1 - x, x)
     gains = room.mul_(gradient.abs()).flatten(1).sort(dim=1, descending=True).values
     return (gains.cumsum(1) < rise[:, None]).sum(1) + 1
 
 
 def movable_(gradient: Tensor, x: Tensor) -> Tensor:
-    """``gradient``, in its memory, without the entries that would lead ``x`` out of [0, 1]."""
+    """``gradient``, in place, without the entries that would move ``x`` out of [0, 1]."""
     return gradient.masked_fill_(x == (gradient > 0), 0)
 
 
 def fill_(x: Tensor, x0: Tensor, radius: Tensor, norm: Norm) -> Tensor:
-    """``x``, in its memory, taken to the edge of the ball of its row's radius and into [0, 1].
+    """``x``, in place, moved to the edge of the ball of its row's radius and into [0, 1].
 
-    A change that is too short is stretched, one that is too long is projected. In l0 there is nothing to
-    stretch: of each row the ``radius`` entries stay that gain most by the change, once it is clamped.
+    A change that is too short is scaled up, one that is too long is projected. In l0, each row keeps the
+    ``radius`` entries of its change that reduce the projection error most, after clamping.
 
     Args:
         x: (R, C, H, W) any points.
@@ -72,9 +72,9 @@ def fill_(x: Tensor, x0: Tensor, radius: Tensor, norm: Norm) -> Tensor:
 
 
 def _soften_(change: Tensor, radius: Tensor) -> Tensor:
-    """The nearest changes of l1 norm ``radius``: entries lose a threshold, small ones vanish (Duchi et al.,
-    ICML 2008). The threshold is the root of a convex, piecewise linear function, to which Newton's method
-    climbs from below."""
+    """The nearest changes of l1 norm ``radius``: soft thresholding (Duchi et al.,
+    ICML 2008). The threshold is the root of a convex, piecewise linear function, which Newton's method
+    approaches from below."""
     size = change.flatten(1).abs()
     threshold = torch.zeros_like(radius)
     for _ in range(NEWTON):
@@ -88,11 +88,11 @@ def _soften_(change: Tensor, radius: Tensor) -> Tensor:
 
 
 def _fewest_(x: Tensor, x0: Tensor, radius: Tensor) -> Tensor:
-    """The nearest points inside [0, 1] that differ from ``x0`` in so many entries."""
+    """The nearest points inside [0, 1] that differ from ``x0`` in ``radius`` entries."""
     boxed = x.clamp(0, 1)
     gain = ((x - x0).square_() - (x - boxed).square_()).flatten(1)
     size = gain.shape[1]
-    # How many to rank is a question to the device; elsewhere than on the CPU it would stall the queue.
+    # Reading the number to rank synchronises with the device, so only the CPU does it.
     most = int(radius.max()) if x.device.type == "cpu" else size
     ranked = gain.topk(min(max(most, 1), size), dim=1).values
     last = ranked.gather(1, (radius.long() - 1).clamp_(0, ranked.shape[1] - 1)[:, None])

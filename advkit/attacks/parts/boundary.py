@@ -1,4 +1,4 @@
-"""Decision boundaries as the model's derivatives at a point show them."""
+"""Linearised decision boundaries from the model's derivatives at a point."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from advkit.attacks.losses.margin import margin
 from advkit.core.threat import Norm
 
 
-def aimed(oracle: Oracle, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """The boundary toward each row's aim, where it has one, else toward the strongest wrong class.
+def toward_target(oracle: Oracle, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """The boundary toward each row's search target, if any, else toward the strongest wrong class.
 
     Returns:
-        (how far the model is beyond it (R,), in units of logits, that number's gradient (R, C, H, W), logits
-        (R, K)); one backward pass.
+        (signed distance beyond it (R,), in logits, its gradient (R, C, H, W), logits (R, K)); one backward
+        pass.
     """
-    return oracle.loss_and_grad(x, rows, logit_difference if rows.goal is None else margin)
+    return oracle.loss_and_grad(x, rows, logit_difference if rows.target_class is None else margin)
 
 
 def nearest(
     oracle: Oracle, x: Tensor, rows: Rows, norm: Norm, classes: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the boundaries between the label and each wrong class, the one that looks nearest in ``norm``.
+    """Of the linearised boundaries between the label and each wrong class, the nearest in ``norm``.
 
-    Rows that must reach a class look at its boundary only.
+    Targeted rows use the boundary of their target class only.
 
     Args:
-        oracle: the door to the model.
+        oracle: access to the model.
         x: (R, C, H, W) one point a row.
-        rows: what is known of each.
-        norm: in which distances are.
-        classes: wrong classes to look at, those of the largest logits; one backward pass each. None: all.
+        rows: constant inputs of each.
+        norm: of the distances.
+        classes: number of wrong classes, those of the largest logits; one backward pass each. None: all.
 
     Returns:
-        As `aimed`.
+        As `toward_target`.
     """
-    if rows.goal is not None:
-        return aimed(oracle, x, rows)
+    if rows.target_class is not None:
+        return toward_target(oracle, x, rows)
 
     def differences(logits: Tensor) -> Tensor:
         wrong = logits.scatter(1, rows.label[:, None], -torch.inf)
         most = logits.shape[1] - 1
-        likeliest = wrong.topk(most if classes is None else min(classes, most), dim=1)
-        return likeliest.values - picked(logits, rows.label)[:, None]
+        strongest = wrong.topk(most if classes is None else min(classes, most), dim=1)
+        return strongest.values - picked(logits, rows.label)[:, None]
 
     values, grads, logits = oracle.jacobian(x, differences)
     order = {"linf": 1, "l2": 2}.get(norm, math.inf)

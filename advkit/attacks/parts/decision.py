@@ -1,6 +1,6 @@
-"""What attacks share that see only decisions: a first success, and the way from it to the boundary.
+"""Shared parts of decision-based attacks: a first success, and a binary search from it to the boundary.
 
-Every step asks one query of each row, and each row is in a phase of its own.
+Every step makes one query a row, and each row has its own phase.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,36 +21,39 @@ from advkit.core import rng
 from advkit.core.threat import Norm
 
 SEEK, CLOSE = 0, 1
-"""Phases: random images until one is a success; halving the way between the original and a success. Higher
-numbers are those of each attack."""
+"""Phases: random images until one is a success; binary search between the original and a success. Higher
+numbers belong to each attack."""
 
 GRAINS = 4
-"""Random images come with pixels of 1, 2, 4 and 8 values across, in turn: what fine noise leaves unmoved
-often falls to coarse."""
+"""Random images have blocks of 1, 2, 4 and 8 pixels across, in turn: coarse noise often succeeds where fine
+noise does not."""
 
 
 @dataclass
 class DecisionState(State):
-    """The segment from the original to a success, on which the boundary lies."""
+    """The segment from the original to a success, which crosses the boundary."""
 
     phase: Tensor
-    """(R,) what the query at ``x`` is for."""
+    """(R,) the purpose of the query at ``x``."""
     far: Tensor
     """(R, C, H, W) a success."""
     low: Tensor
-    """(R,) share of the way to it at which there was no success yet."""
+    """(R,) largest share of the way to it without success."""
     high: Tensor
-    """(R,) share at which there was one."""
+    """(R,) smallest share with success."""
 
 
-class DecisionAttack(Attack):
-    """Seeks a success, closes in on the boundary, and lets each attack go on from there."""
+D = TypeVar("D", bound=DecisionState)
+
+
+class DecisionAttack(Attack[D]):
+    """Searches a success and the boundary; each attack continues from there."""
 
     access = "decisions"
     minimal = True
     norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
     closeness: ClassVar[float]
-    """Share of the way that is left when closing in ends, times the root of the number of values."""
+    """Width at which the binary search ends, as a share of the way, times the root of the image's size."""
 
     @property
     def steps(self) -> int:
@@ -70,12 +73,11 @@ class DecisionAttack(Attack):
             "high": torch.ones_like(rows.x0[:, 0, 0, 0]),
         }
 
-    def step(self, state: State, oracle: Oracle) -> DecisionState:
-        """One query of each row, and what follows from the answer."""
-        assert isinstance(state, DecisionState)
+    def step(self, state: D, oracle: Oracle) -> D:
+        """One query of each row, and the resulting move."""
         rows = state.rows
-        said = oracle.decisions(state.x)
-        hit = said != rows.label if rows.goal is None else said == rows.goal
+        predicted = oracle.decisions(state.x)
+        hit = predicted != rows.label if rows.target_class is None else predicted == rows.target_class
         closing, middle = state.phase == CLOSE, (state.low + state.high) / 2
         state.high = torch.where(closing & hit, middle, state.high)
         state.low = torch.where(closing & ~hit, middle, state.low)
@@ -84,33 +86,33 @@ class DecisionAttack(Attack):
         arrived = closing & (state.high - state.low <= left)
         self.move(state, hit, arrived)
         seeking = state.phase == SEEK
-        if some(seeking):
+        if any_row(seeking):
             guess = random_image(rows, state.iteration + 1)
             state.x = torch.where(column(seeking, guess), guess, state.x)
         closing = state.phase == CLOSE
-        if some(closing):
+        if any_row(closing):
             middle = self.between(state, (state.low + state.high) / 2)
             state.x = torch.where(column(closing, middle), middle, state.x)
         return state
 
     @abstractmethod
-    def move(self, state: DecisionState, hit: Tensor, arrived: Tensor) -> None:
-        """Moves on the rows that are in no phase of this module, and those that have just arrived.
+    def move(self, state: D, hit: Tensor, arrived: Tensor) -> None:
+        """Moves the rows in other phases than those of this module, and those that have just arrived.
 
         Args:
-            state: changed in place: whatever leaves the phase CLOSE needs a phase and the next ``x``.
+            state: changed in place: rows that leave the phase CLOSE need a phase and the next ``x``.
             hit: (R,) bool: ``x`` was a success.
-            arrived: (R,) bool: the boundary is close below ``high``.
+            arrived: (R,) bool: the binary search has ended; the boundary is just below ``high``.
         """
 
-    def close(self, state: DecisionState, chosen: Tensor, far: Tensor) -> None:
-        """Lets the rows ``chosen`` close in on the boundary, on the way to the successes ``far``."""
+    def close(self, state: D, chosen: Tensor, far: Tensor) -> None:
+        """Starts the binary search of the rows ``chosen``, toward the successes ``far``."""
         state.far = torch.where(column(chosen, far), far, state.far)
         state.low = torch.where(chosen, 0.0, state.low)
         state.high = torch.where(chosen, 1.0, state.high)
         state.phase = torch.where(chosen, CLOSE, state.phase)
 
-    def between(self, state: DecisionState, share: Tensor) -> Tensor:
+    def between(self, state: D, share: Tensor) -> Tensor:
         """(R, C, H, W) the points at this share of the way to ``far``, by distance."""
         x0, change = state.rows.x0, state.far - state.rows.x0
         if self.threat.norm == "linf":
@@ -120,7 +122,7 @@ class DecisionAttack(Attack):
 
 
 def random_image(rows: Rows, number: Tensor) -> Tensor:
-    """(R, C, H, W) uniform noise; of each row the image with this number, coarser from one to the next."""
+    """(R, C, H, W) uniform noise: image ``number`` of each row; its blocks grow with the number."""
     shape = rows.x0.shape[1:]
     fine = rng.uniform(rng.step(rows.key, number), shape)
     image, grain = fine, number % GRAINS
@@ -131,6 +133,6 @@ def random_image(rows: Rows, number: Tensor) -> Tensor:
     return image
 
 
-def some(chosen: Tensor) -> bool:
-    """Whether work on the ``chosen`` rows has to be done; where looking would wait for the device: yes."""
+def any_row(chosen: Tensor) -> bool:
+    """Whether any row is ``chosen``; always true where the test would synchronise with the device."""
     return chosen.device.type != "cpu" or bool(chosen.any())

@@ -1,4 +1,4 @@
-"""The smallest change inside [0, 1] that takes a linear function to a given value, in each norm.
+"""The smallest change inside [0, 1] that moves a linear function to a given value, in each norm.
 
 A change moves entry i by at most its room: 1 - x_i upward, x_i downward. In linf and l2 it moves by
 min(t * u_i, room_i), where u_i is 1 or |w_i| and t is the same for all entries. In l1 the entries of the
@@ -18,7 +18,7 @@ from advkit.core.water_filling import TINY, level
 
 def toward(x: Tensor, w: Tensor, rise: Tensor, norm: Norm) -> Tensor:
     """(P, R, D) the change of least ``norm`` after which ``w . x`` is larger by ``rise`` (smaller, where it
-    is negative), or as near to that as the box allows.
+    is negative), or as close to that as the box allows.
 
     Args:
         x: (P, R, D) points in [0, 1].
@@ -26,7 +26,7 @@ def toward(x: Tensor, w: Tensor, rise: Tensor, norm: Norm) -> Tensor:
         rise: (P, R) wanted change of its value.
         norm: linf, l2 or l1.
     """
-    scale = w.abs().amax(1).clamp(min=TINY)  # so that squares of small gradients are no zeros
+    scale = w.abs().amax(1).clamp(min=TINY)  # so that squares of small gradients do not underflow
     w, need = w / scale[:, None], rise.abs() / scale
     way = w.sign() * rise.sign()[:, :, None]
     room = torch.where(way > 0, 1 - x, x)

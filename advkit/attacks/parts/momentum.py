@@ -1,4 +1,4 @@
-"""Sign steps along a running sum of gradients: what the transferable attacks have in common."""
+"""Sign steps along a running sum of gradients, shared by the transfer attacks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from advkit.core.threat import Threat
 
 @dataclass
 class MomentumState(State):
-    """Where each row stands, and what it remembers."""
+    """The point and velocity of each row."""
 
     velocity: Tensor
     """(R, C, H, W) running sum of gradients of unit size."""
 
 
 class MomentumConfig(StrictModel):
-    """What all of them have in common."""
+    """Parameters of all of them."""
 
     steps: int = Field(10, ge=1)
     """Gradient steps."""
@@ -34,10 +34,10 @@ class MomentumConfig(StrictModel):
     decay: float = Field(1.0, ge=0)
     """Share of the sum that is kept from step to step."""
     loss: str = "ce"
-    """What to climb (see `advkit ls attack-losses`)."""
+    """Loss to maximise (see `advkit ls attack-losses`)."""
 
 
-class Momentum(Attack):
+class Momentum(Attack[MomentumState]):
     """Dong et al., CVPR 2018, algorithm 1; others differ in where and how the gradient is taken."""
 
     Config = MomentumConfig
@@ -50,25 +50,23 @@ class Momentum(Attack):
         self._step_size = config.step_size or threat.eps / config.steps
 
     def start(self, rows: Rows) -> MomentumState:
-        """The originals, at rest."""
+        """The originals, with zero velocity."""
         still = torch.zeros_like(rows.x0)
         return MomentumState(rows, rows.x0.clone(), rows.label.new_zeros(len(rows)), still)
 
-    def step(self, state: State, oracle: Oracle) -> MomentumState:
-        """One step, in the memory of the last."""
-        assert isinstance(state, MomentumState)
+    def step(self, state: MomentumState, oracle: Oracle) -> MomentumState:
+        """One step, in place."""
         unit = self._unit_(self._gradient(state, oracle))
         velocity = state.velocity.mul_(self.config.decay).add_(unit)
         x = state.x.add_(self.threat.ascent(velocity), alpha=self._step_size)
         return MomentumState(state.rows, self.threat.project_(x, state.rows.x0), state.iteration, velocity)
 
     def _gradient(self, state: MomentumState, oracle: Oracle) -> Tensor:
-        """(R, C, H, W) what is added to the sum, in any size; at ``x``, unless an attack says otherwise."""
+        """(R, C, H, W) the gradient to add, of any size; at ``x``, unless an attack overrides it."""
         return oracle.loss_and_grad(state.x, state.rows, self._loss)[1]
 
     def _unit_(self, gradient: Tensor) -> Tensor:
-        """In linf of mean size 1, as the authors' code has it; in l2 of length 1: so that the sum, times
-        the size of a step, is as long as a few steps."""
+        """Normalised: in linf to mean size 1, as in the authors' code; in l2 to length 1."""
         if self.threat.norm == "l2":
             return self.threat.ascent_(gradient)
         size = gradient.abs().flatten(1).mean(1).clamp_(min=1e-12)

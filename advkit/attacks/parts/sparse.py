@@ -1,4 +1,4 @@
-"""Steps in l1 that share their length among the values with the largest gradients."""
+"""Sparse l1 steps: equal amounts on the values with the largest gradients."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from advkit.core.threat import Threat
 
 
 def changed(x: Tensor, x0: Tensor) -> Tensor:
-    """(R,) how many values of each row differ."""
+    """(R,) number of values that differ."""
     return torch.ne(x, x0, out=torch.empty_like(x)).flatten(1).sum(1)
 
 
 def sparse_ascent_(gradient: Tensor, x: Tensor, share: Tensor) -> Tensor:
-    """Steps of l1 length 1, in the memory of ``gradient``: equal amounts, with the gradient's signs, on its
+    """Steps of l1 length 1, in place of ``gradient``: equal amounts, with the gradient's signs, on its
     largest entries of those that can move inside [0, 1] (Tramer and Boneh, NeurIPS 2019, section 3.3). A zero
     gradient gives a zero step.
 
     Args:
         gradient: (R, C, H, W).
         x: (R, C, H, W) where it was taken.
-        share: (R,) of the entries that move, at least one; of equal ones all do.
+        share: (R,) of the entries that move, at least one; all of equal size.
     """
     ahead = gradient.sign().add_(x).clamp_(0, 1)
     gradient.mul_(torch.ne(ahead, x, out=ahead))
@@ -37,7 +37,7 @@ def sparse_ascent_(gradient: Tensor, x: Tensor, share: Tensor) -> Tensor:
 
 
 def steepest_(gradient: Tensor, x: Tensor, threat: Threat, share: float) -> Tensor:
-    """Steps of length 1 in the threat's norm up the gradient, in its memory; in l1, sparse ones.
+    """Steps of length 1 in the threat's norm up the gradient, in place; sparse in l1.
 
     Args:
         gradient: (R, C, H, W).
@@ -51,7 +51,7 @@ def steepest_(gradient: Tensor, x: Tensor, threat: Threat, share: float) -> Tens
 
 
 def _ascending(size: Tensor) -> Tensor:
-    """Every row sorted. On a CPU NumPy sorts, in a tenth of the time."""
+    """Every row sorted. On a CPU NumPy sorts in a tenth of the time."""
     if size.device.type == "cpu":
         return torch.from_numpy(np.sort(size.numpy(), axis=1))
     return size.sort(dim=1).values

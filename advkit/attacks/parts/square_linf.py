@@ -1,4 +1,4 @@
-"""Square windows in linf: every value is moved by plus or minus eps, window by window."""
+"""Square Attack in linf: windows of plus or minus eps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advkit.core import rng
 from advkit.core.threat import Threat
 
 
-class Paint:
+class LinfProposals:
     """Stripes first, then windows of one sign per channel.
 
     Args:
@@ -44,7 +44,7 @@ class Paint:
         side = self.windows.side(self.windows.level(iteration.flatten()))
         corners = self.windows.corners(side, draws[:, None, :2])
         rows, columns = self.windows.inside(corners, side)
-        # So much that the clamp makes it a limit from wherever the value was.
+        # Large enough that the clamp reaches a limit from any value.
         strokes = rows[..., None] * (4 * self.eps * (draws[:, 2:, None, None] >= 0.5) - 2 * self.eps)
         shape = key.shape
         x = best[:, None].addcmul(strokes.unflatten(0, shape), columns[:, :, None].unflatten(0, shape))

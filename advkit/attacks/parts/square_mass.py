@@ -1,4 +1,4 @@
-"""Square windows in l2 and l1: what one window loses, another gets."""
+"""Square Attack in l2 and l1: mass moves from one window to another."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from advkit.core.threat import Threat
 
 SMALLEST = 3
 TILES = 5
-"""Bumps along a side at first."""
+"""MassProposals along a side at first."""
 
 
-class Bumps:
-    """Tiles of bumps first; then the change in a window is mixed with a bump and grows by what a second
-    window gives up, and by what the box [0, 1] has left unused of the budget.
+class MassProposals:
+    """Starts from tiles of bumps; then mixes the change in a window with a bump and gives it the mass of a
+    second window and the part of the budget that the box [0, 1] has left unused.
 
     A bump is two pyramids of opposite sign, side by side or one above the other (the paper's section 3.4 and
-    its appendix on l1). Mass is the square (l2) or the absolute value (l1) of a change, so that the mass of
-    the whole image is conserved and no projection is needed but the clamp to the box.
+    its appendix on l1). Mass is the square (l2) or the absolute value (l1) of a change; the mass of the image
+    is conserved, so that the clamp to the box is the only projection.
 
     Args:
         p: share of the pixels that the first windows cover.
@@ -34,13 +34,13 @@ class Bumps:
         self.windows = Windows(p, shape, smallest=SMALLEST, odd=True)
         self.power = 2 if threat.norm == "l2" else 1
         self.channels, self.height, self.width = shape
-        # Every value of an image is rounded by up to 2**-25, and in l1 such errors may all add up.
+        # Every value of an image is rounded by up to 2**-25, and in l1 all errors may add up.
         rounding = math.prod(shape) ** (1 / self.power) * 2.0**-25
         self.budget = max(threat.eps * (1 - 1e-6) - rounding, 0.99 * threat.eps) ** self.power
         self._tables: dict[torch.device, Tensor] = {}
 
     def limits(self, x0: Tensor) -> Tensor:
-        """(R, 1, C, H, W) what moves must not go far from: the originals."""
+        """(R, 1, C, H, W) the originals, from which distances count."""
         return x0[:, None]
 
     def first(self, x0: Tensor, key: Tensor) -> Tensor:
@@ -97,17 +97,17 @@ class Bumps:
         return change.square() if self.power == 2 else change.abs()
 
     def _over(self, due: Tensor | int, mass: Tensor) -> Tensor:
-        """(R, C, 1, 1) factor that makes a change of mass ``mass`` one of mass ``due``."""
+        """(R, C, 1, 1) factor that scales a change of mass ``mass`` to mass ``due``."""
         factor = due / mass.clamp(min=1e-12)
         return (factor.sqrt() if self.power == 2 else factor)[..., None, None]
 
     def _placed(
         self, level: Tensor, turned: Tensor, corners: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What each row and column of the image is to the windows.
+        """Profiles of the windows over the rows and columns of the image.
 
-        A bump is a function of the larger distance from a centre along either axis, and falls with it: so it
-        is the minimum of a profile of the rows and one of the columns, times a factor for each of them.
+        A bump is a decreasing function of the larger distance from a centre along either axis: so it is the
+        minimum of a row profile and a column profile, times a factor for each.
 
         Returns:
             (R, 2, H) profile and factor of the rows, (R, 2, W) of the columns in the first window; (R, 2, H)
@@ -146,11 +146,11 @@ def _axes(side: int, power: int) -> tuple[Tensor, Tensor, Tensor]:
     """(S,) profile along the rows, along the columns, and the factor of each row.
 
     The height at distance d from a half's centre is the sum of 1 / m**2 over m = d + 1 .. S // 2 + 1; both
-    halves weigh the same.
+    halves have the same mass.
     """
     reach = side // 2 + 1
-    falls = 1 / torch.arange(1, reach + 1, dtype=torch.float64) ** 2
-    height = torch.cat([falls.flip(0).cumsum(0).flip(0), torch.zeros(side)])
+    decrements = 1 / torch.arange(1, reach + 1, dtype=torch.float64) ** 2
+    height = torch.cat([decrements.flip(0).cumsum(0).flip(0), torch.zeros(side)])
     upper, place = side // 2, torch.arange(side)
     centre = torch.where(place < upper, upper // 2, upper + (side - upper) // 2)
     halves, whole = height[(place - centre).abs()], height[(place - side // 2).abs()]

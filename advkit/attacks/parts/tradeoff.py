@@ -1,7 +1,7 @@
-"""How much a success should weigh against distance: a binary search, each row at a trial of its own.
+"""Binary search over the weight of success against distance, per row.
 
-Attacks that descend distance + constant * failure find the nearest success at the smallest constant at which
-they find any. So they try several: ten times as much after a failure, the middle once both sides are known.
+Attacks that minimise distance + constant * failure find the nearest success at the smallest constant with any
+success. So they try several: ten times as large after a failure, the middle once both bounds are known.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from torch import Tensor
 from advkit.attacks.engine.record import TensorRecord
 
 PROGRESS = 0.9999
-"""A trial ends early where a tenth of its iterations left more than this share of its lowest objective."""
+"""A trial ends early where a tenth of its iterations leaves more than this share of its lowest objective."""
 
 
 @dataclass
 class Trials(TensorRecord):
-    """Where each row stands in its search."""
+    """The binary search of each row."""
 
     constant: Tensor
     """(R,) weight of success in this trial."""
     low: Tensor
     """(R,) largest weight that failed."""
     high: Tensor
-    """(R,) smallest weight that succeeded; infinite before any did."""
+    """(R,) smallest weight that succeeded; infinite before any."""
     number: Tensor
-    """(R,) trials that are over."""
+    """(R,) finished trials."""
     iteration: Tensor
     """(R,) steps taken in this trial."""
     won: Tensor
     """(R,) bool: this trial has succeeded."""
     lowest: Tensor
-    """(R,) objective of this trial."""
-    looked: Tensor
-    """(R,) the lowest when it was last looked at."""
+    """(R,) lowest objective of this trial."""
+    checked: Tensor
+    """(R,) the lowest at the last check for early ending."""
 
     @classmethod
     def first(cls, like: Tensor, constant: float) -> Trials:
@@ -47,17 +47,17 @@ class Trials(TensorRecord):
         return cls(weight, zero, endless, none, none, none.bool(), endless, endless)
 
     def after(self, won: Tensor, objective: Tensor, iterations: int) -> tuple[Trials, Tensor]:
-        """(where the rows stand after a step, (R,) bool: a new trial begins).
+        """(the trials after a step, (R,) bool: a new trial begins).
 
         Args:
             won: (R,) bool: the step found a success.
-            objective: (R,) what the step saw of the sum that is descended.
+            objective: (R,) the minimised sum at this step.
             iterations: of a trial.
         """
         won = won | self.won
-        looks = self.iteration % max(iterations // 10, 1) == 0
+        check = self.iteration % max(iterations // 10, 1) == 0
         lowest = torch.minimum(objective, self.lowest)
-        over = (self.iteration + 1 >= iterations) | (looks & (lowest > PROGRESS * self.looked))
+        over = (self.iteration + 1 >= iterations) | (check & (lowest > PROGRESS * self.checked))
         high = torch.where(over & won, torch.minimum(self.high, self.constant), self.high)
         low = torch.where(over & ~won, torch.maximum(self.low, self.constant), self.low)
         chosen = torch.where(high.isfinite(), (low + high) / 2, 10 * self.constant)
@@ -69,5 +69,5 @@ class Trials(TensorRecord):
             torch.where(over, 0, self.iteration + 1),
             won & ~over,
             torch.where(over, torch.inf, lowest),
-            torch.where(over, torch.inf, torch.where(looks, lowest, self.looked)),
+            torch.where(over, torch.inf, torch.where(check, lowest, self.checked)),
         ), over

@@ -11,7 +11,7 @@ from advkit.defences.purifier import Purifier, defence
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape
 from advkit.trained_attacks.latent.invert import invert
-from advkit.trained_attacks.latent.settings import Inverting
+from advkit.trained_attacks.latent.settings import InversionSettings
 
 
 @defence(
@@ -60,7 +60,7 @@ class DefenseGan(Purifier):
     def forward(self, x: Tensor) -> Tensor:
         """What the generator makes of the latent vectors that were found."""
         seed = int(torch.randint(2**31, ())) if self.config.fresh else 0
-        how = Inverting(
+        how = InversionSettings(
             steps=self.config.steps,
             restarts=self.config.restarts,
             rate=self.config.rate,

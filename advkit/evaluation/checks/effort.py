@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from advkit.attacks.attack import Attack
 from advkit.attacks.perturb import make
 from advkit.evaluation.check import BLIND, Doubt, check
@@ -36,7 +38,7 @@ def effort(evidence: Evidence) -> Doubt | str | None:
     return Doubt(detail, evidence.remedy)
 
 
-def _more(evidence: Evidence, stage: Stage) -> tuple[Attack, str]:
+def _more(evidence: Evidence, stage: Stage) -> tuple[Attack[Any], str]:
     steps = stage.parameters.get("steps")
     if steps is None:
         chosen = {"steps": 20, "loss": evidence.loss_name}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.core.warp import Padding, turn_and_shift
 
 
@@ -59,5 +59,5 @@ def move(x: Tensor, moves: Tensor, padding: Padding) -> Tensor:
 @torch.no_grad()
 def is_wrong(model: nn.Module, x: Tensor, label: Tensor) -> Tensor:
     """(N,) bool: misclassified; NaN does not count."""
-    logits = ask(model, x)
+    logits = query(model, x)
     return (logits.argmax(1) != label) & ~logits.isnan().any(1)

@@ -1,1 +1,1 @@
-"""Networks that make adversarial examples in one pass, and their training against a classifier."""
+"""Perturbation generators (AdvGAN): adversarial examples in one pass, and their training."""

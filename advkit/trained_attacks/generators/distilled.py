@@ -1,5 +1,5 @@
-"""A copy of a classifier that only answers, trained before and while the generator is (Xiao et al. 2018,
-section 3.3, in rounds rather than at every update)."""
+"""Black-box AdvGAN: a distilled copy of the classifier, trained before and during the generator's training
+(Xiao et al. 2018, section 3.3, in rounds rather than at every update)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advkit.attacks.engine.searcher import searcher
+from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import images, rng
 from advkit.core.errors import DataError
@@ -19,7 +19,7 @@ from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.trained_attacks.generators.game import AdvGanGame
-from advkit.trained_attacks.generators.judge import made
+from advkit.trained_attacks.generators.judge import generate
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.train import Victim
 from advkit.trained_attacks.transfer.black_box import BlackBox
@@ -28,28 +28,28 @@ from advkit.trained_attacks.transfer.queries import Queries
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 
 UPDATES = 300
-"""Of the copy in each round after the first."""
+"""Updates of the copy in each round after the first."""
 
 
-def known(model: Model, data: Data) -> nn.Module:
-    """The model in the form that runs fastest, with parameters that want no gradients."""
+def frozen_copy(model: Model, data: Data) -> nn.Module:
+    """The search model of ``model``, whose parameters require no gradients."""
     few, _ = data.batch(torch.arange(min(16, len(data))), device_of(model))
-    return searcher(model, "float32", few, "gradients")
+    return search_model(model, "float32", few, "gradients")
 
 
 class Distilled(Victim):
-    """Stands in for a black box.
+    """A copy that replaces the black box in training.
 
     Args:
         model: the black box.
-        learn: real images to ask about; their labels are not looked at.
-        config: how.
-        device: where to work.
-        folder: where the answers are kept; what is there is not asked again.
-        progress: told what is asked.
+        learn: real images for queries; their labels are not used.
+        config: of the training.
+        device: of the computation.
+        folder: of the stored answers; stored queries are not repeated.
+        progress: reports queries.
 
     Raises:
-        ConfigError: unknown names, or an architecture that is no classifier's.
+        ConfigError: unknown names, or an architecture that is not a classifier.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Distilled(Victim):
         self.box.asked = len(self.queries)
         self.real = int(self.queries.counts()["real"])
         self.round = 0
-        """How often the copy has been trained."""
+        """Number of trainings of the copy."""
         self._network: nn.Module | None = None
 
     def images(self, target: int | None) -> Data:
-        """The real images that were asked about, with answers as labels, those of the target class left out.
+        """The queried real images with answers as labels, without those of the target class.
 
         Raises:
             DataError: there are none.
@@ -93,39 +93,41 @@ class Distilled(Victim):
         asked = self.queries.data(self.learn.class_names).limit(self.real)
         index = (asked.labels != (-1 if target is None else target)).nonzero()[:, 0]
         if len(index) == 0:
-            raise DataError(f"all of the {self.real} images are taken for the target class; choose another")
+            raise DataError(
+                f"all of the {self.real} images are classified as the target class; choose another"
+            )
         return asked.take(index)
 
     def ready(self, game: AdvGanGame) -> nn.Module:
-        """The copy, trained anew where its turn has come."""
-        while self.round < self.rounds and game.step >= self._turn(self.round):
+        """The copy, after further training where a round is due."""
+        while self.round < self.rounds and game.step >= self._first_update(self.round):
             if self.round > 0:
-                self._ask(game)
+                self._query_adversarial(game)
             self._train()
             self.round += 1
             self._network = None
         if self._network is None:
-            self._network = known(self.copy.eval(), self.learn)
+            self._network = frozen_copy(self.copy.eval(), self.learn)
         return self._network
 
-    def _turn(self, number: int) -> int:
-        """The update before which the copy is trained."""
+    def _first_update(self, number: int) -> int:
+        """The update before which round ``number`` of the copy runs."""
         return self.config.steps * number // self.rounds
 
-    def _ask(self, game: AdvGanGame) -> None:
-        """About adversarial images as the generator makes them now."""
+    def _query_adversarial(self, game: AdvGanGame) -> None:
+        """Queries adversarial images of the current generator."""
         if self.queries.counts()["adversarial"] >= self._adversarial(self.round):
-            return  # an earlier process did, and was ended before it could train on the answers
+            return  # done by an earlier process that stopped before training on the answers
         n = self._adversarial(self.round) - self._adversarial(self.round - 1)
         index = rng.permutation(self.config.seed, "rounds", self.real, self.round)[:n]
         base = self.queries.data(self.learn.class_names).take(index)
-        x, _ = made(game.best(), base, game.threat, self.device)
-        self.queries = self.queries.joined(Queries.ask(self.box, [(images.to_uint8(x), "adversarial")]))
+        x, _ = generate(game.best(), base, game.threat, self.device)
+        self.queries = self.queries.joined(Queries.collect(self.box, [(images.to_uint8(x), "adversarial")]))
         if self.folder is not None:
             self.queries.save(self.folder / FILE)
 
     def _adversarial(self, number: int) -> int:
-        """Queries about adversarial images before the training number ``number`` begins, of all up to it."""
+        """Queries of adversarial images before round ``number``, in total."""
         return min(self.real, (self.config.queries - self.real) // (self.rounds - 1)) * number
 
     def _train(self) -> None:
@@ -134,14 +136,14 @@ class Distilled(Victim):
             batches = config.batches(self.real + self._adversarial(self.round))
             seed = rng.derive(config.seed, "round", self.round) % 2**31
             config = config.model_copy(update={"epochs": -(-UPDATES // batches), "seed": seed})
-        # What an earlier process asked in later rounds waits until then.
+        # Queries that an earlier process made in later rounds are used in those rounds.
         queries = self.queries.first(self.real + (self._adversarial(self.round) if self.round else 0))
         self.progress.say(f"training the copy on {len(queries):,} answers")
         trained = train_copy(self.copy, queries, self.learn.class_names, config, device=self.device)
         self.copy = trained.model
 
     def facts(self, model: Model, test: Data) -> dict[str, Any]:
-        """What was asked, and how alike the copy is, for results."""
+        """Queries, and the agreement of the copy, for results."""
         with evaluation_mode(model), evaluation_mode(self.copy):
             mine, theirs = (logits_of(each, test).argmax(1) for each in (self.copy, model))
         return {
@@ -153,11 +155,11 @@ class Distilled(Victim):
         }
 
     def state(self) -> dict[str, Any]:
-        """The copy; the answers are in a file of their own."""
+        """The copy; the answers have their own file."""
         return {"round": self.round, "copy": self.copy.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Back to what `state` gave."""
+        """Restores the result of `state`."""
         self.round = state["round"]
         self.copy.load_state_dict(state["copy"])
         self._network = None

@@ -1,4 +1,4 @@
-"""A perturbation generator, the discriminator that it is to deceive, and one update of both."""
+"""A perturbation generator, its discriminator, and one update of both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.advgan import moved
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.losses.margin import margin
 from advkit.core import distributed, rng
 from advkit.core.config import StrictModel
@@ -25,23 +25,24 @@ from advkit.training.schedule import factor
 
 GENERATOR = "advgan-generator"
 BETAS = (0.5, 0.999)
-"""Of Adam, as is customary in GANs."""
+"""Of Adam, the usual values for GANs."""
 FIGURES = ("margin_loss", "g_loss", "d_loss", "d_accuracy", "misled")
-"""What an update tells."""
+"""The figures of an update."""
 
 
 class AdvGanGame:
-    """Minimises margin + gan_weight * deception over the generator (Xiao et al. 2018, eq. 4).
+    """Minimises margin + gan_weight * GAN loss over the generator (Xiao et al. 2018, eq. 4).
 
-    The paper's third term, a hinge on the size of the perturbation, is not needed: the budget is part of the
-    network's output (`moved`). The classifier's parameters are neither differentiated nor changed.
+    The paper's third term, a hinge on the size of the perturbation, is not needed: the output
+    of the network respects the budget (`moved`). The classifier's parameters are neither differentiated nor
+    changed.
 
     Args:
-        config: how.
+        config: of the training.
         threat: norm and budget.
         shape: of the images.
-        target: class that is to be seen; None: any other than the label.
-        device: where to work.
+        target: target class; None: any other than the label.
+        device: of the computation.
 
     Raises:
         ConfigError: unknown names or parameters, or images too small for the networks.
@@ -66,7 +67,7 @@ class AdvGanGame:
         self.loss = LeastSquares(StrictModel())
         self.step = 0
 
-    def play(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+    def train_step(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
         """One update of the discriminator, then one of the generator.
 
         Args:
@@ -90,24 +91,24 @@ class AdvGanGame:
 
     def _update(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
         fake = moved(self.threat, x, self.generator(x))
-        d_loss, d_accuracy, deception, uphill = self._judged(x, fake)
-        seen = fake.detach().requires_grad_(True)
-        logits = ask(victim, seen)
-        aim = None if self.target is None else torch.full_like(label, self.target)
-        lead = margin(logits, label, aim)
+        d_loss, d_accuracy, gan_loss, uphill = self._discriminator_step(x, fake)
+        leaf = fake.detach().requires_grad_(True)
+        logits = query(victim, leaf)
+        target = None if self.target is None else torch.full_like(label, self.target)
+        lead = margin(logits, label, target)
         loss = (-lead).clamp(min=-self.config.kappa).mean()
-        (gradient,) = torch.autograd.grad(loss, seen)  # to the images alone: the classifier stays untouched
+        (gradient,) = torch.autograd.grad(loss, leaf)  # the classifier's parameters get none
         optimiser = self.optimisers["generator"]
         optimiser.zero_grad(set_to_none=True)
         fake.backward(gradient + self.config.gan_weight * uphill)
-        _meet(self.generator)
+        _average_over_processes(self.generator)
         optimiser.step()
         misled = (lead > 0).float().mean()
-        return torch.stack([loss.detach(), deception, d_loss, d_accuracy, misled])
+        return torch.stack([loss.detach(), gan_loss, d_loss, d_accuracy, misled])
 
-    def _judged(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """After an update of the discriminator: its loss and accuracy, the generator's loss, and that one's
-        gradient to the images."""
+    def _discriminator_step(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Updates the discriminator; returns its loss and accuracy, the generator's GAN loss, and the
+        gradient of that loss to the images."""
         if "discriminator" not in self.networks:
             none = x.new_zeros(())
             return none, none, none, torch.zeros_like(fake)
@@ -115,21 +116,21 @@ class AdvGanGame:
         judged = self.loss.judge("discriminator", critic, x, fake.detach())
         optimiser.zero_grad(set_to_none=True)
         judged.loss.backward()
-        _meet(self.networks["discriminator"])
+        _average_over_processes(self.networks["discriminator"])
         optimiser.step()
-        right = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
-        seen = fake.detach().requires_grad_(True)
-        deception = self.loss.generate({"discriminator": critic}, seen, x)
-        (uphill,) = torch.autograd.grad(deception, seen)
-        return judged.loss.detach(), right, deception.detach(), uphill
+        accuracy = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
+        leaf = fake.detach().requires_grad_(True)
+        gan_loss = self.loss.generate({"discriminator": critic}, leaf, x)
+        (uphill,) = torch.autograd.grad(gan_loss, leaf)
+        return judged.loss.detach(), accuracy, gan_loss.detach(), uphill
 
     def best(self) -> PerturbationGenerator:
-        """A copy of the averaged generator, or of the generator where nothing is averaged, in eval mode."""
-        kept = self.generator if self.ema is None else self.ema.network
-        return copy.deepcopy(kept).eval().requires_grad_(False)
+        """A copy of the EMA generator, or of the generator without EMA, in eval mode."""
+        network = self.generator if self.ema is None else self.ema.network
+        return copy.deepcopy(network).eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resume needs."""
+        """Everything that a resume needs."""
         return {
             "step": self.step,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
@@ -138,7 +139,7 @@ class AdvGanGame:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Back to what `state` gave."""
+        """Restores the result of `state`."""
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
             self.optimisers[name].load_state_dict(state["optimisers"][name])
@@ -152,7 +153,7 @@ class AdvGanGame:
         return network.to(self.device).train()
 
 
-def _meet(network: nn.Module) -> None:
-    """The means of gradients and running statistics over all processes that share the batch."""
+def _average_over_processes(network: nn.Module) -> None:
+    """Averages gradients and running statistics over all processes that share the batch."""
     distributed.average(p.grad for p in network.parameters() if p.grad is not None)
     distributed.average(buffer for buffer in network.buffers() if buffer.is_floating_point())

@@ -1,4 +1,4 @@
-"""What a perturbation generator does to a classifier, beside random changes of the same size."""
+"""The success of a perturbation generator against a classifier, and that of random noise of the same size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.advgan import moved
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import rng
 from advkit.core.errors import DataError
@@ -20,12 +20,12 @@ BATCH = 500
 
 
 def attackable(model: nn.Module, data: Data, target: int | None) -> Data:
-    """The images that the model classifies correctly and that are not of the target class.
+    """The correctly classified images that are not of the target class.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
         data: images.
-        target: class that is to be seen, if any.
+        target: target class, if any.
 
     Raises:
         DataError: there are none.
@@ -36,21 +36,21 @@ def attackable(model: nn.Module, data: Data, target: int | None) -> Data:
     if not right.any():
         raise DataError(
             f"none of the {len(data)} images of {data.name} ({data.split}) is classified correctly and of "
-            "another class than the target, so there is nothing to mislead; choose another classifier, other "
+            "another class than the target, so there is nothing to attack; choose another classifier, other "
             "data or another target"
         )
     return data.take(right.nonzero()[:, 0])
 
 
 @torch.no_grad()
-def made(generator: nn.Module, data: Data, threat: Threat, device: torch.device) -> tuple[Tensor, float]:
-    """(adversarial images (N, C, H, W) on the CPU, how many of them are made a second)"""
+def generate(generator: nn.Module, data: Data, threat: Threat, device: torch.device) -> tuple[Tensor, float]:
+    """(adversarial images (N, C, H, W) on the CPU, images per second)"""
     parts, spent = [], 0.0
     for index in torch.arange(len(data)).split(BATCH):
         x, _ = data.batch(index, device)
-        begun = time.perf_counter()
-        parts.append(moved(threat, x, ask(generator, x)).cpu())
-        spent += time.perf_counter() - begun
+        start = time.perf_counter()
+        parts.append(moved(threat, x, query(generator, x)).cpu())
+        spent += time.perf_counter() - start
     return torch.cat(parts), len(data) / spent
 
 
@@ -58,34 +58,34 @@ def made(generator: nn.Module, data: Data, threat: Threat, device: torch.device)
 def hits(
     model: nn.Module, x: Tensor, data: Data, threat: Threat, target: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Which images ``x`` mislead the model, and what it says of them.
+    """Which images ``x`` the model misclassifies, and its predictions.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
         x: (N, C, H, W) changed images, on the CPU.
-        data: the originals, all of which are `attackable`.
-        threat: an image outside it misleads nobody.
-        target: class that is to be seen, if any.
+        data: the originals, all `attackable`.
+        threat: an image outside it does not count.
+        target: target class, if any.
 
     Returns:
         (N,) bool and (N,) int64, on the CPU; the class is -1 where a logit is NaN.
     """
     device = device_of(model)
-    met, said = [], []
+    met, predictions = [], []
     for index in torch.arange(len(data)).split(BATCH):
         x0, label = data.batch(index, device)
         changed = x[index].to(device)
-        logits = ask(model, changed)
-        answer = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
-        wanted = (answer != label) & (answer >= 0) if target is None else answer == target
-        met.append((wanted & threat.contains(changed, x0)).cpu())
-        said.append(answer.cpu())
-    return torch.cat(met), torch.cat(said)
+        logits = query(model, changed)
+        predicted = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+        success = (predicted != label) & (predicted >= 0) if target is None else predicted == target
+        met.append((success & threat.contains(changed, x0)).cpu())
+        predictions.append(predicted.cpu())
+    return torch.cat(met), torch.cat(predictions)
 
 
 def misled(model: nn.Module, generator: nn.Module, data: Data, threat: Threat, target: int | None) -> Tensor:
-    """(N,) bool: on which of the images the generator meets its aim."""
-    x, _ = made(generator, data, threat, device_of(model))
+    """(N,) bool: on which images the generator succeeds."""
+    x, _ = generate(generator, data, threat, device_of(model))
     return hits(model, x, data, threat, target)[0]
 
 

@@ -1,4 +1,4 @@
-"""A perturbation generator from beginning to end: trained and judged."""
+"""Trains and evaluates a perturbation generator."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from advkit.data.data import Data
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import PerturbationGenerator
-from advkit.trained_attacks.generators.distilled import Distilled, known
+from advkit.trained_attacks.generators.distilled import Distilled, frozen_copy
 from advkit.trained_attacks.generators.game import AdvGanGame
-from advkit.trained_attacks.generators.judge import attackable, hits, made, noise
+from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.generators.train import Seen, Victim, train
+from advkit.trained_attacks.generators.train import Victim, WhiteBox, train
 
-HELD = 500
-"""Training images held out at most, to look at as training goes on."""
+HELD_OUT = 500
+"""Training images held out at most, for evaluation during training."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,14 @@ class MadeGenerator:
 
 
 def refuse_norm(threat: Threat) -> None:
-    """Before the work begins.
+    """Refuses other norms before any work.
 
     Raises:
-        ConfigError: a norm in which a direction does not say what to do.
+        ConfigError: a norm that perturbation generators do not support.
     """
     if threat.norm not in NORMS:
         raise ConfigError(
-            f"perturbation generators work in {' and '.join(NORMS)}, not in {threat.norm}; give --norm "
-            "and --eps"
+            f"perturbation generators support {' and '.join(NORMS)}, not {threat.norm}; give --norm and --eps"
         )
 
 
@@ -59,17 +58,17 @@ def make_generator(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> MadeGenerator:
-    """Trains a generator against ``model`` and judges it on images that the model classifies correctly.
+    """Trains a generator against ``model`` and evaluates it on images that the model classifies correctly.
 
     Args:
-        model: the classifier; it is left as it is, mode and gradients included.
-        learn: images to train on.
-        test: images to judge by.
+        model: the classifier; its mode is restored and its gradients are untouched.
+        learn: training images.
+        test: images for evaluation.
         threat: norm (linf or l2) and budget.
-        target: class that is to be seen; None: any wrong one.
-        config: how.
+        target: target class; None: any wrong one.
+        config: of the training.
         run: folder to resume from.
-        progress: told how it goes.
+        progress: reports the training.
 
     Raises:
         ConfigError: another norm, unknown names or parameters.
@@ -85,18 +84,18 @@ def make_generator(
         victim: Victim
         if config.black_box is None:
             rest = attackable(model, rest, target)
-            victim = Seen(known(model, rest))
+            victim = WhiteBox(frozen_copy(model, rest))
         else:
             folder = None if run is None else run.path
             victim = Distilled(model, rest, config, device, folder=folder, progress=progress)
             rest = victim.images(target)
         trained = train(game, victim, model, rest, held, run=run, progress=progress)
-        x, speed = made(trained.generator, judged, threat, device)
-        met, said = hits(model, x, judged, threat, target)
+        x, speed = generate(trained.generator, judged, threat, device)
+        met, predicted = hits(model, x, judged, threat, target)
         by_noise, _ = hits(model, noise(judged, threat, config.seed), judged, threat, target)
         correct = len(judged if target is None else attackable(model, test, None))
     names = dict(enumerate(learn.class_names))
-    counts = {label: int((said[met] == label).sum()) for label in said[met].unique().tolist()}
+    counts = {label: int((predicted[met] == label).sum()) for label in predicted[met].unique().tolist()}
     figures = {
         "train": rest.facts,
         "n": len(test),
@@ -119,4 +118,4 @@ def make_generator(
 
 def _split(learn: Data) -> tuple[Data, Data]:
     """(images to train on, images held out)"""
-    return learn.holdout(min(0.1, HELD / len(learn)))
+    return learn.holdout(min(0.1, HELD_OUT / len(learn)))

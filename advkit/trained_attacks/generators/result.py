@@ -1,4 +1,4 @@
-"""What a perturbation generator does, as a versioned file."""
+"""The result of AdvGAN training, as a versioned file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 
 
 class Made(StrictModel):
-    """The generator, and where it is."""
+    """The generator and its location."""
 
     name: str
     """In the model store."""
@@ -26,26 +26,25 @@ class Victim(StrictModel):
     """The classifier that was attacked."""
 
     name: str
-    """As it was given."""
+    """As given."""
     hash: str
 
 
 class BlackBoxFacts(StrictModel):
-    """What was asked of a classifier that only answers."""
+    """The queries to a black-box classifier."""
 
     mode: Literal["static", "dynamic"]
     answers: Literal["labels", "probabilities"]
     limit: int
-    """Queries that were allowed."""
+    """Query limit."""
     asked: dict[str, int]
-    """Those that were made, by where the images came from."""
+    """Queries made, by the origin of the images."""
     agreed: int
-    """Test images, of `AdvGanResult.n`, on which the copy says what the classifier says; these questions are
-    not counted."""
+    """Test images, of `AdvGanResult.n`, on which copy and classifier agree; these queries are not counted."""
 
     @property
     def queries(self) -> int:
-        """All of them."""
+        """Total queries."""
         return sum(self.asked.values())
 
 
@@ -59,9 +58,9 @@ class AdvGanResult(SummarisedResult):
     model: Made
     victim: Victim
     train: DataFacts
-    """The training images that the classifier gets right."""
+    """The training images that are classified correctly."""
     test: DataFacts
-    """The test images that were drawn."""
+    """The sampled test images."""
     settings: dict[str, Any]
     """All parameters, defaults too."""
     threat: ThreatFacts
@@ -71,31 +70,31 @@ class AdvGanResult(SummarisedResult):
     """Test images."""
     clean_correct: int
     judged: int
-    """Of those, the ones that are classified correctly and are of another class than the target."""
+    """Of those, the correctly classified ones of other classes than the target."""
     hits: int
-    """Of those, the ones on which the aim is met."""
+    """Of those, the ones on which the attack succeeds."""
     hits_by_noise: int
-    """The same for random changes of the same size."""
+    """The same for random noise of the same size."""
     rate: float
     """Share of the judged images that are hits."""
     interval: Interval
     """Exact 95 % interval of the rate."""
     becomes: dict[str, int]
-    """What the classifier says of the hits."""
+    """Predicted classes of the hits."""
     black_box: BlackBoxFacts | None = None
     """None where the classifier's gradients were used."""
     made_per_second: float
-    """Adversarial images that the generator makes a second."""
+    """Adversarial images per second of the generator."""
     trained_per_second: float
-    """Images a second of training; 0 where this process had nothing left to do."""
+    """Training images per second; 0 where this process had nothing left to do."""
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not count earlier processes."""
     environment: dict[str, str]
 
     def summary(self) -> str:
-        """One line for people."""
-        aim = "misleads it" if self.target is None else f"makes it see {self.target_name!r}"
+        """One line of text."""
+        effect = "misleads it" if self.target is None else f"makes it predict {self.target_name!r}"
         return (
-            f"the generator, {self.threat.norm} eps {self.threat.eps:.4g}, {aim} on "
+            f"the generator, {self.threat.norm} eps {self.threat.eps:.4g}, {effect} on "
             f"{accuracy(self.hits, self.judged)} of {self.judged:,} test images that it classifies correctly"
         )

@@ -1,4 +1,4 @@
-"""The loop: batches, metrics, held-out success and states to resume from.
+"""The training loop: batches, metrics, held-out success and checkpoints.
 
 Every random number is a function of (seed, update), so a resumed run ends with the same weights.
 """
@@ -25,37 +25,37 @@ from advkit.trained_attacks.generators.judge import misled
 from advkit.training.diverged import stop_if_diverged
 
 SAVE_EVERY = 30.0
-"""Seconds after which a state to resume is written between two checks, too."""
+"""Seconds between checkpoints, if checks are rarer."""
 
 
 @dataclass(frozen=True)
 class TrainedAdvGan:
-    """What training leaves."""
+    """The result of training."""
 
     generator: PerturbationGenerator
-    """In eval mode; averaged where the run averages."""
+    """In eval mode; with EMA weights if enabled."""
     images_per_second: float
-    """Of training; 0 when there was nothing left to do."""
+    """Of training; 0 if there was nothing left to do."""
 
 
 class Victim(ABC):
-    """What the generator's gradients come from."""
+    """The source of the generator's gradients."""
 
     @abstractmethod
     def ready(self, game: AdvGanGame) -> nn.Module:
-        """The classifier to differentiate through in the next update, in eval mode on the game's device."""
+        """The classifier for the next update, in eval mode on the game's device."""
 
     def state(self) -> dict[str, Any]:
         """Everything that a resume needs."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Back to what `state` gave; here there is nothing to restore."""
+        """Restores the result of `state`; empty here."""
         assert not state
 
 
-class Seen(Victim):
-    """A classifier that is known (white box).
+class WhiteBox(Victim):
+    """White-box access to the classifier.
 
     Args:
         network: images in [0, 1] to logits.
@@ -65,7 +65,7 @@ class Seen(Victim):
         self._network = network
 
     def ready(self, game: AdvGanGame) -> nn.Module:
-        """Always the same."""
+        """Always the same network."""
         return self._network
 
 
@@ -79,19 +79,19 @@ def train(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> TrainedAdvGan:
-    """Plays ``game`` to its end.
+    """Runs all updates of ``game``.
 
     Args:
         game: before its first update.
-        victim: what is differentiated through.
-        model: classifier to mislead, which tells the success on held-out images; in eval mode.
-        data: images to learn on, all of which are classified as their labels say.
-        held: images to look at as training goes on, which the model classifies correctly.
-        run: folder for metrics and the state to resume from; None keeps nothing.
-        progress: told losses, success and images a second as it goes.
+        victim: the source of gradients.
+        model: classifier to attack, for the success on held-out images; in eval mode.
+        data: training images, all classified correctly.
+        held: correctly classified images for evaluation during training.
+        run: folder for metrics and checkpoints; None: nothing is written.
+        progress: reports losses, success and images per second.
 
     Raises:
-        DivergedError: a loss is no longer finite; the last state stays.
+        DivergedError: a loss is no longer finite; the last checkpoint remains.
     """
     config = game.config
     order = Order(len(data), min(config.batch_size, len(data)), config.seed)
@@ -102,7 +102,7 @@ def train(
         sums, since = state["sums"].to(game.device), state["since"]
         progress.say(f"resuming at update {game.step} of {config.steps}")
     checks = {round(config.steps * (i + 1) / config.checks) for i in range(config.checks)} - {0}
-    first, told, spent = game.step, game.step, 0.0
+    first, reported, spent = game.step, game.step, 0.0
     tick = saved = time.perf_counter()
     with (
         memory.kept(),
@@ -111,7 +111,7 @@ def train(
         while game.step < config.steps:
             network = victim.ready(game)
             x, label = data.batch(order.batch(game.step), game.device)
-            sums += game.play(network, x, label)
+            sums += game.train_step(network, x, label)
             due = game.step in checks
             if not due and time.perf_counter() - saved < SAVE_EVERY:
                 continue
@@ -119,7 +119,7 @@ def train(
             row = dict(zip(FIGURES, means, strict=True))
             losses = {name: value for name, value in row.items() if "loss" in name}
             place = f"update {game.step} of {config.steps}"
-            stop_if_diverged(place, losses, f"try a smaller --rate (it was {config.rate:g})")
+            stop_if_diverged(place, losses, f"use a smaller --rate (it was {config.rate:g})")
             spent += time.perf_counter() - tick
             facts = {"misled": row["misled"], "images/s": (game.step - first) * order.batch_size / spent}
             if due:
@@ -130,8 +130,8 @@ def train(
                     run.metrics(game.step, **row)
             if run is not None:
                 run.save_state({**game.state(), "victim": victim.state(), "sums": sums, "since": since})
-            task.advance(game.step - told, **facts)
-            told, tick = game.step, time.perf_counter()
+            task.advance(game.step - reported, **facts)
+            reported, tick = game.step, time.perf_counter()
             saved = tick
     speed = (game.step - first) * order.batch_size / spent if spent else 0.0
     return TrainedAdvGan(game.best(), speed)

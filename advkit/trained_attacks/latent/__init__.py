@@ -1,1 +1,1 @@
-"""From images back to the latent vectors of which a generator makes them."""
+"""Attacks in the latent space of a generator, and GAN inversion."""

@@ -1,4 +1,4 @@
-"""The search: Adam on latent vectors, several starts an image, all in one batch."""
+"""GAN inversion: Adam on latent vectors, several starts per image in one batch."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from advkit.gan.sample import of_known_prior
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import Vae
-from advkit.trained_attacks.latent.settings import Inverting
+from advkit.trained_attacks.latent.settings import InversionSettings
 from advkit.training.schedule import factor
 
-LOOK_EVERY = 25
+REPORT_EVERY = 25
 """Steps between reports of progress."""
 
 
 @dataclass(frozen=True)
 class Inverted:
-    """What was found of N images, on the CPU."""
+    """The inversions of N images, on the CPU."""
 
     latent: Tensor
     """(N, latent_dim) float32."""
     images: Tensor
-    """(N, C, H, W) float32: what the generator makes of them."""
+    """(N, C, H, W) float32: the reconstructions."""
     error: Tensor
-    """(N,) mean squared difference to the images, of pixels in [0, 1]."""
+    """(N,) mean squared error, for pixels in [0, 1]."""
     start_error: Tensor
-    """(N,) the least of the starts, before any step: what drawing at random comes to."""
+    """(N,) the least error of the starts, before any step: that of random sampling."""
     start: Tensor
-    """(N,) int64: which start led there."""
+    """(N,) int64: the best start."""
 
 
 def invert(
     model: Model,
     x: Tensor,
     labels: Tensor | None = None,
-    config: Inverting | None = None,
+    config: InversionSettings | None = None,
     *,
     ids: Tensor | None = None,
     encoder: Vae | None = None,
     progress: Progress = SILENT,
 ) -> Inverted:
-    """The latent vectors whose images are nearest to given ones, as far as gradients lead.
+    """Gradient-based search for the latent vectors whose images are nearest to given ones.
 
-    The starts are drawn from the generator's own distribution, by (seed, id, start). What is found of an
-    image does not depend on the images beside it, but for rounding.
+    The starts are sampled from the generator's prior, by (seed, id, start). The result of an image does not
+    depend on the rest of the batch, up to rounding.
 
     Args:
-        model: a generator, on any device; it is left in the mode that it is in, its gradients untouched.
+        model: a generator, on any device; its mode is restored and its gradients are untouched.
         x: (N, C, H, W) images in [0, 1].
-        labels: (N,) their classes, where the generator is conditional; else they are not looked at.
-        config: how to search.
-        ids: (N,) int64 ids of the images; by default their numbers.
-        encoder: a VAE whose decoder ``model`` is: its means are the first starts.
-        progress: told the mean error.
+        labels: (N,) their classes, for conditional generators; else unused.
+        config: of the search.
+        ids: (N,) int64 ids of the images; by default their positions.
+        encoder: the VAE of the decoder ``model``: its means are the first starts.
+        progress: reports the mean error.
 
     Raises:
-        ModelError: it does not say how its latent vectors are drawn.
-        DataError: images of another shape than it makes, or classes that it does not know.
+        ModelError: the prior of the generator is unknown.
+        DataError: images of another shape or with classes that the generator does not have.
     """
-    config = config or Inverting()
+    config = config or InversionSettings()
     generator = of_known_prior(model)
     device = next(generator.parameters()).device
     ids = torch.arange(len(x)) if ids is None else ids
     _refuse_misfits(model, x, labels)
     number = torch.arange(len(x)).repeat_interleave(
         config.restarts
-    )  # all starts of an image, then the next's
+    )  # all starts of an image, then those of the next
     start = torch.arange(config.restarts).repeat(len(x))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     total = config.steps * len(number)
@@ -80,13 +80,15 @@ def invert(
         for part in torch.arange(len(number)).split(config.batch_size):
             key = rng.keys(config.seed, "invert", ids[number[part]].to(device), start[part].to(device))
             z = generator.draw(key)
-            wanted = x[number[part]].to(device, torch.float32)
+            images = x[number[part]].to(device, torch.float32)
             if encoder is not None:
                 with torch.no_grad(), evaluation_mode(encoder):
-                    mean = encoder.encode(wanted)[0]
+                    mean = encoder.encode(images)[0]
                 z = torch.where((start[part] == 0).to(device)[:, None], mean, z)
-            asked = () if generator.classes is None or labels is None else (labels[number[part]].to(device),)
-            parts.append(_searched(model, z, wanted, asked, config, task))
+            conditions = (
+                () if generator.classes is None or labels is None else (labels[number[part]].to(device),)
+            )
+            parts.append(_optimised(model, z, images, conditions, config, task))
     latent, error, first = (
         torch.cat(each).view(len(x), config.restarts, -1) for each in zip(*parts, strict=True)
     )
@@ -95,23 +97,28 @@ def invert(
     kept = latent[rows, best]
     return Inverted(
         latent=kept,
-        images=_drawn(model, kept, labels if generator.classes is not None else None, config.batch_size),
+        images=_generated(model, kept, labels if generator.classes is not None else None, config.batch_size),
         error=error[rows, best, 0],
         start_error=first[..., 0].amin(1),
         start=best,
     )
 
 
-def _searched(
-    model: Model, z: Tensor, wanted: Tensor, asked: tuple[Tensor, ...], config: Inverting, task: Task
+def _optimised(
+    model: Model,
+    z: Tensor,
+    images: Tensor,
+    conditions: tuple[Tensor, ...],
+    config: InversionSettings,
+    task: Task,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(best latent vectors, their errors, errors of the starts), on the CPU."""
     z = z.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([z], config.rate)
-    best, least, first, told = z.detach().clone(), None, None, 0
+    best, least, first, reported = z.detach().clone(), None, None, 0
     for step in range(config.steps + 1):
         with torch.enable_grad():
-            error = (model(z, *asked) - wanted).square().flatten(1).mean(1)
+            error = (model(z, *conditions) - images).square().flatten(1).mean(1)
             (gradient,) = torch.autograd.grad(error.sum(), z)
         now = error.detach()
         if least is None or first is None:
@@ -125,15 +132,15 @@ def _searched(
         optimiser.param_groups[0]["lr"] = config.rate * factor("cosine", step, config.steps)
         z.grad = gradient
         optimiser.step()
-        if (step + 1) % LOOK_EVERY == 0 or step + 1 == config.steps:
-            task.advance((step + 1 - told) * len(z), error=float(least.mean()))
-            told = step + 1
+        if (step + 1) % REPORT_EVERY == 0 or step + 1 == config.steps:
+            task.advance((step + 1 - reported) * len(z), error=float(least.mean()))
+            reported = step + 1
     assert least is not None and first is not None
     return best.cpu(), least.cpu(), first.cpu()
 
 
 @torch.no_grad()
-def _drawn(model: Model, latent: Tensor, labels: Tensor | None, size: int) -> Tensor:
+def _generated(model: Model, latent: Tensor, labels: Tensor | None, size: int) -> Tensor:
     device = next(model.parameters()).device
     given = (latent,) if labels is None else (latent, labels)
     parts = zip(*(each.split(size) for each in given), strict=True)
@@ -156,5 +163,5 @@ def _refuse_misfits(model: Model, x: Tensor, labels: Tensor | None) -> None:
     if int(labels.min()) < 0 or int(labels.max()) >= generator.classes:
         raise DataError(
             f"the images have classes from {int(labels.min())} to {int(labels.max())} but the generator "
-            f"knows {generator.classes}; choose the data that it was trained on"
+            f"has {generator.classes}; choose the data that it was trained on"
         )

@@ -10,65 +10,65 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.core import memory, rng
 from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import of_known_prior
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import Generator
-from advkit.trained_attacks.latent.natural_settings import Wandering
+from advkit.trained_attacks.latent.natural_settings import NaturalSettings
 
 DRAWN = 1000
-"""Latent vectors by which the size of the prior is told."""
+"""Latent vectors for the estimate of the prior's size."""
 
 
 @dataclass(frozen=True)
-class Wandered:
-    """What was found around N latent vectors, on the CPU."""
+class NaturalExamples:
+    """The results of the search around N latent vectors, on the CPU."""
 
     found: Tensor
-    """(N,) bool: an image that the classifier calls something else."""
+    """(N,) bool: a misclassified image was found."""
     latent: Tensor
-    """(N, latent_dim): the nearest such one; the own one where nothing was found."""
+    """(N, latent_dim): the nearest one; the start where none was found."""
     images: Tensor
-    """(N, C, H, W): what the generator makes of it."""
+    """(N, C, H, W): its image."""
     said: Tensor
-    """(N,) what the classifier calls that."""
+    """(N,) its predicted class."""
     distance: Tensor
-    """(N,) from the own latent vector, as a share of how far a drawn one is from the mean."""
+    """(N,) from the start, in units of the mean distance of a sample from the prior's mean."""
     queries: Tensor
-    """(N,) int64: how often the classifier was asked."""
+    """(N,) int64: queries to the classifier."""
 
 
 def extent(generator: Generator, seed: int) -> float:
-    """How far, on average, a drawn latent vector is from the mean."""
+    """Mean distance of a sample of the prior from its mean."""
     device = next(generator.parameters()).device
     z = generator.draw(rng.keys(seed, "extent", torch.arange(DRAWN, device=device)))
     return float((z - z.mean(0)).norm(dim=1).mean())
 
 
 @torch.no_grad()
-def wander(
+def search_latent(
     model: Model,
     generator: Model,
     latent: Tensor,
     labels: Tensor,
-    config: Wandering,
+    config: NaturalSettings,
     *,
     ids: Tensor,
     progress: Progress = SILENT,
-) -> Wandered:
-    """For each latent vector the nearest one, of those tried, whose image the classifier gets wrong.
+) -> NaturalExamples:
+    """For each latent vector, the nearest sampled one whose image is misclassified.
 
     Args:
-        model: images in [0, 1] to logits, on any device; left in the mode that it is in.
+        model: images in [0, 1] to logits, on any device; its mode is restored.
         generator: on the same device.
         latent: (N, latent_dim) of images.
-        labels: (N,) their classes; a conditional generator is asked for them throughout.
-        config: how far, how many.
-        ids: (N,) int64 ids of the images, by which random numbers go.
-        progress: told how many images are found or given up.
+        labels: (N,) their classes; a conditional generator gets them.
+        config: of the search.
+        ids: (N,) int64 ids of the images, which determine random numbers.
+        progress: reports the share of successes.
     """
     network = of_known_prior(generator)
     device = next(network.parameters()).device
@@ -92,9 +92,11 @@ def wander(
                     direction, dim=2
                 )
                 label = labels[part].to(device)[:, None].expand(-1, config.samples)
-                asked = () if network.classes is None else (label.flatten(),)
-                answer = ask(model, generator(z.flatten(0, 1), *asked)).argmax(1).view(len(part), -1)
-                nearest, place = torch.where(answer != label, far, torch.inf).min(1)
+                conditions = () if network.classes is None else (label.flatten(),)
+                predicted = (
+                    query(model, generator(z.flatten(0, 1), *conditions)).argmax(1).view(len(part), -1)
+                )
+                nearest, place = torch.where(predicted != label, far, torch.inf).min(1)
                 queries[part] += config.samples
                 hit = nearest.isfinite().cpu()
                 rows = part[hit]
@@ -103,12 +105,12 @@ def wander(
             task.advance(n, found=float(found.float().mean()))
             if bool(found.all()):
                 break
-        images, said = [], []
+        images, predictions = [], []
         for part in torch.arange(n).split(config.batch_size):
-            asked = () if network.classes is None else (labels[part].to(device),)
-            x = generator(best[part].to(device), *asked).float()
+            conditions = () if network.classes is None else (labels[part].to(device),)
+            x = generator(best[part].to(device), *conditions).float()
             images.append(x.cpu())
-            said.append(ask(model, x).argmax(1).cpu())
-    answers = torch.cat(said)
-    found &= answers != labels  # exactly the image that is kept
-    return Wandered(found, best, torch.cat(images), answers, distance, queries)
+            predictions.append(query(model, x).argmax(1).cpu())
+    classes = torch.cat(predictions)
+    found &= classes != labels  # for exactly the returned image
+    return NaturalExamples(found, best, torch.cat(images), classes, distance, queries)

@@ -13,25 +13,25 @@ from advkit.models.card import DataFacts
 
 
 class Searched(StrictModel):
-    """One image that the classifier gets right."""
+    """One correctly classified image."""
 
     id: int
     """Its position in the split."""
     label: int
     found: bool
-    """An image was found that the classifier calls something else."""
+    """A misclassified image was found."""
     said: int
-    """What it calls it."""
+    """Its predicted class."""
     judged: int
-    """What the judge sees in it."""
+    """Its class according to the judge."""
     distance: float
-    """From the image's own latent vector, as a share of how far a drawn one is from the mean."""
+    """From the image's own latent vector, in units of the mean distance of a sample from the prior's mean."""
     queries: int
-    """How often the classifier was asked."""
+    """Queries to the classifier."""
 
 
 class NaturalResult(SummarisedResult):
-    """All images, and what they come to."""
+    """All images and their totals."""
 
     command = "natural"
     schema_name: Literal["advkit/natural"] = Field("advkit/natural", alias="schema")
@@ -42,17 +42,17 @@ class NaturalResult(SummarisedResult):
     judge: str
     """Hash of the judge."""
     judge_correct: int
-    """Of the images themselves, those that the judge reads right."""
+    """Original images that the judge classifies correctly."""
     reconstructed: int
-    """Images whose reconstruction, where the search begins, shows the same digit to the judge."""
+    """Images whose reconstruction, the start of the search, has the same class according to the judge."""
     data: DataFacts
     settings: dict[str, Any]
     n: int
     clean_correct: int
-    """Images that the classifier gets right; only these are searched."""
+    """Correctly classified images; only these are attacked."""
     found: int
     legitimate: int
-    """Of those that were found, the ones in which the judge still sees the digit."""
+    """Found examples that still have the same class according to the judge."""
     raw_success: float
     """found / clean_correct"""
     legitimacy: float
@@ -62,14 +62,14 @@ class NaturalResult(SummarisedResult):
     interval: Interval
     """Exact 95 % interval of ``success``."""
     queries: float
-    """To the classifier, mean of the images."""
+    """Mean queries to the classifier per image."""
     images: tuple[Searched, ...]
     seconds: float
     environment: dict[str, str]
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line of text."""
         return (
-            f"the classifier is misled on {accuracy(self.legitimate, self.clean_correct)} of "
-            f"{self.clean_correct:,} images by one that still shows the digit"
+            f"natural adversarial examples that keep the class found for "
+            f"{accuracy(self.legitimate, self.clean_correct)} of {self.clean_correct:,} images"
         )

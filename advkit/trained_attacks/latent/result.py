@@ -1,4 +1,4 @@
-"""How well a generator reaches given images, as a versioned file."""
+"""The result of GAN inversion, as a versioned file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Reached(StrictModel):
     """Its position in the split."""
     label: int
     error: float
-    """Mean squared difference between the image and what the generator makes, of pixels in [0, 1]."""
+    """Mean squared error of the reconstruction, for pixels in [0, 1]."""
     start_error: float
-    """The least of the starts before any step: what as many draws come to."""
+    """The least error of the starts before any step: that of random sampling."""
     nearest_error: float
-    """That of the nearest training image."""
+    """Error of the nearest training image."""
     nearest_id: int
-    """Which one it is."""
+    """Its position in the training split."""
     start: int
-    """Which start led there."""
+    """The best start."""
 
 
 class InversionResult(SummarisedResult):
@@ -37,11 +37,11 @@ class InversionResult(SummarisedResult):
         "advkit/trained_attacks/latent", alias="schema"
     )
     model: str
-    """As it was given."""
+    """As given."""
     model_hash: str
     data: DataFacts
     train: DataFacts
-    """Where the nearest images come from."""
+    """Source of the nearest images."""
     settings: dict[str, Any]
     """All parameters, defaults too."""
     n: int
@@ -50,14 +50,14 @@ class InversionResult(SummarisedResult):
     start_error: float
     nearest_error: float
     nearer: int
-    """Images that the generator reaches more closely than the nearest training image does."""
+    """Images whose reconstruction is closer than the nearest training image."""
     images: tuple[Reached, ...]
     seconds: float
     environment: dict[str, str]
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line of text."""
         return (
-            f"mean squared error {self.error:.4f} over {self.n} images of {self.data.name}; the nearest "
-            f"training images come to {self.nearest_error:.4f}, the starts to {self.start_error:.4f}"
+            f"mean squared error {self.error:.4f} over {self.n} images of {self.data.name}; "
+            f"{self.nearest_error:.4f} for the nearest training images, {self.start_error:.4f} for the starts"
         )

@@ -1,4 +1,4 @@
-"""Configuration of inversion; no torch here, so that help is instant."""
+"""Configuration of inversion; without torch, so that help is instant."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from advkit.core.config import StrictModel
 from advkit.core.names import DataName
 
 
-class Inverting(StrictModel):
-    """How latent vectors are looked for."""
+class InversionSettings(StrictModel):
+    """Parameters of GAN inversion."""
 
     steps: int = Field(300, ge=1)
     """Steps of Adam on each latent vector."""
     restarts: int = Field(4, ge=1)
-    """Starts per image, of which the best is kept; of a VAE, the first is where its encoder says."""
+    """Starts per image, of which the best is kept; the first start of a VAE is its encoding."""
     rate: float = Field(0.1, gt=0)
-    """First step size; it falls to 0 along half a cosine."""
+    """First step size; it decreases to 0 along half a cosine."""
     batch_size: int = Field(500, ge=1)
-    """Starts at work at once."""
+    """Batch size, in starts."""
     seed: int = Field(0, ge=0)
-    """Every random number follows from it."""
+    """Seed of all random numbers."""
 
 
 class _Inverted(StrictModel):
-    """What is inverted. A base of its own, so that help lists these options first."""
+    """The generator and the images. A separate base, so that help lists these options first."""
 
     model: str
-    """Generator or VAE: a file, a run folder or a name in the store. A conditional one is asked for the class
-    of each image."""
+    """Generator or VAE: a file, a run folder or a name in the store. A conditional one gets the class of
+    each image."""
     data: DataName | None = None
-    """Images to find latent vectors of (see `advkit ls data`); by default what the model was trained on."""
+    """Images to invert (see `advkit ls data`); by default the training data of the model."""
     split: Literal["test", "train"] = "test"
-    """Which part of the data."""
+    """Split of the data."""
     n: int = Field(20, ge=1)
-    """The first so many images."""
+    """Number of images, from the first."""
 
 
-class GanInversion(Inverting, _Inverted):
-    """Find the latent vectors of which a generator makes given images."""
+class GanInversion(InversionSettings, _Inverted):
+    """Invert a generator: find the latent vectors of given images (GAN inversion)."""

@@ -1,4 +1,4 @@
-"""How often unrestricted adversarial examples are found and legitimate, as a versioned file."""
+"""The success rate of unrestricted adversarial examples, as a versioned file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Example(StrictModel):
     id: int
     """Its number, on which its latent vector depends."""
     label: int
-    """The class that the generator was asked for."""
+    """The requested class."""
     start_said: int
-    """What the classifier calls the image of the latent vector that was drawn first."""
+    """Predicted class of the image of the first latent vector."""
     start_judged: int
-    """What the judge sees in that."""
+    """Its class according to the judge."""
     found: bool
     said: int
-    """What the classifier calls the image that is kept."""
+    """Predicted class of the returned image."""
     judged: int
-    """What the judge sees in it."""
+    """Its class according to the judge."""
     passes: int
-    """Of the classifier, both ways."""
+    """Forward and backward passes of the classifier."""
 
 
 class UnrestrictedResult(SummarisedResult):
-    """All examples, and what they come to."""
+    """All examples and their totals."""
 
     command = "unrestricted"
     schema_name: Literal["advkit/unrestricted"] = Field("advkit/unrestricted", alias="schema")
@@ -50,15 +50,14 @@ class UnrestrictedResult(SummarisedResult):
     settings: dict[str, Any]
     """All parameters, defaults too."""
     n: int
-    """Examples that were tried."""
+    """Number of examples."""
     start_wrong: int
-    """Of the images drawn first, those that the classifier takes for another class than the one asked for."""
+    """First images that the classifier misclassifies."""
     start_read: int
-    """Of the images drawn first, those in which the judge sees the class asked for: what legitimacy can be
-    expected to come to."""
+    """First images of the requested class according to the judge: the expected legitimacy."""
     found: int
     legitimate: int
-    """Of those that were found, the ones in which the judge sees the class asked for."""
+    """Found examples of the requested class according to the judge."""
     raw_success: float
     """found / n"""
     raw_interval: Interval
@@ -71,15 +70,15 @@ class UnrestrictedResult(SummarisedResult):
     interval: Interval
     """Exact 95 % interval of ``success``."""
     passes: float
-    """Of the classifier, both ways, mean of the examples."""
+    """Mean forward and backward passes of the classifier per example."""
     examples: tuple[Example, ...]
     seconds: float
     environment: dict[str, str]
 
     def summary(self) -> str:
-        """One line for people."""
-        aim = "misled" if self.target is None else f"made to see {self.target_name!r}"
+        """One line of text."""
+        effect = "misled" if self.target is None else f"made to predict {self.target_name!r}"
         return (
-            f"the classifier is {aim} by {accuracy(self.legitimate, self.n)} of {self.n:,} generated images "
-            "that show the class asked for"
+            f"the classifier is {effect} by {accuracy(self.legitimate, self.n)} of {self.n:,} generated "
+            "images that show the requested class"
         )

@@ -1,4 +1,4 @@
-"""A classifier that answers and shows nothing else, and counts."""
+"""Query access to a classifier, with a counter and a limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import levels
 from advkit.core.errors import ConfigError
@@ -24,9 +24,9 @@ class BlackBox:
 
     Args:
         model: images in [0, 1] to logits.
-        answers: the predicted class alone, or the probabilities of all.
-        limit: how many queries are answered.
-        asked: how many have been, by an earlier process.
+        answers: the predicted class, or the probabilities of all classes.
+        limit: of queries.
+        asked: queries made by an earlier process.
     """
 
     def __init__(self, model: nn.Module, answers: Answers, limit: int, asked: int = 0) -> None:
@@ -35,31 +35,31 @@ class BlackBox:
 
     @property
     def left(self) -> int:
-        """Queries that will still be answered."""
+        """Remaining queries."""
         return self.limit - self.asked
 
     @torch.no_grad()
-    def ask(self, images: Tensor) -> Tensor:
-        """(N, K) float32 probabilities, on the CPU: 1 and 0 where it says labels only.
+    def query(self, images: Tensor) -> Tensor:
+        """(N, K) float32 probabilities, on the CPU: one-hot with labels only.
 
         Args:
             images: (N, C, H, W) uint8.
 
         Raises:
-            ConfigError: more than are left; none is answered then.
+            ConfigError: more queries than remain; none is answered.
         """
         if len(images) > self.left:
             raise ConfigError(
-                f"{len(images)} queries are more than the {self.left} left of {self.limit}; allow more with "
-                "--queries"
+                f"{len(images)} queries exceed the {self.left} that remain of {self.limit}; raise the limit "
+                "with --queries"
             )
         self.asked += len(images)
-        device, said = device_of(self._model), []
+        device, answers = device_of(self._model), []
         with evaluation_mode(self._model):
             for part in images.split(BATCH):
-                logits = ask(self._model, levels.as_image(part.to(device))).float()
+                logits = query(self._model, levels.as_image(part.to(device))).float()
                 if self._answers == "labels":
-                    said.append(one_hot(logits.argmax(1), logits.shape[1]).float().cpu())
+                    answers.append(one_hot(logits.argmax(1), logits.shape[1]).float().cpu())
                 else:
-                    said.append(logits.softmax(1).cpu())
-        return torch.cat(said)
+                    answers.append(logits.softmax(1).cpu())
+        return torch.cat(answers)

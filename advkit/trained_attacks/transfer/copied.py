@@ -1,4 +1,4 @@
-"""A copy from beginning to end: questions, answers, training."""
+"""Model extraction: queries, answers, training of the copy."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from advkit.training.settings import Fitting
 from advkit.training.trainer import Trained
 
 FILE = "queries.npz"
-"""In the run folder: what was asked and answered, so that nothing is asked twice."""
+"""In the run folder: queries and answers, so that none is repeated."""
 
 
 class Distil(Objective):
-    """Cross-entropy with the answers, which are found by the images' ids.
+    """Cross-entropy with the answers, indexed by the images' ids.
 
     Args:
         answers: (Q, K) probabilities.
@@ -59,7 +59,7 @@ def fresh(config: SubstituteTraining, data: Data) -> Model:
     """An untrained copy.
 
     Raises:
-        ConfigError: unknown names or parameters, or an architecture that is no classifier's.
+        ConfigError: unknown names or parameters, or an architecture that is not a classifier.
     """
     entry = ARCHITECTURES.entry(config.copy_arch)
     if entry.facts["role"] != "classifier":
@@ -84,17 +84,17 @@ def train_copy(
     progress: Progress = SILENT,
     name: str = "training the copy",
 ) -> Trained:
-    """Trains ``copy``, in place, to give the answers.
+    """Trains ``copy``, in place, on the answers.
 
     Args:
-        copy: where to begin.
-        queries: what was asked and answered.
+        copy: the initial network.
+        queries: with their answers.
         class_names: of the classes, in the order of the answers.
-        config: how to train.
-        run: folder for metrics and the state to resume from.
-        device: where to work.
-        progress: told how it goes.
-        name: what progress calls it.
+        config: of the training.
+        run: folder for metrics and checkpoints.
+        device: of the computation.
+        progress: reports the training.
+        name: of the progress task.
     """
     objective = Distil(queries.answers)
     data = queries.data(class_names)
@@ -111,31 +111,31 @@ def gather(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
 ) -> Queries:
-    """Asks within the limit.
+    """Queries the black box within its limit.
 
     Args:
-        box: whom to ask.
-        learn: real images; their labels are not looked at.
-        config: what to ask.
-        generated: so many further images (n, C, H, W) uint8, of a generator.
-        folder: where the answers are kept; what is there is not asked again.
-        device: where to work.
-        progress: told what is asked.
+        box: the black box.
+        learn: real images; their labels are not used.
+        config: of the queries.
+        generated: returns n images (n, C, H, W) uint8 of a generator.
+        folder: of the stored answers; stored queries are not repeated.
+        device: of the computation.
+        progress: reports queries.
     """
     first = max(1, box.limit // 2**config.jacobian)
     if folder is not None and (folder / FILE).exists():
         queries = Queries.load(folder / FILE)
         box.asked = len(queries)
-        progress.say(f"{len(queries):,} answers are there from an earlier process")
+        progress.say(f"{len(queries):,} answers from an earlier process are reused")
     else:
         share = round(first * config.generated_fraction) if generated is not None else 0
         parts = [(real_images(learn, first - share, config.seed), "real")]
         if generated is not None and share:
             parts.append((generated(share), "generated"))
-        queries = _kept(Queries.ask(box, parts), folder)
+        queries = _kept(Queries.collect(box, parts), folder)
     most = (len(queries) - queries.counts()["augmented"]) * 2**config.jacobian
     while len(queries) < most and box.left:
-        before, wanted = len(queries), min(len(queries), box.left)
+        before, more = len(queries), min(len(queries), box.left)
         name = f"training the copy on {before:,} answers"
         trained = train_copy(
             fresh(config, learn),
@@ -146,9 +146,9 @@ def gather(
             progress=progress,
             name=name,
         )
-        new = augmented(trained.model, queries, wanted, config.jacobian_step)
-        queries = _kept(queries.joined(Queries.ask(box, [(new, "augmented")])), folder)
-    progress.say(f"asked about {box.asked:,} images ({box.limit:,} allowed)")
+        new = augmented(trained.model, queries, more, config.jacobian_step)
+        queries = _kept(queries.joined(Queries.collect(box, [(new, "augmented")])), folder)
+    progress.say(f"{box.asked:,} queries made ({box.limit:,} allowed)")
     return queries
 
 

@@ -1,4 +1,4 @@
-"""What was asked, and what was answered."""
+"""Queries to a black box and its answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import files, images, levels, rng
 from advkit.data.data import Data
@@ -18,7 +18,7 @@ from advkit.models.mode import evaluation_mode
 from advkit.trained_attacks.transfer.black_box import BlackBox
 
 ORIGINS = ("real", "generated", "augmented", "adversarial")
-"""Where an image comes from."""
+"""Origins of the images."""
 BATCH = 500
 """Images of a pass."""
 
@@ -32,17 +32,17 @@ class Queries:
     answers: Tensor
     """(Q, K) float32 probabilities."""
     origin: Tensor
-    """(Q,) int64 place in `ORIGINS`."""
+    """(Q,) int64 index into `ORIGINS`."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @classmethod
-    def ask(cls, box: BlackBox, parts: Sequence[tuple[Tensor, str]]) -> Queries:
-        """Asks about images (N, C, H, W) uint8 of some origins."""
+    def collect(cls, box: BlackBox, parts: Sequence[tuple[Tensor, str]]) -> Queries:
+        """Queries images (N, C, H, W) uint8, given with their origins."""
         asked = torch.cat([each for each, _ in parts])
         origin = torch.cat([torch.full((len(each),), ORIGINS.index(of)) for each, of in parts])
-        return cls(asked, box.ask(asked), origin)
+        return cls(asked, box.query(asked), origin)
 
     def first(self, n: int) -> Queries:
         """The first ``n``, or all of them."""
@@ -54,11 +54,11 @@ class Queries:
         return Queries(*(torch.cat(pair) for pair in pairs))
 
     def counts(self) -> dict[str, int]:
-        """How many came from where."""
+        """Number of images by origin."""
         return {of: int((self.origin == place).sum()) for place, of in enumerate(ORIGINS)}
 
     def data(self, class_names: tuple[str, ...]) -> Data:
-        """As images to train on; labels are the likeliest answers."""
+        """As training images; labels are the most probable classes."""
         labels = self.answers.argmax(1)
         return Data("queries", "train", self.images, labels, class_names, torch.arange(len(self)))
 
@@ -82,13 +82,13 @@ def real_images(data: Data, n: int, seed: int) -> Tensor:
 
 
 def augmented(copy: nn.Module, queries: Queries, n: int, step: float) -> Tensor:
-    """(up to n, C, H, W) uint8: the images a step along the sign of the gradient of the copy's logit of the
-    class that was answered (Papernot et al. 2017, section 4.1).
+    """(up to n, C, H, W) uint8: Jacobian-based augmentation: the images moved along the sign of the gradient
+    of the copy's logit of the answered class (Papernot et al. 2017, section 4.1).
 
     Args:
         copy: images in [0, 1] to logits.
         queries: of the rounds so far; the latest come first.
-        n: how many at most.
+        n: largest number.
         step: size, for pixels in [0, 1].
     """
     device, found = device_of(copy), []
@@ -98,7 +98,7 @@ def augmented(copy: nn.Module, queries: Queries, n: int, step: float) -> Tensor:
             x = levels.as_image(queries.images[part].to(device)).requires_grad_(True)
             answered = queries.answers[part].argmax(1).to(device)
             with torch.enable_grad():
-                logit = ask(copy, x).gather(1, answered[:, None]).sum()
+                logit = query(copy, x).gather(1, answered[:, None]).sum()
             (gradient,) = torch.autograd.grad(logit, x)
             found.append(images.to_uint8(x.detach() + step * gradient.sign()).cpu())
     return torch.cat(found) if found else queries.images[:0]

@@ -1,4 +1,4 @@
-"""What a copy is worth, as a versioned file."""
+"""The result of model extraction, as a versioned file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advkit.models.card import DataFacts, ModelCard
 
 
 class Copy(StrictModel):
-    """The copy, and where it is."""
+    """The copy and its location."""
 
     name: str
     """In the model store."""
@@ -26,12 +26,12 @@ class Original(StrictModel):
     """The classifier that was copied."""
 
     name: str
-    """As it was given."""
+    """As given."""
     hash: str
 
 
 class SubstituteResult(SummarisedResult):
-    """One copy, and how much it is like the original."""
+    """One copy and its agreement with the original."""
 
     command = "substitute"
     schema_name: Literal["advkit/trained_attacks/transfer"] = Field(
@@ -40,19 +40,19 @@ class SubstituteResult(SummarisedResult):
     model: Copy
     original: Original
     generator: str | None
-    """As it was given."""
+    """As given."""
     settings: dict[str, Any]
     """All parameters, defaults too."""
     answers: Literal["labels", "probabilities"]
     limit: int
-    """Queries that were allowed."""
+    """Query limit."""
     asked: dict[str, int]
-    """Those that were made, by where the images came from."""
+    """Queries made, by the origin of the images."""
     test: DataFacts
     n: int
-    """Test images; asking about them is no part of the attack, and not counted."""
+    """Test images; their evaluation is not part of the attack and not counted."""
     agreed: int
-    """Of those, the ones on which copy and original say the same."""
+    """Of those, the ones on which copy and original agree."""
     agreement: float
     interval: Interval
     """Exact 95 % interval of the agreement."""
@@ -60,17 +60,17 @@ class SubstituteResult(SummarisedResult):
     original_correct: int
     trained_per_second: float
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not count earlier processes."""
     environment: dict[str, str]
 
     @property
     def queries(self) -> int:
-        """All of them."""
+        """Total queries."""
         return sum(self.asked.values())
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line of text."""
         return (
-            f"after {self.queries:,} queries ({self.answers} only) the copy says what the original says on "
+            f"after {self.queries:,} queries ({self.answers} only) the copy agrees with the original on "
             f"{accuracy(self.agreed, self.n)} of {self.n:,} test images"
         )

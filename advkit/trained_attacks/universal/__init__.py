@@ -1,1 +1,1 @@
-"""One change for all images: patches to print, and perturbations to add."""
+"""Universal attacks: adversarial patches and universal perturbations."""

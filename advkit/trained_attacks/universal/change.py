@@ -1,4 +1,4 @@
-"""What is done to every image alike."""
+"""The interface of universal attacks: one change for all images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Change(ABC):
-    """One tensor, and how it changes an image; images and their changed forms are in [0, 1]."""
+    """One tensor and its application to images; images are in [0, 1] before and after."""
 
     @abstractmethod
     def start(self) -> Tensor:
@@ -21,15 +21,15 @@ class Change(ABC):
         Args:
             change: (1, C, h, w).
             x: (R, C, H, W).
-            key: (R,) random keys, for changes that fall out differently on every image.
+            key: (R,) random keys, for changes that differ from image to image.
         """
 
     @abstractmethod
-    def climb(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
+    def ascend(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
         """The change after one allowed step.
 
         Args:
             change: (1, C, h, w).
-            uphill: a direction that raises the loss, of any length.
-            share: of the first step size, from 1 down to 0.
+            uphill: an ascent direction, of any length.
+            share: of the first step size, decreasing from 1 to 0.
         """

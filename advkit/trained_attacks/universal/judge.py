@@ -1,11 +1,11 @@
-"""What a change does to test images, beside changes that were not trained."""
+"""Evaluates a universal change on test images, and untrained changes for comparison."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import images, rng
 from advkit.core.errors import DataError
@@ -20,56 +20,56 @@ from advkit.trained_attacks.universal.place import Place, paste
 from advkit.trained_attacks.universal.result import Hits, PatchJudged, PerturbationJudged, PlaceMap
 
 SCALES = 5
-"""Sizes at which a patch is judged."""
+"""Sizes at which a patch is evaluated."""
 MAPS = 3
-"""Sizes of which a map of places is made."""
+"""Sizes with a map of positions."""
 PLACES = 7
-"""Places of a map, across and down."""
+"""Positions of a map, across and down."""
 MAPPED = 200
-"""Images for each place of a map at most."""
+"""Images per position of a map at most."""
 BATCH = 500
 """Images of a pass."""
 
 
-def some(data: Data, n: int, seed: int) -> Data:
-    """``n`` images drawn at random, in the order of the data; all of them where there are no more."""
+def random_subset(data: Data, n: int, seed: int) -> Data:
+    """``n`` images sampled at random, in the order of the data; all of them if there are no more."""
     if n >= len(data):
         return data
     return data.take(rng.permutation(seed, "judged", len(data))[:n].sort().values)
 
 
-def printed(patch: Tensor) -> Tensor:
-    """The patch in 8-bit levels, as it is saved, judged and printed."""
+def rounded_to_8_bits(patch: Tensor) -> Tensor:
+    """The patch in 8-bit levels, as it is saved, evaluated and printed."""
     return as_image(images.to_uint8(patch)).to(patch.device)
 
 
 @torch.no_grad()
-def said(model: nn.Module, x: Tensor) -> Tensor:
+def predicted_classes(model: nn.Module, x: Tensor) -> Tensor:
     """(R,) classes, on the CPU; -1 where a logit is NaN."""
-    logits = ask(model, x)
+    logits = query(model, x)
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1)).cpu()
 
 
 class PatchJudge:
-    """Lays patches into the images that one classifier gets right.
+    """Applies patches to the images that one classifier classifies correctly.
 
     Args:
         model: the classifier, in eval mode.
         test: images.
-        kind: where the patch may lie.
-        target: the class that is to be seen.
-        seed: places follow from it.
+        kind: the patch and its positions.
+        target: the target class.
+        seed: of the positions.
 
     Raises:
-        DataError: no image is left to judge by.
+        DataError: no image is left for evaluation.
     """
 
     def __init__(self, model: Model, test: Data, kind: Patch, target: int, seed: int) -> None:
         self.model, self.kind, self.target, self.seed = model, kind, target, seed
         self.device = device_of(model)
-        right = logits_of(model, test, BATCH).argmax(1) == test.labels
-        self.clean_correct = int(right.sum())
-        index = (right & (test.labels != target)).nonzero()[:, 0]
+        correct = logits_of(model, test, BATCH).argmax(1) == test.labels
+        self.clean_correct = int(correct.sum())
+        index = (correct & (test.labels != target)).nonzero()[:, 0]
         if len(index) == 0:
             raise DataError(
                 f"none of the {len(test)} test images is of another class than the target and classified "
@@ -78,28 +78,31 @@ class PatchJudge:
         self.data = test.take(index)
 
     def hits(self, patch: Tensor, place: Place) -> int:
-        """On how many of the first ``len(place)`` images the target class is seen."""
+        """Number of the first ``len(place)`` images that are classified as the target."""
         count = 0
         for part in torch.arange(len(place)).split(BATCH):
             x, _ = self.data.batch(part, self.device)
-            there = place.take(part.to(self.device))
+            batch_place = place.take(part.to(self.device))
             count += int(
-                (said(self.model, paste(patch, x, there, self.kind.settings.form)) == self.target).sum()
+                (
+                    predicted_classes(self.model, paste(patch, x, batch_place, self.kind.settings.form))
+                    == self.target
+                ).sum()
             )
         return count
 
     def drawn(self, scale: tuple[float, float], stream: str) -> Place:
-        """A place for every image, by its id."""
+        """A position for every image, by its id."""
         keys = rng.keys(self.seed, stream, self.data.ids.to(self.device))
         return Place.drawn(keys, scale, self.kind.settings.rotation)
 
     def compared(self, patches: dict[str, Tensor], scale: tuple[float, float]) -> Hits:
-        """All patches at the same places."""
+        """All patches at the same positions."""
         place = self.drawn(scale, f"judge {scale}")
         return Hits(scale=scale, **{name: self.hits(patch, place) for name, patch in patches.items()})
 
     def mapped(self, patch: Tensor, scale: float) -> PlaceMap:
-        """One patch at every place of a grid, upright as often as it was in training."""
+        """One patch at every position of a grid, with the rotations of training."""
         n = min(MAPPED, len(self.data))
         at = torch.linspace(0, 1, PLACES, device=self.device)
         place = self.drawn((scale, scale), "map").take(torch.arange(n, device=self.device))
@@ -126,18 +129,18 @@ def judge_patch(
     trained_on: bool,
     task: Task,
 ) -> PatchJudged:
-    """One classifier under the patch and the patches beside it.
+    """One classifier under the patch and the patches for comparison.
 
     Args:
         model: the classifier, in eval mode.
-        name: what it is called.
+        name: of the classifier.
         test: images.
-        kind: where the patch may lie.
+        kind: the patch and its positions.
         patches: ``patch``, ``noise``, ``grey`` and ``real``, (1, C, h, w) each.
-        target: the class that is to be seen.
-        seed: places follow from it.
-        trained_on: whether the patch was made with it.
-        task: told of each of `judgements`.
+        target: the target class.
+        seed: of the positions.
+        trained_on: whether the patch was trained on it.
+        task: advanced for each of `judgements`.
     """
     judge = PatchJudge(model, test, kind, target, seed)
     low, high = kind.settings.scale
@@ -168,12 +171,12 @@ def judge_patch(
 
 
 def judgements(kind: Patch) -> int:
-    """How often `judge_patch` tells its task of progress."""
+    """Number of progress steps of `judge_patch`."""
     return sum(_parts(kind))
 
 
 def passes(kind: Patch, n: int) -> int:
-    """Images that `judge_patch` sends through a classifier at most, of ``n`` test images."""
+    """Largest number of forward passes of `judge_patch`, for ``n`` test images."""
     anywhere, scales, maps = _parts(kind)
     return n + 4 * n * (anywhere + scales) + maps * PLACES**2 * min(MAPPED, n)
 
@@ -198,24 +201,24 @@ def judge_perturbation(
 
     Args:
         model: the classifier, in eval mode.
-        name: what it is called.
+        name: of the classifier.
         test: images.
-        kind: the norm and the budget; an image that leaves it counts as not fooled.
+        kind: the norm and the budget; an image outside it counts as not fooled.
         change: (1, C, H, W) the perturbation.
-        target: the class that is to be seen, if any.
-        seed: the random one follows from it.
-        trained_on: whether the perturbation was made with it.
+        target: the target class, if any.
+        seed: of the random perturbation.
+        trained_on: whether the perturbation was trained on it.
     """
     device = device_of(model)
     random = random_like(kind, seed).to(device)
     answers: dict[str, list[Tensor]] = {"clean": [], "changed": [], "random": []}
     for part in torch.arange(len(test)).split(BATCH):
         x, _ = test.batch(part, device)
-        answers["clean"].append(said(model, x))
+        answers["clean"].append(predicted_classes(model, x))
         for key, what in (("changed", change), ("random", random)):
             moved = kind.apply(what, x, part.to(device))
             inside = kind.threat.contains(moved, x).cpu()
-            answer = said(model, moved)
+            answer = predicted_classes(model, moved)
             answers[key].append(torch.where(inside & (answer >= 0), answer, answers["clean"][-1]))
     clean, changed, by_random = (torch.cat(parts) for parts in answers.values())
     fooled = changed != clean

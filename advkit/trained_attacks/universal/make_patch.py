@@ -1,4 +1,4 @@
-"""A patch from beginning to end: trained, rounded to 8 bits, judged."""
+"""Trains, rounds and evaluates a patch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.data.data import Data
 from advkit.models.model import Model
-from advkit.trained_attacks.universal.judge import judge_patch, judgements, printed, some
+from advkit.trained_attacks.universal.judge import judge_patch, judgements, random_subset, rounded_to_8_bits
 from advkit.trained_attacks.universal.patch import Patch
 from advkit.trained_attacks.universal.result import PatchResult
 from advkit.trained_attacks.universal.settings import PatchSettings
@@ -31,8 +31,8 @@ from advkit.trained_attacks.universal.subjects import (
 )
 from advkit.trained_attacks.universal.train import train
 
-LOOKED_AT = 500
-"""Training images of the target class among which the real one is chosen."""
+CANDIDATES = 500
+"""Training images of the target class considered for the real-image baseline."""
 
 
 def train_patch(
@@ -46,16 +46,16 @@ def train_patch(
     progress: Progress = SILENT,
     **settings: Any,
 ) -> PatchResult:
-    """Makes a patch that misleads a classifier wherever it lies, and judges it.
+    """Trains an adversarial patch that works at any position, and evaluates it.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits; or several such models, to be misled alike.
-        data: images to train on: `Data`, a data set's name, or (images, labels).
-        target: the class that is to be seen, by name or number.
-        test: images to judge by; with a data set's name, its test split.
-        transfer: further classifiers to judge by.
-        n: test images at most, drawn at random.
-        progress: told of updates and judgements.
+        model: images (N, C, H, W) in [0, 1] to logits; or several such models, attacked together.
+        data: training images: `Data`, a data set's name, or (images, labels).
+        target: the target class, by name or number.
+        test: test images; with a data set's name, its test split.
+        transfer: further classifiers for evaluation only.
+        n: test images at most, sampled at random.
+        progress: reports updates and evaluations.
         **settings: further keys of `advkit.trained_attacks.universal.settings.PatchSettings`.
 
     Returns:
@@ -63,14 +63,16 @@ def train_patch(
 
     Raises:
         ConfigError: an unknown class or setting.
-        DataError: no images to train on or to judge by.
-        ModelError: a model does not behave as a classifier.
+        DataError: no images for training or evaluation.
+        ModelError: a model that is not a classifier.
     """
     learn, judged = both_splits(data, test)
     config = validate(PatchSettings, {"target": target, **settings}, "train_patch")
     models, others = classifiers(model, learn), classifiers(transfer, learn)
     names = [each.card.architecture for each in (*models, *others)]
-    return make_patch(models, others, names, learn, some(judged, n, config.seed), config, progress=progress)
+    return make_patch(
+        models, others, names, learn, random_subset(judged, n, config.seed), config, progress=progress
+    )
 
 
 def make_patch(
@@ -84,19 +86,19 @@ def make_patch(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> PatchResult:
-    """`train_patch` with everything at hand.
+    """`train_patch` with loaded models and data.
 
     Args:
-        models: classifiers to mislead.
-        others: classifiers to judge by only.
+        models: classifiers to attack.
+        others: classifiers for evaluation only.
         names: of both, in order.
-        learn: images to train on.
-        test: images to judge by, all of them.
-        config: what patch, how.
+        learn: training images.
+        test: test images.
+        config: of the patch and its training.
         run: folder to resume from.
-        progress: told of updates and judgements.
+        progress: reports updates and evaluations.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     target = class_number(config.target, learn)
     kind = Patch(config, learn.shape)
     everyone = [*models, *others]
@@ -104,7 +106,7 @@ def make_patch(
         trained = train(
             kind, models, learn, config, target=target, run=run, progress=progress, name="training the patch"
         )
-        patches = _beside(printed(trained), models[0], learn, target, config.seed)
+        patches = _with_baselines(rounded_to_8_bits(trained), models[0], learn, target, config.seed)
         with progress.task("judging the patch", len(everyone) * judgements(kind), unit="judgement") as task:
             judged = tuple(
                 judge_patch(
@@ -124,7 +126,7 @@ def make_patch(
         train=learn.facts,
         test=test.facts,
         settings=config.model_dump(mode="json", include=set(PatchSettings.model_fields)),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - start,
         environment=environment(),
         target=target,
         target_name=learn.class_names[target],
@@ -136,25 +138,27 @@ def make_patch(
     return result
 
 
-def _beside(patch: Tensor, model: Model, learn: Data, target: int, seed: int) -> dict[str, Tensor]:
-    """The patch and three that were not trained, (1, C, h, w) each."""
+def _with_baselines(patch: Tensor, model: Model, learn: Data, target: int, seed: int) -> dict[str, Tensor]:
+    """The patch and three untrained ones, (1, C, h, w) each."""
     noise = rng.uniform(rng.keys(seed, "noise patch", torch.zeros(1, dtype=torch.int64)), patch.shape[1:])
-    real = interpolate(_clearest(model, learn, target), patch.shape[2:], mode="bilinear", antialias=True)
+    real = interpolate(
+        _most_confident(model, learn, target), patch.shape[2:], mode="bilinear", antialias=True
+    )
     return {
         "patch": patch,
-        "noise": printed(noise),
-        "grey": printed(torch.full_like(patch, 0.5)),
-        "real": printed(real.clamp(0, 1)),
+        "noise": rounded_to_8_bits(noise),
+        "grey": rounded_to_8_bits(torch.full_like(patch, 0.5)),
+        "real": rounded_to_8_bits(real.clamp(0, 1)),
     }
 
 
-def _clearest(model: Model, learn: Data, target: int) -> Tensor:
-    """(1, C, H, W) the image of a class that the model is surest of, among the first ones."""
-    index = (learn.labels == target).nonzero()[:LOOKED_AT, 0]
+def _most_confident(model: Model, learn: Data, target: int) -> Tensor:
+    """(1, C, H, W) the image of a class with the highest confidence, among the first ones."""
+    index = (learn.labels == target).nonzero()[:CANDIDATES, 0]
     if len(index) == 0:
         raise DataError(
             f"no training image is of the class {learn.class_names[target]!r}; choose another target"
         )
     few = learn.take(index)
-    surest = logits_of(model, few).softmax(1)[:, target].argmax()
-    return few.batch(surest[None])[0]
+    best = logits_of(model, few).softmax(1)[:, target].argmax()
+    return few.batch(best[None])[0]

@@ -1,4 +1,4 @@
-"""A universal perturbation from beginning to end: trained and judged."""
+"""Trains and evaluates a universal perturbation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model
-from advkit.trained_attacks.universal.judge import judge_perturbation, some
+from advkit.trained_attacks.universal.judge import judge_perturbation, random_subset
 from advkit.trained_attacks.universal.perturbation import Perturbation
 from advkit.trained_attacks.universal.result import PerturbationResult
 from advkit.trained_attacks.universal.settings import PerturbationSettings
@@ -29,7 +29,7 @@ from advkit.trained_attacks.universal.subjects import (
 from advkit.trained_attacks.universal.train import train
 
 NORMS = ("linf", "l2")
-"""Norms in which one perturbation for all images is customary."""
+"""Norms of universal perturbations."""
 
 
 def train_universal(
@@ -43,32 +43,32 @@ def train_universal(
     progress: Progress = SILENT,
     **settings: Any,
 ) -> PerturbationResult:
-    """Makes one perturbation that misleads a classifier on as many images as possible, and judges it.
+    """Trains one perturbation against a classifier for as many images as possible, and evaluates it.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits; or several such models, to be misled alike.
-        data: images to train on: `Data`, a data set's name, or (images, labels).
-        threat: norm (linf or l2) and largest size; None: the customary one.
-        test: images to judge by; with a data set's name, its test split.
-        transfer: further classifiers to judge by.
-        n: test images at most, drawn at random.
-        progress: told of updates.
+        model: images (N, C, H, W) in [0, 1] to logits; or several such models, attacked together.
+        data: training images: `Data`, a data set's name, or (images, labels).
+        threat: norm (linf or l2) and budget; None: the default threat model.
+        test: test images; with a data set's name, its test split.
+        transfer: further classifiers for evaluation only.
+        n: test images at most, sampled at random.
+        progress: reports updates.
         **settings: further keys of `advkit.trained_attacks.universal.settings.PerturbationSettings`.
 
     Returns:
         The figures, and ``.perturbation`` (C, H, W).
 
     Raises:
-        ConfigError: an unknown class or setting, another norm, or no threat model to assume.
-        DataError: no images to train on or to judge by.
-        ModelError: a model does not behave as a classifier.
+        ConfigError: an unknown class or setting, another norm, or no default threat model.
+        DataError: no images for training or evaluation.
+        ModelError: a model that is not a classifier.
     """
     learn, judged = both_splits(data, test)
     config = validate(PerturbationSettings, settings, "train_universal")
     models, others = classifiers(model, learn), classifiers(transfer, learn)
     threat = threat or threats.choose(config.norm, config.eps, models[0], learn, progress)
     names = [each.card.architecture for each in (*models, *others)]
-    few = some(judged, n, config.seed)
+    few = random_subset(judged, n, config.seed)
     return make_perturbation(models, others, names, learn, few, threat, config, progress=progress)
 
 
@@ -84,20 +84,20 @@ def make_perturbation(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> PerturbationResult:
-    """`train_universal` with everything at hand.
+    """`train_universal` with loaded models and data.
 
     Args:
-        models: classifiers to mislead.
-        others: classifiers to judge by only.
+        models: classifiers to attack.
+        others: classifiers for evaluation only.
         names: of both, in order.
-        learn: images to train on.
-        test: images to judge by, all of them.
-        threat: norm and largest size.
-        config: how; its norm and eps are passed over.
+        learn: training images.
+        test: test images.
+        threat: norm and budget.
+        config: of the training; its norm and eps are ignored.
         run: folder to resume from.
-        progress: told of updates.
+        progress: reports updates.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     refuse_norm(threat)
     target = None if config.target is None else class_number(config.target, learn)
     kind = Perturbation(threat, learn.shape, config.rate)
@@ -131,7 +131,7 @@ def make_perturbation(
         train=learn.facts,
         test=test.facts,
         settings=config.model_dump(mode="json", include=set(PerturbationSettings.model_fields)),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - start,
         environment=environment(),
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         size=float(threat.distance(change, change * 0)),
@@ -144,13 +144,12 @@ def make_perturbation(
 
 
 def refuse_norm(threat: Threat) -> None:
-    """Before the work begins.
+    """Refuses other norms before any work.
 
     Raises:
-        ConfigError: a norm in which there are no universal perturbations here.
+        ConfigError: a norm that universal perturbations do not support.
     """
     if threat.norm not in NORMS:
         raise ConfigError(
-            f"universal perturbations are bounded in {' or '.join(NORMS)}, not in {threat.norm}; "
-            "give --norm and --eps"
+            f"universal perturbations support {' and '.join(NORMS)}, not {threat.norm}; give --norm and --eps"
         )

@@ -1,4 +1,4 @@
-"""Adversarial patches (Brown et al., "Adversarial Patch", 2017): trained over place, size and rotation."""
+"""Adversarial patches (Brown et al., "Adversarial Patch", 2017): trained over position, size and rotation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from advkit.trained_attacks.universal.settings import PatchSettings
 
 
 class Patch(Change):
-    """A patch that lies somewhere else in every image and at every update.
+    """A patch at a random position in every image and update.
 
     Args:
-        settings: its form, and where it may lie.
+        settings: its shape and positions.
         shape: of the images.
     """
 
@@ -30,10 +30,10 @@ class Patch(Change):
         return torch.full((1, self.channels, self.pixels, self.pixels), 0.5)
 
     def apply(self, change: Tensor, x: Tensor, key: Tensor) -> Tensor:
-        """The patch at a place drawn for each image."""
+        """The patch at a random position in each image."""
         place = Place.drawn(key, self.settings.scale, self.settings.rotation)
         return paste(change, x, place, self.settings.form)
 
-    def climb(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
+    def ascend(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
         """A step of the same size for every pixel, inside [0, 1]."""
         return (change + self.settings.rate * share * uphill.sign()).clamp_(0, 1)

@@ -13,10 +13,10 @@ from advkit.trained_attacks.universal.change import Change
 
 
 class Perturbation(Change):
-    """What is added to every image, which is then clamped to [0, 1].
+    """Added to every image, which is then clamped to [0, 1].
 
     Args:
-        threat: its norm and its largest size: linf or l2.
+        threat: norm (linf or l2) and budget.
         shape: of the images.
         rate: first step size, as a share of the budget.
     """
@@ -25,15 +25,15 @@ class Perturbation(Change):
         self.threat, self.shape, self.rate = threat, shape, rate
 
     def start(self) -> Tensor:
-        """Nothing."""
+        """Zero."""
         return torch.zeros(1, *self.shape)
 
     def apply(self, change: Tensor, x: Tensor, key: Tensor) -> Tensor:
-        """The sum, inside [0, 1]; clamping only takes it nearer to the image."""
+        """The sum, inside [0, 1]; clamping only reduces the distance to the image."""
         return (x + change).clamp(0, 1)
 
-    def climb(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
-        """The steepest step in the norm, then back into the budget."""
+    def ascend(self, change: Tensor, uphill: Tensor, share: float) -> Tensor:
+        """The steepest step in the norm, then a projection into the budget."""
         return self.inside(change + self.rate * share * self.threat.eps * self.threat.ascent(uphill))
 
     def inside(self, change: Tensor) -> Tensor:

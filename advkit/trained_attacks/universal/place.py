@@ -1,4 +1,4 @@
-"""Patches laid into images."""
+"""Applies patches to images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Form = Literal["circle", "square"]
 
 @dataclass
 class Place(TensorRecord):
-    """Where a patch lies in each image, how large it is and how it is turned."""
+    """Position, size and rotation of a patch in each image."""
 
     scale: Tensor
     """(R,) its diameter as a share of the image's shorter side."""
     angle: Tensor
     """(R,) degrees, counter-clockwise."""
     across: Tensor
-    """(R,) from 0, at the left edge, to 1, at the right one; the patch is inside wherever it is."""
+    """(R,) from 0, at the left edge, to 1, at the right one; the patch is always inside."""
     down: Tensor
     """(R,) from 0, at the upper edge, to 1, at the lower one."""
 
@@ -42,7 +42,7 @@ def paste(patch: Tensor, x: Tensor, place: Place, form: Form) -> Tensor:
     Args:
         patch: (1, C, h, w) in [0, 1].
         x: (R, C, H, W) in [0, 1].
-        place: where, for each image.
+        place: for each image.
         form: outline; its edge is smoothed over one pixel of the image.
 
     Returns:
@@ -58,7 +58,7 @@ def paste(patch: Tensor, x: Tensor, place: Place, form: Form) -> Tensor:
 
 
 def coverage(u: Tensor, v: Tensor, half: Tensor | float, form: Form) -> Tensor:
-    """How much of a pixel at (u, v) the patch covers: 0 to 1, by its distance from the outline.
+    """Share of a pixel at (u, v) that the patch covers, 0 to 1, by its distance from the outline.
 
     Args:
         u: across the patch, from -1 to 1.

@@ -1,4 +1,4 @@
-"""What patches and universal perturbations do, as versioned files."""
+"""The results of patches and universal perturbations, as versioned files."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from advkit.models.card import DataFacts, Shape, ThreatFacts
 
 
 class _Result(SummarisedResult):
-    """What both have."""
+    """Common fields."""
 
     train: DataFacts
-    """What it was trained on."""
+    """Training images."""
     test: DataFacts
-    """What it was judged by."""
+    """Test images."""
     settings: dict[str, Any]
     """All parameters, defaults too."""
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not count earlier processes."""
     environment: dict[str, str]
 
 
 class _Judged(StrictModel):
-    """What is said of any classifier."""
+    """Common fields of a classifier's evaluation."""
 
     name: str
-    """As it was given."""
+    """As given."""
     model_hash: str
     trained_on: bool
-    """False where the change was made without it."""
+    """False for classifiers used for evaluation only."""
 
     model_config = StrictModel.model_config | {"protected_namespaces": ()}
 
@@ -46,7 +46,7 @@ class _Judged(StrictModel):
 
 
 class Hits(StrictModel):
-    """On how many images the target class was seen, with each of four patches at the same places."""
+    """Number of images classified as the target, for each of four patches at the same positions."""
 
     scale: tuple[float, float]
     """Diameters, from and to, as a share of the image's shorter side."""
@@ -60,13 +60,13 @@ class Hits(StrictModel):
 
 
 class PlaceMap(StrictModel):
-    """Where in the image the patch works, at one size."""
+    """Success of the patch by position, at one size."""
 
     scale: float
     n: int
-    """Images for each place."""
+    """Images per position."""
     hits: tuple[tuple[int, ...], ...]
-    """Images on which the target class was seen; rows from the upper edge down, places from left to right."""
+    """Images classified as the target; rows from top to bottom, positions from left to right."""
 
 
 class PatchJudged(_Judged):
@@ -78,17 +78,17 @@ class PatchJudged(_Judged):
     judged: int
     """Of those, the ones of other classes than the target, classified correctly without a patch."""
     anywhere: Hits
-    """At any place, size and rotation, as in training."""
+    """At random position, size and rotation, as in training."""
     by_scale: tuple[Hits, ...]
     by_place: tuple[PlaceMap, ...]
     rate: float
-    """Share of the judged images on which the patch makes the target class be seen, anywhere."""
+    """Share of the judged images classified as the target, at random positions."""
     interval: Interval
     """Exact 95 % interval of the rate."""
 
 
 class PatchResult(_Result):
-    """One patch and what it does."""
+    """One patch and its success."""
 
     command = "patch"
     schema_name: Literal["advkit/patch"] = Field("advkit/patch", alias="schema")
@@ -99,7 +99,7 @@ class PatchResult(_Result):
     pixels: int
     """Of the patch, across and down."""
     classifiers: tuple[PatchJudged, ...]
-    """Those that it was trained on, then the others."""
+    """Those used for training, then the others."""
 
     _patch: Tensor | None = PrivateAttr(None)
 
@@ -109,10 +109,10 @@ class PatchResult(_Result):
         return self._patch
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line of text."""
         first = self.classifiers[0]
         return (
-            f"with the patch anywhere, {first.label} sees {self.target_name!r} on "
+            f"with the patch at random positions, {first.label} predicts {self.target_name!r} on "
             f"{accuracy(first.anywhere.patch, first.judged)} of {first.judged} test images of other classes"
         )
 
@@ -124,17 +124,17 @@ class PerturbationJudged(_Judged):
     """Test images."""
     clean_correct: int
     correct: int
-    """Right with the perturbation."""
+    """Classified correctly with the perturbation."""
     fooled: int
-    """Images of which the classifier says something else than without it."""
+    """Images whose predicted class changes."""
     fooled_by_random: int
     """The same for a random perturbation of the same size."""
     judged: int
-    """With a target: images that are not taken for it anyway; else all."""
+    """With a target: images that are not classified as it without the perturbation; else all."""
     hits: int
-    """With a target: judged images that are taken for it; else the same as ``fooled``."""
+    """With a target: judged images classified as it; else the same as ``fooled``."""
     becomes: dict[str, int]
-    """What the classifier says of the images that it is fooled on."""
+    """Predicted classes of the fooled images."""
     rate: float
     """Share of the judged images that are hits."""
     interval: Interval
@@ -142,7 +142,7 @@ class PerturbationJudged(_Judged):
 
 
 class PerturbationResult(_Result):
-    """One universal perturbation and what it does."""
+    """One universal perturbation and its success."""
 
     command = "universal"
     schema_name: Literal["advkit/trained_attacks/universal"] = Field(
@@ -154,7 +154,7 @@ class PerturbationResult(_Result):
     target: int | None
     target_name: str
     classifiers: tuple[PerturbationJudged, ...]
-    """Those that it was trained on, then the others."""
+    """Those used for training, then the others."""
 
     _perturbation: Tensor | None = PrivateAttr(None)
 
@@ -164,10 +164,10 @@ class PerturbationResult(_Result):
         return self._perturbation
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line of text."""
         first = self.classifiers[0]
-        aim = "fools" if self.target is None else f"lets {self.target_name!r} be seen by"
+        effect = "fools" if self.target is None else f"makes {self.target_name!r} the prediction of"
         return (
-            f"one perturbation, {self.threat.norm} eps {self.threat.eps:.4g}, {aim} {first.label} on "
+            f"one perturbation, {self.threat.norm} eps {self.threat.eps:.4g}, {effect} {first.label} on "
             f"{accuracy(first.hits, first.judged)} of {first.judged} test images"
         )

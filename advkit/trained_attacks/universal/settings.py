@@ -1,4 +1,4 @@
-"""Configurations of patches and universal perturbations; no torch here, so that help is instant."""
+"""Configurations of patches and universal perturbations; without torch, so that help is instant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advkit.models.foreign_settings import ForeignModel
 
 
 def _parts(value: Any) -> Any:
-    """A text as it is typed, ``a,b``, as its parts."""
+    """The parts of a text such as ``a,b``."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -21,39 +21,39 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_parts)]
 
 
 class Subjects(StrictModel):
-    """Which classifiers are to be misled, on which images."""
+    """The attacked classifiers and the images."""
 
     model: Names = Field(min_length=1)
-    """Classifiers to mislead, separated by commas: files, run folders, names in the store, torchvision:NAME,
-    package.module:function. With several, one change is to mislead them all."""
+    """Classifiers to attack, separated by commas: files, run folders, names in the store, torchvision:NAME,
+    package.module:function. Several are attacked together, by one change."""
     transfer: Names = ()
-    """Further classifiers to judge by, which the training does not see."""
+    """Further classifiers for evaluation only."""
     data: DataName | None = None
-    """Data set (see `advkit ls data`): its training images to learn on, its test images to judge by."""
+    """Data set (see `advkit ls data`): its training images for training, its test images for evaluation."""
     n: int = Field(1000, ge=1)
-    """Test images to judge by at most, drawn at random."""
+    """Test images for evaluation at most, sampled at random."""
     arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class Climbing(StrictModel):
-    """How one change is trained on many images."""
+class ChangeSettings(StrictModel):
+    """Parameters of the training of a universal change."""
 
     steps: int = Field(300, ge=1)
     """Updates of the change."""
     batch_size: int = Field(64, ge=1)
-    """Training images an update."""
+    """Batch size."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Share of the earlier gradients that is kept from update to update."""
+    """Momentum of the gradients."""
     seed: int = Field(0, ge=0)
-    """Every random number follows from it."""
+    """Seed of all random numbers."""
 
 
-class PatchSettings(Climbing):
-    """What patch is made, how."""
+class PatchSettings(ChangeSettings):
+    """Parameters of a patch and its training."""
 
     target: int | str
-    """The class that the classifier is to see: its name or, where no class is called that, its number."""
+    """Target class: its name or, where no class has that name, its number."""
     form: Literal["circle", "square"] = "circle"
     """Outline of the patch."""
     scale: tuple[Fraction, Fraction] = (0.3, 0.6)
@@ -61,11 +61,11 @@ class PatchSettings(Climbing):
     rotation: float = Field(22.5, ge=0, le=180)
     """Largest rotation either way, in degrees."""
     pixels: int | None = Field(None, ge=1)
-    """Pixels of the patch, across and down; by default as many as its largest diameter covers."""
+    """Pixels of the patch, across and down; by default those of its largest diameter."""
     rate: float = Field(0.05, gt=0, le=1)
-    """First step size, for pixels in [0, 1]; it falls to 0."""
+    """First step size, for pixels in [0, 1]; it decreases to 0."""
     print_pixels: int = Field(600, ge=16, le=10_000)
-    """Width of the picture to print, in pixels."""
+    """Width of the printable image, in pixels."""
 
     @model_validator(mode="after")
     def _fits_the_image(self) -> PatchSettings:
@@ -76,31 +76,32 @@ class PatchSettings(Climbing):
 
 
 class PatchTraining(ForeignModel, PatchSettings, Subjects):
-    """Make a patch that, printed and laid into any image, makes a classifier see the target class.
+    """Train an adversarial patch: placed in any image, it makes a classifier predict the target class.
 
-    It is trained on places, sizes and rotations drawn at random, and judged on test images that were
-    classified correctly without it, beside patches of noise, of plain grey and of the target class itself.
+    It is trained on random positions, sizes and rotations, and evaluated on correctly classified test images,
+    with patches of noise, of plain grey and of the target class itself for comparison.
     """
 
 
-class PerturbationSettings(Climbing):
-    """What universal perturbation is made, how."""
+class PerturbationSettings(ChangeSettings):
+    """Parameters of a universal perturbation and its training."""
 
     norm: Literal["linf", "l2"] | None = None
-    """How the size of the perturbation is measured."""
+    """Norm of the perturbation."""
     eps: Fraction | None = Field(None, gt=0)
-    """Its largest size, for pixels in [0, 1]; a fraction such as 8/255 is fine."""
+    """Perturbation budget, for pixels in [0, 1]; accepts fractions such as 8/255."""
     target: int | str | None = None
-    """The class that the classifier is to see, name or number; by default any wrong one will do."""
+    """Target class, name or number; by default any wrong one."""
     rate: float = Field(0.1, gt=0, le=1)
-    """First step size, as a share of eps; it falls to 0."""
+    """First step size, as a share of eps; it decreases to 0."""
     clip: float = Field(5.0, gt=0)
-    """Loss of an image at which it counts as misled, so that the others decide the direction."""
+    """Loss of an image is clipped here, so that the images not yet misclassified determine the direction."""
 
 
 class PerturbationTraining(ForeignModel, PerturbationSettings, Subjects):
-    """Make one small perturbation that, added to any image, misleads a classifier.
+    """Train one small perturbation that makes a classifier misclassify any image.
 
-    It is trained on the training images and judged on test images, beside a random one of the same size.
-    Without --norm and --eps, the threat model is that of the model's card, or the customary one of the data.
+    It is trained on the training images and evaluated on test images, with a random one of the same size for
+    comparison. Without --norm and --eps, the threat model is that of the model's card, or the default threat
+    model of the data set.
     """

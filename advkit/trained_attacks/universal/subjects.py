@@ -1,4 +1,4 @@
-"""Classifiers, images and the target, as Python callers hand them over."""
+"""Converts the classifiers, images and target of Python callers."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Modules = nn.Module | Sequence[nn.Module]
 def both_splits(
     data: Data | str | tuple[object, object], test: Data | tuple[object, object] | None
 ) -> list[Data]:
-    """[images to train on, images to judge by].
+    """[training images, test images].
 
     Raises:
-        DataError: images to judge by are missing.
+        DataError: test images are missing.
     """
     if isinstance(data, str):
         return [load_data(data, "train"), load_data(data, "test") if test is None else as_data(test)]
     if test is None:
-        raise DataError("images to judge by are missing; give test=..., or name a data set")
+        raise DataError("test images are missing; give test=..., or name a data set")
     return [as_data(data), as_data(test)]
 
 
 def classifiers(models: Modules, data: Data) -> list[Model]:
-    """Modules as `Model`, looked at.
+    """Modules as checked `Model` objects.
 
     Raises:
-        ModelError: one does not behave as a classifier.
+        ModelError: a module that is not a classifier.
     """
     found = []
     for module in listed(models):
@@ -57,7 +57,7 @@ def listed(models: Modules) -> list[nn.Module]:
 
 
 def class_number(target: int | str, data: Data) -> int:
-    """The class that is meant: its name or, where no class is called that, its number.
+    """The number of a class, given its name or, where no class has that name, its number.
 
     Raises:
         ConfigError: there is no such class.
@@ -75,7 +75,7 @@ def class_number(target: int | str, data: Data) -> int:
 
 @contextmanager
 def all_in_evaluation_mode(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Every model in eval mode inside, and as it was afterwards."""
+    """Eval mode for every model inside; restores their modes afterwards."""
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluation_mode(model))

@@ -1,4 +1,4 @@
-"""The loop that trains one change on many images.
+"""The training loop of a universal change.
 
 Every random number is a function of (seed, sample, update), so the state of a run is the change, its velocity
 and the number of updates: a run that is resumed ends with the same change.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import memory, rng
 from advkit.core.progress import SILENT, Progress
@@ -22,20 +22,20 @@ from advkit.data.data import Data
 from advkit.data.order import Order
 from advkit.models.model import Model
 from advkit.trained_attacks.universal.change import Change
-from advkit.trained_attacks.universal.settings import Climbing
+from advkit.trained_attacks.universal.settings import ChangeSettings
 from advkit.training.diverged import stop_if_diverged
 
 CHECKS = 20
-"""How often, evenly spread, metrics and a state to resume are written."""
+"""Number of checks, evenly spaced: metrics and a checkpoint."""
 SAVE_EVERY = 10.0
-"""Seconds after which a state to resume is written between two checks, too."""
+"""Seconds between checkpoints, if checks are rarer."""
 
 
 def train(
     change: Change,
     models: Sequence[Model],
     data: Data,
-    config: Climbing,
+    config: ChangeSettings,
     *,
     target: int | None,
     clip: float = float("inf"),
@@ -43,27 +43,26 @@ def train(
     progress: Progress = SILENT,
     name: str = "training",
 ) -> Tensor:
-    """The change that lowers the models' loss toward the target, or raises that of the label, on average.
+    """The change that minimises the models' mean loss of the target, or maximises that of the label.
 
-    Steepest ascent with momentum: gradients of a fixed total size are summed, and the change takes the step
-    that is best for their direction; its length falls to 0 along a straight line.
+    Steepest ascent with momentum on normalised gradients; the step size decreases linearly to 0.
 
     Args:
-        change: what is trained.
-        models: classifiers to mislead, all of them, in eval mode and on one device.
-        data: images to learn on.
-        config: updates, batch and seed.
-        target: class that is to be seen; None: any other than the label.
-        clip: loss at which an image counts as misled, without a target.
-        run: folder for metrics and the state to resume from; None keeps nothing.
-        progress: told the loss and how many images are misled.
-        name: what progress calls it.
+        change: to train.
+        models: classifiers to attack, in eval mode and on one device.
+        data: training images.
+        config: updates, batch size and seed.
+        target: target class; None: any other than the label.
+        clip: largest loss of an image, without a target.
+        run: folder for metrics and checkpoints; None: nothing is written.
+        progress: reports the loss and the share of misclassified images.
+        name: of the progress task.
 
     Returns:
         (1, C, h, w), on the models' device.
 
     Raises:
-        ConfigError: a run that began with other models or other images.
+        ConfigError: a run that was started with other models or images.
         DivergedError: the loss is no longer finite.
     """
     device = device_of(models[0])
@@ -79,7 +78,7 @@ def train(
     checks = {round(config.steps * (i + 1) / CHECKS) for i in range(CHECKS)} - {0}
     saved = time.perf_counter()
     with memory.kept(), progress.task(name, config.steps, done=step, unit="update") as task:
-        told = step
+        reported = step
         while step < config.steps:
             index = order.batch(step)
             x, label = data.batch(index, device)
@@ -88,13 +87,13 @@ def train(
             losses, misled = _losses(models, change.apply(leaf, x, key), label, target, clip)
             (uphill,) = torch.autograd.grad(losses.mean(), leaf)
             velocity = config.momentum * velocity + uphill / uphill.abs().mean().clamp(min=1e-20)
-            now = change.climb(now, velocity, 1 - step / config.steps)
+            now = change.ascend(now, velocity, 1 - step / config.steps)
             sums += torch.stack([losses.detach().mean(), misled])
             step += 1
             if step not in checks and time.perf_counter() - saved < SAVE_EVERY:
                 continue
             loss, share = (sums / (step - since)).tolist()
-            remedy = "check what the classifier says of such images"
+            remedy = "check the classifier's outputs on such images"
             stop_if_diverged(f"update {step} of {config.steps}", {"the loss": loss}, remedy)
             if step in checks:
                 if run is not None:
@@ -104,21 +103,21 @@ def train(
                 state = {"step": step, "since": since, "change": now, "velocity": velocity, "sums": sums}
                 run.save_state(state)
             saved = time.perf_counter()
-            task.advance(step - told, misled=share)
-            told = step
+            task.advance(step - reported, misled=share)
+            reported = step
     return now
 
 
 def _losses(
     models: Sequence[Model], x: Tensor, label: Tensor, target: int | None, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """((R,) what to climb, the share of images that are misled), on average over the models."""
-    aim = label if target is None else torch.full_like(label, target)
+    """((R,) loss to maximise, the share of misclassified images), averaged over the models."""
+    reference = label if target is None else torch.full_like(label, target)
     losses, misled = x.new_zeros(len(x)), x.new_zeros(())
     for model in models:
-        logits = ask(model, x)
-        entropy = cross_entropy(logits, aim, reduction="none")
+        logits = query(model, x)
+        entropy = cross_entropy(logits, reference, reduction="none")
         losses = losses + (entropy.clamp(max=clip) if target is None else -entropy)
-        met = logits.argmax(1) == aim
-        misled = misled + (met if target is not None else ~met).float().mean()
+        equal = logits.argmax(1) == reference
+        misled = misled + (equal if target is not None else ~equal).float().mean()
     return losses / len(models), misled / len(models)

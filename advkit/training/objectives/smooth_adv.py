@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.loss import picked
 from advkit.core.config import Fraction
 from advkit.core.threat import Threat
@@ -64,7 +64,7 @@ class SmoothAdvTraining(NoiseTraining):
         with evaluation_mode(model):
             for _ in range(self.config.steps):
                 at = at.detach().requires_grad_(True)
-                logits = ask(model, at.repeat(copies, 1, 1, 1) + noise).view(copies, len(x), -1)
+                logits = query(model, at.repeat(copies, 1, 1, 1) + noise).view(copies, len(x), -1)
                 (slope,) = torch.autograd.grad(unlikely(logits, y).sum(), at)
                 at = threat.project(at.detach() + size * threat.ascent(slope), x)
         return at

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.loss import AttackLoss
 from advkit.core.config import Fraction
 from advkit.models.mode import evaluation_mode
@@ -56,7 +56,7 @@ class Trades(ChosenAttack):
     def climb(self, model: nn.Module, x: Tensor) -> AttackLoss:
         """The divergence from the model's present answers."""
         with torch.no_grad(), evaluation_mode(model):
-            meant = ask(model, x).float()
+            meant = query(model, x).float()
 
         def away(logits: Tensor, label: Tensor, aim: Tensor | None = None) -> Tensor:
             return divergences(meant, logits)

@@ -19,7 +19,7 @@ from advkit.models.model import weights_hash
 from advkit.trained_attacks.generators import train as training
 from advkit.trained_attacks.generators.distilled import Distilled
 from advkit.trained_attacks.generators.game import AdvGanGame
-from advkit.trained_attacks.generators.judge import attackable, hits, made, noise
+from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.make import make_generator
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.transfer.black_box import BlackBox
@@ -51,7 +51,7 @@ def test_a_generator_misleads_where_random_changes_do_not(threat, model, images)
     assert figures["hits_by_noise"] <= 4
     assert sum(figures["becomes"].values()) == figures["hits"]
     test = attackable(model, images(40, 1, "test"), None)
-    x, _ = made(found.generator, test, threat, torch.device("cpu"))
+    x, _ = generate(found.generator, test, threat, torch.device("cpu"))
     assert threat.contains(x, test.images).all()
     assert int(hits(model, x, test, threat, None)[0].sum()) == figures["hits"]
 
@@ -96,7 +96,7 @@ def test_an_update_is_that_of_the_formulas(weight, target, images):
             step()
 
         game.optimisers[name].step = noted
-    told = game.play(victim, x, label).tolist()
+    told = game.train_step(victim, x, label).tolist()
     with rng.scope("cpu", config.seed, "update", 0):
         fake = moved(LINF, x, other.generator(x))
         wanted, deception, d_loss, right = {}, torch.zeros(()), 0.0, 0.0
@@ -132,7 +132,7 @@ def test_rates_fall_along_half_a_cosine_and_the_average_is_kept(images):
     victim, rates = guessing(), []
     mean = [p.detach().clone() for p in game.generator.parameters()]
     for _ in range(3):
-        game.play(victim, x, label)
+        game.train_step(victim, x, label)
         rates.append([each.param_groups[0]["lr"] for each in game.optimisers.values()])
         mean = [
             0.05 * kept + 0.95 * p.detach() for kept, p in zip(mean, game.generator.parameters(), strict=True)
@@ -160,7 +160,7 @@ def test_rows_states_and_speed_by_the_clock(checks, rows, saves, model, images, 
     """An update takes 7 seconds: half a minute is over with the fifth. A look takes no training's time."""
     now, saved, heard, save = [0.0], [], Told(), RunFolder.save_state
 
-    def play(game, victim, x, label):
+    def train_step(game, victim, x, label):
         now[0] += 7
         game.step += 1
         return torch.full((5,), float(game.step))
@@ -170,7 +170,7 @@ def test_rows_states_and_speed_by_the_clock(checks, rows, saves, model, images, 
         return torch.tensor([True, False, False, False])
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(AdvGanGame, "play", play)
+    monkeypatch.setattr(AdvGanGame, "train_step", train_step)
     monkeypatch.setattr(training, "misled", look)
     monkeypatch.setattr(
         RunFolder, "save_state", lambda run, state: saved.append(state["step"]) or save(run, state)
@@ -179,7 +179,7 @@ def test_rows_states_and_speed_by_the_clock(checks, rows, saves, model, images, 
     game = AdvGanGame(config, LINF, (1, 8, 8), None, torch.device("cpu"))
     with RunFolder.open("advgan-train", "toy", config, tmp_path / "run") as run:
         trained = training.train(
-            game, training.Seen(model), model, images(), images(), run=run, progress=heard
+            game, training.WhiteBox(model), model, images(), images(), run=run, progress=heard
         )
         history = run.history()
     assert [row["step"] for row in history] == rows and saved == saves
@@ -304,8 +304,8 @@ def test_a_black_box_is_misled_from_its_answers_alone(mode, model, images, monke
     config = settings(black_box=mode, queries=200, copy_arch="mlp", **rounds)
     model.network = Counting(model.network)
     asked = []
-    original = BlackBox.ask
-    monkeypatch.setattr(BlackBox, "ask", lambda box, x: asked.append(len(x)) or original(box, x))
+    original = BlackBox.query
+    monkeypatch.setattr(BlackBox, "query", lambda box, x: asked.append(len(x)) or original(box, x))
     figures = make_generator(
         model, images(300), images(40, 1, "test"), Threat("linf", 0.2), None, config
     ).figures
@@ -322,8 +322,8 @@ def test_a_resumed_black_box_run_asks_nothing_twice(model, images, stopping, tmp
     config = settings(black_box="dynamic", queries=60, rounds=3, copy_arch="mlp", steps=9, checks=9)
     test, asked = images(20, 1, "test"), []
     whole = make_generator(model, images(), test, LINF, None, config)
-    original = BlackBox.ask
-    monkeypatch.setattr(BlackBox, "ask", lambda box, x: asked.append(len(x)) or original(box, x))
+    original = BlackBox.query
+    monkeypatch.setattr(BlackBox, "query", lambda box, x: asked.append(len(x)) or original(box, x))
 
     def run(**said):
         with RunFolder.open("advgan-train", "toy", config, tmp_path / "run") as folder:

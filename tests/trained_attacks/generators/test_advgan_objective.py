@@ -122,7 +122,7 @@ def test_parameters_are_those_that_are_documented(declared):
 
 
 def test_faults_are_told():
-    with pytest.raises(ConfigError, match="work in linf and l2, not in l1"):
+    with pytest.raises(ConfigError, match="l1"):
         objective().refuse(Threat("l1", 3))
     with pytest.raises(ConfigError, match="did you mean 'width'"):
         objective(generator={"widht": 3})

@@ -18,9 +18,9 @@ from advkit.models.model import Model, weights_hash
 from advkit.models.network import build
 from advkit.trained_attacks.latent.invert import invert
 from advkit.trained_attacks.latent.result import InversionResult
-from advkit.trained_attacks.latent.settings import GanInversion, Inverting
+from advkit.trained_attacks.latent.settings import GanInversion, InversionSettings
 
-SHORT = Inverting(steps=60, restarts=2)
+SHORT = InversionSettings(steps=60, restarts=2)
 
 
 def made(arch, classes=None, shape=(1, 8, 8), role="generator", **config):
@@ -59,7 +59,7 @@ def test_the_best_of_all_starts_and_steps_is_kept(dense):
     """Beside a plain loop: Adam from every start of every image, its rate falling along half a cosine."""
     x = rng.uniform(torch.arange(3), (1, 8, 8))
     found = invert(
-        dense, x, config=Inverting(steps=5, restarts=3, rate=0.5, seed=2), ids=torch.tensor([4, 7, 9])
+        dense, x, config=InversionSettings(steps=5, restarts=3, rate=0.5, seed=2), ids=torch.tensor([4, 7, 9])
     )
     for i, name in enumerate((4, 7, 9)):
         ends, starts = [], []
@@ -84,14 +84,14 @@ def test_the_best_of_all_starts_and_steps_is_kept(dense):
 
 def test_more_starts_find_no_less_and_the_batch_does_not_matter(dense):
     x = rng.uniform(torch.arange(5), (1, 8, 8))
-    one, four = (invert(dense, x, config=Inverting(steps=10, restarts=r)) for r in (1, 4))
+    one, four = (invert(dense, x, config=InversionSettings(steps=10, restarts=r)) for r in (1, 4))
     assert (four.error <= one.error + 1e-6).all() and (four.error < one.error - 1e-5).any()
     assert (one.error <= one.start_error).all()
-    small = invert(dense, x, config=Inverting(steps=10, restarts=4, batch_size=3))
+    small = invert(dense, x, config=InversionSettings(steps=10, restarts=4, batch_size=3))
     torch.testing.assert_close(small.error, four.error, rtol=1e-3, atol=1e-5)
-    again = invert(dense, x, config=Inverting(steps=10, restarts=4))
+    again = invert(dense, x, config=InversionSettings(steps=10, restarts=4))
     assert torch.equal(again.latent, four.latent)
-    other = invert(dense, x, config=Inverting(steps=10, restarts=4, seed=1))
+    other = invert(dense, x, config=InversionSettings(steps=10, restarts=4, seed=1))
     assert not torch.equal(other.latent, four.latent)
 
 

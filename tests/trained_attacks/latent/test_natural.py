@@ -17,11 +17,11 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import wrap
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trained_attacks.latent.natural import extent, wander
+from advkit.trained_attacks.latent.natural import extent, search_latent
 from advkit.trained_attacks.latent.natural_result import NaturalResult
-from advkit.trained_attacks.latent.natural_settings import Natural, Wandering
+from advkit.trained_attacks.latent.natural_settings import Natural, NaturalSettings
 
-CONFIG = Wandering(rings=10, samples=30, radius=1.0)
+CONFIG = NaturalSettings(rings=10, samples=30, radius=1.0)
 
 
 def built(role, arch, classes=None, **config):
@@ -50,7 +50,7 @@ def test_the_nearest_found_is_wrong_and_within_the_radius():
         bright = generator(latent).mean((1, 2, 3))
     model = wrap(Half(float(bright.median())), shape=(1, 8, 8)).eval()
     labels = (bright > float(bright.median())).long()
-    found = wander(model, generator, latent, labels, CONFIG, ids=torch.arange(12))
+    found = search_latent(model, generator, latent, labels, CONFIG, ids=torch.arange(12))
     assert found.found.sum() >= 6
     with torch.no_grad():
         assert torch.equal(model(found.images).argmax(1), found.said)
@@ -62,7 +62,7 @@ def test_the_nearest_found_is_wrong_and_within_the_radius():
     rings = (found.distance[found.found] * 10).floor() + 1
     assert torch.equal(found.queries[found.found], (30 * rings).long())  # it ends in the ring of its success
     assert (found.queries[~found.found] == 300).all()
-    again = wander(model, generator, latent[4:6], labels[4:6], CONFIG, ids=torch.arange(4, 6))
+    again = search_latent(model, generator, latent[4:6], labels[4:6], CONFIG, ids=torch.arange(4, 6))
     assert again.found.tolist() == found.found[4:6].tolist()
 
 

@@ -20,7 +20,7 @@ from advkit.models.model import Model, weights_hash
 from advkit.models.network import build
 from advkit.trained_attacks.latent.unrestricted import construct
 from advkit.trained_attacks.latent.unrestricted_result import UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Searching, Unrestricted
+from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted, UnrestrictedSettings
 
 INNER = {"generator": "mlp-gan-generator", "generator_config": {"latent_dim": 3, "hidden": [16]}}
 
@@ -63,7 +63,7 @@ def pair():
 def test_what_is_found_is_of_the_class_asked_for_and_misleads(search, pair):
     model, generator = pair
     before = weights_hash(generator.state_dict()), weights_hash(model.state_dict())
-    config = Searching(search=search, passes=80, near=0.1)
+    config = UnrestrictedSettings(search=search, passes=80, near=0.1)
     made = construct(model.train(), generator.train(), 20, config)
     assert model.training and generator.training
     assert before == (weights_hash(generator.state_dict()), weights_hash(model.state_dict()))
@@ -88,13 +88,13 @@ def test_the_weights_do_what_they_say(pair):
     model, generator = pair
     latents = {}
     for near in (0.0, 5.0):
-        made = construct(model, generator, 20, Searching(passes=60, near=near))
+        made = construct(model, generator, 20, UnrestrictedSettings(passes=60, near=near))
         first = generator.network.draw(rng.keys(0, "unrestricted", torch.arange(20)))
         latents[near] = (made.latent - first).abs()[made.found].max()
     assert latents[5.0] < 0.5 * latents[0.0]
-    never = construct(model, generator, 20, Searching(passes=60), auxiliary=model)
+    never = construct(model, generator, 20, UnrestrictedSettings(passes=60), auxiliary=model)
     assert not never.found.any() and (never.passes == 60).all()  # who is misled does not keep the class
-    aimed = construct(model, generator, 10, Searching(passes=60, near=0.1), target=1)
+    aimed = construct(model, generator, 10, UnrestrictedSettings(passes=60, near=0.1), target=1)
     assert aimed.labels.tolist() == [0] * 10 and aimed.found.any()
     assert (aimed.said[aimed.found] == 1).all()
 

@@ -16,12 +16,17 @@ from advkit.data.order import Order
 from advkit.models.load import wrap
 from advkit.trained_attacks.universal import judge as judging
 from advkit.trained_attacks.universal import train as training
-from advkit.trained_attacks.universal.judge import PatchJudge, judge_perturbation, printed, random_like
+from advkit.trained_attacks.universal.judge import (
+    PatchJudge,
+    judge_perturbation,
+    random_like,
+    rounded_to_8_bits,
+)
 from advkit.trained_attacks.universal.patch import Patch
 from advkit.trained_attacks.universal.perturbation import Perturbation
 from advkit.trained_attacks.universal.place import Place, paste
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
-from advkit.trained_attacks.universal.settings import Climbing, PatchSettings
+from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
 from advkit.trained_attacks.universal.subjects import class_number
 from advkit.trained_attacks.universal.train import train
 
@@ -133,7 +138,7 @@ def test_every_update_is_a_step_of_normalised_momentum(norm, target, images):
     data, threat = images(models[0], n=20), Threat(norm, 0.3)
     labels = torch.arange(20) % 3
     data = replace(data, labels=labels)
-    config = Climbing(steps=3, batch_size=8, momentum=0.6, seed=4)
+    config = ChangeSettings(steps=3, batch_size=8, momentum=0.6, seed=4)
     found = train(Perturbation(threat, data.shape, 0.7), models, data, config, target=target, clip=1.1)
     now, velocity, order = torch.zeros(1, 1, 12, 12), 0, Order(20, 8, 4)
     for step in range(3):
@@ -182,7 +187,7 @@ def test_what_leaves_the_budget_does_not_count(mixed, images):
 @pytest.mark.parametrize("after", ["patch", "perturbation"])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(after, bright, images, stopping, tmp_path):
     data = images(bright)
-    config = Climbing(steps=43, batch_size=7, seed=5)
+    config = ChangeSettings(steps=43, batch_size=7, seed=5)
     settings = PatchSettings(target=1)
     kind = (
         Patch(settings, data.shape) if after == "patch" else Perturbation(Threat("l2", 1.0), data.shape, 0.1)
@@ -216,7 +221,7 @@ def test_the_model_and_the_global_generator_are_left_as_they_were(bright, images
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(advkit.train_patch(bright, data, 1, test=data, steps=3).patch, first.patch)
     other = advkit.train_patch(bright, data, 1, test=data, steps=3, seed=1)
-    assert torch.equal(other.patch, printed(other.patch))
+    assert torch.equal(other.patch, rounded_to_8_bits(other.patch))
 
 
 def test_results_are_read_back(bright, images, tmp_path):

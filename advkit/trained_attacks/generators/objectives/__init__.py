@@ -1,1 +1,1 @@
-"""Training objectives with a perturbation generator inside."""
+"""Training objectives that use a perturbation generator."""

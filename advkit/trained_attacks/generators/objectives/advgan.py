@@ -1,4 +1,4 @@
-"""Adversarial training against a perturbation generator, which goes on learning against the classifier."""
+"""Adversarial training against a perturbation generator that is trained at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from advkit import __version__
 from advkit.attacks.advgan import moved
-from advkit.attacks.engine.oracle import ask
+from advkit.attacks.engine.oracle import query
 from advkit.core.config import Fraction, StrictModel, validate
 from advkit.core.runs import now
 from advkit.core.threat import Threat
@@ -37,16 +37,16 @@ class Generators(Companion):
         self.games = games
 
     def state(self) -> dict[str, Any]:
-        """Those of the games, by their threat models."""
+        """The states of the games, by threat model."""
         return {str(threat): game.state() for threat, game in self.games.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Back to what `state` gave."""
+        """Restores the result of `state`."""
         for threat, game in self.games.items():
             game.restore(state[str(threat)])
 
     def models(self) -> dict[str, Model]:
-        """The averaged generators, as attacks."""
+        """The EMA generators, as attacks."""
         several = len(self.games) > 1
         return {
             f"advgan-{threat.norm}" if several else "advgan": Model(game.best(), _card(game, threat)).eval()
@@ -69,37 +69,37 @@ def _card(game: AdvGanGame, threat: Threat) -> ModelCard:
 
 @objective(
     "advgan",
-    summary="cross-entropy on the examples of a perturbation generator that learns beside the classifier",
+    summary="cross-entropy on the examples of a perturbation generator that is trained with the classifier",
     source="Xiao et al., Generating Adversarial Examples with Adversarial Networks, IJCAI 2018; "
     "Lee, Han and Lee, Generative Adversarial Trainer, 2017",
 )
 class AdvGanTraining(Objective):
-    """Each batch, the generator learns to mislead the classifier as it is, then the classifier learns the
-    examples that it makes by then.
+    """On each batch, first updates the generator against the current classifier, then the classifier on the
+    generator's examples.
 
-    What comes of it withstands this generator. It need not withstand another one, and a search that follows
-    gradients least of all: judge it by `cascade`.
+    The classifier becomes robust against this generator, but not necessarily against others or against
+    gradient-based attacks: evaluate it by `cascade`.
     """
 
     class Config(Smoothing):
         """Parameters."""
 
         updates: int = Field(1, ge=1)
-        """Updates of the generator for each of the classifier."""
+        """Updates of the generator per update of the classifier."""
         clean_weight: Fraction = Field(0.5, ge=0, le=1)
-        """Share of the clean images' loss: 0 trains on adversarial examples only."""
+        """Weight of the loss on clean images; 0 trains on adversarial examples only."""
         eps_warmup: Fraction = Field(0.1, ge=0, le=1)
         """Share of the training over which eps grows from 0 to its full size."""
         rate: float = Field(2e-3, gt=0)
-        """Learning rate of the generator (Adam); it falls to 0 along half a cosine."""
+        """Learning rate of the generator (Adam); it decreases to 0 along half a cosine."""
         kappa: float = Field(5.0, ge=0)
-        """By how much a wrong class is to lead, in logits; where it leads by more, nothing is asked."""
+        """Margin, in logits, beyond which the attack loss is constant."""
         gan_weight: float = Field(0.1, ge=0)
-        """Weight of a discriminator's judgement beside the classifier's margin; 0 for no discriminator."""
+        """Weight of the GAN loss relative to the margin loss; 0 for no discriminator."""
         generator: dict[str, Any] = {}
         """The perturbation generator's own parameters."""
         opponent: str = "conv-gan"
-        """Pair whose discriminator tells images from adversarial ones."""
+        """Pair that the discriminator comes from."""
         discriminator: dict[str, Any] = {}
         """The discriminator's own parameters."""
 
@@ -113,19 +113,19 @@ class AdvGanTraining(Objective):
 
     @property
     def passes(self) -> Passes:
-        """The generator's, one on its examples, and another on the clean images."""
+        """Those of the generator, one on its examples, and one on the clean images."""
         own = self.config.updates + (2 if self.config.clean_weight else 1)
         return Passes(own, own)
 
     def refuse(self, threat: Threat) -> None:
-        """Raises a ConfigError for a norm in which a direction does not say what to do."""
+        """Raises a ConfigError for a norm that perturbation generators do not support."""
         refuse_norm(threat)
 
     def companion(self, setting: Setting) -> Generators:
-        """A fresh generator for each threat model."""
-        told = ("rate", "kappa", "gan_weight", "generator", "opponent", "discriminator")
+        """A new generator for each threat model."""
+        shared = ("rate", "kappa", "gan_weight", "generator", "opponent", "discriminator")
         config = AdvGanSettings(
-            **self.config.model_dump(include=set(told)),
+            **self.config.model_dump(include=set(shared)),
             steps=setting.steps * self.config.updates,
             seed=setting.seed,
         )
@@ -137,24 +137,24 @@ class AdvGanTraining(Objective):
         )
 
     def gradients(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Also trains the generator, before."""
+        """Trains the generator first."""
         game = self._game(x, batch)
         assert batch.threat is not None
         game.threat = Threat(batch.threat.norm, batch.threat.eps * batch.growth(self.config.eps_warmup))
         with evaluation_mode(model):
             for _ in range(self.config.updates):
-                game.play(model, x, y)
+                game.train_step(model, x, y)
         loss, logits = self._loss(model, x, y, game)
         loss.backward()
         return loss.detach(), logits.detach()
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Weighted cross-entropies, and the logits on what the generator makes as it is."""
+        """Weighted cross-entropies, and the logits on the current generator's examples."""
         return self._loss(model, x, y, self._game(x, batch))
 
     def _loss(self, model: nn.Module, x: Tensor, y: Tensor, game: AdvGanGame) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), evaluation_mode(game.generator):
-            examples = moved(game.threat, x, ask(game.generator, x))
+            examples = moved(game.threat, x, query(game.generator, x))
         logits, smoothing = model(examples), self.config.label_smoothing
         loss = cross_entropy(logits, y, label_smoothing=smoothing)
         share = self.config.clean_weight
@@ -163,8 +163,8 @@ class AdvGanTraining(Objective):
         return loss, logits
 
     def _game(self, x: Tensor, batch: Batch) -> AdvGanGame:
-        """The run's own; a fresh one for who asks about a single batch."""
-        assert batch.threat is not None  # the loop has made sure
+        """The run's game; a new one for a single batch outside a run."""
+        assert batch.threat is not None  # ensured by the loop
         companion = batch.companion
         if companion is None:
             shape = (x.shape[1], x.shape[2], x.shape[3])

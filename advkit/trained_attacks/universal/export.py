@@ -1,4 +1,4 @@
-"""The two files that ``--out`` names: a picture, and the same as numbers."""
+"""The two files of ``--out``: an image and its array."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from advkit.models.model import Model
 SUFFIXES = (".png", ".npz")
 
 
-def files_asked_for(context: Context) -> tuple[Path, ...]:
-    """The .png and the .npz of the name that ``--out`` gives, looked at before the work begins; none for a
-    run folder.
+def requested_files(context: Context) -> tuple[Path, ...]:
+    """The .png and .npz files of ``--out``, checked before any work; none for a run folder.
 
     Raises:
         OutputError: one of them exists.
@@ -30,8 +29,8 @@ def files_asked_for(context: Context) -> tuple[Path, ...]:
     return found
 
 
-def beginning(models: Sequence[Model], trained_on: int, learn: Data, test: Data) -> dict[str, Any]:
-    """What a run begins with, for `RunFolder.open`: it is trained on the first ``trained_on`` models."""
+def run_identity(models: Sequence[Model], trained_on: int, learn: Data, test: Data) -> dict[str, Any]:
+    """The inputs of a run, for `RunFolder.open`; it is trained on the first ``trained_on`` models."""
     hashes = [model.hash for model in models]
     return {
         "models": hashes[:trained_on],
@@ -41,8 +40,8 @@ def beginning(models: Sequence[Model], trained_on: int, learn: Data, test: Data)
     }
 
 
-def deliver(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:
-    """Copies ``folder/stem.png`` and ``folder/stem.npz`` to the files that were asked for."""
+def export(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:
+    """Copies ``folder/stem.png`` and ``folder/stem.npz`` to the requested files."""
     for path in wanted:
         with files.atomic(path) as temporary:
             shutil.copyfile(folder / f"{stem}{path.suffix}", temporary)

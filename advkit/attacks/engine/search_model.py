@@ -1,8 +1,9 @@
-"""The copy of a model that attacks search on: the same function, in the form that runs fastest."""
+"""The search model: a copy of the model for attacks to search on, the same function in its fastest form."""
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +16,20 @@ from advkit.attacks.engine.rewrite import rewritten
 from advkit.core.config import Precision
 from advkit.core.device import arithmetic
 
+LOG = logging.getLogger(__name__)
 
-class Searcher(nn.Module):
+
+class SearchModel(nn.Module):
     """A frozen copy in another arithmetic and memory format; images in and logits out are float32.
 
-    In bfloat16, convolutions compute in it, which take nearly all of the time. The other layers do not:
-    logits rounded to 8 bits are so coarse that a search by small steps sees no difference.
+    With bfloat16, only convolutions use it, which take nearly all of the time. The other layers stay in
+    float32: logits rounded to 8 bits are too coarse for a search by small steps.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
         dtype: arithmetic of the copy's convolutions.
-        hidden: linear layers before the last compute in it too, where their order is known (the model has
-            been traced). Gradients bear that; scores to be compared do not.
+        hidden: linear layers before the last use it too, where their order is known (the model has been
+            traced). Gradients tolerate that; comparisons of scores do not.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, *, hidden: bool = False) -> None:
@@ -52,7 +55,7 @@ class Searcher(nn.Module):
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _EITHER = (nn.BatchNorm2d,)
-"""Layers that take either type of input with float32 parameters, and give back what they took."""
+"""Layers with float32 parameters that accept either type of input and return the same."""
 
 
 def _hidden(model: nn.Module) -> list[nn.Module]:
@@ -71,53 +74,54 @@ def _casting(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple
     return cast
 
 
-def searcher(model: nn.Module, precision: Precision, images: Tensor, access: Access) -> nn.Module:
-    """A `Searcher`, or the model itself where it cannot be copied or its copy answers otherwise.
+def search_model(model: nn.Module, precision: Precision, images: Tensor, access: Access) -> nn.Module:
+    """A `SearchModel`, or the model itself where it cannot be copied or its copy has other outputs.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
-        precision: arithmetic to search in.
-        images: (N, C, H, W) a few images on the model's device to try it on.
-        access: what the search will ask for.
+        precision: arithmetic of the search.
+        images: (N, C, H, W) a few images on the model's device to compare both on.
+        access: what the search will query.
     """
     with torch.no_grad():
-        meant = model(images).float()
-    scale = meant.abs().max()
-    leaner = _rewritten(model, images, meant)
+        expected = model(images).float()
+    scale = expected.abs().max()
+    faster = _rewritten(model, images, expected)
     for name in dict.fromkeys((arithmetic(precision, images.device), "float32")):
         dtype = getattr(torch, name)
         try:
-            twin = Searcher(leaner, dtype, hidden=access == "gradients")
+            twin = SearchModel(faster, dtype, hidden=access == "gradients")
             with torch.no_grad():
-                said = twin(images)
-        except Exception:  # a foreign network may resist in any way; the model itself always serves
+                actual = twin(images)
+        except Exception:  # a foreign network may fail in any way; the model itself always works
+            LOG.debug("no search model in %s", name, exc_info=True)
             continue
-        if (said - meant).abs().max() <= (0.1 if dtype == torch.bfloat16 else 1e-3) * scale:
+        if (actual - expected).abs().max() <= (0.1 if dtype == torch.bfloat16 else 1e-3) * scale:
             return twin
     return model
 
 
-def _rewritten(model: nn.Module, images: Tensor, meant: Tensor) -> nn.Module:
-    """`rewritten`, if that has the same answers and gradients, and the model answers alike when asked twice;
-    else the model."""
+def _rewritten(model: nn.Module, images: Tensor, expected: Tensor) -> nn.Module:
+    """`rewritten` if the model is deterministic and outputs and gradients are the same; else the model."""
     try:
         twin = rewritten(model)
-        said, slope = _answers(twin, images)
-        again, meant_slope = _answers(model, images)
-    except Exception:  # likewise
+        actual, gradient = _outputs(twin, images)
+        again, expected_gradient = _outputs(model, images)
+    except Exception:  # as above
+        LOG.debug("the search model is not rewritten", exc_info=True)
         return model
-    same = torch.equal(again, meant) and _near(said, meant) and _near(slope, meant_slope)
+    same = torch.equal(again, expected) and _close(actual, expected) and _close(gradient, expected_gradient)
     return twin if same else model
 
 
-def _answers(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """(logits, gradient of the sum of their squares to the images)"""
     x = images.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(x).float()
-        (slope,) = torch.autograd.grad(logits.square().sum(), x)
-    return logits.detach(), slope
+        (gradient,) = torch.autograd.grad(logits.square().sum(), x)
+    return logits.detach(), gradient
 
 
-def _near(said: Tensor, meant: Tensor) -> bool:
-    return bool((said - meant).abs().max() <= 1e-3 * meant.abs().max())
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    return bool((actual - expected).abs().max() <= 1e-3 * expected.abs().max())

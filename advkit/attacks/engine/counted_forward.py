@@ -1,4 +1,4 @@
-"""A pass through the model for code that differentiates by itself: counted, and parameters untouched."""
+"""A counted forward pass for code that differentiates by itself; parameters get no gradients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class _Passage(torch.autograd.Function):
-    """The graph through the model is kept inside, where only the images ask for gradients."""
+class _CountedForward(torch.autograd.Function):
+    """Keeps the graph through the model inside, where only the images require gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, model: nn.Module, count: Callable[..., None]) -> Tensor:
@@ -33,16 +33,16 @@ class _Passage(torch.autograd.Function):
         return gradient, None, None
 
 
-def passage(model: nn.Module, x: Tensor, count: Callable[..., None]) -> Tensor:
-    """(M, K) logits of the points ``x`` (M, C, H, W), differentiable with respect to them if they ask for it.
+def counted_forward(model: nn.Module, x: Tensor, count: Callable[..., None]) -> Tensor:
+    """(M, K) logits of the points ``x`` (M, C, H, W), differentiable with respect to them if they require it.
 
     Args:
         model: images in [0, 1] to logits; the gradients of its parameters are neither computed nor touched.
         x: points.
-        count: told ``(M, forwards=1)`` now, and ``(M, backwards=1)`` at every backward pass.
+        count: called with ``(M, forwards=1)`` now, and ``(M, backwards=1)`` at every backward pass.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        return _Passage.apply(x, model, count)  # type: ignore[no-any-return]
+        return _CountedForward.apply(x, model, count)  # type: ignore[no-any-return]
     with torch.no_grad():
         logits: Tensor = model(x).float()
     count(len(x), forwards=1)

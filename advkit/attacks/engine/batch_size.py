@@ -1,0 +1,56 @@
+"""Tunes the batch size from the timings of steps that run anyway, so that tuning costs no pass."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+MEASUREMENTS = 3
+"""Timings of a size before the next is tried."""
+GAIN = 0.97
+"""A size is preferred if it takes less than this share of the time per row of the smaller ones."""
+
+
+class BatchSizeTuner:
+    """Finds the fastest batch size on this machine for this model.
+
+    Starts from a small size and doubles it until that no longer saves time. Verdicts do not depend on it.
+
+    Args:
+        device: of the model.
+        shape: (C, H, W) of an image; large ones start from smaller batches.
+        fixed: the size to use, if given.
+    """
+
+    def __init__(self, device: torch.device, shape: tuple[int, ...], fixed: int | None = None) -> None:
+        small = max(1, math.prod(shape) // 3072)
+        first, count = (64, 4) if device.type == "cpu" else (512, 6)
+        first = max(first // small, 16)
+        self._sizes = [fixed] if fixed is not None else [first * 2**power for power in range(count)]
+        self._current = dict.fromkeys((True, False), 0)
+        self._best = dict.fromkeys((True, False), 0)
+        self._seconds: dict[tuple[bool, int], float] = {}
+        self._measured = dict.fromkeys((True, False), 0)
+
+    def size(self, gradients: bool) -> int:
+        """Batch size, with or without gradients."""
+        return self._sizes[self._current[gradients]]
+
+    def record(self, gradients: bool, rows: int, seconds: float) -> None:
+        """Records the duration of a step of ``rows`` rows."""
+        current = self._current[gradients]
+        if self._measured[gradients] < 0 or rows != self._sizes[current]:
+            return
+        per_row = min(seconds / rows, self._seconds.get((gradients, current), math.inf))
+        self._seconds[gradients, current] = per_row
+        self._measured[gradients] += 1
+        if self._measured[gradients] < MEASUREMENTS:
+            return
+        best = self._best[gradients]
+        if current == best or per_row < GAIN * self._seconds[gradients, best]:
+            self._best[gradients] = current
+        if current + 1 < len(self._sizes) and current - self._best[gradients] < 2:
+            self._current[gradients], self._measured[gradients] = current + 1, 0
+        else:
+            self._current[gradients], self._measured[gradients] = self._best[gradients], -1

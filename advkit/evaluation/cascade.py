@@ -197,7 +197,7 @@ class Cascade:
         transfers = self._transfers(attack)
         precision = stage.precision or self.precision
         oracle = self.oracle(self.threat, attack.access, precision, on_surrogate=transfers)
-        search = self.searching(stage.name, attack, oracle)
+        search = self.searching(stage.key, attack, oracle)
 
         def record(found: Found) -> None:
             self.standing[found.index] = not found.broken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def evaluate(
         digest = judged.hash
         determined: dict[str, Any] = {
             "threat": threat.model_dump(),
-            "stages": [asdict(stage) for stage in stages],
+            "stages": [stage.identity for stage in stages],
             "budget": budget,
             "seed": seed,
             "precision": kind,
@@ -250,14 +250,28 @@ def plan(
         if name in ENSEMBLES:
             kind = ENSEMBLES.get(name)
             parts = kind(validate(kind.Config, chosen, f"ensemble {name!r}")).stages(threat, classes)
-            taken = {stage.name for stage in stages}
-            stages += [replace(s, name=f"{name}/{s.name}") if s.name in taken else s for s in parts]
+            stages += _distinct(parts, stages, name)
         else:
             stages.append(Stage(name, name, chosen))
     for stage in stages:
         # So that every fault is told before the work begins.
         _refuse_few_classes(stage.name, make(stage.attack, threat, stage.parameters), classes)
     return tuple(stages)
+
+
+def _distinct(parts: Sequence[Stage], before: Sequence[Stage], ensemble: str) -> list[Stage]:
+    """The parts of an ensemble, with other names and keys where earlier stages have them."""
+    names, keys = {stage.name for stage in before}, {stage.key for stage in before}
+    renamed = {part.name: f"{ensemble}/{part.name}" if part.name in names else part.name for part in parts}
+    return [
+        replace(
+            part,
+            name=renamed[part.name],
+            key=f"{ensemble}/{part.key}" if part.key in keys else part.key,
+            after=part.after and renamed[part.after],
+        )
+        for part in parts
+    ]
 
 
 def _refuse_few_classes(stage: str, attack: Attack, classes: int) -> None:

@@ -8,6 +8,7 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.perturb import make
 from advkit.core.threat import Threat
+from advkit.evaluation.evaluate import plan
 
 EPS = {"linf": 0.1, "l2": 1.0, "l1": 5.0, "l0": 5}
 
@@ -18,7 +19,7 @@ def stages(name, norm="linf", classes=10, **parameters):
 
 
 def summary(planned):
-    return [(stage.name, dict(stage.parameters)) for stage in planned]
+    return [(stage.key, dict(stage.parameters)) for stage in planned]
 
 
 NINE, FIVE = {"targets": 9}, {"restarts": 5}
@@ -51,20 +52,58 @@ fab-again     fab-t  104   2 9 -    float32 8  0.001 fab-t
 square-again  square 5000  1 0 -    -       8  0.001 square
 square-longer square 10000 1 0 -    -       8  0.001 square-again
 """
-"""Stage, attack, steps, starts, targets, loss, precision, least round, tolerance, what must succeed."""
+"""Key of the random numbers, attack, steps, starts, targets, loss, precision, least round, tolerance, and the
+key of the stage that must succeed. The keys must never change: published figures follow from them."""
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 1000])
 def test_the_cascade_costs_what_its_published_figures_cost(classes):
-    for stage, line in zip(stages("cascade", classes=classes), CASCADE.strip().splitlines(), strict=True):
+    planned = stages("cascade", classes=classes)
+    keys = {stage.name: stage.key for stage in planned}
+    for stage, line in zip(planned, CASCADE.strip().splitlines(), strict=True):
         made, wanted = make(stage.attack, Threat("linf", 0.1), stage.parameters), line.split()
         wanted[4] = str(min(int(wanted[4]), classes - 1))
         wanted[5] = "logit-difference" if wanted[5] == "dlr" and classes < 4 else wanted[5]
-        told = [stage.name, stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
-        told += [stage.precision, stage.round, stage.tolerance, *[stage.after] * (stage.after is not None)]
-        assert ["-" if each is None else str(each) for each in told] == wanted
+        seen = [stage.key, stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
+        seen += [stage.precision, stage.round, stage.tolerance, *([keys[stage.after]] if stage.after else [])]
+        assert ["-" if each is None else str(each) for each in seen] == wanted
     assert summary(stages("cascade", "l0")) == [("sigma-zero", {"steps": 100}), ("fmn", {})]
     assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 9
+
+
+def test_stages_are_named_after_attacks_and_their_parameters():
+    assert [stage.name for stage in stages("cascade")] == [
+        "apgd-t (1 target, 25 steps)",
+        "apgd-t (3 targets, 20 steps)",
+        "apgd-t (9 targets, 50 steps)",
+        "apgd-ce (diversified start, 2 restarts, 50 steps)",
+        "fab-t (3 targets, 50 steps)",
+        "square (2,500 queries)",
+        "apgd-t (9 targets, 2 restarts, 100 steps)",
+        "apgd-ce (5 restarts, 100 steps)",
+        "fab-t (9 targets, 2 restarts, 100 steps)",
+        "square (5,000 queries)",
+        "square (10,000 queries)",
+    ]
+    assert [stage.name for stage in stages("autoattack")] == [
+        "apgd-ce (100 steps)",
+        "apgd-t (9 targets, 100 steps)",
+        "fab-t (9 targets, 100 steps)",
+        "square (5,000 queries)",
+    ]
+
+
+def test_two_ensembles_share_neither_names_nor_random_numbers():
+    both = plan(["autoattack", "cascade"], Threat("linf", 0.1), 10, {})
+    assert len({stage.name for stage in both}) == len({stage.key for stage in both}) == len(both) == 15
+    assert [stage.key for stage in both if "/" in stage.key] == ["cascade/fab-t", "cascade/square"]
+    assert [stage.name for stage in both if "/" in stage.name] == ["cascade/square (5,000 queries)"]
+    assert both[-1].after == "cascade/square (5,000 queries)"
+
+
+def test_a_plan_is_recorded_without_keys_that_names_imply():
+    assert "key" not in Stage("pgd", "pgd").identity
+    assert all("key" in stage.identity for stage in stages("cascade"))
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENSEMBLES])

@@ -108,7 +108,7 @@ def security_curve(
         stages = stages_of(norm, images, clean.shape[1], attacks, parameters)
         digest = judged.hash
         if run is not None:
-            determined = {"norm": norm, "stages": [asdict(stage) for stage in stages], "seed": seed}
+            determined = {"norm": norm, "stages": [stage.identity for stage in stages], "seed": seed}
             run.begin_with(model=digest, images=images.fingerprint, **{"plan of attack": determined})
         folder = run.path if run is not None else None
         with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
@@ -188,7 +188,7 @@ class Nearest:
             self.model,
             self.images,
             attack,
-            name=stage.name,
+            name=stage.key,
             seed=self.seed,
             batch_size=self.batch_size,
             clean=self.clean,

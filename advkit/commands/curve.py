@@ -110,8 +110,8 @@ def _outcome(config: Config, result: SecurityCurve, pictures: tuple[Picture, ...
     n = result.n
     sentences = [
         result.sentence,
-        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, `advkit attack` is "
-        "the stronger judge, and asks whether to believe the number.",
+        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, advkit attack "
+        "gives a tighter bound, and runs sanity checks on it.",
     ]
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")

@@ -79,7 +79,8 @@ def perturb(
         surrogate: the model to search on, for attacks that are to transfer: ``model`` itself is only asked
             for its decision, on points that lead the surrogate astray and on the last point.
         seed: random numbers follow from it and an image's position.
-        batch_size: images at work at once, measured if None; the result does not depend on it.
+        batch_size: images attacked at once, measured if None. It changes the result by rounding at most: with
+            one thread on a CPU not at all, with several threads or on a GPU in the last bits.
         precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
             are confirmed in the model's own.
         eight_bit: round to multiples of 1/255, as a PNG file holds them, and let only those count that are

@@ -86,7 +86,8 @@ def evaluate(
         parameters: of the attacks, by name: ``{"pgd": {"steps": 100}}``.
         seed: every random number follows from it.
         n: only the first so many images.
-        batch_size: images at work at once; None: measured. It changes the speed, not the result.
+        batch_size: images attacked at once; None: measured. Verdicts do not depend on it, except for an image
+            within rounding of the decision boundary; with one thread on a CPU all bits are equal.
         precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
             are confirmed in the model's own.
         budget: passes per image, on average, after which no further attack begins.

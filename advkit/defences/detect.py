@@ -144,7 +144,7 @@ def _point(
     left = passed.clone()
     for each, alarm in zip(known, flagged, strict=True):
         left[each.rows[~alarm]] = False
-    adaptive, unaware, n = int(found.standing.sum()), int(left.sum()), len(passed)
+    adaptive, unaware, n = int(found.robust.sum()), int(left.sum()), len(passed)
     return {
         "rate": rate,
         "threshold": level,

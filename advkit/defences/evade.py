@@ -42,7 +42,7 @@ class AdaptiveAttack:
 class Evaded:
     """What adaptive attacks found."""
 
-    standing: Tensor
+    robust: Tensor
     """(N,) bool: right and not flagged when clean, and right or flagged under every attack."""
     stages: tuple[tuple[AdaptiveAttack, int, int], ...]
     """Each with the number of images that it attacked, and of those that it broke."""
@@ -102,11 +102,11 @@ def evade(
         folder: for the record of verdicts; verdicts in it are not computed again.
         progress: shows how many images are done.
     """
-    standing, images = passed.clone(), dict[int, Tensor]()
+    robust, images = passed.clone(), dict[int, Tensor]()
     for found, alarm in zip(known, flagged, strict=True):
         for row, image, flag in zip(found.rows.tolist(), found.images, alarm.tolist(), strict=True):
-            if standing[row] and not flag:
-                standing[row], images[row] = False, image
+            if robust[row] and not flag:
+                robust[row], images[row] = False, image
     plan = adaptive_attacks(attacks, weights)
     done = []
     if folder is not None:
@@ -118,7 +118,7 @@ def evade(
         Ledger(folder, data, [each.name for each in plan], keep=True) as ledger,
     ):
         for each in plan:
-            begun = standing.nonzero()[:, 0]
+            begun = robust.nonzero()[:, 0]
             with progress.task(f"attacking both with {each.name}", len(begun), unit="image") as task:
                 for label in data.labels[begun].unique().tolist():
                     rows = begun[data.labels[begun] == label]
@@ -139,14 +139,14 @@ def evade(
                         )
                         search.run(torch.arange(len(few)), _recorder(ledger, each.name, few, task))
             for row in begun.tolist():
-                standing[row] = not ledger.entries[each.name, int(data.ids[row])].broken
-            done.append((each, len(begun), int(len(begun) - standing[begun].sum())))
+                robust[row] = not ledger.entries[each.name, int(data.ids[row])].broken
+            done.append((each, len(begun), int(len(begun) - robust[begun].sum())))
         ledger.finish()
         rows_of = {sample: row for row, sample in enumerate(data.ids.tolist())}
         for entry in ledger.entries.values():
             if entry.broken:
                 images[rows_of[entry.id]] = ledger.image(entry)
-    return Evaded(standing, tuple(done), images)
+    return Evaded(robust, tuple(done), images)
 
 
 def _earlier(ledger: Ledger, stage: str, data: Data, rows: Tensor, task: Task) -> Tensor:

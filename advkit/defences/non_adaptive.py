@@ -52,7 +52,7 @@ def non_adaptive(
 
 def left(right: Tensor, found: Sequence[Fooled]) -> Tensor:
     """(N,) bool: the images that are ``right`` and that no attack has broken."""
-    standing = right.clone()
+    robust = right.clone()
     for each in found:
-        standing[each.rows] = False
-    return standing
+        robust[each.rows] = False
+    return robust

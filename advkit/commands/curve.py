@@ -110,8 +110,8 @@ def _outcome(config: Config, result: SecurityCurve, pictures: tuple[Picture, ...
     n = result.n
     sentences = [
         result.sentence,
-        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, `advkit attack` is "
-        "the stronger judge, and asks whether to believe the number.",
+        "Every robust accuracy is an upper bound: something nearer may exist. At one eps, advkit attack "
+        "gives a tighter bound, and runs sanity checks on it.",
     ]
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")
@@ -153,7 +153,7 @@ def _classes(result: SecurityCurve) -> Table:
             row.name,
             f"{row.n:,}",
             f"{100 * row.clean_correct / row.n:.1f} %",
-            result.told(row.median),
+            result.text(row.median),
             accuracy(row.robust_correct, row.n),
         )
         rows.append((place, said))

@@ -1,15 +1,15 @@
-"""The ensemble interface: several attacks in stages."""
+"""Attacks that belong together: what an ensemble is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from advkit.attacks.attack import ATTACKS
 from advkit.core.config import Precision, StrictModel
-from advkit.core.registry import Registry
+from advkit.core.registry import Registry, Rows
 from advkit.core.threat import Threat
 
 ENSEMBLES: Registry[type[Ensemble]] = Registry("ensemble", "advkit.attacks.ensembles")
@@ -17,23 +17,68 @@ ENSEMBLES: Registry[type[Ensemble]] = Registry("ensemble", "advkit.attacks.ensem
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack of an ensemble, on the images that are still robust."""
+    """One attack of an ensemble, on the images that no earlier stage has broken."""
 
     name: str
-    """Name in results, unique in the evaluation."""
+    """What results call it; no other stage of the evaluation has this name."""
     attack: str
     """A registered attack."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of the attack."""
+    """Of the attack."""
     precision: Precision | None = None
     """Arithmetic of the search; None: the evaluation's."""
     tolerance: float = 0.0
-    """Above 0: the images are attacked in rounds, the largest margin first, until the expected change of the
-    robust accuracy by all further rounds is below this."""
+    """Above 0: the images are attacked in rounds, those with the largest margin first, until the last round
+    suggests that all further ones would change the robust accuracy by less than this."""
     round: int = 32
-    """Smallest size of such a round, in images."""
+    """Fewest images of such a round."""
     after: str | None = None
-    """Run this stage only if that one has changed the robust accuracy by at least the tolerance."""
+    """Name of a stage that must have changed the robust accuracy, by no less than the tolerance, for this one
+    to run."""
+    key: str = ""
+    """Random numbers follow from it; by default the name. A change of it changes results."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.key or self.name)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the verdicts, for the record of a run."""
+        values = asdict(self)
+        if self.key == self.name:
+            del values["key"]
+        return values
+
+
+def stage(key: str, attack: str, **parameters: Any) -> Stage:
+    """A part of an ensemble, named after the attack and its parameters: ``apgd-t (9 targets, 50 steps)``.
+
+    Args:
+        key: its random numbers follow from it.
+        attack: a registered attack.
+        parameters: of the attack.
+    """
+    fields = ATTACKS.get(attack).Config.model_fields
+    known = {name: fields[name].default for name in ("steps", "queries") if name in fields} | parameters
+    title = attack
+    if attack == "apgd":
+        title = "apgd-t" if known.get("targets") else f"apgd-{known['loss']}"
+    counts = [
+        f"{known[name]:,} {one if known[name] == 1 else name}"
+        for name, one in _COUNTED.items()
+        if known.get(name) is not None
+    ]
+    starts = [f"{known['start']} start"] if "start" in known else []
+    return Stage(f"{title} ({', '.join(starts + counts)})", attack, parameters, key=key)
+
+
+_COUNTED = {
+    "targets": "target",
+    "restarts": "restart",
+    "samples": "sample",
+    "steps": "step",
+    "queries": "query",
+}
 
 
 class Ensemble(ABC):
@@ -52,6 +97,17 @@ class Ensemble(ABC):
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
         """The attacks, in order, for a model of ``classes`` classes."""
 
+    @classmethod
+    def listing(cls) -> Rows:
+        """Its stages with default parameters, on 10 classes in linf."""
+        planned = cls(cls.Config()).stages(Threat(norm="linf", eps=8 / 255), 10)
+        given = (", ".join(f"{key}={value}" for key, value in one.parameters.items()) for one in planned)
+        return Rows(
+            "stages",
+            ("name", "attack", "parameters"),
+            tuple((one.name, one.attack, text) for one, text in zip(planned, given, strict=True)),
+        )
+
 
 E = TypeVar("E", bound=type[Ensemble])
 
@@ -62,7 +118,7 @@ def ensemble(name: str, *, summary: str, source: str) -> Callable[[E], E]:
 
 
 def names() -> list[str]:
-    """All names that an evaluation accepts: attacks and ensembles, with their aliases."""
+    """All attacks and ensembles that an evaluation can run, by any of their names."""
     registries: tuple[Registry[Any], ...] = (ATTACKS, ENSEMBLES)
     return sorted(
         name for registry in registries for entry in registry for name in (entry.name, *entry.aliases)

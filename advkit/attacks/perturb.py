@@ -79,7 +79,8 @@ def perturb(
         surrogate: the model to search on, for transfer attacks: ``model`` itself is only queried for its
             decision, on points that the surrogate misclassifies and on the last point.
         seed: determines all random numbers, with an image's position.
-        batch_size: tuned if None; the result does not depend on it.
+        batch_size: images attacked at once, measured if None. It changes the result by rounding at most: with
+            one thread on a CPU not at all, with several threads or on a GPU in the last bits.
         precision: arithmetic of the search (auto: bfloat16 where the processor supports it); successes are
             confirmed in the model's own.
         eight_bit: round to multiples of 1/255, as a PNG file stores them, and count only images that are

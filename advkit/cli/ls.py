@@ -18,7 +18,7 @@ from advkit.cli.execute import json_option, show
 from advkit.cli.options import about, default
 from advkit.core.errors import ConfigError, did_you_mean
 from advkit.core.named import at
-from advkit.core.registry import Entry
+from advkit.core.registry import Entry, Rows
 from advkit.report.outcome import Outcome, Table
 
 
@@ -183,7 +183,7 @@ def ls(kind: str | None, words: tuple[str, ...], json_to: Path | None) -> None:
     """List what there is.
 
     Without KIND: the kinds. With WORDS: only what mentions all of them; a single thing that is left is
-    shown with its parameters.
+    shown with its parameters, an ensemble also with its stages.
     """
     if kind is None:
         show(_kinds(), json_to)
@@ -225,6 +225,11 @@ def _listing(kind: str, words: tuple[str, ...]) -> Outcome:
     if len(rows) == 1 and (parameters := _parameters(rows[0])):
         tables.append(Table("parameters", ("key", "default", "meaning"), parameters))
     result = {kind: [{"name": row.name, "summary": row.summary, "source": row.source} for row in rows]}
+    listing = getattr(rows[0].entry.thing, "listing", None) if len(rows) == 1 and rows[0].entry else None
+    if listing is not None:
+        more: Rows = listing()
+        tables.append(Table(more.title, more.columns, more.rows))
+        result[more.title] = [dict(zip(more.columns, one, strict=True)) for one in more.rows]
     return Outcome(f"{kind}: {KINDS[kind].summary}", tables=tuple(tables), result=result)
 
 

@@ -153,7 +153,7 @@ def _classes(result: SecurityCurve) -> Table:
             row.name,
             f"{row.n:,}",
             f"{100 * row.clean_correct / row.n:.1f} %",
-            result.told(row.median),
+            result.text(row.median),
             accuracy(row.robust_correct, row.n),
         )
         rows.append((place, said))

@@ -15,10 +15,10 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.defences.defend import defend, unaveraged
+from advkit.defences.non_adaptive import attacks_of
 from advkit.defences.purifier import Purifier, build
 from advkit.defences.result import PurificationResult
 from advkit.defences.settings import Purification as Config
-from advkit.defences.unaware import attacks_of
 from advkit.gan.evaluation.subject import open_subject
 from advkit.report.outcome import Outcome, Picture, Table
 

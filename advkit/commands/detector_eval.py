@@ -20,11 +20,11 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.defences.detect import detect, refuse_misfit
-from advkit.defences.evade import knowing
+from advkit.defences.evade import adaptive_attacks
+from advkit.defences.non_adaptive import attacks_of
 from advkit.defences.result import DetectionResult
 from advkit.defences.settings import Detection as Config
 from advkit.defences.threshold import divided, threshold
-from advkit.defences.unaware import attacks_of
 from advkit.models.load import load_model
 from advkit.report.outcome import Outcome, Picture, Table
 
@@ -87,7 +87,7 @@ def _draw(path: Path, data: Data, evading: Mapping[int, Tensor]) -> None:
 
 
 def _plan(config: Config, attacks: Sequence[Stage], judged: Data, held: Data, against: Threat) -> Outcome:
-    plan = knowing(attacks, config.detector_weights)
+    plan = adaptive_attacks(attacks, config.detector_weights)
     made = [make(one.stage.attack, against, one.stage.parameters) for one in plan]
     rows = tuple(
         (one.name, str(attack.steps), str(attack.starts * max(attack.targets, 1)))

@@ -16,7 +16,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from advkit.core.errors import ConfigError, did_you_mean
 
@@ -52,6 +52,14 @@ class Entry(Generic[T]):
     source: str = ""
     aliases: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Rows(NamedTuple):
+    """A table that a registered thing adds to its own listing: what its classmethod ``listing()`` returns."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 class Registry(Generic[T]):

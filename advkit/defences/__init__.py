@@ -1,1 +1,1 @@
-"""Detectors and purifiers, each judged by an attack that knows of it."""
+"""Detectors and purifiers, each judged by adaptive attacks."""

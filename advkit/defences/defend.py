@@ -1,4 +1,4 @@
-"""A purifier judged from beginning to end: attacks that do not know of it, attacks that do."""
+"""The evaluation of a purifier: non-adaptive attacks, then adaptive ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.evade import clean_right
 from advkit.defences.examples import Fooled
+from advkit.defences.non_adaptive import attacks_of, left, non_adaptive
 from advkit.defences.purifier import Purifier, Way
-from advkit.defences.result import Aware, PurificationResult, Recovered
+from advkit.defences.result import AdaptiveEvaluation, PurificationResult, Recovered
 from advkit.defences.settings import Purification
-from advkit.defences.unaware import attacks_of, left, unaware
 from advkit.evaluation.evaluate import VOTES, evaluate
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.card import ThreatFacts
@@ -34,7 +34,7 @@ from advkit.models.model import Model
 BATCH = 500
 """Images of a pass."""
 WAYS: dict[Way, str] = {"identity": "BPDA", "gradient": "gradient through it"}
-"""What tables call them."""
+"""Their names in tables."""
 
 
 class Purified(nn.Module):
@@ -64,7 +64,7 @@ def right(purified: Model, images: Tensor, labels: Tensor, *, votes: int, seed: 
 
 
 def unaveraged(purifier: Purifier, stages: Sequence[Stage], threat: Threat) -> list[str]:
-    """Of attacks up gradients on a random defence, the ones that look at it only once in a step."""
+    """The gradient attacks that take a single sample of a random defence in each step."""
     if not purifier.random:
         return []
     made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
@@ -89,14 +89,14 @@ def defend(
     """Judges a purifier.
 
     Args:
-        classifier: what it is put in front of.
+        classifier: the classifier behind it.
         purifier: on the same device.
         images: to judge.
-        threat: what may be changed.
+        threat: the threat model.
         config: everything else.
-        generator_hash: of the model that the purifier is made of.
-        folder: for records from which a killed run goes on.
-        progress: told how it goes.
+        generator_hash: of the generator or VAE inside the purifier.
+        folder: for records from which an interrupted run resumes.
+        progress: shows how far the work is.
     """
     begun = time.perf_counter()
     stages = attacks_of(config, classifier, images, threat)
@@ -105,21 +105,25 @@ def defend(
     purified = purified.to(device).eval()
     votes = VOTES if purifier.random else 1
     bare = clean_right(classifier, images)
-    known = unaware(stages, classifier, images, threat, config, progress)
+    known = non_adaptive(stages, classifier, images, threat, config, progress)
     x, y = images.batch(torch.arange(len(images)))
     clean = right(purified, x, y, votes=votes, seed=config.seed)
     recovered = [right(purified, each.images, y[each.rows], votes=votes, seed=config.seed) for each in known]
-    stood = clean.clone()
+    naive = clean.clone()
     for each, saved in zip(known, recovered, strict=True):
-        stood[each.rows[~saved]] = False
-    standing, ways = stood.clone(), []
+        naive[each.rows[~saved]] = False
+    adaptive, ways = naive.clone(), []
     for way in purifier.ways:
-        found = _knowing(purified, way, images, threat, config, purifier, folder, progress)
+        found = _adaptive(purified, way, images, threat, config, purifier, folder, progress)
         broken = torch.tensor([verdict.status == "broken" for verdict in found.verdicts])
-        standing &= ~broken
-        ways.append(Aware(way=WAYS[way], left=found.robust_correct, stages=found.stages, checks=found.checks))
+        adaptive &= ~broken
+        ways.append(
+            AdaptiveEvaluation(
+                way=WAYS[way], left=found.robust_correct, stages=found.stages, checks=found.checks
+            )
+        )
     n = len(images)
-    adaptive, naive = int(standing.sum()), int(stood.sum())
+    under_adaptive, under_naive = int(adaptive.sum()), int(naive.sum())
     return PurificationResult(
         model=config.model,
         model_hash=classifier.hash,
@@ -136,10 +140,10 @@ def defend(
         clean_correct=int(bare.sum()),
         purified_correct=int(clean.sum()),
         bare=int(left(bare, known).sum()),
-        adaptive=adaptive,
-        adaptive_interval=clopper_pearson(adaptive, n),
-        unaware=naive,
-        unaware_interval=clopper_pearson(naive, n),
+        adaptive=under_adaptive,
+        adaptive_interval=clopper_pearson(under_adaptive, n),
+        unaware=under_naive,
+        unaware_interval=clopper_pearson(under_naive, n),
         attacks=tuple(_recovered(*each) for each in zip(stages, known, recovered, strict=True)),
         ways=tuple(ways),
         seconds=time.perf_counter() - begun,
@@ -151,7 +155,7 @@ def _recovered(stage: Stage, found: Fooled, saved: Tensor) -> Recovered:
     return Recovered(name=stage.name, attack=stage.attack, fooled=len(found), recovered=int(saved.sum()))
 
 
-def _knowing(
+def _adaptive(
     purified: Model,
     way: Way,
     images: Data,
@@ -161,7 +165,7 @@ def _knowing(
     folder: Path | None,
     progress: Progress,
 ) -> EvaluationResult:
-    """What is left by attacks on the whole, which an earlier process may have run already."""
+    """The evaluation of purifier and classifier together; read from its folder if it has been done before."""
 
     def measured(run: RunFolder | None) -> EvaluationResult:
         return evaluate(

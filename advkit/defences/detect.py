@@ -1,4 +1,4 @@
-"""A detector judged from beginning to end: thresholds, attacks that do not know of it, attacks that do."""
+"""The evaluation of a detector: thresholds, non-adaptive attacks, then adaptive ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.evade import Evaded, clean_right, evade
 from advkit.defences.examples import Fooled
-from advkit.defences.result import DetectionResult, Knowing, OperatingPoint, Unaware
+from advkit.defences.non_adaptive import attacks_of, left, non_adaptive
+from advkit.defences.result import Adaptive, DetectionResult, NonAdaptive, OperatingPoint
 from advkit.defences.settings import Detection
 from advkit.defences.threshold import scores, threshold
-from advkit.defences.unaware import attacks_of, left, unaware
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model
 
@@ -31,13 +31,13 @@ def refuse_misfit(classifier: Model, detector: Model, data: Data) -> None:
     if detector.card.shape != data.shape:
         theirs, ours = map(by_size, (detector.card.shape, data.shape))
         raise DataError(
-            f"the detector takes {theirs} images but the classifier is asked about {ours} ones "
+            f"the detector takes {theirs} images but the classifier takes {ours} ones "
             "(channels x height x width); name a detector of such images"
         )
     if classifier.card.classes is not None and int(data.labels.max()) >= classifier.card.classes:
         raise DataError(
-            f"data {data.name!r} has label {int(data.labels.max())} but the classifier tells only "
-            f"{classifier.card.classes} classes apart; choose data or a model that fits"
+            f"data {data.name!r} has label {int(data.labels.max())} but the classifier has only "
+            f"{classifier.card.classes} classes; choose data or a model that fits"
         )
 
 
@@ -55,21 +55,21 @@ def detect(
     """Judges a detector.
 
     Args:
-        classifier: what it guards.
+        classifier: the classifier that it protects.
         detector: on the same device.
         images: to judge.
         held: other clean images, to fix thresholds on.
-        threat: what may be changed.
+        threat: the threat model.
         config: everything else.
-        folder: for records from which a killed run goes on.
-        progress: told how it goes.
+        folder: for records from which an interrupted run resumes.
+        progress: shows how far the work is.
 
     Returns:
-        (the result, by row the images that mislead both networks at the first rate)
+        (the result; by row, the images that are misclassified and not flagged at the first rate)
 
     Raises:
         DataError: too few images to fix a threshold on, or images that do not fit.
-        ModelError: the detector's scores are no numbers.
+        ModelError: the detector's scores are NaN or infinite.
     """
     begun = time.perf_counter()
     refuse_misfit(classifier, detector, images)
@@ -77,7 +77,7 @@ def detect(
     on_held, on_clean = scores(detector, held), scores(detector, images)
     levels = {rate: threshold(on_held, rate) for rate in config.rates}
     right = clean_right(classifier, images)
-    known = unaware(attacks, classifier, images, threat, config, progress)
+    known = non_adaptive(attacks, classifier, images, threat, config, progress)
     marks = [scores(detector, each.images) for each in known]
     points, evading = [], dict[int, Tensor]()
     for rate, level in levels.items():
@@ -120,7 +120,9 @@ def detect(
         clean_correct=int(right.sum()),
         bare=int(left(right, known).sum()),
         attacks=tuple(
-            Unaware(name=stage.name, attack=stage.attack, parameters=_all(stage, threat), fooled=len(each))
+            NonAdaptive(
+                name=stage.name, attack=stage.attack, parameters=_all(stage, threat), fooled=len(each)
+            )
             for stage, each in zip(attacks, known, strict=True)
         ),
         points=tuple(OperatingPoint(**point) for point in points),
@@ -142,7 +144,7 @@ def _point(
     left = passed.clone()
     for each, alarm in zip(known, flagged, strict=True):
         left[each.rows[~alarm]] = False
-    adaptive, unaware, n = int(found.standing.sum()), int(left.sum()), len(passed)
+    adaptive, unaware, n = int(found.robust.sum()), int(left.sum()), len(passed)
     return {
         "rate": rate,
         "threshold": level,
@@ -153,7 +155,7 @@ def _point(
         "unaware_interval": clopper_pearson(unaware, n),
         "detected": tuple(int(alarm.sum()) for alarm in flagged),
         "stages": tuple(
-            Knowing(name=one.name, attack=one.stage.attack, weight=one.weight, attacked=tried, broken=broken)
+            Adaptive(name=one.name, attack=one.stage.attack, weight=one.weight, attacked=tried, broken=broken)
             for one, tried, broken in found.stages
         ),
     }

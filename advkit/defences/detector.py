@@ -1,4 +1,4 @@
-"""A detector from its beginning, fresh or a GAN's discriminator, to its trained weights."""
+"""Detectors: initialisation (fresh, or from a GAN's discriminator), training objective, final model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from advkit.training.objective import Batch, Objective, Passes
 
 
 class Detect(Objective):
-    """Cross-entropy in which clean and adversarial images have the same say, however many there are of each.
+    """Cross-entropy with class weights that balance clean and adversarial images.
 
     Args:
-        data: what is learnt, of classes 0 and 1.
+        data: the training data, of classes 0 and 1.
     """
 
     needs_threat = False
@@ -36,7 +36,7 @@ class Detect(Objective):
 
     @property
     def passes(self) -> Passes:
-        """One each way."""
+        """One forward and one backward."""
         return Passes(1, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -50,13 +50,13 @@ def learner(config: DetectorTraining, data: Data, source: Model | None) -> Model
     """An untrained classifier of two classes, clean and adversarial.
 
     Args:
-        config: names its architecture.
-        data: images of the shape that it is to take.
-        source: a discriminator whose features it begins with instead.
+        config: its architecture.
+        data: images of its input shape.
+        source: a discriminator whose features initialise it instead.
 
     Raises:
-        ConfigError: unknown names or parameters, or an architecture that is no classifier's.
-        DataError: images of another shape than the discriminator takes.
+        ConfigError: unknown names or parameters, or an architecture of another role than classifier.
+        DataError: images of another shape than the discriminator's.
     """
     two = replace(data, labels=torch.zeros_like(data.labels), class_names=CLASSES)
     if source is not None:

@@ -26,36 +26,40 @@ from advkit.models.model import Model
 
 
 @dataclass(frozen=True)
-class Knowing:
-    """One attack that knows of the detector."""
+class AdaptiveAttack:
+    """One attack on classifier and detector together."""
 
     name: str
+    key: str
+    """Its random numbers follow from it."""
     stage: Stage
     """The attack with its parameters."""
     weight: float
-    """Of the detector in what is climbed; without a meaning for attacks that see no gradients."""
+    """Weight of the detector in the loss; unused by attacks without gradients."""
 
 
 @dataclass(frozen=True)
 class Evaded:
-    """What attacks that know of the detector have left."""
+    """What adaptive attacks found."""
 
-    standing: Tensor
-    """(N,) bool: right and passed when clean, and afterwards right or flagged at all that was tried."""
-    stages: tuple[tuple[Knowing, int, int], ...]
-    """Each with how many images it was tried on, and how many of them it broke."""
+    robust: Tensor
+    """(N,) bool: right and not flagged when clean, and right or flagged under every attack."""
+    stages: tuple[tuple[AdaptiveAttack, int, int], ...]
+    """Each with the number of images that it attacked, and of those that it broke."""
     images: dict[int, Tensor]
-    """By row, the images (C, H, W) that are misclassified and pass."""
+    """By row, the adversarial images (C, H, W): misclassified and not flagged."""
 
 
-def knowing(attacks: Sequence[Stage], weights: Sequence[float]) -> tuple[Knowing, ...]:
-    """Each attack with each weight; one that sees no gradients once."""
+def adaptive_attacks(attacks: Sequence[Stage], weights: Sequence[float]) -> tuple[AdaptiveAttack, ...]:
+    """Each attack with each weight; an attack without gradients only once."""
     found = []
     for stage in attacks:
         if ATTACKS.get(stage.attack).access == "gradients":
-            found += [Knowing(f"{stage.name}, weight {weight:g}", stage, weight) for weight in weights]
+            for weight in weights:
+                name, key = (f"{one}, weight {weight:g}" for one in (stage.name, stage.key))
+                found.append(AdaptiveAttack(name, key, stage, weight))
         else:
-            found.append(Knowing(stage.name, stage, 1.0))
+            found.append(AdaptiveAttack(stage.name, stage.key, stage, 1.0))
     return tuple(found)
 
 
@@ -76,7 +80,8 @@ def evade(
     folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Evaded:
-    """Attacks classifier and detector together, one attack after the other, on images that still stand.
+    """Attacks classifier and detector together, one attack after the other, each on the images that
+    no earlier one has broken.
 
     A success is inside the threat model, misclassified and not flagged, confirmed by both networks in their
     own precision on the exact tensor. Gradients are those of `advkit.defences.guarded.Joint`.
@@ -89,21 +94,21 @@ def evade(
         passed: (N,) bool: those that are classified correctly and not flagged; only they are attacked.
         threat: what may be changed.
         attacks: with their parameters.
-        weights: of the detector beside the classifier, each tried in turn.
-        known: what attacks without the detector in mind have found. Who knows of it has that, too.
-        flagged: of each of them, which are (A,).
+        weights: of the detector in the loss, each tried in turn.
+        known: what non-adaptive attacks found; an adaptive attacker may use it, too.
+        flagged: (A,) bool for each of them: which images are flagged.
         seed: random numbers follow from it and an image's id.
         precision: arithmetic of the search.
-        folder: for the record of verdicts; what is in it is not tried again.
-        progress: told how many images were decided.
+        folder: for the record of verdicts; verdicts in it are not computed again.
+        progress: shows how many images are done.
     """
-    standing, images = passed.clone(), dict[int, Tensor]()
+    robust, images = passed.clone(), dict[int, Tensor]()
     for found, alarm in zip(known, flagged, strict=True):
         for row, image, flag in zip(found.rows.tolist(), found.images, alarm.tolist(), strict=True):
-            if standing[row] and not flag:
-                standing[row], images[row] = False, image
-    plan = knowing(attacks, weights)
-    told = []
+            if robust[row] and not flag:
+                robust[row], images[row] = False, image
+    plan = adaptive_attacks(attacks, weights)
+    done = []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -113,7 +118,7 @@ def evade(
         Ledger(folder, data, [each.name for each in plan], keep=True) as ledger,
     ):
         for each in plan:
-            begun = standing.nonzero()[:, 0]
+            begun = robust.nonzero()[:, 0]
             with progress.task(f"attacking both with {each.name}", len(begun), unit="image") as task:
                 for label in data.labels[begun].unique().tolist():
                     rows = begun[data.labels[begun] == label]
@@ -127,25 +132,25 @@ def evade(
                             exact,
                             few,
                             attack,
-                            name=each.name,
+                            name=each.key,
                             seed=seed,
                             precision=precision,
                             surrogate=joint,
                         )
                         search.run(torch.arange(len(few)), _recorder(ledger, each.name, few, task))
             for row in begun.tolist():
-                standing[row] = not ledger.entries[each.name, int(data.ids[row])].broken
-            told.append((each, len(begun), int(len(begun) - standing[begun].sum())))
+                robust[row] = not ledger.entries[each.name, int(data.ids[row])].broken
+            done.append((each, len(begun), int(len(begun) - robust[begun].sum())))
         ledger.finish()
         rows_of = {sample: row for row, sample in enumerate(data.ids.tolist())}
         for entry in ledger.entries.values():
             if entry.broken:
                 images[rows_of[entry.id]] = ledger.image(entry)
-    return Evaded(standing, tuple(told), images)
+    return Evaded(robust, tuple(done), images)
 
 
 def _earlier(ledger: Ledger, stage: str, data: Data, rows: Tensor, task: Task) -> Tensor:
-    """The rows that no earlier process has decided."""
+    """The rows that no earlier process has attacked."""
     undecided = [row for row in rows.tolist() if (stage, int(data.ids[row])) not in ledger.entries]
     task.advance(len(rows) - len(undecided))
     return torch.tensor(undecided, dtype=torch.int64)

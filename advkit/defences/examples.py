@@ -1,4 +1,4 @@
-"""What a detector learns: clean images, and those of them that an attack has made adversarial."""
+"""Training data of a detector: clean images, and adversarial examples made from them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 
 CLASSES = ("clean", "adversarial")
-"""What the images are called, in the order of a detector's outputs."""
+"""Class names, in the order of a detector's outputs."""
 
 
 @dataclass(frozen=True)
 class Fooled:
-    """The images of a classifier that an attack without a defence in mind has turned."""
+    """Adversarial examples that an attack found on a bare classifier."""
 
     rows: Tensor
-    """(A,) int64: which of the data's images."""
+    """(A,) int64: the original images' rows in the data."""
     images: Tensor
-    """(A, C, H, W) float32: what they were turned into."""
+    """(A, C, H, W) float32: the adversarial images."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,17 +50,17 @@ def fooled(
     precision: Precision = "auto",
     progress: Progress = SILENT,
 ) -> Fooled:
-    """The first success of an attack on each image that the classifier gets right, where there is one.
+    """The first adversarial example that an attack finds for each image that the classifier gets right.
 
     Args:
         model: the classifier.
-        data: images to turn.
-        threat: what may be changed.
+        data: images to attack.
+        threat: the threat model.
         attack: a registered attack.
         parameters: its own.
         seed: random numbers follow from it and an image's id.
         precision: arithmetic of the search; successes are confirmed in the classifier's own.
-        progress: told how many images were tried.
+        progress: shows how many images are done.
     """
     rows: list[int] = []
     images: list[Tensor] = []
@@ -94,17 +94,17 @@ def examples(
     file: Path | None = None,
     progress: Progress = SILENT,
 ) -> Data:
-    """Clean images (class 0), all of them, and the successes of the attacks (class 1), as data to learn.
+    """All clean images (class 0) and the adversarial examples of the attacks (class 1), as training data.
 
     Args:
         model: the classifier.
         data: images.
-        threat: what may be changed.
-        attacks: registered attacks, each tried on every image.
+        threat: the threat model.
+        attacks: registered attacks, each run on every image.
         parameters: theirs, by name.
         seed: random numbers follow from it.
-        file: an .npz where the adversarial images are kept; what is there is not made again.
-        progress: told how it goes.
+        file: an .npz where the adversarial images are kept; if it exists, they are read from it.
+        progress: shows how far the work is.
 
     Raises:
         DataError: no attack succeeded on any image.
@@ -112,7 +112,7 @@ def examples(
     if file is not None and file.exists():
         with np.load(file, allow_pickle=False) as stored:
             turned = torch.from_numpy(stored["x"])
-        progress.say(f"{len(turned):,} adversarial images are there from an earlier process")
+        progress.say(f"{len(turned):,} adversarial images were made by an earlier process")
     else:
         found = [
             fooled(model, data, threat, name, parameters.get(name), seed=seed, progress=progress)
@@ -121,7 +121,7 @@ def examples(
         turned = torch.cat([each.images for each in found])
         if len(turned) == 0:
             raise DataError(
-                f"{' and '.join(attacks)} misled the classifier on none of {len(data):,} images within "
+                f"{' and '.join(attacks)} found no adversarial example for {len(data):,} images within "
                 f"{threat}, so there is nothing to detect; allow a larger --eps, or name a stronger --attack"
             )
         if file is not None:

@@ -1,10 +1,10 @@
-"""Classifier and detector as one classifier, so that an attack on it has to mislead both.
+"""Classifier and detector as one classifier, so that an attack has to fool both.
 
 Carlini and Wagner, "Adversarial Examples Are Not Easily Detected", AISec 2017, attack a detector by one
-network of both, with a class more that wins where the detector flags, and which is no success. Here the own
-class of the image wins there: an attacker of an image of class y gains nothing by being flagged, so what is
-flagged counts as right. There is one such classifier for each y, its classes are those of the bare one, and
-every attack, its scheduler and its confirmation work on it as they are.
+network of both with one more class, which is predicted where the detector flags and does not count as a
+success. Here the image's own class is predicted there instead: a flagged image counts as correctly
+classified. There is one such classifier for each class y. It has the classes of the bare classifier, so
+every attack, its scheduler and its confirmation work on it unchanged.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch.nn.functional import softplus
 
 
 class Guarded(nn.Module):
-    """Logits (N, K) of images of one class ``label``, which wins where the detector flags.
+    """Logits (N, K) of images of one class ``label``, which is predicted where the detector flags.
 
-    Its logit is there the largest of all plus ``weight`` times what the score exceeds the threshold by. (The
-    paper multiplies instead, which wants positive logits.) Misclassified by this is what is misclassified by
-    the classifier and not flagged, whatever the weight.
+    There its logit is the largest of all, plus ``weight`` times the excess of the score over the threshold.
+    (The paper multiplies instead, which requires positive logits.) An image is misclassified by this network
+    if and only if the classifier misclassifies it and the detector does not flag it, for any weight.
 
     Args:
         classifier: images in [0, 1] to logits (N, K).
-        detector: images in [0, 1] to scores (N,), the larger the rather adversarial.
-        threshold: scores above it are flagged; so are those that are no number.
+        detector: images in [0, 1] to scores (N,); larger means more likely adversarial.
+        threshold: scores above it are flagged; so are NaN scores.
         label: the true class of all images.
-        weight: of the detector beside the classifier.
+        weight: of the detector, relative to the classifier.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class Guarded(nn.Module):
         self.threshold, self.label, self.weight = threshold, label, weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits; those of the classifier, where nothing is flagged."""
+        """Logits; those of the classifier for images that are not flagged."""
         logits = self.classifier(x)
         return self._guarded(logits, self._excess(x))
 
     def _excess(self, x: Tensor) -> Tensor:
-        """(N, 1) what the scores exceed the threshold by."""
+        """(N, 1) scores minus the threshold."""
         excess: Tensor = self.detector(x)[:, None] - self.threshold
         return excess
 
     def _guarded(self, logits: Tensor, excess: Tensor) -> Tensor:
         top = logits.amax(1, keepdim=True)
-        # Above the largest, however little the excess is: rounding must not let a flagged image through.
+        # Strictly above the largest, even for a tiny excess: rounding must not turn a flag into a success.
         least = torch.nextafter(top.detach(), torch.full_like(top.detach(), torch.inf))
         alarm = torch.maximum(top + self.weight * excess, least)
         return self._with_label(logits, torch.where(excess <= 0, self._own(logits), alarm))
@@ -61,17 +61,17 @@ class Guarded(nn.Module):
 
 
 class Joint(Guarded):
-    """The same answers with another gradient, to search on: that of the label's own logit plus ``weight``
-    times softplus of the excess.
+    """The same logits with another gradient, for the search: the label's logit has the gradient of itself
+    plus ``weight`` times softplus of the excess.
 
-    `Guarded` itself lets an attacker climb one network at a time, the classifier until the detector flags and
-    then the detector alone until it is misled no more, back and forth. Here both are climbed at all points,
-    and the detector is felt before it flags.
+    The gradient of `Guarded` is that of one network at a time: of the classifier where nothing is flagged, of
+    the detector where it flags, so an attack alternates between them. Here both contribute everywhere, and
+    the detector does so before it flags.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, equal to those of `Guarded`."""
         logits, excess = self.classifier(x), self._excess(x)
-        climbed = self._with_label(logits, self._own(logits) + self.weight * softplus(excess))
+        surrogate = self._with_label(logits, self._own(logits) + self.weight * softplus(excess))
         answers = self._guarded(logits, excess).detach()
-        return answers + (climbed - climbed.detach())
+        return answers + (surrogate - surrogate.detach())

@@ -1,4 +1,4 @@
-"""What is done to images before they are classified, so that what an attacker has added is gone."""
+"""Purifiers: defences that change images before classification to remove adversarial perturbations."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from advkit.models.card import Shape
 DEFENCES: Registry[type[Purifier]] = Registry("defence", "advkit.defences.purifiers")
 
 Way = Literal["identity", "gradient"]
-"""How an attacker who knows of it gets through: with the identity's gradient (BPDA), or with its own."""
+"""Gradient that an adaptive attack uses for it: the identity's (BPDA), or the true one."""
 
 
 class Purifier(nn.Module, ABC):
-    """Images (N, C, H, W) in [0, 1] to images of the same shape, each from itself alone.
+    """Maps images (N, C, H, W) in [0, 1] to images of the same shape, each independently of the others.
 
     Args:
         config: its own parameters.
-        subject: the generator that it is made of, for one that `needs` it.
+        subject: the generator or VAE inside it, if it `needs` one.
         shape: of the images.
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel
     needs: ClassVar[Literal["generator", "vae"] | None] = None
-    """Role of the model that it is made of; a VAE's decoder counts as a generator, too."""
+    """Role of the model inside it; a VAE's decoder counts as a generator, too."""
     ways: ClassVar[tuple[Way, ...]] = ("identity",)
-    """Those by which an attacker has to be tried; the gradient only where there is one."""
+    """Gradients that adaptive attacks must use in turn; the true one only for a differentiable purifier."""
 
     def __init__(self, config: StrictModel, subject: Subject | None, shape: Shape) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Purifier(nn.Module, ABC):
 
     @property
     def cost(self) -> int:
-        """Passes of its generator, forward and backward, that one image costs."""
+        """Forward and backward passes of its generator for one image."""
         return 0
 
     @abstractmethod
@@ -70,33 +70,33 @@ def build(
     Args:
         name: a registered one.
         config: its own parameters.
-        subject: the generator that it is made of.
+        subject: the generator or VAE inside it.
         shape: of the images that are classified.
-        classes: that the classifier tells apart.
+        classes: number of classes of the classifier.
 
     Raises:
-        ConfigError: unknown name or parameter, a generator that is missing, idle or of another role.
-        DataError: the generator makes images of another shape, or knows other classes.
+        ConfigError: unknown name or parameter, a generator that is missing, not needed or of another role.
+        DataError: the generator makes images of another shape, or of other classes.
     """
     kind = DEFENCES.get(name)
     settings = validate(kind.Config, config, f"defence {name!r}")
     if kind.needs is None:
         if subject is not None:
-            raise ConfigError(f"{name} is made of no generator; leave --generator out")
+            raise ConfigError(f"{name} needs no generator; leave --generator out")
         return kind(settings, None, shape)
     if subject is None:
-        raise ConfigError(f"{name} is made of a {kind.needs}; name one with --generator")
+        raise ConfigError(f"{name} needs a {kind.needs}; name one with --generator")
     if kind.needs == "vae" and subject.whole is None:
-        raise ConfigError(f"{name} wants a VAE and {subject.name} is a generator; name a VAE")
+        raise ConfigError(f"{name} needs a VAE but {subject.name} is a generator; name a VAE")
     if subject.card.shape != shape:
         theirs, ours = map(by_size, (subject.card.shape, shape))
         raise DataError(
-            f"{subject.name} makes {theirs} images but the classifier is asked about {ours} ones "
+            f"{subject.name} makes {theirs} images but the classifier takes {ours} ones "
             "(channels x height x width); name a generator of such images"
         )
     if subject.classes is not None and subject.classes != classes:
         raise DataError(
-            f"{subject.name} knows {subject.classes} classes but the classifier tells {classes} apart; name "
-            "a generator of the same classes"
+            f"{subject.name} has {subject.classes} classes but the classifier has {classes}; name a "
+            "generator of the same classes"
         )
     return kind(settings, subject, shape)

@@ -1,4 +1,4 @@
-"""What defences are worth, as versioned files; the attack that knows of the defence comes first."""
+"""Robust accuracy of defended classifiers, as versioned files; the adaptive attack comes first."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from advkit.evaluation.result import Check, Stage
 from advkit.models.card import DataFacts, ThreatFacts
 
 
-class Unaware(StrictModel):
-    """An attack on the bare classifier."""
+class NonAdaptive(StrictModel):
+    """A non-adaptive attack: on the bare classifier."""
 
     name: str
     attack: str
     parameters: dict[str, Any]
     """All of them, defaults too."""
     fooled: int
-    """Images of which it made a misclassified one."""
+    """Images for which it found an adversarial example."""
 
 
-class Knowing(StrictModel):
-    """An attack on classifier and detector together."""
+class Adaptive(StrictModel):
+    """An adaptive attack: on classifier and detector together."""
 
     name: str
     attack: str
     weight: float
-    """Of the detector in what was climbed."""
+    """Of the detector in the loss."""
     attacked: int
     broken: int
 
 
 class OperatingPoint(StrictModel):
-    """One threshold, and what came of it."""
+    """The figures at one threshold."""
 
     rate: float
-    """False-positive rate that was asked for."""
+    """False-positive rate that was requested."""
     threshold: float
     flagged_held: int
     """Of the held-out clean images."""
     flagged_clean: int
     """Of the judged images, before any attack."""
     passed: int
-    """Judged images that are classified correctly and not flagged; only these can stand."""
+    """Judged images that are classified correctly and not flagged; only these are attacked."""
     adaptive: int
-    """Of those, the ones that are right or flagged at all that was tried by who knows of the detector."""
+    """Of those, the ones that are right or flagged under every adaptive attack."""
     adaptive_interval: Interval
     """Exact 95 % interval of ``adaptive / n``."""
     unaware: int
-    """The same for one who does not know."""
+    """The same under every non-adaptive attack."""
     unaware_interval: Interval
     detected: tuple[int, ...]
-    """Of what each of the unaware attacks made, how much is flagged."""
-    stages: tuple[Knowing, ...]
+    """Adversarial examples of each non-adaptive attack that are flagged."""
+    stages: tuple[Adaptive, ...]
 
 
 class DetectionResult(SummarisedResult):
@@ -70,16 +70,16 @@ class DetectionResult(SummarisedResult):
     detector_hash: str
     threat: ThreatFacts
     data: DataFacts
-    """What was judged."""
+    """The attacked images."""
     held: DataFacts
-    """What thresholds were fixed on."""
+    """The images that thresholds were fixed on."""
     settings: dict[str, Any]
     n: int
     clean_correct: int
-    """Judged images that the classifier gets right, without any detector."""
+    """Judged images that the classifier gets right, without a detector."""
     bare: int
-    """Of those, the ones that the unaware attacks leave: robust accuracy without a detector."""
-    attacks: tuple[Unaware, ...]
+    """Of those, the ones that no attack breaks: robust accuracy without a detector."""
+    attacks: tuple[NonAdaptive, ...]
     points: tuple[OperatingPoint, ...]
     seconds: float
     environment: dict[str, str]
@@ -89,32 +89,32 @@ class DetectionResult(SummarisedResult):
         point = self.points[0]
         return (
             f"at a false-positive rate of {100 * point.rate:g} %, {accuracy(point.adaptive, self.n)} of "
-            f"{self.n:,} images are right or flagged under an attack that knows of the detector, "
-            f"{accuracy(point.unaware, self.n)} under one that does not; without a detector "
+            f"{self.n:,} images are right or flagged under adaptive attacks, "
+            f"{accuracy(point.unaware, self.n)} under non-adaptive ones; without a detector "
             f"{accuracy(self.bare, self.n)}"
         )
 
 
 class Recovered(StrictModel):
-    """An attack on the bare classifier, purified afterwards."""
+    """A non-adaptive attack, whose adversarial examples are then purified."""
 
     name: str
     attack: str
     fooled: int
-    """Images of which it made a misclassified one."""
+    """Images for which it found an adversarial example."""
     recovered: int
-    """Of those, the ones that are classified correctly once purified."""
+    """Of those, the ones that are classified correctly after purification."""
 
 
-class Aware(StrictModel):
-    """Attacks on purifier and classifier together, by one way through the purifier."""
+class AdaptiveEvaluation(StrictModel):
+    """Adaptive attacks: on purifier and classifier together, with one kind of gradient for the purifier."""
 
     way: str
     left: int
     """Images that are right after all of them."""
     stages: tuple[Stage, ...]
     checks: tuple[Check, ...]
-    """Whether that number can be believed."""
+    """Sanity checks of that number."""
 
 
 class PurificationResult(SummarisedResult):
@@ -131,7 +131,7 @@ class PurificationResult(SummarisedResult):
     """All parameters of the defence, defaults too."""
     random: bool
     unaveraged: tuple[str, ...]
-    """Attacks up gradients that looked at a random defence only once in a step."""
+    """Gradient attacks that took a single sample of a random defence in each step."""
     threat: ThreatFacts
     data: DataFacts
     settings: dict[str, Any]
@@ -139,18 +139,18 @@ class PurificationResult(SummarisedResult):
     clean_correct: int
     """Images that the bare classifier gets right."""
     purified_correct: int
-    """Images that are right when they are purified, before any attack."""
+    """Images that are right after purification, before any attack."""
     bare: int
-    """Images that the unaware attacks leave to the bare classifier."""
+    """Images that the bare classifier gets right under the same attacks."""
     adaptive: int
-    """Images that are right after attacks that know of the defence, by all ways, and the unaware ones."""
+    """Images that are right under all attacks, adaptive and non-adaptive."""
     adaptive_interval: Interval
     """Exact 95 % interval of ``adaptive / n``."""
     unaware: int
-    """Images that are right after attacks that do not know of it."""
+    """Images that are right under the non-adaptive attacks."""
     unaware_interval: Interval
     attacks: tuple[Recovered, ...]
-    ways: tuple[Aware, ...]
+    ways: tuple[AdaptiveEvaluation, ...]
     seconds: float
     environment: dict[str, str]
 
@@ -158,23 +158,30 @@ class PurificationResult(SummarisedResult):
         """One line for people."""
         return (
             f"behind {self.defence}, {accuracy(self.adaptive, self.n)} of {self.n:,} images are right under "
-            f"an attack that knows of it, {accuracy(self.unaware, self.n)} under one that does not; without "
-            f"a defence {accuracy(self.bare, self.n)}"
+            f"adaptive attacks, {accuracy(self.unaware, self.n)} under non-adaptive ones; without a defence "
+            f"{accuracy(self.bare, self.n)}"
         )
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the attacker may do better than the first number says."""
-        told = [
-            f"{self.defence} draws random numbers, and {name} looks at it only once in a step; average over "
-            f"several passes (EOT): --set parameters.{name}.samples=10"
+        """Reasons why the true robust accuracy may be lower than the first number."""
+        doubts = [
+            f"{self.defence} draws random numbers, and {name} takes a single sample in each step; average "
+            f"the gradient over several (EOT): {_averaging(name)}"
             for name in self.unaveraged
         ]
         if self.adaptive:
-            told += [
+            doubts += [
                 f"{one.way}: {check.detail}" + (f"; {check.remedy}" if check.remedy else "")
                 for one in self.ways
                 for check in one.checks
                 if check.verdict == "doubt"
             ]
-        return tuple(told)
+        return tuple(doubts)
+
+
+def _averaging(stage: str) -> str:
+    """The options that let a stage average its gradient; one of an ensemble has no parameters of its own."""
+    if " (" in stage:
+        return "--attack autoattack --set parameters.autoattack.version=rand"
+    return f"--set parameters.{stage}.samples=10"

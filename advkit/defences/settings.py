@@ -1,4 +1,4 @@
-"""Configurations of detectors and of what judges them; no torch here, so that help is instant."""
+"""Configurations of detectors and of their evaluation; imports no torch, so that help is fast."""
 
 from __future__ import annotations
 
@@ -31,25 +31,23 @@ class _Detecting(StrictModel):
     data: DataName | None = None
     """Data set (see `advkit ls data`); by default what the classifier was trained on."""
     attack: AttackNames = Field(("pgd",), min_length=1)
-    """Attacks that make the adversarial images, each on every image, separated by commas."""
+    """Attacks that make the adversarial examples, each run on every image, separated by commas."""
     parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
-    """Largest change allowed, for pixels in [0, 1]; by default the customary threat model of the data set."""
+    """Largest change allowed, for pixels in [0, 1]; by default from the data set's default threat model."""
     n: int = Field(10000, ge=2)
-    """Training images that are attacked at most."""
+    """Largest number of training images to attack."""
     discriminator: str | None = None
-    """GAN discriminator with whose features the detector begins: a file, a run folder or a name in the
-    store."""
+    """GAN discriminator whose features initialise the detector: a file, a run folder or a store name."""
     detector_arch: Architecture = "small-cnn"
-    """Otherwise, the classifier's architecture that it has, with fresh weights (see `advkit ls
-    architectures`)."""
+    """Otherwise, its architecture, a classifier's, with fresh weights (see `advkit ls architectures`)."""
     architecture: DetectorParameters = {}
     """That architecture's own parameters, as --set architecture.KEY=VALUE."""
     holdout: Fraction = Field(0.1, gt=0, lt=1)
-    """Share of these images, kept out of training to choose the best checkpoint by."""
+    """Share of these images, kept out of training to choose the best checkpoint."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-detector."""
     arch: Architecture | None = None
@@ -59,8 +57,8 @@ class _Detecting(StrictModel):
 class DetectorTraining(ForeignModel, Fitting, _Detecting):
     """Train a detector of a classifier's adversarial images.
 
-    It learns to tell clean training images from adversarial ones, which mislead the classifier. How much it
-    is worth, `advkit detector-eval` says.
+    It learns to distinguish clean training images from adversarial ones, which the classifier misclassifies.
+    `advkit detector-eval` evaluates it.
     """
 
     @model_validator(mode="after")
@@ -77,7 +75,7 @@ class DetectorTraining(ForeignModel, Fitting, _Detecting):
 
 
 class Judged(StrictModel):
-    """A defended classifier and who attacks it. A base of its own, so that help lists these options first."""
+    """A defended classifier and the attacks. A base of its own, so that help lists these options first."""
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
@@ -86,7 +84,7 @@ class Judged(StrictModel):
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
-    """Largest change allowed, for pixels in [0, 1]; by default the customary threat model of the data set."""
+    """Largest change allowed, for pixels in [0, 1]; by default from the data set's default threat model."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
     precision: Precision = "auto"
@@ -100,27 +98,28 @@ class Judged(StrictModel):
     """For weights without a card: their architecture."""
 
     def on(self, data: str, threat: Threat) -> Self:
-        """The same with the data and the threat model that were chosen where none was named."""
+        """The same with the data and the threat model that were used by default."""
         return self.model_copy(update={"data": self.data or data, "norm": threat.norm, "eps": threat.eps})
 
 
 class Detection(ForeignModel, Judged):
-    """Judge a detector by an attack that knows of it.
+    """Judge a detector by adaptive attacks.
 
     Thresholds are fixed on clean test images other than those that are judged. An attack succeeds with an
-    image that is misclassified and not flagged; the same attacks on the bare classifier are shown beside.
+    image that is misclassified and not flagged. The same attacks without knowledge of the detector
+    (non-adaptive) are reported, too.
     """
 
     detector: str
     """Detector (see `advkit detector-train`): a file, a run folder or a name in the store."""
     n: int = Field(500, ge=1)
-    """Test images to judge at most."""
+    """Largest number of test images to judge."""
     held: int = Field(1000, ge=1)
-    """Other test images on which thresholds are fixed, half of the split at most."""
+    """Other test images, on which thresholds are fixed; half of the split at most."""
     rates: tuple[Fraction, ...] = Field((0.01, 0.05), min_length=1)
     """False-positive rates, each with a threshold of its own."""
     detector_weights: tuple[float, ...] = Field((0.1, 1.0), min_length=1)
-    """Weights of the detector beside the classifier in what the attack climbs, each tried in turn."""
+    """Weights of the detector in the loss that the attack maximises, each tried in turn."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -135,19 +134,19 @@ class Detection(ForeignModel, Judged):
 
 
 class Purification(ForeignModel, Judged):
-    """Judge a defence that changes images before they are classified, by attacks that know of it.
+    """Judge a defence that changes images before classification (a purifier) by adaptive attacks.
 
-    They take it for the identity in the backward pass (BPDA), and differentiate it where that can be done.
-    The same attacks, made against the bare classifier, are shown beside.
+    They replace it by the identity in the backward pass (BPDA), and also use its true gradient if it has one.
+    The same attacks on the bare classifier (non-adaptive) are reported, too.
     """
 
     defence: DefenceName
-    """What is done to the images (see `advkit ls defences`)."""
+    """The purifier (see `advkit ls defences`)."""
     generator: str | None = None
-    """Generator or VAE that it is made of: a file, a run folder or a name in the store."""
+    """Generator or VAE inside it: a file, a run folder or a name in the store."""
     purifier: DefenceParameters = {}
     """The defence's own parameters, as --set purifier.KEY=VALUE."""
     attack: AttackNames = Field(("pgd",), min_length=1)
     """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
     n: int = Field(100, ge=1)
-    """The first so many test images; some defences are dear."""
+    """Number of test images, the first ones; some defences are expensive."""

@@ -1,4 +1,4 @@
-"""Which score is flagged, so that clean images are flagged no more often than is wanted."""
+"""The threshold on a detector's scores for a given false-positive rate."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BATCH = 500
 
 @torch.no_grad()
 def scores(detector: Model, images: Data | Tensor) -> Tensor:
-    """(N,) of images, on the CPU; the larger, the rather adversarial.
+    """(N,) scores of images, on the CPU; larger means more likely adversarial.
 
     Raises:
-        ModelError: one is no number.
+        ModelError: a score is NaN or infinite.
     """
     if len(images) == 0:
         return torch.empty(0)
@@ -33,38 +33,38 @@ def scores(detector: Model, images: Data | Tensor) -> Tensor:
         for part in torch.arange(len(images)).split(BATCH):
             x = images.batch(part, device)[0] if isinstance(images, Data) else images[part].to(device)
             found.append(query(detector, x).float().cpu())
-    told = torch.cat(found)
-    if not told.isfinite().all():
+    joined = torch.cat(found)
+    if not joined.isfinite().all():
         raise ModelError("the detector gives scores that are NaN or infinite on clean images; train it again")
-    return told
+    return joined
 
 
 def threshold(clean: Tensor, rate: float) -> float:
-    """The least score of ``clean`` (N,) above which at most the share ``rate`` of them is.
+    """The smallest score of ``clean`` (N,) that at most a share ``rate`` of them exceeds.
 
     Raises:
-        DataError: there are so few that flagging a single one would exceed the rate.
+        DataError: so few scores that flagging a single image would exceed the rate.
     """
     allowed = math.floor(rate * len(clean) + 1e-9)
     if allowed < 1:
         raise DataError(
-            f"a false-positive rate of {rate:g} cannot be fixed on {len(clean)} clean images, of which a "
-            f"single one is more; hold out at least {math.ceil(1 / rate - 1e-9)} (--held, half of the "
+            f"a false-positive rate of {rate:g} cannot be fixed on {len(clean)} clean images: a single "
+            f"one is a larger share; hold out at least {math.ceil(1 / rate - 1e-9)} (--held, half of the "
             "split at most), or allow larger --rates"
         )
     return float(clean.sort(descending=True).values[allowed])
 
 
 def divided(data: Data, held: int, n: int | None) -> tuple[Data, Data]:
-    """(images to judge, other images to fix thresholds on): a fixed random division.
+    """(images to judge, other images to fix thresholds on): a fixed random split.
 
     Args:
         data: a split that nothing was trained on.
         held: images for the threshold; half of the split at most.
-        n: images to judge at most.
+        n: largest number of images to judge.
 
     Raises:
-        DataError: there is but one image.
+        DataError: there is only one image.
     """
     if len(data) < 2:
         raise DataError(

@@ -1,1 +1,1 @@
-"""Robust accuracy: the cascade of attacks, its crash-safe ledger, and the result with its doubts."""
+"""Robust accuracy: the cascade of attacks, its crash-safe ledger, and the result with its sanity checks."""

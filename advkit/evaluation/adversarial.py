@@ -1,4 +1,4 @@
-"""Adversarial images in a file: written where they belong, read when they are asked for."""
+"""Adversarial images in a file, read and written one at a time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAME = "adversarial.bin"
 
 
 class ImageWriter:
-    """``n`` float32 images (C, H, W) in a file, one after the other; those never written are zeros that take
-    no room on the disk. A context manager.
+    """``n`` float32 images (C, H, W) in a file, in order; images not written are zeros and take no space on
+    the disk. A context manager.
 
     Args:
-        path: of the file, which is made where there is none.
-        n: images.
+        path: of the file, which is created if it does not exist.
+        n: number of images.
         shape: of an image.
     """
 
@@ -55,12 +55,12 @@ def _bytes(shape: Shape) -> int:
 
 
 class Adversarial:
-    """The images of an evaluation in a run folder: the adversarial one where there is one, else the original.
+    """The images of an evaluation in a run folder: the adversarial image if there is one, else the original.
 
     Args:
         folder: the run folder.
-        data: what was attacked.
-        verdicts: what became of each image.
+        data: the attacked images.
+        verdicts: one for each image.
     """
 
     def __init__(self, folder: Path, data: Data, verdicts: Sequence[Verdict]) -> None:

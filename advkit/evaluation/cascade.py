@@ -1,7 +1,7 @@
-"""Stages one after the other, each on images that still stand, with every verdict in the ledger.
+"""Stages in order, each on the images that are still robust, with every verdict in the ledger.
 
-Several processes take every so-many-th image of a round and tell each other what became of them; so all know
-the same when the next round is chosen, and choose what a single one would choose.
+With several processes, each attacks its share of a round, and all exchange the verdicts. So all of them
+choose the next round from the same verdicts as a single process would.
 """
 
 from __future__ import annotations
@@ -32,29 +32,28 @@ from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.result import Status, Verdict
 
 ROUNDS = 24
-"""Rounds at most in which a stage goes through all images."""
+"""Largest number of rounds of a stage."""
 
 
 class Cascade:
-    """One evaluation under way.
+    """A running evaluation.
 
     Args:
         model: the classifier, in eval mode.
-        searched: what the searches copy: the model, or one that answers alike and has other gradients.
-        surrogate: another classifier, on which attacks with gradients search in place of the model, which
-            then only confirms.
-        images: what is attacked.
-        clean: (N, K) its logits on them.
-        threat: what the attacker may change.
-        ledger: verdicts so far and from now on.
-        pace: how many rows to have at work at once.
+        searched: the module that the searches copy: the model, or one of equal logits and other gradients.
+        surrogate: another classifier, whose gradients the attacks use instead; the model only confirms.
+        images: the images to attack.
+        clean: (N, K) the model's logits on them.
+        threat: the threat model.
+        ledger: holds the verdicts.
+        pace: chooses the batch size.
         seed: every random number follows from it.
         precision: arithmetic of the search, unless a stage has its own.
         votes: passes that confirm a success; above 1 for randomised models.
-        budget: passes per image on average after which no further round begins.
-        eight_bit: adversarial images are of 8-bit levels.
-        progress: told how many images were decided.
-        proved: (N,) bool: images that need no attack, since none can succeed.
+        budget: average number of passes per image after which no further round begins.
+        eight_bit: adversarial images have 8-bit pixel values.
+        progress: shows how many images are done.
+        proved: (N,) bool: certified images, which are not attacked.
     """
 
     def __init__(
@@ -83,30 +82,30 @@ class Cascade:
         self.device = device_of(model)
         self.ids: list[int] = images.ids.tolist()
         self.correct = clean.argmax(1) == images.labels
-        self.standing = self.correct.clone()
-        """(N,) bool: right on the clean image, and not broken so far."""
+        self.robust = self.correct.clone()
+        """(N,) bool: classified correctly, and not broken so far."""
         self.proved = torch.zeros_like(self.correct) if proved is None else proved
         self.noticed = self.confirmed = 0
-        """Successes that the searches saw, and those that the model itself repeated; of all processes."""
+        """Successes that the searches found, and those that the model confirmed; of all processes."""
         self.passes = 0
-        """Forward and backward passes so far, those of earlier processes too."""
+        """Forward and backward passes so far, including those of earlier processes."""
         self.stages: list[Stage] = []
         self.margin = torch.full((len(images),), -math.inf)
-        """(N,) the largest that the stages reached on each image: how near it came to falling."""
+        """(N,) the largest margin that the stages reached on each image; above 0 it is misclassified."""
         self._search_models: dict[tuple[Precision, Access, bool], nn.Module] = {}
 
     @property
     def exhausted(self) -> bool:
-        """The budget is spent."""
+        """Whether the budget is spent."""
         return self.budget is not None and self.passes >= self.budget * len(self.images)
 
     @property
     def undecided(self) -> Tensor:
-        """(N,) bool: neither broken so far nor proved."""
-        return self.standing & ~self.proved
+        """(N,) bool: classified correctly, neither broken so far nor certified."""
+        return self.robust & ~self.proved
 
     def run(self, stage: Stage) -> result.Stage:
-        """Runs one stage; what an earlier process decided is not run again."""
+        """Runs one stage; verdicts of an earlier process are kept."""
         self.stages.append(stage)
         begun = self.undecided.nonzero()[:, 0].tolist() if self._worthwhile(stage) else []
         rounds = self._rounds(begun, stage)
@@ -120,9 +119,9 @@ class Cascade:
                 new = self._round(stage, chosen, task)
                 entries += new
                 left = sum(map(len, rounds[number + 1 :]))
-                # What follows is farther from falling than the farther half of this round.
-                farther = new[len(new) // 2 :]
-                expected = left * sum(entry.broken for entry in farther) / len(farther)
+                # The remaining images have smaller margins than the second half of this round.
+                second = new[len(new) // 2 :]
+                expected = left * sum(entry.broken for entry in second) / len(second)
                 if expected < stage.tolerance * len(self.images):
                     break
         return result.Stage(
@@ -131,7 +130,7 @@ class Cascade:
             parameters=self._attack(stage).config.model_dump(mode="json"),
             attacked=len(entries),
             broken=sum(entry.broken for entry in entries),
-            correct_after=int(self.standing.sum()),
+            correct_after=int(self.robust.sum()),
             forwards=sum(entry.forwards for entry in entries),
             backwards=sum(entry.backwards for entry in entries),
             transferred=self._transfers(self._attack(stage)),
@@ -147,21 +146,21 @@ class Cascade:
         broken = sum(e.broken for e in self.ledger.entries.values() if e.stage == stage.after)
         return broken > 0 and broken >= stage.tolerance * len(self.images)
 
-    def _rounds(self, standing: list[int], stage: Stage) -> list[list[int]]:
-        """All at once, or the nearest to falling first, as the earlier stages' entries say."""
-        if stage.tolerance <= 0 or not standing:
-            return [standing] if standing else []
-        order = self.nearest_first(standing)
+    def _rounds(self, rows: list[int], stage: Stage) -> list[list[int]]:
+        """All at once, or in order of the margins that earlier stages reached, the largest first."""
+        if stage.tolerance <= 0 or not rows:
+            return [rows] if rows else []
+        order = self.nearest_first(rows)
         size = max(stage.round, math.ceil(len(order) / ROUNDS))
         return [order[first : first + size] for first in range(0, len(order), size)]
 
     def nearest_first(self, chosen: Iterable[int]) -> list[int]:
-        """Rows of the data, those that came nearest to falling first."""
+        """Rows of the data, those with the largest margin first."""
         return sorted(chosen, key=lambda index: (-float(self.margin[index]), self.ids[index]))
 
     @property
     def _left(self) -> dict[str, float]:
-        return {"accuracy left": float(self.standing.float().mean())}
+        return {"accuracy left": float(self.robust.float().mean())}
 
     def _attack(self, stage: Stage) -> Attack[Any]:
         return make(stage.attack, self.threat, stage.parameters)
@@ -180,7 +179,7 @@ class Cascade:
             self.ledger.exchange()
         entries = [self.ledger.entries[stage.name, self.ids[index]] for index in chosen]
         for index, entry in zip(chosen, entries, strict=True):
-            self.standing[index] = not entry.broken
+            self.robust[index] = not entry.broken
             if entry.margin is not None:
                 self.margin[index] = max(float(self.margin[index]), entry.margin)
         if todo:
@@ -188,7 +187,7 @@ class Cascade:
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
         broken = sum(entry.broken for entry in entries)
         self.confirmed += broken
-        if not self._transfers(self._attack(stage)):  # another model's successes are no promise
+        if not self._transfers(self._attack(stage)):  # successes on another model need not transfer
             self.noticed += sum(entry.refuted for entry in entries)
         self.noticed += broken
         return entries
@@ -198,13 +197,13 @@ class Cascade:
         transfers = self._transfers(attack)
         precision = stage.precision or self.precision
         oracle = self.oracle(self.threat, attack.access, precision, on_surrogate=transfers)
-        search = self.searching(stage.name, attack, oracle)
+        search = self.searching(stage.key, attack, oracle)
 
         def record(found: Found) -> None:
-            self.standing[found.index] = not found.broken
+            self.robust[found.index] = not found.broken
             outcome = asdict(found.outcome)
             if transfers:
-                outcome["margin"] = None  # the surrogate's says nothing of the model
+                outcome["margin"] = None  # it is the surrogate's
             entry = Entry(id=self.ids[found.index], stage=stage.name, **outcome)
             self.ledger.add(entry, found.x)
             task.advance(1, **self._left)
@@ -220,7 +219,7 @@ class Cascade:
         *,
         on_surrogate: bool = False,
     ) -> Oracle:
-        """A door to the model, in front of the copy that is searched on: its own, or one of the surrogate."""
+        """An oracle on the model, which searches on a copy of it or of the surrogate."""
         key = (precision, access, on_surrogate)
         if key not in self._search_models:
             few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
@@ -236,7 +235,7 @@ class Cascade:
         )
 
     def searching(self, name: str, attack: Attack[Any], oracle: Oracle) -> Search:
-        """One attack on these images, ready to run; it knows nothing of what stands, nor of the ledger."""
+        """A search with one attack on these images, independent of earlier verdicts and of the ledger."""
         return Search(
             attack,
             oracle,
@@ -249,7 +248,7 @@ class Cascade:
         )
 
     def tried(self, sample: int) -> list[Entry]:
-        """What the stages said of one image, in order."""
+        """The entries of the stages for one image, in order."""
         return [
             e for stage in self.stages if (e := self.ledger.entries.get((stage.name, sample))) is not None
         ]
@@ -260,20 +259,20 @@ class Cascade:
         labels, correct = self.images.labels.tolist(), self.correct.tolist()
         for sample, label, right, proved in zip(self.ids, labels, correct, self.proved.tolist(), strict=True):
             tried = self.tried(sample) if right else []
-            fallen = tried[-1] if tried and tried[-1].broken else None
-            stands: Status = "certified" if proved else "robust"
+            success = tried[-1] if tried and tried[-1].broken else None
+            unbroken: Status = "certified" if proved else "robust"
             verdicts.append(
                 Verdict(
                     id=sample,
                     label=label,
-                    status="broken" if fallen else stands if right else "misclassified",
-                    attack=fallen.stage if fallen else None,
-                    iteration=fallen.iteration if fallen else 0,
-                    variant=fallen.variant if fallen else 0,
-                    distance=fallen.distance if fallen else None,
-                    margin=max((e.margin for e in tried if e.margin is not None), default=None)
-                    if not fallen
-                    else None,
+                    status="broken" if success else unbroken if right else "misclassified",
+                    attack=success.stage if success else None,
+                    iteration=success.iteration if success else 0,
+                    variant=success.variant if success else 0,
+                    distance=success.distance if success else None,
+                    margin=None
+                    if success
+                    else max((e.margin for e in tried if e.margin is not None), default=None),
                     forwards=sum(entry.forwards for entry in tried),
                     backwards=sum(entry.backwards for entry in tried),
                 )
@@ -281,7 +280,7 @@ class Cascade:
         return tuple(verdicts)
 
     def adversarial(self) -> Tensor:
-        """(N, C, H, W) float32 the adversarial image where there is one, else the original.
+        """(N, C, H, W) float32: adversarial images, originals where there is none.
 
         The ledger must be finished.
         """

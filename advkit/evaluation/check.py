@@ -1,4 +1,4 @@
-"""Can this number be trusted? What a check is, and how all of them are asked."""
+"""Sanity checks of a robust accuracy: their interface, and how they are run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Remedy:
     text: str
     """For people."""
     flags: str = ""
-    """Options of ``advkit attack`` that do it, if there are any."""
+    """Options of ``advkit attack`` for it, if there are any."""
 
     def __str__(self) -> str:
         return f"{self.text}: {self.flags}" if self.flags else self.text
@@ -29,36 +29,36 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A reason not to believe the number."""
+    """A reason not to trust the robust accuracy."""
 
     detail: str
-    """What was seen, with how many images were looked at."""
+    """The observation, with the number of images."""
     remedy: Remedy
 
 
 Look = Callable[["Evidence"], "Doubt | str | None"]
-"""Says a doubt, or what was seen where there is none, or None where the answer could change nothing."""
+"""Returns a doubt; a description of what was observed if there is none; or None if it does not apply."""
 
 CHECKS: Registry[Look] = Registry("check", "advkit.evaluation.checks")
 
 CAUSE, BLIND, SYMPTOM = 1, 2, 3
-"""How near a doubt is to what is wrong: the cause itself, attacks that could not work, and what follows."""
+"""Rank of a doubt: a cause (such as masked gradients), an ineffective attack, or a symptom."""
 
 
 def check(name: str, *, rank: int, summary: str, source: str) -> Callable[[Look], Look]:
-    """Decorator that registers a check under ``name``; doubts of a lower ``rank`` are told first."""
+    """Decorator that registers a check under ``name``; doubts of a lower ``rank`` are reported first."""
     return CHECKS.register(name, summary=summary, source=source, rank=rank)
 
 
-def ask_all(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:
-    """What every check says, doubts first and of these the causes first."""
+def run_checks(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:
+    """Results of all checks: doubts first, sorted by rank."""
     found = []
     for entry in sorted(CHECKS, key=lambda entry: (entry.facts["rank"], entry.name)):
-        said = entry.thing(evidence)
+        answer = entry.thing(evidence)
         task.advance()
-        if isinstance(said, Doubt):
-            remedy = {"remedy": str(said.remedy), "flags": said.remedy.flags}
-            found.append(result.Check(name=entry.name, verdict="doubt", detail=said.detail, **remedy))
-        elif said is not None:
-            found.append(result.Check(name=entry.name, verdict="ok", detail=said))
+        if isinstance(answer, Doubt):
+            remedy = {"remedy": str(answer.remedy), "flags": answer.remedy.flags}
+            found.append(result.Check(name=entry.name, verdict="doubt", detail=answer.detail, **remedy))
+        elif answer is not None:
+            found.append(result.Check(name=entry.name, verdict="ok", detail=answer))
     return tuple(sorted(found, key=lambda check: check.verdict != "doubt"))

@@ -1,4 +1,4 @@
-"""Does the model change as its gradient says? Finite differences."""
+"""Finite differences, to compare with the gradient."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.margin import margin
 from advkit.core import rng
-from advkit.evaluation.walk import size_of
+from advkit.evaluation.gradient_trace import size_of
 
 TINY = 1e-5
-"""Change of every pixel that seldom crosses a step, and that a model without steps answers in float32."""
+"""Change of every pixel that seldom crosses a discontinuity, but is visible in float32 in a smooth model."""
 NEAR = 1e-3
-"""Change of every pixel so small that a smooth model answers in proportion; a quarter of an 8-bit level."""
+"""Change of every pixel for which a smooth model is about linear; a quarter of an 8-bit level."""
 FAR = 0.25
-"""Change of every pixel that no model overlooks."""
+"""Change of every pixel that changes any model's logits."""
 RESOLVED = 1e-4
-"""A change of this share of the largest logit stands out from the rounding of float32."""
+"""A change by this share of the largest logit is above the rounding of float32."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """What was seen at some images."""
+    """Comparison of gradient and finite differences at some images."""
 
     silent: Tensor
-    """(R,) bool: the gradient is zero, though the answers change."""
+    """(R,) bool: the gradient is zero although the logits change."""
     stepped: Tensor
-    """(R,) bool: the answers change far away, and not at all nearby."""
+    """(R,) bool: the logits change under a large perturbation, and not at all under a tiny one."""
     wrong: Tensor
-    """(R,) bool: the margin rises by less than a tenth of what the gradient promises."""
+    """(R,) bool: the margin rises by less than a tenth of what the gradient predicts."""
 
     def __len__(self) -> int:
         return len(self.silent)
 
     @property
     def cut(self) -> bool:
-        """The gradient is zero at too many images to blame them."""
+        """Whether the gradient is zero at more than a tenth of the images."""
         return int(self.silent.sum()) > 0.1 * len(self)
 
     @property
     def astray(self) -> bool:
-        """The gradient is that of something else."""
+        """Whether gradient and differences disagree at more than a quarter of the images."""
         return int((self.wrong | self.stepped).sum()) > 0.25 * len(self)
 
 
 def differences(oracle: Oracle, x: Tensor, rows: Rows, seed: int) -> Differences:
-    """Four passes forward and one backward.
+    """Compares the margin's gradient with finite differences, by four forward passes and one backward pass.
 
     Args:
-        oracle: the door to what is searched on.
+        oracle: on the module that the attacks search on.
         x: (R, C, H, W) images.
-        rows: what is known of each.
+        rows: their labels and ids.
         seed: random directions follow from it.
     """
     value, grad, logits = oracle.loss_and_grad(x, rows, margin)
     sign = (rng.uniform(rng.keys(seed, "checks/differences", rows.sample), x.shape[1:]) - 0.5).sign()
     near, far = (oracle.logits((x + size * sign).clamp(0, 1)) for size in (TINY, FAR))
     ahead = (x + NEAR * grad.sign()).clamp(0, 1)
-    promised = (grad * (ahead - x)).flatten(1).sum(1)
-    kept = margin(oracle.logits(ahead), rows.label, None) - value
+    predicted = (grad * (ahead - x)).flatten(1).sum(1)
+    actual = margin(oracle.logits(ahead), rows.label, None) - value
     changes = (far != logits).any(1)
     return Differences(
         silent=changes & (size_of(grad) == 0),
         stepped=changes & (near == logits).all(1),
-        wrong=(promised > RESOLVED * logits.abs().amax(1)) & (kept < promised / 10),
+        wrong=(predicted > RESOLVED * logits.abs().amax(1)) & (actual < predicted / 10),
     )

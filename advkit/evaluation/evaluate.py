@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.threats import default_threat
 from advkit.evaluation.cascade import Cascade
-from advkit.evaluation.check import CHECKS, ask_all
+from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
@@ -42,7 +42,7 @@ from advkit.models.straight_through import straight_through
 from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
-"""Images of a batch whose clean logits are asked for."""
+"""Batch size of the pass that computes clean logits."""
 VOTES = 10
 """Passes of a randomised model whose mean probabilities confirm a success."""
 
@@ -73,43 +73,42 @@ def evaluate(
 
     The attacks run in the given order, each only on the images that are still classified correctly.
 
-    Where a process group has begun (`torch.distributed`), every process calls this at the same time, with its
-    own copy of the model; they share the images out, and all return what one alone would have found.
+    In a process group (`torch.distributed`), every process calls this at the same time, with its own copy of
+    the model. They divide the images among them, and all return the result of a single process.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
-            It is attacked on the device where it is, in eval mode, and left in the mode it was in.
+            It is attacked on its own device, in eval mode, and its mode is restored.
         data: `Data`, a data set's name (its test split), or (images, labels).
-        threat: what the attacker may change; None: what the model was hardened for, else the customary
-            one of the data.
+        threat: the threat model; None: that of the model's robust training, else the default of the data
+            set.
         attack: attacks and ensembles: one name, several separated by commas, or a sequence of names.
         parameters: of the attacks, by name: ``{"pgd": {"steps": 100}}``.
         seed: every random number follows from it.
-        n: only the first so many images.
-        batch_size: images at work at once; None: measured. It changes the speed, not the result.
+        n: number of images, the first ones; None: all.
+        batch_size: images attacked at once; None: measured. Verdicts do not depend on it, except for an image
+            within rounding of the decision boundary; with one thread on a CPU all bits are equal.
         precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
             are confirmed in the model's own.
-        budget: passes per image, on average, after which no further attack begins.
+        budget: average number of passes per image after which no further attack begins.
         keep: keep the adversarial images, in ``.adversarial``.
-        eight_bit: adversarial images are rounded to multiples of 1/255, as a PNG file holds them, and only
-            those count that are inside the threat model and wrong then.
-        bpda: layers whose gradient the search takes for the identity (`advkit.models.straight_through`);
-            successes are confirmed by the model as it is.
-        surrogate: another classifier of the same images and classes, or its name: attacks that need gradients
-            search on it, as if those of the model were out of reach, and the model only confirms (transfer).
-            Attacks that see less ask the model itself.
-        allow_random: accept a model whose answers change from pass to pass.
-        certify: prove what can be proved before any attack (`advkit.certify`). Images that are proved are not
-            attacked, and the result tells the robust accuracy from both sides.
-        run: folder for the ledger; a run that was killed goes on from there, also with another number of
-            processes.
-        progress: told how many images were decided.
+        eight_bit: round adversarial images to multiples of 1/255, as in a PNG file; a success counts if the
+            rounded image is inside the threat model and misclassified.
+        bpda: layers that the search replaces by the identity in the backward pass
+            (`advkit.models.straight_through`); successes are confirmed on the unchanged model.
+        surrogate: another classifier of the same images and classes, or its name: gradient attacks search on
+            it, and the model only confirms (a transfer attack). Black-box attacks query the model itself.
+        allow_random: accept a model whose outputs change from pass to pass.
+        certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
+            the result has a lower and an upper bound of the robust accuracy.
+        run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
+        progress: shows how many images are done.
 
     Raises:
-        ModelError: the model does not behave as a classifier, or a layer cannot be bounded though proofs are
-            asked for.
-        DataError: the images or labels do not fit, or ``eight_bit`` is asked of images of other levels.
-        ConfigError: unknown attacks or parameters, or no threat model to assume.
+        ModelError: the model does not behave as a classifier, or ``certify`` meets a layer that cannot be
+            bounded.
+        DataError: the images or labels do not fit, or ``eight_bit`` is set and the images are not 8-bit.
+        ConfigError: unknown attacks or parameters, or no default threat model.
     """
     begun = time.perf_counter()
     if distributed.rank() > 0:
@@ -128,9 +127,9 @@ def evaluate(
     other = open_surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
     searched = straight_through(judged, bpda, few) if bpda else judged
     if bpda:
-        notes.append(f"searched with the gradient passed straight through {', '.join(bpda)}")
+        notes.append(f"backward pass of {', '.join(bpda)} replaced by the identity (BPDA)")
     if other is not None:
-        notes.append("attacks with gradients searched on a surrogate, not on the model")
+        notes.append("gradient attacks used a surrogate in place of the model (transfer)")
     names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     folder = run.path if run is not None else None
     with (
@@ -149,7 +148,7 @@ def evaluate(
         digest = judged.hash
         determined: dict[str, Any] = {
             "threat": threat.model_dump(),
-            "stages": [asdict(stage) for stage in stages],
+            "stages": [stage.identity for stage in stages],
             "budget": budget,
             "seed": seed,
             "precision": kind,
@@ -160,7 +159,7 @@ def evaluate(
             determined["made of"] = artifacts
         if other is not None:
             determined["surrogate"] = other.hash
-        if certify:  # only then, so that runs of earlier versions can go on
+        if certify:  # only then, so that runs of earlier versions can resume
             determined["certify"] = True
         inputs = {"model": digest, "images": images.fingerprint, "plan of attack": determined}
         _refuse_disagreement(inputs)
@@ -187,12 +186,12 @@ def evaluate(
             )
             done = tuple(cascade.run(stage) for stage in stages)
             evidence = Evidence(cascade, judged, done, facts, names)
-            with progress.task("asking whether to believe it", len(list(CHECKS)), unit="check") as task:
-                found = ask_all(evidence, task)
+            with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
+                found = run_checks(evidence, task)
             verdicts = cascade.verdicts()
             ledger.finish()
             adversarial = cascade.adversarial() if keep else None
-    right, robust = int(cascade.correct.sum()), int(cascade.standing.sum())
+    right, robust = int(cascade.correct.sum()), int(cascade.robust.sum())
     certain = None if proved is None else int(proved.sum())
     result = EvaluationResult(
         status="complete" if len(images) == len(whole) else "partial",
@@ -229,11 +228,11 @@ def evaluate(
 def plan(
     names: Sequence[str], threat: Threat, classes: int, parameters: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Stage, ...]:
-    """The stages that ``names`` stand for: an attack is one, an ensemble several.
+    """The stages of the requested attacks: one for an attack, several for an ensemble.
 
     Raises:
-        ConfigError: unknown names or parameters, or a norm or a number of classes that an attack does not
-            work in.
+        ConfigError: unknown names or parameters, or an attack that does not support the norm or the number of
+            classes.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -250,19 +249,33 @@ def plan(
         if name in ENSEMBLES:
             kind = ENSEMBLES.get(name)
             parts = kind(validate(kind.Config, chosen, f"ensemble {name!r}")).stages(threat, classes)
-            taken = {stage.name for stage in stages}
-            stages += [replace(s, name=f"{name}/{s.name}") if s.name in taken else s for s in parts]
+            stages += _distinct(parts, stages, name)
         else:
             stages.append(Stage(name, name, chosen))
     for stage in stages:
-        # So that every fault is told before the work begins.
+        # So that every mistake is reported before the work begins.
         _refuse_few_classes(stage.name, make(stage.attack, threat, stage.parameters), classes)
     return tuple(stages)
 
 
+def _distinct(parts: Sequence[Stage], before: Sequence[Stage], ensemble: str) -> list[Stage]:
+    """The parts of an ensemble, with other names and keys where earlier stages have them."""
+    names, keys = {stage.name for stage in before}, {stage.key for stage in before}
+    renamed = {part.name: f"{ensemble}/{part.name}" if part.name in names else part.name for part in parts}
+    return [
+        replace(
+            part,
+            name=renamed[part.name],
+            key=f"{ensemble}/{part.key}" if part.key in keys else part.key,
+            after=part.after and renamed[part.after],
+        )
+        for part in parts
+    ]
+
+
 def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
-    """Asks a loss that is known by name what it says of so many logits; the difference of logits ratio, for
-    one, needs 3, and 4 toward a class."""
+    """Raises a ConfigError if the attack's loss needs more classes; the difference of logits ratio, for
+    example, needs 3, and 4 if it is targeted."""
     name = getattr(attack, "loss_name", None) or getattr(attack.config, "loss", None)
     if name not in {entry.name for entry in ATTACK_LOSSES}:
         return
@@ -276,7 +289,7 @@ def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
 def _proved(
     model: Model, images: Data, clean: Tensor, threat: Threat, folder: Path | None, progress: Progress
 ) -> Tensor:
-    """(N,) bool: right on the whole ball. One process proves, for all."""
+    """(N,) bool: certified. One process computes this for all."""
     shares: list[bool] = []
     if distributed.rank() == 0:
         correct = clean.argmax(1) == images.labels
@@ -286,7 +299,7 @@ def _proved(
 
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:
-    """(N, K) as `logits_of`, each process asking for every so-many-th batch."""
+    """(N, K) as `logits_of`, with the batches divided among the processes."""
     batches = torch.arange(len(images)).split(CLEAN_BATCH)
     mine = batches[distributed.rank() :: distributed.world()]
     shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
@@ -297,21 +310,21 @@ def _refuse_disagreement(inputs: Mapping[str, Any]) -> None:
     for other, theirs in enumerate(distributed.gather(inputs)):
         if differing := [name for name in inputs if theirs[name] != inputs[name]]:
             raise ConfigError(
-                f"processes {distributed.rank()} and {other} have not the same {' and '.join(differing)}; "
-                "call evaluate with the same in all of them"
+                f"processes {distributed.rank()} and {other} differ in {' and '.join(differing)}; call "
+                "evaluate with the same arguments in all of them"
             )
 
 
 def refuse_misfit(clean: Tensor, images: Data) -> None:
-    """Raises what is wrong where the model's logits (N, K) on the images are no finite answers to them."""
+    """Raises an error if the model's logits (N, K) on the images are not finite, or of too few classes."""
     if int(images.labels.max()) >= clean.shape[1]:
         raise DataError(
-            f"data {images.name!r} has label {int(images.labels.max())} but the model tells only "
-            f"{clean.shape[1]} classes apart (0 to {clean.shape[1] - 1}); choose data or a model that fits"
+            f"data {images.name!r} has label {int(images.labels.max())} but the model has only "
+            f"{clean.shape[1]} classes (0 to {clean.shape[1] - 1}); choose data or a model that fits"
         )
     bad = int((~clean.isfinite().all(1)).sum())
     if bad:
         raise ModelError(
             f"the model gives NaN or infinite logits on {bad} of {len(clean)} clean images; "
-            "mend the model or its normalisation before attacking it"
+            "correct the model or its normalisation before attacking it"
         )

@@ -1,12 +1,12 @@
-"""The record of verdicts as they fall, which survives kill -9.
+"""The ledger: a record of verdicts on the disk, written as they are reached, which survives kill -9.
 
 ``verdicts.jsonl`` has a line per image and stage.
 ``adversarial.bin`` holds the adversarial images: float32 (N, C, H, W), zeros where there is none. An image is
-written before its line, so a line never points at nothing.
+written before its line, so every line has its image.
 
-Each further process that shares the work writes ``verdicts.R.jsonl`` and ``adversarial.R.bin``. When a ledger
-is opened, and when the work is over, all are merged into the two plain files, in an order that does not tell
-who decided what, and when.
+With several processes, process R > 0 writes ``verdicts.R.jsonl`` and ``adversarial.R.bin``. When a ledger is
+opened, and at the end, all are merged into the two plain files, in an order that does not depend on the
+number of processes.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from advkit.evaluation.adversarial import ImageWriter, read_image
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry(Outcome):
-    """How one image came out of one stage."""
+    """The outcome of one stage on one image."""
 
     id: int
     stage: str
 
 
 class Ledger:
-    """Verdicts by (stage, id): those of this process, and those of the others as of the last `exchange`.
+    """Verdicts by (stage, id): those of this process, and those of the others up to the last `exchange`.
 
-    A context manager; the processes that share the work make it, `exchange` and `finish` at the same time.
+    A context manager; all processes create it, `exchange` and `finish` at the same time.
 
     Args:
-        folder: where the files are; None: everything stays in memory.
-        data: what is attacked.
+        folder: of the files; None: everything stays in memory.
+        data: the attacked images.
         stages: names of the stages, in order.
-        keep: adversarial images are wanted, also where there is no folder.
+        keep: keep adversarial images, also without a folder.
     """
 
     def __init__(self, folder: Path | None, data: Data, stages: Sequence[str], *, keep: bool) -> None:
@@ -69,8 +69,8 @@ class Ledger:
             self._open.callback(self._lines.close)
 
     def add(self, entry: Entry, image: Tensor | None) -> None:
-        """Records a verdict; of a broken image also its adversarial one, ``image`` (C, H, W), unless that of
-        an earlier stage is to stay."""
+        """Records a verdict, and the adversarial image (C, H, W) of a broken one; None keeps that of an
+        earlier stage."""
         row = self._rows[entry.id]
         if image is None or not entry.broken:
             pass
@@ -85,14 +85,14 @@ class Ledger:
             self._lines.add(json.dumps(asdict(entry)))
 
     def exchange(self) -> None:
-        """Tells the other processes what this one has recorded since the last time, and learns theirs."""
+        """Shares the verdicts since the last exchange with the other processes, and receives theirs."""
         for entries in distributed.gather(self._news):
             for entry in entries:
                 self._learn(entry)
         self._news = []
 
     def finish(self) -> None:
-        """The work is over: leaves the two plain files, or all images in the memory of every process."""
+        """Merges everything into the two plain files, or all images into the memory of every process."""
         self._open.close()
         for images in distributed.gather(self._images):  # by now all have closed their files
             self._images.update(images)
@@ -121,7 +121,7 @@ class Ledger:
         return ImageWriter(path, len(self._rows), self._shape)
 
     def _merge(self, folder: Path) -> None:
-        """Brings all files into the plain ones; a crash on the way leaves everything that it needs."""
+        """Merges all files into the plain ones; after a crash it can be repeated."""
         lines, images = _paths(folder, 0)
         parts = [_paths(folder, int(path.name.split(".")[1])) for path in folder.glob("verdicts.*.jsonl")]
         for entry in _read(lines):

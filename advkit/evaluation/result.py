@@ -1,4 +1,4 @@
-"""What an evaluation found, as a versioned file."""
+"""The result of an evaluation, as a versioned file."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ from advkit.core.stored import SummarisedResult
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 
 VERSION = 5
-"""1 had no margins, and no names of stages other than their attacks; 2 did not know of 8 bits, nor of
-remedies for doubts, and numbered the adversarial images; 3 knew neither proofs nor surrogates; 4 had the
-flags of a remedy in its text alone."""
+"""1 had no margins, and no names of stages other than their attacks; 2 had no 8-bit images and no remedies,
+and numbered the adversarial images; 3 had no certificates and no surrogates; 4 had the flags of a remedy only
+in its text."""
 
 Status = Literal["misclassified", "broken", "robust", "certified"]
 
 
 class Verdict(StrictModel):
-    """What became of one image."""
+    """The verdict on one image."""
 
     id: int
     """Its position in the split."""
     label: int
     status: Status
-    """Wrong before any attack; wrong after one; right after all; proved to be right, and not attacked."""
+    """Misclassified without an attack; misclassified under an attack; robust against all; certified and not
+    attacked."""
     attack: str | None = None
     """The stage that broke it."""
     iteration: int = 0
-    """Step at which it fell."""
+    """Step of its success."""
     variant: int = 0
-    """Start (or target) that broke it."""
+    """Number of the start (or target) that succeeded."""
     distance: float | None = None
     """From the original to the adversarial image, in the threat's norm."""
     margin: float | None = None
-    """Largest margin at any allowed point that was tried, where it stands: how near it came to falling."""
+    """Of a robust image: the largest margin that any attack reached; above 0 it would be misclassified."""
     forwards: int = 0
     """Forward passes spent on it by all attacks."""
     backwards: int = 0
 
 
 class Stage(StrictModel):
-    """One attack, on the images that stood when it began."""
+    """One attack, on the images that were robust when it began."""
 
     name: str = ""
-    """What the verdicts call it; the attack's name unless it is part of an ensemble."""
+    """Its name in the verdicts: the attack's name, or of a part of an ensemble as `advkit ls ensembles NAME`
+    lists it."""
     attack: str
     parameters: dict[str, Any]
-    """All of them, defaults too."""
+    """All parameters, including defaults."""
     attacked: int
-    """Images that it was tried on."""
+    """Number of images that it attacked."""
     broken: int
     correct_after: int
-    """Images still right when it ended."""
+    """Images still classified correctly after it."""
     forwards: int
     backwards: int
     transferred: bool = False
-    """It searched on a surrogate, which most of its passes went through; the model itself only confirmed."""
+    """Whether it searched on a surrogate, which took most of its passes; the model itself only confirmed."""
 
     @model_validator(mode="after")
     def _named(self) -> Stage:
@@ -69,20 +71,20 @@ class Stage(StrictModel):
 
 
 class Check(StrictModel):
-    """A reason to trust the number, or to doubt it."""
+    """The outcome of a sanity check: a reason to trust the robust accuracy, or to doubt it."""
 
     name: str
     verdict: Literal["ok", "doubt"]
     detail: str
-    """What was seen."""
+    """The observation."""
     remedy: str = ""
     """What to do about a doubt, for people."""
     flags: str = ""
-    """The options of ``advkit attack`` that do it, if there are any."""
+    """The options of ``advkit attack`` for it, if there are any."""
 
 
 class EvaluationResult(SummarisedResult):
-    """Clean and robust accuracy of one model under one threat model, with everything behind them.
+    """Clean and robust accuracy of one model under one threat model, with all verdicts.
 
     A robust accuracy is an upper bound: a stronger attack may find more.
     """
@@ -93,30 +95,30 @@ class EvaluationResult(SummarisedResult):
     schema_name: Literal["advkit/evaluation"] = Field("advkit/evaluation", alias="schema")
     version: int = VERSION
     status: Literal["complete", "partial"]
-    """Partial: only a part of the split was asked for."""
+    """Partial: only a part of the split was evaluated."""
     threat: ThreatFacts
     model_hash: str
     surrogate_hash: str | None = None
-    """Of the classifier whose gradients served in place of the model's, if any."""
+    """Hash of the surrogate, if any."""
     card: ModelCard | None
     data: DataFacts
     seed: int
     precision: str
     eight_bit: bool = False
-    """Adversarial images are of 8-bit levels, so that a PNG file holds them exactly."""
+    """Whether adversarial images have 8-bit pixel values, so that a PNG file holds them exactly."""
     n: int
     clean_correct: int
     robust_correct: int
     certified_correct: int | None = None
-    """Of these, images that are proved to be robust; None where no proof was asked for."""
+    """Certified images among these; None without certification."""
     stages: tuple[Stage, ...]
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
-    """What the loader found and assumed."""
+    """Observations and assumptions of the loader."""
     forwards: int
     backwards: int
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not include earlier processes."""
     environment: dict[str, str]
     verdicts: tuple[Verdict, ...]
     clean_accuracy: float
@@ -126,7 +128,7 @@ class EvaluationResult(SummarisedResult):
     interval: Interval
     """Exact 95 % interval of the robust accuracy."""
     certified_interval: Interval | None = None
-    """Exact 95 % interval of the share that is proved."""
+    """Exact 95 % interval of the certified accuracy."""
 
     _adversarial: Tensor | None = PrivateAttr(None)
 
@@ -137,18 +139,18 @@ class EvaluationResult(SummarisedResult):
 
     @property
     def certified_accuracy(self) -> float | None:
-        """The share of images that is proved to be robust; None where no proof was asked for."""
+        """The share of certified images; None without certification."""
         return None if self.certified_correct is None else self.certified_correct / self.n
 
     @property
     def between(self) -> str:
-        """The robust accuracy in words: an upper bound, or both bounds where proofs were asked for."""
+        """The robust accuracy in words: its upper bound, or lower and upper bound with certification."""
         if self.certified_correct is None:
             return f"robust accuracy {accuracy(self.robust_correct, self.n)}"
         undecided = self.robust_correct - self.certified_correct
         counts = (self.certified_correct, self.robust_correct, undecided)
         low, high, open_ = (f"{100 * count / self.n:.1f} %" for count in counts)
-        return f"robust accuracy between {low} (proved) and {high} (attacked), undecided {open_}"
+        return f"robust accuracy between {low} (certified) and {high} (attacked), undecided {open_}"
 
     def summary(self) -> str:
         """One line for people."""
@@ -160,12 +162,12 @@ class EvaluationResult(SummarisedResult):
 
     @property
     def trusted(self) -> bool:
-        """No check doubts the number."""
+        """Whether no check raises a doubt."""
         return all(check.verdict == "ok" for check in self.checks)
 
     @property
     def trust(self) -> str:
-        """One sentence: whether to believe the number, and if not, why and what to do."""
+        """One sentence: whether to trust the robust accuracy, and if not, why and what to do."""
         if not self.trusted:
             doubts = [check for check in self.checks if check.verdict == "doubt"]
             first, more = doubts[0], len(doubts) - 1
@@ -173,9 +175,9 @@ class EvaluationResult(SummarisedResult):
             remedy = f"; {first.remedy}" if first.remedy else ""
             return f"Do not believe this number yet: {first.detail}{others}{remedy}."
         if self.robust_correct == 0:
-            return "Believe this number: nothing stands, and the model itself confirmed every success."
+            return "Believe this number: no image is robust, and the model itself confirmed every success."
         if self.robust_correct == self.certified_correct:
-            return "Believe this number: every image that stands is proved, and no attack can lower it."
+            return "Believe this number: every robust image is certified, and no attack can lower it."
         return (
             f"Believe this number as an upper bound: none of {len(self.checks)} checks found a reason for "
             "doubt, and a stronger attack could only lower it."
@@ -197,7 +199,7 @@ class EvaluationResult(SummarisedResult):
 
     @classmethod
     def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Up to version 2 a verdict had its place; up to 4 the text of a remedy ended with its flags."""
+        """Up to version 2 a verdict had its position; up to 4 the text of a remedy ended with its flags."""
         for verdict in values.get("verdicts", ()):
             verdict.pop("place", None)
         for check in values.get("checks", ()) if values.get("version", 0) < 5 else ():

@@ -20,13 +20,13 @@ from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 
 GRID = 400
-"""Images of a grid at most."""
+"""Largest number of images in a grid."""
 PIECE = 100
 """Images in memory at a time."""
 
 
 def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:
-    """The place of ``--save``, looked at before the work begins.
+    """The path of ``--save``, checked before the work begins.
 
     Raises:
         OutputError: unknown suffix, it exists, or a folder of images that 8 bits cannot hold.
@@ -43,7 +43,7 @@ def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:
         )
     if not config.eight_bit:
         raise OutputError(
-            f"--save {path}: PNG files in a folder have 8 bits, and rounding could undo what was found; "
+            f"--save {path}: PNG files have 8 bits per channel, and rounding could undo successes; "
             "add --eight-bit, or name a .npz file"
         )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -52,13 +52,13 @@ def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:
 
 
 def save(path: Path, data: Data, adversarial: Adversarial, result: EvaluationResult) -> None:
-    """Writes the adversarial images, the original where there is none.
+    """Writes the adversarial images, originals where there is none.
 
     Args:
-        path: what `place_to_save` found good.
-        data: what was attacked.
-        adversarial: its images.
-        result: says what became of each.
+        path: from `place_to_save`.
+        data: the attacked images.
+        adversarial: the adversarial images.
+        result: of the evaluation.
     """
     status = [verdict.status for verdict in result.verdicts]
     if path.suffix == ".npz":
@@ -87,13 +87,13 @@ def _arrays(path: Path, data: Data, adversarial: Adversarial, status: Sequence[s
 
 
 def _folder(path: Path, data: Data, adversarial: Adversarial, status: Sequence[str]) -> None:
-    """``PATH/test/CLASS/ID-STATUS.png``, in a form that ``folder:PATH`` reads with the same labels."""
+    """``PATH/test/CLASS/ID-STATUS.png``, a layout that ``folder:PATH`` reads with the same labels."""
     digits = len(str(data.classes - 1))
     classes = [_class_folder(number, name, digits) for number, name in enumerate(data.class_names)]
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with files.writing(path):
         try:
-            (temporary / "train").mkdir(parents=True)  # so that no image is taken for a training image
+            (temporary / "train").mkdir(parents=True)  # so that no image is used as a training image
             for name in classes:
                 (temporary / "test" / name).mkdir(parents=True)
             labels, ids = data.labels.tolist(), data.ids.tolist()

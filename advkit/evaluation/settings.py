@@ -1,4 +1,4 @@
-"""Configuration of an evaluation; no torch here, so that help is instant."""
+"""Configuration of an evaluation; imports no torch, so that help is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advkit.models.foreign_settings import ForeignModel
 
 
 class _Attacking(StrictModel):
-    """What is attacked with what. A base of its own, so that help lists these options first."""
+    """Model, images and attacks. A base of its own, so that help lists these options first."""
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
@@ -21,7 +21,7 @@ class _Attacking(StrictModel):
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
     n: int | None = Field(None, ge=1)
-    """Only the first so many images."""
+    """Use only the first N images."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
@@ -31,45 +31,45 @@ class _Attacking(StrictModel):
     parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
     budget: int | None = Field(None, ge=1)
-    """Passes per image, on average, after which no further attack begins; it can only miss successes."""
+    """Average number of passes per image after which no further attack begins; it can only miss successes."""
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
     precision: Precision = "auto"
     """Arithmetic of the search (auto: bfloat16 where the processor has it); successes are confirmed in the
     model's own."""
     batch_size: int | None = Field(None, ge=1)
-    """Images at work at once; changes the speed, not the result."""
+    """Images attacked at once; it changes the result by rounding at most."""
     eight_bit: bool = False
-    """Only images that a PNG file can hold: rounded to 8 bits, inside the threat model and wrong then."""
+    """Round adversarial images to 8 bits, as in a PNG file; they must be misclassified after rounding."""
     certify: bool = False
-    """First prove what can be proved (see `advkit certify`): those images need no attack, and the robust
-    accuracy is told from both sides."""
+    """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
+    upper bound of the robust accuracy."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
-    """Robust accuracy to reach, as a fraction; exit code 1 when it is missed."""
+    """Required robust accuracy, as a fraction; below it, the exit code is 1."""
     save: str | None = None
     """Where to keep the adversarial images: a .npz with originals and labels, a .png for a grid of them, or
     with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
     bpda: tuple[str, ...] = ()
-    """Layers to pass straight through in the backward pass of the search, where they hide the gradient;
-    successes are confirmed by the model as it is."""
+    """Layers that the search replaces by the identity in the backward pass, because they mask the gradient;
+    successes are confirmed on the unchanged model."""
     surrogate: str | None = None
-    """Another classifier, on which attacks that need gradients search in place of the model, which then only
-    confirms: what an attacker can do who has a copy (see `advkit substitute`)."""
+    """Another classifier, whose gradients the attacks use; the model only confirms: a transfer attack, for
+    example from a copy (see `advkit substitute`)."""
     arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
     allow_random: bool = False
-    """Accept a model whose answers change from pass to pass; the result then says so."""
+    """Accept a model whose outputs change from pass to pass; the result notes it."""
 
 
 class Evaluation(ForeignModel, _Attacking):
-    """Attack a classifier and report how much of its accuracy survives.
+    """Attack a classifier and report its robust accuracy.
 
-    The attacks run in the given order, each on the images that are still classified correctly. Without
-    --data and --eps, the data set is the one that the model was trained on, and the threat model the one
-    of its card, or else the customary one of the data.
+    The attacks run in the given order, each on the images that are still classified correctly. By default,
+    the data set is the one that the model was trained on, and the threat model that of its robust training,
+    else the default of the data set.
     """
 
     @property
     def identity(self) -> Evaluation:
-        """The part that determines the verdicts: what a resumed run must share."""
+        """The part that determines the verdicts; a resumed run must have the same."""
         return self.model_copy(update={"min_robust": None, "save": None, "batch_size": None})

@@ -1,4 +1,4 @@
-"""Another classifier on which attacks search in place of the one that is judged."""
+"""Surrogates: other classifiers whose gradients attacks use in place of the evaluated one's."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from advkit.models.model import Model
 
 
 def open_surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpda: Sequence[str]) -> Model:
-    """The classifier to search on in place of the model, on the device of the images ``few``.
+    """The classifier to search on, on the device of the images ``few``.
 
     Raises:
-        ConfigError: layers to pass through are named, too.
-        ModelError: it does not behave as a classifier of these images and the model's classes.
+        ConfigError: BPDA layers are named, too.
+        ModelError: it is no classifier of such images and of the model's classes.
     """
     if bpda:
         raise ConfigError(
-            "attacks that search on a surrogate see no layers of the model; leave --bpda or --surrogate out"
+            "--bpda has no effect on attacks that search on a surrogate; leave --bpda or --surrogate out"
         )
     shape = (few.shape[1], few.shape[2], few.shape[3])
     if isinstance(given, nn.Module):
@@ -40,13 +40,13 @@ def open_surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpd
 
 
 def refuse_idle_surrogate(made: Mapping[str, Attack[Any]]) -> None:
-    """Raises a ConfigError where no attack would search on it, or one differentiates the model by itself."""
-    if alone := [name for name, each in made.items() if each.single_image]:
+    """Raises a ConfigError if no attack would use it, or one queries the model directly."""
+    if single := [name for name, each in made.items() if each.single_image]:
         raise ConfigError(
-            f"{alone[0]} asks the model itself and cannot search on a surrogate; leave it or --surrogate out"
+            f"{single[0]} queries the model itself, not a surrogate; leave it or --surrogate out"
         )
     if not any(each.access == "gradients" for each in made.values()):
         raise ConfigError(
-            "none of the attacks sees gradients, so nothing would search on the surrogate; name one that "
-            "does (--attack pgd), or leave --surrogate out"
+            "none of the attacks uses gradients, so none would use the surrogate; name one that does "
+            "(--attack pgd), or leave --surrogate out"
         )

@@ -27,9 +27,13 @@ def render(
     """
     import jinja2
 
-    template = jinja2.Environment(
+    pages = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(resources.files("advkit.report").joinpath("page.html.jinja").read_text("utf-8"))
+    )
+    pages.filters["code"] = _code
+    template = pages.from_string(
+        resources.files("advkit.report").joinpath("page.html.jinja").read_text("utf-8")
+    )
     sections = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
     return template.render(
         sections=sections,
@@ -56,6 +60,20 @@ def write(
         OutputError: the place cannot be written.
     """
     files.write_text(path, render(outcomes, title=title, command=command, environment=environment))
+
+
+def _code(text: str) -> str:
+    """HTML of a text in which `commands` stand between backticks."""
+    from markupsafe import Markup, escape
+
+    pairs, _, last = text.rpartition("`")
+    if pairs.count("`") % 2 == 0:
+        return escape(text)
+    parts = [*pairs.split("`"), last]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def _source(picture: Picture) -> str | None:

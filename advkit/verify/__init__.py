@@ -1,1 +1,1 @@
-"""Proofs: bounds, certification, randomized smoothing."""
+"""Verification: bounds, certification, randomized smoothing."""

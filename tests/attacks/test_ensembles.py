@@ -8,6 +8,7 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.perturb import make
 from advkit.core.threat import Threat
+from advkit.evaluation.evaluate import plan
 
 EPS = {"linf": 0.1, "l2": 1.0, "l1": 5.0, "l0": 5}
 
@@ -18,7 +19,7 @@ def stages(name, norm="linf", classes=10, **parameters):
 
 
 def summary(planned):
-    return [(stage.name, dict(stage.parameters)) for stage in planned]
+    return [(stage.key, dict(stage.parameters)) for stage in planned]
 
 
 NINE, FIVE = {"targets": 9}, {"restarts": 5}
@@ -39,38 +40,70 @@ def test_autoattack_is_the_published_one():
 
 
 CASCADE = """
-apgd   25    1 1 logit-difference - 32 0.0   apgd-t (1 target, 25 steps)
-apgd   20    1 3 logit-difference - 32 0.0   apgd-t (3 targets, 20 steps)
-apgd   50    1 9 dlr  float32 24 0.001       apgd-t (9 targets, 50 steps)
-apgd   52    2 0 ce   float32 24 0.001       apgd-ce (diversified start, 2 restarts, 50 steps)
-fab-t  54    1 3 -    float32 24 0.001       fab-t (3 targets, 50 steps)
-square 2500  1 0 -    -       16 0.001       square (2500 queries)
-apgd   100   2 9 dlr  float32 8  0.001       apgd-t (9 targets, 2 restarts, 100 steps)
-apgd   100   5 0 ce   float32 8  0.001       apgd-ce (5 restarts, 100 steps)
-fab-t  104   2 9 -    float32 8  0.001       fab-t (9 targets, 2 restarts)
-square 5000  1 0 -    -       8  0.001       square (5000 queries)
-square 10000 1 0 -    -       8  0.001       square (10000 queries)
+likeliest     apgd   25    1 1 logit-difference - 32 0.0
+three-targets apgd   20    1 3 logit-difference - 32 0.0
+all-targets   apgd   50    1 9 dlr  float32 24 0.001
+diversified   apgd   52    2 0 ce   float32 24 0.001
+fab-t         fab-t  54    1 3 -    float32 24 0.001
+square        square 2500  1 0 -    -       16 0.001
+restarts      apgd   100   2 9 dlr  float32 8  0.001
+ce-again      apgd   100   5 0 ce   float32 8  0.001 diversified
+fab-again     fab-t  104   2 9 -    float32 8  0.001 fab-t
+square-again  square 5000  1 0 -    -       8  0.001 square
+square-longer square 10000 1 0 -    -       8  0.001 square-again
 """
-"""Attack, steps, starts, targets, loss, precision, smallest round, tolerance, name for ten classes."""
-
-AFTER = {7: 3, 8: 4, 9: 5, 10: 9}
-"""Stages that run only after the success of another."""
+"""Key of the random numbers, attack, steps, starts, targets, loss, precision, least round, tolerance, and the
+key of the stage that must succeed. The keys must never change: published figures follow from them."""
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 1000])
 def test_the_cascade_costs_what_its_published_figures_cost(classes):
     planned = stages("cascade", classes=classes)
-    for place, (stage, line) in enumerate(zip(planned, CASCADE.strip().splitlines(), strict=True)):
-        made, (*wanted, name) = make(stage.attack, Threat("linf", 0.1), stage.parameters), line.split(None, 8)
-        wanted[3] = str(min(int(wanted[3]), classes - 1))
-        wanted[4] = "logit-difference" if wanted[4] == "dlr" and classes < 4 else wanted[4]
-        told = [stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
-        told += [stage.precision, stage.round, stage.tolerance]
-        assert ["-" if each is None else str(each) for each in told] == wanted
-        assert stage.after == (planned[AFTER[place]].name if place in AFTER else None)
-        assert classes < 10 or stage.name == name
+    keys = {stage.name: stage.key for stage in planned}
+    for stage, line in zip(planned, CASCADE.strip().splitlines(), strict=True):
+        made, wanted = make(stage.attack, Threat("linf", 0.1), stage.parameters), line.split()
+        wanted[4] = str(min(int(wanted[4]), classes - 1))
+        wanted[5] = "logit-difference" if wanted[5] == "dlr" and classes < 4 else wanted[5]
+        seen = [stage.key, stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
+        seen += [stage.precision, stage.round, stage.tolerance, *([keys[stage.after]] if stage.after else [])]
+        assert ["-" if each is None else str(each) for each in seen] == wanted
     assert summary(stages("cascade", "l0")) == [("sigma-zero", {"steps": 100}), ("fmn", {})]
     assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 9
+
+
+def test_stages_are_named_after_attacks_and_their_parameters():
+    assert [stage.name for stage in stages("cascade")] == [
+        "apgd-t (1 target, 25 steps)",
+        "apgd-t (3 targets, 20 steps)",
+        "apgd-t (9 targets, 50 steps)",
+        "apgd-ce (diversified start, 2 restarts, 50 steps)",
+        "fab-t (3 targets, 50 steps)",
+        "square (2,500 queries)",
+        "apgd-t (9 targets, 2 restarts, 100 steps)",
+        "apgd-ce (5 restarts, 100 steps)",
+        "fab-t (9 targets, 2 restarts, 100 steps)",
+        "square (5,000 queries)",
+        "square (10,000 queries)",
+    ]
+    assert [stage.name for stage in stages("autoattack")] == [
+        "apgd-ce (100 steps)",
+        "apgd-t (9 targets, 100 steps)",
+        "fab-t (9 targets, 100 steps)",
+        "square (5,000 queries)",
+    ]
+
+
+def test_two_ensembles_share_neither_names_nor_random_numbers():
+    both = plan(["autoattack", "cascade"], Threat("linf", 0.1), 10, {})
+    assert len({stage.name for stage in both}) == len({stage.key for stage in both}) == len(both) == 15
+    assert [stage.key for stage in both if "/" in stage.key] == ["cascade/fab-t", "cascade/square"]
+    assert [stage.name for stage in both if "/" in stage.name] == ["cascade/square (5,000 queries)"]
+    assert both[-1].after == "cascade/square (5,000 queries)"
+
+
+def test_a_plan_is_recorded_without_keys_that_names_imply():
+    assert "key" not in Stage("pgd", "pgd").identity
+    assert all("key" in stage.identity for stage in stages("cascade"))
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENSEMBLES])

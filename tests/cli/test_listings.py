@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from advkit.attacks.ensemble import ENSEMBLES
 from advkit.cli.ls import KINDS
 from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.models.card import DataFacts, ModelCard, Parent
 from advkit.models.model import Model
 from advkit.models.network import build
@@ -45,6 +47,17 @@ def test_a_single_thing_is_shown_with_its_parameters(advkit):
     lines = advkit("ls", "architectures", "conv-gan-generator").stdout.splitlines()
     assert any(line.split()[:2] == ["latent_dim", "100"] for line in lines)
     assert any(line.split()[:2] == ["channels", "After"] for line in lines)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENSEMBLES])
+def test_an_ensemble_is_shown_with_the_stages_that_a_report_names(advkit, name):
+    rows = json.loads(advkit("ls", "ensembles", name, "--json", "-").stdout)["stages"]
+    kind = ENSEMBLES.get(name)
+    planned = kind(kind.Config()).stages(Threat("linf", 0.1), 10)
+    assert [(row["name"], row["attack"]) for row in rows] == [(one.name, one.attack) for one in planned]
+    drawn = "".join(advkit("ls", "ensembles", name).stdout.split())
+    assert all(one.name.split()[0] in drawn for one in planned)
+    assert "stages" not in json.loads(advkit("ls", "ensembles", "--json", "-").stdout)
 
 
 def _model(role: str, seed: int, *parents: Parent) -> Model:

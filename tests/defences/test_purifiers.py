@@ -128,9 +128,9 @@ def test_who_knows_of_a_defence_has_all_that_others_have_found(model, images, tm
 def test_both_numbers_stand_in_one_sentence_and_a_finished_run_is_told_again(here):
     outcome = defence_eval(JUDGING, Context())
     result = PurificationResult.load(outcome.files[-1])
-    said = outcome.sentences[0]
-    assert said.index("attack that knows of it") < said.index("under one that does not")
-    assert outcome.tables[0].columns[1] == "left by an attack that knows"
+    sentence = outcome.sentences[0]
+    shares = [f"{100 * count / result.n:.1f} %" for count in (result.adaptive, result.unaware)]
+    assert sentence.index(shares[0]) <= sentence.index(shares[1])
     defended, bare = ([float(text.split()[0]) for text in row[-3:] if text] for row in outcome.tables[0].rows)
     shares = [5 * count for count in (result.adaptive, result.unaware, result.purified_correct)]  # of 20
     assert defended == pytest.approx(shares) and bare == [5 * result.bare, 5 * result.clean_correct]

@@ -241,7 +241,7 @@ def check(case, want, ends):
     for cascade, earlier, stages, verdicts, x in ends:
         assert stages == want.stages
         assert verdicts == [verdict_of(case, want, row) for row in range(case.n)]
-        assert cascade.standing.tolist() == want.standing and cascade.passes == want.spent
+        assert cascade.robust.tolist() == want.standing and cascade.passes == want.spent
         assert (cascade.confirmed, cascade.noticed) == (want.confirmed, want.noticed)
         for row, verdict in enumerate(verdicts):
             by = verdict["attack"]

@@ -22,14 +22,14 @@ from advkit.core.errors import ConfigError
 from advkit.core.progress import SILENT, Task
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.evaluation import walk as walks
+from advkit.evaluation import evidence as module
 from advkit.evaluation.cascade import Cascade
-from advkit.evaluation.check import CHECKS, Doubt, ask_all
+from advkit.evaluation.check import CHECKS, Doubt, run_checks
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.evidence import Evidence
+from advkit.evaluation.gradient_trace import GradientTrace, size_of
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import Stage
-from advkit.evaluation.walk import Walk, size_of
 from advkit.models.inspect import ModelFacts
 from advkit.models.load import wrap
 
@@ -75,7 +75,7 @@ def evidence(
     stages = [stage()] if stages is None else stages
     facts = ModelFacts(deterministic=not random, notes=())
     known = Evidence(cascade, SimpleNamespace(probabilities=False), stages, facts, attacks)
-    known.walk, known.differences, known.cutting = None, None, []
+    known.trace, known.differences, known.cutting = None, None, []
     known.searched = []
 
     def search(name, attack, chosen):
@@ -93,12 +93,14 @@ def walk(count, *, failed=0, dead=0, blind=0, loss=CE):
     clean = one * ~some(dead, count)
     sizes = torch.stack([one, one * ~some(blind, count)])
     after = one * ~some(failed, count)
-    return Walk(stage(), loss, clean=clean, margin_clean=one, sizes=sizes, before=0 * one, after=after)
+    return GradientTrace(
+        stage(), loss, clean=clean, margin_clean=one, sizes=sizes, before=0 * one, after=after
+    )
 
 
 def with_walk(count, **more):
     known = evidence(count)
-    known.walk = walk(count, **more)
+    known.trace = walk(count, **more)
     return known
 
 
@@ -174,9 +176,9 @@ LIMITS = [
 ACCEPTED = {
     # what is told where there is no doubt, where that is something else
     "gradients": lambda known: [
-        20 - int((known.walk.clean == 0).sum()),
+        20 - int((known.trace.clean == 0).sum()),
         20,
-        20 - int(known.walk.blind.sum()),
+        20 - int(known.trace.blind.sum()),
     ],
     "outputs": lambda known: None if known.model.probabilities else [20, *known.cascade.clean.aminmax()],
     "cut-gradient": lambda known: [
@@ -206,7 +208,7 @@ def test_what_else_is_told(printed):
     spent = evidence(150, tried=lambda k: ["noise"], exhausted=True)
     assert CHECKS.get("white-box")(spent).remedy.text.endswith("--budget")
     faint = with_walk(20, dead=1)
-    faint.walk = replace(faint.walk, clean=torch.tensor([0.0, 2.0**-21, 2.0**-21, *[1.0] * 17]))
+    faint.trace = replace(faint.trace, clean=torch.tensor([0.0, 2.0**-21, 2.0**-21, *[1.0] * 17]))
     printed(CHECKS.get("gradients")(faint).detail, 1, 20, 2, 0)
     assert "margin" in CHECKS.get("gradients")(faint).detail  # which lives
     for stepped in (2, 3):
@@ -349,7 +351,7 @@ def test_what_is_advised(attacks, facts, typed):
     known.differences = Differences(
         *(some(facts.pop(name, 0), 20) for name in ("silent", "stepped", "wrong"))
     )
-    known.walk = walk(20, **facts)
+    known.trace = walk(20, **facts)
     assert known.remedy.flags == typed and known.remedy.text
     for word, name in pairwise(typed.split()):
         assert word != "--attack" or name in ATTACKS or name in ENSEMBLES
@@ -357,10 +359,10 @@ def test_what_is_advised(attacks, facts, typed):
 
 def test_doubts_come_first_and_of_these_the_causes():
     known = with_differences(20, silent=20)
-    known.walk = walk(20, failed=20, dead=20)
+    known.trace = walk(20, failed=20, dead=20)
     known.oracle = lambda *, searched: SimpleNamespace(logits=lambda x: known.cascade.clean[: len(x)])
     told = Told()
-    found = ask_all(known, told)
+    found = run_checks(known, told)
     ranks = {entry.name: entry.facts["rank"] for entry in CHECKS}
     order = [(check.verdict != "doubt", ranks[check.name], check.name) for check in found]
     assert order == sorted(order) and told.done == len(list(CHECKS))
@@ -388,7 +390,7 @@ def test_when_a_path_is_dead_or_rises():
     sizes[:1, 0], sizes[:2, 1], sizes[:3, 2] = 0, 2.0**-20, torch.inf
     before, after = torch.tensor([1.0, 100.0, 0.0]), torch.tensor([1.0 + 2e-6, 100.00005, 0.0])
     one = torch.ones(3)
-    path = Walk(stage(), CE, clean=one, margin_clean=one, sizes=sizes, before=before, after=after)
+    path = GradientTrace(stage(), CE, clean=one, margin_clean=one, sizes=sizes, before=before, after=after)
     seen = torch.tensor([0, 2.0**-20, 1.01 * 2.0**-20, 1e6, torch.inf])
     assert path.dead(seen).tolist() == [True, True, False, False, True]
     assert path.blind.tolist() == [False, True, True] and path.risen.tolist() == [True, True, False]
@@ -438,7 +440,7 @@ def asked(model, count=6):
 def test_a_walk_on_a_model_whose_gradient_is_known():
     model = Linear(slope=3.0)
     known = asked(model)
-    path = known.walk
+    path = known.trace
     x, _ = known.batch(known.spread)
     assert path.stage.name == "pgd" and path.loss is margin and known.loss_name == "margin"
     assert path.sizes.shape == (7, 6) and (path.sizes == 42).all() and (path.clean == 42).all()
@@ -448,7 +450,7 @@ def test_a_walk_on_a_model_whose_gradient_is_known():
     assert path.risen.all() and not path.blind.any() and not known.saturated
     # Seven steps, two gradients of the original and two points judged; then four forward and one backward.
     assert (known.forwards, known.backwards) == (6 * (7 + 1 + 2), 6 * (7 + 2))
-    assert known.walk is path and known.differences is known.differences
+    assert known.trace is path and known.differences is known.differences
     assert (known.forwards, known.backwards) == (6 * (10 + 4), 6 * (9 + 1))
     seen = known.differences
     assert len(seen) == 6 and not (seen.silent | seen.stepped | seen.wrong).any()
@@ -500,7 +502,7 @@ def test_the_path_of_the_liveliest_attack_is_followed(monkeypatch, blind, follow
     known = evidence(
         20, stages=[*stages, stage("fgsm")], searching=lambda *a: None, oracle=lambda *a, **k: None
     )
-    del known.walk
+    del known.trace
     assert known.last is stages[-1]
     seen = []
 
@@ -510,7 +512,7 @@ def test_the_path_of_the_liveliest_attack_is_followed(monkeypatch, blind, follow
         count = blind["abc".index(stage.name)]
         return None if count is None else replace(walk(20, blind=count), stage=stage)
 
-    monkeypatch.setattr(walks, "along", along)
-    path = known.walk
+    monkeypatch.setattr(module, "trace", along)
+    path = known.trace
     assert "".join(seen) == followed and (path and path.stage.name) == chosen
-    assert evidence(0, images=3, tried=lambda k: ["pgd!"]).walk is None
+    assert evidence(0, images=3, tried=lambda k: ["pgd!"]).trace is None

@@ -88,7 +88,7 @@ def test_sentences_and_tables_print_what_the_counts_say(printed, share):
         printed(result.trust, *told)
         assert result.trusted == (doubts == 0) == ("not" not in result.trust.split()[:3])
         assert ("checks" in result.trust) == (doubts > 2 or (not doubts and bool(believed)))
-        assert ("proved" in result.trust) == (not doubts and standing == proved != 0)
+        assert ("certified" in result.trust) == (not doubts and standing == proved != 0)
         assert (": --attack square." in result.trust) == (doubts > 0)
         seen.add((doubts > 2, standing == 0, standing == proved, proved is None))
         printed(result, *line, *told)

@@ -44,6 +44,12 @@ def _render(*outcomes: Outcome, title: str = "A report", command: str = "advkit 
     return html.render(outcomes, title=title, command=command, environment={"torch": NASTY})
 
 
+def test_commands_between_backticks_are_code():
+    page = _render(Outcome("A report", ("See `advkit ls <NAME>`, and `advkit show`.", "one ` alone")))
+    assert "See <code>advkit ls &lt;NAME&gt;</code>, and <code>advkit show</code>." in page
+    assert "one ` alone" in page
+
+
 def test_everything_is_escaped():
     outcome = Outcome(
         NASTY,

@@ -108,7 +108,7 @@ def test_curve(dice, printed, share):
     middle = sorted(math.inf if norm is None else norm for norm in norms)[(n - 1) // 2]
     assert told.median.value == (None if middle == math.inf else middle)
     ends = [one for one in (told.median.value, told.median.low, told.median.high) if one is not None]
-    printed(told.told(told.median), *(one * told.parts for one in ends))
+    printed(told.text(told.median), *(one * told.parts for one in ends))
     for line, point in zip(str(told).splitlines()[2:], told.points, strict=True):
         left = sum(norm is None or norm > point.eps for norm in norms)
         assert point.robust_correct == left

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit.attacks.ensemble import Ensemble, Stage, ensemble
+from advkit.attacks.ensemble import Ensemble, Stage, ensemble, stage
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 
@@ -40,27 +40,27 @@ class AutoAttack(Ensemble):
         """The attacks of the version, in the reference's order."""
         version, l1 = self.config.version, threat.norm == "l1"
         wrong = min(9, classes - 1)
-        square = Stage("square", "square", {"queries": self.config.queries})
-        fab_t = Stage("fab-t", "fab-t", {"targets": wrong})
+        square = stage("square", "square", queries=self.config.queries)
+        fab_t = stage("fab-t", "fab-t", targets=wrong)
         if version == "rand":
             samples = {"samples": self.config.samples}
-            return Stage("apgd-ce", "apgd-ce", samples), _dlr(classes, samples)
+            return stage("apgd-ce", "apgd-ce", **samples), _dlr(classes, samples)
         if version == "plus":
             five = {"restarts": 5}
-            ce = Stage("apgd-ce", "apgd-ce", five)
-            fab = Stage("fab", "fab", five)
+            ce = stage("apgd-ce", "apgd-ce", **five)
+            fab = stage("fab", "fab", **five)
             return ce, _dlr(classes, five), fab, square, _targeted(classes, wrong), fab_t
-        ce = Stage("apgd-ce", "apgd-ce", {"restarts": 5} if l1 else {})
+        ce = stage("apgd-ce", "apgd-ce", **({"restarts": 5} if l1 else {}))
         return ce, _targeted(classes, min(wrong, 5) if l1 else wrong), fab_t, square
 
 
 def _dlr(classes: int, parameters: dict[str, Any]) -> Stage:
     if classes >= 3:
-        return Stage("apgd-dlr", "apgd-dlr", parameters)
-    return Stage("apgd-margin", "apgd", {"loss": "margin", **parameters})
+        return stage("apgd-dlr", "apgd-dlr", **parameters)
+    return stage("apgd-margin", "apgd", loss="margin", **parameters)
 
 
 def _targeted(classes: int, targets: int) -> Stage:
     if classes >= 4:
-        return Stage("apgd-t", "apgd-t", {"targets": targets})
-    return Stage("apgd-t", "apgd", {"loss": "logit-difference", "targets": targets})
+        return stage("apgd-t", "apgd-t", targets=targets)
+    return stage("apgd-t", "apgd", loss="logit-difference", targets=targets)

@@ -1,1 +1,1 @@
-"""One file a defence."""
+"""One file per defence."""

@@ -20,10 +20,10 @@ from advkit.trained_attacks.latent.settings import InversionSettings
     source="Samangouei, Kabkab and Chellappa, ICLR 2018",
 )
 class DefenseGan(Purifier):
-    """Of R starts, L steps each, the one whose image comes nearest (section 4, with Adam). A conditional
-    generator is asked for every class, and the nearest of all counts.
+    """The nearest image over R restarts of L descent steps each (section 4, with Adam). A conditional
+    generator is searched in every class, and the nearest image of all is used.
 
-    The paper's 10 starts and 200 steps cost 2,000 passes an image, in each step of an attack anew.
+    The paper's 10 restarts of 200 steps cost 2,000 passes per image in every step of an attack.
     """
 
     class Config(StrictModel):
@@ -34,31 +34,31 @@ class DefenseGan(Purifier):
         steps: int = Field(30, ge=1)
         """Steps from each (L); the paper has 200."""
         rate: float = Field(0.2, gt=0)
-        """First step size of Adam; it falls to 0 along half a cosine."""
+        """Initial learning rate of Adam; it decays to 0 by a cosine schedule."""
         fresh: bool = False
-        """Draw other starts at every pass, as published, so that the defence is random; else they are always
-        the same."""
+        """Draw new starts in every pass, as published, which makes the defence random; by default the starts
+        are fixed."""
 
     config: Config
     needs = "generator"
 
     def __init__(self, config: Config, subject: Subject | None, shape: Shape) -> None:
         super().__init__(config, subject, shape)
-        assert subject is not None  # `build` has made sure
+        assert subject is not None  # checked by `build`
         self.generator, self.classes = subject.generator, subject.classes
 
     @property
     def random(self) -> bool:
-        """Where the starts are fresh."""
+        """Whether the starts are fresh."""
         return self.config.fresh
 
     @property
     def cost(self) -> int:
-        """R starts of L steps, one to see where they led, for each class."""
+        """R restarts of L steps, and one evaluation of each, for each class."""
         return self.config.restarts * (self.config.steps + 1) * (self.classes or 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the generator makes of the latent vectors that were found."""
+        """The generator's images at the latent vectors that were found."""
         seed = int(torch.randint(2**31, ())) if self.config.fresh else 0
         how = InversionSettings(
             steps=self.config.steps,
@@ -67,9 +67,9 @@ class DefenseGan(Purifier):
             seed=seed,
             batch_size=2000,
         )
-        same = torch.zeros(len(x), dtype=torch.int64)  # one id for all: an image's starts are not its own
-        asked = [None] if self.classes is None else [same + label for label in range(self.classes)]
-        found = [invert(self.generator, x.detach(), labels, how, ids=same) for labels in asked]
+        same = torch.zeros(len(x), dtype=torch.int64)  # one id for all: every image has the same starts
+        labelled = [None] if self.classes is None else [same + label for label in range(self.classes)]
+        found = [invert(self.generator, x.detach(), labels, how, ids=same) for labels in labelled]
         errors, images = (
             torch.stack([getattr(each, name) for each in found]) for name in ("error", "images")
         )

@@ -1,4 +1,4 @@
-"""Fewer grey levels, as ART computes them."""
+"""Feature squeezing: fewer levels per pixel, computed by ART."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from advkit.models.card import Shape
     source="Xu, Evans and Qi, NDSS 2018, section III-A",
 )
 class FeatureSqueezing(Purifier):
-    """Rounding has no gradient; an attacker takes it for the identity."""
+    """Rounding has no useful gradient; adaptive attacks replace it by the identity (BPDA)."""
 
     class Config(StrictModel):
         """Parameters."""
 
         bit_depth: int = Field(3, ge=1, le=8)
-        """Bits of a pixel that are left."""
+        """Bits per pixel after rounding."""
 
     def __init__(self, config: Config, subject: Subject | None, shape: Shape) -> None:
         super().__init__(config, subject, shape)

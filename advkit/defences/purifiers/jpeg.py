@@ -1,4 +1,4 @@
-"""JPEG compression, as ART computes it."""
+"""JPEG compression, computed by ART."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advkit.models.card import Shape
     source="Dziugaite, Ghahramani and Roy 2016; Guo et al., ICLR 2018",
 )
 class Jpeg(Purifier):
-    """Compression has no gradient; an attacker takes it for the identity."""
+    """Compression has no useful gradient; adaptive attacks replace it by the identity (BPDA)."""
 
     class Config(StrictModel):
         """Parameters."""
@@ -35,6 +35,6 @@ class Jpeg(Purifier):
         self.art = Defence(made)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The images as they come back."""
+        """The decompressed images."""
         images: Tensor = self.art(x)
         return images

@@ -1,4 +1,4 @@
-"""A VAE's reconstruction in place of the image."""
+"""A VAE's reconstruction instead of the image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from advkit.models.card import Shape
     source="after MagNet's reformer (Meng and Chen, CCS 2017) and PuVAE (Hwang et al. 2019)",
 )
 class VaeProjection(Purifier):
-    """One pass through encoder (its mean) and decoder, which an attacker can differentiate."""
+    """One pass through the encoder (its mean) and the decoder, which is differentiable."""
 
     needs = "vae"
     ways = ("gradient", "identity")
 
     def __init__(self, config: StrictModel, subject: Subject | None, shape: Shape) -> None:
         super().__init__(config, subject, shape)
-        assert subject is not None and subject.whole is not None  # `build` has made sure
+        assert subject is not None and subject.whole is not None  # checked by `build`
         self.vae = subject.whole
 
     @property

@@ -1,1 +1,1 @@
-"""One file per check; the decorator enrols it."""
+"""One file per check; the decorator registers it."""

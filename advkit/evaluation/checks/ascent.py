@@ -1,4 +1,4 @@
-"""An attack that climbs must arrive higher than it began."""
+"""A gradient attack must increase its loss."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ TOLERATED = 0.2
 @check(
     "ascent",
     rank=SYMPTOM,
-    summary="the loss is no higher at the end of an attack than at its beginning",
+    summary="the loss is no larger at the end of an attack than at its start",
     source="Carlini et al. 2019, On Evaluating Adversarial Robustness",
 )
 def ascent(evidence: Evidence) -> Doubt | str | None:
-    """Follows a few steps of the attack itself."""
-    walk = evidence.walk
-    if walk is None:
+    """Traces a few steps of the attack."""
+    trace = evidence.trace
+    if trace is None:
         return None
-    count, risen = len(walk.risen), int(walk.risen.sum())
-    detail = f"the loss rises along {walk.stage.name} at {risen} of {count} images"
+    count, risen = len(trace.risen), int(trace.risen.sum())
+    detail = f"the loss rises along {trace.stage.name} at {risen} of {count} images"
     failed = count - risen
     if failed < count and failed <= max(1, TOLERATED * count):
         return detail

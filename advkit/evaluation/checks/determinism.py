@@ -1,4 +1,4 @@
-"""Answers that change from pass to pass, or while the model is attacked."""
+"""Outputs that change from pass to pass, or while the model is attacked."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ ENOUGH = 10
 """Gradients to average in a step, for a randomised model."""
 LOOKED_AT = 16
 SAME, DRIFT = 1e-4, 1e-2
-"""Differences of logits, in units of the largest, that arithmetic alone makes: between two passes over the
-same batch, and between batches of other sizes."""
+"""Differences of logits, relative to the largest, that rounding alone can cause: between two passes over the
+same batch, and between batches of different sizes."""
 
 
 @check(
     "determinism",
     rank=CAUSE,
-    summary="a model that draws random numbers, or keeps a state from pass to pass",
+    summary="a model that draws random numbers, or keeps a state between passes",
     source="Athalye et al. 2018, stochastic gradients",
 )
 def determinism(evidence: Evidence) -> Doubt | str | None:
-    """Asks again what was asked before the attacks, and twice from the same random numbers."""
+    """Repeats a pass from before the attacks, twice with the same random numbers."""
     cascade = evidence.cascade
     chosen = list(range(min(LOOKED_AT, len(cascade.images))))
     x, _ = evidence.batch(chosen)
     oracle = evidence.oracle(searched=False)
-    told = []
+    logits = []
     for _ in range(2):
         with rng.scope(cascade.device, cascade.seed, "checks/determinism"):
-            told.append(oracle.logits(x))
+            logits.append(oracle.logits(x))
     before = cascade.clean[torch.tensor(chosen)].to(x.device)
     scale = float(before.abs().max().clamp(min=1e-12))
-    again, since = (float((a - b).abs().max()) / scale for a, b in (told, (told[1], before)))
+    again, since = (float((a - b).abs().max()) / scale for a, b in (logits, (logits[1], before)))
     if again > SAME:
         return Doubt(
-            "the model's answers change from pass to pass even when its random numbers do not: it keeps a "
-            "state, or draws from elsewhere",
-            Remedy("freeze what it keeps between passes, or draw from PyTorch's generator only"),
+            "the model's outputs change from pass to pass even with the same random numbers: it keeps a "
+            "state, or uses another source of randomness",
+            Remedy("freeze its state, or draw from PyTorch's generator only"),
         )
     if not evidence.facts.deterministic:
         averaged = max((int(s.parameters.get("samples", 1)) for s in evidence.gradient_stages), default=1)
-        said = "the model draws random numbers, so that attacks succeed and fail by luck"
+        detail = "the model draws random numbers, so attacks succeed or fail by chance"
         if averaged >= ENOUGH:
-            return f"{said}; but gradients were averaged over {averaged} passes, and successes over ten"
+            return f"{detail}; but gradients were averaged over {averaged} passes, and confirmations over ten"
         return Doubt(
-            said,
+            detail,
             Remedy(
                 "average the gradients (EOT)",
                 "--attack autoattack --set parameters.autoattack.version=rand",
@@ -55,8 +55,8 @@ def determinism(evidence: Evidence) -> Doubt | str | None:
         )
     if since > DRIFT:
         return Doubt(
-            f"the model's answers to the same images changed by {since:.2g} of their size while it was "
-            "attacked: it keeps a state",
-            Remedy("freeze what it keeps between passes"),
+            f"the model's outputs on the same images changed by {since:.2g} of their size during the "
+            "attacks: it keeps a state",
+            Remedy("freeze its state"),
         )
-    return f"the answers to {len(chosen)} images are the same after the attacks as before"
+    return f"the outputs on {len(chosen)} images are the same after the attacks as before"

@@ -1,4 +1,4 @@
-"""An attack that has not converged: more of it still helps."""
+"""An attack that has not converged: more steps still find successes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.result import Stage
 
 SHARE = 40
-"""The check may spend this part of the passes of the attacks."""
+"""The check may use one part in this many of the attacks' passes."""
 LEAST, MOST = 16, 64
-"""Rows to try: images, and for each up to two classes to aim at."""
+"""Rows: images, times up to two target classes."""
 TARGETS = 2
 
 
 @check(
     "effort",
     rank=BLIND,
-    summary="images that stood and fall to another start, of twice the steps where the cost allows",
+    summary="robust images that the attack breaks from another start, with up to twice the steps",
     source="Carlini et al. 2019, attacks must have converged",
 )
 def effort(evidence: Evidence) -> Doubt | str | None:
-    """Repeats the last attack with gradients on the images nearest to falling."""
+    """Repeats the last gradient attack on the robust images with the largest margins."""
     stage = evidence.last
-    if stage is None or not evidence.standing:
+    if stage is None or not evidence.robust:
         return None
-    attack, said = _more(evidence, stage)
+    attack, name = _more(evidence, stage)
     rows = min(max(evidence.cascade.passes // (SHARE * 2 * attack.steps), LEAST), MOST)
-    found = evidence.search("effort", attack, evidence.standing[: rows // max(attack.targets, 1)])
-    fell = sum(one.broken for one in found)
-    detail = f"{fell} of the {len(found)} images nearest to falling fall to {said}"
-    if fell < 2:
+    found = evidence.search("effort", attack, evidence.robust[: rows // max(attack.targets, 1)])
+    broken = sum(one.broken for one in found)
+    detail = f"{broken} of the {len(found)} robust images with the largest margins are broken by {name}"
+    if broken < 2:
         return detail
     return Doubt(detail, evidence.remedy)
 

@@ -1,4 +1,4 @@
-"""Gradients that are zero, or too faint for float32."""
+"""Vanishing gradients: zero, or too small for float32."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from advkit.evaluation.evidence import TOLERATED, Evidence
 @check(
     "gradients",
     rank=CAUSE,
-    summary="gradients that are zero, vanish beside the others or are no numbers, at the image or on the way",
+    summary="gradients that are zero, negligible or not finite, at the image or along the attack",
     source="Athalye et al. 2018, vanishing gradients; float32 keeps 24 bits",
 )
 def gradients(evidence: Evidence) -> Doubt | str | None:
-    """Looks at the loss that the attacks climb: it may be dead where the model itself is not."""
-    walk = evidence.walk
-    if walk is None:
+    """Examines the gradient of the attacks' loss, which may vanish where that of the margin does not."""
+    trace = evidence.trace
+    if trace is None:
         return None
-    count = len(walk.clean)
-    zero = int((walk.clean == 0).sum())
-    clean, along = int(walk.dead(walk.clean).sum()), int(walk.blind.sum())
+    count = len(trace.clean)
+    zero = int((trace.clean == 0).sum())
+    clean, along = int(trace.dead(trace.clean).sum()), int(trace.blind.sum())
     if max(clean, along) <= TOLERATED * count:
-        return f"alive at {count - clean} of {count} images and, along {walk.stage.name}, at {count - along}"
+        return f"sound at {count - clean} of {count} images and, along {trace.stage.name}, at {count - along}"
     what = f"zero at {zero} of {count} images"
     if clean > zero:
         what += f" and vanishing at {clean - zero} more"
-    what += f", and mostly so along {walk.stage.name} at {along}"
+    what += f", and mostly so along {trace.stage.name} at {along}"
     if evidence.saturated:
-        what += f", while that of the margin lives: {evidence.loss_name} is saturated"
+        what += f", while that of the margin is not: {evidence.loss_name} is saturated"
     return Doubt(f"the gradient of {evidence.loss_name} is {what}", evidence.remedy)

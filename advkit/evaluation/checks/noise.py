@@ -1,4 +1,4 @@
-"""Random points must not find what gradients missed."""
+"""Random points must not succeed where gradient attacks failed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ DRAWS = 8
 @check(
     "noise",
     rank=SYMPTOM,
-    summary="random points of the ball break images that stood the attacks",
+    summary="robust images that random points of the ball break",
     source="Athalye et al. 2018, section 3.1",
 )
 def noise(evidence: Evidence) -> Doubt | str | None:
-    """A few draws on the images nearest to falling."""
-    if not evidence.standing:
+    """A few draws for the robust images with the largest margins."""
+    if not evidence.robust:
         return None
     attack = make("noise", evidence.cascade.threat, {"draws": DRAWS})
     found = evidence.search("noise", attack, evidence.nearest)
-    fell = sum(each.broken for each in found)
-    detail = f"{fell} of {len(found)} images that stand fall to {DRAWS} random points"
-    return Doubt(detail, evidence.remedy) if fell else detail
+    broken = sum(each.broken for each in found)
+    detail = f"{broken} of {len(found)} robust images are broken by {DRAWS} random points"
+    return Doubt(detail, evidence.remedy) if broken else detail

@@ -1,4 +1,4 @@
-"""Probabilities where logits should be: what is rounded off in them is lost to attacks."""
+"""Probabilities in place of logits: attacks lose what is rounded off."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ TOLERATED = 0.05
 @check(
     "outputs",
     rank=CAUSE,
-    summary="a model that gives out probabilities, rounded to exactly 0 or 1",
+    summary="a model whose outputs are probabilities, rounded to exactly 0 or 1",
     source="Carlini and Wagner 2017, defensive distillation",
 )
 def outputs(evidence: Evidence) -> Doubt | str | None:
-    """Looks at the clean answers of the images that stand."""
-    if not evidence.standing:
+    """Examines the outputs on the clean versions of robust images."""
+    if not evidence.robust:
         return None
-    said = evidence.cascade.clean[torch.tensor(evidence.standing)]
-    count = len(said)
-    remedy = Remedy("give the logits: leave out the last layer, and --outputs")
+    logits = evidence.cascade.clean[torch.tensor(evidence.robust)]
+    count = len(logits)
+    remedy = Remedy("return logits: leave out the last layer, and --outputs")
     if evidence.model.probabilities:
-        full = int((said.amax(1) == 0).sum())
-        detail = f"the model gives probabilities, and they are rounded to 1 on {full} of {count} images"
+        full = int((logits.amax(1) == 0).sum())
+        detail = f"the outputs are probabilities, rounded to 1 on {full} of {count} images"
         return Doubt(detail, remedy) if full > TOLERATED * count else detail
-    if bool(((said >= 0) & (said <= 1)).all()):
-        full = int(((said == 0) | (said == 1)).any(1).sum())
+    if bool(((logits >= 0) & (logits <= 1)).all()):
+        full = int(((logits == 0) | (logits == 1)).any(1).sum())
         if full > TOLERATED * count:
             return Doubt(
-                f"all answers lie in [0, 1], and are exactly 0 or 1 on {full} of {count} images", remedy
+                f"all outputs lie in [0, 1], and are exactly 0 or 1 on {full} of {count} images", remedy
             )
     return (
-        f"the answers to {count} images are logits, from {float(said.min()):.3g} to {float(said.max()):.3g}"
+        f"outputs on {count} images are logits, from {float(logits.min()):.3g} to {float(logits.max()):.3g}"
     )

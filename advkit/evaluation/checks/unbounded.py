@@ -1,4 +1,4 @@
-"""Without a budget every image must fall."""
+"""Without a bound on the perturbation, every image must be broken."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from advkit.evaluation.evidence import Evidence
 
 STEPS = 20
 TOLERATED = 0.1
-"""Share of the images that may stand."""
+"""Share of the images that may remain robust."""
 
 
 @check(
     "unbounded",
     rank=SYMPTOM,
-    summary="images that gradients cannot break even where every change is allowed",
+    summary="robust images that a gradient attack does not break even without a bound",
     source="Athalye et al. 2018, section 3.1",
 )
 def unbounded(evidence: Evidence) -> Doubt | str | None:
-    """Gradient steps from the original on the loss of the attacks, with nothing but the box around them."""
-    if not evidence.standing or not evidence.gradient_stages:
+    """Gradient steps from the original on the attacks' loss, constrained to [0, 1] only."""
+    if not evidence.robust or not evidence.gradient_stages:
         return None
     chosen = {"steps": STEPS, "start": "original", "loss": evidence.loss_name}
     found = evidence.search("unbounded", make("pgd", evidence.whole, chosen), evidence.spread)
-    stand = sum(not each.broken for each in found)
-    detail = f"{stand} of {len(found)} images stand {STEPS} gradient steps that may change everything"
-    return Doubt(detail, evidence.remedy) if stand > TOLERATED * len(found) else detail
+    robust = sum(not each.broken for each in found)
+    detail = f"{robust} of {len(found)} images remain robust under {STEPS} unbounded gradient steps"
+    return Doubt(detail, evidence.remedy) if robust > TOLERATED * len(found) else detail

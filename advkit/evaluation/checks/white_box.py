@@ -1,4 +1,4 @@
-"""A number without gradients is the number of an attacker who was not trying."""
+"""A robust accuracy must come from attacks with gradients."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ TOLERATED = 0.01
 @check(
     "white-box",
     rank=BLIND,
-    summary="images that stand and that no attack with gradients was tried on",
+    summary="robust images that no gradient attack was run on",
     source="Carlini et al. 2019, On Evaluating Adversarial Robustness",
 )
 def white_box(evidence: Evidence) -> Doubt | str | None:
     """Reads the verdicts."""
-    if not evidence.standing:
+    if not evidence.robust:
         return None
     cascade, names = evidence.cascade, {stage.name for stage in evidence.gradient_stages}
     tried = sum(
-        any(entry.stage in names for entry in cascade.tried(cascade.ids[index]))
-        for index in evidence.standing
+        any(entry.stage in names for entry in cascade.tried(cascade.ids[index])) for index in evidence.robust
     )
-    count = len(evidence.standing)
-    detail = f"attacks with gradients were tried on {tried} of the {count} images that stand"
+    count = len(evidence.robust)
+    detail = f"gradient attacks were run on {tried} of the {count} robust images"
     if cascade.surrogate is not None:
-        detail += "; the others saw those of a surrogate"
+        detail += "; the others used gradients of a surrogate"
     if count - tried <= TOLERATED * len(cascade.images):
         return detail
     if cascade.exhausted:
         return Doubt(f"{detail}, because the budget was spent", Remedy("allow more passes with --budget"))
-    return Doubt(detail, Remedy("let attacks see the gradients", "--attack cascade"))
+    return Doubt(detail, Remedy("use gradient attacks", "--attack cascade"))

@@ -1,1 +1,1 @@
-"""Robust accuracy at every eps, from the nearest success on each image."""
+"""Robust accuracy at every eps, from the smallest adversarial perturbation of each image."""

@@ -1,4 +1,4 @@
-"""The nearest success on every image, over a few minimum-norm attacks."""
+"""The smallest adversarial perturbation of every image, over a few minimum-norm attacks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
     "l0": {"sigma-zero": {}, "fmn": {"steps": 1000}},
 }
 GROUP, GROUP_ON_GPU = 64, 1024
-"""Images that are searched at a time. They come out together, so a crash loses no more than these."""
+"""Images that are attacked at once and recorded together; a crash loses no more than these."""
 
 
 def security_curve(
@@ -58,35 +58,34 @@ def security_curve(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> SecurityCurve:
-    """Robust accuracy of a classifier at every eps, from the nearest success on each image.
+    """Robust accuracy of a classifier at every eps, from minimum-norm attacks.
 
-    Each attack looks for the nearest success around every correctly classified image, with no budget but
-    [0, 1]; the nearest of all counts, confirmed by the model itself. What comes out is an upper bound at
-    every eps. At one eps, `advkit.evaluate` is the stronger judge.
+    Each attack searches the nearest adversarial image around every correctly classified image, anywhere in
+    [0, 1]. The nearest over all attacks counts, confirmed by the model itself. The curve is an upper bound at
+    every eps. At a single eps, `advkit.evaluate` gives a tighter bound.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
-            It is attacked on the device where it is, in eval mode, and left in the mode it was in.
+            It is attacked on its own device, in eval mode, and its mode is restored.
         data: `Data`, a data set's name (its test split), or (images, labels).
-        norm: how distances are measured; None: as in what the model was hardened for, else as is customary
-            on the data.
+        norm: of distances; None: that of the model's robust training, else the default of the data set.
         attacks: minimum-norm attacks: one name, several separated by commas, or a sequence of names; None:
             two or three that are strong in the norm.
         parameters: of the attacks, by name: ``{"fmn": {"steps": 300}}``.
-        eps: where the curve is wanted among ``.points``, as 0.1 or "8/255"; `SecurityCurve.at` tells it
-            anywhere.
+        eps: further values for ``.points``, as 0.1 or "8/255"; `SecurityCurve.at` evaluates the curve at any
+            eps.
         seed: every random number follows from it.
-        n: only the first so many images.
-        batch_size: images at work at once; None: measured. It changes the speed, not the result.
+        n: number of images, the first ones; None: all.
+        batch_size: images attacked at once; None: measured. It changes the result by rounding at most.
         keep: keep the nearest adversarial images, in ``.adversarial``.
-        run: folder for the ledger; a run that was killed goes on from there.
-        progress: told how many images were decided.
+        run: folder for the ledger; an interrupted run resumes from it.
+        progress: shows how many images are done.
 
     Raises:
         ModelError: the model does not behave as a classifier, or no image is classified correctly.
         DataError: the images or labels do not fit.
-        ConfigError: unknown attacks or parameters, attacks that look for no nearest success or not in this
-            norm, an eps that no image can be changed by, or no norm to assume.
+        ConfigError: unknown attacks or parameters, attacks that are not minimum-norm or do not support the
+            norm, an impossible eps, or no default norm.
     """
     begun = time.perf_counter()
     whole = as_data(data)
@@ -103,12 +102,12 @@ def security_curve(
         if not correct.any():
             raise ModelError(
                 f"the model misclassifies all {len(images)} images before any attack; check that its "
-                "normalisation and classes are those of the data"
+                "normalisation and classes match the data"
             )
         stages = stages_of(norm, images, clean.shape[1], attacks, parameters)
         digest = judged.hash
         if run is not None:
-            determined = {"norm": norm, "stages": [asdict(stage) for stage in stages], "seed": seed}
+            determined = {"norm": norm, "stages": [stage.identity for stage in stages], "seed": seed}
             run.begin_with(model=digest, images=images.fingerprint, **{"plan of attack": determined})
         folder = run.path if run is not None else None
         with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
@@ -141,16 +140,16 @@ def security_curve(
 
 
 class Nearest:
-    """One measurement under way.
+    """A running measurement.
 
     Args:
         model: the classifier, in eval mode.
-        images: what is attacked.
-        clean: (N, K) its logits on them.
-        norm: how distances are measured.
-        ledger: what was found so far and from now on.
+        images: the images to attack.
+        clean: (N, K) the model's logits on them.
+        norm: of distances.
+        ledger: holds the outcomes.
         seed: every random number follows from it.
-        batch_size: images at work at once.
+        batch_size: images attacked at once; None: measured.
     """
 
     def __init__(
@@ -170,13 +169,13 @@ class Nearest:
         self.ids: list[int] = images.ids.tolist()
         self.correct: list[bool] = (clean.argmax(1) == images.labels).tolist()
         self.best: dict[int, Entry] = {}
-        """The nearest success of each image so far, by id."""
+        """The nearest success for each image so far, by id."""
         self.entries: dict[str, list[Entry]] = {}
-        """What became of the correct images, by attack."""
+        """Outcomes on the correctly classified images, by attack."""
         self._stages: list[Stage] = []
 
     def run(self, stage: Stage, progress: Progress) -> None:
-        """Runs one attack on all correct images; what an earlier process found is not looked for again."""
+        """Runs one attack on all correctly classified images; outcomes of an earlier process are kept."""
         attack = make(stage.attack, self.threat, stage.parameters)
         chosen = [index for index, right in enumerate(self.correct) if right]
         known = self.ledger.entries
@@ -188,7 +187,7 @@ class Nearest:
             self.model,
             self.images,
             attack,
-            name=stage.name,
+            name=stage.key,
             seed=self.seed,
             batch_size=self.batch_size,
             clean=self.clean,
@@ -215,18 +214,18 @@ class Nearest:
         return torch.tensor(todo, dtype=torch.int64).split(size) if todo else ()
 
     def _nearer(self, entry: Entry) -> bool:
-        """Whether it is a success, nearer than those of earlier attacks."""
+        """Whether it is a success, and nearer than those of earlier attacks."""
         before = self.best.get(entry.id)
         return entry.broken and (before is None or entry.distance < before.distance)
 
     def searched(self) -> tuple[Searched, ...]:
-        """What each attack came to."""
-        told = []
+        """The figures of each attack."""
+        rows = []
         for stage in self._stages:
             entries = self.entries[stage.name]
             made = make(stage.attack, self.threat, stage.parameters)
             median = statistics.median_low(e.distance if e.broken else math.inf for e in entries)
-            told.append(
+            rows.append(
                 Searched(
                     name=stage.name,
                     attack=stage.attack,
@@ -239,7 +238,7 @@ class Nearest:
                     backwards=sum(entry.backwards for entry in entries),
                 )
             )
-        return tuple(told)
+        return tuple(rows)
 
     def minimum_norms(self) -> tuple[MinimumNorm, ...]:
         """One for each image, in the order of the data."""
@@ -262,7 +261,7 @@ class Nearest:
         return tuple(norms)
 
     def adversarial(self) -> Tensor:
-        """(N, C, H, W) float32 the nearest adversarial images, originals where there is none.
+        """(N, C, H, W) float32: the nearest adversarial images, originals where there is none.
 
         The ledger must be finished.
         """
@@ -283,8 +282,8 @@ def stages_of(
     """The attacks, with their parameters.
 
     Raises:
-        ConfigError: unknown names or parameters, a norm that an attack does not work in, or an attack that
-            looks for any success within a budget.
+        ConfigError: unknown names or parameters, a norm that an attack does not support, or an attack that is
+            not minimum-norm.
     """
     names = [name.strip() for name in attacks.split(",")] if isinstance(attacks, str) else list(attacks or ())
     given = {name: dict(chosen) for name, chosen in (parameters or {}).items()}
@@ -297,7 +296,7 @@ def stages_of(
         if not ATTACKS.get(stage.attack).minimal:
             known = [entry.name for entry in ATTACKS if entry.thing.minimal and norm in entry.thing.norms]
             raise ConfigError(
-                f"{stage.attack} looks for any success within a budget, not for the nearest one; in {norm} "
+                f"{stage.attack} is not a minimum-norm attack (it searches within a fixed eps); in {norm} "
                 f"choose among {', '.join(known)}"
             )
     return stages
@@ -307,7 +306,7 @@ def marks_of(model: Model, images: Data, norm: Norm) -> tuple[Mark, ...]:
     """Usual threat models in this norm, that of the model first."""
     found = {}
     if images.threat is not None and images.threat.norm == norm:
-        found[images.threat.eps] = f"customary on {images.name}"
+        found[images.threat.eps] = f"default of {images.name}"
     hardened = model.card.threat
     if hardened is not None and hardened.norm == norm:
         found = {hardened.eps: "hardened for", **found, hardened.eps: "hardened for"}
@@ -318,7 +317,7 @@ def sizes(eps: Sequence[float | str], norm: Norm) -> tuple[float, ...]:
     """The eps as numbers.
 
     Raises:
-        ConfigError: there is no such norm, or one is no size of a change in it.
+        ConfigError: unknown norm, or an eps that it does not allow.
     """
     if norm not in DEFAULT:
         raise ConfigError(f"there is no norm {norm!r}; choose {', '.join(DEFAULT)}")

@@ -1,4 +1,4 @@
-"""What minimum-norm attacks found, as a versioned file: minimum norms, and the curve that they make."""
+"""Minimum norms, and the security curve that follows from them, as a versioned file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from advkit.models.card import DataFacts, ModelCard
 
 
 class MinimumNorm(StrictModel):
-    """How near to one image the nearest success was found."""
+    """The distance of the nearest adversarial image found for one image."""
 
     id: int
     """Its position in the split."""
     label: int
     minimum_norm: float | None
-    """Distance of the nearest success; 0 where misclassified as it is, None where none was found."""
+    """Distance of the nearest success; 0 for a misclassified image, None where none was found."""
     attack: str | None = None
     """The attack that found it."""
     forwards: int = 0
@@ -34,29 +34,29 @@ class MinimumNorm(StrictModel):
 
 
 class Searched(StrictModel):
-    """One attack, on all images that are classified correctly."""
+    """One attack, on all correctly classified images."""
 
     name: str
     attack: str
     parameters: dict[str, Any]
-    """All of them, defaults too."""
+    """All parameters, including defaults."""
     attacked: int
     found: int
-    """Images on which it found a success at all."""
+    """Images on which it found a success."""
     nearest: int
-    """Images on which its success is the nearest of all; of equally near ones the first counts."""
+    """Images on which its success is the nearest; of equally near ones the first attack counts."""
     median: float | None
-    """Of the distances at which it found successes, over the attacked images; None: at less than half."""
+    """Median distance of its successes over the attacked images; None: fewer than half."""
     forwards: int
     backwards: int
 
 
 class Mark(StrictModel):
-    """A threat model in this norm that is usual."""
+    """A usual threat model in this norm."""
 
     eps: float
     said: str
-    """Whose it is."""
+    """Where it comes from."""
 
 
 class Point(StrictModel):
@@ -70,21 +70,21 @@ class Point(StrictModel):
 
 
 class Steps(StrictModel):
-    """The curve: it falls to ``robust_correct[i]`` at ``eps[i]``, and keeps that up to the next."""
+    """The curve, a step function: ``robust_correct[i]`` from ``eps[i]`` up to the next."""
 
     eps: tuple[float, ...]
-    """0, and every minimum norm, rising."""
+    """0, and every minimum norm, in ascending order."""
     robust_correct: tuple[int, ...]
 
 
 class Median(StrictModel):
-    """A median minimum norm: the eps at which half of the images are lost."""
+    """A median minimum norm: the eps at which half of the images are broken."""
 
     value: float | None
-    """None: for at least half of the images nothing was found."""
+    """None: no success was found for at least half of the images."""
     low: float
     high: float | None
-    """An interval that covers it with at least 95 %, whatever the distribution; None: no upper end."""
+    """A distribution-free interval of at least 95 % coverage; None: no upper end."""
 
     @classmethod
     def of(cls, norms: Iterable[float]) -> Median:
@@ -116,17 +116,17 @@ class ClassRow(StrictModel):
 class SecurityCurve(SummarisedResult):
     """Robust accuracy of one model at every eps in one norm.
 
-    All of it is an upper bound: what was found is a fact, but something nearer may exist.
+    All of it is an upper bound: nearer adversarial images may exist.
     """
 
     command = "curve"
 
     schema_name: Literal["advkit/evaluation/curve"] = Field("advkit/evaluation/curve", alias="schema")
     status: Literal["complete", "partial"]
-    """Partial: only a part of the split was asked for."""
+    """Partial: only a part of the split was evaluated."""
     norm: Norm
     marks: tuple[Mark, ...]
-    """Usual threat models in this norm: what the model was hardened for, what is customary on the data."""
+    """Usual threat models in this norm: that of the model's robust training, the default of the data set."""
     model_hash: str
     card: ModelCard | None
     data: DataFacts
@@ -134,26 +134,26 @@ class SecurityCurve(SummarisedResult):
     n: int
     clean_correct: int
     unbroken: int
-    """Correct images on which nothing was found, at any distance."""
+    """Correctly classified images without a success at any distance."""
     clean_accuracy: float
     clean_interval: Interval
     median: Median
-    """Over all images, those with 0 that are misclassified too."""
+    """Over all images, where a misclassified one has 0."""
     half: float | None
-    """The eps at which half of the clean accuracy is left; None: it never falls so far."""
+    """The eps at which half of the clean accuracy is left; None: no such eps."""
     points: tuple[Point, ...]
-    """The curve at round eps, at the marks, and where it was asked for."""
+    """The curve at round eps, at the marks, and at requested eps."""
     class_eps: float
     """The eps at which classes are compared: the first mark, else the point nearest to ``half``."""
     classes: tuple[ClassRow, ...]
     curve: Steps
     attacks: tuple[Searched, ...]
     notes: tuple[str, ...] = ()
-    """What the loader found and assumed."""
+    """Observations and assumptions of the loader."""
     forwards: int
     backwards: int
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not include earlier processes."""
     environment: dict[str, str]
     images: tuple[MinimumNorm, ...]
     """One for each image, in the order of the data."""
@@ -171,14 +171,14 @@ class SecurityCurve(SummarisedResult):
         eps: Sequence[float],
         **facts: Any,
     ) -> SecurityCurve:
-        """What follows from the minimum norms.
+        """The curve that follows from the minimum norms.
 
         Args:
             images: minimum norms.
             norm: that of all.
             marks: usual threat models in this norm.
             names: of the classes.
-            eps: where the curve is asked for.
+            eps: requested points of the curve.
             facts: the other fields.
         """
         norms = [_number(image.minimum_norm) for image in images]
@@ -209,23 +209,23 @@ class SecurityCurve(SummarisedResult):
         )
 
     def asked(self, eps: Sequence[float]) -> Self:
-        """The same, with the curve at these eps among its points."""
+        """A copy with these eps among its points."""
         known = {point.eps for point in self.points}
         more = [self.at(one) for one in dict.fromkeys(eps) if one not in known]
         points = sorted((*self.points, *more), key=lambda point: point.eps)
         return self.model_copy(update={"points": tuple(points)})
 
     def at(self, eps: float) -> Point:
-        """The curve at one eps: how many images have a minimum norm above it."""
+        """The curve at one eps: the number of images whose minimum norm is above it."""
         return Distances(self.norms).at(eps)
 
     @property
     def parts(self) -> int:
-        """255 where distances are told in 255ths, else 1."""
+        """255 where distances are printed in units of 1/255, else 1."""
         return parts_of_one(self.norm, [mark.eps for mark in self.marks])
 
-    def told(self, median: Median) -> str:
-        """A median with its interval, in `parts`; a dash where there is no number."""
+    def text(self, median: Median) -> str:
+        """A median with its interval, in units of 1/`parts`; a dash where there is no number."""
         ends = (median.value, median.low, median.high)
         value, low, high = ("-" if one is None else f"{one * self.parts:.3g}" for one in ends)
         return f"{value} [{low}, {high}]"
@@ -243,10 +243,10 @@ class SecurityCurve(SummarisedResult):
 
     def summary(self) -> str:
         """One line for people."""
-        said = "nothing was found for half of the images"
+        said = "no adversarial image was found for half of the images"
         if self.median.value is not None:
             unit = " / 255" if self.parts > 1 else ""
-            said = f"half of the images fall within {self.norm} {self.told(self.median)}{unit}"
+            said = f"half of the images are broken within {self.norm} {self.text(self.median)}{unit}"
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}; {said} "
             f"(n = {self.n:,}, {self.data.name} {self.data.split})"
@@ -258,7 +258,7 @@ class SecurityCurve(SummarisedResult):
 
 
 class Distances:
-    """Minimum norms in order, to count on.
+    """Sorted minimum norms.
 
     Args:
         norms: infinite where nothing was found.
@@ -268,7 +268,7 @@ class Distances:
         self._ordered = sorted(norms)
 
     def left(self, eps: float) -> int:
-        """How many are above eps."""
+        """The number of images with a larger minimum norm than eps."""
         return len(self._ordered) - bisect_right(self._ordered, eps)
 
     def at(self, eps: float) -> Point:

@@ -1,4 +1,4 @@
-"""Round sizes of changes, and how people write them."""
+"""Round values of eps, and how they are written."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from advkit.core.threat import Norm
 
 WANTED = 6
-"""Round sizes on a scale, about."""
+"""Approximate number of round values on a scale."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Some round eps over which a curve falls."""
+    """Round values of eps that cover a curve."""
 
     eps: tuple[float, ...]
 
     @classmethod
     def of(cls, norm: Norm, norms: Sequence[float], marks: Sequence[float]) -> Scale:
-        """Multiples of a round step, until the curve is nearly down.
+        """Multiples of a round step, up to the 90 % quantile of the minimum norms.
 
         Args:
-            norm: in l0 the steps are whole.
-            norms: the finite minimum norms of correct images.
-            marks: usual eps; where one is a multiple of 1/255, and no decimal, so are all.
+            norm: in l0 the values are integers.
+            norms: the finite minimum norms of correctly classified images.
+            marks: usual eps; if one is a multiple of 1/255 and no short decimal, all values are multiples.
         """
         ordered = sorted(norms)
         top = ordered[len(ordered) * 9 // 10] if ordered else max(marks, default=1.0)
@@ -38,12 +38,12 @@ class Scale:
 
 
 def parts_of_one(norm: Norm, marks: Sequence[float]) -> int:
-    """255 where sizes are told in 255ths, as people do where a usual eps is such and no decimal; else 1."""
+    """255 where eps is given in units of 1/255: if a usual eps is such a multiple and no decimal; else 1."""
     return 255 if norm == "linf" and any(_of_255(mark) for mark in marks) else 1
 
 
 def written(eps: float, norm: Norm) -> str:
-    """``"0.3"``, or ``"8/255"`` where that is what is meant."""
+    """``"0.3"``, or ``"8/255"`` for a multiple of 1/255."""
     return f"{round(eps * 255)}/255" if norm == "linf" and _of_255(eps) else f"{eps:.4g}"
 
 

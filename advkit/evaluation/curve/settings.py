@@ -1,4 +1,4 @@
-"""Configuration of ``advkit curve``; no torch here, so that help is instant."""
+"""Configuration of ``advkit curve``; imports no torch, so that help is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advkit.models.foreign_settings import ForeignModel
 
 
 class _Measuring(StrictModel):
-    """What is attacked with what. A base of its own, so that help lists these options first."""
+    """Model, images and attacks. A base of its own, so that help lists these options first."""
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
@@ -21,12 +21,12 @@ class _Measuring(StrictModel):
     split: Literal["test", "train"] = "test"
     """Which part of the data."""
     n: int | None = Field(None, ge=1)
-    """Only the first so many images."""
+    """Use only the first N images."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
-    """How the size of a change is measured; by default as customary for the model or the data."""
+    """How the size of a change is measured; by default as in the model's or the data set's threat model."""
     eps: tuple[Annotated[Fraction, Field(gt=0)], ...] = ()
-    """Sizes to tell the robust accuracy at, beside round ones, separated by commas, as 2/255,8/255; asking
-    again for others costs no attack."""
+    """Further eps at which to report the robust accuracy, separated by commas, as 2/255,8/255; others can be
+    added later without a new attack."""
     attack: AttackNames = ()
     """Minimum-norm attacks, separated by commas (see `advkit ls attacks`); by default two or three that are
     strong in the norm."""
@@ -35,20 +35,20 @@ class _Measuring(StrictModel):
     seed: int = Field(0, ge=0)
     """Every random number follows from it."""
     batch_size: int | None = Field(None, ge=1)
-    """Images at work at once; changes the speed, not the result."""
+    """Images in a batch; it changes the result by rounding at most."""
     arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class Curve(ForeignModel, _Measuring):
-    """Measure how robust accuracy falls as eps grows, all at once.
+    """Measure the security curve: robust accuracy as a function of eps.
 
-    Minimum-norm attacks look for the nearest misclassified image around each image, without a budget. So one
+    Minimum-norm attacks search the nearest adversarial image around each image, without a fixed eps. So one
     run gives the robust accuracy at every eps, the distribution of the minimum norms, and both for each
-    class. At one eps, `advkit attack` is the stronger judge.
+    class. At a single eps, `advkit attack` gives a tighter bound.
     """
 
     @property
     def identity(self) -> Curve:
-        """The part that determines the minimum norms: what a resumed run must share."""
+        """The part that determines the minimum norms; a resumed run must have the same."""
         return self.model_copy(update={"eps": (), "batch_size": None})

@@ -1,1 +1,1 @@
-"""How much accuracy survives turning and shifting the images."""
+"""Robust accuracy under rotations and translations."""

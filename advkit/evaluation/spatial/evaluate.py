@@ -1,4 +1,4 @@
-"""The search over all images, with its state to resume from."""
+"""The search over all images, which can be resumed."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from advkit.core.runs import RunFolder, environment
 from advkit.data.data import Data
 from advkit.evaluation.spatial.moves import Limits, grid_moves, random_moves
 from advkit.evaluation.spatial.result import By, Move, SpatialResult, SpatialVerdict
-from advkit.evaluation.spatial.search import first_fall, is_wrong, move
+from advkit.evaluation.spatial.search import first_success, is_wrong, move
 from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 
 SAVE_EVERY = 5.0
-"""Seconds after which a state to resume is written."""
+"""Seconds between writes of the state."""
 
 
 def limits(config: Spatial, data: Data) -> Limits:
-    """What is allowed, with the customary shift of a tenth of the image where none is named."""
+    """The limits of the transformations; by default, the shift is a tenth of the image."""
     shift = round(min(data.shape[1:]) / 10) if config.shift is None else config.shift
     return Limits(config.rotation, float(shift))
 
 
-class Turning:
-    """One evaluation under way.
+class SpatialEvaluation:
+    """A running evaluation.
 
     Args:
-        model: the classifier, in eval mode, where it is to work.
-        data: images to judge.
-        config: the moves.
+        model: the classifier, in eval mode, on its device.
+        data: the images.
+        config: the transformations.
     """
 
     def __init__(self, model: Model, data: Data, config: Spatial) -> None:
@@ -46,11 +46,11 @@ class Turning:
         self.grid = grid_moves(self.limits, config.rotations, config.shifts)
         self.correct = logits_of(model, data, config.batch_size).argmax(1) == data.labels
         self.moves = {by: torch.full((len(data), 3), torch.nan) for by in get_args(By)}
-        """(N, 3) the move of either list that breaks each image, NaN where none does."""
+        """(N, 3) the transformation of either list that breaks each image, NaN where none does."""
         self.done, self.forwards, self.unconfirmed = 0, len(data), 0
 
     def advance(self) -> int:
-        """Tries a batch of images; returns how many."""
+        """Processes a batch of images; returns its size."""
         index = torch.arange(self.done, min(len(self.data), self.done + self.config.batch_size))
         right = index[self.correct[index]]
         if len(right):
@@ -61,29 +61,29 @@ class Turning:
         return len(index)
 
     def _try(self, by: By, index: Tensor, moves: Tensor) -> None:
-        """A move counts when the image that it makes on the CPU, which is what is saved, is misclassified."""
+        """A transformation counts if its image as the CPU computes it, which is saved, is misclassified."""
         x, label = self.data.batch(index)
         there = x.to(self.device), label.to(self.device), moves.to(self.device)
-        found = first_fall(self.model, *there, self.config.padding, self.config.batch_size)
+        found = first_success(self.model, *there, self.config.padding, self.config.batch_size)
         first = found.first.cpu()
-        fell = (first >= 0).nonzero()[:, 0]
-        self.forwards += found.forwards + len(fell)
-        if len(fell) == 0:
+        broken = (first >= 0).nonzero()[:, 0]
+        self.forwards += found.forwards + len(broken)
+        if len(broken) == 0:
             return
-        chosen = moves[fell, first[fell]]
-        again = move(x[fell], chosen, self.config.padding).to(self.device)
-        confirmed = is_wrong(self.model, again, label[fell].to(self.device)).cpu()
-        self.moves[by][index[fell[confirmed]]] = chosen[confirmed]
+        chosen = moves[broken, first[broken]]
+        again = move(x[broken], chosen, self.config.padding).to(self.device)
+        confirmed = is_wrong(self.model, again, label[broken].to(self.device)).cpu()
+        self.moves[by][index[broken[confirmed]]] = chosen[confirmed]
         self.unconfirmed += int((~confirmed).sum())
 
     @property
     def left(self) -> float:
-        """Accuracy on the images that are done."""
+        """Robust accuracy on the images that are done."""
         broken = torch.stack([~moves[: self.done, 0].isnan() for moves in self.moves.values()]).any(0)
         return float((self.correct[: self.done] & ~broken).float().mean())
 
     def state(self) -> dict[str, Any]:
-        """Everything a resume needs."""
+        """What a resumed run needs."""
         return {
             "step": self.done,
             "moves": self.moves,
@@ -92,7 +92,7 @@ class Turning:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to what `state` gave."""
+        """Restores a `state`."""
         self.done, self.moves = state["step"], state["moves"]
         self.forwards, self.unconfirmed = state["forwards"], state["unconfirmed"]
 
@@ -124,59 +124,59 @@ def evaluate_moves(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> SpatialResult:
-    """Clean accuracy, and what is left of it under random moves and under the grid.
+    """Clean accuracy, and robust accuracy under random transformations and under the grid.
 
     Args:
-        model: a classifier, where it is to work; left in the mode it was in.
-        data: images to judge.
-        config: the moves; what it says of model and data is passed over.
-        whole: images of the whole split, where ``data`` is a part of it.
+        model: a classifier on its device; its mode is restored.
+        data: the images.
+        config: the transformations; its model and data are ignored.
+        whole: number of images of the whole split, where ``data`` is a part of it.
         run: folder for the state to resume from.
-        progress: told how many images are done.
+        progress: shows how many images are done.
 
     Raises:
-        ConfigError: a run that began with another model or other images.
+        ConfigError: the run began with another model or other images.
     """
     begun = saved = time.perf_counter()
     if run is not None:
         run.begin_with(model=model.hash, images=data.fingerprint)
     with memory.kept(), evaluation_mode(model):
-        turning = Turning(model, data, config)
+        running = SpatialEvaluation(model, data, config)
         if run is not None and (state := run.load_state()) is not None:
-            turning.restore(state)
-            progress.say(f"resuming at image {turning.done} of {len(data)}")
-        name = "turning and shifting"
-        with progress.task(name, len(data), done=turning.done, unit="image") as task:
-            while turning.done < len(data):
-                count = turning.advance()
+            running.restore(state)
+            progress.say(f"resuming at image {running.done} of {len(data)}")
+        name = "rotations and translations"
+        with progress.task(name, len(data), done=running.done, unit="image") as task:
+            while running.done < len(data):
+                count = running.advance()
                 if run is not None and time.perf_counter() - saved > SAVE_EVERY:
-                    run.save_state(turning.state())
+                    run.save_state(running.state())
                     saved = time.perf_counter()
-                task.advance(count, **{"accuracy left": turning.left})
+                task.advance(count, **{"accuracy left": running.left})
     return SpatialResult.of(
-        turning.verdicts(),
+        running.verdicts(),
         status="complete" if len(data) == (whole or len(data)) else "partial",
-        rotation=turning.limits.rotation,
-        shift=turning.limits.shift,
+        rotation=running.limits.rotation,
+        shift=running.limits.shift,
         padding=config.padding,
         moves_random=config.random,
-        moves_grid=len(turning.grid),
+        moves_grid=len(running.grid),
         model_hash=model.hash,
         data=data.facts,
         seed=config.seed,
-        unconfirmed=turning.unconfirmed,
-        forwards=turning.forwards,
+        unconfirmed=running.unconfirmed,
+        forwards=running.forwards,
         seconds=time.perf_counter() - begun,
         environment=environment(),
     )
 
 
 def moved_images(data: Data, result: SpatialResult) -> Tensor:
-    """(N, C, H, W) float32: each image moved as its verdict says, the original where there is no move."""
+    """(N, C, H, W) float32: the transformed images of the verdicts, originals where there is none."""
     x, _ = data.batch(torch.arange(len(data)))
     moves = [verdict.move for verdict in result.verdicts]
-    fell = torch.tensor([index for index, to in enumerate(moves) if to is not None], dtype=torch.int64)
+    broken = torch.tensor([index for index, to in enumerate(moves) if to is not None], dtype=torch.int64)
     to = torch.tensor([(to.angle, to.across, to.down) for to in moves if to is not None]).view(-1, 3)
-    for part in torch.arange(len(fell)).split(256):
-        x[fell[part]] = move(x[fell[part]], to[part], result.padding)
+    for part in torch.arange(len(broken)).split(256):
+        x[broken[part]] = move(x[broken[part]], to[part], result.padding)
     return x

@@ -1,4 +1,4 @@
-"""Rotations and shifts to try.
+"""Rotations and translations to try.
 
 Source: Engstrom et al., "Exploring the Landscape of Spatial Robustness", ICML 2019.
 """
@@ -15,24 +15,24 @@ from advkit.core import rng
 
 @dataclass(frozen=True)
 class Limits:
-    """How far an image may be turned and shifted.
+    """Limits of rotation and translation.
 
     A move is (angle in degrees, counter-clockwise; pixels to the right; pixels downwards).
     """
 
     rotation: float
-    """Degrees, either way."""
+    """Degrees, in either direction."""
     shift: float
-    """Pixels, each way."""
+    """Pixels, in each direction."""
 
     def size(self, moves: Tensor) -> Tensor:
-        """(...,) the largest of a move's (..., 3) parts, as a share of what is allowed of it: 0 to 1."""
+        """(...,) the largest of a move's (..., 3) components relative to its limit: 0 to 1."""
         most = torch.tensor([self.rotation, self.shift, self.shift], device=moves.device)
         share: Tensor = moves.abs() / most.clamp(min=1e-12)
         return share.amax(-1)
 
     def contain(self, moves: Tensor) -> Tensor:
-        """(...,) bool: allowed, but for rounding."""
+        """(...,) bool: within the limits, up to rounding."""
         return self.size(moves) <= 1 + 1e-6
 
 
@@ -52,5 +52,5 @@ def grid_moves(limits: Limits, rotations: int, shifts: int) -> Tensor:
 
 
 def _spread(most: float, count: int) -> Tensor:
-    """From -most to most; a single one stays in the middle."""
+    """From -most to most; a single value is 0."""
     return torch.linspace(-most, most, count) if count > 1 else torch.zeros(1)

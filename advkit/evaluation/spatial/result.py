@@ -1,4 +1,4 @@
-"""What turning and shifting found, as a versioned file."""
+"""Robust accuracy under rotations and translations, as a versioned file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advkit.core.warp import Padding
 from advkit.models.card import DataFacts
 
 By = Literal["random", "grid"]
-"""The two lists of moves."""
+"""The two lists of transformations."""
 
 
 class Move(StrictModel):
@@ -26,46 +26,46 @@ class Move(StrictModel):
     down: float
     """Pixels downwards."""
     size: float
-    """Its largest part, as a share of what is allowed of it."""
+    """Its largest component relative to its limit."""
 
 
 class SpatialVerdict(StrictModel):
-    """What became of one image."""
+    """The verdict on one image."""
 
     id: int
     """Its position in the split."""
     label: int
     status: Literal["misclassified", "broken", "robust"]
-    """Wrong as it is; wrong after some move; right after all that were tried."""
+    """Misclassified without a transformation; misclassified under some; classified correctly under all."""
     random: Move | None = None
-    """The first random move that breaks it."""
+    """The first random transformation that breaks it."""
     grid: Move | None = None
-    """The smallest move of the grid that breaks it."""
+    """The smallest transformation of the grid that breaks it."""
 
     @property
     def move(self) -> Move | None:
-        """The one to show: of the grid if there is one."""
+        """The one to report: that of the grid if there is one."""
         return self.grid or self.random
 
 
 class SpatialResult(SummarisedResult):
-    """Accuracy of one model as it is, under random moves and under all moves of a grid.
+    """Clean accuracy of one model, and robust accuracy under random transformations and under a grid of them.
 
-    What survives is an upper bound: between the moves of the grid there are others.
+    Robust accuracy is an upper bound: there are transformations between those of the grid.
     """
 
     command = "spatial"
 
     schema_name: Literal["advkit/evaluation/spatial"] = Field("advkit/evaluation/spatial", alias="schema")
     status: Literal["complete", "partial"]
-    """Partial: only a part of the split was asked for."""
+    """Partial: only a part of the split was evaluated."""
     rotation: float
-    """Largest rotation either way, in degrees."""
+    """Largest rotation in either direction, in degrees."""
     shift: float
-    """Largest shift each way, in pixels."""
+    """Largest shift in each direction, in pixels."""
     padding: Padding
     moves_random: int
-    """Random moves for each image."""
+    """Random transformations per image."""
     moves_grid: int
     model_hash: str
     data: DataFacts
@@ -73,25 +73,25 @@ class SpatialResult(SummarisedResult):
     n: int
     clean_correct: int
     random_correct: int
-    """Right under all random moves."""
+    """Images classified correctly under all random transformations."""
     grid_correct: int
-    """Right under all moves of the grid."""
+    """Images classified correctly under the whole grid."""
     robust_correct: int
-    """Right under all of both."""
+    """Images classified correctly under both."""
     unconfirmed: int
-    """Moves that broke an image in the search and not when the image was made again; they do not count."""
+    """Transformations that succeeded in the search but not on the recomputed image; they do not count."""
     forwards: int
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not include earlier processes."""
     environment: dict[str, str]
     verdicts: tuple[SpatialVerdict, ...]
     clean_interval: Interval
     interval: Interval
-    """Exact 95 % interval of the accuracy under everything that was tried."""
+    """Exact 95 % interval of the robust accuracy."""
 
     @classmethod
     def of(cls, verdicts: tuple[SpatialVerdict, ...], **facts: Any) -> SpatialResult:
-        """The counts that the verdicts make."""
+        """A result with the counts of these verdicts."""
         right = [v for v in verdicts if v.status != "misclassified"]
         n, clean = len(verdicts), len(right)
         robust = sum(v.status == "robust" for v in right)
@@ -108,14 +108,14 @@ class SpatialResult(SummarisedResult):
         )
 
     def left_at(self, size: float) -> float:
-        """Accuracy under the part of the grid within a share ``size`` of the limits."""
-        fallen = sum(v.grid is not None and v.grid.size <= size for v in self.verdicts)
-        return (self.clean_correct - fallen) / self.n
+        """Robust accuracy under the part of the grid within a share ``size`` of the limits."""
+        broken = sum(v.grid is not None and v.grid.size <= size for v in self.verdicts)
+        return (self.clean_correct - broken) / self.n
 
     def summary(self) -> str:
         """One line for people."""
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}, {accuracy(self.robust_correct, self.n)} "
-            f"when turned by up to {self.rotation:g} degrees and shifted by up to {self.shift:g} px "
+            f"under rotations up to {self.rotation:g} degrees and translations up to {self.shift:g} px "
             f"(n = {self.n}, {self.data.name} {self.data.split})"
         )

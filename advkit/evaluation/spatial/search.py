@@ -1,4 +1,4 @@
-"""Which moves break a classifier: every image is tried until one does."""
+"""Search for the first transformation that breaks each image."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from advkit.core.warp import Padding, turn_and_shift
 
 
 @dataclass(frozen=True)
-class Fallen:
-    """How some images came out of a list of moves."""
+class FirstSuccess:
+    """The outcome of a list of transformations on some images."""
 
     first: Tensor
-    """(N,) place in the list of the first move that breaks the image; -1 where none does."""
+    """(N,) position in the list of the first transformation that breaks the image; -1 where none does."""
     forwards: int
 
 
 @torch.no_grad()
-def first_fall(
+def first_success(
     model: nn.Module, x: Tensor, label: Tensor, moves: Tensor, padding: Padding, batch_size: int
-) -> Fallen:
-    """Tries the moves in turn; an image that has fallen is tried no more, and the batch stays full.
+) -> FirstSuccess:
+    """Tries the transformations in order, and drops an image once one succeeds, so that batches stay full.
 
     Args:
         model: in eval mode.
         x: (N, C, H, W) images.
         label: (N,) their classes.
-        moves: (N, K, 3) for each image.
-        padding: what fills the gaps.
-        batch_size: images at work at once.
+        moves: (N, K, 3) transformations of each image.
+        padding: how gaps are filled.
+        batch_size: images in a batch.
     """
     first = torch.full_like(label, -1)
-    standing = torch.arange(len(x), device=x.device)
+    unbroken = torch.arange(len(x), device=x.device)
     count, done, forwards = moves.shape[1], 0, 0
-    while done < count and len(standing):
-        at_once = min(count - done, max(1, batch_size // len(standing)))
-        tried = moves[standing, done : done + at_once].reshape(-1, 3)
-        turned = move(x[standing].repeat_interleave(at_once, 0), tried, padding)
-        wrong = is_wrong(model, turned, label[standing].repeat_interleave(at_once)).view(-1, at_once)
-        fell = wrong.any(1)
-        first[standing[fell]] = done + wrong[fell].int().argmax(1)
-        standing = standing[~fell]
+    while done < count and len(unbroken):
+        at_once = min(count - done, max(1, batch_size // len(unbroken)))
+        tried = moves[unbroken, done : done + at_once].reshape(-1, 3)
+        turned = move(x[unbroken].repeat_interleave(at_once, 0), tried, padding)
+        wrong = is_wrong(model, turned, label[unbroken].repeat_interleave(at_once)).view(-1, at_once)
+        broken = wrong.any(1)
+        first[unbroken[broken]] = done + wrong[broken].int().argmax(1)
+        unbroken = unbroken[~broken]
         done += at_once
         forwards += len(turned)
-    return Fallen(first, forwards)
+    return FirstSuccess(first, forwards)
 
 
 def move(x: Tensor, moves: Tensor, padding: Padding) -> Tensor:
-    """(N, C, H, W) the images, each moved by its (N, 3)."""
+    """(N, C, H, W) the images, each transformed by its row of (N, 3)."""
     angle, across, down = moves.unbind(1)
     return turn_and_shift(x, angle, across, down, padding)
 

@@ -1,1 +1,1 @@
-"""What a network can answer on a whole ball of images: its layers read into a graph, and bounds on them."""
+"""Bounds of a network's outputs on a ball of images: its graph of layers, and bounds of every node."""

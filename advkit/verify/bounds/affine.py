@@ -1,4 +1,4 @@
-"""Affine operations as bounds need them: the operation, the same with absolute weights, and its transpose."""
+"""Affine operations for bounds: the operation, the same with absolute weights, and its transpose."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Affine(ABC):
 
     @property
     def offset_size(self) -> Tensor | None:
-        """At least abs(b), and the terms of which a layer may compute it."""
+        """An upper bound of abs(b) and of the terms that a layer computes it from."""
         return None if self.offset is None else self.offset.abs()
 
     @property
     @abstractmethod
     def terms(self) -> int:
-        """Roundings at most behind one value of W x + b or of W^T a, in whatever order it is summed."""
+        """Largest number of roundings in one value of W x + b or of W^T a, in any order of summation."""
 
     def apply(self, *x: Tensor) -> Tensor:
         """W x + b."""
@@ -56,12 +56,12 @@ class Affine(ABC):
         return y if self.offset is None else y + self.offset
 
     def size(self, *x: Tensor) -> Tensor:
-        """abs(W) x + abs(b): the sum of what is summed, without its signs."""
+        """abs(W) x + abs(b): the sum of the absolute values of all terms."""
         y = self.absolute(*x)
         return y if self.offset_size is None else y + self.offset_size
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """A frozen copy elsewhere, or in another arithmetic."""
+        """A copy without gradients on another device, or in another precision."""
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **{name: value.detach().to(device, dtype) for name, value in tensors.items()})
 
@@ -93,7 +93,7 @@ class Dense(Affine):
 
     @property
     def terms(self) -> int:
-        """As many as there are inputs or outputs."""
+        """The number of inputs or outputs."""
         return max(self.weight.shape) + 2
 
 
@@ -105,7 +105,7 @@ class Convolution(Affine):
     """(outputs, inputs / groups, height, width)"""
     bias: Tensor | None
     source: Size
-    """(C, H, W) that go in."""
+    """(C, H, W) of the input."""
     stride: Pair
     padding: Pair
     dilation: Pair
@@ -143,7 +143,7 @@ class Convolution(Affine):
 
     @property
     def terms(self) -> int:
-        """Values under the kernel, and those that a value of the input reaches."""
+        """Values under the kernel, or outputs that one input value affects."""
         outputs, inputs, *kernel = self.weight.shape
         return max(inputs, outputs // self.groups) * math.prod(kernel) + 2
 
@@ -189,7 +189,7 @@ class Scale(Elementwise):
 
     @property
     def terms(self) -> int:
-        """One product and one sum, and how the constants came about."""
+        """One product and one sum, and the computation of the constants."""
         return 10
 
 
@@ -215,10 +215,10 @@ class Normalise(Elementwise):
 
     @property
     def offset_size(self) -> Tensor | None:
-        """The sum of what the offset is computed of."""
+        """The sum of the absolute values that the offset is computed from."""
         return self.bias.abs() + (self.mean * self.factors).abs()
 
     @property
     def terms(self) -> int:
-        """One product and one sum, and how the constants came about."""
+        """One product and one sum, and the computation of the constants."""
         return 16

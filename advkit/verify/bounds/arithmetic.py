@@ -1,4 +1,4 @@
-"""How sums, products with constants, and parts of values are read; see `layers`."""
+"""Readers of sums, products with constants, concatenations and chunks; see `layers`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from advkit.verify.bounds.reading import Reading, Unreadable, Value
 
 
 def concatenated(reading: Reading, name: str, tensors: Sequence[Any], dim: int = 0) -> Value:
-    """Side by side."""
+    """A concatenation."""
     if not all(isinstance(x, Value) for x in tensors) or dim % tensors[0].example.dim() != 1:
-        raise Unreadable("only values of the images, side by side along the first dimension, can be read")
+        raise Unreadable("only a concatenation of values of the images along the first dimension can be read")
     return reading.add(name, Concatenation(tuple(x.example.shape[1] for x in tensors)), *tensors)
 
 
@@ -61,7 +61,7 @@ def sub(reading: Reading, name: str, x: Any, y: Any, *, alpha: float = 1) -> Val
 def mul(reading: Reading, name: str, x: Any, y: Any) -> Value:
     """x * y, one of them a constant."""
     if isinstance(x, Value) and isinstance(y, Value):
-        raise Unreadable("a product of two things that depend on the image is not linear")
+        raise Unreadable("a product of two values that depend on the image is not linear")
     value, other = (x, y) if isinstance(x, Value) else (y, x)
     return reading.add(name, Scale(_constant(value, other), None), value)
 
@@ -69,7 +69,7 @@ def mul(reading: Reading, name: str, x: Any, y: Any) -> Value:
 def div(reading: Reading, name: str, x: Any, y: Any, *, rounding_mode: None = None) -> Value:
     """x / y, for a constant y."""
     if isinstance(y, Value) or rounding_mode is not None:
-        raise Unreadable("dividing by what depends on the image is not linear")
+        raise Unreadable("dividing by a value that depends on the image is not linear")
     return reading.add(name, Scale(1 / _constant(x, y), None), x)
 
 
@@ -85,7 +85,7 @@ def _constant(x: Value, constant: Any) -> Tensor:
         full = torch.as_tensor(constant, dtype=like.dtype, device=like.device).broadcast_to(like.shape)
     except RuntimeError as error:
         raise Unreadable(
-            f"a constant of shape {tuple(constant.shape)} meets values of {tuple(like.shape[1:])}"
+            f"a constant has shape {tuple(constant.shape)} but the values have {tuple(like.shape[1:])}"
         ) from error
     if not torch.equal(full[0], full[1]):
         raise Unreadable("a constant differs from image to image")

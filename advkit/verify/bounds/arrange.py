@@ -1,4 +1,4 @@
-"""Affine operations without weights: averages, sums, and values in another order or shape."""
+"""Affine operations without weights: averages, sums, reshaping, slices and concatenations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Reshape(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Sum(Affine):
-    """The sum of two things of one shape, or their difference."""
+    """The sum or difference of two inputs of equal shape."""
 
     sign: int
     """Of the second."""
@@ -79,7 +79,7 @@ class Sum(Affine):
 
     @property
     def terms(self) -> int:
-        """One sum, and one where the branches began."""
+        """One sum, and one where the branches split."""
         return 4
 
 
@@ -104,16 +104,16 @@ class Slice(Affine):
 
     @property
     def terms(self) -> int:
-        """One sum where the branches began."""
+        """One sum where the branches split."""
         return 2
 
 
 @dataclass(frozen=True, eq=False)
 class Concatenation(Affine):
-    """Several things side by side, along the first dimension of an image's values."""
+    """A concatenation along the first dimension of an image's values."""
 
     parts: Size
-    """How much of that dimension each takes."""
+    """Length of each input in that dimension."""
 
     def linear(self, *x: Tensor) -> Tensor:
         """(N, sum of parts, ...)"""
@@ -125,5 +125,5 @@ class Concatenation(Affine):
 
     @property
     def terms(self) -> int:
-        """One sum where the branches began."""
+        """One sum where the branches split."""
         return 2

@@ -1,4 +1,4 @@
-"""The images that an attacker may show: a ball of a threat model inside [0, 1], around each of a batch."""
+"""The ball of a threat model inside [0, 1], around each image of a batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from advkit.core.threat import Threat
 
 
 class Ball:
-    """As wide as ``Threat.contains`` takes it: ``eps`` and its slack.
+    """The ball as ``Threat.contains`` defines it: of ``eps`` plus its slack.
 
     Args:
-        x: (N, C, H, W) originals in [0, 1]; computed on in float64.
+        x: (N, C, H, W) originals in [0, 1]; converted to float64.
         threat: linf, l2 or l1.
 
     Raises:
@@ -31,7 +31,7 @@ class Ball:
         self.upper = (self.x + self.eps).clamp(0, 1)
 
     def least(self, a: Tensor, index: Tensor) -> Tensor:
-        """(R,) float64: a number that linear functions are nowhere below.
+        """(R,) float64: lower bounds of linear functions on the ball.
 
         In linf it is the minimum. In l2 and l1 it is the larger of the minima over the ball, by the dual
         norm, and over the box.
@@ -66,8 +66,8 @@ def _dot(a: Tensor, values: Tensor) -> Tensor:
 
 
 def refuse_l0(threat: Threat) -> None:
-    """Raises ConfigError for the norm that no linear bounds are for."""
+    """Raises ConfigError for l0, which has no linear bounds."""
     if threat.norm == "l0":
         raise ConfigError(
-            "an l0 ball (a few values changed at will) has no linear bounds; choose --norm linf, l2 or l1"
+            "an l0 ball (a few values changed arbitrarily) has no linear bounds; choose --norm linf, l2 or l1"
         )

@@ -1,4 +1,4 @@
-"""A network as a list of operations, each after those that it reads."""
+"""A network as a list of operations in topological order."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Node:
     op: Affine | Relu | MaxPool | None
     """None: the images themselves."""
     inputs: tuple[int, ...]
-    """Places of the nodes that it reads."""
+    """Indices of its input nodes."""
     shape: Size
     """Of its values for one image."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Images, the first node, to logits, the last one.
+    """From images, the first node, to logits, the last one.
 
-    ``forward`` is the function that is bounded: exact arithmetic of the network's own float32 weights, up to
-    the rounding of the arithmetic that it is computed in.
+    ``forward`` is the function that is bounded: exact arithmetic with the network's float32 weights, up to
+    the rounding of the precision that it is computed in.
     """
 
     nodes: tuple[Node, ...]
@@ -47,7 +47,7 @@ class Graph:
 
     @property
     def classes(self) -> int:
-        """Logits."""
+        """Number of logits."""
         return self.nodes[-1].shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Graph:
         return values[-1]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Graph:
-        """A frozen copy elsewhere, or in another arithmetic."""
+        """A copy without gradients on another device, or in another precision."""
         moved = (
             replace(node, op=node.op.to(device, dtype)) if isinstance(node.op, Affine) else node
             for node in self.nodes
@@ -67,20 +67,20 @@ class Graph:
         return Graph(tuple(moved))
 
     def nonlinear(self) -> Iterator[int]:
-        """Places of ReLUs and max poolings."""
+        """Indices of ReLUs and max poolings."""
         return (k for k, node in enumerate(self.nodes) if isinstance(node.op, Relu | MaxPool))
 
     def readers(self, place: int) -> list[Relu | MaxPool]:
-        """The ReLUs and max poolings that read a node."""
+        """The ReLUs and max poolings whose input is a node."""
         return [
             node.op for node in self.nodes if place in node.inputs and isinstance(node.op, Relu | MaxPool)
         ]
 
     def exact_on_boxes(self) -> frozenset[int]:
-        """Nodes whose interval bounds are the true ends on a box.
+        """Nodes whose interval bounds are exact on a box.
 
-        Those of a value that is computed of one value before are, if that one's are. Those of a value that is
-        computed of several are where these share no pixel, so that all can be at an end together.
+        If every value of a node depends on one value of its input, they are exact if the input's are. If it
+        depends on several, they are exact if these share no pixel, so that all can be extreme at once.
         """
         exact, apart = {0}, {0}
         for k, node in enumerate(self.nodes[1:], 1):

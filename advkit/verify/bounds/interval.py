@@ -1,6 +1,6 @@
-"""Interval bounds: the ends of each value when those before it move freely (Gowal et al., 2018).
+"""Interval bound propagation (Gowal et al., 2018).
 
-Nothing is changed in place, so gradients reach the ends of the box and the network's parameters.
+Nothing is changed in place, so gradients reach the bounds of the box and the network's parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from advkit.verify.bounds.graph import Graph, Node
 
 
 def ends(node: Node, lower: Sequence[Tensor], upper: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """(N, *shape) lower and upper ends of one node, of those of its inputs."""
+    """(N, *shape) lower and upper bounds of one node, from those of its inputs."""
     op = node.op
     assert op is not None
     if not isinstance(op, Affine):
@@ -26,12 +26,12 @@ def ends(node: Node, lower: Sequence[Tensor], upper: Sequence[Tensor]) -> tuple[
 
 
 def interval_bounds(graph: Graph, lower: Tensor, upper: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Lower and upper ends of every node, the logits' last; differentiable, and not widened for rounding.
+    """Lower and upper bounds of every node, the logits' last; differentiable, and not widened for rounding.
 
     Args:
         graph: the network.
         lower: (N, C, H, W) images.
-        upper: (N, C, H, W) images, nowhere below.
+        upper: (N, C, H, W) images, at least ``lower`` everywhere.
     """
     lows, highs = [lower], [upper]
     for node in graph.nodes[1:]:
@@ -42,9 +42,9 @@ def interval_bounds(graph: Graph, lower: Tensor, upper: Tensor) -> tuple[list[Te
 
 
 def margins_at_last(graph: Graph, lower: Sequence[Tensor], upper: Sequence[Tensor], label: Tensor) -> Tensor:
-    """(N, K) lower bounds of the true logit minus each logit, 0 for the true one, of the ends of the last
-    operation's inputs. Bounded through the last operation, which must be affine, differences are tighter than
-    logit by logit; cross-entropy on their negatives is a certified loss."""
+    """(N, K) lower bounds of the true logit minus each logit, 0 for the true one, from the bounds of the last
+    operation's inputs. The last operation must be affine: bounds of differences through it are tighter than
+    differences of bounds. Cross-entropy on their negatives is a certified loss."""
     last = graph.nodes[-1]
     op = last.op
     assert isinstance(op, Affine)

@@ -1,7 +1,7 @@
-"""How the layers and functions that can be bounded are read: one function each.
+"""Readers of the layers and functions that can be bounded, one function each.
 
-It is given the reading, a name, and the arguments of the call; what is computed of the images is a `Value`,
-everything else is as it is.
+The arguments are the reading, a name, and the arguments of the call. Tensors that depend on the images are of
+type `Value`; all others are unchanged.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ def _max_pool2d(
     return_indices: bool = False,
 ) -> Value:
     if return_indices:
-        raise Unreadable("it also returns places")
+        raise Unreadable("it also returns indices")
     size = _pair(kernel_size)
     op = MaxPool(size, _pair(stride) if stride else size, _pair(padding), _pair(dilation), ceil_mode)
     if (op.apply(torch.zeros_like(x.example)) < 0).any():
-        raise Unreadable("one of its windows sees nothing but padding")
+        raise Unreadable("one of its windows covers only padding")
     return reading.add(name, op, x)
 
 
 def _averaged(reading: Reading, name: str, x: Value, along: Callable[[Tensor, int], Tensor]) -> Value:
-    """By what ``along`` makes of (N, 1, H, 1) or (N, 1, 1, W), for the axis 0 or 1."""
+    """An average pooling, given as ``along``: it maps (N, 1, H, 1) or (N, 1, 1, W), for the axis 0 or 1."""
     height, width = x.example.shape[2:]
     like = x.example
     down = along(torch.eye(height, dtype=like.dtype, device=like.device).view(height, 1, height, 1), 0)
@@ -136,7 +136,7 @@ def _mean(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool 
 def _batch_norm(reading: Reading, name: str, layer: nn.modules.batchnorm._BatchNorm, x: Value) -> Value:
     mean, variance = layer.running_mean, layer.running_var
     if mean is None or variance is None:
-        raise Unreadable("it has no running statistics, so an answer depends on the rest of its batch")
+        raise Unreadable("it has no running statistics, so an output depends on the rest of its batch")
     weight = torch.ones_like(mean) if layer.weight is None else layer.weight
     bias = torch.zeros_like(mean) if layer.bias is None else layer.bias
     wide = [tensor.view(-1, *[1] * (x.example.dim() - 2)) for tensor in (mean, variance, weight, bias)]
@@ -151,7 +151,7 @@ def _reshaped(reading: Reading, name: str, x: Value, result: Tensor) -> Value:
 
 
 def _reshaping(method: str) -> Callable[..., Value]:
-    """Of a method that keeps the order of the values."""
+    """The reader of a method that keeps the order of the values."""
 
     def layer(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Value:
         return _reshaped(reading, name, x, getattr(x.example, method)(*args, **kwargs))
@@ -181,13 +181,13 @@ def _shape(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> 
 
 def _attribute(reading: Reading, name: str, x: Value, attribute: str) -> Any:
     if attribute not in ("shape", "ndim", "dtype", "device"):
-        raise Unreadable(f"its attribute {attribute!r} is not known here")
+        raise Unreadable(f"its attribute {attribute!r} is not supported")
     return getattr(x.example, attribute)
 
 
 def _item(reading: Reading, name: str, something: Any, place: Any) -> Any:
     if isinstance(something, Value):
-        raise Unreadable("it takes a part of the values by their places")
+        raise Unreadable("it indexes the values")
     return something[place]
 
 
@@ -219,7 +219,7 @@ MODULES: dict[type[nn.Module], Callable[[Reading, str, Any, Value], Value]] = {
     nn.Dropout1d: lambda r, n, m, x: x,
     nn.Dropout2d: lambda r, n, m, x: x,
 }
-"""By the type of a layer, a subclass of which is another layer; in eval mode."""
+"""By the type of a layer; in eval mode."""
 
 CALLS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _relu),

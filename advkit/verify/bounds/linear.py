@@ -1,8 +1,8 @@
-"""Linear bounds: a linear function of a node is followed back to the images, through linear functions below
-and above every ReLU and max pooling (Zhang et al., CROWN, 2018; Singh et al., DeepPoly, 2019).
+"""Linear bounds: a linear function of a node is propagated back to the images, through linear lower and upper
+bounds of every ReLU and max pooling (Zhang et al., CROWN, 2018; Singh et al., DeepPoly, 2019).
 
-Everything is a *row*: one image, and one linear function of one node's values on it. Rows of different images
-share a batch; ``index`` tells the image. Only neurons that interval bounds leave undecided get rows.
+A *row* is one image with one linear function of one node's values. Rows of different images share a batch;
+``index`` is the image of each. Only neurons that interval bounds leave undecided get rows.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.interval import ends
 from advkit.verify.bounds.relaxation import Lines, Relaxation
 from advkit.verify.bounds.rounding import gamma, roundings
-from advkit.verify.bounds.window import Step, Window, way, widest
+from advkit.verify.bounds.window import Step, Window, widest, windowed_path
 
 MEMORY = 64 << 20
-"""Bytes that a batch of rows may take, by default."""
+"""Default limit of the memory of a batch of rows, in bytes."""
 COPIES = 8
-"""Tensors of the size of the widest node that a batch of rows has at a time."""
+"""Tensors of the size of the widest node that a batch of rows holds at once."""
 COARSE = 1e-2
-"""Share of a neuron's interval that rounding may cost; its rows are in float32 where it costs less."""
+"""Share of a neuron's interval up to which rounding is accepted; below it, its rows are in float32."""
 
 
 @dataclass
 class Bounds:
-    """Of every node on a batch of images, in float64 and widened for rounding."""
+    """Bounds of every node on a batch of images, in float64 and widened for rounding."""
 
     ball: Ball
     lower: list[Tensor] = field(default_factory=list)
     """Each (N, *shape)."""
     upper: list[Tensor] = field(default_factory=list)
     reach: list[Tensor] = field(default_factory=list)
-    """Each (N, *shape): the sum of absolute values over all ways from the images to a value."""
+    """Each (N, *shape): the sum of absolute values over all paths from the images to a value."""
     relaxed: dict[int, Relaxation] = field(default_factory=dict)
-    """By place, the linear functions that stand for what is not affine."""
+    """By index, the linear relaxations of nodes that are not affine."""
 
 
 def substitute(
@@ -56,13 +56,13 @@ def substitute(
     """(R,) float64: lower bounds of linear functions of the node ``start``; differentiable in ``slopes``.
 
     Args:
-        graph: in the arithmetic of ``a``.
-        relaxed: by place, the functions that stand for what is not affine, in the same arithmetic.
+        graph: in the precision of ``a``.
+        relaxed: by index, the linear relaxations of nodes that are not affine, in the same precision.
         ball: the images.
-        start: place of the node.
+        start: index of the node.
         a: (R, *shape) coefficients.
         index: (R,) image of each row.
-        slopes: by place of a ReLU, (R, *shape) slopes of its lower lines for each row.
+        slopes: by index of a ReLU, (R, *shape) slopes of its lower lines for each row.
     """
     pending = {start: a}
     total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
@@ -90,7 +90,7 @@ def narrow(
     window: Window,
     index: Tensor,
 ) -> Tensor:
-    """(R,) float64, as `substitute`, for rows that begin as windows and pass the nodes ``steps`` as such."""
+    """(R,) float64, as `substitute`, for rows that are windows through the nodes ``steps``."""
     total = torch.zeros(len(index), dtype=torch.float64, device=index.device)
     for step in steps:
         node = graph.nodes[step.place]
@@ -104,13 +104,13 @@ def narrow(
         else:
             lines = relaxed[step.place]
             assert isinstance(lines, Lines)
-            lower, upper, shift = (window.look(part, index) for part in lines.rows)
+            lower, upper, shift = (window.gathered(part, index) for part in lines.rows)
             negative = window.a.clamp(max=0)
             total = total + (negative * shift).flatten(1).sum(1, dtype=torch.float64)
             window.a = (window.a - negative) * lower + negative * upper
     last = graph.nodes[steps[-1].place].inputs[0]
     if last == 0:
-        return total + ball.least_of(window.a, *(window.look(part, index) for part in ball.rows))
+        return total + ball.least_of(window.a, *(window.gathered(part, index) for part in ball.rows))
     return total + substitute(graph, relaxed, ball, last, window.whole(), index)
 
 
@@ -119,24 +119,24 @@ class Bounder:
 
     Args:
         graph: the network.
-        device: where to work; float64 must be known there.
-        memory: bytes that a batch of rows may take. It changes the speed, not the result.
+        device: of the computation; it must support float64.
+        memory: limit of the memory of a batch of rows, in bytes; it changes the result by rounding at most.
     """
 
     def __init__(self, graph: Graph, device: torch.device, *, memory: int = MEMORY) -> None:
         self.device, self.memory = device, memory
         self.fine, self.coarse = (graph.to(device, dtype) for dtype in (torch.float64, torch.float32))
         self.exact = graph.exact_on_boxes()
-        # Elsewhere float32 may be something coarser, of which no error bound is known.
+        # Elsewhere float32 may be computed in TF32 or bfloat16, which have no known error bound.
         self.strict = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
         self.widest = max(math.prod(node.shape) for node in graph.nodes)
 
     def interval(self, ball: Ball) -> Bounds:
-        """Bounds by intervals alone."""
+        """Interval bounds."""
         return self._bounds(ball, rows=False)
 
     def linear(self, ball: Ball) -> Bounds:
-        """Bounds by linear functions too, of every neuron that intervals leave undecided."""
+        """Interval bounds, and linear bounds of every neuron that intervals leave undecided."""
         return self._bounds(ball, rows=True)
 
     def margins(self, bounds: Bounds, label: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Bounder:
         return margins.view(n, classes)
 
     def off(self, bounds: Bounds, label: Tensor) -> Tensor:
-        """(N, K) how far rounding may have brought the true logit minus each logit."""
+        """(N, K) bound of the rounding error of the true logit minus each logit."""
         reach = bounds.reach[-1]
         return self._off(len(self.fine) - 1, torch.float64) * (reach + reach.gather(1, label[:, None]))
 
@@ -223,13 +223,13 @@ class Bounder:
         high: Tensor,
         reach: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Bounds of node ``k``, between ``low`` and ``high`` so far, with rows for what its readers ask."""
-        asked = torch.zeros_like(low, dtype=torch.bool)
+        """Bounds of node ``k``, between ``low`` and ``high`` so far, with rows for undecided neurons."""
+        undecided = torch.zeros_like(low, dtype=torch.bool)
         for reader in self.fine.readers(k):
-            asked |= reader.open(low, high)
+            undecided |= reader.open(low, high)
         lows, highs, sizes = low.flatten(1).clone(), high.flatten(1).clone(), reach.flatten(1)
-        index, neuron = asked.flatten(1).nonzero(as_tuple=True)
-        steps = way(self.fine, k)
+        index, neuron = undecided.flatten(1).nonzero(as_tuple=True)
+        steps = windowed_path(self.fine, k)
         inside = bool(steps) and self.fine.nodes[steps[-1].place].inputs[0] == 0
         values = widest(steps) if inside else self.widest
         cost = self._off(k, torch.float32) * sizes[index, neuron]
@@ -261,16 +261,16 @@ class Bounder:
         return 4 * gamma(roundings(self.fine, k, dtype), dtype)
 
     def _parts(self, count: int, dtype: torch.dtype, values: int | None = None) -> Iterator[slice]:
-        """So many rows in batches that fit, each of so many values at its widest."""
+        """Batches of rows that fit in memory; ``values`` is the width of a row at its widest node."""
         rows = self.fitting(dtype, values)
         return (slice(first, min(first + rows, count)) for first in range(0, count, rows))
 
     def fitting(self, dtype: torch.dtype, values: int | None = None) -> int:
-        """How many rows fit, each of so many values at its widest."""
+        """Number of rows that fit in memory; ``values`` is the width of a row at its widest node."""
         return max(1, self.memory // (COPIES * (torch.finfo(dtype).bits // 8) * (values or self.widest)))
 
 
 def differences(label: Tensor, other: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """(R, K) the linear functions that take one logit minus another."""
+    """(R, K) the linear functions: one logit minus another."""
     first, second = (torch.nn.functional.one_hot(k, classes).to(dtype) for k in (label, other))
     return first - second

@@ -1,7 +1,7 @@
-"""Linear bounds with the slopes below ReLUs that prove most (Xu et al., alpha-CROWN, ICLR 2021).
+"""Linear bounds with optimised lower slopes of ReLUs (Xu et al., alpha-CROWN, ICLR 2021).
 
-Any slope between the two of a ReLU is sound, so each row looks for its own by Adam, in float32. What they
-prove is then computed once more, in float64. Bounds of hidden neurons stay as they are.
+Any slope between the two of a ReLU is sound, so each row optimises its own by Adam, in float32. The bounds
+are then recomputed in float64. Bounds of hidden neurons stay unchanged.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RATE = 0.2
 DECAY = 0.96
 """Of the rate, from step to step."""
 LOOK = 5
-"""Steps after which rows that are proved leave."""
+"""Interval of steps at which proved rows are dropped."""
 SPARE = 0.1
-"""By which share of what is needed a row goes beyond it, so that float64 repeats what float32 has found."""
+"""Relative margin above the needed bound, so that float64 confirms the result of float32."""
 HELD = 6
-"""Tensors that a step keeps for its gradient, for each that a pass without one has."""
+"""Memory of a step with gradients, relative to a pass without."""
 
 
 def optimised_rows(
@@ -45,7 +45,7 @@ def optimised_rows(
         index: (R,) image of each row.
         label: (R,) the one logit.
         other: (R,) the other one.
-        needed: (R,) bounds with which a row is content.
+        needed: (R,) sufficient bounds; optimisation of a row stops there.
         steps: of the search.
     """
     found = bounder.rows(bounds, index, label, other)
@@ -89,13 +89,13 @@ def _ascended(
     needed: Tensor,
     steps: int,
 ) -> dict[int, Tensor]:
-    """By place, the slopes (R, *shape) at which the value of each row was highest.
+    """By index, the slopes (R, *shape) at which the value of each row was highest.
 
     Args:
         value: (r,) of the rows ``which`` (r,), at their slopes.
         start: slopes (R, *shape).
-        lowest: the least slope allowed; the largest is 1.
-        needed: (R,) values with which rows leave.
+        lowest: the smallest slope allowed; the largest is 1.
+        needed: (R,) sufficient values, at which rows are dropped.
         steps: of Adam.
     """
     best = {k: slope.clone() for k, slope in start.items()}

@@ -1,4 +1,4 @@
-"""A model's layers as a `Graph`, or a sentence that names the one which cannot be read."""
+"""Conversion of a model to a `Graph`, or an error that names the unsupported layer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from advkit.verify.bounds.layers import CALLS, MODULES
 from advkit.verify.bounds.reading import Reading, Unreadable, Value
 
 TOLERANCE = 1e-3
-"""Largest difference between what graph and model say, as a share of the largest logit."""
+"""Largest difference between graph and model, relative to the largest logit."""
 READABLE = (
-    "what can be bounded is made of linear and convolutional layers, batch norm, ReLU and leaky ReLU, max "
-    "and average pooling, sums, concatenations, reshaping and dropout; replace the layer, or attack the "
-    "model without certifying it"
+    "supported are linear and convolutional layers, batch norm, ReLU and leaky ReLU, max and average "
+    "pooling, sums, concatenations, reshaping and dropout; replace the layer, or attack the model without "
+    "certifying it"
 )
 
 
 def read(model: Model) -> Graph:
-    """The graph of a classifier in eval mode. Its tensors are the model's own parameters, so that it follows
-    them as they are trained, and gradients reach them.
+    """The graph of a classifier in eval mode. Its tensors are the model's own parameters, so it stays
+    valid in training, and gradients reach them.
 
     Raises:
         ModelError: a layer that cannot be bounded, which the message names.
@@ -54,25 +54,25 @@ def read(model: Model) -> Graph:
 
 
 def check(graph: Graph, model: Model, images: Tensor) -> None:
-    """Raises ModelError where the graph says something else of ``images`` (N, C, H, W) than the model."""
+    """Raises ModelError if graph and model disagree on ``images`` (N, C, H, W)."""
     with evaluation_mode(model), torch.no_grad():
-        meant, said = model(images).double(), graph.forward(images).double()
-    if not (said - meant).abs().max() <= TOLERANCE * meant.abs().max():
+        logits, traced = model(images).double(), graph.forward(images).double()
+    if not (traced - logits).abs().max() <= TOLERANCE * logits.abs().max():
         raise ModelError(
-            "the model does something that tracing its layers does not show (a hook, or a branch on values); "
+            "the model computes something that tracing does not show (a hook, or a branch on values); "
             "make it a plain sequence of layers, or attack it without certifying it"
         )
 
 
 class _Tracer(fx.Tracer):
-    """Says in which layer tracing ended."""
+    """Reports the layer in which tracing failed."""
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
             return super().call_module(m, forward, args, kwargs)
         except ModelError:
             raise
-        except Exception as error:  # whatever a foreign layer's code does with a symbol in place of an image
+        except Exception as error:  # foreign code may fail in any way on a symbol in place of an image
             raise _refusal(self.path_of_module(m), type(m).__name__, _line(error)) from error
 
 
@@ -92,23 +92,23 @@ def _refusal(path: str, kind: str, reason: str) -> ModelError:
 
 
 def _line(error: Exception) -> str:
-    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return f"its code cannot be traced ({said})"
+    text = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"its code cannot be traced ({text})"
 
 
 class _Reader:
-    """Goes through a traced network.
+    """Reads a traced network.
 
     Args:
         traced: the network.
-        reading: what takes the nodes.
+        reading: collects the nodes.
     """
 
     def __init__(self, traced: fx.GraphModule, reading: Reading) -> None:
         self.traced, self.reading = traced, reading
 
     def run(self, images: Value) -> Any:
-        """What the network returns for ``images``: a `Value`, where it can be bounded."""
+        """The network's output for ``images``: a `Value`, if it can be bounded."""
         known: dict[fx.Node, Any] = {}
         first = True
         for node in self.traced.graph.nodes:
@@ -133,11 +133,11 @@ class _Reader:
             if layer is None:
                 reader = CALLS.get(node.target)
                 if reader is None:
-                    raise Unreadable("nothing is known of this function")
+                    raise Unreadable("this function is not supported")
                 return reader(self.reading, owner or kind, *args, **kwargs)
             found = next((MODULES[known] for known in type(layer).__mro__ if known in MODULES), None)
             if found is None:
-                raise Unreadable("nothing is known of this kind of layer")
+                raise Unreadable("this type of layer is not supported")
             return found(self.reading, owner, layer, *args, **kwargs)
         except Unreadable as reason:
             raise _refusal(owner, kind, str(reason)) from reason
@@ -147,7 +147,7 @@ class _Reader:
     def _computed(
         self, node: fx.Node, layer: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Of constants alone."""
+        """The result of a call on constants."""
         if layer is not None:
             return layer(*args, **kwargs)
         if node.op == "call_method":
@@ -173,7 +173,7 @@ def _attribute(module: nn.Module, path: str) -> Any:
 
 
 def _place(node: fx.Node, layer: nn.Module | None) -> tuple[str, str]:
-    """The qualified name of a layer, or of the one that calls a function; and what it is."""
+    """The qualified name of a layer, or of the one that calls a function; and its type."""
     if layer is not None:
         return str(node.target), type(layer).__name__
     stack = node.meta.get("nn_module_stack") or {}

@@ -1,4 +1,4 @@
-"""A graph while it is being read."""
+"""A graph under construction."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Unreadable(Exception):
 
 
 class Value:
-    """Something that is computed of the images.
+    """A tensor that depends on the images.
 
     Args:
-        example: what it is for two images (2, ...).
-        place: of its node.
+        example: its values for two images (2, ...).
+        place: index of its node.
     """
 
     def __init__(self, example: Tensor, place: int) -> None:
@@ -37,7 +37,7 @@ class Reading:
         self.images = Value(images, 0)
 
     def add(self, name: str, op: Affine | Relu | MaxPool, *inputs: Value) -> Value:
-        """The value of an operation on others."""
+        """Adds an operation on other values, and returns its value."""
         example = op.apply(*(value.example for value in inputs))
         places = tuple(value.place for value in inputs)
         self.nodes.append(Node(name, op, places, tuple(example.shape[1:])))

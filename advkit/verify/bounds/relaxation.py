@@ -1,8 +1,8 @@
-"""ReLU and max pooling, and linear functions below and above them on a box.
+"""ReLU and max pooling, and their linear lower and upper bounds on a box.
 
 ReLU: below, alpha z with any alpha between its two slopes; above, the chord (Zhang et al., CROWN, 2018; Singh
 et al., DeepPoly, 2019). Max pooling: below, the input with the highest middle; above, the input z_j with the
-highest upper end, by the chord of max(z_j, m), where m is the highest that the others reach.
+highest upper end, by the chord of max(z_j, m), where m is the highest upper end of the others.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from advkit.verify.bounds.affine import Pair, Size
 
 
 class Relaxation(Protocol):
-    """Linear functions below and above an operation, for each image."""
+    """Linear lower and upper bounds of an operation, for each image."""
 
     def back(self, a: Tensor, index: Tensor, slope: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """A linear function of the inputs that is nowhere above the rows ``a`` (R, *outputs) of the outputs.
+        """A lower bound, linear in the inputs, of the rows ``a`` (R, *outputs) of the outputs.
 
         Args:
             a: coefficients of each row.
             index: (R,) image of each row.
-            slope: (R, *outputs) of ReLU's lower line, where it is not the usual one.
+            slope: (R, *outputs) of ReLU's lower line; None: the default.
 
         Returns:
             Coefficients (R, *inputs) and constants (R,), these in float64.
         """
 
     def reach(self, size: Tensor) -> Tensor:
-        """(N, *outputs) the sum of absolute values over all ways, of that of the inputs (N, *inputs)."""
+        """(N, *outputs) the sum of absolute values over all paths, from that of the inputs (N, *inputs)."""
 
     def to(self, dtype: torch.dtype) -> Relaxation:
-        """The same in another arithmetic."""
+        """The same in another precision."""
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Of a ReLU."""
+    """Linear bounds of a ReLU."""
 
     lower: Tensor
-    """(N, *shape) slope of the lower line: that of the side on which more of the interval lies."""
+    """(N, *shape) slope of the lower line: that of the larger side of the interval."""
     upper: Tensor
     """(N, *shape) slope of the chord."""
     shift: Tensor
@@ -53,7 +53,7 @@ class Lines:
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three, each (N, H, W, C), of a plane."""
+        """The three tensors, each (N, H, W, C)."""
         lower, upper, shift = (
             t.permute(0, 2, 3, 1).contiguous() for t in (self.lower, self.upper, self.shift)
         )
@@ -64,7 +64,7 @@ class Lines:
         negative, shift = a.clamp(max=0), self.shift[index]
         lower = self.lower[index]
         if slope is not None:
-            lower = torch.where(shift > 0, slope, lower)  # only where the sign is open is there a choice
+            lower = torch.where(shift > 0, slope, lower)  # only for undecided signs is there a choice
         constant = (negative * shift).flatten(1).sum(1, dtype=torch.float64)
         return (a - negative) * lower + negative * self.upper[index], constant
 
@@ -89,7 +89,7 @@ class Relu:
         return functional.leaky_relu(z, self.slope) if self.slope else z.relu()
 
     def open(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """(N, *shape) bool: inputs of which narrower bounds would help."""
+        """(N, *shape) bool: inputs for which tighter bounds would help."""
         return (lower < 0) & (upper > 0)
 
     def relaxed(self, lower: Tensor, upper: Tensor) -> Lines:
@@ -106,14 +106,14 @@ class Relu:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Of a max pooling: one input below and one above each window."""
+    """Linear bounds of a max pooling: one input below and one above each window."""
 
     source: Size
-    """(C, H, W) that go in."""
+    """(C, H, W) of the input."""
     lower: Tensor
-    """(N, C, h, w) int64: place in the plane of the input that is below."""
+    """(N, C, h, w) int64: index in the plane of the input below."""
     upper: Tensor
-    """(N, C, h, w) int64: of the one that is scaled to be above."""
+    """(N, C, h, w) int64: index of the input that, scaled and shifted, is above."""
     scale: Tensor
     """(N, C, h, w) its factor, in [0, 1]."""
     shift: Tensor
@@ -156,7 +156,7 @@ class MaxPool:
         return functional.max_pool2d(z, self.kernel, self.stride, self.padding, self.dilation, self.ceil)
 
     def open(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """(N, C, H, W) bool: inputs of which narrower bounds would help."""
+        """(N, C, H, W) bool: inputs for which tighter bounds would help."""
         return lower < upper
 
     def relaxed(self, lower: Tensor, upper: Tensor) -> Chosen:
@@ -169,7 +169,7 @@ class MaxPool:
         return Chosen(tuple(lower.shape[1:]), below, above, scale, rest - scale * bottom)
 
     def _highest(self, z: Tensor) -> Tensor:
-        """(N, C, h, w) place in the plane of the largest value of each window."""
+        """(N, C, h, w) index in the plane of the largest value of each window."""
         places: Tensor = functional.max_pool2d(
             z, self.kernel, self.stride, self.padding, self.dilation, self.ceil, return_indices=True
         )[1]

@@ -1,18 +1,18 @@
-"""How far rounding can be off, so that what is proved holds for computed numbers.
+"""Bounds of rounding errors, so that certificates hold for computed numbers.
 
-A sum of n floating-point products, in any order, with or without fused operations, is off by at most
+A sum of n floating-point products, in any order, with or without fused operations, has an error of at most
 gamma(n) = n u / (1 - n u) times the sum of their absolute values (Higham, Accuracy and Stability of Numerical
-Algorithms, 2002, section 3.1); u is 2^-53 in float64 and 2^-24 in float32. Two consequences are drawn.
+Algorithms, 2002, section 3.1); u is 2^-53 in float64 and 2^-24 in float32. This is used twice.
 
-*Of the bounds.* A bound is a sum over all ways through the graph. `Bounds.reach` is the sum of their absolute
-values, so that gamma of all roundings on a way, times it, bounds the error; every bound is widened by 4 times
-as much.
+*For the bounds.* A bound is a sum over all paths through the graph. `Bounds.reach` is the sum of their
+absolute values, so gamma of all roundings on a path, times it, bounds the error; every bound is widened by 4
+times as much.
 
-*Of the model.* `float32_error` follows the rounding of the network's own float32 pass from layer to layer. An
-image counts as proved only where its margin exceeds the errors of both logits.
+*For the model.* `float32_error` propagates the rounding error of the network's own float32 pass from layer to
+layer. An image counts as certified only if its margin exceeds the errors of both logits.
 
-Taken for granted: float32 is not replaced by something coarser (TF32, bfloat16, Winograd's convolutions),
-and nothing overflows or underflows.
+Assumptions: float32 is not replaced by a lower precision (TF32, bfloat16, Winograd's convolutions), and
+nothing overflows or underflows.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def gamma(n: int, dtype: torch.dtype) -> float:
 
 
 def roundings(graph: Graph, last: int, dtype: torch.dtype) -> int:
-    """Roundings at most on a way from the node ``last`` to the images.
+    """Largest number of roundings on a path from the node ``last`` to the images.
 
-    Constants are always summed in float64: to rows in float32 that is as good as one rounding more.
+    Constants are always summed in float64: for rows in float32 that counts as one more rounding.
     """
     nodes = graph.nodes[: last + 1]
     count = sum(node.op.terms for node in nodes if isinstance(node.op, Affine)) + 8 * len(nodes)
@@ -45,12 +45,12 @@ def roundings(graph: Graph, last: int, dtype: torch.dtype) -> int:
 
 
 def float32_error(graph: Graph, lower: Sequence[Tensor], upper: Sequence[Tensor]) -> Tensor:
-    """(N, K) how far the logits of a float32 pass may be from exact ones, anywhere between the bounds.
+    """(N, K) bound of the rounding error of the logits of a float32 pass, anywhere between the bounds.
 
     Args:
         graph: the network, in float64.
         lower: bounds of all nodes, each (N, *shape).
-        upper: likewise.
+        upper: bounds of all nodes, each (N, *shape).
     """
     errors = [torch.zeros_like(lower[0])]
     for k, node in enumerate(graph.nodes[1:], 1):

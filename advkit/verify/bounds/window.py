@@ -1,7 +1,7 @@
-"""Rows that begin at single neurons of a convolution see a small window of each plane before it.
+"""Rows that start at single neurons of a convolution have a small receptive field in each earlier plane.
 
-As long as they do, a batch of rows holds windows (R, C, h, w), each at a place of its own, instead of whole
-planes: for the neurons of early layers a hundredth of the arithmetic.
+There, a batch of rows holds windows (R, C, h, w), each at its own position, instead of whole planes: for the
+neurons of early layers this takes a hundredth of the arithmetic.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MATRIX = 512
 
 @dataclass(frozen=True)
 class Step:
-    """A node that windows pass, and how large they are behind it, toward the images."""
+    """A node that windows are propagated through, and their size afterwards, toward the images."""
 
     place: int
     size: tuple[int, int, int]
     """(C, h, w)"""
 
 
-def way(graph: Graph, start: int) -> list[Step]:
-    """The nodes that windows of single neurons of ``start`` can pass, from there on; none of no plane."""
+def windowed_path(graph: Graph, start: int) -> list[Step]:
+    """The nodes that windows of single neurons of ``start`` can be propagated through, if it is a plane."""
     steps: list[Step] = []
     if len(graph.nodes[start].shape) != 3:
         return steps
@@ -66,8 +66,8 @@ class Window:
 
     Args:
         a: (R, C, h, w) coefficients; those outside the plane are 0.
-        top: (R,) row of the plane of each window's first row; it may lie outside.
-        left: (R,) likewise.
+        top: (R,) row in the plane of each window's first row; it may lie outside.
+        left: (R,) column in the plane of each window's first column, likewise.
         plane: (C, H, W)
     """
 
@@ -76,7 +76,7 @@ class Window:
 
     @classmethod
     def at(cls, neuron: Tensor, sign: Tensor, plane: tuple[int, ...], dtype: torch.dtype) -> Window:
-        """Single neurons, numbered through the plane."""
+        """Windows of single neurons, given by their flat indices in the plane."""
         channels, height, width = plane
         a = functional.one_hot(neuron // (height * width), channels).to(dtype) * sign.to(dtype)[:, None]
         rest = neuron % (height * width)
@@ -85,7 +85,7 @@ class Window:
     def convolved_back(self, op: Convolution) -> Window:
         """Through a convolution, toward the images."""
         inputs = self.a.shape[1:]
-        if math.prod(inputs) <= MATRIX:  # every window goes through the same matrix, and a product is faster
+        if math.prod(inputs) <= MATRIX:  # one matrix for all windows is faster
             unit = torch.eye(math.prod(inputs), dtype=self.a.dtype, device=self.a.device).view(-1, *inputs)
             rows = _transposed(op, unit)
             a = (self.a.flatten(1) @ rows.flatten(1)).view(-1, *rows.shape[1:])
@@ -98,11 +98,11 @@ class Window:
         wide.a = a * inside
         return wide
 
-    def look(self, values: Tensor, index: Tensor) -> Tensor:
-        """(R, C, h, w) what each window shows of ``values`` (N, H, W, C); what it shows outside is anything.
+    def gathered(self, values: Tensor, index: Tensor) -> Tensor:
+        """(R, C, h, w) ``values`` (N, H, W, C) under each window; outside the plane they are arbitrary.
 
         Args:
-            values: channels last, so that they lie together.
+            values: channels last, for contiguous access.
             index: (R,) image of each row.
         """
         _, height, width = self.plane
@@ -112,7 +112,7 @@ class Window:
         return values.flatten(0, 2)[place.flatten()].view(*place.shape, -1).permute(0, 3, 1, 2)
 
     def whole(self) -> Tensor:
-        """(R, C, H, W) the planes."""
+        """(R, C, H, W) coefficients of the whole planes."""
         channels, height, width = self.plane
         rows, columns = self._places()
         place = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]
@@ -135,5 +135,5 @@ def _within(place: Tensor, length: int) -> Tensor:
 
 
 def widest(steps: list[Step]) -> int:
-    """Values of a row at its widest."""
+    """Largest number of values of a row on its path."""
     return max((math.prod(step.size) for step in steps), default=0)

@@ -1,1 +1,1 @@
-"""Robust accuracy from below: images on which nothing inside the ball can be misclassified."""
+"""Certified accuracy, a lower bound of robust accuracy: images whose whole ball is classified correctly."""

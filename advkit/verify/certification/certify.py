@@ -33,7 +33,7 @@ from advkit.verify.certification.result import CertificationResult, CertifiedVer
 from advkit.verify.certification.settings import Method
 
 BATCH = 64
-"""Images at work at once, by default."""
+"""Default batch size."""
 LOOKED_AT = 8
 """Images on which graph and model are compared."""
 
@@ -49,32 +49,32 @@ def certify(
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> CertificationResult:
-    """Certified accuracy: the share of images on which no image of the ball is misclassified, proved.
+    """Certified accuracy: the share of images on whose whole ball the classification is proved correct.
 
-    What is proved: for every image within ``eps`` (and the slack of 1e-6 that `Threat.contains` allows) and
-    inside [0, 1], the logit of the true class is the largest, in exact arithmetic and in the model's own
+    A certificate means: for every image within ``eps`` (plus the slack of 1e-6 that `Threat.contains` allows)
+    and inside [0, 1], the logit of the true class is the largest, in exact arithmetic and in the model's own
     float32 pass. The bounds are computed in float64, those of hidden neurons partly in float32, and widened
     by a bound of their rounding error; the margin must also exceed a bound of the rounding error of a float32
-    pass, summed in any order. Here every pass is float32; a note says so where PyTorch is set to compute it
-    in something coarser elsewhere (TF32, bfloat16). Taken for granted is that convolutions are not computed
-    by Winograd's method, and that nothing overflows.
+    pass, summed in any order. Passes here are float32; a note warns if PyTorch is set to a lower precision
+    for float32 (TF32, bfloat16). Assumptions: convolutions are not computed by Winograd's method, and nothing
+    overflows.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes;
-            certified in eval mode, and left in the mode it was in.
+            certified in eval mode, and its mode is restored.
         data: `Data`, a data set's name (its test split), or (images, labels).
-        threat: linf, l2 or l1; None: what the model was hardened for, else the customary one of the data.
+        threat: linf, l2 or l1; None: that of the model's robust training, else the default of the data set.
         method: ``interval``, ``linear`` or ``optimised`` bounds, or ``auto``: each in turn, on the images
-            that are not proved yet.
-        n: only the first so many images.
-        batch_size: images at work at once. It changes the speed, not the result.
-        run: folder for the record; a run that was killed goes on from there.
-        progress: told how many images were decided.
+            that are not certified yet.
+        n: number of images, the first ones; None: all.
+        batch_size: images in a batch; it changes the result by rounding at most.
+        run: folder for the record; an interrupted run resumes from it.
+        progress: shows how many images are done.
 
     Raises:
-        ModelError: a layer that cannot be bounded, which is named; or the model is no classifier.
+        ModelError: an unsupported layer, which is named; or the model is no classifier.
         DataError: the images or labels do not fit.
-        ConfigError: an unknown method, the norm l0, or no threat model to assume.
+        ConfigError: an unknown method, the norm l0, or no default threat model.
     """
     begun = time.perf_counter()
     if method not in ("auto", *METHODS):
@@ -132,16 +132,16 @@ def certified(
 
     Args:
         model: a classifier in eval mode.
-        images: what to prove.
+        images: the images to certify.
         correct: (N,) bool: classified correctly.
         threat: linf, l2 or l1.
         method: as in `certify`.
-        batch_size: images at work at once.
-        folder: where the record is; what it knows is not proved again.
-        progress: told how many images were decided.
+        batch_size: images in a batch.
+        folder: of the record, whose verdicts are not computed again.
+        progress: shows how many images are done.
 
     Raises:
-        ModelError: a layer that cannot be bounded, which is named.
+        ModelError: an unsupported layer, which is named.
         ConfigError: the norm l0.
     """
     device = device_of(model)
@@ -162,7 +162,7 @@ def certified(
         proved = sum(verdict.status == "certified" for verdict in record.verdicts.values())
         name = "certifying" if method == "auto" else f"certifying by {method} bounds"
         with progress.task(name, len(images), done=len(record.verdicts), unit="image") as task:
-            # The same batches whatever was decided earlier, since the last bits depend on them.
+            # Batches do not depend on earlier verdicts, since the last bits depend on the batches.
             for rows in correct.nonzero()[:, 0].split(batch_size):
                 if all(ids[row] in record.verdicts for row in rows.tolist()):
                     continue
@@ -175,21 +175,21 @@ def certified(
 
 
 def precision_notes(device: torch.device) -> list[str]:
-    """What proofs on a device do not cover, for people."""
+    """Notes for people about precisions that certificates do not cover."""
     if not coarse_float32(device):
         return []
     return [
-        "proofs hold for passes in float32, but PyTorch is set to compute it in something coarser on this "
+        "certificates hold for passes in float32, but PyTorch is set to a lower precision for it on this "
         f"{device.type} (TF32 or bfloat16); turn that off where the model is used"
     ]
 
 
 def _refuse_half(model: Model) -> None:
-    """Of whose arithmetic no error is known."""
+    """Raises ModelError for weights in half precision, which has no known error bound."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise ModelError(
-                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, and proofs are of float32 models; "
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, but certificates need float32; "
                 "certify model.float()"
             )
 

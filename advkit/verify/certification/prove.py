@@ -24,26 +24,26 @@ METHODS: tuple[By, ...] = get_args(By)
 
 @dataclass
 class Proof:
-    """What is known of each image of a batch."""
+    """The certified margins of a batch of images."""
 
     margin: Tensor
-    """(N,) float64: nowhere in the ball is the true logit less than this above the others, rounding of the
-    bounds and of the model's own float32 pass deducted; above 0 the image is proved."""
+    """(N,) float64: lower bound, on the ball, of the true logit minus the largest other, less the rounding
+    errors of the bounds and of the model's own float32 pass; above 0 the image is certified."""
     rounding: Tensor
-    """(N,) what was deducted for the model's own pass, at the decisive logit."""
+    """(N,) the deduction for the rounding of the model's own pass, at the decisive logit."""
     method: Tensor
-    """(N,) int64, in `METHODS`: by which the margin was found."""
+    """(N,) int64: index in `METHODS` of the method that gave the margin."""
 
 
 class Prover:
-    """Proves images of one network under one threat model.
+    """Certifies images of one network under one threat model.
 
     Args:
         graph: the network.
         threat: linf, l2 or l1.
         method: one, or all in turn.
-        device: where to work; in float64, so one that lacks it is replaced by the CPU.
-        memory: bytes that a batch of rows may take.
+        device: of the computation, in float64; the CPU replaces one that lacks it.
+        memory: limit of the memory of a batch of rows, in bytes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Prover:
 
     @torch.no_grad()
     def prove(self, x: Tensor, label: Tensor) -> Proof:
-        """Margins of images (N, C, H, W) around which the model is to answer ``label`` (N,)."""
+        """Certified margins of images (N, C, H, W) of the classes ``label`` (N,)."""
         x, label = x.to(self.bounder.device), label.to(self.bounder.device)
         nothing = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         proof = Proof(nothing, torch.zeros_like(nothing), torch.zeros_like(label))
@@ -84,7 +84,7 @@ class Prover:
             self._learn(proof, left, *self._lowest(margins - rounding, rounding, label), "optimised")
 
     def _at_last(self, bounds: Bounds, label: Tensor) -> Tensor:
-        """Margins by intervals, less the rounding of their own arithmetic."""
+        """Margins by interval bounds, less their own rounding error."""
         margins = margins_at_last(self.bounder.fine, bounds.lower, bounds.upper, label)
         return margins - self.bounder.off(bounds, label)
 
@@ -93,7 +93,7 @@ class Prover:
         return self._lowest(margins - rounding, rounding, label)
 
     def _lowest(self, net: Tensor, rounding: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) the smallest margin of each image, and the rounding deducted from it."""
+        """(N,) the smallest margin of each image, and the rounding error deducted from it."""
         lowest, place = net.masked_fill(_true(label, self.classes), torch.inf).min(1)
         return lowest, rounding.gather(1, place[:, None])[:, 0]
 
@@ -109,6 +109,6 @@ def _true(label: Tensor, classes: int) -> Tensor:
 
 
 def _rounding(bounder: Bounder, bounds: Bounds, label: Tensor) -> Tensor:
-    """(N, K) how far the model's own pass may be off in the true logit minus each other."""
+    """(N, K) bound of the rounding error of the model's own pass in the true logit minus each other."""
     error = float32_error(bounder.fine, bounds.lower, bounds.upper)
     return error + error.gather(1, label[:, None])

@@ -1,4 +1,4 @@
-"""The record of verdicts as they are reached, which survives kill -9: ``certified.jsonl``, a line each."""
+"""The record of verdicts, written as they are reached, which survives kill -9: ``certified.jsonl``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from advkit.verify.certification.result import CertifiedVerdict
 
 
 class Record:
-    """Verdicts by id, those of earlier processes too; a context manager.
+    """Verdicts by id, including those of earlier processes; a context manager.
 
     Args:
-        folder: where the file is; None: everything stays in memory.
+        folder: of the file; None: everything stays in memory.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -20,12 +20,12 @@ class Record:
         self._journal = folder and Journal(folder / "certified.jsonl", "advkit/certified", 1)
         if self._journal:
             known = self._journal.read()
-            self._journal.replace(known)  # without a line that a crash cut short
+            self._journal.replace(known)  # without an incomplete line after a crash
             for verdict in map(CertifiedVerdict.model_validate_json, known):
                 self.verdicts[verdict.id] = verdict
 
     def add(self, verdict: CertifiedVerdict) -> None:
-        """Records a verdict, unless there is one."""
+        """Records a verdict, unless the image has one."""
         if verdict.id in self.verdicts:
             return
         self.verdicts[verdict.id] = verdict

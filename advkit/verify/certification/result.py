@@ -1,4 +1,4 @@
-"""What a certification proved, as a versioned file."""
+"""The result of a certification, as a versioned file."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from advkit.verify.certification.settings import Method
 
 
 class CertifiedVerdict(StrictModel):
-    """What is proved of one image."""
+    """The verdict on one image."""
 
     id: int
     """Its position in the split."""
     label: int
     status: Literal["misclassified", "certified", "undecided"]
-    """Wrong as it is; right on the whole ball; right, and not proved to be so on the whole ball."""
+    """Misclassified; certified on the whole ball; classified correctly but not certified."""
     method: Literal["interval", "linear", "optimised"] | None = None
-    """The bounds by which the margin was found."""
+    """The bounds that gave the margin."""
     margin: float | None = None
-    """Everywhere in the ball the true logit is more than this above the others, if it is above 0: the proved
-    bound, less all rounding."""
+    """Lower bound, on the ball, of the true logit minus the largest other, less all rounding errors; above 0
+    the image is certified."""
     rounding: float | None = None
-    """What was deducted from it for the model's own float32 arithmetic."""
+    """The deduction for the rounding of the model's own float32 pass."""
 
 
 class MethodCount(StrictModel):
-    """One method, on the images that were not proved when its turn came."""
+    """One method, on the images that earlier methods did not certify."""
 
     name: str
     tried: int
@@ -45,7 +45,7 @@ class CertificationResult(SummarisedResult):
 
     schema_name: Literal["advkit/verify/certification"] = Field("advkit/verify/certification", alias="schema")
     status: Literal["complete", "partial"]
-    """Partial: only a part of the split was asked for."""
+    """Partial: only a part of the split was evaluated."""
     threat: ThreatFacts
     method: Method
     model_hash: str
@@ -56,9 +56,9 @@ class CertificationResult(SummarisedResult):
     certified_correct: int
     methods: tuple[MethodCount, ...]
     notes: tuple[str, ...] = ()
-    """What the loader found and assumed."""
+    """Observations and assumptions of the loader."""
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not include earlier processes."""
     environment: dict[str, str]
     verdicts: tuple[CertifiedVerdict, ...]
     clean_accuracy: float
@@ -72,7 +72,7 @@ class CertificationResult(SummarisedResult):
     def of(
         cls, verdicts: tuple[CertifiedVerdict, ...], methods: tuple[str, ...], **facts: Any
     ) -> CertificationResult:
-        """The counts that the verdicts make."""
+        """A result with the counts of these verdicts."""
         n, right = len(verdicts), sum(verdict.status != "misclassified" for verdict in verdicts)
         proved = [verdict.method for verdict in verdicts if verdict.status == "certified"]
         counts, left = [], right
@@ -95,7 +95,7 @@ class CertificationResult(SummarisedResult):
 
     @property
     def undecided(self) -> int:
-        """Images that are classified correctly and not proved."""
+        """Images that are classified correctly and not certified."""
         return self.clean_correct - self.certified_correct
 
     def summary(self) -> str:

@@ -1,1 +1,1 @@
-"""Randomised smoothing: a classifier that answers what another one says most often of noisy copies."""
+"""Randomized smoothing: a classifier that returns the most frequent class of another one under noise."""

@@ -1,4 +1,4 @@
-"""The certified radii of a data set's images, from Python."""
+"""Certified radii of a data set's images, from Python."""
 
 from __future__ import annotations
 
@@ -43,31 +43,30 @@ def certify_smoothed(
 ) -> SmoothingResult:
     """Certified accuracy of the smoothed classifier, by radius (CERTIFY in Cohen et al., ICML 2019).
 
-    For each image the smoothed classifier's answer is constant within the certified radius, with probability
-    1 - ``alpha`` over the noise. All samples are drawn, since the votes are reported. Taken for granted is
-    that floats serve as real numbers, and PyTorch's generator as chance.
+    For each image the smoothed classifier's class is constant within the certified radius, with probability
+    1 - ``alpha`` over the noise. All samples are drawn, since the votes are reported. Assumptions: rounding
+    is negligible, and PyTorch's generator is random.
 
-    Where a process group has begun (`torch.distributed`), every process calls this at the same time, with its
-    own copy of the model; they share the images out, and all return what one alone would have found.
+    In a process group (`torch.distributed`), every process calls this at the same time, with its own copy of
+    the model. They divide the images among them, and all return the result of a single process.
 
     Args:
         model: a module from images (N, C, H, W) to logits or probabilities (N, K), or whatever `load_model`
-            takes; smoothed on the device where it is, and left as it was.
+            takes; smoothed on its own device, and left unchanged.
         data: `Data`, a data set's name (its test split), or (images, labels).
         sigma: standard deviation of the noise, for pixels in [0, 1].
-        samples: noisy copies by which an image's radius is certified.
-        selection: others, by which its class is chosen before.
-        alpha: probability with which an image's certificate may be wrong.
-        seed: the noise follows from it and the images' ids. On a GPU it is another than on a CPU.
-        skip: take every so-manieth image.
-        n: only the first so many of these.
-        batch_size: noisy copies in a pass; it changes the speed, not the result.
-        run: folder for the record; a run that was killed goes on from there, also with another number of
-            processes.
-        progress: told how many images were certified.
+        samples: noisy copies that certify an image's radius.
+        selection: other noisy copies, which select its class before.
+        alpha: probability that an image's certificate is wrong.
+        seed: the noise follows from it and the images' ids; it differs between GPU and CPU.
+        skip: take every ``skip``-th image.
+        n: number of these images, the first ones; None: all.
+        batch_size: noisy copies in a pass; it changes the result by rounding at most.
+        run: folder for the record; an interrupted run resumes from it, also with another number of processes.
+        progress: shows how many images are done.
 
     Raises:
-        ModelError: the model does not behave as a classifier, or answers twice differently.
+        ModelError: the model does not behave as a classifier, or is not deterministic.
         DataError: the images or labels do not fit.
         ConfigError: sigma, alpha or skip out of range, or too few samples to certify anything.
     """
@@ -85,7 +84,7 @@ def certify_smoothed(
     digest = judged.hash
     if len(set(distributed.gather((digest, images.fingerprint)))) > 1:
         raise ConfigError(
-            "the processes have not the same model and images; call certify_smoothed with the same in all"
+            "the processes have different models or images; call certify_smoothed with the same in all"
         )
     if run is not None:
         noise = (smoothed.sigma, selection, samples, alpha, seed, device_of(judged).type)
@@ -120,7 +119,7 @@ def chosen(whole: Data, skip: int, n: int | None) -> Data:
         ConfigError: ``skip`` or ``n`` is not positive.
     """
     if skip < 1:
-        raise ConfigError(f"every {skip}-th image is none; give a skip of 1 or more")
+        raise ConfigError(f"skip is {skip}; it must be 1 or more")
     return (whole if skip == 1 else whole.take(torch.arange(0, len(whole), skip))).limit(n)
 
 

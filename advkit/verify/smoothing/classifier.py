@@ -1,4 +1,4 @@
-"""The smoothed classifier: what a classifier says most often of noisy copies of an image."""
+"""The smoothed classifier: the most frequent class of a classifier under Gaussian noise."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from advkit.verify.smoothing.noise import QUERIES, STREAM, Copies
 from advkit.verify.smoothing.statistics import certified_radius, chance, least_share, refuse_too_few
 
 ABSTAIN = -1
-"""What is predicted where the votes do not tell."""
+"""The prediction where the votes are not significant."""
 PASS = 1000
-"""Noisy copies in a pass, by default."""
+"""Default number of noisy copies in a pass."""
 SELECTION, SAMPLES, ALPHA = 100, 100_000, 0.001
-"""Votes that choose the class, votes that certify it, and the probability of error; the paper's."""
+"""Votes that select the class, votes that certify it, and the probability of error; as in the paper."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the votes prove of one image, with probability 1 - alpha."""
+    """The certificate of one image, which holds with probability 1 - alpha."""
 
     selected: int
-    """The class that the first votes named."""
+    """The class that the first votes selected."""
     votes: int
-    """How often it came among the further ones."""
+    """Its count among the later votes."""
     share: float
-    """Its probability under noise, at least."""
+    """Lower bound of its probability under noise."""
     radius: float
-    """Within this l2 distance the smoothed classifier answers ``selected``; 0: it abstains."""
+    """Within this l2 distance the smoothed classifier returns ``selected``; 0: it abstains."""
 
     @property
     def predicted(self) -> int:
@@ -46,24 +46,24 @@ class Certificate:
 
 
 class SmoothedClassifier(nn.Module):
-    """g(x): the class that ``model`` gives most often to x + N(0, sigma^2) (Cohen et al., ICML 2019).
+    """g(x): the most frequent class of ``model`` on x + N(0, sigma^2) (Cohen et al., ICML 2019).
 
-    What is run is a frozen copy of the model in its own precision, in eval mode and channels-last, and that
-    is what certificates are about. Noisy copies are passed in whole blocks, so an answer does not depend on
-    the images beside it, nor on the size of a pass.
+    It runs a frozen copy of the model in its own precision, in eval mode and channels-last; certificates are
+    for this copy. Noisy copies are passed in whole blocks, so the noise of an image does not depend on other
+    images or on the size of a pass.
 
-    As a module it gives logits, the logarithms of vote shares, with the same noise for all images and all
-    questions. So it answers twice alike and can be evaluated like any model, by attacks that see decisions or
-    scores: votes have no gradient. It is an estimate of g from ``samples`` noisy copies, and who attacks it
-    attacks these; `certify` speaks of g itself and draws other noise for each image.
+    As a module it returns logits, the logarithms of vote shares, with the same noise for all images and all
+    queries. So it is deterministic and can be evaluated like any model, by decision- or score-based attacks:
+    votes have no gradient. It is an estimate of g from ``samples`` noisy copies, and an attack on it attacks
+    this estimate; `certify` is about g itself and draws different noise for each image.
 
     Args:
-        model: images (N, C, H, W), whatever their pixels, to logits (N, K).
+        model: images (N, C, H, W), with pixels also outside [0, 1], to logits (N, K).
         sigma: standard deviation of the noise, for pixels in [0, 1].
-        samples: votes that answer when it is called as a module, and in `predict`.
-        alpha: probability with which a prediction or a certificate may be wrong.
+        samples: votes when it is called as a module, and in `predict`.
+        alpha: probability that a prediction or a certificate is wrong.
         seed: the noise follows from it and the image's id.
-        batch_size: noisy copies in a pass; it changes the speed, not the answers.
+        batch_size: noisy copies in a pass; it changes the result by rounding at most.
 
     Raises:
         ConfigError: sigma, samples or alpha is out of range.
@@ -90,18 +90,18 @@ class SmoothedClassifier(nn.Module):
         self.network: nn.Module = twin.eval().requires_grad_(False)
         self.sigma, self.samples, self.alpha, self.seed = float(sigma), samples, alpha, seed
         self.batch_size = batch_size
-        # Part of the state, so that its hash tells one smoothing from another.
+        # Part of the state, so that different settings have different hashes.
         settings = repr((self.sigma, samples, seed)).encode()
         self.register_buffer("settings", torch.tensor(list(settings), dtype=torch.uint8))
         super().train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Nothing is trained here: it stays in eval mode."""
+        """Has no effect: it stays in eval mode."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K) logarithms of vote shares, with half a vote where there is none."""
+        """(N, K) logarithms of vote shares, with half a vote for classes without one."""
         each = [
             self.votes(Copies(image, self.sigma, seed=self.seed, stream=QUERIES, sample=0), self.samples)
             for image in x
@@ -110,39 +110,39 @@ class SmoothedClassifier(nn.Module):
         _refuse_lost(votes, self.samples)
         return (votes.float().clamp_min(0.5) / self.samples).log()
 
-    def votes(self, copies: Copies, count: int, told: Callable[[int], None] | None = None) -> Tensor:
-        """(K,) int64: how often each class is given to the next ``count`` copies. Answers that are not finite
-        are not counted. Nothing here waits for the device.
+    def votes(self, copies: Copies, count: int, report: Callable[[int], None] | None = None) -> Tensor:
+        """(K,) int64: votes for each class among the next ``count`` copies. Logits that are not finite do not
+        count. Nothing here synchronises with the device.
 
         Args:
             copies: of one image.
-            count: how many.
-            told: hears after each pass how many copies went through.
+            count: number of copies.
+            report: called after each pass with the number of copies so far.
         """
         total: Tensor | None = None
         done = 0
         for x in copies.passes(count, self.batch_size):
             logits = self.network(x)[: count - done]
             done += len(logits)
-            said = torch.where(logits.isfinite().all(1), logits.argmax(1), ABSTAIN)
-            counted = (said[:, None] == torch.arange(logits.shape[1], device=x.device)).sum(0)
+            voted = torch.where(logits.isfinite().all(1), logits.argmax(1), ABSTAIN)
+            counted = (voted[:, None] == torch.arange(logits.shape[1], device=x.device)).sum(0)
             total = counted if total is None else total + counted
-            if told is not None:
-                told(done)
+            if report is not None:
+                report(done)
         assert total is not None
         return total
 
     @torch.no_grad()
     def predict(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
         """The most frequent class of ``samples`` votes, or `ABSTAIN` where a two-sided binomial test at alpha
-        does not tell it from the next one (PREDICT in the paper).
+        finds no significant lead over the next one (PREDICT in the paper).
 
         Args:
             x: (N, C, H, W) images.
             ids: (N,) of the samples, which the noise follows; by default 0 to N - 1.
 
         Returns:
-            (N,) int64 on the CPU. A class that is not g(x) is returned with a probability of alpha at most.
+            (N,) int64 on the CPU. The probability of a class other than g(x) is at most alpha.
         """
         found = []
         with memory.kept():
@@ -161,13 +161,13 @@ class SmoothedClassifier(nn.Module):
         selection: int = SELECTION,
         samples: int = SAMPLES,
     ) -> list[Certificate]:
-        """A certificate for each image (CERTIFY in the paper): some votes choose the class, others bound its
-        probability from below.
+        """A certificate for each image (CERTIFY in the paper): some votes select the class, others give a
+        lower bound of its probability.
 
         Args:
             x: (N, C, H, W) images.
             ids: (N,) of the samples, which the noise follows; by default 0 to N - 1.
-            selection: votes that choose the class.
+            selection: votes that select the class.
             samples: votes that bound its probability.
 
         Raises:
@@ -175,7 +175,7 @@ class SmoothedClassifier(nn.Module):
         """
         refuse_too_few(samples, self.alpha, self.sigma)
         if selection < 1:
-            raise ConfigError(f"at least 1 vote has to choose the class (got {selection})")
+            raise ConfigError(f"at least 1 vote has to select the class (got {selection})")
         with memory.kept():
             return [self.certify_one(*one, selection, samples) for one in zip(x, _ids(x, ids), strict=True)]
 
@@ -186,12 +186,12 @@ class SmoothedClassifier(nn.Module):
         sample: int,
         selection: int,
         samples: int,
-        told: Callable[[int], None] | None = None,
+        report: Callable[[int], None] | None = None,
     ) -> Certificate:
-        """Of one image (C, H, W); ``told`` hears how many of the ``samples`` votes there are."""
+        """The certificate of one image (C, H, W); ``report`` is called with the number of votes so far."""
         copies = self.copies(image, sample)
         first = self.votes(copies, selection)
-        votes = self.votes(copies, samples, told)  # of further blocks: no copy has a say in both
+        votes = self.votes(copies, samples, report)  # of later blocks: no copy votes in both
         _refuse_lost(first, selection)
         _refuse_lost(votes, samples)
         selected = int(first.argmax())
@@ -206,13 +206,13 @@ class SmoothedClassifier(nn.Module):
 def smooth(
     model: nn.Module | str | Path, sigma: float, *, shape: tuple[int, int, int] | None = None, **settings: Any
 ) -> SmoothedClassifier:
-    """The smoothed classifier of ``model``, which is not looked at here: `certify_smoothed` refuses one that
-    answers twice differently.
+    """The smoothed classifier of ``model``, which is not inspected here: `certify_smoothed` refuses one that
+    is not deterministic.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
-        sigma: standard deviation of the noise, for pixels in [0, 1]; that which the model was trained on.
-        shape: (channels, height, width), where the model does not say.
+        sigma: standard deviation of the noise, for pixels in [0, 1]; best that of the model's training.
+        shape: (channels, height, width), if the model does not define it.
         settings: ``samples``, ``alpha``, ``seed``, ``batch_size``, as `SmoothedClassifier` takes them.
 
     Raises:
@@ -227,16 +227,16 @@ def smooth(
 def _ids(x: Tensor, ids: Tensor | None) -> list[int]:
     if x.dim() != 4 or not x.is_floating_point():
         raise DataError(
-            f"images are floats of shape (N, C, H, W), not {str(x.dtype).removeprefix('torch.')} of "
-            f"{tuple(x.shape)}; give some"
+            f"images must be floats of shape (N, C, H, W), not {str(x.dtype).removeprefix('torch.')} of "
+            f"{tuple(x.shape)}"
         )
     if ids is not None and len(ids) != len(x):
-        raise DataError(f"there are {len(x)} images but {len(ids)} ids; give one each")
+        raise DataError(f"there are {len(x)} images but {len(ids)} ids; give one id per image")
     return list(range(len(x))) if ids is None else [int(sample) for sample in ids]
 
 
 def _refuse_lost(votes: Tensor, count: int) -> None:
     if bool((votes.sum(-1) != count).any()):
         raise ModelError(
-            "the model gives NaN or infinite logits on noisy images, whose pixels leave [0, 1]; mend it"
+            "the model gives NaN or infinite logits on noisy images, whose pixels leave [0, 1]; correct it"
         )

@@ -1,8 +1,7 @@
-"""The record of certificates as they are reached, which survives kill -9.
+"""The record of certificates, written as they are reached, which survives kill -9.
 
-``smoothed.jsonl`` has a line per image. Each further process that shares the work writes
-``smoothed.R.jsonl``. When a record is opened, and when the work is over, all are merged into the plain file,
-in the order of the data.
+``smoothed.jsonl`` has a line per image. With several processes, process R > 0 writes ``smoothed.R.jsonl``.
+When a record is opened, and at the end, all are merged into the plain file, in the order of the data.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from advkit.verify.smoothing.result import SmoothedVerdict
 
 
 class Record:
-    """Verdicts by id: those of this process, and those of all as of when it was opened; a context manager.
+    """Verdicts by id: those of this process, and those of all up to its opening; a context manager.
 
-    The processes that share the work make it, and `finish`, at the same time.
+    All processes create it, and `finish`, at the same time.
 
     Args:
-        folder: where the files are; None: everything stays in memory.
+        folder: of the files; None: everything stays in memory.
         ids: of all images, in order.
     """
 
@@ -41,7 +40,7 @@ class Record:
             self._journal.add(verdict.model_dump_json())
 
     def finish(self) -> tuple[SmoothedVerdict, ...]:
-        """The work is over: leaves the plain file, and tells the verdicts of all processes, in order."""
+        """Merges everything into the plain file, and returns the verdicts of all processes, in order."""
         self._close()
         for verdicts in distributed.gather(self.verdicts):  # by now all have closed their files
             self.verdicts |= verdicts
@@ -61,7 +60,7 @@ class Record:
             self._journal.close()
 
     def _merge(self, folder: Path) -> None:
-        """Brings all files into the plain one; a crash on the way leaves everything that it needs."""
+        """Merges all files into the plain one; after a crash it can be repeated."""
         parts = sorted(folder.glob("smoothed.*.jsonl"))
         for name in (PLAIN, *(part.name for part in parts)):
             for verdict in map(SmoothedVerdict.model_validate_json, _journal(folder, name).read()):

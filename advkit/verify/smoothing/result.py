@@ -1,4 +1,4 @@
-"""What a smoothed classifier is worth, as a versioned file."""
+"""Certified accuracy of a smoothed classifier, as a versioned file."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from advkit.models.card import DataFacts, ModelCard
 from advkit.verify.smoothing.statistics import reach
 
 STEPS_IN_SIGMA = 2
-"""Radii of the table, in each sigma."""
+"""Radii of the table per sigma."""
 
 
 class SmoothedVerdict(StrictModel):
-    """What the votes prove of one image."""
+    """The verdict on one image."""
 
     id: int
     """Its position in the split."""
     label: int
     status: Literal["right", "wrong", "abstained"]
-    """The class that is certified is the label; it is another; the votes certify none."""
+    """The certified class is the label; it is another class; no class is certified."""
     selected: int
-    """The class that the first votes named."""
+    """The class that the first votes selected."""
     votes: int
-    """How often it came among the further ones."""
+    """Its count among the later votes."""
     share: float
-    """Its probability under noise, at least (one-sided, at alpha)."""
+    """Lower bound of its probability under noise (one-sided, at alpha)."""
     radius: float
-    """Within this l2 distance the smoothed classifier answers ``selected``; 0 where it abstains."""
+    """Within this l2 distance the smoothed classifier returns ``selected``; 0 where it abstains."""
 
 
 class RadiusPoint(StrictModel):
@@ -39,7 +39,7 @@ class RadiusPoint(StrictModel):
 
     radius: float
     certified: int
-    """Images that are right, with a certified radius above this one."""
+    """Images that are classified correctly, with a larger certified radius."""
     accuracy: float
     interval: Interval
     """Exact 95 % interval of the accuracy."""
@@ -48,21 +48,21 @@ class RadiusPoint(StrictModel):
 class SmoothingResult(SummarisedResult):
     """Certified accuracy of one smoothed classifier by the l2 radius.
 
-    Each image's radius holds with probability 1 - ``alpha``; the intervals are about which images were taken.
+    Each image's radius holds with probability 1 - ``alpha``; the intervals are about the choice of images.
     """
 
     command = "smooth"
 
     schema_name: Literal["advkit/verify/smoothing"] = Field("advkit/verify/smoothing", alias="schema")
     status: Literal["complete", "partial"]
-    """Partial: only some images of the split were asked for."""
+    """Partial: only some images of the split were certified."""
     sigma: float
     samples: int
     selection: int
     alpha: float
     seed: int
     skip: int
-    """Every so-manieth image of the split was taken."""
+    """Every ``skip``-th image of the split was taken."""
     model_hash: str
     card: ModelCard | None
     data: DataFacts
@@ -78,14 +78,14 @@ class SmoothingResult(SummarisedResult):
     interval: Interval
     """Exact 95 % interval of it."""
     average_radius: float
-    """Mean certified radius, 0 where it is wrong or abstains."""
+    """Mean certified radius, counted as 0 where it is wrong or abstains."""
     largest_radius: float
-    """That so many samples can certify at most."""
+    """The largest radius that this number of samples can certify."""
     points: tuple[RadiusPoint, ...]
     notes: tuple[str, ...] = ()
-    """What the loader found and assumed."""
+    """Observations and assumptions of the loader."""
     seconds: float
-    """Of this process; a resumed run does not count what came before."""
+    """Of this process; a resumed run does not include earlier processes."""
     environment: dict[str, str]
     verdicts: tuple[SmoothedVerdict, ...]
 
@@ -93,7 +93,7 @@ class SmoothingResult(SummarisedResult):
     def of(
         cls, verdicts: tuple[SmoothedVerdict, ...], *, sigma: float, samples: int, alpha: float, **facts: Any
     ) -> SmoothingResult:
-        """The figures that the verdicts make."""
+        """A result with the figures of these verdicts."""
         n, right = len(verdicts), sum(verdict.status == "right" for verdict in verdicts)
         radii = [verdict.radius for verdict in verdicts if verdict.status == "right"]
         largest = reach(samples, alpha, sigma)
@@ -128,7 +128,7 @@ class SmoothingResult(SummarisedResult):
 
     @property
     def radii(self) -> list[float]:
-        """Certified radii of the images that are right, in rising order."""
+        """Certified radii of the correctly classified images, in ascending order."""
         return sorted(verdict.radius for verdict in self.verdicts if verdict.status == "right")
 
     def summary(self) -> str:
@@ -136,6 +136,6 @@ class SmoothingResult(SummarisedResult):
         return (
             f"average certified radius {self.average_radius:.3f} in l2, smoothed accuracy "
             f"{accuracy(self.right, self.n)}, {self.abstained:,} abstentions (sigma {self.sigma:g}, alpha "
-            f"{self.alpha:g}, {self.samples:,} samples an image; n = {self.n:,}, {self.data.name} "
+            f"{self.alpha:g}, {self.samples:,} samples per image; n = {self.n:,}, {self.data.name} "
             f"{self.data.split})"
         )

@@ -1,4 +1,4 @@
-"""Configuration of ``advkit smooth``; no torch here, so that help is instant."""
+"""Configuration of ``advkit smooth``; imports no torch, so that help is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advkit.models.foreign_settings import ForeignModel
 
 
 class _Smoothing(StrictModel):
-    """What is smoothed and certified how. A base of its own, so that help lists these options first."""
+    """Model, images and noise. A base of its own, so that help lists these options first."""
 
     model: str
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
@@ -23,35 +23,35 @@ class _Smoothing(StrictModel):
     sigma: Fraction | None = Field(None, gt=0)
     """Standard deviation of the noise, for pixels in [0, 1]; by default that of the model's training."""
     skip: int = Field(1, ge=1)
-    """Take every so-manieth image; papers certify every 20th of MNIST's and CIFAR-10's test images."""
+    """Take every N-th image; papers certify every 20th of MNIST's and CIFAR-10's test images."""
     n: int | None = Field(None, ge=1)
-    """Only the first so many of these images."""
+    """Use only the first N of these images."""
     samples: int = Field(100_000, ge=1)
-    """Noisy copies of each image by which its radius is certified."""
+    """Noisy copies of each image that certify its radius."""
     selection: int = Field(100, ge=1)
-    """Other noisy copies, by which its class is chosen before."""
+    """Other noisy copies, which select its class before."""
     alpha: Fraction = Field(0.001, gt=0, lt=1)
-    """Probability, for each image, with which its certificate may be wrong."""
+    """Probability, for each image, that its certificate is wrong."""
     seed: int = Field(0, ge=0)
     """The noise follows from it and the images' ids."""
     batch_size: int = Field(1000, ge=1)
-    """Noisy copies in a pass; changes the speed, not the result."""
+    """Noisy copies in a pass; it changes the result by rounding at most."""
     min_radius: Fraction | None = Field(None, ge=0)
-    """Average certified radius to reach; exit code 1 when it is missed."""
+    """Required average certified radius; below it, the exit code is 1."""
     arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class SmoothedCertification(ForeignModel, _Smoothing):
-    """Smooth a classifier with Gaussian noise, and certify how far each image may move in l2.
+    """Certify an l2 radius around each image by randomized smoothing.
 
-    The smoothed classifier answers what the classifier says most often of noisy copies of an image. The votes
-    of many copies tell, with probability 1 - alpha, a radius around the image within which that answer stays.
-    It works with any network, but one that was not trained on such noise is seldom right under it:
-    `adv-train --objective noise`.
+    The smoothed classifier returns the most frequent class of a classifier under Gaussian noise. The votes of
+    many noisy copies certify, with probability 1 - alpha, a radius around the image within which this class
+    does not change. It works with any network, but one that was not trained with such noise is rarely correct
+    under it: see `adv-train --objective noise`.
     """
 
     @property
     def identity(self) -> SmoothedCertification:
-        """The part that determines the votes: what a resumed run must share."""
+        """The part that determines the votes; a resumed run must have the same."""
         return self.model_copy(update={"min_radius": None, "batch_size": 1000})

@@ -59,7 +59,7 @@ def test_leaves_what_it_says(capsys):
     assert typed("--out=run", "--eps=0.07", "--json=curve.json") == 0
     told = capsys.readouterr().out
     assert max(len(line) for line in told.splitlines() if "─" in line) <= 80
-    for words in ("robust accuracy at most", "asked for", "customary on digits", "median norm"):
+    for words in ("robust accuracy at most", "asked for", "default of digits", "median norm"):
         assert words in told
     files = {path.name for path in Path("run").iterdir()}
     assert files >= {"result.json", "report.html", "curve.png", "norms.png", "verdicts.jsonl"}

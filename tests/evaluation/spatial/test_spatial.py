@@ -13,7 +13,7 @@ from advkit.evaluation.spatial import evaluate as evaluating
 from advkit.evaluation.spatial.evaluate import evaluate_moves, moved_images
 from advkit.evaluation.spatial.moves import Limits, grid_moves, random_moves
 from advkit.evaluation.spatial.result import SpatialResult
-from advkit.evaluation.spatial.search import first_fall, move
+from advkit.evaluation.spatial.search import first_success, move
 from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.load import wrap
 
@@ -50,11 +50,11 @@ def test_the_first_move_that_breaks_is_the_one_that_trying_all_finds(upper):
     expected = torch.where(wrong.any(1), wrong.int().argmax(1), -1)
     assert len(set(expected.tolist())) > 5
     for batch_size in (1, 16, 300):
-        found = first_fall(model, data.images, data.labels, moves, "zeros", batch_size)
+        found = first_success(model, data.images, data.labels, moves, "zeros", batch_size)
         assert torch.equal(found.first, expected)
     tried = torch.where(expected < 0, moves.shape[1], expected + 1).sum()
     assert found.forwards >= tried
-    assert first_fall(model, data.images, data.labels, moves, "zeros", 1).forwards == tried
+    assert first_success(model, data.images, data.labels, moves, "zeros", 1).forwards == tried
 
 
 def test_the_figures_agree_with_the_images_that_are_saved(upper):
@@ -121,8 +121,9 @@ def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch, stopping):
     with pytest.raises(KeyboardInterrupt):
         run(stopping)
     assert torch.load(tmp_path / "run/state.pt")["step"] == 18
-    advance, begun = evaluating.Turning.advance, []
-    monkeypatch.setattr(evaluating.Turning, "advance", lambda self: begun.append(self.done) or advance(self))
+    advance, begun = evaluating.SpatialEvaluation.advance, []
+    kind = evaluating.SpatialEvaluation
+    monkeypatch.setattr(kind, "advance", lambda self: begun.append(self.done) or advance(self))
     resumed = run(Progress())
     assert begun == [18, 27, 36]
     whole = evaluate_moves(model, data, config)

@@ -21,7 +21,7 @@ from advkit.verify.bounds.optimised import optimised_rows
 from advkit.verify.bounds.read import read
 from advkit.verify.bounds.relaxation import Relu
 from advkit.verify.bounds.rounding import float32_error, gamma, roundings
-from advkit.verify.bounds.window import Window, way
+from advkit.verify.bounds.window import Window, windowed_path
 
 CPU = torch.device("cpu")
 THREATS = [Threat("linf", 0.05), Threat("l2", 0.15), Threat("l1", 0.3)]
@@ -394,7 +394,7 @@ def test_windows_are_as_large_as_is_said_and_hold_what_the_planes_do(networks):
             neuron = torch.arange(0, size, 1 + size // 99)
             sign = rng.signs(rng.keys(0, "sign", neuron), ())
             plane = (nn.functional.one_hot(neuron, size) * sign[:, None]).double().view(-1, *node.shape)
-            steps = way(graph, k)
+            steps = windowed_path(graph, k)
             window = Window.at(neuron, sign, node.shape, torch.float64) if steps else None
             for step in steps:
                 op = graph.nodes[step.place].op

@@ -1,4 +1,4 @@
-"""What an attack sees on its way: losses and gradients, step by step."""
+"""Gradient traces: losses and gradients along the steps of an attack."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from advkit.attacks.losses.margin import margin
 from advkit.evaluation.result import Stage
 
 FAINT = 2.0**-20
-"""A gradient this much smaller than the others is made of what float32 rounds off."""
+"""A gradient this much smaller than the others consists of float32 rounding errors."""
 
 
 def size_of(grad: Tensor) -> Tensor:
-    """(R,) largest entry of each row; unlike a norm it does not underflow. Infinity where it is no number."""
+    """(R,) largest entry of each row; unlike a norm it does not underflow. Infinity in place of NaN."""
     return grad.abs().flatten(1).amax(1).nan_to_num(torch.inf, torch.inf, torch.inf)
 
 
-class Watcher(Oracle):
-    """An oracle that remembers how large the gradients were, and what was climbed."""
+class RecordingOracle(Oracle):
+    """An oracle that records the sizes of the gradients, and the losses."""
 
     sizes: list[Tensor]
-    """(R,) largest entries of the gradients, one tensor an answer."""
+    """(R,) largest entries of the gradients, one tensor per query."""
     values: list[Tensor]
-    """(R,) losses, or margins where an attack asks for the logits' gradients."""
+    """(R,) losses, one tensor per query."""
     loss: AttackLoss | None = None
-    """What is climbed."""
+    """The loss that the attack maximises."""
 
     def loss_and_grad(
         self, x: Tensor, rows: Rows, loss: AttackLoss, through: Transform | None = None, samples: int = 1
@@ -52,25 +52,25 @@ class Watcher(Oracle):
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Some images along one attack."""
+class GradientTrace:
+    """The course of one attack on some images."""
 
     stage: Stage
     loss: AttackLoss | None
-    """What it climbs, where it climbs one loss."""
+    """The loss that it maximises, if it is a single one."""
     clean: Tensor
-    """(R,) sizes of the gradients at the originals."""
+    """(R,) sizes of the gradients at the clean images."""
     margin_clean: Tensor
     """(R,) sizes of the margin's gradients there."""
     sizes: Tensor
     """(T, R) sizes along the attack."""
     before: Tensor
-    """(R,) loss at the first point that was judged."""
+    """(R,) loss at the starting point."""
     after: Tensor
     """(R,) loss at the last point."""
 
     def dead(self, sizes: Tensor) -> Tensor:
-        """Which sizes are zero or infinite, or faint beside the usual one."""
+        """Which sizes are zero, infinite, or negligible compared with the median."""
         usual = torch.cat([self.clean[None], self.sizes])
         alive = usual[(usual > 0) & usual.isfinite()]
         least = FAINT * alive.median() if len(alive) else torch.inf
@@ -78,20 +78,20 @@ class Walk:
 
     @property
     def blind(self) -> Tensor:
-        """(R,) bool: the gradient is dead in at least half of the steps."""
+        """(R,) bool: the gradient vanishes in at least half of the steps."""
         return self.dead(self.sizes).float().mean(0) >= 0.5
 
     @property
     def risen(self) -> Tensor:
-        """(R,) bool: the loss is larger at the end than at the beginning."""
+        """(R,) bool: the loss is larger at the end than at the start."""
         return self.after > self.before + 1e-6 * self.before.abs().clamp(max=1)
 
 
-def along(stage: Stage, search: Search, chosen: Sequence[int], steps: int) -> Walk | None:
-    """Follows ``search``, whose oracle is a `Watcher`, on the rows ``chosen`` of its data; None where the
-    attack asks for no gradient on its first steps."""
+def trace(stage: Stage, search: Search, chosen: Sequence[int], steps: int) -> GradientTrace | None:
+    """Traces ``search``, whose oracle is a `RecordingOracle`, on the rows ``chosen`` of its data; None if the
+    attack uses no gradient in its first steps."""
     attack, oracle = search.attack, search.oracle
-    assert isinstance(oracle, Watcher)
+    assert isinstance(oracle, RecordingOracle)
     oracle.sizes, oracle.values = [], []
     rows = search.rows([(0, index) for index in chosen])
     state = attack.start(rows)
@@ -108,7 +108,7 @@ def along(stage: Stage, search: Search, chosen: Sequence[int], steps: int) -> Wa
         lambda z: torch.stack([climbed(z, rows.label, rows.search_target), margin(z, rows.label, None)], 1),
     )
     before, after = (climbed(oracle.logits(x), rows.label, rows.search_target) for x in (first, last))
-    return Walk(
+    return GradientTrace(
         stage,
         loss,
         clean=size_of(grads[:, 0]),

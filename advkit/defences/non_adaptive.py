@@ -1,4 +1,4 @@
-"""The attacks that a defence is judged by, and what those achieve that do not know of it."""
+"""The attacks by which a defence is judged, and their success as non-adaptive attacks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from advkit.models.model import Model
 
 
 def attacks_of(config: Judged, classifier: Model, data: Data, threat: Threat) -> tuple[Stage, ...]:
-    """Those that are named, ensembles in their parts, with every fault told before the work begins.
+    """The requested attacks, ensembles as their stages; every mistake is reported before the work begins.
 
     Raises:
-        ConfigError: unknown attacks or parameters, or a norm or number of classes that one cannot work in.
+        ConfigError: unknown attacks or parameters, or an attack that does not support the norm or the number
+            of classes.
     """
     return plan(config.attack, threat, classifier.card.classes or data.classes, config.parameters)
 
 
-def unaware(
+def non_adaptive(
     attacks: Sequence[Stage],
     classifier: Model,
     data: Data,
@@ -33,7 +34,7 @@ def unaware(
     config: Judged,
     progress: Progress,
 ) -> list[Fooled]:
-    """What each attack, made on the bare classifier, turns of all the images."""
+    """The adversarial examples that each attack finds on the bare classifier."""
     return [
         fooled(
             classifier,
@@ -50,8 +51,8 @@ def unaware(
 
 
 def left(right: Tensor, found: Sequence[Fooled]) -> Tensor:
-    """(N,) bool: of the images that are ``right``, those that no attack has turned."""
-    standing = right.clone()
+    """(N,) bool: the images that are ``right`` and that no attack has broken."""
+    robust = right.clone()
     for each in found:
-        standing[each.rows] = False
-    return standing
+        robust[each.rows] = False
+    return robust

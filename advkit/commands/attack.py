@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,8 +246,10 @@ def _next(config: Config, result: EvaluationResult) -> tuple[str, ...]:
             f"{'' if '--attack' in flags else same}{proofs} {flags}"
             for flags in remedies
         )
+    numbered = (f"hard-{number}.pt" for number in itertools.count(2))
+    free = next(name for name in itertools.chain(["hard.pt"], numbered) if not Path(name).exists())
     return (
-        f"advkit adv-train {here} --out hard.pt",
+        f"advkit adv-train {here} --out {free}",
         f"advkit attack {subject}{through} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
         f"advkit attack {subject}{through} --attack autoattack",
     )

@@ -38,6 +38,7 @@ SHORT = {
     "gan-compare": ["--n", "20"],
     "finetune": ["--epochs", "1"],
     "semi-train": ["--epochs", "1"],
+    "train": ["--epochs", "1", "--checks", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
     "attack": ["--n", "20"],
     "certify": ["--n", "20"],

@@ -244,7 +244,7 @@ def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
     assert told.tables[2].columns[1:3] == ("toy", "other") == told.tables[0].columns[1:3]
     names = tuple("abcdefghijk")
     assert len(outcome(result.model_copy(update={"class_names": names}), Path("run")).tables) == 2
-    for changed in ({"version": 99}, {"schema": "advkit/evaluation/curve"}):
+    for changed in ({"version": 99}, {"schema": "advkit/curve"}):
         Path("other.json").write_text(json.dumps({**values, **changed}))
         with pytest.raises(DataError):
             GanEvaluationResult.load("other.json")

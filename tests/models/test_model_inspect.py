@@ -60,7 +60,7 @@ def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda logits: logits[:, :9], "tells 9 classes apart but the data has 10"),
+        (lambda logits: logits[:, :9], "9 classes"),
         (lambda logits: logits[:3], r"shape \(3, 10\) for 6 images"),
         (lambda logits: logits[:, :, None], r"shape \(6, 10, 1\)"),
         (lambda logits: logits[:, 0], r"shape \(6,\)"),

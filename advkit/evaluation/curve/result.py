@@ -121,7 +121,7 @@ class SecurityCurve(SummarisedResult):
 
     command = "curve"
 
-    schema_name: Literal["advkit/evaluation/curve"] = Field("advkit/evaluation/curve", alias="schema")
+    schema_name: Literal["advkit/curve"] = Field("advkit/curve", alias="schema")
     status: Literal["complete", "partial"]
     """Partial: only a part of the split was evaluated."""
     norm: Norm

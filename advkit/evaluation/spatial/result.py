@@ -56,7 +56,7 @@ class SpatialResult(SummarisedResult):
 
     command = "spatial"
 
-    schema_name: Literal["advkit/evaluation/spatial"] = Field("advkit/evaluation/spatial", alias="schema")
+    schema_name: Literal["advkit/spatial"] = Field("advkit/spatial", alias="schema")
     status: Literal["complete", "partial"]
     """Partial: only a part of the split was evaluated."""
     rotation: float

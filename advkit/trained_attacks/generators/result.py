@@ -52,9 +52,7 @@ class AdvGanResult(SummarisedResult):
     """One perturbation generator and its success."""
 
     command = "advgan-train"
-    schema_name: Literal["advkit/trained_attacks/generators"] = Field(
-        "advkit/trained_attacks/generators", alias="schema"
-    )
+    schema_name: Literal["advkit/advgan"] = Field("advkit/advgan", alias="schema")
     model: Made
     victim: Victim
     train: DataFacts

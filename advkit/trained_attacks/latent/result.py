@@ -33,9 +33,7 @@ class InversionResult(SummarisedResult):
     """All images, and means over them."""
 
     command = "gan-invert"
-    schema_name: Literal["advkit/trained_attacks/latent"] = Field(
-        "advkit/trained_attacks/latent", alias="schema"
-    )
+    schema_name: Literal["advkit/inversion"] = Field("advkit/inversion", alias="schema")
     model: str
     """As given."""
     model_hash: str

@@ -34,9 +34,7 @@ class SubstituteResult(SummarisedResult):
     """One copy and its agreement with the original."""
 
     command = "substitute"
-    schema_name: Literal["advkit/trained_attacks/transfer"] = Field(
-        "advkit/trained_attacks/transfer", alias="schema"
-    )
+    schema_name: Literal["advkit/substitute"] = Field("advkit/substitute", alias="schema")
     model: Copy
     original: Original
     generator: str | None

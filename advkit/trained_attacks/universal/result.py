@@ -145,9 +145,7 @@ class PerturbationResult(_Result):
     """One universal perturbation and its success."""
 
     command = "universal"
-    schema_name: Literal["advkit/trained_attacks/universal"] = Field(
-        "advkit/trained_attacks/universal", alias="schema"
-    )
+    schema_name: Literal["advkit/universal"] = Field("advkit/universal", alias="schema")
     threat: ThreatFacts
     size: float
     """The perturbation's own, in the threat's norm."""

@@ -43,7 +43,7 @@ class CertificationResult(SummarisedResult):
 
     command = "certify"
 
-    schema_name: Literal["advkit/verify/certification"] = Field("advkit/verify/certification", alias="schema")
+    schema_name: Literal["advkit/certification"] = Field("advkit/certification", alias="schema")
     status: Literal["complete", "partial"]
     """Partial: only a part of the split was evaluated."""
     threat: ThreatFacts

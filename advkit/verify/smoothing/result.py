@@ -53,7 +53,7 @@ class SmoothingResult(SummarisedResult):
 
     command = "smooth"
 
-    schema_name: Literal["advkit/verify/smoothing"] = Field("advkit/verify/smoothing", alias="schema")
+    schema_name: Literal["advkit/smoothing"] = Field("advkit/smoothing", alias="schema")
     status: Literal["complete", "partial"]
     """Partial: only some images of the split were certified."""
     sigma: float

@@ -64,12 +64,14 @@ def run(config: Config, context: Context) -> Outcome:
     few, _ = sample(subject.generator, 8, config.seed)
     for note in inspect_classifier(model, as_image(few.to(device)), subject.classes).notes:
         context.progress.say(f"{config.model}: {note}")
-    keeper = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
-    auxiliary = keeper and auxiliary_classifier(keeper, subject.generator, model, config.auxiliary or "")
+    auxiliary = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
+    auxiliary = auxiliary and auxiliary_classifier(
+        auxiliary, subject.generator, model, config.auxiliary or ""
+    )
     target = None if config.target is None else _class(config.target, subject.card.labels)
     if context.dry_run:
         return _plan(config)
-    inputs = {"model": model.hash, "generator": subject.hash, "auxiliary": keeper and keeper.hash}
+    inputs = {"model": model.hash, "generator": subject.hash, "auxiliary": auxiliary and auxiliary.hash}
     with RunFolder.open(
         "unrestricted", "digits", config, context.out, inputs=inputs, resume=context.resume
     ) as run:
@@ -85,7 +87,7 @@ def run(config: Config, context: Context) -> Outcome:
                 target=target,
                 progress=context.progress,
             )
-            result = _result(config, model, subject, keeper, made, target, begun)
+            result = _result(config, model, subject, auxiliary, made, target, begun)
             _write(run.path, result, made)
             return result
 
@@ -105,7 +107,7 @@ def _result(
     config: Config,
     model: Model,
     subject: Subject,
-    keeper: Model | None,
+    auxiliary: Model | None,
     made: Constructed,
     target: int | None,
     begun: float,
@@ -124,7 +126,7 @@ def _result(
         generator=config.generator,
         generator_hash=subject.hash,
         auxiliary=config.auxiliary,
-        auxiliary_hash=keeper.hash if keeper else None,
+        auxiliary_hash=auxiliary.hash if auxiliary else None,
         judge=seen.hash,
         search=config.search,
         target=target,

@@ -46,7 +46,7 @@ class Cascade:
         clean: (N, K) the model's logits on them.
         threat: the threat model.
         ledger: holds the verdicts.
-        pace: chooses the batch size.
+        tuner: chooses the batch size.
         seed: every random number follows from it.
         precision: arithmetic of the search, unless a stage has its own.
         votes: passes that confirm a success; above 1 for randomised models.
@@ -65,7 +65,7 @@ class Cascade:
         threat: Threat,
         ledger: Ledger,
         *,
-        pace: BatchSizeTuner,
+        tuner: BatchSizeTuner,
         seed: int,
         precision: Precision,
         votes: int,
@@ -77,7 +77,7 @@ class Cascade:
     ) -> None:
         self.model, self.searched, self.surrogate = model, searched, surrogate
         self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
-        self.pace, self.seed, self.votes, self.eight_bit = pace, seed, votes, eight_bit
+        self.tuner, self.seed, self.votes, self.eight_bit = tuner, seed, votes, eight_bit
         self.precision, self.budget, self.progress = precision, budget, progress
         self.device = device_of(model)
         self.ids: list[int] = images.ids.tolist()
@@ -243,7 +243,7 @@ class Cascade:
             self.clean,
             seed=self.seed,
             name=name,
-            tuner=self.pace,
+            tuner=self.tuner,
             device=self.device,
         )
 

@@ -174,7 +174,7 @@ def evaluate(
                 clean,
                 threat,
                 ledger,
-                pace=BatchSizeTuner(device, images.shape, batch_size),
+                tuner=BatchSizeTuner(device, images.shape, batch_size),
                 seed=seed,
                 precision=kind,
                 votes=1 if facts.deterministic else VOTES,

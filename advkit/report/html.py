@@ -63,7 +63,7 @@ def write(
 
 
 def _code(text: str) -> str:
-    """HTML of a text in which `commands` stand between backticks."""
+    """HTML of a text in which backticks mark `commands`."""
     from markupsafe import Markup, escape
 
     pairs, _, last = text.rpartition("`")

@@ -77,7 +77,7 @@ def _thing(kind: str, row: Row) -> Iterator[str]:
     if facts:
         shape, (train, test) = "x".join(map(str, facts["shape"])), facts["sizes"]
         yield from (f"Images: {shape}, {train:,} for training and {test:,} for testing.", "")
-        yield from (f"Customary threat model: {facts['threat']}.", "")
+        yield from (f"Default threat model: {facts['threat']}.", "")
     yield from _prose(row.entry.thing.__doc__)
     if norms := getattr(row.entry.thing, "norms", None):
         yield from (f"Norms: {', '.join(norms)}.", "")
@@ -86,8 +86,8 @@ def _thing(kind: str, row: Row) -> Iterator[str]:
 
 def _prose(docstring: str | None) -> Iterator[str]:
     """A docstring up to its list of arguments."""
-    told = re.split(r"\n(?:Args|Returns|Raises):\n", inspect.cleandoc(docstring or ""))[0]
-    yield from (*_text(told).replace("``", "`").splitlines(), "")
+    parts = re.split(r"\n(?:Args|Returns|Raises):\n", inspect.cleandoc(docstring or ""))[0]
+    yield from (*_text(parts).replace("``", "`").splitlines(), "")
 
 
 def _parameters(settings: type[StrictModel]) -> Iterator[str]:
@@ -130,9 +130,9 @@ def _command(command: click.Command, path: str) -> Iterator[str]:
 
 
 def _recipe(name: str) -> Iterator[str]:
-    told = recipes.about(name)
-    yield from (f"## {name}", "", f"{told.summary[:1].upper()}{told.summary[1:]}.", "")
-    for heading, text in (("Time", told.time), ("Numbers", told.numbers)):
+    info = recipes.about(name)
+    yield from (f"## {name}", "", f"{info.summary[:1].upper()}{info.summary[1:]}.", "")
+    for heading, text in (("Time", info.time), ("Numbers", info.numbers)):
         if text:
             yield from (f"{heading}: {text}.", "")
     yield from ("```toml", recipes.find(name).read_text(encoding="utf-8").rstrip(), "```", "")

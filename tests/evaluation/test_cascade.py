@@ -137,7 +137,7 @@ class Scripted(Cascade):
     def __init__(self, case, ledger, fate=None):
         super().__init__(
             nn.Linear(1, 1), nn.Linear(1, 1), case.data, case.clean, Threat("linf", 0.1), ledger,
-            pace=None, seed=0, precision="bfloat16", votes=1, budget=case.budget, eight_bit=False,
+            tuner=None, seed=0, precision="bfloat16", votes=1, budget=case.budget, eight_bit=False,
             progress=Told(), surrogate=case.surrogate,
             proved=None if case.proved is None else torch.tensor(case.proved),
         )  # fmt: skip

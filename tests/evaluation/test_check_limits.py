@@ -424,7 +424,7 @@ def asked(model, count=6):
     with torch.no_grad():
         clean = model(x)
     told = {
-        "pace": BatchSizeTuner(torch.device("cpu"), data.shape),
+        "tuner": BatchSizeTuner(torch.device("cpu"), data.shape),
         "seed": 0,
         "precision": "float32",
         "votes": 1,

@@ -53,7 +53,7 @@ class Search:
         seed: the user's seed; random numbers are a function of it, the attack's name, the sample's id,
             the variant and the step.
         name: the attack's name.
-        pace: how many rows to have at work at once.
+        tuner: chooses how many rows to attack at once.
         device: of the computation.
         target_class: (N,) target class of each image, or None: untargeted.
     """

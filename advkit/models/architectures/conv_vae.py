@@ -56,7 +56,7 @@ class ConvVae(Vae):
         if type(decoder).draw is not Generator.draw:
             raise ConfigError(
                 f"the decoder {config.decoder!r} draws its latent vectors otherwise than from N(0, 1), which "
-                "is what the encoder is held to; name another generator"
+                "is what the encoder is trained for; name another generator"
             )
         colours, height, width = shape
         first, second = config.channels

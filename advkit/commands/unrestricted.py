@@ -64,14 +64,18 @@ def run(config: Config, context: Context) -> Outcome:
     few, _ = sample(subject.generator, 8, config.seed)
     for note in inspect_classifier(model, as_image(few.to(device)), subject.classes).notes:
         context.progress.say(f"{config.model}: {note}")
-    auxiliary = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
-    auxiliary = auxiliary and auxiliary_classifier(
-        auxiliary, subject.generator, model, config.auxiliary or ""
+    auxiliary_model = None if config.auxiliary is None else load_model(config.auxiliary, device=device)
+    auxiliary = auxiliary_model and auxiliary_classifier(
+        auxiliary_model, subject.generator, model, config.auxiliary or ""
     )
     target = None if config.target is None else _class(config.target, subject.card.labels)
     if context.dry_run:
         return _plan(config)
-    inputs = {"model": model.hash, "generator": subject.hash, "auxiliary": auxiliary and auxiliary.hash}
+    inputs = {
+        "model": model.hash,
+        "generator": subject.hash,
+        "auxiliary": auxiliary_model and auxiliary_model.hash,
+    }
     with RunFolder.open(
         "unrestricted", "digits", config, context.out, inputs=inputs, resume=context.resume
     ) as run:
@@ -87,7 +91,7 @@ def run(config: Config, context: Context) -> Outcome:
                 target=target,
                 progress=context.progress,
             )
-            result = _result(config, model, subject, auxiliary, made, target, begun)
+            result = _result(config, model, subject, auxiliary_model, made, target, begun)
             _write(run.path, result, made)
             return result
 
@@ -107,7 +111,7 @@ def _result(
     config: Config,
     model: Model,
     subject: Subject,
-    auxiliary: Model | None,
+    auxiliary_model: Model | None,
     made: Constructed,
     target: int | None,
     begun: float,
@@ -126,7 +130,7 @@ def _result(
         generator=config.generator,
         generator_hash=subject.hash,
         auxiliary=config.auxiliary,
-        auxiliary_hash=auxiliary.hash if auxiliary else None,
+        auxiliary_hash=auxiliary_model.hash if auxiliary_model else None,
         judge=seen.hash,
         search=config.search,
         target=target,

@@ -13,7 +13,9 @@ KINDS = {".py", ".md", ".toml", ".jinja", ".yml", ".sh", ".txt"}
 
 WORDS = {
     "command": r"(a|the|each|every|two|three|four|five|six|seven) trades?",
-    "is robust, was misclassified": r"stands?|stood|fell|fallen|falls? to|survives an attacker|withstands?|withstood",
+    "is robust, was misclassified": (
+        r"stands?|stood|fell|fallen|falls? to|survives an attacker|withstands?|withstood"
+    ),
     "adaptive attack": r"knows? of (it|the defence|the detector|them)|attacks? that (knows?|does not know)",
     "lower and upper bounds": r"(proved|bounded) from below|from both sides",
     "the attack with its parameters": r"likeliest|three-targets|ce-again|square-again|square-longer",

@@ -105,8 +105,10 @@ def function(name: str) -> Callable[..., Run]:
                 where[key] = Path(where[key])
         settings, held = _named(given)
         config = validate(command.config, settings, where=f"advkit.{call.__name__}")
-        with in_hand.holding(held), shown(progress) as drawn:
-            return Run(command.name, command.run(config, Context(**where, progress=drawn)))
+        import torch
+
+        with torch.inference_mode(False), torch.enable_grad(), in_hand.holding(held):
+            return Run(command.name, command.run(config, Context(**where, progress=shown(progress))))
 
     call.__name__ = call.__qualname__ = command.name.replace("-", "_")
     call.__module__ = "advkit"

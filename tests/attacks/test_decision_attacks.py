@@ -32,7 +32,7 @@ def test_reaches_a_class(convolutional, name):
     model, data = convolutional
     target = (data.labels + 1) % 5
     threat = Threat("l2", 3)
-    x = perturb(model, data.images, data.labels, threat, name, parameters={"queries": 200}, target=target)
+    x = perturb(model, data.images, data.labels, threat, name, parameters={"queries": 200}, target=target).x
     assert (model(x).argmax(1) == target).float().mean() > 0.5
 
 

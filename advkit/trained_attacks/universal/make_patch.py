@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import rng
+from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.errors import DataError
 from advkit.core.progress import SILENT, Progress
@@ -35,6 +36,8 @@ CANDIDATES = 500
 """Training images of the target class considered for the real-image baseline."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_patch(
     model: Modules,
     data: Data | str | tuple[Any, Any],
@@ -43,7 +46,7 @@ def train_patch(
     test: Data | tuple[Any, Any] | None = None,
     transfer: Modules = (),
     n: int = 1000,
-    progress: Progress = SILENT,
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> PatchResult:
     """Trains an adversarial patch that works at any position, and evaluates it.
@@ -55,7 +58,7 @@ def train_patch(
         test: test images; with a data set's name, its test split.
         transfer: further classifiers for evaluation only.
         n: test images at most, sampled at random.
-        progress: reports updates and evaluations.
+        progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
         **settings: further keys of `advkit.trained_attacks.universal.settings.PatchSettings`.
 
     Returns:
@@ -66,6 +69,7 @@ def train_patch(
         DataError: no images for training or evaluation.
         ModelError: a model that is not a classifier.
     """
+    progress = shown(progress)
     learn, judged = both_splits(data, test)
     config = validate(PatchSettings, {"target": target, **settings}, "train_patch")
     models, others = classifiers(model, learn), classifiers(transfer, learn)

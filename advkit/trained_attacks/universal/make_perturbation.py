@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError
 from advkit.core.progress import SILENT, Progress
@@ -32,6 +35,8 @@ NORMS = ("linf", "l2")
 """Norms of universal perturbations."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_universal(
     model: Modules,
     data: Data | str | tuple[Any, Any],
@@ -40,7 +45,7 @@ def train_universal(
     test: Data | tuple[Any, Any] | None = None,
     transfer: Modules = (),
     n: int = 1000,
-    progress: Progress = SILENT,
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> PerturbationResult:
     """Trains one perturbation against a classifier for as many images as possible, and evaluates it.
@@ -52,7 +57,7 @@ def train_universal(
         test: test images; with a data set's name, its test split.
         transfer: further classifiers for evaluation only.
         n: test images at most, sampled at random.
-        progress: reports updates.
+        progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
         **settings: further keys of `advkit.trained_attacks.universal.settings.PerturbationSettings`.
 
     Returns:
@@ -63,6 +68,7 @@ def train_universal(
         DataError: no images for training or evaluation.
         ModelError: a model that is not a classifier.
     """
+    progress = shown(progress)
     learn, judged = both_splits(data, test)
     config = validate(PerturbationSettings, settings, "train_universal")
     models, others = classifiers(model, learn), classifiers(transfer, learn)

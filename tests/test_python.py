@@ -45,6 +45,8 @@ def test_perturbed_says_what_holds_of_each_image(subject):
     torch.testing.assert_close(made.distance, (made.x - x).abs().flatten(1).amax(1))
     assert bool((made.backwards <= 5).all()) and bool((made.forwards >= made.backwards).all())
     assert len(made) == 12 and len(repr(made)) < 100
+    assert isinstance(made, torch.Tensor) and type(made - x) is type(made.x) is torch.Tensor
+    assert torch.equal(model(made), model(made.x))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +56,30 @@ def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     return torch.cat(parts)
 
 
-@dataclass(frozen=True)
-class Perturbed:
-    """The images that an attack made, and its success on each."""
+class Perturbed(Tensor):
+    """The images that an attack made, a tensor (N, C, H, W) of float32, with its success on each.
 
-    x: Tensor
-    """(N, C, H, W) float32, inside the threat model: the first success on each image, else the last point."""
+    An image is the first success of the attack, else its last point, and always inside the threat model.
+    Operations on it return plain tensors.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
     success: Tensor
-    """(N,) bool: ``x`` is misclassified, or classified as the target. The model itself confirmed it."""
+    """(N,) bool: misclassified, or classified as the target. The model itself confirmed it."""
     distance: Tensor
-    """(N,) float32: distance of ``x`` from the original, in the threat model's norm."""
+    """(N,) float32: from the original, in the threat model's norm."""
     forwards: Tensor
     """(N,) int64: forward passes, which are the queries of a black-box attack."""
     backwards: Tensor
     """(N,) int64: backward passes."""
 
-    def __len__(self) -> int:
-        return len(self.x)
+    @property
+    def x(self) -> Tensor:
+        """The images as a plain tensor."""
+        return self.as_subclass(Tensor)
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return (
             f"<Perturbed: success on {int(self.success.sum())} of {len(self)} images, "
             f"{float(self.forwards.float().mean()):,.0f} forward passes each>"
@@ -138,13 +142,9 @@ def perturb(
     progress = shown(progress)
     data = as_data(x, y)
     n = len(data)
-    made = Perturbed(
-        x=torch.empty(data.images.shape, dtype=torch.float32),
-        success=torch.empty(n, dtype=torch.bool),
-        distance=torch.empty(n),
-        forwards=torch.empty(n, dtype=torch.int64),
-        backwards=torch.empty(n, dtype=torch.int64),
-    )
+    images = torch.empty(data.images.shape, dtype=torch.float32)
+    success, distance = torch.empty(n, dtype=torch.bool), torch.empty(n)
+    forwards, backwards = torch.empty(2, n, dtype=torch.int64)
     judged = as_classifier(model, data.shape)
     few, _ = data.batch(torch.arange(min(8, n)), device_of(judged))
     inspect_classifier(judged, few, None, allow_random=allow_random)
@@ -155,9 +155,9 @@ def perturb(
     ):
 
         def keep(found: Found) -> None:
-            made.x[found.index] = found.x
-            made.success[found.index], made.distance[found.index] = found.broken, found.distance
-            made.forwards[found.index], made.backwards[found.index] = found.forwards, found.backwards
+            at = found.index
+            images[at], success[at], distance[at] = found.x, found.broken, found.distance
+            forwards[at], backwards[at] = found.forwards, found.backwards
             task.advance()
 
         clean = logits_of(judged, data)
@@ -177,7 +177,10 @@ def perturb(
         )
         search.run(torch.arange(n), keep, task.underway)
     device = x.device if isinstance(x, Tensor) else "cpu"
-    return Perturbed(*(getattr(made, each.name).to(device) for each in fields(made)))
+    made = images.to(device).as_subclass(Perturbed)
+    made.success, made.distance = success.to(device), distance.to(device)
+    made.forwards, made.backwards = forwards.to(device), backwards.to(device)
+    return made
 
 
 def _targets(target: Any, data: Data, classes: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from advkit.attacks.advgan import moved
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.losses.margin import margin
-from advkit.core import distributed, rng
+from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 from advkit.gan.critic import Critic
@@ -22,6 +21,7 @@ from advkit.models.network import ARCHITECTURES, Network, PerturbationGenerator,
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.training.ema import Ema
 from advkit.training.schedule import factor
+from advkit.training.training import Players, average_over_processes
 
 GENERATOR = "advgan-generator"
 BETAS = (0.5, 0.999)
@@ -30,7 +30,7 @@ FIGURES = ("margin_loss", "g_loss", "d_loss", "d_accuracy", "misled")
 """The figures of an update."""
 
 
-class AdvGanGame:
+class AdvGanGame(Players):
     """Minimises margin + gan_weight * GAN loss over the generator (Xiao et al. 2018, eq. 4).
 
     The paper's third term, a hinge on the size of the perturbation, is not needed: the output
@@ -61,11 +61,10 @@ class AdvGanGame:
             self.networks["discriminator"] = self._built(name, shape, config.discriminator, "discriminator")
         self.ema = Ema(self.generator, config.ema) if config.ema else None
         self.optimisers = {
-            name: torch.optim.Adam(network.parameters(), config.rate, BETAS)
-            for name, network in self.networks.items()
+            name: torch.optim.Adam([{"params": [*net.parameters()], "peak": config.rate}], config.rate, BETAS)
+            for name, net in self.networks.items()
         }
         self.loss = LeastSquares(StrictModel())
-        self.step = 0
 
     def train_step(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
         """One update of the discriminator, then one of the generator.
@@ -78,10 +77,7 @@ class AdvGanGame:
         Returns:
             (5,) `FIGURES`, on the device.
         """
-        share = factor("cosine", self.step, self.config.steps)
-        for optimiser in self.optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.rate * share
+        self.set_rates(factor("cosine", self.step, self.config.steps))
         with rng.scope(self.device, self.config.seed, "update", self.step):
             figures = self._update(victim, x, label)
         if self.ema is not None:
@@ -101,7 +97,7 @@ class AdvGanGame:
         optimiser = self.optimisers["generator"]
         optimiser.zero_grad(set_to_none=True)
         fake.backward(gradient + self.config.gan_weight * uphill)
-        _average_over_processes(self.generator)
+        average_over_processes(self.generator)
         optimiser.step()
         misled = (lead > 0).float().mean()
         return torch.stack([loss.detach(), gan_loss, d_loss, d_accuracy, misled])
@@ -116,7 +112,7 @@ class AdvGanGame:
         judged = self.loss.judge("discriminator", critic, x, fake.detach())
         optimiser.zero_grad(set_to_none=True)
         judged.loss.backward()
-        _average_over_processes(self.networks["discriminator"])
+        average_over_processes(self.networks["discriminator"])
         optimiser.step()
         accuracy = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
         leaf = fake.detach().requires_grad_(True)
@@ -129,31 +125,7 @@ class AdvGanGame:
         network = self.generator if self.ema is None else self.ema.network
         return copy.deepcopy(network).eval().requires_grad_(False)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that a resume needs."""
-        return {
-            "step": self.step,
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            "ema": None if self.ema is None else self.ema.network.state_dict(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restores the result of `state`."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-            self.optimisers[name].load_state_dict(state["optimisers"][name])
-        if self.ema is not None:
-            self.ema.network.load_state_dict(state["ema"])
-        self.step = state["step"]
-
     def _built(self, architecture: str, shape: Shape, config: dict[str, Any], purpose: str) -> Network:
         with rng.scope("cpu", self.config.seed, "init", purpose):
             network = build(architecture, shape=shape, config=config)
         return network.to(self.device).train()
-
-
-def _average_over_processes(network: nn.Module) -> None:
-    """Averages gradients and running statistics over all processes that share the batch."""
-    distributed.average(p.grad for p in network.parameters() if p.grad is not None)
-    distributed.average(buffer for buffer in network.buffers() if buffer.is_floating_point())

@@ -23,12 +23,10 @@ from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.reuse.semi_game import SemiGame
-from advkit.reuse.semi_settings import SemiSupervised
-from advkit.trained_attacks.generators.game import AdvGanGame
+from advkit.reuse.settings import SemiSupervised
+from advkit.trained_attacks.generators.game import AdvGanGame, GeneratorTraining, WhiteBox
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.generators.train import GeneratorTraining, WhiteBox
-from advkit.trained_attacks.universal.patch import Patch
-from advkit.trained_attacks.universal.perturbation import Perturbation
+from advkit.trained_attacks.universal.change import Patch, Perturbation
 from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
 from advkit.trained_attacks.universal.train import ChangeTraining
 from advkit.training import loop

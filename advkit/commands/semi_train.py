@@ -24,7 +24,7 @@ from advkit.report.errors import table
 from advkit.report.figures.semi import write_curves
 from advkit.report.outcome import Outcome, Picture
 from advkit.reuse.semi_game import SemiGame
-from advkit.reuse.semi_settings import SemiSupervised as Config
+from advkit.reuse.settings import SemiSupervised as Config
 from advkit.reuse.tested import errors, facts, threat_of
 from advkit.training.export import export, known_as, model_file, store_name
 from advkit.training.loop import repeat

@@ -25,7 +25,7 @@ from advkit.models.model import Model
 from advkit.models.network import Generator, build, pairs
 from advkit.models.normalised import standardising
 from advkit.reuse.classifier import pretrained
-from advkit.reuse.semi_settings import SemiSupervised
+from advkit.reuse.settings import SemiSupervised
 from advkit.training.ema import Ema
 from advkit.training.training import Players, Training, multiples
 

@@ -28,7 +28,7 @@ from advkit.models.store import Store
 from advkit.report.errors import table
 from advkit.reuse import tested
 from advkit.reuse.semi_game import SemiGame, aligned, fake_loss, matching, real_loss, sure_loss
-from advkit.reuse.semi_settings import SemiSupervised
+from advkit.reuse.settings import SemiSupervised
 
 SMALL = {
     "epochs": 1,

@@ -1,8 +1,10 @@
-"""A perturbation generator, its discriminator, and one update of both."""
+"""A perturbation generator against its discriminator and a classifier, and their training."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,14 +16,17 @@ from advkit.attacks.losses.margin import margin
 from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
+from advkit.data.data import Data
+from advkit.data.order import Order
 from advkit.gan.critic import Critic
 from advkit.gan.losses.least_squares import LeastSquares
 from advkit.models.card import Shape
 from advkit.models.network import ARCHITECTURES, Network, PerturbationGenerator, build
+from advkit.trained_attacks.generators.judge import misled
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.training.ema import Ema
 from advkit.training.schedule import factor
-from advkit.training.training import Players, average_over_processes
+from advkit.training.training import Players, Training, average_over_processes, evenly
 
 GENERATOR = "advgan-generator"
 BETAS = (0.5, 0.999)
@@ -129,3 +134,82 @@ class AdvGanGame(Players):
         with rng.scope("cpu", self.config.seed, "init", purpose):
             network = build(architecture, shape=shape, config=config)
         return network.to(self.device).train()
+
+
+class Victim(ABC):
+    """The source of the generator's gradients."""
+
+    @abstractmethod
+    def ready(self, game: AdvGanGame) -> nn.Module:
+        """The classifier for the next update, in eval mode on the game's device."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the result of `state`; empty here."""
+        assert not state
+
+
+class WhiteBox(Victim):
+    """White-box access to the classifier.
+
+    Args:
+        network: images in [0, 1] to logits.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def ready(self, game: AdvGanGame) -> nn.Module:
+        """Always the same network."""
+        return self._network
+
+
+class GeneratorTraining(Training):
+    """The updates of a game on images that the classifier classifies correctly.
+
+    Args:
+        game: before its first update.
+        victim: the source of gradients.
+        model: classifier to attack, for the success on held-out images; in eval mode.
+        data: training images.
+        held: images for evaluation during training.
+    """
+
+    figures = FIGURES
+    shown = {"misled": "misled", "held_out": "held out"}
+
+    def __init__(self, game: AdvGanGame, victim: Victim, model: nn.Module, data: Data, held: Data) -> None:
+        self.game, self.victim, self.model, self.data, self.held = game, victim, model, data, held
+        config, self.device = game.config, game.device
+        self.order = Order(len(data), min(config.batch_size, len(data)), config.seed)
+        self.batch_size, self.steps = self.order.batch_size, config.steps
+        self.rows = self.saves = evenly(config.checks, config.steps)
+        self.remedy = f"use a smaller --rate (it was {config.rate:g})"
+
+    @property
+    def step(self) -> int:
+        """That of the game."""
+        return self.game.step
+
+    def update(self) -> Tensor:
+        """One update of generator and discriminator."""
+        network = self.victim.ready(self.game)
+        x, label = self.data.batch(self.order.batch(self.step), self.device)
+        return self.game.train_step(network, x, label)
+
+    def evaluate(self, row: dict[str, Any], rate: float) -> None:
+        """Adds the success on the held-out images."""
+        hits = misled(self.model, self.game.best(), self.held, self.game.threat, self.game.target)
+        row["held_out"] = float(hits.float().mean())
+
+    def state(self) -> dict[str, Any]:
+        """The game's and the victim's."""
+        return {"game": self.game.state(), "victim": self.victim.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the result of `state`."""
+        self.game.restore(state["game"])
+        self.victim.restore(state["victim"])

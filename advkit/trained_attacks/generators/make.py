@@ -18,10 +18,9 @@ from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.models.network import PerturbationGenerator
 from advkit.trained_attacks.generators.distilled import Distilled, frozen_copy
-from advkit.trained_attacks.generators.game import AdvGanGame
+from advkit.trained_attacks.generators.game import AdvGanGame, GeneratorTraining, Victim, WhiteBox
 from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.generators.train import GeneratorTraining, Victim, WhiteBox
 from advkit.training.loop import repeat
 
 HELD_OUT = 500

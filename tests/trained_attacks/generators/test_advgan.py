@@ -18,7 +18,7 @@ from advkit.trained_attacks.generators.game import AdvGanGame
 from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.make import make_generator
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.transfer.black_box import BlackBox
+from advkit.trained_attacks.transfer.queries import BlackBox
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 
 SMALL = {

@@ -14,18 +14,16 @@ from advkit.core.threat import Threat
 from advkit.data.order import Order
 from advkit.models.load import wrap
 from advkit.trained_attacks.universal import judge as judging
+from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, paste
 from advkit.trained_attacks.universal.judge import (
     PatchJudge,
     judge_perturbation,
     random_like,
     rounded_to_8_bits,
 )
-from advkit.trained_attacks.universal.patch import Patch
-from advkit.trained_attacks.universal.perturbation import Perturbation
-from advkit.trained_attacks.universal.place import Place, paste
+from advkit.trained_attacks.universal.make import class_number
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
 from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
-from advkit.trained_attacks.universal.subjects import class_number
 from advkit.trained_attacks.universal.train import train
 
 SHORT = {"steps": 40, "batch_size": 20}

@@ -27,8 +27,8 @@ _PUBLIC = {
     "security_curve": "advkit.evaluation.curve.measure",
     "smooth": "advkit.verify.smoothing.classifier",
     "to_art": "advkit.integrations.art_models",
-    "train_patch": "advkit.trained_attacks.universal.make_patch",
-    "train_universal": "advkit.trained_attacks.universal.make_perturbation",
+    "train_patch": "advkit.trained_attacks.universal.make",
+    "train_universal": "advkit.trained_attacks.universal.make",
 }
 
 _ALIASES = {"attack": "evaluate", "curve": "security_curve", "train_detector": "detector_train"}
@@ -66,8 +66,7 @@ if TYPE_CHECKING:
     from advkit.listings import list_architectures, list_attacks, list_datasets
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
-    from advkit.trained_attacks.universal.make_patch import train_patch
-    from advkit.trained_attacks.universal.make_perturbation import train_universal
+    from advkit.trained_attacks.universal.make import train_patch, train_universal
     from advkit.verify.certification.certify import certify
     from advkit.verify.smoothing.classifier import smooth
 

@@ -32,7 +32,7 @@ from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.settings import AdvGanTraining as Config
 from advkit.trained_attacks.universal.judge import random_subset
-from advkit.trained_attacks.universal.subjects import class_number
+from advkit.trained_attacks.universal.make import class_number
 from advkit.training.export import export, known_as, model_file, store_name
 
 GROUP = "Attacks"

@@ -24,9 +24,8 @@ from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
 from advkit.report.figures.training import write_curves
 from advkit.report.outcome import Outcome, Picture, Table
-from advkit.trained_attacks.transfer.black_box import BlackBox
 from advkit.trained_attacks.transfer.copied import fresh, gather, train_copy
-from advkit.trained_attacks.transfer.queries import Queries
+from advkit.trained_attacks.transfer.queries import BlackBox, Queries
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.transfer.settings import SubstituteTraining as Config
 from advkit.training.export import export, known_as, model_file, store_name

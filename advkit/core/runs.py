@@ -174,13 +174,25 @@ class RunFolder:
                 last.replace(before)
         files.write_bytes(last, buffer.getvalue())
 
-    def load_state(self) -> dict[str, Any] | None:
+    def load_state(self, *needed: str) -> dict[str, Any] | None:
         """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step.
 
         Where the last file is missing or spoiled, the one before it counts.
+
+        Args:
+            *needed: keys of the state.
+
+        Raises:
+            ConfigError: the state lacks one of them; nothing is changed.
         """
         for path in (self.path / name for name in STATES):
             if (state := _readable(path)) is not None:
+                if not state.keys() >= set(needed):
+                    raise ConfigError(
+                        f"{self.path} holds an unfinished run of another version of advkit, which cannot be "
+                        "resumed; delete the folder or choose another with --out",
+                        code="run-differs",
+                    )
                 self._cut_metrics(state["step"])
                 return state
         self._cut_metrics(-math.inf)

@@ -19,16 +19,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from advkit.attacks.perturb import fixed
 from advkit.core.config import Fraction
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
 from advkit.models.model import Model
-from advkit.training.objective import Batch, Objective, Passes, Smoothing
+from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 from advkit.training.precision import Bfloat16
 from advkit.verify.bounds.affine import Normalise
+from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.interval import interval_bounds, margins_at_last
+from advkit.verify.bounds.linear import differences, substitute
 from advkit.verify.bounds.read import read
+from advkit.verify.bounds.relaxation import MaxPool, Relaxation, Relu
 
 _GRAPHS: WeakKeyDictionary[nn.Module, Graph] = WeakKeyDictionary()
 """Graphs of the models in training. They hold the models' own parameters, so they stay true."""
@@ -178,3 +182,109 @@ class Certified(Objective):
         """Whether intervals prove the image at the eps that is asked for; rounding is left out of account."""
         assert batch.threat is not None
         return (bounded(model).worst(x, batch.threat.eps, y).argmax(1) == y).float()
+
+
+@objective(
+    "ibp",
+    summary="clean cross-entropy, and that of the worst outputs within interval bounds (IBP); 3 passes",
+    source="Gowal et al., On the Effectiveness of Interval Bound Propagation, 2018, eq. 12",
+)
+class Ibp(Certified):
+    """Differences of logits are bounded through the last layer, as in section 3 there."""
+
+    class Config(CertifiedConfig):
+        """Parameters."""
+
+    config: Config
+
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """(N, K) by intervals."""
+        return seen.worst(x, self.eps(batch), y)
+
+
+@objective(
+    "crown-ibp",
+    summary="ibp that starts with linear bounds (CROWN-IBP): more stable, cost grows with the classes",
+    source="Zhang et al., Towards Stable and Efficient Training of Verifiably Robust Networks, ICLR 2020",
+)
+class CrownIbp(Certified):
+    """Margins are beta times those of linear bounds and 1 - beta times those of intervals, where beta falls
+    from 1 to 0 as eps grows (their beta_start 1, beta_end 0). Until then an image also costs a row for each
+    class that is followed back through the network; from there on what it costs in `ibp`."""
+
+    class Config(CertifiedConfig):
+        """Parameters."""
+
+    config: Config
+
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """(N, K) by that mixture."""
+        eps, beta = self.eps(batch), 1 - batch.growth(self.config.eps_warmup)
+        lows, highs = seen.ends(x, eps)
+        margins = margins_at_last(seen.graph, lows, highs, y)
+        if beta == 0:
+            return -margins
+        with seen.arithmetic(x):
+            lines = margins_by_lines(seen.graph, lows, highs, Ball(x, Threat("linf", eps)), y)
+        return -(beta * lines + (1 - beta) * margins)
+
+
+def margins_by_lines(graph: Graph, lows: list[Tensor], highs: list[Tensor], ball: Ball, y: Tensor) -> Tensor:
+    """(N, K) lower bounds of the true logit minus each logit: linear functions followed back to the images
+    (CROWN), over the ends of all nodes before the last; differentiable."""
+    relaxed: dict[int, Relaxation] = {}
+    for place in graph.nonlinear():
+        node = graph.nodes[place]
+        assert isinstance(node.op, Relu | MaxPool)
+        relaxed[place] = node.op.relaxed(lows[node.inputs[0]], highs[node.inputs[0]])
+    n, classes = len(y), graph.classes
+    index = torch.arange(n, device=y.device).repeat_interleave(classes)
+    other = torch.arange(classes, device=y.device).repeat(n)
+    rows = differences(y[index], other, classes, lows[0].dtype)
+    return substitute(graph, relaxed, ball, len(graph) - 1, rows, index).view(n, classes).float()
+
+
+@objective(
+    "small-box",
+    summary="interval bounds of a small box around a PGD example (SABR): more accurate, certifies less",
+    source="Mueller et al., Certified Training: Small Boxes are All You Need, ICLR 2023 (SABR)",
+)
+class SmallBox(Certified):
+    """PGD goes as far as (1 - share) eps in any pixel. The box of share eps around the point where it ends
+    lies inside the ball; its worst outputs are trained on."""
+
+    class Config(CertifiedConfig):
+        """Parameters."""
+
+        share: Fraction = Field(0.6, gt=0, lt=1)
+        """Of eps, what the box has (lambda): the authors take 0.4 on MNIST at linf 0.1 and 0.6 at 0.3. The
+        larger it is, the more is proved."""
+        steps: int = Field(8, ge=1)
+        """Gradient steps of PGD."""
+        clean_weight: Fraction = Field(0.0, ge=0, le=1)
+        """Share of the loss that clean images have once eps is full; at the beginning they are all."""
+
+    config: Config
+    criterion = ""
+    """PGD chooses: of what small boxes train, intervals may prove nothing for long."""
+
+    @property
+    def passes(self) -> Passes:
+        """PGD's in addition."""
+        return Passes(*(count + self.config.steps for count in super().passes))
+
+    def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """(N, K) nowhere better than the worst in the small box alone."""
+        eps, share = self.eps(batch), self.config.share
+        centre = fixed(
+            model,
+            x,
+            y,
+            threat=Threat("linf", (1 - share) * eps),
+            attack="pgd",
+            parameters={"steps": self.config.steps},
+            ids=batch.ids,
+            seed=batch.seed,
+            step=batch.step,
+        )
+        return seen.worst(centre, share * eps, y)

@@ -72,7 +72,7 @@ class StoredResult(StrictModel):
         file = path / "result.json" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        return cls.from_json(file.read_text(), str(file))
+        return cls.from_json(file.read_text("utf-8"), str(file))
 
 
 class SummarisedResult(StoredResult):

@@ -72,7 +72,7 @@ def test_a_state_between_two_checks_is_enough(
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
         hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(14))
-    assert torch.load(tmp_path / "cut" / "state.pt")["step"] == 13
+    assert torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["step"] == 13
     resumed = hardened(make, digits, objective, tmp_path / "cut")
     assert same(whole.model, resumed.model) and whole.history == resumed.history
 
@@ -339,7 +339,7 @@ def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective
         fit(make(), config, digits, objective=objective("standard"), run=run)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows)
-    assert torch.load(tmp_path / "run" / "state.pt")["step"] == rows[-1]["step"]
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == rows[-1]["step"]
 
 
 def test_bfloat16_computes_otherwise_and_keeps_its_weights(make, digits, objective):

@@ -200,7 +200,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(after, bright, ima
     whole, history = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", progress=stopping)
-    step = torch.load(tmp_path / "cut/state.pt")["step"]
+    step = torch.load(tmp_path / "cut/state.pt", weights_only=True)["step"]
     assert 0 < step < 43
     resumed, again = run(tmp_path / "cut")
     assert torch.equal(whole, resumed) and history == again and len(history) == training.CHECKS

@@ -119,7 +119,12 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 def _of_the_machine(fault: Exception) -> str | None:
     """The message for a machine that is too small, which no library call can foresee."""
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if isinstance(fault, OSError) and fault.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+    ):
         try:
             with files.writing(fault.filename or "the output"):
                 raise fault

@@ -104,7 +104,7 @@ class RunFolder:
             OutputError: the folder cannot be made.
         """
         values = config.model_dump(mode="json")
-        identity = {"command": command, "config": values, "inputs": _plain(inputs or {})}
+        identity = _plain({"command": command, "config": values, "inputs": inputs or {}})
         with distributed.together():
             claimed: tuple[Path, FileLock, bool] | None = None
             if distributed.rank() == 0:
@@ -242,12 +242,12 @@ def _readable(path: Path) -> dict[str, Any] | None:
 
 
 def _pretty(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
+    return files.json_text(values, indent=2) + "\n"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives them back."""
-    return dict(json.loads(json.dumps(values)))
+    return dict(json.loads(files.json_text(values)))
 
 
 def _claim(

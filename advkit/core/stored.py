@@ -7,6 +7,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from advkit.core import files
 from advkit.core.config import StrictModel, validate
 from advkit.core.errors import DataError
 
@@ -30,7 +31,7 @@ class StoredResult(StrictModel):
 
     def to_json(self) -> str:
         """The whole result as JSON text; `from_json` reads it back."""
-        return self.model_dump_json(by_alias=True, indent=1)
+        return files.json_text(self.as_values(), indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str = "result") -> Self:

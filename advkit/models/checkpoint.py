@@ -105,7 +105,7 @@ def write_checkpoint(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    values = card.model_dump(mode="json", by_alias=True)
+    values = json.loads(files.json_text(card.model_dump(mode="json", by_alias=True)))
     if path.suffix == ".safetensors":
         # One key of metadata only: the format writes several in an order that changes from time to time.
         header = {"advkit": json.dumps({**values, "sha256": weights_hash(own)})}

@@ -60,7 +60,9 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """A training's figures as they were written, a row each; empty for other commands."""
         path = self.folder and self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+        if path is None or not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
     @cached_property
     def models(self) -> dict[str, Model]:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from advkit.core import files
 from advkit.core.config import StrictModel, validate
 from advkit.core.errors import ConfigError, DataError
 
@@ -30,7 +31,7 @@ class StoredResult(StrictModel):
 
     def to_json(self) -> str:
         """The whole result as JSON text; `from_json` reads it back."""
-        return self.model_dump_json(by_alias=True, indent=1)
+        return files.json_text(self.as_values(), indent=1)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as `as_values`."""
@@ -92,7 +93,7 @@ class StoredResult(StrictModel):
         file = path / "result.json" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        return cls.from_json(file.read_text(), str(file))
+        return cls.from_json(file.read_text("utf-8"), str(file))
 
 
 class SummarisedResult(StoredResult):

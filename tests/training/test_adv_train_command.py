@@ -182,7 +182,7 @@ def test_a_killed_command_is_resumed_bit_for_bit():
     )
     assert died.returncode == -9
     folder = Path("runs/00001-adv-train-digits")
-    assert torch.load(folder / "state.pt")["step"] == 4
+    assert torch.load(folder / "state.pt", weights_only=True)["step"] == 4
     outcome = adv_train(config, Context(out=Path("killed.pt"), resume=True))
     again = adv_train(config, Context(out=Path("run")))
     assert outcome.files[-1] == folder

@@ -21,7 +21,7 @@ from advkit.core.errors import ModelError
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 
 def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack[Any]:

@@ -20,8 +20,8 @@ from advkit.core import distributed, rng
 from advkit.core.device import arithmetic
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.runs import now
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.gan.settings import GanTraining
 from advkit.models.card import ModelCard, Parent, Role, Shape
 from advkit.models.model import Model

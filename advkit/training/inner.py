@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.engine.record import column
-from advkit.attacks.loss import AttackLoss
-from advkit.attacks.losses.ce import ce
+from advkit.attacks.loss import AttackLoss, ce
 from advkit.attacks.perturb import fixed, make
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.training.objective import Batch, Objective, Passes
 from advkit.training.weights import moved
 

@@ -19,11 +19,11 @@ from advkit.core.runs import RunFolder
 from advkit.data.load import load_data
 from advkit.gan.best import BEST, Best
 from advkit.gan.judge import coverage, judge
-from advkit.gan.metrics.fid import frechet
+from advkit.gan.metrics.distances import frechet
 from advkit.gan.monitor import Monitor, covered, diversity_within, first_warnings, warnings
 from advkit.gan.settings import GanTraining
 from advkit.gan.train import train_gan
-from advkit.models.architectures.mlp_gan import DenseGenerator
+from advkit.models.architectures.small_gans import DenseGenerator
 from advkit.models.checkpoint import load_checkpoint
 from advkit.report import plots
 from advkit.report.figures.gan_curves import write_curves

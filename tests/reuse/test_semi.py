@@ -23,9 +23,9 @@ from advkit.core.errors import ConfigError, DataError, DivergedError, ModelError
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.data.load import load_data
+from advkit.models.layers import NormalisedLinear, standardising
 from advkit.models.load import load_model
 from advkit.models.network import build
-from advkit.models.normalised import NormalisedLinear, standardising
 from advkit.models.store import Store
 from advkit.report.errors import table
 from advkit.reuse import tested

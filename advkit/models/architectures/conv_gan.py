@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
-from advkit.models.initialise import glorot
+from advkit.models.layers import glorot
 from advkit.models.network import Discriminator, Generator, architecture
 
 SMALL = 12

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
+from advkit.models.layers import Size, growth, refuse_small
 from advkit.models.network import Discriminator, Generator, architecture
-from advkit.models.sizes import Size, growth, refuse_small
 
 DEVIATION = 0.02
 """Standard deviation that weights start with."""

@@ -25,8 +25,8 @@ from torch.nn import functional
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
+from advkit.models.layers import Size, growth, refuse_small
 from advkit.models.network import Discriminator, Generator, architecture
-from advkit.models.sizes import Size, growth, refuse_small
 
 SLOPE = 0.2
 """Of the leaky ReLU, below zero."""

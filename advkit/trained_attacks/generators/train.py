@@ -17,8 +17,8 @@ from torch import nn
 from advkit.core import memory
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.models.network import PerturbationGenerator
 from advkit.trained_attacks.generators.game import FIGURES, AdvGanGame
 from advkit.trained_attacks.generators.judge import misled

@@ -12,7 +12,7 @@ from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import levels
 from advkit.core.errors import ConfigError
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 Answers = Literal["labels", "probabilities"]
 BATCH = 500

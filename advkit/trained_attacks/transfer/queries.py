@@ -14,7 +14,7 @@ from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import files, images, levels, rng
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.trained_attacks.transfer.black_box import BlackBox
 
 ORIGINS = ("real", "generated", "augmented", "adversarial")

@@ -13,8 +13,7 @@ from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import wrap
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 Modules = nn.Module | Sequence[nn.Module]
 """One classifier, or several."""

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit.attacks.parts.sparse import steepest_
+from advkit.attacks.parts.ascent import steepest_
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.threat import Threat
 from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective

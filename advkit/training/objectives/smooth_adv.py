@@ -13,7 +13,7 @@ from advkit.attacks.engine.oracle import query
 from advkit.attacks.loss import picked
 from advkit.core.config import Fraction
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.training.objective import Batch, Passes, objective
 from advkit.training.objectives.noise import NoiseTraining
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.loss import AttackLoss
 from advkit.core.config import Fraction
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.training.inner import Attacker, ChosenAttack
 from advkit.training.objective import Batch, Passes, Smoothing, objective
 

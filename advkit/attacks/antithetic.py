@@ -153,8 +153,6 @@ class NES(Antithetic):
     """
 
     class Config(PairConfig):
-        """Parameters."""
-
         sigma: Fraction = Field(0.01, gt=0)
         """Standard deviation of the points around the current one, in units of pixels."""
         step_size: Fraction | None = Field(None, gt=0)
@@ -190,8 +188,6 @@ class SPSA(Antithetic):
     """
 
     class Config(PairConfig):
-        """Parameters."""
-
         samples: int = Field(20, ge=2, multiple_of=2)
         """Points per estimate of the gradient, two for each direction."""
         sigma: Fraction = Field(0.01, gt=0)

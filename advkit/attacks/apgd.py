@@ -42,8 +42,6 @@ class APGD(Attack[APGDState]):
     implementation."""
 
     class Config(APGDConfig):
-        """Parameters."""
-
         loss: str = "margin"
         """Loss to maximise (see `advkit ls attack-losses`)."""
         targets: int = Field(0, ge=0)
@@ -101,7 +99,7 @@ class APGDCE(APGD):
     """Halves the step and restores the best point where the cross-entropy has stopped rising."""
 
     class Config(APGDConfig):
-        """Parameters."""
+        pass
 
     loss_name = "ce"
 
@@ -111,7 +109,7 @@ class APGDDLR(APGD):
     """As `advkit.attacks.apgd`, on a loss that is invariant to the scale of the logits."""
 
     class Config(APGDConfig):
-        """Parameters."""
+        pass
 
     loss_name = "dlr"
 
@@ -125,8 +123,6 @@ class APGDT(APGD):
     """A row for each target class, largest logit first; all end when one succeeds."""
 
     class Config(APGDConfig):
-        """Parameters."""
-
         targets: int = Field(9, ge=1)
         """Target classes, largest logit first."""
 

@@ -44,8 +44,6 @@ class CW(Attack[CWState]):
     """Carlini and Wagner, S&P 2017, section VI A: tanh keeps pixels in the box."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(9000, ge=1)
         """Gradient steps of all trials at most; a trial without progress ends early."""
         binary_searches: int = Field(9, ge=1)

@@ -39,8 +39,6 @@ class DDN(Attack[DDNState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(100, ge=1)
         """Gradient steps."""
         gamma: float = Field(0.05, gt=0, lt=1)

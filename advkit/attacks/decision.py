@@ -288,8 +288,6 @@ class BoundaryAttack(DecisionAttack[BoundaryState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(5000, ge=2)
         """Queries, the confirming one included."""
         aside: float = Field(0.1, gt=0)
@@ -366,8 +364,6 @@ class GeoDA(ProbingAttack[ProbingState]):
     """Rahmati, Moosavi-Dezfooli, Frossard and Dai, CVPR 2020, algorithm 1, one query at a time."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(1000, ge=2)
         """Queries, the confirming one included."""
         probes: int = Field(30, ge=1)
@@ -432,8 +428,6 @@ class HopSkipJump(ProbingAttack[ProbingState]):
     """Chen, Jordan and Wainwright, IEEE S&P 2020, algorithm 2, one query at a time."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(1000, ge=2)
         """Queries, the confirming one included."""
         probes: int = Field(50, ge=1)
@@ -508,8 +502,6 @@ class SignOpt(ProbingAttack[SignOptState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(1000, ge=2)
         """Queries, the confirming one included."""
         probes: int = Field(100, ge=1)

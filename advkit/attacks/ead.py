@@ -41,8 +41,6 @@ class EAD(Attack[EADState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(9000, ge=1)
         """Gradient steps of all trials at most; a trial without progress ends early."""
         binary_searches: int = Field(9, ge=1)

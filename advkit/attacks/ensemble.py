@@ -140,8 +140,6 @@ class AutoAttack(Ensemble):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         version: Literal["standard", "plus", "rand"] = "standard"
         """standard: 4 attacks; plus: 6, with restarts; rand: 2, averaging gradients, for random models."""
         samples: int = Field(20, ge=1)
@@ -195,8 +193,6 @@ class Cascade(Ensemble):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         tolerance: Fraction = Field(0.001, ge=0, lt=1)
         """Change of the robust accuracy that is not worth looking for; 0: all stages on all images."""
 

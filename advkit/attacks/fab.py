@@ -68,8 +68,6 @@ class FAB(Attack[FABState]):
     """
 
     class Config(FABConfig):
-        """Parameters."""
-
         classes: int | None = Field(None, ge=1)
         """Wrong classes considered in each step, those of the largest logits; None: all."""
 
@@ -173,8 +171,6 @@ class FABT(FAB):
     """A step needs the gradient of one logit difference, where `FAB` needs those of all."""
 
     class Config(FABConfig):
-        """Parameters."""
-
         targets: int = Field(9, ge=0)
         """Target classes, largest logit first; 0: in each step, the strongest wrong class."""
 

@@ -46,8 +46,6 @@ class RFGSM(Attack[State]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         step: float = Field(1.25, gt=0)
         """Length of the step, in units of eps."""
         restarts: int = Field(1, ge=1)

@@ -46,8 +46,6 @@ class FMN(Attack[FMNState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(100, ge=1)
         """Gradient steps."""
         step_size: float | None = Field(None, gt=0)

@@ -83,16 +83,10 @@ class Momentum(Attack[MomentumState]):
 class MIFGSM(Momentum):
     """The sum keeps directions on which several gradients agree, and other models may agree too."""
 
-    class Config(MomentumConfig):
-        """Parameters."""
-
 
 @attack("ni-fgsm", summary="momentum whose gradients are taken a step ahead", source="Lin et al. 2020")
 class NIFGSM(Momentum):
     """Lin et al., ICLR 2020, section 3.2. The points ahead count if they are inside the threat model."""
-
-    class Config(MomentumConfig):
-        """Parameters."""
 
     def _gradient(self, state: MomentumState, oracle: Oracle) -> Tensor:
         ahead = state.x.add(state.velocity, alpha=self._step_size * self.config.decay)
@@ -113,8 +107,6 @@ class TIFGSM(Momentum):
     of the image."""
 
     class Config(MomentumConfig):
-        """Parameters."""
-
         kernel: int = Field(15, ge=1)
         """Pixels across the Gaussian; at most half the side of the image."""
 
@@ -147,8 +139,6 @@ class DIFGSM(Momentum):
     """
 
     class Config(MomentumConfig):
-        """Parameters."""
-
         probability: float = Field(0.5, ge=0, le=1)
         """Probability of shrinking an image before a gradient is taken."""
         smallest: float = Field(0.9, gt=0, le=1)

@@ -27,8 +27,6 @@ class PGD(Attack[State]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(40, ge=1)
         """Gradient steps per start."""
         step_size: Fraction | None = Field(None, gt=0)

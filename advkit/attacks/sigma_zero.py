@@ -41,8 +41,6 @@ class SigmaZero(Attack[SigmaZeroState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(1000, ge=1)
         """Gradient steps."""
         step_size: float = Field(1.0, gt=0)

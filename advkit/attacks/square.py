@@ -40,8 +40,6 @@ class Square(Attack[SquareState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(5000, ge=1)
         """Queries per start."""
         p: float = Field(0.8, gt=0, le=1)

@@ -79,8 +79,6 @@ class Minimax(GanLoss):
     """D minimises -log D(x) - log(1 - D(G(z))); G minimises log(1 - D(G(z)))."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         smoothing: float = Field(0.0, ge=0, lt=0.5)
         """How far below 1 the label of real images is: one-sided smoothing (Salimans et al. 2016: 0.1)."""
 
@@ -235,8 +233,6 @@ class DualDiscriminator(GanLoss):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         alpha: float = Field(0.2, gt=0, le=1)
         """Weight of the Kullback-Leibler divergence, which asks that every mode be covered."""
         beta: float = Field(0.1, gt=0, le=1)

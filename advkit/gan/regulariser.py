@@ -94,8 +94,6 @@ class GradientPenalty(Regulariser):
     """E (|grad D(x')| - 1)^2 at random places x' between a real and a generated image."""
 
     class Config(Schedule):
-        """Parameters."""
-
         weight: float = Field(10.0, gt=0)
         """Factor of the term."""
 

@@ -41,8 +41,6 @@ class AdvGanGenerator(PerturbationGenerator):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         width: int = Field(8, ge=1)
         """Channels of the first convolution; every halving doubles them."""
         depth: int = Field(4, ge=0)

@@ -32,8 +32,6 @@ class ConditionalGenerator(Generator):
     classes: int
 
     class Config(StrictModel):
-        """Parameters."""
-
         generator: str = "conv-gan-generator"
         """A generator's architecture."""
         generator_config: dict[str, Any] = {}
@@ -83,8 +81,6 @@ class _Wrapped(Discriminator):
     classes: int
 
     class Config(StrictModel):
-        """Parameters."""
-
         trunk: str = "conv-gan-discriminator"
         """A discriminator's architecture."""
         trunk_config: dict[str, Any] = {}

@@ -32,8 +32,6 @@ class ConvVae(Vae):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         decoder: str = "conv-gan-generator"
         """A generator's architecture; its ``latent_dim`` is the autoencoder's."""
         decoder_config: dict[str, Any] = {}

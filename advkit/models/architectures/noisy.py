@@ -34,8 +34,6 @@ class NoisyDiscriminator(Discriminator):
     """A ``trunk`` whose output is the features, under a weight-normalised head."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         input_noise: float = Field(0.3, ge=0)
         """Standard deviation of the noise on pixels."""
         noise: float = Field(0.5, ge=0)
@@ -69,8 +67,6 @@ class NoisyMlpGenerator(Generator):
     """On 28x28 grey images: 696,568 parameters."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         hidden: tuple[int, ...] = Field((500, 500), min_length=1)
@@ -112,8 +108,6 @@ class NoisyMlpDiscriminator(NoisyDiscriminator):
     """Features are the last hidden layer before its noise. On 28x28 grey images: 1,536,502 parameters."""
 
     class Config(NoisyDiscriminator.Config):
-        """Parameters."""
-
         hidden: tuple[int, ...] = Field((1000, 500, 250, 250, 250), min_length=1)
         """Widths of the hidden layers."""
 
@@ -154,8 +148,6 @@ class NoisyConvDiscriminator(NoisyDiscriminator):
     """Features are the dense layer. On 28x28 grey images: 154,882 parameters."""
 
     class Config(NoisyDiscriminator.Config):
-        """Parameters."""
-
         channels: tuple[int, int, int] = (16, 32, 64)
         """Of the three convolutions, 5x5 and twice 3x3."""
         features: int = Field(128, ge=1)

@@ -24,8 +24,6 @@ class TrunkClassifier(Classifier):
     weights under the same names but those of the head."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         trunk: str
         """A discriminator's architecture."""
         trunk_config: dict[str, Any] = {}
@@ -68,8 +66,6 @@ class EncoderClassifier(Classifier):
     names but those of the decoder."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         encoder: str
         """A VAE's architecture."""
         encoder_config: dict[str, Any] = {}
@@ -108,8 +104,6 @@ class Detector(Network):
     """Images (N, C, H, W) to scores (N,): the larger, the rather adversarial; 0 where both are as likely."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         network: str = "small-cnn"
         """A classifier's architecture; trunk-classifier for one that begins as a GAN's discriminator."""
         network_config: dict[str, Any] = {}

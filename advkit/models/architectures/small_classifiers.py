@@ -149,8 +149,6 @@ class TradesCNN(Classifier):
     (its authors': at 0)."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         dropout: Fraction = Field(0.5, ge=0, lt=1)
         """Share of the first dense layer's outputs that training leaves out."""
 
@@ -255,8 +253,6 @@ class StridedCNN(Classifier):
     keep intervals from exploding with depth."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         width: int = Field(32, ge=1)
         """Channels of the first convolution; the others have twice as many, the dense layer eight times."""
 
@@ -301,8 +297,6 @@ class CNN7(Classifier):
     """On 28x28 grey images: 13,258,314 parameters; for a GPU. `strided-cnn` is what a CPU has time for."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         width: int = Field(64, ge=1)
         """Channels of the first two convolutions; the others have twice as many, the dense layer eight
         times."""

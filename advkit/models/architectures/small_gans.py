@@ -24,8 +24,6 @@ class DenseGenerator(Generator):
     """Latent vectors are uniform in [0, 1)."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         hidden: tuple[int, ...] = Field((256, 512, 1024), min_length=1)
@@ -67,8 +65,6 @@ class DenseDiscriminator(Discriminator):
     """The sigmoid of the original is part of the loss, so the output is a logit."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         hidden: tuple[int, ...] = Field((512, 256), min_length=1)
         """Widths of the hidden layers."""
         dropout: float = Field(0.5, ge=0, lt=1)
@@ -104,8 +100,6 @@ class DenseConvGenerator(Generator):
     """On 28x28 grey images: 839,937 parameters, from 7x7."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         channels: tuple[int, int] = (128, 64)
@@ -145,8 +139,6 @@ class ShallowDiscriminator(Discriminator):
     """On 28x28 grey images: 100,609 parameters."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         hidden: int = Field(128, ge=1)
         """Width of the hidden layer."""
 
@@ -179,8 +171,6 @@ class UpsamplingGenerator(Generator):
     """On 28x28 grey images: 839,937 parameters, from 7x7."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         channels: tuple[int, int] = (128, 64)
@@ -225,8 +215,6 @@ class StridedDiscriminator(Discriminator):
     """On 28x28 grey images: 213,121 parameters."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         channels: tuple[int, int] = (64, 128)
         """Of the two convolutions."""
         dropout: float = Field(0.3, ge=0, lt=1)

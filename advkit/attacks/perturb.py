@@ -26,7 +26,7 @@ from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 
 def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack[Any]:

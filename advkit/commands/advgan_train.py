@@ -19,8 +19,7 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.models.card import ModelCard, Parent, ThreatFacts
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import numbers
 from advkit.report.figures.advgan import write_curves
 from advkit.report.figures.universal import write_pairs

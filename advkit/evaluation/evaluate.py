@@ -34,12 +34,11 @@ from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
+from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
-from advkit.models.straight_through import straight_through
+from advkit.models.model import Model, evaluation_mode
 from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
@@ -98,7 +97,7 @@ def evaluate(
         eight_bit: round adversarial images to multiples of 1/255, as in a PNG file; a success counts if the
             rounded image is inside the threat model and misclassified.
         bpda: layers that the search replaces by the identity in the backward pass
-            (`advkit.models.straight_through`); successes are confirmed on the unchanged model.
+            (`advkit.models.bpda`); successes are confirmed on the unchanged model.
         surrogate: another classifier of the same images and classes, or its name: gradient attacks search on
             it, and the model only confirms (a transfer attack). Black-box attacks query the model itself.
         allow_random: accept a model whose outputs change from pass to pass.

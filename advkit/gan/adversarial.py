@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, did_you_mean
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.gan.augment import Augment
 from advkit.gan.critic import Critic
 from advkit.gan.game import Game

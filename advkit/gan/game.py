@@ -16,8 +16,8 @@ from advkit.core import distributed, rng
 from advkit.core.device import arithmetic
 from advkit.core.errors import ConfigError, DataError, DivergedError
 from advkit.core.runs import RunFolder, now
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.gan.monitor import warnings
 from advkit.gan.sample_logger import SampleLogger
 from advkit.gan.settings import GanTraining

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advkit.gan.judge import TRUSTED, coverage, judge
-from advkit.gan.metrics.fid import frechet
+from advkit.gan.metrics.distances import frechet
 
 GRID = 100
 """Samples whose distances from each other are measured."""

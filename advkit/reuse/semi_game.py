@@ -17,13 +17,13 @@ from torch.nn.functional import cross_entropy, softplus
 from advkit.core import rng
 from advkit.core.errors import ConfigError, did_you_mean
 from advkit.core.warp import frame, look_up
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
-from advkit.models.architectures.trunk_classifier import TrunkClassifier
+from advkit.models.architectures.reused import TrunkClassifier
 from advkit.models.card import ModelCard
+from advkit.models.layers import standardising
 from advkit.models.model import Model
 from advkit.models.network import Generator, build, pairs
-from advkit.models.normalised import standardising
 from advkit.reuse.classifier import pretrained
 from advkit.reuse.settings import SemiSupervised
 from advkit.training.ema import Ema

@@ -8,11 +8,11 @@ import torch
 from scipy.fft import dctn
 
 from advkit.attacks.attack import Rows
-from advkit.attacks.parts.decision import random_image
+from advkit.attacks.decision import random_image
 from advkit.attacks.perturb import make, perturb, searching
 from advkit.core import rng
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 NAMES = ["hop-skip-jump", "geoda", "sign-opt", "boundary"]
 

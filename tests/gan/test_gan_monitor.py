@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from advkit.gan.metrics.fid import frechet
 from torch import Tensor
 
 from advkit.core import rng
@@ -19,12 +20,11 @@ from advkit.core.runs import RunFolder
 from advkit.data.load import load_data
 from advkit.gan.adversarial import GanGame
 from advkit.gan.judge import coverage, judge
-from advkit.gan.metrics.fid import frechet
 from advkit.gan.monitor import Monitor, covered, diversity_within, warnings
 from advkit.gan.sample_logger import BEST, SampleLogger
 from advkit.gan.settings import GanTraining
 from advkit.gan.train import train_gan
-from advkit.models.architectures.mlp_gan import DenseGenerator
+from advkit.models.architectures.small_gans import DenseGenerator
 from advkit.models.checkpoint import load_checkpoint
 from advkit.report import plots
 from advkit.report.figures.gan_curves import write_curves

@@ -12,7 +12,7 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import fixed, make, perturb, robust_correct, searching
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 PGD = "art:ProjectedGradientDescent"
 THREAT = Threat("linf", 0.05)

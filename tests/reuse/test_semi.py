@@ -21,9 +21,9 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.threat import Threat
 from advkit.data.load import load_data
+from advkit.models.layers import NormalisedLinear, standardising
 from advkit.models.load import load_model
 from advkit.models.network import build
-from advkit.models.normalised import NormalisedLinear, standardising
 from advkit.models.store import Store
 from advkit.report.errors import table
 from advkit.reuse import tested

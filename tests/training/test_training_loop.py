@@ -12,7 +12,7 @@ from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
-from advkit.data.order import Order
+from advkit.data.augment import Order
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.training import trainer as trainers

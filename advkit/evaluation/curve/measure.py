@@ -31,8 +31,7 @@ from advkit.evaluation.evaluate import plan
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
     "linf": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},

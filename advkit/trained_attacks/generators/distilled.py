@@ -16,8 +16,7 @@ from advkit.core import images, rng
 from advkit.core.errors import DataError
 from advkit.core.progress import SILENT, Progress
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.trained_attacks.generators.game import AdvGanGame, Victim
 from advkit.trained_attacks.generators.judge import generate
 from advkit.trained_attacks.generators.settings import AdvGanSettings

@@ -14,8 +14,7 @@ from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import PerturbationGenerator
 from advkit.trained_attacks.generators.distilled import Distilled, frozen_copy
 from advkit.trained_attacks.generators.game import AdvGanGame, GeneratorTraining, Victim, WhiteBox

@@ -17,7 +17,7 @@ from advkit.attacks.perturb import device_of
 from advkit.core import files, images, levels, rng
 from advkit.core.errors import ConfigError
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 Answers = Literal["labels", "probabilities"]
 BATCH = 500

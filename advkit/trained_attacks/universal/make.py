@@ -25,8 +25,7 @@ from advkit.data.load import as_data, load_data
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import wrap
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.trained_attacks.universal.change import Patch, Perturbation
 from advkit.trained_attacks.universal.judge import (
     judge_patch,

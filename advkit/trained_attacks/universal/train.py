@@ -18,8 +18,8 @@ from advkit.attacks.perturb import device_of
 from advkit.core import rng
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.models.model import Model
 from advkit.trained_attacks.universal.change import Change
 from advkit.trained_attacks.universal.settings import ChangeSettings

@@ -23,7 +23,7 @@ from advkit.core import distributed
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 
 

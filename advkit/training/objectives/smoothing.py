@@ -14,7 +14,7 @@ from advkit.attacks.loss import picked
 from advkit.core import rng
 from advkit.core.config import Fraction
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.training.objective import Batch, Objective, Passes, Smoothing, objective
 
 

@@ -24,8 +24,7 @@ from advkit.data.threats import default_threat
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
 from advkit.verify.certification.prove import METHODS, Prover

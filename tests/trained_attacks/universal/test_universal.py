@@ -11,7 +11,7 @@ from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.levels import are_levels
 from advkit.core.threat import Threat
-from advkit.data.order import Order
+from advkit.data.augment import Order
 from advkit.models.load import wrap
 from advkit.trained_attacks.universal import judge as judging
 from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, paste

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from advkit.gan.metrics.fid import frechet
 from torch import Tensor
 
 from advkit.core import rng
@@ -20,6 +19,7 @@ from advkit.core.runs import RunFolder
 from advkit.data.load import load_data
 from advkit.gan.adversarial import GanGame
 from advkit.gan.judge import coverage, judge
+from advkit.gan.metrics.distances import frechet
 from advkit.gan.monitor import Monitor, covered, diversity_within, warnings
 from advkit.gan.sample_logger import BEST, SampleLogger
 from advkit.gan.settings import GanTraining

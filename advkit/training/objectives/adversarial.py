@@ -16,7 +16,7 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.engine.record import column
 from advkit.attacks.loss import AttackLoss, ce, picked, strongest_other
-from advkit.attacks.parts.balls import steepest_
+from advkit.attacks.parts.ascent import steepest_
 from advkit.attacks.perturb import fixed, make
 from advkit.core import distributed
 from advkit.core.config import Fraction, StrictModel

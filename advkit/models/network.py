@@ -39,6 +39,7 @@ class Classifier(Network):
     """
 
     classes: int
+    layers: nn.Module
     least: ClassVar[int] = 1
     """Smallest height and width that it can take."""
 
@@ -51,9 +52,10 @@ class Classifier(Network):
             )
         super().__init__(config, shape=shape, classes=classes)
 
-    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
+        """Logits (N, classes) of images (N, C, H, W) in [0, 1]; by default those of ``layers``."""
+        logits: Tensor = self.layers(x)
+        return logits
 
 
 class Generator(Network):
@@ -63,10 +65,12 @@ class Generator(Network):
     """
 
     latent_dim: int
+    layers: nn.Module
 
-    @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1] of latent vectors."""
+        """Images in [0, 1] of latent vectors; by default those of ``layers``."""
+        images: Tensor = self.layers(z)
+        return images
 
     def draw(self, key: Tensor) -> Tensor:
         """Latent vectors (N, latent_dim) from the prior, one for each key of `rng.keys`; N(0, 1) here."""
@@ -81,11 +85,13 @@ class Discriminator(Network):
     """
 
     feature_dim: int
+    trunk: nn.Module
     head: nn.Module
 
-    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """(N, feature_dim) of images in [0, 1]."""
+        """(N, feature_dim) of images in [0, 1]; by default those of ``trunk``."""
+        features: Tensor = self.trunk(x)
+        return features
 
     def new_head(self, outputs: int) -> nn.Module:
         """A fresh last layer with so many outputs, for who puts the features to another use."""

@@ -79,6 +79,7 @@ class _Wrapped(Discriminator):
     """A discriminator's features and head, the first as ``trunk``, under the names that they have there."""
 
     classes: int
+    trunk: Discriminator
 
     class Config(StrictModel):
         trunk: str = "conv-gan-discriminator"

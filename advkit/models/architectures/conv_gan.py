@@ -11,7 +11,7 @@ each, leaving out any one of the three was slower or failed. The critic is the s
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
@@ -84,11 +84,6 @@ class ConvGenerator(Generator):
         if small:
             nn.init.xavier_uniform_(last.weight, GAIN)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1]."""
-        images: Tensor = self.layers(z)
-        return images
-
 
 @architecture(
     "conv-gan-discriminator",
@@ -124,8 +119,3 @@ class ConvDiscriminator(Discriminator):
         self.feature_dim = second * _half(_half(height)) * _half(_half(width))
         self.head = nn.Linear(self.feature_dim, 1)
         glorot(self)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Flattened output of the convolutions."""
-        features: Tensor = self.trunk(x)
-        return features

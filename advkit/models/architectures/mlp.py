@@ -6,7 +6,7 @@ import math
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
@@ -31,8 +31,3 @@ class MLP(Classifier):
             layers += [nn.Linear(width, hidden), nn.ReLU()]
             width = hidden
         self.layers = nn.Sequential(*layers, nn.Linear(width, self.classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.layers(x)
-        return logits

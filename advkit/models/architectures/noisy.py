@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.core import rng
 from advkit.core.config import StrictModel
+from advkit.models.architectures.small_gans import UniformGenerator
 from advkit.models.card import Shape
 from advkit.models.layers import NormalisedConv2d, NormalisedLinear, glorot
-from advkit.models.network import Discriminator, Generator, architecture
+from advkit.models.network import Discriminator, architecture
 
 
 class Noise(nn.Module):
@@ -40,18 +40,12 @@ class NoisyDiscriminator(Discriminator):
         """Standard deviation of the noise on inputs of dense layers behind it, which begin near 1."""
 
     config: Config
-    trunk: nn.Module
 
     def new_head(self, outputs: int) -> nn.Module:
         """A weight-normalised layer under noise, too."""
         return nn.Sequential(
             Noise(self.config.noise), NormalisedLinear(self.feature_dim, outputs, fixed=False)
         )
-
-    def features(self, x: Tensor) -> Tensor:
-        """(N, feature_dim): the last hidden layer, before its noise."""
-        features: Tensor = self.trunk(x)
-        return features
 
 
 _MNIST = "Salimans et al. 2016, section 5.1 (MNIST)"
@@ -63,7 +57,7 @@ _MNIST = "Salimans et al. 2016, section 5.1 (MNIST)"
     summary="two dense layers with batch norm and softplus, sigmoid; latent uniform in [0, 1)",
     source=_MNIST,
 )
-class NoisyMlpGenerator(Generator):
+class NoisyMlpGenerator(UniformGenerator):
     """On 28x28 grey images: 696,568 parameters."""
 
     class Config(StrictModel):
@@ -87,15 +81,6 @@ class NoisyMlpGenerator(Generator):
             last.direction.sub_(last.direction.mean(1, keepdim=True))
         self.layers = nn.Sequential(*layers, last, nn.Sigmoid(), nn.Unflatten(1, shape))
         glorot(self)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1]."""
-        images: Tensor = self.layers(z)
-        return images
-
-    def draw(self, key: Tensor) -> Tensor:
-        """Latent vectors, uniform in [0, 1)."""
-        return rng.uniform(key, (self.latent_dim,))
 
 
 @architecture(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,14 +25,18 @@ class LeNet(Classifier):
     """On 28x28 grey images: 648,226 parameters."""
 
     least = 4
+    kernel: ClassVar[int] = 3
+    """Side of the convolutions' kernels, in pixels."""
+    width: ClassVar[int] = 200
+    """Of the dense layer."""
 
     def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape, classes=classes)
         channels, height, width = shape
-        self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.linear1 = nn.Linear(64 * (height // 4) * (width // 4), 200)
-        self.linear2 = nn.Linear(200, self.classes)
+        self.conv1 = nn.Conv2d(channels, 32, self.kernel, padding=self.kernel // 2)
+        self.conv2 = nn.Conv2d(32, 64, self.kernel, padding=self.kernel // 2)
+        self.linear1 = nn.Linear(64 * (height // 4) * (width // 4), self.width)
+        self.linear2 = nn.Linear(self.width, self.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -84,25 +90,11 @@ def _left(side: int, padding: int) -> int:
     summary="two 5x5 convolutions (32, 64) with max pooling, dense 1024",
     source="Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018",
 )
-class MadryCNN(Classifier):
+class MadryCNN(LeNet):
     """On 28x28 grey images: 3,274,634 parameters."""
 
-    least = 4
-
-    def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
-        super().__init__(config, shape=shape, classes=classes)
-        channels, height, width = shape
-        self.conv1 = nn.Conv2d(channels, 32, 5, padding=2)
-        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
-        self.linear1 = nn.Linear(64 * (height // 4) * (width // 4), 1024)
-        self.linear2 = nn.Linear(1024, self.classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        logits: Tensor = self.linear2(F.relu(self.linear1(x.flatten(1))))
-        return logits
+    kernel = 5
+    width = 1024
 
 
 @architecture(
@@ -130,11 +122,6 @@ class SmallCNN(Classifier):
             nn.ReLU(),
             nn.Linear(100, self.classes),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.layers(x)
-        return logits
 
 
 @architecture(
@@ -179,11 +166,6 @@ class TradesCNN(Classifier):
             nn.ReLU(),
             nn.Linear(200, self.classes),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.layers(x)
-        return logits
 
 
 FEATURES = 64
@@ -274,11 +256,6 @@ class StridedCNN(Classifier):
         )
         for_intervals(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.layers(x)
-        return logits
-
 
 def normalised(layer: nn.Conv2d | nn.Linear) -> tuple[nn.Module, ...]:
     """A layer, its batch norm and ReLU."""
@@ -320,8 +297,3 @@ class CNN7(Classifier):
             nn.Linear(8 * w, self.classes),
         )
         for_intervals(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.layers(x)
-        return logits

@@ -14,14 +14,22 @@ from advkit.models.layers import Size, glorot, growth, transposed
 from advkit.models.network import Discriminator, Generator, architecture
 
 
+class UniformGenerator(Generator):
+    """One whose latent vectors are uniform in [0, 1)."""
+
+    def draw(self, key: Tensor) -> Tensor:
+        """Latent vectors (N, latent_dim), one for each key."""
+        return rng.uniform(key, (self.latent_dim,))
+
+
 @architecture(
     "mlp-gan-generator",
     role="generator",
     summary="dense layers with ReLU, batch norm and dropout, sigmoid; latent uniform in [0, 1)",
     source="Goodfellow et al. 2014, with batch norm and dropout",
 )
-class DenseGenerator(Generator):
-    """Latent vectors are uniform in [0, 1)."""
+class DenseGenerator(UniformGenerator):
+    """On 28x28 grey images: 1,489,936 parameters."""
 
     class Config(StrictModel):
         latent_dim: int = Field(100, ge=1)
@@ -44,15 +52,6 @@ class DenseGenerator(Generator):
         layers += [nn.Dropout(config.dropout), nn.Linear(width, math.prod(shape)), nn.Sigmoid()]
         self.layers = nn.Sequential(*layers, nn.Unflatten(1, shape))
         glorot(self)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1]."""
-        images: Tensor = self.layers(z)
-        return images
-
-    def draw(self, key: Tensor) -> Tensor:
-        """Latent vectors, uniform in [0, 1)."""
-        return rng.uniform(key, (self.latent_dim,))
 
 
 @architecture(
@@ -84,11 +83,6 @@ class DenseDiscriminator(Discriminator):
         self.head = nn.Linear(width, 1)
         glorot(self)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the last hidden layer."""
-        features: Tensor = self.trunk(x)
-        return features
-
 
 @architecture(
     "dense-conv-gan-generator",
@@ -103,7 +97,7 @@ class DenseConvGenerator(Generator):
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         channels: tuple[int, int] = (128, 64)
-        """After the dense layer and after the first transposed convolution."""
+        """After the dense layer and after the first convolution."""
 
     config: Config
 
@@ -116,17 +110,21 @@ class DenseConvGenerator(Generator):
             nn.Linear(config.latent_dim, wide * math.prod(start)),
             nn.ReLU(),
             nn.Unflatten(1, (wide, *start)),
-            transposed(wide, narrow, 5, start, middle),
+            *self.grow(wide, narrow, start, middle),
             nn.ReLU(),
-            transposed(narrow, shape[0], 5, middle, whole),
+            *self.grow(narrow, shape[0], middle, whole),
             nn.Tanh(),
         )
         glorot(self)
 
+    @staticmethod
+    def grow(inputs: int, outputs: int, before: Size, after: Size) -> list[nn.Module]:
+        """Layers that convolve, from one size to the next."""
+        return [transposed(inputs, outputs, 5, before, after)]
+
     def forward(self, z: Tensor) -> Tensor:
         """Images in [0, 1]."""
-        images: Tensor = self.layers(z)
-        return (images + 1) / 2
+        return (super().forward(z) + 1) / 2
 
 
 @architecture(
@@ -167,42 +165,14 @@ MOMENTUM = 0.2
     summary="dense, then two blocks of nearest upsampling and a 5x5 convolution; ReLU, tanh",
     source="Radford et al. 2016, in small; upsampling after Odena et al. 2016",
 )
-class UpsamplingGenerator(Generator):
+class UpsamplingGenerator(DenseConvGenerator):
     """On 28x28 grey images: 839,937 parameters, from 7x7."""
 
-    class Config(StrictModel):
-        latent_dim: int = Field(100, ge=1)
-        """Numbers in a latent vector."""
-        channels: tuple[int, int] = (128, 64)
-        """After the dense layer and after the first convolution."""
-
-    config: Config
-
-    def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
-        super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
-        wide, narrow = config.channels
-        start, middle, whole = growth(shape, 2)
-
-        def block(inputs: int, outputs: int, before: Size, after: Size) -> list[nn.Module]:
-            convolution = nn.Conv2d(inputs, outputs, 5, padding=2)
-            return [convolution] if before == after else [nn.Upsample(after), convolution]
-
-        self.layers = nn.Sequential(
-            nn.Linear(config.latent_dim, wide * math.prod(start)),
-            nn.ReLU(),
-            nn.Unflatten(1, (wide, *start)),
-            *block(wide, narrow, start, middle),
-            nn.ReLU(),
-            *block(narrow, shape[0], middle, whole),
-            nn.Tanh(),
-        )
-        glorot(self)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1]."""
-        images: Tensor = self.layers(z)
-        return (images + 1) / 2
+    @staticmethod
+    def grow(inputs: int, outputs: int, before: Size, after: Size) -> list[nn.Module]:
+        """Nearest upsampling where the size changes, and a convolution."""
+        convolution = nn.Conv2d(inputs, outputs, 5, padding=2)
+        return [convolution] if before == after else [nn.Upsample(after), convolution]
 
 
 @architecture(

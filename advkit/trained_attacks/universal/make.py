@@ -66,8 +66,7 @@ def classifiers(models: Modules, data: Data) -> list[Model]:
     found = []
     for module in listed(models):
         model = wrap(module, shape=data.shape)
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        few, _ = data.batch(torch.arange(min(8, len(data))), device)
+        few, _ = data.batch(torch.arange(min(8, len(data))), device_of(model))
         inspect_classifier(model, few, data.classes if data.classes_known else None)
         found.append(model)
     return found
@@ -76,6 +75,18 @@ def classifiers(models: Modules, data: Data) -> list[Model]:
 def listed(models: Modules) -> list[nn.Module]:
     """One or several as a list."""
     return [models] if isinstance(models, nn.Module) else list(models)
+
+
+def _opened(
+    model: Modules,
+    transfer: Modules,
+    data: Data | str | tuple[object, object],
+    test: Data | tuple[object, object] | None,
+) -> tuple[Data, Data, list[Model], list[Model], list[str]]:
+    """Training images, test images, models to attack, models for evaluation only, the names of both."""
+    learn, judged = both_splits(data, test)
+    models, others = classifiers(model, learn), classifiers(transfer, learn)
+    return learn, judged, models, others, [each.card.architecture for each in (*models, *others)]
 
 
 def class_number(target: int | str, data: Data) -> int:
@@ -141,14 +152,10 @@ def train_patch(
         DataError: no images for training or evaluation.
         ModelError: a model that is not a classifier.
     """
-    progress = shown(progress)
-    learn, judged = both_splits(data, test)
     config = validate(PatchSettings, {"target": target, **settings}, "train_patch")
-    models, others = classifiers(model, learn), classifiers(transfer, learn)
-    names = [each.card.architecture for each in (*models, *others)]
-    return make_patch(
-        models, others, names, learn, random_subset(judged, n, config.seed), config, progress=progress
-    )
+    learn, judged, models, others, names = _opened(model, transfer, data, test)
+    few = random_subset(judged, n, config.seed)
+    return make_patch(models, others, names, learn, few, config, progress=shown(progress))
 
 
 def make_patch(
@@ -278,11 +285,9 @@ def train_universal(
         ModelError: a model that is not a classifier.
     """
     progress = shown(progress)
-    learn, judged = both_splits(data, test)
     config = validate(PerturbationSettings, settings, "train_universal")
-    models, others = classifiers(model, learn), classifiers(transfer, learn)
+    learn, judged, models, others, names = _opened(model, transfer, data, test)
     threat = threat or threats.choose(config.norm, config.eps, models[0], learn, progress)
-    names = [each.card.architecture for each in (*models, *others)]
     few = random_subset(judged, n, config.seed)
     return make_perturbation(models, others, names, learn, few, threat, config, progress=progress)
 

@@ -24,7 +24,7 @@ def list_attacks(pattern: str = "*") -> list[str]:
     from advkit.integrations import art_index
 
     try:
-        foreign = [f"art:{name}" for name, about in art_index.attacks().items() if not about.unsupported]
+        foreign = [f"art:{name}" for name in art_index.supported()]
     except ConfigError:  # ART is not installed
         foreign = []
     return _matching(pattern, [*_names(ATTACKS), *_names(ENSEMBLES), *foreign])

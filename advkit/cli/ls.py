@@ -74,7 +74,7 @@ def _art() -> Iterable[Row]:
 def _art_names() -> list[str]:
     from advkit.integrations import art_index
 
-    return [f"art:{name}" for name, described in art_index.attacks().items() if not described.unsupported]
+    return art_index.supported()
 
 
 def _pairs() -> Iterable[Row]:

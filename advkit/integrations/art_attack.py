@@ -236,4 +236,4 @@ def entry(name: str) -> Entry[type[Attack[Any]]]:
 
 def entries() -> Iterator[Entry[type[Attack[Any]]]]:
     """Every attack of ART that can attack an image classifier."""
-    return (entry(name) for name, info in art_index.attacks().items() if not info.unsupported)
+    return map(entry, art_index.supported())

@@ -96,6 +96,15 @@ def attacks() -> dict[str, AttackInfo]:
     return {name: _attack_info(name, classes[name][0], known) for name in sorted(exported) if name in classes}
 
 
+def supported() -> list[str]:
+    """Names of the attacks on single images of image classifiers.
+
+    Raises:
+        ConfigError: the toolbox is not installed.
+    """
+    return [name for name, info in attacks().items() if not info.unsupported]
+
+
 def _parsed(folder: Path, module: str) -> ast.Module:
     path = folder.joinpath(*module.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

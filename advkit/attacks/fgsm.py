@@ -6,7 +6,7 @@ from pydantic import Field
 
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.loss import ce
+from advkit.attacks.losses.ce import ce
 from advkit.core.config import StrictModel
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_, revise_
-from advkit.attacks.loss import margin
+from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.square_proposals import LinfProposals, MassProposals
 from advkit.core import rng
 from advkit.core.config import StrictModel

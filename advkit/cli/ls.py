@@ -74,7 +74,7 @@ def _art() -> Iterable[Row]:
 def _art_names() -> list[str]:
     from advkit.integrations import art_index
 
-    return art_index.supported()
+    return [f"art:{name}" for name in art_index.supported()]
 
 
 def _pairs() -> Iterable[Row]:
@@ -115,13 +115,13 @@ KINDS = {
         "GAN architectures (generator and discriminator): gan-train --arch NAME", _pairs, _pair_names
     ),
     "gan-losses": _registry(
-        "losses of a GAN: gan-train --loss NAME", "advkit.gan.loss:GAN_LOSSES", "gan_loss", "gan/loss.py"
+        "losses of a GAN: gan-train --loss NAME", "advkit.gan.loss:GAN_LOSSES", "gan_loss", "gan/losses/*.py"
     ),
     "regularisers": _registry(
         "regularisers of a discriminator: gan-train --regularisers NAME",
         "advkit.gan.regulariser:REGULARISERS",
         "regulariser",
-        "gan/regulariser.py",
+        "gan/regularisers/*.py",
     ),
     "gan-metrics": _registry(
         "metrics of generated images: gan-eval --metrics NAME",
@@ -143,13 +143,13 @@ KINDS = {
         "sequences of attacks: attack --attack NAME",
         "advkit.attacks.ensemble:ENSEMBLES",
         "ensemble",
-        "attacks/ensemble.py",
+        "attacks/ensembles/*.py",
     ),
     "attack-losses": _registry(
         "what a gradient attack maximises",
         "advkit.attacks.loss:ATTACK_LOSSES",
         "attack_loss",
-        "attacks/loss.py",
+        "attacks/losses/*.py",
     ),
     "checks": _registry(
         "sanity checks of a robust accuracy, run after every attack",

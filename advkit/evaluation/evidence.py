@@ -13,7 +13,9 @@ from torch import Tensor
 from advkit.attacks.attack import ATTACKS, Attack, Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss, logit_difference, margin
+from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
+from advkit.attacks.losses.logit_difference import logit_difference
+from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import make
 from advkit.core.threat import Threat
 from advkit.evaluation.cascade import Cascade

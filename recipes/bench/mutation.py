@@ -50,7 +50,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "engine": {
         "attacks/engine": "attacks",
-        "attacks/loss.py": "attacks",
+        "attacks/losses": "attacks",
         "core/threat.py": "core attacks",
         "evaluation/curve": "evaluation/curve",
         "evaluation/spatial": "evaluation/spatial",

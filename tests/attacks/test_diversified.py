@@ -5,7 +5,7 @@ import torch
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.loss import margin
+from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.ascent import STEPS, diversified
 from advkit.attacks.perturb import make
 from advkit.core import rng

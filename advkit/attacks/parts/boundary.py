@@ -9,7 +9,9 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.loss import logit_difference, margin, picked
+from advkit.attacks.loss import picked
+from advkit.attacks.losses.logit_difference import logit_difference
+from advkit.attacks.losses.margin import margin
 from advkit.core.threat import Norm
 from advkit.core.water_filling import TINY, level
 

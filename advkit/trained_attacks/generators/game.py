@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from advkit.attacks.advgan import moved
 from advkit.attacks.engine.oracle import query
-from advkit.attacks.loss import margin
+from advkit.attacks.losses.margin import margin
 from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 from advkit.data.augment import Order
 from advkit.data.data import Data
 from advkit.gan.critic import Critic
-from advkit.gan.loss import LeastSquares
+from advkit.gan.losses.least_squares import LeastSquares
 from advkit.models.card import Shape
 from advkit.models.network import ARCHITECTURES, Network, PerturbationGenerator, build
 from advkit.trained_attacks.generators.judge import misled

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.engine.oracle import query
-from advkit.attacks.loss import margin
+from advkit.attacks.losses.margin import margin
 from advkit.core import memory, rng
 from advkit.core.errors import ModelError
 from advkit.core.progress import SILENT, Progress, Task

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy, log_softmax
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.engine.record import column
-from advkit.attacks.loss import AttackLoss, ce, picked, strongest_other
+from advkit.attacks.loss import AttackLoss, picked, strongest_other
+from advkit.attacks.losses.ce import ce
 from advkit.attacks.parts.ascent import steepest_
 from advkit.attacks.perturb import fixed, make
 from advkit.core import distributed

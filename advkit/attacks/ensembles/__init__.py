@@ -1,0 +1,1 @@
+"""Plans of several attacks, one file each."""

@@ -1,0 +1,1 @@
+"""One file per attack loss; the decorator registers it."""

@@ -1,0 +1,1 @@
+"""One file per GAN loss; the decorator enrols it."""

@@ -26,7 +26,7 @@ from advkit.models.model import Model
 from advkit.models.network import Generator, Network, build
 from advkit.training.ema import Ema
 from advkit.training.export import store_name
-from advkit.training.training import Players, Training, average_over_processes, multiples
+from advkit.training.training import TrainedNetworks, Training, average_over_processes, multiples
 
 FEW = 1000
 """Images that are looked at before training."""
@@ -45,7 +45,7 @@ def _differ(data: Data) -> bool:
     return bool((images != images[:1]).any())
 
 
-class Game(Players, Training):
+class Game(TrainedNetworks, Training):
     """One kind of generative training; its EMA draws the samples.
 
     Args:

@@ -27,7 +27,7 @@ from advkit.models.network import Generator, build, pairs
 from advkit.reuse.classifier import pretrained
 from advkit.reuse.settings import SemiSupervised
 from advkit.training.ema import Ema
-from advkit.training.training import Players, Training, multiples
+from advkit.training.training import TrainedNetworks, Training, multiples
 
 FLAT = 2 / 3
 """Share of the run over which the learning rate stays; then it decreases linearly to 0."""
@@ -67,7 +67,7 @@ def matching(fake: Tensor, real: Tensor) -> Tensor:
     return (fake.float().mean(0) - real.float().mean(0)).square().mean()
 
 
-class SemiGame(Players, Training):
+class SemiGame(TrainedNetworks, Training):
     """A classifier, whose EMA is kept, and a generator.
 
     Args:

@@ -26,7 +26,7 @@ from advkit.training.schedule import factor
 from advkit.training.score import measured, scores
 from advkit.training.settings import Fitting, Several
 from advkit.training.several import gradients
-from advkit.training.training import Course, Players, Training, average_over_processes, evenly
+from advkit.training.training import Course, TrainedNetworks, Training, average_over_processes, evenly
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Trained(Course):
     """What the objective trained beside it, by what is added to the classifier's name."""
 
 
-class Trainer(Players, Training):
+class Trainer(TrainedNetworks, Training):
     """Several processes train on a share of every batch each; gradients, and the statistics of batch norm,
     become the means over all of them.
 

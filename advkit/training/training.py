@@ -35,7 +35,7 @@ class Course:
     """Step at which this process began; 0 when it was the first."""
 
 
-class Players:
+class TrainedNetworks:
     """Networks that are trained, the first of them perhaps with an average.
 
     Attributes:

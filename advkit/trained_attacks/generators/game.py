@@ -26,7 +26,7 @@ from advkit.trained_attacks.generators.judge import misled
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.training.ema import Ema
 from advkit.training.schedule import factor
-from advkit.training.training import Players, Training, average_over_processes, evenly
+from advkit.training.training import TrainedNetworks, Training, average_over_processes, evenly
 
 GENERATOR = "advgan-generator"
 BETAS = (0.5, 0.999)
@@ -35,7 +35,7 @@ FIGURES = ("margin_loss", "g_loss", "d_loss", "d_accuracy", "misled")
 """The figures of an update."""
 
 
-class AdvGanGame(Players):
+class AdvGanGame(TrainedNetworks):
     """Minimises margin + gan_weight * GAN loss over the generator (Xiao et al. 2018, eq. 4).
 
     The paper's third term, a hinge on the size of the perturbation, is not needed: the output

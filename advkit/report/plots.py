@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from advkit.core import files
 from advkit.core.errors import readable
+
+LOG = logging.getLogger(__name__)
 
 
 def figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
@@ -29,7 +31,7 @@ def figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **setting
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes the figure as a PNG; one that cannot be drawn is left out, since its numbers are kept anyway.
+    """Writes the figure as a PNG; one that cannot be drawn is left out with a logged warning.
 
     Its texts are names and numbers, never formulas.
     """
@@ -39,6 +41,9 @@ def save(figure: Any, path: Path) -> None:
         words = readable(text.get_text())
         if "\\mathdefault" not in words:  # else matplotlib's own power of ten
             text.set_text(words.replace("$", "\\$"))
-    with suppress(Exception), warnings.catch_warnings(), files.atomic(path) as temporary:
-        warnings.simplefilter("ignore")  # of letters that the font lacks
-        figure.savefig(temporary, format="png", dpi=120)
+    try:
+        with warnings.catch_warnings(), files.atomic(path) as temporary:
+            warnings.simplefilter("ignore")  # of letters that the font lacks
+            figure.savefig(temporary, format="png", dpi=120)
+    except Exception as fault:  # the result is there, whatever happens to its pictures
+        LOG.warning("%s is missing: it could not be drawn (%s: %s)", path, type(fault).__name__, fault)

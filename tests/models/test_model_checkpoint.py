@@ -72,6 +72,7 @@ def test_card_and_weights_come_back_bit_for_bit(
     assert all(torch.equal(own[name], found[name]) and found[name].dtype == dtype for name in own)
     second = save_model(again, tmp_path / f"again{suffix}")
     assert second.read_bytes() == path.read_bytes()
+    assert b"schema_name" not in path.read_bytes() and b"advkit/model" in path.read_bytes()
 
 
 def test_weights_in_other_layouts_or_shared_are_saved(make: Any, tmp_path: Path) -> None:

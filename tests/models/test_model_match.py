@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from advkit import load_model
 from advkit.core.errors import ConfigError, ModelError
 from advkit.models.card import Shape
-from advkit.models.match import fits, misfit
+from advkit.models.match import classes_in, fits, misfit
 from advkit.models.network import ARCHITECTURES, build
 
 SMALL = ["lenet", "mlp", "small-cnn"]
@@ -39,6 +39,9 @@ def shapes(name: str, shape: Shape, classes: int) -> list[tuple[int, ...]] | Non
     said=st.none() | st.sampled_from([(1, 8, 8), (1, 30, 28), (3, 20, 64), (2, 9, 9), (3, 90, 90)]),
     renamed=st.booleans(),
 )
+@example(name="mlp", channels=3, size=64, classes=2, said=None, renamed=False)
+@example(name="mlp", channels=3, size=65, classes=2, said=None, renamed=False)
+@example(name="mlp", channels=1, size=65, classes=2, said=None, renamed=False)
 def test_what_fits_is_the_first_size_that_gives_these_shapes(
     name: str, channels: int, size: int, classes: int, said: Shape | None, renamed: bool
 ) -> None:
@@ -77,6 +80,11 @@ def test_what_does_not_fit_is_said_by_name_or_else_by_order(order: str) -> None:
     assert "on 3x32x32 images" in misfit(coloured, "lenet")
     del state[next(iter(state))]
     assert "5 tensors where 6 are wanted" in misfit(state, "mlp", (1, 16, 16))
+
+
+def test_a_single_number_says_nothing_of_the_classes() -> None:
+    state = {"head": torch.tensor(1.0), "last": torch.zeros(5), "scale": torch.tensor(2.0)}
+    assert classes_in(state, lambda classes: {"head": torch.Size([classes])}) == 5
 
 
 @pytest.mark.parametrize("rename", ["wrapped", "numbered", "no counters"])

@@ -664,7 +664,7 @@ def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_i
     run = Search(attack, Oracle(model, attack.threat), data, logits_of(model, data), **how)
     run.check_every = every
     run.run(torch.arange(len(data)), lambda found: None, told.append)
-    assert heard == [(False, len(data), 1.0)] * len(looks)
+    assert clock == [16.0] and heard == [(False, len(data), 1.0)] * len(looks)
     assert told == [len(data) * step / 16 for step in looks[:-1]] + [0]
 
 

@@ -17,6 +17,9 @@ _PUBLIC = {
     "certify": "advkit.verify.certification.certify",
     "evaluate": "advkit.evaluation.evaluate",
     "from_art": "advkit.integrations.art_models",
+    "list_architectures": "advkit.listings",
+    "list_attacks": "advkit.listings",
+    "list_datasets": "advkit.listings",
     "load_data": "advkit.data.load",
     "load_model": "advkit.models.load",
     "perturb": "advkit.attacks.perturb",
@@ -24,8 +27,8 @@ _PUBLIC = {
     "security_curve": "advkit.evaluation.curve.measure",
     "smooth": "advkit.verify.smoothing.classifier",
     "to_art": "advkit.integrations.art_models",
-    "train_patch": "advkit.trained_attacks.universal.make_patch",
-    "train_universal": "advkit.trained_attacks.universal.make_perturbation",
+    "train_patch": "advkit.trained_attacks.universal.make",
+    "train_universal": "advkit.trained_attacks.universal.make",
 }
 
 _ALIASES = {"attack": "evaluate", "curve": "security_curve", "train_detector": "detector_train"}
@@ -38,6 +41,9 @@ __all__ = [
     "certify",
     "evaluate",
     "from_art",
+    "list_architectures",
+    "list_attacks",
+    "list_datasets",
     "load_data",
     "load_model",
     "perturb",
@@ -57,10 +63,10 @@ if TYPE_CHECKING:
     from advkit.evaluation.curve.measure import security_curve
     from advkit.evaluation.evaluate import evaluate
     from advkit.integrations.art_models import from_art, to_art
+    from advkit.listings import list_architectures, list_attacks, list_datasets
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
-    from advkit.trained_attacks.universal.make_patch import train_patch
-    from advkit.trained_attacks.universal.make_perturbation import train_universal
+    from advkit.trained_attacks.universal.make import train_patch, train_universal
     from advkit.verify.certification.certify import certify
     from advkit.verify.smoothing.classifier import smooth
 

@@ -60,7 +60,9 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """A training's figures as they were written, a row each; empty for other commands."""
         path = self.folder and self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+        if path is None or not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -105,8 +107,10 @@ def function(name: str) -> Callable[..., Run]:
                 where[key] = Path(where[key])
         settings, held = _named(given)
         config = validate(command.config, settings, where=f"advkit.{call.__name__}")
-        with in_hand.holding(held), shown(progress) as drawn:
-            return Run(command.name, command.run(config, Context(**where, progress=drawn)))
+        import torch
+
+        with torch.inference_mode(False), torch.enable_grad(), in_hand.holding(held):
+            return Run(command.name, command.run(config, Context(**where, progress=shown(progress))))
 
     call.__name__ = call.__qualname__ = command.name.replace("-", "_")
     call.__module__ = "advkit"

@@ -12,11 +12,8 @@ from advkit.attacks.attack import Attack, Rows, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.parts.apgd_dense import Dense
-from advkit.attacks.parts.apgd_schedule import APGDState, Schedule
-from advkit.attacks.parts.apgd_sparse import FIRST, Sparse
-from advkit.attacks.parts.diversified import STEPS, diversified
-from advkit.attacks.parts.sparse import steepest_
+from advkit.attacks.parts.apgd_steps import FIRST, APGDState, Dense, Schedule, Sparse
+from advkit.attacks.parts.ascent import STEPS, diversified, steepest_
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 
@@ -45,8 +42,6 @@ class APGD(Attack[APGDState]):
     implementation."""
 
     class Config(APGDConfig):
-        """Parameters."""
-
         loss: str = "margin"
         """Loss to maximise (see `advkit ls attack-losses`)."""
         targets: int = Field(0, ge=0)
@@ -97,3 +92,38 @@ class APGD(Attack[APGDState]):
         fresh: APGDState = self._schedule.begin(state.rows, x, state.iteration + 1)
         fresh.iteration = state.iteration
         return fresh
+
+
+@attack("apgd-ce", summary="Auto-PGD on the cross-entropy", source="Croce and Hein 2020")
+class APGDCE(APGD):
+    """Halves the step and restores the best point where the cross-entropy has stopped rising."""
+
+    class Config(APGDConfig):
+        pass
+
+    loss_name = "ce"
+
+
+@attack("apgd-dlr", summary="Auto-PGD on the difference of logits ratio", source="Croce and Hein 2020")
+class APGDDLR(APGD):
+    """As `advkit.attacks.apgd`, on a loss that is invariant to the scale of the logits."""
+
+    class Config(APGDConfig):
+        pass
+
+    loss_name = "dlr"
+
+
+@attack(
+    "apgd-t",
+    summary="Auto-PGD on the targeted difference of logits ratio, one class after another",
+    source="Croce and Hein 2020",
+)
+class APGDT(APGD):
+    """A row for each target class, largest logit first; all end when one succeeds."""
+
+    class Config(APGDConfig):
+        targets: int = Field(9, ge=1)
+        """Target classes, largest logit first."""
+
+    loss_name = "dlr"

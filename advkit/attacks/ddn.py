@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
-from advkit.attacks.losses.log_odds import log_odds
+from advkit.attacks.loss import log_odds
 from advkit.attacks.parts.balls import annealed, fill_, length
 from advkit.core import rng
 from advkit.core.config import StrictModel
@@ -39,8 +39,6 @@ class DDN(Attack[DDNState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(100, ge=1)
         """Gradient steps."""
         gamma: float = Field(0.05, gt=0, lt=1)

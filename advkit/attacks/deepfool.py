@@ -32,8 +32,6 @@ class DeepFool(Attack[DeepFoolState]):
     """Algorithm 2: finds an adversarial image near the original in a few steps, rarely the nearest."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(50, ge=1)
         """Steps at most; about three are usual."""
         overshoot: float = Field(0.02, ge=0)

@@ -11,9 +11,8 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
-from advkit.attacks.losses.margin import margin
-from advkit.attacks.parts.balls import slope
-from advkit.attacks.parts.tradeoff import Trials
+from advkit.attacks.loss import margin
+from advkit.attacks.parts.balls import Trials, slope
 from advkit.core.config import StrictModel
 
 SHORTEST = 10
@@ -42,8 +41,6 @@ class EAD(Attack[EADState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(9000, ge=1)
         """Gradient steps of all trials at most; a trial without progress ends early."""
         binary_searches: int = Field(9, ge=1)

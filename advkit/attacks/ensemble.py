@@ -1,18 +1,20 @@
-"""Attacks that belong together: what an ensemble is."""
+"""Ensembles: plans of several attacks, in the order in which they run."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field
 
 from advkit.attacks.attack import ATTACKS
-from advkit.core.config import Precision, StrictModel
+from advkit.core.config import Fraction, Precision, StrictModel
 from advkit.core.registry import Registry, Rows
 from advkit.core.threat import Threat
 
-ENSEMBLES: Registry[type[Ensemble]] = Registry("ensemble", "advkit.attacks.ensembles")
+ENSEMBLES: Registry[type[Ensemble]] = Registry("ensemble")
 
 
 @dataclass(frozen=True)
@@ -123,3 +125,115 @@ def names() -> list[str]:
     return sorted(
         name for registry in registries for entry in registry for name in (entry.name, *entry.aliases)
     )
+
+
+@ensemble(
+    "autoattack",
+    summary="the standard evaluation: APGD-CE, targeted APGD, targeted FAB, Square",
+    source="Croce and Hein 2020; l1: Croce and Hein 2021",
+)
+class AutoAttack(Ensemble):
+    """All parameters are those of the reference implementation.
+
+    A model with too few classes for the difference of logits ratio is attacked with the plain difference of
+    logits.
+    """
+
+    class Config(StrictModel):
+        version: Literal["standard", "plus", "rand"] = "standard"
+        """standard: 4 attacks; plus: 6, with restarts; rand: 2, averaging gradients, for random models."""
+        samples: int = Field(20, ge=1)
+        """Gradients averaged in a step of rand."""
+        queries: int = Field(5000, ge=1)
+        """Queries of Square Attack."""
+
+    config: Config
+
+    def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
+        """The attacks of the version, in the reference's order."""
+        version, l1 = self.config.version, threat.norm == "l1"
+        wrong = min(9, classes - 1)
+        square = stage("square", "square", queries=self.config.queries)
+        fab_t = stage("fab-t", "fab-t", targets=wrong)
+        if version == "rand":
+            samples = {"samples": self.config.samples}
+            return stage("apgd-ce", "apgd-ce", **samples), _dlr(classes, samples)
+        if version == "plus":
+            five = {"restarts": 5}
+            ce = stage("apgd-ce", "apgd-ce", **five)
+            fab = stage("fab", "fab", **five)
+            return ce, _dlr(classes, five), fab, square, _targeted(classes, wrong), fab_t
+        ce = stage("apgd-ce", "apgd-ce", **({"restarts": 5} if l1 else {}))
+        return ce, _targeted(classes, min(wrong, 5) if l1 else wrong), fab_t, square
+
+
+def _dlr(classes: int, parameters: dict[str, Any]) -> Stage:
+    if classes >= 3:
+        return stage("apgd-dlr", "apgd-dlr", **parameters)
+    return stage("apgd-margin", "apgd", loss="margin", **parameters)
+
+
+def _targeted(classes: int, targets: int) -> Stage:
+    if classes >= 4:
+        return stage("apgd-t", "apgd-t", targets=targets)
+    return stage("apgd-t", "apgd", loss="logit-difference", targets=targets)
+
+
+@ensemble(
+    "cascade",
+    summary="a short targeted attack on every image, then all kinds on the images nearest to the boundary",
+    source="attacks of Croce and Hein 2020; budget by margin after Liu et al. 2022",
+)
+class Cascade(Ensemble):
+    """The default.
+
+    Two short stages attack every image. The others take the images in the order of the largest margin reached
+    so far, in rounds, and stop when a round finds too little. The last four repeat a kind of attack that has
+    found something, with more steps, restarts or queries.
+    """
+
+    class Config(StrictModel):
+        tolerance: Fraction = Field(0.001, ge=0, lt=1)
+        """Change of the robust accuracy that is not worth looking for; 0: all stages on all images."""
+
+    config: Config
+
+    def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
+        """Eleven stages, the last four only where their kind has found something; in l0 two, made for it."""
+        if threat.norm == "l0":
+            return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
+        wrong = min(classes - 1, 9)
+        ratio = "dlr" if classes >= 4 else "logit-difference"
+        apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
+        fab = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
+        square = stage("square", "square", queries=2500)
+        more_square = stage("square-again", "square")
+        return (
+            stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
+            stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
+            self._nearest(24, stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50)),
+            self._nearest(24, apgd_ce),
+            self._nearest(24, fab),
+            self._nearest(16, square, None),
+            self._nearest(8, stage("restarts", "apgd", loss=ratio, targets=wrong, restarts=2, steps=100)),
+            self._nearest(8, stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
+            self._nearest(8, stage("fab-again", "fab-t", targets=wrong, restarts=2), after=fab),
+            self._nearest(8, more_square, None, after=square),
+            self._nearest(8, stage("square-longer", "square", queries=10000), None, after=more_square),
+        )
+
+    def _nearest(
+        self,
+        fewest: int,
+        one: Stage,
+        precision: Precision | None = "float32",
+        *,
+        after: Stage | None = None,
+    ) -> Stage:
+        return replace(
+            one,
+            tolerance=self.config.tolerance,
+            round=fewest,
+            precision=precision,
+            after=after.name if after else None,
+        )

@@ -11,8 +11,7 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
-from advkit.attacks.parts.boundary import nearest
-from advkit.attacks.parts.hyperplane import toward
+from advkit.attacks.parts.boundary import nearest, toward, toward_target
 from advkit.core import rng
 from advkit.core.config import StrictModel
 
@@ -69,8 +68,6 @@ class FAB(Attack[FABState]):
     """
 
     class Config(FABConfig):
-        """Parameters."""
-
         classes: int | None = Field(None, ge=1)
         """Wrong classes considered in each step, those of the largest logits; None: all."""
 
@@ -163,3 +160,20 @@ class FAB(Attack[FABState]):
         alpha = (far / (far + farther)).clamp(max=config.alpha_max)[:, None]
         ahead = points.add_(steps, alpha=config.eta)
         return torch.lerp(ahead[0], ahead[1], alpha).clamp_(0, 1).view_as(x)
+
+
+@attack(
+    "fab-t",
+    summary="targeted FAB, toward the wrong classes of the largest logits",
+    source="Croce and Hein, ICML 2020, arXiv:2003.01690",
+)
+class FABT(FAB):
+    """A step needs the gradient of one logit difference, where `FAB` needs those of all."""
+
+    class Config(FABConfig):
+        targets: int = Field(9, ge=0)
+        """Target classes, largest logit first; 0: in each step, the strongest wrong class."""
+
+    def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
+        """That of the search target."""
+        return toward_target(oracle, x, rows)

@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import margin
 from advkit.attacks.parts.balls import annealed, fewest, fill_, length, movable_, slope
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
@@ -46,8 +46,6 @@ class FMN(Attack[FMNState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(100, ge=1)
         """Gradient steps."""
         step_size: float | None = Field(None, gt=0)

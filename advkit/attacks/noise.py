@@ -15,8 +15,6 @@ class Noise(Attack[State]):
     """Draws points from the ball and keeps a success."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         draws: int = Field(10, ge=2)
         """Points per image."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +17,16 @@ from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.loss import AttackLoss
 from advkit.core import rng
+from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
-from advkit.core.errors import ModelError
+from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.models.mode import evaluation_mode
+from advkit.models.inspect import inspect_classifier
+from advkit.models.load import as_classifier
+from advkit.models.model import evaluation_mode
 
 
 def make(name: str, threat: Threat, parameters: Mapping[str, Any] | None = None) -> Attack[Any]:
@@ -51,31 +56,66 @@ def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     return torch.cat(parts)
 
 
+class Perturbed(Tensor):
+    """The images that an attack made, a tensor (N, C, H, W) of float32, with its success on each.
+
+    An image is the first success of the attack, else its last point, and always inside the threat model.
+    Operations on it return plain tensors.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    success: Tensor
+    """(N,) bool: misclassified, or classified as the target. The model itself confirmed it."""
+    distance: Tensor
+    """(N,) float32: from the original, in the threat model's norm."""
+    forwards: Tensor
+    """(N,) int64: forward passes, which are the queries of a black-box attack."""
+    backwards: Tensor
+    """(N,) int64: backward passes."""
+
+    @property
+    def x(self) -> Tensor:
+        """The images as a plain tensor."""
+        return self.as_subclass(Tensor)
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return (
+            f"<Perturbed: success on {int(self.success.sum())} of {len(self)} images, "
+            f"{float(self.forwards.float().mean()):,.0f} forward passes each>"
+        )
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
 def perturb(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    model: nn.Module | str | Path,
+    x: Any,
+    y: Any,
     threat: Threat,
     attack: str = "pgd",
     *,
     parameters: Mapping[str, Any] | None = None,
-    target: Tensor | None = None,
+    target: Any = None,
     surrogate: nn.Module | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     precision: Precision = "auto",
     eight_bit: bool = False,
-) -> Tensor:
+    allow_random: bool = False,
+    progress: Progress | bool | None = None,
+) -> Perturbed:
     """Adversarial images: for each, the first success that the attack finds, else the last point it tried.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits (N, K); its mode is restored.
-        x: (N, C, H, W) images in [0, 1].
+        model: images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes; its mode is
+            restored.
+        x: (N, C, H, W) images in [0, 1], or uint8.
         y: (N,) true classes.
         threat: the threat model; every returned image is inside it.
         attack: a registered attack (``advkit ls attacks``).
         parameters: the attack's own, for example ``{"steps": 100}``.
-        target: (N,) target classes; None: untargeted.
+        target: target classes (N,), or one class for all images; None: untargeted.
         surrogate: the model to search on, for transfer attacks: ``model`` itself is only queried for its
             decision, on points that the surrogate misclassifies and on the last point.
         seed: determines all random numbers, with an image's position.
@@ -85,31 +125,100 @@ def perturb(
             confirmed in the model's own.
         eight_bit: round to multiples of 1/255, as a PNG file stores them, and count only images that are
             inside the threat model and misclassified then; ``x`` must consist of such multiples.
+        allow_random: accept a model whose outputs change from pass to pass.
+        progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
-    Returns:
-        (N, C, H, W) float32, on the device of ``x``.
+    Raises:
+        ModelError: the model does not behave as a classifier of such images.
+        DataError: the images or labels do not fit.
+        ConfigError: unknown attack or parameters, or a target that is no class.
+
+    Example:
+        >>> from torch import nn
+        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(4, 1, 8, 8)
+        >>> perturb(model, x, torch.tensor([0, 1, 2, 3]), Threat("linf", 0.1)).x.shape
+        torch.Size([4, 1, 8, 8])
     """
+    progress = shown(progress)
     data = as_data(x, y)
-    result = torch.empty(data.images.shape, dtype=torch.float32)
+    n = len(data)
+    images = torch.empty(data.images.shape, dtype=torch.float32)
+    success, distance = torch.empty(n, dtype=torch.bool), torch.empty(n)
+    forwards, backwards = torch.empty(2, n, dtype=torch.int64)
+    judged = as_classifier(model, data.shape)
+    few, _ = data.batch(torch.arange(min(8, n)), device_of(judged))
+    inspect_classifier(judged, few, None, allow_random=allow_random)
+    with (
+        evaluation_mode(judged),
+        evaluation_mode(surrogate or judged),
+        progress.task(attack, n, unit="image") as task,
+    ):
 
-    def keep(found: Found) -> None:
-        result[found.index] = found.x
+        def keep(found: Found) -> None:
+            at = found.index
+            images[at], success[at], distance[at] = found.x, found.broken, found.distance
+            forwards[at], backwards[at] = found.forwards, found.backwards
+            task.advance()
 
-    with evaluation_mode(model), evaluation_mode(surrogate or model):
+        clean = logits_of(judged, data)
+        refuse_misfit(clean, data)
         search = searching(
-            model,
+            judged,
             data,
             make(attack, threat, parameters),
             name=attack,
             seed=seed,
             batch_size=batch_size,
             precision=precision,
-            target_class=target.cpu() if target is not None else None,
+            clean=clean,
+            target_class=None if target is None else _targets(target, data, clean.shape[1]),
             eight_bit=eight_bit,
             surrogate=surrogate,
         )
-        search.run(torch.arange(len(data)), keep)
-    return result.to(x.device)
+        search.run(torch.arange(n), keep, task.underway)
+    device = x.device if isinstance(x, Tensor) else "cpu"
+    made = images.to(device).as_subclass(Perturbed)
+    made.success, made.distance = success.to(device), distance.to(device)
+    made.forwards, made.backwards = forwards.to(device), backwards.to(device)
+    return made
+
+
+def _targets(target: Any, data: Data, classes: int) -> Tensor:
+    """(N,) target classes, of one class or of (N,) in any form."""
+    try:
+        given = torch.as_tensor(target).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError("the targets are no array of classes; give one class, or (N,) classes") from error
+    if given.dim() == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.dim() == 0:
+        given = given.expand(len(data))
+    integers = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
+    if given.shape != (len(data),) or not integers:
+        kind = str(given.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"the targets have shape {tuple(given.shape)} and type {kind}; give one class, or "
+            f"{len(data)} integers"
+        )
+    low, high = (int(bound) for bound in given.aminmax())
+    if low < 0 or high >= classes:
+        raise ConfigError(f"the targets range from {low} to {high}, but the classes from 0 to {classes - 1}")
+    return given.long()
+
+
+def refuse_misfit(clean: Tensor, images: Data) -> None:
+    """Raises an error if the model's logits (N, K) on the images are not finite, or of too few classes."""
+    if int(images.labels.max()) >= clean.shape[1]:
+        raise DataError(
+            f"data {images.name!r} has label {int(images.labels.max())} but the model has only "
+            f"{clean.shape[1]} classes (0 to {clean.shape[1] - 1}); choose data or a model that fits"
+        )
+    bad = int((~clean.isfinite().all(1)).sum())
+    if bad:
+        raise ModelError(
+            f"the model gives NaN or infinite logits on {bad} of {len(clean)} clean images; "
+            "correct the model or its normalisation before attacking it"
+        )
 
 
 def fixed(

@@ -11,8 +11,7 @@ from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import column
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.parts.diversified import STEPS, diversified
-from advkit.attacks.parts.sparse import steepest_
+from advkit.attacks.parts.ascent import STEPS, diversified, steepest_
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.threat import Threat
 
@@ -28,8 +27,6 @@ class PGD(Attack[State]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(40, ge=1)
         """Gradient steps per start."""
         step_size: Fraction | None = Field(None, gt=0)

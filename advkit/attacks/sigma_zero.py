@@ -11,9 +11,8 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
-from advkit.attacks.losses.margin import margin
-from advkit.attacks.parts.adam import adam_
-from advkit.attacks.parts.balls import annealed
+from advkit.attacks.loss import margin
+from advkit.attacks.parts.balls import adam_, annealed
 from advkit.core.config import StrictModel
 
 
@@ -42,8 +41,6 @@ class SigmaZero(Attack[SigmaZeroState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         steps: int = Field(1000, ge=1)
         """Gradient steps."""
         step_size: float = Field(1.0, gt=0)

@@ -48,8 +48,6 @@ class SimBA(Attack[SimBAState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(5000, ge=1)
         """Queries per start; the first is the original."""
         basis: Literal["pixel", "dct"] = "dct"

@@ -11,9 +11,8 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, State, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_, revise_
-from advkit.attacks.losses.margin import margin
-from advkit.attacks.parts.square_linf import LinfProposals
-from advkit.attacks.parts.square_mass import MassProposals
+from advkit.attacks.loss import margin
+from advkit.attacks.parts.square_proposals import LinfProposals, MassProposals
 from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
@@ -41,8 +40,6 @@ class Square(Attack[SquareState]):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         queries: int = Field(5000, ge=1)
         """Queries per start."""
         p: float = Field(0.8, gt=0, le=1)

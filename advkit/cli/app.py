@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any, NamedTuple
 
 import click
@@ -84,6 +85,9 @@ class App(DescribedGroup):
         if "_ADVKIT_COMPLETE" in os.environ:  # the shell asks what it could complete to
             return super().main(args, "advkit")
         words = list(sys.argv[1:] if args is None else args)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # what it cannot hold is shown escaped
+                stream.reconfigure(errors="backslashreplace")
 
         def work() -> None:
             with self.make_context("advkit", list(words), obj=words) as context:

@@ -17,7 +17,7 @@ from advkit.commands import Command
 from advkit.core import distributed, files, runs
 from advkit.core.config import StrictModel
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, OutputError
+from advkit.core.errors import ConfigError, OutputError, readable
 from advkit.report.outcome import Outcome
 
 json_option = click.option(
@@ -67,6 +67,7 @@ def execute(command: Command, config: StrictModel, place: Place) -> Outcome:
             stop.add_note("the same command goes on from here")
             raise
     if distributed.rank() == 0:
+        outcome = replace(outcome, next=tuple(map(_copyable, outcome.next)))
         if outcome.files and outcome.files[-1].is_dir():
             outcome = _with_report(outcome, place.recipe)
         show(outcome, place.json)
@@ -82,7 +83,7 @@ def show(outcome: Outcome, json_to: Path | None = None) -> None:
     from advkit.cli import draw
 
     if json_to is not None:
-        text = json.dumps(outcome.result, indent=2) + "\n"
+        text = files.json_text(outcome.result, indent=2) + "\n"
         if str(json_to) == "-":
             sys.stdout.write(text)
         else:
@@ -97,10 +98,28 @@ def _with_report(outcome: Outcome, recipe: bytes | None) -> Outcome:
     *others, folder = outcome.files
     if recipe is not None:
         files.write_bytes(folder / "recipe.toml", recipe)
-    command = shlex.join(["advkit", *click.get_current_context().find_root().obj])
+    command = _copyable(shlex.join(["advkit", *click.get_current_context().find_root().obj]))
     path = folder / "report.html"
-    html.write(path, outcome, title=outcome.title, command=command, environment=runs.environment())
+    try:
+        html.write(path, outcome, title=outcome.title, command=command, environment=runs.environment())
+    except Exception as fault:  # the result is there, whatever happens to its report
+        missing = f"{path} is missing: it could not be written ({type(fault).__name__}: {fault})."
+        return replace(outcome, sentences=(*outcome.sentences, missing))
     return replace(outcome, files=(*others, path, folder))
+
+
+def _copyable(line: str) -> str:
+    """A command line in which names that are no text are written as a shell reads them."""
+    if readable(line) == line:
+        return line
+    return " ".join(
+        shlex.quote(word) if readable(word) == word else f"$'{_bytes(word)}'" for word in shlex.split(line)
+    )
+
+
+def _bytes(word: str) -> str:
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return plain.encode("utf-8", "surrogateescape").decode("ascii", "backslashreplace")
 
 
 def _refuse_to_replace(path: Path, overwrite: bool) -> None:

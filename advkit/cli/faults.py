@@ -41,7 +41,8 @@ def guard(work: Callable[[], None]) -> int:
     Of processes that share the work only the first prints, and none ends before it has printed: else
     ``torchrun`` would end it, too.
     """
-    with distributed.joined(), _one_voice():
+    distributed.join()
+    with _one_voice():
         code = _guarded(work)
         if code not in (INTERRUPTED, TERMINATED):
             distributed.wait()
@@ -53,7 +54,11 @@ def _one_voice() -> Iterator[None]:
     if distributed.rank() == 0:
         yield
         return
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
         yield
 
 
@@ -114,14 +119,19 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 def _of_the_machine(fault: Exception) -> str | None:
     """The message for a machine that is too small, which no library call can foresee."""
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if isinstance(fault, OSError) and fault.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+    ):
         try:
             with files.writing(fault.filename or "the output"):
                 raise fault
         except OutputError as output:
             return str(output)
     torch = sys.modules.get("torch")
-    on_device = torch is not None and isinstance(fault, torch.OutOfMemoryError)
+    on_device = torch is not None and isinstance(fault, torch.cuda.OutOfMemoryError)
     if on_device or isinstance(fault, MemoryError) or "DefaultCPUAllocator" in str(fault):
         return "out of memory; try a smaller --batch-size, or another --device"
     return None

@@ -46,14 +46,14 @@ class Kind(NamedTuple):
     """What advkit itself registers, read from its files without importing them, to be counted."""
 
 
-def _registry(summary: str, place: str, decorator: str, *packages: str) -> Kind:
-    """The things of a registry; ``decorator`` registers them in the files of ``packages``."""
-    return Kind(summary, partial(_registered, place), partial(_in_files, decorator, *packages))
+def _registry(summary: str, place: str, decorator: str, *patterns: str) -> Kind:
+    """The things of a registry; ``decorator`` registers them in the files that fit ``patterns``."""
+    return Kind(summary, partial(_registered, place), partial(_in_files, decorator, *patterns))
 
 
-def _in_files(decorator: str, *packages: str) -> list[str]:
+def _in_files(decorator: str, *patterns: str) -> list[str]:
     root = Path(advkit.__path__[0])
-    texts = [file.read_text("utf-8") for package in packages for file in (root / package).glob("*.py")]
+    texts = [file.read_text("utf-8") for pattern in patterns for file in root.glob(pattern)]
     first = re.compile(rf'^@{decorator}\(\s*"([^"]+)"', re.MULTILINE)
     return [name for text in texts for name in first.findall(text)]
 
@@ -96,7 +96,7 @@ def _recipes() -> Iterable[Row]:
 
 
 def _pair_names() -> list[str]:
-    names = _in_files("architecture", "models/architectures")
+    names = _in_files("architecture", "models/architectures/*.py")
     stems = [name.removesuffix("-generator") for name in names if name.endswith("-generator")]
     return [stem for stem in stems if f"{stem}-discriminator" in names]
 
@@ -109,32 +109,32 @@ KINDS = {
         "networks by role: --arch NAME",
         "advkit.models.network:ARCHITECTURES",
         "architecture",
-        "models/architectures",
+        "models/architectures/*.py",
     ),
     "pairs": Kind(
         "GAN architectures (generator and discriminator): gan-train --arch NAME", _pairs, _pair_names
     ),
     "gan-losses": _registry(
-        "losses of a GAN: gan-train --loss NAME", "advkit.gan.loss:GAN_LOSSES", "gan_loss", "gan/losses"
+        "losses of a GAN: gan-train --loss NAME", "advkit.gan.loss:GAN_LOSSES", "gan_loss", "gan/loss.py"
     ),
     "regularisers": _registry(
         "regularisers of a discriminator: gan-train --regularisers NAME",
         "advkit.gan.regulariser:REGULARISERS",
         "regulariser",
-        "gan/regularisers",
+        "gan/regulariser.py",
     ),
     "gan-metrics": _registry(
         "metrics of generated images: gan-eval --metrics NAME",
         "advkit.gan.metric:METRICS",
         "metric",
-        "gan/metrics",
+        "gan/metrics/*.py",
     ),
     "attacks": _registry(
         "adversarial attacks: attack --attack NAME",
         "advkit.attacks.attack:ATTACKS",
         "attack",
-        "attacks",
-        "integrations",
+        "attacks/*.py",
+        "integrations/*.py",
     ),
     "art-attacks": Kind(
         "attacks of the Adversarial Robustness Toolbox: attack --attack art:NAME", _art, _art_names
@@ -143,32 +143,32 @@ KINDS = {
         "sequences of attacks: attack --attack NAME",
         "advkit.attacks.ensemble:ENSEMBLES",
         "ensemble",
-        "attacks/ensembles",
+        "attacks/ensemble.py",
     ),
     "attack-losses": _registry(
         "what a gradient attack maximises",
         "advkit.attacks.loss:ATTACK_LOSSES",
         "attack_loss",
-        "attacks/losses",
+        "attacks/loss.py",
     ),
     "checks": _registry(
         "sanity checks of a robust accuracy, run after every attack",
         "advkit.evaluation.check:CHECKS",
         "check",
-        "evaluation/checks",
+        "evaluation/checks/*.py",
     ),
     "defences": _registry(
         "input preprocessing before a classifier: defence-eval --defence NAME",
         "advkit.defences.purifier:DEFENCES",
         "defence",
-        "defences/purifiers",
+        "defences/purifiers/*.py",
     ),
     "objectives": _registry(
         "objectives of robust training: adv-train --objective NAME",
         "advkit.training.objective:OBJECTIVES",
         "objective",
-        "training/objectives",
-        "trained_attacks/generators/objectives",
+        "training/objectives/*.py",
+        "trained_attacks/generators/objectives/*.py",
     ),
 }
 

@@ -34,7 +34,6 @@ from advkit.report.training import outcome, threatened
 from advkit.training.export import export, export_beside, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
-from advkit.training.monitor import first_warnings
 from advkit.training.objective import OBJECTIVES, Objective
 from advkit.training.score import counts
 from advkit.training.settings import AdversarialTraining as Config
@@ -263,7 +262,7 @@ def _result(
         "beside": beside,
         "kept_step": trained.step,
         "images_per_second": trained.images_per_second,
-        "warnings": first_warnings(trained.history),
+        "warnings": trained.warnings,
         "test": {
             "data": test.facts.model_dump(),
             "attack": "pgd",

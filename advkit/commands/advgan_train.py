@@ -19,8 +19,7 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.models.card import ModelCard, Parent, ThreatFacts
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import numbers
 from advkit.report.figures.advgan import write_curves
 from advkit.report.figures.universal import write_pairs
@@ -32,7 +31,7 @@ from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.settings import AdvGanTraining as Config
 from advkit.trained_attacks.universal.judge import random_subset
-from advkit.trained_attacks.universal.subjects import class_number
+from advkit.trained_attacks.universal.make import class_number
 from advkit.training.export import export, known_as, model_file, store_name
 
 GROUP = "Attacks"

@@ -24,11 +24,10 @@ from advkit.evaluation.evaluate import evaluate, plan
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
 from advkit.evaluation.settings import Evaluation as Config
+from advkit.models.bpda import straight_through
 from advkit.models.foreign_settings import ForeignModel
 from advkit.models.load import load_model
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
-from advkit.models.straight_through import straight_through
+from advkit.models.model import Model, evaluation_mode
 from advkit.report.classes import by_class
 from advkit.report.figures.evaluation import nearest, write_examples
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold

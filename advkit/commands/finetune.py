@@ -29,7 +29,7 @@ from advkit.reuse.tested import errors, facts, threat_of
 from advkit.training.export import export, known_as, model_file, store_name
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
-from advkit.training.objectives.standard import Standard
+from advkit.training.objectives.adversarial import Standard
 from advkit.training.trainer import Trained
 
 GROUP = "Classifiers"

@@ -14,11 +14,10 @@ from advkit.core import distributed, images, rng
 from advkit.core.context import Context
 from advkit.core.runs import RunFolder, environment
 from advkit.data.load import load_data
-from advkit.gan.best import BEST
 from advkit.gan.cost import passes
 from advkit.gan.game import Game, concrete
-from advkit.gan.monitor import first_warnings
 from advkit.gan.sample import sample as draw_images
+from advkit.gan.sample_logger import BEST
 from advkit.gan.settings import GanTraining as Config
 from advkit.gan.train import TrainedGan, begin, train_gan
 from advkit.models.checkpoint import load_checkpoint, save_model
@@ -156,6 +155,6 @@ def _result(
         "images_per_second": rows[-1]["images_per_second"],
         "seconds": seconds,
         "resumed_at": trained.resumed_at,
-        "warnings": first_warnings(rows),
+        "warnings": trained.warnings,
         "environment": environment(),
     }

@@ -18,7 +18,7 @@ from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.gan.evaluation.subject import open_subject
 from advkit.gan.judge import DIGITS, judge
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.report.figures.universal import write_pairs
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.trained_attacks.latent.invert import Inverted, invert

@@ -17,14 +17,12 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.report.figures.universal import write_maps, write_pairs, write_print
 from advkit.report.outcome import Outcome, Picture, Table
+from advkit.trained_attacks.universal.change import Patch, paste
 from advkit.trained_attacks.universal.export import export, requested_files, run_identity
 from advkit.trained_attacks.universal.judge import PatchJudge, passes, predicted_classes, random_subset
-from advkit.trained_attacks.universal.make_patch import make_patch
-from advkit.trained_attacks.universal.patch import Patch
-from advkit.trained_attacks.universal.place import paste
+from advkit.trained_attacks.universal.make import all_in_evaluation_mode, class_number, make_patch
 from advkit.trained_attacks.universal.result import Hits, PatchJudged, PatchResult
 from advkit.trained_attacks.universal.settings import PatchTraining as Config
-from advkit.trained_attacks.universal.subjects import all_in_evaluation_mode, class_number
 
 GROUP = "Attacks"
 EXAMPLE = "advkit patch --model clf.pt --target 3 --out patch.png"

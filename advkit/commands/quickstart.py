@@ -72,7 +72,7 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
         self.seconds, self.measured = known.get("seconds", 0.0), known.get("measured", "")
 
     def add(self, seconds: float) -> None:

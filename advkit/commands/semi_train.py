@@ -24,10 +24,11 @@ from advkit.report.errors import table
 from advkit.report.figures.semi import write_curves
 from advkit.report.outcome import Outcome, Picture
 from advkit.reuse.semi_game import SemiGame
-from advkit.reuse.semi_settings import SemiSupervised as Config
-from advkit.reuse.semi_train import SemiTrained, train_semi
+from advkit.reuse.settings import SemiSupervised as Config
 from advkit.reuse.tested import errors, facts, threat_of
 from advkit.training.export import export, known_as, model_file, store_name
+from advkit.training.loop import repeat
+from advkit.training.training import Course
 
 GROUP = "Classifiers"
 EXAMPLE = "advkit semi-train --data mnist --labels 100 --out clf.pt"
@@ -65,33 +66,27 @@ def run(config: Config, context: Context) -> Outcome:
         if not run.is_finished(context.progress):
             device = devices.choose(context.device)
             game = SemiGame(config, labelled, train, discriminator, device)
-            trained = train_semi(game, run=run, progress=context.progress)
-            tested = errors(trained.model, test, threat, config.seed)
-            card = _card(config, trained, discriminator, labelled, tested)
-            classifier = Model(trained.model.network, card)
-            write_curves(run.path / "curves.png", trained.history, title=f"{name}: losses")
+            course = repeat(game, run=run, progress=context.progress, name="semi-supervised training")
+            average = game.ema.network
+            tested = errors(average, test, threat, config.seed)
+            classifier = Model(average.network, _card(config, game, discriminator, tested))
+            write_curves(run.path / "curves.png", course.history, title=f"{name}: losses")
             _draw(game, config, run)
             written = export(classifier, name, run, file, overwrite=context.overwrite)
-            run.finish(_result(config, classifier, written, labelled, test, trained, tested, threat))
+            run.finish(_result(config, game, classifier, written, test, course, tested, threat))
         return _outcome(run.result(), run.path)
 
 
-def _card(
-    config: Config,
-    trained: SemiTrained,
-    discriminator: Model | None,
-    labelled: Data,
-    tested: dict[str, Any],
-) -> ModelCard:
+def _card(config: Config, game: SemiGame, discriminator: Model | None, tested: dict[str, Any]) -> ModelCard:
     lineage: tuple[Parent, ...] = ()
     if discriminator is not None:
         digest = discriminator.hash
         lineage = (Parent(relation="fine-tuned-from", hash=digest, name=known_as(digest)),)
-    return trained.model.card.model_copy(
+    return game.model.card.model_copy(
         update={
             "lineage": lineage,
-            "data": labelled.facts,
-            "training": {"command": "semi-train", **config.model_dump(mode="json"), "step": trained.step},
+            "data": game.labelled.facts,
+            "training": {"command": "semi-train", **config.model_dump(mode="json"), "step": game.step},
             "metrics": {"test_accuracy": 1 - tested["clean"] / tested["n"]},
             "created": now(),
             "advkit": __version__,
@@ -133,11 +128,11 @@ def _plan(config: Config, game: SemiGame) -> Outcome:
 
 def _result(
     config: Config,
+    game: SemiGame,
     model: Model,
     written: list[Path],
-    labelled: Data,
     test: Data,
-    trained: SemiTrained,
+    course: Course,
     tested: dict[str, Any],
     threat: Threat | None,
 ) -> dict[str, Any]:
@@ -147,11 +142,11 @@ def _result(
         "config": config.model_dump(mode="json"),
         "model": {"name": config.name, "hash": model.hash, "files": [str(path) for path in written]},
         "card": model.card.model_dump(mode="json", by_alias=True),
-        "updates": trained.step,
-        "images_per_second": trained.images_per_second,
-        "last": trained.history[-1],
-        "labels": len(labelled),
-        "label_ids": labelled.ids.tolist(),
+        "updates": game.step,
+        "images_per_second": course.images_per_second,
+        "last": course.history[-1],
+        "labels": len(game.labelled),
+        "label_ids": game.labelled.ids.tolist(),
         "test": {"data": test.facts.model_dump(), "attack": facts(threat), **tested},
         "environment": environment(),
     }

@@ -15,7 +15,7 @@ from advkit.models.model import Model
 from advkit.report.figures.smoothing import write_curve
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold
 from advkit.training.objective import OBJECTIVES
-from advkit.training.objectives.noise import NoiseTraining
+from advkit.training.objectives.smoothing import NoiseTraining
 from advkit.verify.smoothing.certify import certify_smoothed, chosen
 from advkit.verify.smoothing.result import SmoothingResult
 from advkit.verify.smoothing.settings import SmoothedCertification as Config

@@ -20,8 +20,7 @@ from advkit.evaluation.spatial.evaluate import evaluate_moves, limits, moved_ima
 from advkit.evaluation.spatial.moves import grid_moves
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial as Config
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.report.figures.spatial import least_moved, write_curve, write_examples
 from advkit.report.outcome import Outcome, Picture, Table
 

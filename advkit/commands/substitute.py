@@ -20,13 +20,11 @@ from advkit.data.data import Data
 from advkit.data.subjects import flags, open_subjects
 from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.models.card import Parent
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.report.figures.training import write_curves
 from advkit.report.outcome import Outcome, Picture, Table
-from advkit.trained_attacks.transfer.black_box import BlackBox
 from advkit.trained_attacks.transfer.copied import fresh, gather, train_copy
-from advkit.trained_attacks.transfer.queries import Queries
+from advkit.trained_attacks.transfer.queries import BlackBox, Queries
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.transfer.settings import SubstituteTraining as Config
 from advkit.training.export import export, known_as, model_file, store_name

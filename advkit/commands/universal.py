@@ -19,13 +19,17 @@ from advkit.data.subjects import flags, open_subjects
 from advkit.models.model import Model
 from advkit.report.figures.universal import write_pairs, write_perturbation
 from advkit.report.outcome import Outcome, Picture, Table
+from advkit.trained_attacks.universal.change import Perturbation
 from advkit.trained_attacks.universal.export import export, requested_files, run_identity
 from advkit.trained_attacks.universal.judge import predicted_classes, random_subset
-from advkit.trained_attacks.universal.make_perturbation import make_perturbation, refuse_norm
-from advkit.trained_attacks.universal.perturbation import Perturbation
+from advkit.trained_attacks.universal.make import (
+    all_in_evaluation_mode,
+    class_number,
+    make_perturbation,
+    refuse_norm,
+)
 from advkit.trained_attacks.universal.result import PerturbationJudged, PerturbationResult
 from advkit.trained_attacks.universal.settings import PerturbationTraining as Config
-from advkit.trained_attacks.universal.subjects import all_in_evaluation_mode, class_number
 
 GROUP = "Attacks"
 EXAMPLE = "advkit universal --model clf.pt --norm linf --eps 0.1"

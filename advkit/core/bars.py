@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from rich import progress as bars
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from advkit.core import distributed
 from advkit.core.progress import SILENT, Progress, Task
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -171,20 +171,15 @@ class Drawn(Progress):
                 self.bars.stop()
 
 
-@contextmanager
-def shown(progress: Progress | bool | None) -> Iterator[Progress]:
-    """The progress that a Python caller means.
+def shown(progress: Progress | bool | None) -> Progress:
+    """The progress that a Python caller asks for; the first process of a group shows it.
 
     Args:
-        progress: one of the caller's own; True: draw; False: stay silent; None: draw in a
-            terminal or a notebook.
+        progress: the caller's own; True: bars or lines; False: none; None: bars in a terminal or a notebook.
     """
-    if isinstance(progress, Progress):
-        yield progress
-        return
+    if progress is False or distributed.rank() > 0:
+        return SILENT
+    if not (progress is None or isinstance(progress, bool)):
+        return progress
     console = Console(stderr=True)
-    if not (console.is_interactive if progress is None else progress):
-        yield SILENT
-        return
-    with Drawn(console) as drawn:
-        yield drawn
+    return Drawn(console) if progress or console.is_interactive else SILENT

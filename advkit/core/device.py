@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import attrgetter
 from typing import Literal
 
 import torch
 
-from advkit.core import distributed
+from advkit.core import distributed, pytorch
 from advkit.core.config import Precision
 from advkit.core.errors import ConfigError
 
@@ -54,15 +53,11 @@ def computes_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    able = torch.cpu.get_capabilities()
+    able = pytorch.cpu_capabilities()
     capped = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
     if able.get("architecture") == "x86_64" and capped:
         return False
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
-
-
-_SETTINGS = {"cuda": ("cuda.matmul", "cudnn.conv", "cudnn.rnn"), "cpu": ("mkldnn.matmul", "mkldnn.conv")}
-"""By the kind of device, where PyTorch keeps what it computes float32 in, under `torch.backends`."""
 
 
 def coarse_float32(device: torch.device) -> bool:
@@ -70,21 +65,19 @@ def coarse_float32(device: torch.device) -> bool:
 
     On GPUs that is its default for convolutions.
     """
-    return any(
-        attrgetter(name)(torch.backends).fp32_precision not in ("none", "ieee")
-        for name in _SETTINGS.get(device.type, ())
-    )
+    settings = pytorch.float32_settings()
+    return any(each.value not in each.exact for each in settings if each.device_type == device.type)
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Inside, float32 is float32 on every device."""
-    found = [attrgetter(name)(torch.backends) for names in _SETTINGS.values() for name in names]
-    before = [setting.fp32_precision for setting in found]
-    for setting in found:
-        setting.fp32_precision = "ieee"
+    settings = pytorch.float32_settings()
+    before = [each.value for each in settings]
+    for each in settings:
+        setattr(each.owner, each.name, each.exact[0])
     try:
         yield
     finally:
-        for setting, value in zip(found, before, strict=True):
-            setting.fp32_precision = value
+        for each, value in zip(settings, before, strict=True):
+            setattr(each.owner, each.name, value)

@@ -92,6 +92,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def readable(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of file names that are no UTF-8 are escaped, as ``\\xfc``."""
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # another half of a pair, as a name on Windows may hold
+        content = text.encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")
+
+
 def by_size(shape: Iterable[int]) -> str:
     """A shape as people write it: 3x32x32."""
     return "x".join(map(str, shape))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advkit.core.errors import OutputError
+from advkit.core.errors import OutputError, readable
 
 
 @contextmanager
@@ -33,6 +34,7 @@ def writing(where: Path | str) -> Iterator[None]:
             errno.ENOTDIR: "a part of that path is a file, not a folder; choose another place with --out",
             errno.EISDIR: "that path is a folder; name a file",
             errno.EEXIST: "a file of that name is in the way; choose another place with --out",
+            errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
             errno.ENOENT: "the folder does not exist; create it first, or choose another place with --out",
         }
         if error.errno not in reasons:
@@ -63,7 +65,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, content: str) -> None:
     """Writes ``content`` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    write_bytes(path, readable(content).encode())
+
+
+def json_text(values: Any, *, indent: int | None = None) -> str:
+    """JSON of plain values, in which names of files are readable text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return readable(value)
+        if isinstance(value, Mapping):
+            return {plain(key): plain(each) for key, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps(plain(values), indent=indent)
 
 
 class Pieces(NamedTuple):

@@ -8,7 +8,6 @@ Running the same command again goes on where the last process stopped; a folder 
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
@@ -22,13 +21,17 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from advkit import __version__
 from advkit.core import distributed, files
 from advkit.core.config import StrictModel
 from advkit.core.errors import BusyError, ConfigError, OutputError
 from advkit.core.progress import Progress
 from advkit.core.stored import StoredResult
+
+if TYPE_CHECKING:  # it takes as long to import as all of this
+    from filelock import FileLock
 
 Result = TypeVar("Result", bound=StoredResult)
 
@@ -39,10 +42,10 @@ STATES = ("state.pt", "state-previous.pt")
 
 def environment() -> dict[str, str]:
     """Versions and machine, as every result records them."""
-    packages = ("advkit", "torch", "torchvision", "numpy", "adversarial-robustness-toolbox")
-    versions = {name: metadata.version(name) for name in packages}
+    packages = ("torch", "torchvision", "numpy", "adversarial-robustness-toolbox")
     return {
-        **versions,
+        "advkit": __version__,
+        **{name: metadata.version(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
@@ -68,7 +71,7 @@ class RunFolder:
         finished: an earlier process completed it; ``result()`` has what it said.
     """
 
-    def __init__(self, path: Path, lock: IO[str] | None, *, resumed: bool) -> None:
+    def __init__(self, path: Path, lock: FileLock | None, *, resumed: bool) -> None:
         self.path, self.resumed = path, resumed
         self._lock = lock
         self._metrics: IO[str] | None = None
@@ -101,9 +104,9 @@ class RunFolder:
             OutputError: the folder cannot be made.
         """
         values = config.model_dump(mode="json")
-        identity = {"command": command, "config": values, "inputs": _plain(inputs or {})}
+        identity = _plain({"command": command, "config": values, "inputs": inputs or {}})
         with distributed.together():
-            claimed: tuple[Path, IO[str], bool] | None = None
+            claimed: tuple[Path, FileLock, bool] | None = None
             if distributed.rank() == 0:
                 with files.writing(out or RUNS):
                     claimed = _claim(identity, label, out, resume=resume)
@@ -123,7 +126,7 @@ class RunFolder:
         if self._lock is None:
             return
         path = self.path / "resolved.json"
-        resolved = json.loads(path.read_text())
+        resolved = json.loads(path.read_text("utf-8"))
         known, given = resolved.get("inputs", {}), _plain(inputs)
         _refuse_other_inputs(self.path, known, given)
         if given.keys() - known.keys():
@@ -136,7 +139,7 @@ class RunFolder:
 
     def result(self) -> dict[str, Any]:
         """What `finish` was given."""
-        return dict(json.loads((self.path / "result.json").read_text()))
+        return dict(json.loads((self.path / "result.json").read_text("utf-8")))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes ``result.json`` and drops the state that only a resume would need."""
@@ -174,13 +177,25 @@ class RunFolder:
                 last.replace(before)
         files.write_bytes(last, buffer.getvalue())
 
-    def load_state(self) -> dict[str, Any] | None:
+    def load_state(self, *needed: str) -> dict[str, Any] | None:
         """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step.
 
         Where the last file is missing or spoiled, the one before it counts.
+
+        Args:
+            *needed: keys of the state.
+
+        Raises:
+            ConfigError: the state lacks one of them; nothing is changed.
         """
         for path in (self.path / name for name in STATES):
             if (state := _readable(path)) is not None:
+                if not state.keys() >= set(needed):
+                    raise ConfigError(
+                        f"{self.path} holds an unfinished run of another version of advkit, which cannot be "
+                        "resumed; delete the folder or choose another with --out",
+                        code="run-differs",
+                    )
                 self._cut_metrics(state["step"])
                 return state
         self._cut_metrics(-math.inf)
@@ -192,7 +207,7 @@ class RunFolder:
             return
         with files.writing(self.path / "metrics.jsonl"):
             if self._metrics is None:
-                self._metrics = (self.path / "metrics.jsonl").open("a")
+                self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", newline="\n")
             self._metrics.write(json.dumps({"step": step, **values}) + "\n")
             self._metrics.flush()
 
@@ -202,7 +217,7 @@ class RunFolder:
         if not path.exists():
             return []
         rows = []
-        for line in path.read_text().splitlines():
+        for line in path.read_text("utf-8").splitlines():
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
@@ -225,7 +240,7 @@ class RunFolder:
         if self._metrics is not None:
             self._metrics.close()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
 
 def _readable(path: Path) -> dict[str, Any] | None:
@@ -239,17 +254,17 @@ def _readable(path: Path) -> dict[str, Any] | None:
 
 
 def _pretty(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
+    return files.json_text(values, indent=2) + "\n"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives them back."""
-    return dict(json.loads(json.dumps(values)))
+    return dict(json.loads(files.json_text(values)))
 
 
 def _claim(
     identity: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
-) -> tuple[Path, IO[str], bool]:
+) -> tuple[Path, FileLock, bool]:
     """The folder of this run, its lock, and whether the run was begun earlier."""
     path, lock = _unfinished(identity) if out is None else (out, None)
     begun = path is not None and (path / "resolved.json").exists()
@@ -269,28 +284,29 @@ def _claim(
     lock, resolved = lock or _lock(path), path / "resolved.json"
     try:
         if begun := resolved.exists():
-            _refuse_changes(path, json.loads(resolved.read_text()), identity)
+            _refuse_changes(path, json.loads(resolved.read_text("utf-8")), identity)
         else:
             files.write_text(resolved, _pretty(identity))
             started = {**environment(), "started": now(), "argv": sys.argv}
             files.write_text(path / "env.json", _pretty(started))
     except BaseException:
-        lock.close()
+        lock.release()
         raise
     return path, lock, begun
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(path: Path) -> FileLock:
     """An exclusive lock that the system lets go of when the process ends, however it ends."""
-    file = (path / ".lock").open("w")
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / ".lock", thread_local=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
+        lock.acquire(blocking=False)
+    except Timeout as error:
         raise BusyError(
             f"another process is working in {path}; wait for it to end, or choose another folder with --out"
         ) from error
-    return file
+    return lock
 
 
 def _new_folder(name: str) -> Path:
@@ -306,13 +322,13 @@ def _new_folder(name: str) -> Path:
             number += 1
 
 
-def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, IO[str] | None]:
+def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, FileLock | None]:
     """The newest folder with an unfinished run of this command, configuration and inputs, and its lock."""
     for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
         folder = path.parent
         if (folder / "result.json").exists():
             continue
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text("utf-8"))
         same = all(before[key] == identity[key] for key in ("command", "config"))
         if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:
@@ -321,7 +337,7 @@ def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, IO[str] | Non
                 continue
             if not (folder / "result.json").exists():  # else its last process has just finished it
                 return folder, lock
-            lock.close()
+            lock.release()
     return None, None
 
 

@@ -7,8 +7,9 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from advkit.core import files
 from advkit.core.config import StrictModel, validate
-from advkit.core.errors import DataError
+from advkit.core.errors import ConfigError, DataError
 
 
 class StoredResult(StrictModel):
@@ -30,7 +31,27 @@ class StoredResult(StrictModel):
 
     def to_json(self) -> str:
         """The whole result as JSON text; `from_json` reads it back."""
-        return self.model_dump_json(by_alias=True, indent=1)
+        return files.json_text(self.as_values(), indent=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as `as_values`."""
+        return self.as_values()
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame``: a row for each image; of a result without images, one row of its figures.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ConfigError("a data frame needs pandas; pip install pandas") from error
+        values = self.as_values()
+        for key in ("verdicts", "images"):
+            if isinstance(values.get(key), list):
+                return pandas.DataFrame(values[key])
+        return pandas.DataFrame([{k: v for k, v in values.items() if not isinstance(v, dict | list)}])
 
     @classmethod
     def from_json(cls, text: str, where: str = "result") -> Self:
@@ -72,7 +93,7 @@ class StoredResult(StrictModel):
         file = path / "result.json" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        return cls.from_json(file.read_text(), str(file))
+        return cls.from_json(file.read_text("utf-8"), str(file))
 
 
 class SummarisedResult(StoredResult):
@@ -90,3 +111,6 @@ class SummarisedResult(StoredResult):
 
     def __str__(self) -> str:
         return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary()}>"

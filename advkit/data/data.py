@@ -60,6 +60,10 @@ class Data:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        return f"<Data {self.name} ({self.split}): {len(self):,} images of {size}, {self.classes} classes>"
+
     @property
     def shape(self) -> Shape:
         """(channels, height, width)"""

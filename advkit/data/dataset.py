@@ -1,19 +1,79 @@
-"""The registry of data sets, and the folder that they lie in."""
+"""The registry of data sets, the folder that they lie in, and those that torchvision reads."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from advkit.core.errors import DataError
 from advkit.core.registry import Registry
 from advkit.core.threat import Threat
-from advkit.data.torchvision_files import TorchvisionFiles
 from advkit.models.card import Shape
 
-if TYPE_CHECKING:  # listings need neither images nor PyTorch
+if TYPE_CHECKING:
     from advkit.data.data import Data
+
+
+@dataclass(frozen=True)
+class TorchvisionFiles:
+    """Where torchvision keeps one data set below the data folder."""
+
+    name: str
+    """What advkit calls the set."""
+    kind: str
+    """Its class in ``torchvision.datasets``."""
+    train: str
+    """File that is there when the training split is, below the data folder."""
+    test: str
+    npz: str = ""
+    """An npz file that may replace the test split."""
+
+    def place(self, split: str, root: Path) -> Path:
+        """The file of torchvision's that tells whether ``split`` is there."""
+        return root / (self.train if split == "train" else self.test)
+
+    def substitute(self, split: str, root: Path) -> Path | None:
+        """The npz file to read instead, where torchvision's files are absent and it is there."""
+        if split != "test" or not self.npz or self.place(split, root).exists():
+            return None
+        return root / self.npz if (root / self.npz).is_file() else None
+
+    def present(self, split: str, root: Path) -> bool:
+        """Whether ``split`` is there in either form."""
+        return self.place(split, root).exists() or self.substitute(split, root) is not None
+
+    def read(self, split: str, root: Path) -> Any:
+        """torchvision's own object, which holds the whole split in memory.
+
+        Raises:
+            DataError: it is not there, or it is damaged.
+        """
+        place = self.place(split, root)
+        if not place.exists():
+            raise DataError(
+                f"the {split} split of {self.name!r} is not in {root}; "
+                f"fetch it with `advkit data get {self.name}`, "
+                "or name the folder that has it with --data-dir or ADVKIT_DATA",
+                code="data-not-found",
+            )
+        try:
+            return self.open(split, root, download=False)
+        except Exception as error:  # each reader fails in its own ways on a damaged file
+            raise DataError(
+                f"{self.name!r} in {place.parent} is incomplete or damaged; "
+                f"remove it there and fetch it again with `advkit data get {self.name}`"
+            ) from error
+
+    def open(self, split: str, root: Path, *, download: bool) -> Any:
+        """torchvision's own object, with torchvision's own errors."""
+        from torchvision import datasets
+
+        which = {"split": split} if self.kind == "SVHN" else {"train": split == "train"}
+        return getattr(datasets, self.kind)(root, download=download, **which)
+
 
 Split = Literal["train", "test"]
 Loader: TypeAlias = "Callable[[Split, Path], Data]"

@@ -28,8 +28,7 @@ from advkit.evaluation.evaluate import VOTES, evaluate
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.card import ThreatFacts
 from advkit.models.load import wrap
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 BATCH = 500
 """Images of a pass."""

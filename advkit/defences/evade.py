@@ -21,8 +21,7 @@ from advkit.data.data import Data
 from advkit.defences.examples import Fooled
 from advkit.defences.guarded import Guarded, Joint
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 
 @dataclass(frozen=True)

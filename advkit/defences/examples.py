@@ -19,8 +19,7 @@ from advkit.core.errors import DataError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 CLASSES = ("clean", "adversarial")
 """Class names, in the order of a detector's outputs."""

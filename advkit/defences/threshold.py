@@ -12,8 +12,7 @@ from advkit.attacks.perturb import device_of
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 BATCH = 500
 """Images of a pass."""

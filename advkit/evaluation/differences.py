@@ -8,7 +8,7 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import margin
 from advkit.core import rng
 from advkit.evaluation.gradient_trace import size_of
 

@@ -15,12 +15,13 @@ from advkit.attacks.attack import Attack
 from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import device_of, logits_of, make
+from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit
 from advkit.core import distributed, memory, rng
+from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
 from advkit.core.device import arithmetic
-from advkit.core.errors import ConfigError, DataError, ModelError
-from advkit.core.progress import SILENT, Progress
+from advkit.core.errors import ConfigError
+from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
@@ -33,12 +34,11 @@ from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
+from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
-from advkit.models.straight_through import straight_through
+from advkit.models.model import Model, evaluation_mode
 from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
@@ -48,6 +48,8 @@ VOTES = 10
 
 
 @distributed.together()
+@torch.inference_mode(False)
+@torch.enable_grad()
 def evaluate(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
@@ -67,7 +69,7 @@ def evaluate(
     allow_random: bool = False,
     certify: bool = False,
     run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | bool | None = None,
 ) -> EvaluationResult:
     """Clean and robust accuracy of a classifier.
 
@@ -95,14 +97,14 @@ def evaluate(
         eight_bit: round adversarial images to multiples of 1/255, as in a PNG file; a success counts if the
             rounded image is inside the threat model and misclassified.
         bpda: layers that the search replaces by the identity in the backward pass
-            (`advkit.models.straight_through`); successes are confirmed on the unchanged model.
+            (`advkit.models.bpda`); successes are confirmed on the unchanged model.
         surrogate: another classifier of the same images and classes, or its name: gradient attacks search on
             it, and the model only confirms (a transfer attack). Black-box attacks query the model itself.
         allow_random: accept a model whose outputs change from pass to pass.
         certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
             the result has a lower and an upper bound of the robust accuracy.
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
-        progress: shows how many images are done.
+        progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
     Raises:
         ModelError: the model does not behave as a classifier, or ``certify`` meets a layer that cannot be
@@ -110,9 +112,8 @@ def evaluate(
         DataError: the images or labels do not fit, or ``eight_bit`` is set and the images are not 8-bit.
         ConfigError: unknown attacks or parameters, or no default threat model.
     """
+    progress = shown(progress)
     begun = time.perf_counter()
-    if distributed.rank() > 0:
-        progress = SILENT
     whole = as_data(data)
     images = whole.limit(n)
     if eight_bit:
@@ -313,18 +314,3 @@ def _refuse_disagreement(inputs: Mapping[str, Any]) -> None:
                 f"processes {distributed.rank()} and {other} differ in {' and '.join(differing)}; call "
                 "evaluate with the same arguments in all of them"
             )
-
-
-def refuse_misfit(clean: Tensor, images: Data) -> None:
-    """Raises an error if the model's logits (N, K) on the images are not finite, or of too few classes."""
-    if int(images.labels.max()) >= clean.shape[1]:
-        raise DataError(
-            f"data {images.name!r} has label {int(images.labels.max())} but the model has only "
-            f"{clean.shape[1]} classes (0 to {clean.shape[1] - 1}); choose data or a model that fits"
-        )
-    bad = int((~clean.isfinite().all(1)).sum())
-    if bad:
-        raise ModelError(
-            f"the model gives NaN or infinite logits on {bad} of {len(clean)} clean images; "
-            "correct the model or its normalisation before attacking it"
-        )

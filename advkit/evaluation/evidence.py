@@ -13,9 +13,7 @@ from torch import Tensor
 from advkit.attacks.attack import ATTACKS, Attack, Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.outcome import Found
-from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
-from advkit.attacks.losses.logit_difference import logit_difference
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss, logit_difference, margin
 from advkit.attacks.perturb import make
 from advkit.core.threat import Threat
 from advkit.evaluation.cascade import Cascade
@@ -23,9 +21,9 @@ from advkit.evaluation.check import Remedy
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.gradient_trace import GradientTrace, RecordingOracle, trace
 from advkit.evaluation.result import Stage
+from advkit.models.bpda import obstacles
 from advkit.models.inspect import ModelFacts
 from advkit.models.model import Model
-from advkit.models.obstacles import obstacles
 
 FEWEST, MOST = 16, 32
 """Images that a check uses; smaller batches are filled up to 16 rows anyway."""

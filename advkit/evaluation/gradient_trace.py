@@ -11,8 +11,7 @@ from torch import Tensor
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle, Transform
 from advkit.attacks.engine.search import Search
-from advkit.attacks.loss import AttackLoss
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import AttackLoss, margin
 from advkit.evaluation.result import Stage
 
 FAINT = 2.0**-20

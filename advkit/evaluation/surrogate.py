@@ -13,8 +13,7 @@ from advkit.attacks.perturb import refuse_other_classes
 from advkit.core.errors import ConfigError
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model, wrap
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 
 def open_surrogate(given: nn.Module | str | Path, model: Model, few: Tensor, bpda: Sequence[str]) -> Model:

@@ -13,24 +13,26 @@ from torch.nn.functional import cross_entropy
 from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, did_you_mean
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.gan.augment import Augment
 from advkit.gan.critic import Critic
 from advkit.gan.game import Game
-from advkit.gan.loss import GAN_LOSSES, GanLoss, Judgement
+from advkit.gan.loss import GAN_LOSSES, GanLoss
 from advkit.gan.regulariser import REGULARISERS, Regulariser
 from advkit.gan.settings import GanTraining
 from advkit.models import spectral
 from advkit.models.card import Parent, Relation, Shape
 from advkit.models.model import Model
 from advkit.models.network import Discriminator, Generator, pairs
+from advkit.training.schedule import factor
 
 
 class GanGame(Game):
     """A generator, its moving average (EMA) and its discriminators; arguments and attributes as in `Game`."""
 
     figures = ("d_loss", "d_accuracy_real", "d_accuracy_fake", "g_loss", "augmented")
+    shown = {"d_loss": "D loss", "d_accuracy": "D accuracy", "g_loss": "G loss"}
 
     def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
         super().__init__(config, data, device)
@@ -58,41 +60,41 @@ class GanGame(Game):
         """The EMA generator."""
         return cast(Generator, self.ema.network)
 
-    def train_step(self) -> Tensor:
-        """One step.
+    def update(self) -> Tensor:
+        """Some updates of each discriminator, then one of the generator.
 
         Returns:
             (5,) on the device: the discriminators' mean loss, their accuracy on real and on generated images,
             the generator's loss, and the augmentation probability.
         """
-        turns = self.config.discriminator_steps
-        figures = torch.zeros(len(self.figures), device=self.device)
-        with self._randomness():
-            for turn in range(turns):
-                number = self.step * turns + turn
+        config, game, turns = self.config, self.loss, self.config.discriminator_steps
+        self.set_rates(factor(config.schedule, self.step, self.steps))
+        judgements = []
+        with self.randomness(config.seed, "step"):
+            for number in range(self.step * turns, (self.step + 1) * turns):
                 real, labels = self.batch(number)
-                last = turn == turns - 1 and not self.loss.fresh
-                with torch.set_grad_enabled(last), self._autocast():
+                last = number == (self.step + 1) * turns - 1
+                with torch.set_grad_enabled(last and not game.fresh), self._autocast():
                     fake = self._draw(self.latent(self.ids, "latent", number), labels)
                 for name in self.discriminators:
-                    self._update_discriminator(name, real, fake.detach(), labels, figures)
-            if self.loss.fresh:
+                    judgements.append(self._update_discriminator(name, real, fake.detach(), labels))
+            if game.fresh:  # the generator answers to images that the discriminators have not seen
                 real, labels = self.batch(self.step, self.fresh)
                 with self._autocast():
                     fake = self._draw(self.latent(self.ids, "fresh", self.step), labels)
-            self._update_generator(real, fake, labels, figures)
-        figures[4] = self.augment.probability if self.config.augment else 0.0
+            with self._autocast(), _frozen(self.discriminators):
+                critics = {name: self._critic(name, labels) for name in self.discriminators}
+                g_loss = game.generate(critics, fake, real.detach())
+                for critic in critics.values():
+                    g_loss = g_loss + self._class_loss(critic, labels, fake)
+                self._update("generator", g_loss)
         self.ema.update(self.generator, self.step)
         self.step += 1
-        return figures
+        augmented = self.augment.probability if config.augment else torch.zeros_like(self.augment.probability)
+        return torch.cat([torch.stack(judgements).mean(0), torch.stack([g_loss.detach().float(), augmented])])
 
-    def _draw(self, latent: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.generator(latent, labels) if self.classes else self.generator(latent)
-        return images
-
-    def _update_discriminator(
-        self, name: str, real: Tensor, fake: Tensor, labels: Tensor, figures: Tensor
-    ) -> None:
+    def _update_discriminator(self, name: str, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+        """One update; (3,) its loss without penalties, its accuracy on real and on generated images."""
         due = [term for term in self.regularisers if term.due(self.step)]
         through = {side for term in due for side in term.through}
         real, fake = real.requires_grad_("real" in through), fake.requires_grad_("fake" in through)
@@ -101,29 +103,23 @@ class GanGame(Game):
             judged = self.loss.judge(name, critic, real, fake)
             loss = judged.loss + self._class_loss(critic, labels, real, fake)
         for term in due:
-            loss = loss + self._penalty(term, critic, real, fake, judged)
+            noise = torch.rand(len(real), device=self.device)
+            penalty = term.penalty(critic, real, fake, judged, noise)
+            loss = loss + penalty * term.weight(self.step, self.steps)
         self._update(name, loss)
         if name == self.loss.discriminators[0]:
             self.augment.adapt(judged.real, self.step)
-        share = 1 / len(self.discriminators) / self.config.discriminator_steps
-        figures[0] += judged.loss.detach() * share
-        figures[1] += (judged.real > 0).float().mean() * share
-        figures[2] += (judged.fake <= 0).float().mean() * share
+        right = ((judged.real > 0).float().mean(), (judged.fake <= 0).float().mean())
+        return torch.stack([judged.loss.detach().float(), *right])
 
-    def _penalty(
-        self, term: Regulariser, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement
-    ) -> Tensor:
-        noise = torch.rand(len(real), device=self.device)
-        return term.penalty(critic, real, fake, judged, noise) * term.weight(self.step, self.config.steps)
+    def evaluate(self, row: dict[str, Any], rate: float) -> None:
+        """Adds the discriminators' accuracy on all images, too."""
+        row["d_accuracy"] = (row["d_accuracy_real"] + row["d_accuracy_fake"]) / 2
+        super().evaluate(row, rate)
 
-    def _update_generator(self, real: Tensor, fake: Tensor, labels: Tensor, figures: Tensor) -> None:
-        with self._autocast(), _frozen(self.discriminators):
-            critics = {name: self._critic(name, labels) for name in self.discriminators}
-            wanted = self.loss.generate(critics, fake, real.detach())
-            for critic in critics.values():
-                wanted = wanted + self._class_loss(critic, labels, fake)
-            self._update("generator", wanted)
-        figures[3] = wanted.detach()
+    def _draw(self, latent: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.generator(latent, labels) if self.classes else self.generator(latent)
+        return images
 
     def _critic(self, name: str, labels: Tensor) -> Critic:
         config = self.config

@@ -34,7 +34,7 @@ def passes(game: Game) -> dict[str, Passes]:
         return network.register_forward_hook(count)
 
     hooks = [watch(name, network) for name, network in game.counted.items()]
-    game.train_step()
+    game.update()
     for hook in hooks:
         hook.remove()
     return {name: Passes(forwards[name], backwards[name]) for name in game.counted}

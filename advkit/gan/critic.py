@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from advkit.models.architectures.conditional_discriminator import AuxiliaryDiscriminator
+from advkit.models.architectures.conditional import AuxiliaryDiscriminator
 from advkit.models.network import Discriminator
 
 

@@ -1,16 +1,12 @@
-"""What every kind of generative training has: networks, optimisers, an EMA generator, and a training step.
-
-Every random number is a function of (seed, step), so the state of a run is its weights, the optimisers'
-moments and the step: a run that is resumed ends with the same weights, bit for bit on one machine.
-"""
+"""What every kind of generative training has: networks, an EMA generator, and metrics of its samples."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +14,24 @@ from torch import Tensor, nn
 from advkit import __version__
 from advkit.core import distributed, rng
 from advkit.core.device import arithmetic
-from advkit.core.errors import ConfigError, DataError
-from advkit.core.runs import now
+from advkit.core.errors import ConfigError, DataError, DivergedError
+from advkit.core.runs import RunFolder, now
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
+from advkit.gan.monitor import warnings
+from advkit.gan.sample_logger import SampleLogger
 from advkit.gan.settings import GanTraining
 from advkit.models.card import ModelCard, Parent, Role, Shape
 from advkit.models.model import Model
 from advkit.models.network import Generator, Network, build
 from advkit.training.ema import Ema
 from advkit.training.export import store_name
-from advkit.training.schedule import factor
+from advkit.training.training import Players, Training, average_over_processes, multiples
 
 FEW = 1000
 """Images that are looked at before training."""
+LOG_EVERY = 50
+"""Steps between rows of metrics."""
 
 
 def concrete(config: GanTraining, device: torch.device) -> GanTraining:
@@ -45,25 +45,21 @@ def _differ(data: Data) -> bool:
     return bool((images != images[:1]).any())
 
 
-class Game(ABC):
-    """Networks, optimisers and the step.
+class Game(Players, Training):
+    """One kind of generative training; its EMA draws the samples.
 
     Args:
         config: the run's configuration.
         data: images to learn.
         device: where to work.
 
-    Attributes:
-        figures: names of what `train_step` returns.
-        networks: those that are trained, by the names under which they are kept.
-        optimisers: one for each network.
-        ema: the exponential moving average (EMA) that draws the samples.
-        step: training steps done so far.
+    Raises:
+        ConfigError: options that do not go with the data or with each other.
+        DataError: all images are the same.
     """
 
-    figures: ClassVar[tuple[str, ...]]
-    networks: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Adam]
+    unit = "step"
+    remedy = "try smaller learning rates (--rate-generator, --rate-discriminator)"
     ema: Ema[Any]
 
     def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
@@ -86,11 +82,38 @@ class Game(ABC):
             )
         self.order = Order(len(data), config.batch_size, config.seed)
         self.name = store_name(config.name, data.name, config.arch)
-        self.step = 0
+        self.steps, self.batch_size = config.steps, config.batch_size
+        self.saves = multiples(config.checkpoint_every, self.steps)
+        self.samples = multiples(config.sample_every, self.steps)
+        """Steps after which samples are drawn and measured."""
+        self.rows = multiples(LOG_EVERY, self.steps) | self.saves | self.samples
 
-    @abstractmethod
-    def train_step(self) -> Tensor:
-        """One step; returns its figures (len(figures),), on the device."""
+    @contextmanager
+    def opened(self, folder: RunFolder | None) -> Iterator[None]:
+        """Draws samples into the folder, in the first process."""
+        self._logger = SampleLogger(self, folder if distributed.rank() == 0 else None)
+        with self._logger.board:
+            yield
+
+    def evaluate(self, row: dict[str, Any], rate: float) -> None:
+        """Adds the speed, and statistics of samples where these are due."""
+        row["images_per_second"] = rate
+        if self.step in self.samples:
+            row |= distributed.share(self._logger.log() if distributed.rank() == 0 else {})
+        self._logger.board.row(self.step, row)
+
+    def warnings(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Of `advkit.gan.monitor`."""
+        return warnings(rows[-1])
+
+    def end(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Raises a `DivergedError` at a collapse, if that was asked for."""
+        if rows and self.config.stop_on_collapse and "collapse" in warnings(rows[-1]):
+            raise DivergedError(
+                f"the generator has collapsed at step {self.step}, and --stop-on-collapse was asked for; "
+                "its best average so far is best.safetensors in the run folder"
+            )
+        return ""
 
     @property
     @abstractmethod
@@ -98,7 +121,7 @@ class Game(ABC):
         """The averaged generator."""
 
     @property
-    def counted(self) -> dict[str, nn.Module]:
+    def counted(self) -> Mapping[str, nn.Module]:
         """Networks whose passes are counted, by the names of the networks that they represent."""
         return self.networks
 
@@ -131,32 +154,6 @@ class Game(ABC):
         images, labels = self.data.batch(rows, self.device)
         return images.contiguous(memory_format=torch.channels_last), labels
 
-    @contextmanager
-    def _randomness(self) -> Iterator[None]:
-        """Dropout and the like draw from the seed, the step and, beside others, the process."""
-        others = (distributed.rank(),) if distributed.world() > 1 else ()
-        with rng.scope(self.device, self.config.seed, "step", self.step, *others):
-            yield
-
-    def state(self) -> dict[str, Any]:
-        """Everything a resume needs."""
-        return {
-            "step": self.step,
-            "networks": {name: network.state_dict() for name, network in self._all().items()},
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Back to what `state` gave."""
-        for name, network in self._all().items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        self.step = state["step"]
-
-    def _all(self) -> dict[str, nn.Module]:
-        return {**self.networks, "ema": self.ema.network}
-
     def _build(
         self,
         architecture: str,
@@ -188,18 +185,11 @@ class Game(ABC):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _update(self, player: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[player]
-        share = factor(self.config.schedule, self.step, self.config.steps)
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * share
-        optimiser.zero_grad(set_to_none=True)
+        """Adam's step on one network, down the gradient of its loss."""
+        self.optimisers[player].zero_grad(set_to_none=True)
         loss.backward()
-        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        distributed.average(parameter.grad for parameter in parameters if parameter.grad is not None)
-        optimiser.step()
-        if distributed.world() > 1:  # each has normalised its own share of the batch
-            buffers = self.networks[player].buffers()
-            distributed.average(buffer for buffer in buffers if buffer.is_floating_point())
+        average_over_processes(self.networks[player])
+        self.optimisers[player].step()
 
     def _model(
         self,

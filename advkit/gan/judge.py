@@ -21,7 +21,7 @@ from advkit.core import levels
 from advkit.core.errors import DataError
 from advkit.data.data import Data
 from advkit.gan.neighbours import covered, radii
-from advkit.models.architectures.judge_cnn import JudgeCNN
+from advkit.models.architectures.small_classifiers import JudgeCNN
 from advkit.models.checkpoint import load_checkpoint
 from advkit.models.model import Model
 

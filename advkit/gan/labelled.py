@@ -12,8 +12,7 @@ from advkit.core.errors import ConfigError, DataError, ModelError, by_size
 from advkit.core.levels import as_image
 from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import in_turn, of_known_prior, piece
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 TRIES = 50
 """Images drawn at most for each that is wanted, before a class is said not to be found."""

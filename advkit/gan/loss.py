@@ -1,4 +1,4 @@
-"""The objective of a GAN: the losses of generator and discriminators."""
+"""GAN losses: what generator and discriminators minimise."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
+from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import relu, softplus
 
 from advkit.core.config import StrictModel
 from advkit.core.registry import Registry
 from advkit.gan.critic import Critic
 
-GAN_LOSSES: Registry[type[GanLoss]] = Registry("GAN loss", "advkit.gan.losses")
+GAN_LOSSES: Registry[type[GanLoss]] = Registry("GAN loss")
 
 
 class Judgement(NamedTuple):
@@ -65,3 +68,196 @@ L = TypeVar("L", bound=type[GanLoss])
 def gan_loss(name: str, *, summary: str, source: str, aliases: tuple[str, ...] = ()) -> Callable[[L], L]:
     """Decorator that registers a `GanLoss` under ``name``."""
     return GAN_LOSSES.register(name, summary=summary, source=source, aliases=aliases)
+
+
+@gan_loss(
+    "minimax",
+    summary="binary cross-entropy; the generator maximises the discriminator's loss (saturates)",
+    source="Goodfellow et al. 2014, eq. 1",
+)
+class Minimax(GanLoss):
+    """D minimises -log D(x) - log(1 - D(G(z))); G minimises log(1 - D(G(z)))."""
+
+    class Config(StrictModel):
+        smoothing: float = Field(0.0, ge=0, lt=0.5)
+        """How far below 1 the label of real images is: one-sided smoothing (Salimans et al. 2016: 0.1)."""
+
+    config: Config
+
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """The mean of the binary cross-entropies of both halves, ln 2 for a coin that knows nothing."""
+        on_real, on_fake = critic.both(real, fake)
+        smoothed = self.config.smoothing * on_real.mean()
+        loss = (softplus(-on_real).mean() + smoothed + softplus(on_fake).mean()) / 2
+        return Judgement(loss, on_real, on_fake)
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """log(1 - D(G(z))), with D the logistic function of the logit."""
+        return -softplus(critics["discriminator"](fake)).mean()
+
+
+@gan_loss(
+    "non-saturating",
+    summary="binary cross-entropy; the generator minimises -log D(G(z))",
+    source="Goodfellow et al. 2014, section 3",
+    aliases=("bce",),
+)
+class NonSaturating(Minimax):
+    """D as in the min-max game; G minimises -log D(G(z))."""
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """Binary cross-entropy of the generated images against the label "real"."""
+        return softplus(-critics["discriminator"](fake)).mean()
+
+
+@gan_loss(
+    "feature-matching",
+    summary="binary cross-entropy; the generator matches the mean features of real images",
+    source="Salimans et al. 2016, section 3.1",
+)
+class FeatureMatching(Minimax):
+    """D as in the min-max game; G minimises the squared distance between mean features."""
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """Mean over the features of (E f(x) - E f(G(z)))^2."""
+        critic = critics["discriminator"]
+        wanted = critic.features(real).mean(0).detach()
+        return (critic.features(fake).mean(0) - wanted).square().mean()
+
+
+@gan_loss(
+    "least-squares",
+    summary="squared distance of the discriminator's outputs from 1 (real) and -1 (generated)",
+    source="Mao et al. 2017, eq. 9, on the scale from -1 to 1",
+    aliases=("lsgan",),
+)
+class LeastSquares(GanLoss):
+    """Answers far on the right side of the boundary cost, too, so the generator is pulled toward it."""
+
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """Half of the squared distances from 1 and -1."""
+        on_real, on_fake = critic.both(real, fake)
+        return Judgement(
+            ((on_real - 1).square().mean() + (on_fake + 1).square().mean()) / 2, on_real, on_fake
+        )
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """Half of the squared distance from 1."""
+        return (critics["discriminator"](fake) - 1).square().mean() / 2
+
+
+@gan_loss(
+    "hinge",
+    summary="hinge loss: the discriminator's outputs are pushed beyond 1 and -1; the generator raises them",
+    source="Lim and Ye 2017; Miyato et al. 2018, eq. 16 and 17",
+)
+class Hinge(GanLoss):
+    """D minimises max(0, 1 - D(x)) + max(0, 1 + D(G(z))); G minimises -D(G(z))."""
+
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """The sum of both hinges, 2 for one that knows nothing."""
+        on_real, on_fake = critic.both(real, fake)
+        return Judgement(relu(1 - on_real).mean() + relu(1 + on_fake).mean(), on_real, on_fake)
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """Minus the mean answer."""
+        return -critics["discriminator"](fake).mean()
+
+
+@gan_loss(
+    "wasserstein",
+    summary="difference of the critic's mean outputs; with a gradient penalty (WGAN-GP)",
+    source="Arjovsky et al. 2017, eq. 2; Gulrajani et al. 2017",
+    aliases=("wgan-gp",),
+)
+class Wasserstein(GanLoss):
+    """The paper gives the critic five updates for one of the generator (``discriminator_steps``).
+
+    The answers have no zero of their own: verdicts are read off from the middle between both halves.
+    """
+
+    regularisers = {"gradient-penalty": {}}
+
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """Minus the estimated distance."""
+        on_real, on_fake = critic.both(real, fake)
+        high, low = on_real.mean(), on_fake.mean()
+        middle = ((high + low) / 2).detach()
+        return Judgement(low - high, on_real - middle, on_fake - middle)
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """Minus the mean answer."""
+        return -critics["discriminator"](fake).mean()
+
+
+@gan_loss(
+    "relativistic",
+    summary="softplus of the difference within pairs of a real and a generated image; with R1 and R2",
+    source="Jolicoeur-Martineau 2019; Huang et al. 2024 (R3GAN), eq. 2",
+    aliases=("r3gan", "rpgan"),
+)
+class Relativistic(GanLoss):
+    """A generator cannot win by covering one mode: it must be as real as each of the others.
+
+    The verdicts are those of pairs, so both halves are right or wrong together.
+    """
+
+    regularisers = {"r1": {}, "r2": {}}
+    fresh = True
+
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """softplus(D(G(z)) - D(x)), ln 2 for one that knows nothing."""
+        on_real, on_fake = critic.both(real, fake)
+        lead = on_real - on_fake
+        return Judgement(softplus(-lead).mean(), lead, -lead)
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """softplus(D(x) - D(G(z)))."""
+        critic = critics["discriminator"]
+        with torch.no_grad():  # nothing of it reaches the generator
+            on_real = critic(real)
+        return softplus(on_real - critic(fake)).mean()
+
+
+@gan_loss(
+    "dual-discriminator",
+    summary="two discriminators, which combine the KL and the reverse KL divergence (D2GAN)",
+    source="Nguyen et al. 2017, eq. 1",
+    aliases=("d2gan",),
+)
+class DualDiscriminator(GanLoss):
+    """Scores are positive: D = softplus(logit). The discriminator D1 maximises
+    alpha log D1(x) - D1(G(z)), the auxiliary D2 maximises beta log D2(G(z)) - D2(x), and the generator
+    minimises the sum of both. At the optimum D1 = alpha p(x) / q(x) and D2 = beta q(x) / p(x) for densities
+    p of real and q of generated images, so log(D1 / alpha) and log(beta / D2) are verdicts.
+    """
+
+    class Config(StrictModel):
+        alpha: float = Field(0.2, gt=0, le=1)
+        """Weight of the Kullback-Leibler divergence, which asks that every mode be covered."""
+        beta: float = Field(0.1, gt=0, le=1)
+        """Weight of the reverse divergence, which asks that no image be unlike the real ones."""
+
+    config: Config
+    discriminators = ("discriminator", "auxiliary")
+
+    def judge(self, name: str, critic: Critic, real: Tensor, fake: Tensor) -> Judgement:
+        """Minus what the discriminator maximises."""
+        on_real, on_fake = (softplus(logits) for logits in critic.both(real, fake))
+        if name == "discriminator":
+            alpha = self.config.alpha
+            loss = on_fake.mean() - alpha * _log(on_real).mean()
+            return Judgement(loss, _log(on_real / alpha), _log(on_fake / alpha))
+        beta = self.config.beta
+        loss = on_real.mean() - beta * _log(on_fake).mean()
+        return Judgement(loss, -_log(on_real / beta), -_log(on_fake / beta))
+
+    def generate(self, critics: Mapping[str, Critic], fake: Tensor, real: Tensor) -> Tensor:
+        """beta log D2(G(z)) - D1(G(z))."""
+        rewarded = softplus(critics["discriminator"](fake)).mean()
+        suspected = _log(softplus(critics["auxiliary"](fake))).mean()
+        return self.config.beta * suspected - rewarded
+
+
+def _log(score: Tensor) -> Tensor:
+    return score.float().clamp_min(1e-8).log()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advkit.gan.judge import TRUSTED, coverage, judge
-from advkit.gan.metrics.fid import frechet
+from advkit.gan.metrics.distances import frechet
 
 GRID = 100
 """Samples whose distances from each other are measured."""
@@ -119,15 +119,6 @@ def warnings(row: Mapping[str, Any]) -> dict[str, str]:
             "try a smaller --rate-discriminator"
         )
     return said
-
-
-def first_warnings(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The first warning of each kind in a run's metrics, with its step."""
-    said: dict[str, str] = {}
-    for row in rows:
-        for kind, sentence in warnings(row).items():
-            said.setdefault(kind, f"step {row['step']}: {sentence}")
-    return list(said.values())
 
 
 def covered(rows: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -16,7 +16,7 @@ from advkit.gan.critic import Critic
 from advkit.gan.loss import Judgement
 from advkit.training.schedule import factor
 
-REGULARISERS: Registry[type[Regulariser]] = Registry("regulariser", "advkit.gan.regularisers")
+REGULARISERS: Registry[type[Regulariser]] = Registry("regulariser")
 
 
 class Schedule(StrictModel):
@@ -83,3 +83,53 @@ R = TypeVar("R", bound=type[Regulariser])
 def regulariser(name: str, *, summary: str, source: str, aliases: tuple[str, ...] = ()) -> Callable[[R], R]:
     """Decorator that registers a `Regulariser` under ``name``."""
     return REGULARISERS.register(name, summary=summary, source=source, aliases=aliases)
+
+
+@regulariser(
+    "gradient-penalty",
+    summary="squared distance of the gradient's norm from 1, between pairs of real and generated images",
+    source="Gulrajani et al. 2017, eq. 3",
+)
+class GradientPenalty(Regulariser):
+    """E (|grad D(x')| - 1)^2 at random places x' between a real and a generated image."""
+
+    class Config(Schedule):
+        weight: float = Field(10.0, gt=0)
+        """Factor of the term."""
+
+    def penalty(self, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement, noise: Tensor) -> Tensor:
+        """The term, without its weight."""
+        between = real.detach().lerp(fake.detach().to(real.dtype), noise.view(-1, 1, 1, 1))
+        between.requires_grad_(True)
+        norm = (squared_gradient(critic(between), between) + 1e-12).sqrt()
+        return (norm - 1).square().mean()
+
+
+@regulariser(
+    "r1",
+    summary="half the squared gradient of the discriminator at real images",
+    source="Mescheder et al. 2018, eq. 9",
+)
+class R1(Regulariser):
+    """E |grad D(x)|^2 / 2."""
+
+    through = ("real",)
+
+    def penalty(self, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement, noise: Tensor) -> Tensor:
+        """The term, without its weight."""
+        return squared_gradient(judged.real, real).mean() / 2
+
+
+@regulariser(
+    "r2",
+    summary="half the squared gradient of the discriminator at generated images",
+    source="Mescheder et al. 2018, eq. 10",
+)
+class R2(Regulariser):
+    """E |grad D(G(z))|^2 / 2."""
+
+    through = ("fake",)
+
+    def penalty(self, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement, noise: Tensor) -> Tensor:
+        """The term, without its weight."""
+        return squared_gradient(judged.fake, fake).mean() / 2

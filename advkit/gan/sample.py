@@ -9,8 +9,7 @@ from torch.nn.functional import pad
 from advkit.core import images, rng
 from advkit.core.errors import DataError, ModelError
 from advkit.core.progress import SILENT, Progress
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Generator
 
 BATCH = 100

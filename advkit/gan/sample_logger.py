@@ -1,24 +1,27 @@
-"""What is looked at while a generator learns: samples of one noise, judged, drawn and compared."""
+"""What is measured while a generator learns, on samples of the same latent vectors."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from advkit.core import images, rng
 from advkit.core.runs import RunFolder
-from advkit.gan.best import Best
-from advkit.gan.game import Game
 from advkit.gan.judge import are_stacked
 from advkit.gan.monitor import WATCHED, Monitor
 from advkit.gan.sample import draw
+from advkit.models.checkpoint import save_model
 from advkit.training.board import Board
+
+if TYPE_CHECKING:
+    from advkit.gan.game import Game
 
 SIDE = 10
 """Rows and columns of a grid of samples."""
+BEST = "best.safetensors"
+"""In the run folder: the EMA generator that measured best so far."""
 
 
 class SampleLogger:
@@ -31,8 +34,12 @@ class SampleLogger:
 
     def __init__(self, game: Game, run: RunFolder | None) -> None:
         self.game, self.run = game, run
-        self._fixed = (game.latent(torch.arange(WATCHED), "fixed"), *_columns(game))
-        self._best = Best(game.config.keep_by, run)
+        places = torch.arange(WATCHED, device=game.device)
+        classes = () if game.classes is None else (places % SIDE % game.classes,)  # a class each column
+        self._fixed = (game.latent(places, "fixed"), *classes)
+        rows = [] if run is None else run.history()
+        self.best = max((self._rank(row) for row in rows if "fid" in row), default=float("-inf"))
+        """The best that was measured, by an earlier process too; larger is better."""
         self.board = Board(run.path if run is not None and game.config.tensorboard else None, game.step)
 
     @cached_property
@@ -46,15 +53,18 @@ class SampleLogger:
         """Statistics of samples now (`Monitor.look`); writes the grid and the best EMA generator."""
         step, samples = self.game.step, draw(self.game.ema_generator, *self._fixed)
         found = self._monitor.look(samples, *self._fixed[1:])
-        self._best.see(found, self.game)
         if self.run is not None:
+            self.keep_best(found)
             images.write_grid(self.run.path / "samples" / f"step-{step:06d}.png", samples[: SIDE**2], SIDE)
         self.board.samples(step, samples[: SIDE**2], SIDE)
         return found
 
+    def keep_best(self, found: dict[str, Any]) -> None:
+        """Writes the EMA generator if its samples are better than all before."""
+        if (rank := self._rank(found)) > self.best and self.run is not None:
+            self.best = rank
+            save_model(self.game.average(), self.run.path / BEST, overwrite=True)
 
-def _columns(game: Game) -> tuple[Tensor, ...]:
-    """The classes of the grid's samples, if they are asked for: a class each column."""
-    if game.classes is None:
-        return ()
-    return (torch.arange(WATCHED, device=game.device) % SIDE % game.classes,)
+    def _rank(self, found: dict[str, Any]) -> float:
+        by = self.game.config.keep_by
+        return -found[by] if by == "fid" else float(found[by])

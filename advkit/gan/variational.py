@@ -15,12 +15,14 @@ from advkit.gan.settings import GanTraining
 from advkit.models.card import Parent
 from advkit.models.model import Model
 from advkit.models.network import Generator, Vae, vaes
+from advkit.training.schedule import factor
 
 
 class VaeGame(Game):
     """An encoder and a decoder with one loss; arguments and attributes are those of `Game`."""
 
     figures = ("loss", "reconstruction", "divergence")
+    shown = {"loss": "loss"}
 
     def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
         super().__init__(config, data, device)
@@ -45,18 +47,19 @@ class VaeGame(Game):
     @property
     def weight(self) -> float:
         """Of the divergence, at this step."""
-        grown = self.config.divergence_warmup * self.config.steps
+        grown = self.config.divergence_warmup * self.steps
         return self.config.divergence * (min(1.0, self.step / grown) if grown else 1.0)
 
-    def train_step(self) -> Tensor:
+    def update(self) -> Tensor:
         """One step.
 
         Returns:
             (3,) on the device: the loss, cross-entropy of the images that come back, and divergence from the
             prior, in nats an image.
         """
+        self.set_rates(factor(self.config.schedule, self.step, self.steps))
         real, _ = self.batch(self.step)
-        with self._randomness(), self._autocast():
+        with self.randomness(self.config.seed, "step"), self._autocast():
             mean, log_variance = (part.float() for part in self.vae.encode(real))
             noise = self.latent(self.ids, "latent", self.step)
             back = self.vae.decoder(mean + noise * (log_variance / 2).exp())

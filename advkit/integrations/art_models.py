@@ -15,8 +15,7 @@ from advkit.core.errors import ModelError
 from advkit.integrations.art_defences import Defence
 from advkit.models.card import Preprocessing, Shape
 from advkit.models.load import load_model, wrap
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 
 def to_art(

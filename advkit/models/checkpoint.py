@@ -105,7 +105,7 @@ def write_checkpoint(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    values = card.model_dump(mode="json", by_alias=True)
+    values = json.loads(files.json_text(card.model_dump(mode="json", by_alias=True)))
     if path.suffix == ".safetensors":
         # One key of metadata only: the format writes several in an order that changes from time to time.
         header = {"advkit": json.dumps({**values, "sha256": weights_hash(own)})}
@@ -218,7 +218,13 @@ def _read_pickle(path: Path) -> _Content:
     refuse_absent(path)
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # PyTorch does not look at the checksums that it writes
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    raise ModelError(
+                        f"{path} is a TorchScript archive, which holds code; "
+                        "save the model's state_dict() instead"
+                    )
+                # PyTorch does not look at the checksums that it writes.
                 if (member := archive.testzip()) is not None:
                     raise damaged(path, f"the checksum of {member} is wrong")
         with warnings.catch_warnings():
@@ -236,10 +242,6 @@ def _read_pickle(path: Path) -> _Content:
     except UserError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way whatever
-        if "TorchScript" in str(error):
-            raise ModelError(
-                f"{path} is a TorchScript archive, which holds code; save the model's state_dict() instead"
-            ) from error
         raise damaged(path) from error
     card, digest = None, None
     if isinstance(content, dict):

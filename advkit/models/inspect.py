@@ -9,8 +9,7 @@ from torch import Tensor
 
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError, by_size
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 
 @dataclass(frozen=True)

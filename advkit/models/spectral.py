@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from advkit.core import rng
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.models.network import Network
 
 N = TypeVar("N", bound=Network)

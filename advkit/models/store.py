@@ -8,7 +8,6 @@ a lock makes processes that change the store wait for each other.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -113,7 +112,7 @@ class Store:
         found = {}
         for path in sorted(self._names.glob("[!.]*.json"), key=lambda path: path.stem):
             try:
-                found[path.stem] = str(json.loads(path.read_text())["hash"])
+                found[path.stem] = str(json.loads(path.read_text("utf-8"))["hash"])
             except FileNotFoundError:
                 continue  # another process has just removed it
             except (ValueError, KeyError, TypeError) as error:
@@ -209,11 +208,12 @@ class Store:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keeps other processes from changing the store, and clears what crashed ones left half written."""
+        from filelock import FileLock
+
         try:
             with files.writing(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
-                with (self.root / ".lock").open("w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                with FileLock(self.root / ".lock"):
                     for leftover in self.root.glob("*/.*.tmp"):
                         leftover.unlink(missing_ok=True)
                     yield

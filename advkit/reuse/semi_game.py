@@ -1,8 +1,7 @@
 """The game of a classifier with K+1 classes against a generator (Salimans et al. 2016, section 5).
 
 The classifier has K logits; that of the class "generated" is held at 0, which loses nothing, so an image is
-real with probability Z / (Z + 1), where Z is the sum of exp(logit). Every random number is a function of
-(seed, update), so a run that is resumed ends with the same weights, bit for bit on one machine.
+real with probability Z / (Z + 1), where Z is the sum of exp(logit).
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from torch.nn.functional import cross_entropy, softplus
 from advkit.core import rng
 from advkit.core.errors import ConfigError, did_you_mean
 from advkit.core.warp import frame, look_up
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
-from advkit.models.architectures.trunk_classifier import TrunkClassifier
+from advkit.models.architectures.reused import TrunkClassifier
 from advkit.models.card import ModelCard
+from advkit.models.layers import standardising
 from advkit.models.model import Model
 from advkit.models.network import Generator, build, pairs
-from advkit.models.normalised import standardising
 from advkit.reuse.classifier import pretrained
-from advkit.reuse.semi_settings import SemiSupervised
+from advkit.reuse.settings import SemiSupervised
 from advkit.training.ema import Ema
+from advkit.training.training import Players, Training, multiples
 
 FLAT = 2 / 3
 """Share of the run over which the learning rate stays; then it decreases linearly to 0."""
 USUAL = 0.99
 """Decay of the mean of those probabilities, an update."""
 PAIR = "noisy-mlp"
-FIGURES = ("labelled_loss", "unlabelled_loss", "g_loss", "labelled_accuracy", "real", "fake")
 
 
 def real_loss(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,8 +67,8 @@ def matching(fake: Tensor, real: Tensor) -> Tensor:
     return (fake.float().mean(0) - real.float().mean(0)).square().mean()
 
 
-class SemiGame:
-    """Networks, optimisers and the step; what is saved is `state`.
+class SemiGame(Players, Training):
+    """A classifier, whose EMA is kept, and a generator.
 
     Args:
         config: the run's configuration.
@@ -82,6 +81,10 @@ class SemiGame:
         ConfigError: there is no such pair of networks, or it is not that of ``discriminator``.
         DataError: ``discriminator`` takes other images.
     """
+
+    ema: Ema[Model]
+    figures = ("labelled_loss", "unlabelled_loss", "g_loss", "labelled_accuracy", "real", "fake")
+    shown = dict(zip(figures, figures, strict=True))
 
     def __init__(
         self,
@@ -99,13 +102,19 @@ class SemiGame:
         self.generator = cast(Generator, generator).to(device)
         self.parameters = list(self.model.parameters())
         self.ema = Ema(self.model, config.ema)
-        self.rates = {"classifier": config.rate, "generator": config.rate_generator}
-        self.optimisers = {"classifier": self._adam(self.model), "generator": self._adam(self.generator)}
+        self.networks = {"classifier": self.model, "generator": self.generator}
+        self.optimisers = {
+            "classifier": self._adam(self.model, config.rate),
+            "generator": self._adam(self.generator, config.rate_generator),
+        }
         self.usual = torch.full((unlabelled.classes,), 1 / unlabelled.classes, device=device)
         """Mean probabilities that the averaged classifier gave lately."""
         self.labels = Order(len(labelled), config.batch_size, config.seed)
         self.images = Order(len(unlabelled), config.batch_size, config.seed)
-        self.step, self.steps = 0, config.epochs * -(-len(unlabelled) // config.batch_size)
+        self.steps = config.epochs * -(-len(unlabelled) // config.batch_size)
+        self.batch_size = config.batch_size
+        self.rows = self.saves = multiples(config.checkpoint_every, self.steps)
+        self.remedy = f"try a smaller --rate (it was {config.rate:g})"
 
     def _classifier(self, discriminator: Model | None) -> Model:
         """The classifier to train: with the discriminator's weights under a fresh head, or all new."""
@@ -128,26 +137,23 @@ class SemiGame:
         )
         return Model(network, card)
 
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        betas = (self.config.beta1, 0.999)
+    def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        groups = [{"params": list(network.parameters()), "peak": rate}]
         fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(network.parameters(), self.config.rate, betas, fused=fused)
+        return torch.optim.Adam(groups, rate, (self.config.beta1, 0.999), fused=fused)
 
-    def train_step(self) -> Tensor:
+    def update(self) -> Tensor:
         """One update of the classifier and, from the same passes through it, one of the generator.
 
         Returns:
-            (6,) on the device, as `FIGURES` names them: losses on labelled images, on all others and of the
+            (6,) on the device, as `figures` names them: losses on labelled images, on all others and of the
             generator; accuracy on the labelled ones; how likely real and generated images are thought real.
         """
         config = self.config
         x, y = self._batch(self.labelled, self.labels)
         still, _ = self._batch(self.unlabelled, self.images)
         x, real = self._moved(x, "labelled"), self._moved(still, "unlabelled")
-        share = min(1.0, (1 - self.step / self.steps) / (1 - FLAT))
-        for player, optimiser in self.optimisers.items():
-            for group in optimiser.param_groups:
-                group["lr"] = self.rates[player] * share
+        self.set_rates(min(1.0, (1 - self.step / self.steps) / (1 - FLAT)))
         bfloat16 = torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
         network = cast(TrunkClassifier, self.model.network)
         with rng.scope(self.device, config.seed, "step", self.step):
@@ -203,26 +209,18 @@ class SemiGame:
         u, v = frame(height, width, across, down, config.turn * drawn[:, 2], width * size, height * size)
         return look_up(images, u, v, "zeros")
 
+    def evaluate(self, row: dict[str, Any], rate: float) -> None:
+        """Adds the epoch."""
+        row["epoch"] = self.step * self.batch_size / len(self.unlabelled)
+
     def state(self) -> dict[str, Any]:
-        """Everything a resume needs."""
-        return {
-            "step": self.step,
-            "classifier": self.model.state_dict(),
-            "ema": self.ema.network.state_dict(),
-            "generator": self.generator.state_dict(),
-            "usual": self.usual,
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-        }
+        """Everything that a resume needs."""
+        return {**super().state(), "usual": self.usual}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Back to what `state` gave."""
-        self.model.load_state_dict(state["classifier"])
-        self.ema.network.load_state_dict(state["ema"])
-        self.generator.load_state_dict(state["generator"])
+        super().restore(state)
         self.usual.copy_(state["usual"])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        self.step = state["step"]
 
 
 def _pair(config: SemiSupervised, discriminator: Model | None) -> str:

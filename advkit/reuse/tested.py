@@ -9,8 +9,7 @@ from advkit.core.progress import SILENT
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 ATTACKED = 1000
 """Test images attacked at most; as many of each class."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.data.augment import Order
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.data.order import Order
 from advkit.training.settings import Fitting
 
 FIRST = 2**40

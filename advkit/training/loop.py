@@ -1,12 +1,8 @@
-"""The loop that trains classifiers, whatever the objective.
-
-Every random number is a function of (seed, update), so the state of a run is its weights, their average,
-the optimiser's moments, the best so far and the number of updates: a run that is resumed ends with the same
-weights and the same metrics, bit for bit on one machine.
-"""
+"""The training loop of all trainings, and `fit`, which trains a classifier on it."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +10,121 @@ from typing import Any
 import torch
 
 from advkit.core import distributed, memory
+from advkit.core.errors import DivergedError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.models.model import Model
 from advkit.training.extra import fitting
-from advkit.training.monitor import warnings
 from advkit.training.objective import Objective
-from advkit.training.score import measured, scores
 from advkit.training.settings import Fitting, Several
 from advkit.training.several import refuse_misfits
 from advkit.training.trainer import Trained, Trainer
+from advkit.training.training import Course, Training
 
 LOOK_EVERY = 1.0
-"""Seconds between looks at the loss; every look waits for the device."""
+"""Seconds between looks at the losses; every look waits for the device."""
 LOOK_TOGETHER = 50
-"""Updates between looks where several processes, whose clocks differ, must look at the same time."""
+"""Steps between looks where several processes, whose clocks differ, must look at the same time."""
 SAVE_EVERY = 60.0
-"""Seconds after which a state to resume is written between two checks, too."""
+"""Seconds after which a state to resume from is written between two that are due, too."""
+
+
+def repeat(
+    training: Training,
+    *,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+    name: str = "training",
+) -> Course:
+    """Repeats the step of a training to its end.
+
+    Args:
+        training: as it begins.
+        run: folder for metrics and the state to resume from; None keeps nothing.
+        progress: shows figures, images a second and warnings.
+        name: what progress calls it.
+
+    Raises:
+        ConfigError: the folder has a state of another version of advkit.
+        DivergedError: a loss is no longer finite; the last state stays.
+    """
+    unit, history = training.unit, list[dict[str, Any]]()
+    sums, since = torch.zeros(len(training.figures), device=training.device), 0
+    if run is not None and (state := run.load_state("training", "sums", "since")) is not None:
+        training.restore(state["training"])
+        sums.copy_(state["sums"])
+        since, history = state["since"], run.history()
+        progress.say(f"resuming at {unit} {training.step} of {training.steps}")
+    warned: dict[str, str] = {}
+    for at in range(len(history)):
+        _new_warnings(training, history[: at + 1], warned)
+    first, spent, facts, reason = training.step, 0.0, dict[str, float](), training.end(history)
+    task = progress.task(name, training.steps, done=first, unit=unit)
+    with memory.kept(), training.opened(run), task:
+        shown, tick = first, time.perf_counter()
+        saved = tick
+        while training.step < training.steps and not reason:
+            sums += training.update()
+            step = training.step
+            due = step in training.rows
+            if not (due or _time_to_look(step, tick)):
+                continue
+            row = _means(training, sums / (step - since))
+            spent += time.perf_counter() - tick
+            rate = (step - first) * training.batch_size / spent
+            if due:
+                training.evaluate(row, rate)
+                history.append({"step": step, **row})
+                if run is not None:
+                    run.metrics(step, **row)
+                for warning in _new_warnings(training, history, warned):
+                    progress.say(warning)
+                sums.zero_()
+                since = step
+            facts |= {title: row[key] for key, title in training.shown.items() if key in row}
+            task.advance(step - shown, **facts, **{"images/s": rate})
+            late = distributed.share(time.perf_counter() - saved > SAVE_EVERY)
+            if run is not None and (step in training.saves or late):
+                run.save_state({"step": step, "training": training.state(), "sums": sums, "since": since})
+                saved = time.perf_counter()
+            reason = training.end(history) if due else ""
+            shown, tick = step, time.perf_counter()
+    if reason and training.step < training.steps:
+        progress.say(f"stopped at {unit} {training.step} of {training.steps}: {reason}")
+    rate = (training.step - first) * training.batch_size / spent if spent else 0.0
+    return Course(history, list(warned.values()), rate, first)
+
+
+def _time_to_look(step: int, last: float) -> bool:
+    if distributed.world() > 1:
+        return step % LOOK_TOGETHER == 0
+    return time.perf_counter() - last >= LOOK_EVERY
+
+
+def _means(training: Training, means: torch.Tensor) -> dict[str, float]:
+    """The figures by their names; the only place where the host waits for the device.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    distributed.average([means])
+    row = dict(zip(training.figures, means.tolist(), strict=True))
+    for name, value in row.items():
+        if "loss" in name and not math.isfinite(value):
+            place = f"{training.unit} {training.step} of {training.steps}"
+            raise DivergedError(f"training diverged at {place}: {name} is {value}; {training.remedy}")
+    return row
+
+
+def _new_warnings(training: Training, rows: Sequence[Mapping[str, Any]], warned: dict[str, str]) -> list[str]:
+    """Warnings at the last of the rows of kinds not in ``warned``, to which they are added."""
+    place = f"{training.unit} {rows[-1]['step']}"
+    found = training.warnings(rows).items()
+    new = {kind: f"{place}: {sentence}" for kind, sentence in found if kind not in warned}
+    warned |= new
+    return list(new.values())
 
 
 def fit(
@@ -87,74 +179,17 @@ def fit(
     if run is not None:
         hashes = {"model": model.hash, "training images": train.fingerprint}
         run.begin_with(**hashes, **{"extra images": extra and extra.fingerprint})
-    extra = extra and fitting(extra, train)
-    device = torch.device(device)
-    trainer = Trainer(model, config, train, objective, threats, device, rates or {}, extra, union)
-    history: list[dict[str, Any]] = []
-    if run is not None and (state := run.load_state()) is not None:
-        trainer.restore(state)
-        history = run.history()
-        progress.say(f"resuming at update {trainer.step} of {trainer.steps}")
-    warned = {kind for at in range(len(history)) for kind in warnings(history[: at + 1])}
-    checks = {round(trainer.steps * (i + 1) / config.checks) for i in range(config.checks)} - {0}
-    size, first = trainer.images.size, trainer.step
-    spent, facts = 0.0, dict[str, float]()
-    several = distributed.world() > 1
-    with memory.kept(), progress.task(name, trainer.steps, done=first, unit="update") as task:
-        shown, tick = first, time.perf_counter()
-        saved = tick
-        while trainer.step < trainer.steps and not (patience and trainer.waited >= patience):
-            trainer.update()
-            due = trainer.step in checks
-            if not (due or _time_to_look(trainer.step, tick, several=several)):
-                continue
-            row = trainer.look(together=due or several)
-            spent += time.perf_counter() - tick
-            facts |= {"loss": row["loss"], "images/s": (trainer.step - first) * size / spent}
-            if due:
-                found = _checked(trainer, train, held)
-                facts |= found
-                row = {"epoch": trainer.step * size / len(train), **row, **found}
-                history.append({"step": trainer.step, **row})
-                if run is not None:
-                    run.metrics(trainer.step, **row)
-                for kind, warning in warnings(history).items():
-                    if kind not in warned:
-                        warned.add(kind)
-                        progress.say(f"update {trainer.step}: {warning}")
-            task.advance(trainer.step - shown, **facts)
-            late = distributed.share(time.perf_counter() - saved > SAVE_EVERY)
-            if run is not None and (due or late):
-                run.save_state(trainer.state())
-                saved = time.perf_counter()
-            shown, tick = trainer.step, time.perf_counter()
-    if trainer.step < trainer.steps:
-        progress.say(
-            f"stopped at update {trainer.step} of {trainer.steps}: {patience} checks without a better"
-        )
-    return trainer.trained(history, (trainer.step - first) * size / spent if spent else 0.0)
-
-
-def _time_to_look(step: int, last: float, *, several: bool) -> bool:
-    return step % LOOK_TOGETHER == 0 if several else time.perf_counter() - last >= LOOK_EVERY
-
-
-def _checked(trainer: Trainer, train: Data, held: Data | None) -> dict[str, float]:
-    """Scores of the candidate on the held-out images, and, to show robust overfitting, that which counts most
-    on the first as many training images."""
-    if held is None:
-        trainer.checked({})
-        return {}
-    found = _scores(trainer, held)
-    trainer.checked(found)
-    if trainer.threats or trainer.objective.criterion:
-        decisive = list(found)[-1]
-        found[f"train_{decisive}"] = _scores(trainer, train.limit(len(held)))[decisive]
-    return found
-
-
-def _scores(trainer: Trainer, images: Data) -> dict[str, float]:
-    seed, objective = trainer.config.seed, trainer.objective
-    if objective.criterion:
-        return measured(trainer.candidate, images, objective, trainer.threats, seed)
-    return scores(trainer.candidate, images, trainer.threats, seed)
+    trainer = Trainer(
+        model,
+        config,
+        train,
+        objective,
+        threats,
+        torch.device(device),
+        rates or {},
+        extra and fitting(extra, train),
+        union,
+        held=held,
+        patience=patience,
+    )
+    return trainer.trained(repeat(trainer, run=run, progress=progress, name=name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -64,14 +64,3 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return fmean(row[key] for row in rows)
-
-
-def first_warnings(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The first warning of each kind in a run's metrics, with its update."""
-    said: dict[str, str] = {}
-    seen: list[Mapping[str, Any]] = []
-    for row in rows:
-        seen.append(row)
-        for kind, sentence in warnings(seen).items():
-            said.setdefault(kind, f"update {row['step']}: {sentence}")
-    return list(said.values())

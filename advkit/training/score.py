@@ -12,8 +12,7 @@ from advkit.attacks.perturb import device_of, logits_of, robust_correct
 from advkit.core import distributed
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.training.objective import Batch, Objective
 
 ATTACKER = {"steps": 10}

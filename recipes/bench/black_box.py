@@ -21,7 +21,7 @@ from advkit import Threat, load_data, load_model
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.search import Found
 from advkit.attacks.perturb import logits_of, make, searching
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 
 def main() -> None:

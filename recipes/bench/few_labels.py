@@ -31,8 +31,7 @@ from advkit.commands.semi_train import run as semi_train
 from advkit.core.context import Context
 from advkit.models.load import load_model
 from advkit.report.outcome import Outcome
-from advkit.reuse.semi_settings import SemiSupervised
-from advkit.reuse.settings import FineTuning
+from advkit.reuse.settings import FineTuning, SemiSupervised
 
 WAYS = ("full", "probe", "scratch", "encoder", "K+1", "K+1 warm")
 KEY = ("data", "norm", "eps", "source", "options", "way", "labels", "seed")

@@ -5,7 +5,7 @@
 Expected time: about two minutes on one core. Both loops train mlp-gan (batch 128) and conv-gan (batch 64) on
 random 28x28 images held in memory as 8-bit levels, in one process, by turns. The plain loop is
 the usual one: two Adam optimisers, `BCEWithLogitsLoss`, one update of the discriminator on real and
-generated images, then one of the generator. Ours is `GanGame.train_step`, which `train_gan` repeats: it
+generated images, then one of the generator. Ours is `GanGame.update`, which `train_gan` repeats: it
 does the same, keeps the averaged generator and the discriminator's accuracy besides, and takes its random
 numbers from the seed and the step. The ratio is of images a second, ours over the plain loop's: the median
 over the repetitions, and the smallest and largest.
@@ -66,7 +66,7 @@ def measure(arch: str, steps: int, repetitions: int, device: torch.device) -> di
     labels = torch.zeros(len(images), dtype=torch.int64)
     data = Data("noise", "train", images, labels, ("noise",), torch.arange(len(images)))
     ours = GanGame(GanTraining(arch=arch, batch_size=batch_size), data, device)
-    loops = {"plain": plain(arch, batch_size, images, device), "advkit": ours.train_step}
+    loops = {"plain": plain(arch, batch_size, images, device), "advkit": ours.update}
     # On a CPU that others share, the process's own time; on a GPU, the clock on the wall.
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     speeds: dict[str, list[float]] = {name: [] for name in loops}

@@ -30,7 +30,7 @@ from advkit.attacks.engine.search import Found
 from advkit.attacks.perturb import make, searching
 from advkit.core.threat import Norm, Threat
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
 ORDER = {"linf": float("inf"), "l2": 2, "l1": 1, "l0": 0}

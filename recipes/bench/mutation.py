@@ -52,7 +52,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "engine": {
         "attacks/engine": "attacks",
-        "attacks/losses": "attacks",
+        "attacks/loss.py": "attacks",
         "core/threat.py": "core attacks",
         "evaluation/curve": "evaluation/curve",
         "evaluation/spatial": "evaluation/spatial",

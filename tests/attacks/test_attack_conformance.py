@@ -22,7 +22,7 @@ class TestEveryAttack:
     def test_stays_inside_the_threat_model(self, name, norm, convolutional):
         model, data = convolutional
         threat = Threat(norm, EPS[norm])
-        x = perturb(model, data.images, data.labels, threat, name, parameters=short(name))
+        x = perturb(model, data.images, data.labels, threat, name, parameters=short(name)).x
         assert threat.contains(x, data.images).all()
         assert not torch.equal(x, data.images)
 
@@ -61,7 +61,7 @@ class TestEveryAttack:
         threat = Threat(norm, EPS[norm])
 
         def run(seed):
-            return perturb(model, data.images, data.labels, threat, name, parameters=short(name), seed=seed)
+            return perturb(model, data.images, data.labels, threat, name, parameters=short(name), seed=seed).x
 
         assert torch.equal(run(1), run(1))
 

@@ -8,11 +8,11 @@ import torch
 from scipy.fft import dctn
 
 from advkit.attacks.attack import Rows
-from advkit.attacks.parts.decision import random_image
+from advkit.attacks.decision import random_image
 from advkit.attacks.perturb import make, perturb, searching
 from advkit.core import rng
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 NAMES = ["hop-skip-jump", "geoda", "sign-opt", "boundary"]
 
@@ -32,7 +32,7 @@ def test_reaches_a_class(convolutional, name):
     model, data = convolutional
     target = (data.labels + 1) % 5
     threat = Threat("l2", 3)
-    x = perturb(model, data.images, data.labels, threat, name, parameters={"queries": 200}, target=target)
+    x = perturb(model, data.images, data.labels, threat, name, parameters={"queries": 200}, target=target).x
     assert (model(x).argmax(1) == target).float().mean() > 0.5
 
 

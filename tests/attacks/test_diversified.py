@@ -5,8 +5,8 @@ import torch
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.losses.margin import margin
-from advkit.attacks.parts.diversified import STEPS, diversified
+from advkit.attacks.loss import margin
+from advkit.attacks.parts.ascent import STEPS, diversified
 from advkit.attacks.perturb import make
 from advkit.core import rng
 from advkit.core.threat import Threat

@@ -85,8 +85,8 @@ def test_successes_are_of_8_bits_and_still_succeed(threat, convolutional):
     model, data = convolutional
     data = rounded(data, model)
     name = "pgd" if threat.norm in ("linf", "l2") else "noise"
-    x = perturb(model, data.images, data.labels, threat, name, eight_bit=True)
-    free = perturb(model, data.images, data.labels, threat, name)
+    x = perturb(model, data.images, data.labels, threat, name, eight_bit=True).x
+    free = perturb(model, data.images, data.labels, threat, name).x
     assert are_levels(x) and not (threat.norm == "l2" and are_levels(free))
     assert threat.contains(x, data.images).all()
     with torch.no_grad():
@@ -101,8 +101,8 @@ def test_what_rounding_undoes_does_not_count(linear):
     with torch.no_grad():
         model.bias -= float((model(x)[:, 1]).sort().values[20])  # some images now lie on the boundary itself
         labels = model(x).argmax(1)
-    found = perturb(model, x, labels, Threat("linf", "0.4/255"), eight_bit=True)
-    free = perturb(model, x, labels, Threat("linf", "0.4/255"))
+    found = perturb(model, x, labels, Threat("linf", "0.4/255"), eight_bit=True).x
+    free = perturb(model, x, labels, Threat("linf", "0.4/255")).x
     with torch.no_grad():
         assert (model(free).argmax(1) != labels).any()
         assert torch.equal(found, x) and (model(found).argmax(1) == labels).all()

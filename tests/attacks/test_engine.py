@@ -16,8 +16,7 @@ from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import FEWEST, Oracle, RowBuffer, query
 from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.search_model import SearchModel, search_model
-from advkit.attacks.losses.logit_difference import logit_difference
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import logit_difference, margin
 from advkit.attacks.perturb import logits_of, make
 from advkit.core import rng
 from advkit.core.config import StrictModel

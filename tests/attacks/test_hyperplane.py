@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, lsq_linear
 
-from advkit.attacks.parts.hyperplane import toward
+from advkit.attacks.parts.boundary import toward
 from advkit.core import rng
 
 POINTS, ROWS, SIZE = 2, 3, 8

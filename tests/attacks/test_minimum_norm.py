@@ -5,7 +5,7 @@ import torch
 
 from advkit.attacks.perturb import logits_of, make, searching
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 LONG = {
     "fmn": {"steps": 200},

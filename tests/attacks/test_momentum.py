@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from advkit.attacks.attack import Rows
-from advkit.attacks.di_fgsm import shrinking
+from advkit.attacks.momentum import blur, shrinking
 from advkit.attacks.perturb import fixed, make
-from advkit.attacks.ti_fgsm import blur
 from advkit.core import rng
 from advkit.core.threat import Threat
 

@@ -11,7 +11,7 @@ from torch import nn
 from advkit.attacks.attack import ATTACKS, Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.parts.balls import fewest
-from advkit.attacks.parts.hyperplane import toward
+from advkit.attacks.parts.boundary import toward
 from advkit.attacks.perturb import make
 from advkit.core import rng
 from advkit.core.errors import ConfigError

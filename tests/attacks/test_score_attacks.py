@@ -10,15 +10,13 @@ from scipy.fft import dctn
 
 from advkit.attacks import square
 from advkit.attacks.attack import ATTACKS, Rows
-from advkit.attacks.parts.square_linf import LinfProposals
-from advkit.attacks.parts.square_mass import MassProposals, bump
-from advkit.attacks.parts.windows import Windows
+from advkit.attacks.parts.square_proposals import LinfProposals, MassProposals, Windows, bump
 from advkit.attacks.perturb import make, searching
 from advkit.attacks.simba import cosines
 from advkit.core import rng
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 SCORES = ["square", "nes", "spsa", "simba"]
 SWEEP = [(name, norm) for name in SCORES for norm in ATTACKS.get(name).norms]

@@ -27,7 +27,7 @@ def test_a_target_is_climbed_toward(convolutional, name):
     threat = Threat("linf", 0.25)
 
     def reached(search_target):
-        x = perturb(model, data.images, data.labels, threat, name, target=search_target)
+        x = perturb(model, data.images, data.labels, threat, name, target=search_target).x
         assert threat.contains(x, data.images).all()
         return float((model(x).argmax(1) == target).float().mean())
 
@@ -38,5 +38,5 @@ def test_in_l1_too(convolutional):
     model, data = convolutional
     target = (data.labels + 1) % 5
     for name in ("pgd", "apgd-ce"):
-        x = perturb(model, data.images, data.labels, Threat("l1", 10.0), name, target=target)
+        x = perturb(model, data.images, data.labels, Threat("l1", 10.0), name, target=target).x
         assert float((model(x).argmax(1) == target).float().mean()) > 0.9

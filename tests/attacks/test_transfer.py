@@ -33,7 +33,7 @@ def test_gradients_of_a_like_model_fool_it(convolutional):
     threat = Threat("linf", 0.05)
 
     def fooled(attack, surrogate=None, judge=model):
-        x = perturb(judge, data.images, data.labels, threat, attack, surrogate=surrogate)
+        x = perturb(judge, data.images, data.labels, threat, attack, surrogate=surrogate).x
         assert threat.contains(x, data.images).all()
         with torch.no_grad():
             return float((model(x).argmax(1) != data.labels).float().mean())

@@ -55,7 +55,7 @@ def test_all_faults_at_once(advkit):
     ("words", "meant"),
     [
         (("fke",), "'fake'"),
-        (("fake", "--modl", "x"), "'--model'"),
+        (("fake", "--modl", "x"), "--model"),
         (("fake", "--model"), "'--model'"),
         (("models", "lineag"), "'lineage'"),
         (("ls", "attcks"), "'attacks'"),

@@ -76,7 +76,8 @@ def test_configurations_fit_the_command_line(name):
     [[], ["--help"], ["gan-train", "--help"], ["ls", "--help"], ["models", "ls"], ["data", "ls"], ["ls"]],
     ids=str,
 )
-def test_help_imports_nothing_heavy(words):
+def test_help_imports_nothing_heavy(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path))  # a model in the store is read with NumPy
     heavy = ("torch", "numpy", "matplotlib", "scipy", "sklearn", "jinja2", "PIL", "art")
     code = (
         "import sys, atexit\n"

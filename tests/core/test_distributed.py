@@ -89,8 +89,8 @@ def test_alone_nothing_happens(monkeypatch):
     tensor = torch.ones(2)
     distributed.average([tensor])
     assert tensor.tolist() == [1, 1] and not distributed.launched()
-    with distributed.joined():
-        distributed.wait()
+    distributed.join()
+    distributed.wait()
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)
@@ -165,28 +165,23 @@ def test_one_that_has_ended_is_missed(ask):
 
 
 @pytest.mark.parametrize(("world", "launched"), [(None, False), ("1", False), ("2", True), ("3", True)])
-def test_what_torchrun_started_is_joined_and_left(monkeypatch, world, launched):
+def test_what_torchrun_started_is_joined(monkeypatch, world, launched):
     did = []
-    runtime = SimpleNamespace(
-        init_process_group=lambda backend, **more: did.append(backend),
-        destroy_process_group=lambda: did.append("left"),
-    )
+    runtime = SimpleNamespace(init_process_group=lambda backend, **more: did.append(backend))
     monkeypatch.setattr(torch, "distributed", runtime)
     if world is not None:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
         monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(KeyError), distributed.joined():
-        did.append("work")
-        raise KeyError
+    distributed.join()
     assert distributed.launched() == launched
-    assert did == (["gloo", "work", "left"] if launched else ["work"])
+    assert did == (["gloo"] if launched else [])
 
 
 def test_asking_imports_nothing_and_leaving_ends_at_once():
     code = (
         "import atexit, os, sys; from advkit.core import distributed\n"
         "assert distributed.world() == 1 and distributed.rank() == 0\n"
-        "with distributed.joined(): assert 'torch' not in sys.modules\n"
+        "distributed.join(); assert 'torch' not in sys.modules\n"
         "atexit.register(print, 'the end')\n"
         "print('flushed'); sys.stderr.close(); distributed.leave(7)"
     )

@@ -1,6 +1,6 @@
 """The lock of a run folder."""
 
-import fcntl
+from filelock import FileLock
 
 from advkit.core.config import StrictModel
 from advkit.core.runs import RunFolder
@@ -12,7 +12,7 @@ def test_going_on_takes_the_lock_once_and_keeps_it(tmp_path, monkeypatch):
     with RunFolder.open("attack", "toy", StrictModel()):
         pass
     taken = []
-    lock = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", lambda file, how: (taken.append(how), lock(file, how)))
+    lock = FileLock.acquire
+    monkeypatch.setattr(FileLock, "acquire", lambda *me, **how: (taken.append(how), lock(*me, **how))[1])
     with RunFolder.open("attack", "toy", StrictModel()) as run:
         assert run.resumed and len(taken) == 1

@@ -16,9 +16,9 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
+from advkit.data.augment import Order
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.data.order import Order
 from advkit.data.subjects import flags, open_subjects
 from advkit.data.threats import choose, default_threat
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts

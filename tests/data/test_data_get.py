@@ -10,8 +10,8 @@ import pytest
 
 from advkit.core.errors import ConfigError, DataError, OutputError
 from advkit.core.progress import Progress
+from advkit.data.dataset import TorchvisionFiles
 from advkit.data.get import available, download
-from advkit.data.torchvision_files import TorchvisionFiles
 
 
 class Heard(Progress):

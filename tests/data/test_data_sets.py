@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from advkit.core.errors import DataError
-from advkit.data.dataset import DATASETS
+from advkit.data.dataset import DATASETS, TorchvisionFiles
 from advkit.data.load import load_data
-from advkit.data.torchvision_files import TorchvisionFiles
 
 DOWNLOADED = [entry.name for entry in DATASETS if entry.facts["files"]]
 CUSTOMARY = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advkit.data.order import Order
+from advkit.data.augment import Order
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 5), (10, 4), (7, 7), (5, 12)])

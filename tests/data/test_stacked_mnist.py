@@ -9,12 +9,12 @@ import torch
 
 from advkit.core.errors import DataError
 from advkit.data.load import load_data
-from advkit.data.sets import stacked_mnist
+from advkit.data.sets import downloaded
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacked_mnist, "SIZES", {"train": 500, "test": 60})
+    monkeypatch.setattr(downloaded, "STACKED_SIZES", {"train": 500, "test": 60})
 
 
 def test_channels_are_digits_of_the_same_split_and_the_label_names_them(
@@ -37,7 +37,7 @@ def test_it_is_the_same_every_time_and_a_larger_one_begins_alike(
 ) -> None:
     first = load_data("stacked-mnist", "train", root=mnist_folder)
     assert load_data("stacked-mnist", "train", root=mnist_folder).fingerprint == first.fingerprint
-    monkeypatch.setattr(stacked_mnist, "SIZES", {"train": 700, "test": 60})
+    monkeypatch.setattr(downloaded, "STACKED_SIZES", {"train": 700, "test": 60})
     larger = load_data("stacked-mnist", "train", root=mnist_folder)
     assert torch.equal(larger.images[:500], first.images[:])
 

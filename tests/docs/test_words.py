@@ -38,7 +38,7 @@ WORDS = {
 """What to write: the pattern that it takes the place of."""
 
 ARGUED = {
-    "advkit/attacks/ensembles/cascade.py": {
+    "advkit/attacks/ensemble.py": {
         "likeliest",
         "three-targets",
         "ce-again",

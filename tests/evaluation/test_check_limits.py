@@ -14,8 +14,7 @@ from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.ensemble import ENSEMBLES
 from advkit.attacks.ensemble import Stage as Planned
-from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import ATTACK_LOSSES, margin
 from advkit.attacks.perturb import make
 from advkit.core import rng
 from advkit.core.errors import ConfigError

@@ -97,9 +97,9 @@ def test_the_adapted_probability_is_part_of_the_state(data, config):
     game, other = (GanGame(settings, data, CPU) for _ in range(2))
     game.augment.probability.fill_(0.5)
     for _ in range(6):
-        game.train_step()
+        game.update()
     other.restore(copy.deepcopy(game.state()))
     assert other.augment.probability == game.augment.probability != 0.5
-    one, same = (torch.stack([each.train_step() for _ in range(3)]) for each in (game, other))
+    one, same = (torch.stack([each.update() for _ in range(3)]) for each in (game, other))
     assert torch.equal(one, same)
-    assert (one[:, 4] - 0.5).abs().max() < 0.01 and (GanGame(config(), data, CPU).train_step()[4]) == 0
+    assert (one[:, 4] - 0.5).abs().max() < 0.01 and (GanGame(config(), data, CPU).update()[4]) == 0

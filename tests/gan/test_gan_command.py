@@ -163,7 +163,7 @@ def test_data_from_which_nothing_can_be_learnt(data, config, monkeypatch):
     with pytest.raises(ConfigError, match="--conditional"):
         GanGame(config(conditional="projection"), replace(data, labels=torch.zeros_like(data.labels)), CPU)
     game = GanGame(config(batch_size=40), data, CPU)  # as many images as the batch
-    assert torch.isfinite(game.train_step()).all()
+    assert torch.isfinite(game.update()).all()
     assert type(GanGame(config(loss="bce"), data, CPU).loss).__name__ == "NonSaturating"
     monkeypatch.setattr(distributed, "world", lambda: 2)
     GanGame(config(batch_size=16, packing=4), data, CPU)

@@ -7,7 +7,7 @@ import torch
 
 from advkit.data.data import Data
 from advkit.gan.adversarial import GanGame
-from advkit.gan.sample_logger import _columns
+from advkit.gan.sample_logger import SampleLogger
 from advkit.gan.train import train_gan
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def test_cards_and_grids_tell_of_classes(how, data, config):
     card = game.models()["ema"].card
     assert (card.architecture, card.classes, card.labels) == ("conditional-generator", 2, ("even", "odd"))
     assert game.models()["discriminator"].card.architecture == f"{how}-discriminator"
-    (labels,) = _columns(game)
+    _, labels = SampleLogger(game, None)._fixed
     assert game.classes == 2 and labels[:20].tolist() == [0, 1] * 10
 
 
@@ -52,5 +52,5 @@ def test_an_auxiliary_classifier_costs_no_further_pass(loss, passes, data, confi
     trunk = game.discriminators["discriminator"].trunk
     features = trunk.features
     trunk.features = lambda images: (seen.append(len(images)), features(images))[1]
-    game.train_step()
+    game.update()
     assert len(seen) == passes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,14 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from advkit.core import rng
-from advkit.core.progress import Progress, Task
-from advkit.core.runs import RunFolder
-from advkit.gan import train as training
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
-from advkit.gan.game import Game
-from advkit.gan.sample_logger import SampleLogger
-from advkit.gan.train import train_gan
 from advkit.gan.variational import VaeGame
 
 CPU = torch.device("cpu")
@@ -125,7 +118,7 @@ def test_a_step_is_that_of_the_formulas(changes, data, config):
     average = [weight.detach().clone() for weight in other.generator.parameters()]
     start = [weight.detach().clone() for weight in game.generator.parameters()]
     for _ in range(3):
-        told = game.train_step().tolist()
+        told = game.update().tolist()
         assert told == pytest.approx(one_step(other, average, adam), rel=1e-2, abs=1e-3)
         assert told[1] + told[2] > 0 and told[4] == 0
     assert alike(game.generator.parameters(), other.generator.parameters(), start)
@@ -137,94 +130,6 @@ def test_the_half_life_of_the_average_is_in_images(half_life, decay, data, confi
     assert GanGame(config(ema=half_life), data, CPU).ema.decay == pytest.approx(decay)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A step takes a second, a look at samples a hundred."""
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    def lasting(kind: type, method: str, seconds: float) -> None:
-        original = getattr(kind, method)
-
-        def longer(self: Any) -> Any:
-            now[0] += seconds
-            return original(self)
-
-        monkeypatch.setattr(kind, method, longer)
-
-    lasting(GanGame, "train_step", 1.0)
-    lasting(SampleLogger, "log", 100.0)
-    return now
-
-
-class Heard(Progress, Task):
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    def task(self, name: str, total: int, *, done: int = 0, unit: str = "step") -> Task:
-        self.told.append((total, done))
-        return self
-
-    def advance(self, n: int = 1, **facts: float | str) -> None:
-        self.told.append((n, facts.get("images/s")))
-
-
-@pytest.mark.parametrize("resumed", [False, True])
-def test_rows_samples_states_and_speed_come_when_they_are_due(
-    resumed, data, config, clock, tmp_path, monkeypatch
-):
-    settings = config(steps=120, sample_every=70, checkpoint_every=40, precision="float32")
-    heard, saved = Heard(), []
-    save = RunFolder.save_state
-    monkeypatch.setattr(
-        RunFolder, "save_state", lambda run, state: saved.append(state["step"]) or save(run, state)
-    )
-    with RunFolder.open("gan-train", "toy", settings, tmp_path / "run") as run:
-        if resumed:
-            game = GanGame(settings, data, CPU)
-            game.step = 60
-            save(run, game.state())
-        trained = train_gan(settings, data, run=run, progress=heard)
-        rows = run.history()
-    due = [step for step in (40, 50, 70, 80, 100, 120) if step > 60 or not resumed]
-    assert [row["step"] for row in rows] == due
-    assert [row["step"] for row in rows if "fid" in row] == [70, 120]
-    assert saved == [step for step in (40, 80, 120) if step in due]
-    begun = 60 if resumed else 0
-    assert heard.told[0] == (120, begun) and trained.resumed_at == begun
-    assert sum(n for n, _ in heard.told[1:]) == 120 - begun
-    assert (
-        [row["images_per_second"] for row in rows]
-        == [8.0] * len(rows)
-        == [pace for _, pace in heard.told[1:]]
-    )
-    assert trained.images_per_second == 8.0
-    for row in rows:
-        assert row["d_accuracy"] == pytest.approx((row["d_accuracy_real"] + row["d_accuracy_fake"]) / 2)
-    assert len(list((tmp_path / "run" / "samples").iterdir())) == 2
-
-
-def test_the_figures_of_a_row_are_means_since_the_one_before(data, config, monkeypatch):
-    def counting(game: Game) -> Tensor:
-        game.step += 1
-        return torch.tensor([float(game.step)] * 4 + [0.0])
-
-    monkeypatch.setattr(GanGame, "train_step", counting)
-    monkeypatch.setattr(SampleLogger, "log", lambda logger: {})
-    rows: list[dict[str, Any]] = []
-    monkeypatch.setattr(training, "warnings", lambda row: rows.append(dict(row)) or {})
-    train_gan(config(steps=60, sample_every=100, checkpoint_every=100), data)
-    assert [row["d_loss"] for row in rows] == [25.5, 55.5]
-
-
-def test_a_run_with_nothing_left_to_do_has_no_speed(data, config, tmp_path):
-    settings = config(steps=2)
-    with RunFolder.open("gan-train", "toy", settings, tmp_path / "run") as run:
-        train_gan(settings, data, run=run)
-        again = train_gan(settings, data, run=run)
-    assert (again.images_per_second, again.resumed_at) == (0.0, 2)
-
-
 def test_an_autoencoder_follows_the_schedule_too(data, config):
     small = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden": 16}
     settings = config(
@@ -232,6 +137,6 @@ def test_an_autoencoder_follows_the_schedule_too(data, config):
     )
     game, rates = VaeGame(settings, data, CPU), []
     for _ in range(3):
-        game.train_step()
+        game.update()
         rates.append(game.optimisers["vae"].param_groups[0]["lr"] / settings.rate_generator)
     assert rates == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5])

@@ -156,7 +156,7 @@ def test_a_players_update_moves_all_its_weights_and_nobody_elses(loss, arch, pre
 
     for player, optimiser in game.optimisers.items():
         optimiser.step = watched(player, optimiser.step)
-    figures = [game.train_step() for _ in range(2)]
+    figures = [game.update() for _ in range(2)]
     assert torch.isfinite(torch.stack(figures)).all()
     assert played == [*game.loss.discriminators, "generator"] * 2
     assert all(p.requires_grad for net in game.discriminators.values() for p in net.parameters())
@@ -169,5 +169,5 @@ def test_packs_are_judged_as_one_image(name, data, config):
     seen: list[tuple[int, ...]] = []
     for network in game.discriminators.values():
         network.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
-    assert torch.isfinite(game.train_step()).all()
+    assert torch.isfinite(game.update()).all()
     assert set(seen) <= {(2, 4, 8, 8), (4, 4, 8, 8)}  # one half, or both

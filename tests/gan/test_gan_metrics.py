@@ -19,9 +19,8 @@ from advkit.gan import neighbours
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.judge import judge
 from advkit.gan.metric import METRICS, Comparison, FeatureBatch
-from advkit.gan.metrics import classification_accuracy, kid, memorisation
-from advkit.gan.metrics.fid import frechet
-from advkit.gan.metrics.kid import discrepancy
+from advkit.gan.metrics import classification_accuracy, distances, memorisation
+from advkit.gan.metrics.distances import discrepancy, frechet
 
 N = 150
 NAMES = [entry.name for entry in METRICS]
@@ -74,7 +73,7 @@ def test_pieces_change_nothing(name, comparisons, monkeypatch):
     whole = values(name, floor)
     fresh = replace(floor, generated=replace(floor.generated), real=replace(floor.real))
     monkeypatch.setattr(neighbours, "CELLS", 1000)
-    monkeypatch.setattr(kid, "ROWS", 7)
+    monkeypatch.setattr(distances, "ROWS", 7)
     assert values(name, fresh) == pytest.approx(whole, rel=1e-4, abs=1e-4)
 
 

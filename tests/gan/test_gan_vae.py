@@ -33,7 +33,7 @@ def test_the_loss_is_minus_the_evidence_bound(data, settings, monkeypatch):
     monkeypatch.setattr(game.vae, "encode", lambda x: (mean, log_variance))
     nothing = 0 * next(game.vae.parameters()).sum()  # something to differentiate
     monkeypatch.setattr(game.vae.decoder, "forward", lambda z: torch.full((8, 1, 8, 8), 0.5) + nothing)
-    loss, wrong, divergence = game.train_step().tolist()
+    loss, wrong, divergence = game.update().tolist()
     posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
     closed = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
     assert divergence == pytest.approx(closed.item(), rel=1e-5)
@@ -46,16 +46,16 @@ def test_the_weight_of_the_divergence_grows_at_first(data, settings):
     weights = []
     for _ in range(6):
         weights.append(game.weight)
-        game.train_step()
+        game.update()
     assert weights == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
 
 
 def test_all_weights_move_and_the_loss_falls(data, settings):
     game = VaeGame(settings(rate_generator=2e-3), data, torch.device("cpu"))
     before = [p.detach().clone() for p in game.vae.parameters()]
-    first = torch.stack([game.train_step() for _ in range(5)]).mean(0)
+    first = torch.stack([game.update() for _ in range(5)]).mean(0)
     for _ in range(40):
-        last = game.train_step()
+        last = game.update()
     assert last[0] < first[0]
     moved = [not torch.equal(old, new) for old, new in zip(before, game.vae.parameters(), strict=True)]
     assert all(moved)
@@ -76,9 +76,9 @@ def test_the_decoder_is_left_as_a_generator(settings):
 def test_a_resumed_run_ends_with_the_same_bits(data, settings):
     game, other = (VaeGame(settings(), data, torch.device("cpu")) for _ in range(2))
     for _ in range(6):
-        game.train_step()
+        game.update()
     torch.save(game.state(), "state.pt")
     other.restore(torch.load("state.pt", weights_only=True))
-    one, same = (torch.stack([each.train_step() for _ in range(4)]) for each in (game, other))
+    one, same = (torch.stack([each.update() for _ in range(4)]) for each in (game, other))
     assert torch.equal(one, same)
     assert game.models()["vae"].hash == other.models()["vae"].hash

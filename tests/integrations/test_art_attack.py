@@ -12,7 +12,7 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import fixed, make, perturb, robust_correct, searching
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 
 PGD = "art:ProjectedGradientDescent"
 THREAT = Threat("linf", 0.05)
@@ -62,7 +62,7 @@ def test_same_for_any_batch_size_and_seed_decides(small, name, parameters):
     def run(seed=0, size=None, some=data):
         return perturb(
             model, some.images, some.labels, THREAT, name, parameters=parameters, seed=seed, batch_size=size
-        )
+        ).x
 
     few = data.limit(4)
     assert torch.equal(run(size=1), run(size=7))
@@ -77,7 +77,7 @@ def test_leaves_model_and_generators_as_they_were(small):
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), np.random.RandomState
     x = perturb(
         model, data.images[:3], data.labels[:3], THREAT, "art:HopSkipJump", parameters={"max_iter": 1}
-    )
+    ).x
     assert THREAT.contains(x, data.images[:3]).all()
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -92,7 +92,7 @@ def test_it_aims_where_it_is_told(small):
     model, data = small
     target = (data.labels + 1) % 5
     threat = Threat("linf", 0.3)
-    x = perturb(model, data.images, data.labels, threat, PGD, parameters={"max_iter": 10}, target=target)
+    x = perturb(model, data.images, data.labels, threat, PGD, parameters={"max_iter": 10}, target=target).x
     assert (model(x).argmax(1) == target).float().mean() > 0.8
     with pytest.raises(ConfigError, match="art:DeepFool"):
         perturb(model, data.images, data.labels, threat, "art:DeepFool", target=target)

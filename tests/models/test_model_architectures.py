@@ -10,7 +10,7 @@ from torch import nn
 from advkit import load_model
 from advkit.core import rng
 from advkit.core.errors import ConfigError, ModelError
-from advkit.models.architectures.conditional_discriminator import AuxiliaryDiscriminator
+from advkit.models.architectures.conditional import AuxiliaryDiscriminator
 from advkit.models.card import Shape
 from advkit.models.checkpoint import load_checkpoint, save_model
 from advkit.models.model import weights_hash

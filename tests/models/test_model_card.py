@@ -19,8 +19,7 @@ from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.foreign import Pretrained
 from advkit.models.labels import need_classes, need_labels
 from advkit.models.match import Fit
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model, content_hash, weights_hash
+from advkit.models.model import Model, content_hash, evaluation_mode, weights_hash
 from advkit.models.network import ARCHITECTURES, build, generative, numbers, pairs, vaes
 from advkit.models.store import Kin
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from advkit.core import rng
 from advkit.core.errors import ConfigError
+from advkit.models.architectures.noisy import Noise
+from advkit.models.layers import NormalisedConv2d, NormalisedLinear, _RowLength, standardising
 from advkit.models.network import build
-from advkit.models.noisy import Noise
-from advkit.models.normalised import NormalisedConv2d, NormalisedLinear, _RowLength, standardising
 
 
 def test_the_length_of_rows_has_the_gradients_of_the_norm():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
-from advkit.models.sizes import growth, halvings, refuse_small, transposed
+from advkit.models.layers import growth, halvings, refuse_small, transposed
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

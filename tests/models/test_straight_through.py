@@ -8,10 +8,9 @@ from torch import nn
 
 from advkit.core import rng
 from advkit.core.errors import ConfigError, ModelError
+from advkit.models.bpda import obstacles, straight_through
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.models.obstacles import obstacles
-from advkit.models.straight_through import straight_through
 
 X = rng.uniform(torch.arange(6), (1, 4, 4))
 

@@ -57,8 +57,9 @@ def test_s12_white_box(shell, classifier):
     assert 0 < stage["backwards"] <= 10 * stage["attacked"] and stage["broken"] > 0
     x, y = advkit.load_data("digits", "test").batch(torch.arange(20))
     threat, model = advkit.Threat("linf", EPS), advkit.load_model(classifier)
-    found = advkit.perturb(model, x, y, threat, "pgd", parameters={"steps": 10})
-    images = getattr(found, "x", found)
+    made = advkit.perturb(model, x, y, threat, "pgd", parameters={"steps": 10})
+    images = made.x
+    assert torch.equal(made.success, model(images).argmax(1) != y)
     assert images.shape == x.shape and bool(threat.contains(x, images).all())
     assert int((model(images).argmax(1) == y).sum()) < int((model(x).argmax(1) == y).sum())
 

@@ -14,7 +14,7 @@ import advkit
 from advkit.cli.recipes import load
 from advkit.core import rng
 from advkit.core.errors import DivergedError
-from advkit.data.sets import stacked_mnist
+from advkit.data.sets import downloaded
 from advkit.gan.judge import prepared
 from advkit.gan.loss import GAN_LOSSES
 from advkit.models.network import ARCHITECTURES, build, numbers
@@ -272,7 +272,7 @@ def test_s08_mode_collapse_is_seen_and_measured(shell, monkeypatch, tmp_path, ga
 
 def mnist_in_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files in MNIST's own format with the bundled digits, enlarged, and a small Stacked MNIST of them."""
-    monkeypatch.setattr(stacked_mnist, "SIZES", {"train": 60, "test": 30})
+    monkeypatch.setattr(downloaded, "STACKED_SIZES", {"train": 60, "test": 30})
     raw = folder / "mnist" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for stem, split in (("train", "train"), ("t10k", "test")):

@@ -12,9 +12,8 @@ from advkit.core.errors import ConfigError, ModelError
 from advkit.core.threat import Threat
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.training.certified import bounded, passed
 from advkit.training.objective import Batch
-from advkit.training.objectives.crown_ibp import margins_by_lines
+from advkit.training.objectives.certified import bounded, margins_by_lines, passed
 from advkit.training.precision import Bfloat16
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.linear import Bounder

@@ -11,13 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from advkit.core import rng
 from advkit.core.threat import Threat
-from advkit.training import inner
 from advkit.training.objective import Batch
-from advkit.training.objectives.mart import LEAST, boosted
-from advkit.training.objectives.noise import differences
-from advkit.training.objectives.smooth_adv import unlikely
-from advkit.training.objectives.trades import divergences
-from advkit.training.weights import moved
+from advkit.training.objectives import adversarial
+from advkit.training.objectives.adversarial import LEAST, boosted, divergences, moved
+from advkit.training.objectives.smoothing import differences, unlikely
 
 THREAT = Threat("linf", 0.1)
 
@@ -30,7 +27,7 @@ def batch_of(data, n=16, step=5, steps=10):
 @pytest.fixture
 def standing(monkeypatch):
     """An attacker that leaves the images where they are, but for a shift that all share."""
-    monkeypatch.setattr(inner, "fixed", lambda model, x, y, **rest: (x + 0.05).clamp(0, 1))
+    monkeypatch.setattr(adversarial, "fixed", lambda model, x, y, **rest: (x + 0.05).clamp(0, 1))
 
 
 def logits_of(model, x):

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from advkit.attacks.attack import ATTACKS
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
-from advkit.training import inner
 from advkit.training.objective import Batch
+from advkit.training.objectives import adversarial
 
 THREAT = Threat("linf", 0.1)
 
@@ -34,7 +34,7 @@ def test_the_budget_grows_over_the_warm_up(make, objective, digits, monkeypatch)
         sizes.append(parameters["step_size"])
         return x
 
-    monkeypatch.setattr(inner, "fixed", spy)
+    monkeypatch.setattr(adversarial, "fixed", spy)
     wanted = objective("pgd", eps_warmup=0.5, step_size="1/100")
     for step in range(8):
         wanted.loss(make(), *batch_of(digits, step=step, steps=8))

@@ -13,10 +13,10 @@ from advkit.core.errors import ConfigError
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.training import several
-from advkit.training.certified import CertifiedConfig
-from advkit.training.inner import Attacker, Inside
 from advkit.training.loop import fit
 from advkit.training.objective import OBJECTIVES, Batch, Smoothing
+from advkit.training.objectives.adversarial import Attacker, Inside
+from advkit.training.objectives.certified import CertifiedConfig
 from advkit.training.precision import Bfloat16
 from advkit.training.settings import Fitting
 

@@ -1,8 +1,5 @@
-import itertools
-import json
 import math
 import random
-import time
 
 import numpy as np
 import pytest
@@ -11,18 +8,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.perturb import robust_correct
-from advkit.core.errors import ConfigError, DivergedError
-from advkit.core.progress import Progress, Task
+from advkit.core.errors import ConfigError
+from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
-from advkit.data.order import Order
+from advkit.data.augment import Order
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.training import loop
 from advkit.training import trainer as trainers
 from advkit.training.loop import fit
 from advkit.training.objective import Batch
-from advkit.training.objectives.standard import Standard
 from advkit.training.settings import Fitting
 from advkit.training.trainer import Trainer
 
@@ -45,36 +40,6 @@ def hardened(make, digits, objective, path=None, *, progress=None, config=CONFIG
         return fit(model, config, rest, held, **given)
     with opened(path, config) as run:
         return fit(model, config, rest, held, run=run, **given)
-
-
-@pytest.mark.parametrize("ema", [0.9, 0.0])
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    optimiser, ema, make, digits, objective, interrupted, same, tmp_path
-):
-    config = CONFIG.model_copy(update={"optimiser": optimiser, "rate": 0.01, "ema": ema})
-    whole = hardened(make, digits, objective, tmp_path / "whole", config=config)
-    with pytest.raises(KeyboardInterrupt):
-        hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(3), config=config)
-    rows = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
-    assert len(rows) == 3  # the third was written, its state was not
-    resumed = hardened(make, digits, objective, tmp_path / "cut", config=config)
-    assert same(whole.model, resumed.model) and same(whole.best, resumed.best)
-    assert (whole.step, whole.scores, whole.history) == (resumed.step, resumed.scores, resumed.history)
-    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "cut/metrics.jsonl").read_bytes()
-
-
-def test_a_state_between_two_checks_is_enough(
-    make, digits, objective, interrupted, same, tmp_path, monkeypatch
-):
-    whole = hardened(make, digits, objective, tmp_path / "whole")
-    monkeypatch.setattr(loop, "LOOK_EVERY", 0.0)
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
-    with pytest.raises(KeyboardInterrupt):
-        hardened(make, digits, objective, tmp_path / "cut", progress=interrupted(14))
-    assert torch.load(tmp_path / "cut" / "state.pt")["step"] == 13
-    resumed = hardened(make, digits, objective, tmp_path / "cut")
-    assert same(whole.model, resumed.model) and whole.history == resumed.history
 
 
 def test_a_run_that_began_from_another_model_is_not_continued(make, digits, objective, interrupted, tmp_path):
@@ -149,71 +114,6 @@ def test_updates_are_those_of_the_optimiser(name, make, digits, objective):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-class Steps(Standard):
-    """The loss of an update is its number; every other is right."""
-
-    def gradients(self, model, x, y, batch):
-        return torch.tensor(float(batch.step)), torch.nn.functional.one_hot(y + batch.step % 2, 12).float()
-
-
-class Told(Progress, Task):
-    def __init__(self):
-        self.told = []
-
-    def task(self, name, total, *, done=0, unit="step"):
-        self.told.append((name, total, done, unit))
-        return self
-
-    def advance(self, n=1, **facts):
-        self.told.append((n, facts))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "saves", "looks"),
-    [(0.4, [15, 30], [3, 6, 9, 12, 15, *range(18, 31, 3)]), (7, [9, 15, 24, 30], range(1, 31))],
-)
-def test_looks_checks_states_and_speed_by_the_clock(
-    seconds, saves, looks, make, digits, tmp_path, monkeypatch
-):
-    """Looks a second apart, states a minute apart and at the checks; what a check takes is no training."""
-    now, saved, heard = [0.0], [], Told()
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    update, save = Trainer.update, RunFolder.save_state
-
-    def lasting(trainer):
-        now[0] += seconds
-        update(trainer)
-
-    def checked(*given):
-        now[0] += 100
-        return {"clean": 0.5}
-
-    monkeypatch.setattr(Trainer, "update", lasting)
-    monkeypatch.setattr(loop, "scores", checked)
-    monkeypatch.setattr(
-        RunFolder, "save_state", lambda run, state: saved.append(state["step"]) or save(run, state)
-    )
-    rest, held = digits.holdout(0.2)
-    config = Fitting(epochs=15, batch_size=50, checks=2)
-    with opened(tmp_path / "run", config) as run:
-        trained = fit(make(), config, rest, held, objective=Steps(Steps.Config()), run=run, progress=heard)
-        assert run.history() == trained.history
-    assert saved == saves and heard.told[0] == ("training", 30, 0, "update")
-    assert list(itertools.accumulate(n for n, _ in heard.told[1:])) == list(looks)
-    paces = [facts["images/s"] for _, facts in heard.told[1:]]
-    assert [*paces, trained.images_per_second] == pytest.approx([50 / seconds] * (len(paces) + 1))
-    rows = [(row["step"], row["epoch"], row["loss"], row["accuracy"]) for row in trained.history]
-    assert rows == [(15, 750 / 80, 7.0, pytest.approx(8 / 15)), (30, 1500 / 80, 22.0, pytest.approx(7 / 15))]
-    assert heard.told[1][1]["loss"] == (looks[0] - 1) / 2 and heard.told[-1][1].keys() >= {"loss", "clean"}
-
-
-@pytest.mark.parametrize(("checks", "steps"), [(4, [2, 5, 8, 10]), (1, [10]), (30, list(range(1, 11)))])
-def test_checks_are_evenly_spread(checks, steps, make, digits):
-    config = Fitting(epochs=2, batch_size=20, checks=checks)
-    trained = fit(make(), config, digits, objective=Steps(Steps.Config()))
-    assert [row["step"] for row in trained.history] == steps
-
-
 def copy_of(model, make):
     copied = make()
     copied.load_state_dict(model.state_dict())
@@ -231,7 +131,7 @@ def scripted(make, monkeypatch):
             seen.append(copy_of(model, make))
             return {"clean": clean, "robust": robust}
 
-        monkeypatch.setattr(loop, "scores", scores)
+        monkeypatch.setattr(trainers, "scores", scores)
         return seen
 
     return script
@@ -328,18 +228,6 @@ def test_fewer_images_than_a_batch(make, digits, objective):
 )
 def test_how_many_updates(n, epochs, expected):
     assert Fitting(epochs=epochs).updates(n) == expected
-
-
-def test_divergence_is_an_error_and_the_last_state_stays(make, digits, objective, tmp_path):
-    config = Fitting(epochs=20, rate=1e20, schedule="cosine", checks=40)
-    with (
-        pytest.raises(DivergedError, match=r"update \d+ of 40: the loss is (nan|inf).*--rate"),
-        opened(tmp_path / "run", config) as run,
-    ):
-        fit(make(), config, digits, objective=objective("standard"), run=run)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(np.isfinite(row["loss"]) for row in rows)
-    assert torch.load(tmp_path / "run" / "state.pt")["step"] == rows[-1]["step"]
 
 
 def test_bfloat16_computes_otherwise_and_keeps_its_weights(make, digits, objective):

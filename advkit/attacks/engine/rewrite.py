@@ -57,7 +57,9 @@ def _fold(traced: GraphModule, norm: Node) -> None:
     batch_norm = traced.get_submodule(str(norm.target))
     if len(convolution.users) > 1 or len(calls) > 1 or batch_norm.running_mean is None:
         return
-    traced.set_submodule(name, fuse_conv_bn_eval(traced.get_submodule(name), batch_norm))  # type: ignore[arg-type, type-var]
+    parent, _, last = name.rpartition(".")
+    folded = fuse_conv_bn_eval(traced.get_submodule(name), batch_norm)  # type: ignore[arg-type, type-var]
+    setattr(traced.get_submodule(parent), last, folded)
     norm.replace_all_uses_with(convolution)
     traced.graph.erase_node(norm)
 

@@ -1,13 +1,14 @@
-"""Balls with a radius per row, for minimum-norm attacks."""
+"""Balls with a radius per row, and schedules and steps in them, for minimum-norm attacks."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from advkit.attacks.engine.record import column
+from advkit.attacks.engine.record import TensorRecord, column
 from advkit.core.threat import Norm
 
 NEWTON = 16
@@ -98,3 +99,83 @@ def _fewest_(x: Tensor, x0: Tensor, radius: Tensor) -> Tensor:
     last = ranked.gather(1, (radius.long() - 1).clamp_(0, ranked.shape[1] - 1)[:, None])
     kept = (gain >= last) & (radius[:, None] > 0)
     return x.copy_(torch.where(kept.view_as(x), boxed, x0))
+
+
+MEAN, SQUARE, TINY = 0.9, 0.999, 1e-8
+"""Decay of the mean gradient and of its square, and the term added to the root."""
+
+
+def adam_(mean: Tensor, square: Tensor, gradient: Tensor, count: Tensor) -> Tensor:
+    """(R, C, H, W) the ascent step at learning rate 1; updates ``mean`` and ``square``.
+
+    Args:
+        mean: (R, C, H, W) running mean of the gradients, 0 at first.
+        square: (R, C, H, W) running mean of their squares, 0 at first.
+        gradient: (R, C, H, W) at this step.
+        count: (R,) steps, this one included.
+    """
+    mean.lerp_(gradient, 1 - MEAN)
+    square.mul_(SQUARE).addcmul_(gradient, gradient, value=1 - SQUARE)
+    unbiased = (1 - SQUARE**count).sqrt_()
+    root = square.sqrt().div_(column(unbiased, gradient)).add_(TINY)
+    return mean.div(root).div_(column(1 - MEAN**count, gradient))
+
+
+PROGRESS = 0.9999
+"""A trial ends early where a tenth of its iterations leaves more than this share of its lowest objective."""
+
+
+@dataclass
+class Trials(TensorRecord):
+    """The binary search of each row."""
+
+    constant: Tensor
+    """(R,) weight of success in this trial."""
+    low: Tensor
+    """(R,) largest weight that failed."""
+    high: Tensor
+    """(R,) smallest weight that succeeded; infinite before any."""
+    number: Tensor
+    """(R,) finished trials."""
+    iteration: Tensor
+    """(R,) steps taken in this trial."""
+    won: Tensor
+    """(R,) bool: this trial has succeeded."""
+    lowest: Tensor
+    """(R,) lowest objective of this trial."""
+    checked: Tensor
+    """(R,) the lowest at the last check for early ending."""
+
+    @classmethod
+    def first(cls, like: Tensor, constant: float) -> Trials:
+        """Before the first step of ``like.shape[0]`` rows."""
+        weight = torch.full((len(like),), constant, device=like.device)
+        zero, none = torch.zeros_like(weight), torch.zeros_like(weight, dtype=torch.int64)
+        endless = zero + torch.inf
+        return cls(weight, zero, endless, none, none, none.bool(), endless, endless)
+
+    def after(self, won: Tensor, objective: Tensor, iterations: int) -> tuple[Trials, Tensor]:
+        """(the trials after a step, (R,) bool: a new trial begins).
+
+        Args:
+            won: (R,) bool: the step found a success.
+            objective: (R,) the minimised sum at this step.
+            iterations: of a trial.
+        """
+        won = won | self.won
+        check = self.iteration % max(iterations // 10, 1) == 0
+        lowest = torch.minimum(objective, self.lowest)
+        over = (self.iteration + 1 >= iterations) | (check & (lowest > PROGRESS * self.checked))
+        high = torch.where(over & won, torch.minimum(self.high, self.constant), self.high)
+        low = torch.where(over & ~won, torch.maximum(self.low, self.constant), self.low)
+        chosen = torch.where(high.isfinite(), (low + high) / 2, 10 * self.constant)
+        return Trials(
+            torch.where(over, chosen, self.constant),
+            low,
+            high,
+            self.number + over,
+            torch.where(over, 0, self.iteration + 1),
+            won & ~over,
+            torch.where(over, torch.inf, lowest),
+            torch.where(over, torch.inf, torch.where(check, lowest, self.checked)),
+        ), over

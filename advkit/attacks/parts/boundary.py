@@ -1,4 +1,4 @@
-"""Linearised decision boundaries from the model's derivatives at a point."""
+"""Linearised decision boundaries, and the smallest change that crosses one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import Tensor
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
-from advkit.attacks.loss import picked
-from advkit.attacks.losses.logit_difference import logit_difference
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import logit_difference, margin, picked
 from advkit.core.threat import Norm
+from advkit.core.water_filling import TINY, level
 
 
 def toward_target(oracle: Oracle, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,3 +56,39 @@ def nearest(
     first = (values.abs() / slopes.clamp(min=1e-12)).argmin(1)
     row = torch.arange(len(x), device=x.device)
     return values[row, first], grads[row, first], logits
+
+
+def toward(x: Tensor, w: Tensor, rise: Tensor, norm: Norm) -> Tensor:
+    """(P, R, D) the change of least ``norm`` after which ``w . x`` is larger by ``rise`` (smaller, where it
+    is negative), or as close to that as the box allows.
+
+    Args:
+        x: (P, R, D) points in [0, 1].
+        w: (R, D) gradient of each row's linear function.
+        rise: (P, R) wanted change of its value.
+        norm: linf, l2 or l1.
+    """
+    scale = w.abs().amax(1).clamp(min=TINY)  # so that squares of small gradients do not underflow
+    w, need = w / scale[:, None], rise.abs() / scale
+    way = w.sign() * rise.sign()[:, :, None]
+    room = torch.where(way > 0, 1 - x, x)
+    size = w.abs()
+    if norm == "linf":
+        return torch.minimum(room, level(size, room, need)[:, :, None]).mul_(way)
+    if norm == "l2":
+        until = room / size.clamp(min=TINY)
+        threshold = level(size.square(), until, need)[:, :, None]
+        return torch.minimum(until, threshold).mul_(size).mul_(way)
+    return _greedy(size, room, need).mul_(way)
+
+
+def _greedy(size: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    """(P, R, D) lengths of the moves: the entries of the largest ``size`` first, until sum_i size_i * move_i
+    is ``need``."""
+    ranked, order = size.sort(dim=1, descending=True)
+    order = order.expand_as(room)
+    room = room.gather(2, order)
+    gain = room * ranked
+    before = gain.cumsum(2).sub_(gain)
+    move = (need[:, :, None] - before).div_(ranked.clamp(min=TINY)).clamp_(min=0)
+    return torch.zeros_like(room).scatter_(2, order, torch.minimum(move, room))

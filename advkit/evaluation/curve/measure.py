@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
-from advkit.attacks.perturb import device_of, logits_of, make, searching
+from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit, searching
 from advkit.core import memory
+from advkit.core.bars import shown
 from advkit.core.errors import ConfigError, ModelError
-from advkit.core.progress import SILENT, Progress
+from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.core.threat import Norm, Threat, threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.threats import default_threat
 from advkit.evaluation.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
-from advkit.evaluation.evaluate import plan, refuse_misfit
+from advkit.evaluation.evaluate import plan
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
     "linf": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},
@@ -43,6 +43,8 @@ GROUP, GROUP_ON_GPU = 64, 1024
 """Images that are attacked at once and recorded together; a crash loses no more than these."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def security_curve(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
@@ -56,7 +58,7 @@ def security_curve(
     batch_size: int | None = None,
     keep: bool = False,
     run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | bool | None = None,
 ) -> SecurityCurve:
     """Robust accuracy of a classifier at every eps, from minimum-norm attacks.
 
@@ -79,7 +81,7 @@ def security_curve(
         batch_size: images attacked at once; None: measured. It changes the result by rounding at most.
         keep: keep the nearest adversarial images, in ``.adversarial``.
         run: folder for the ledger; an interrupted run resumes from it.
-        progress: shows how many images are done.
+        progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
     Raises:
         ModelError: the model does not behave as a classifier, or no image is classified correctly.
@@ -87,6 +89,7 @@ def security_curve(
         ConfigError: unknown attacks or parameters, attacks that are not minimum-norm or do not support the
             norm, an impossible eps, or no default norm.
     """
+    progress = shown(progress)
     begun = time.perf_counter()
     whole = as_data(data)
     images = whole.limit(n)

@@ -17,8 +17,7 @@ from advkit.evaluation.spatial.moves import Limits, grid_moves, random_moves
 from advkit.evaluation.spatial.result import By, Move, SpatialResult, SpatialVerdict
 from advkit.evaluation.spatial.search import first_success, is_wrong, move
 from advkit.evaluation.spatial.settings import Spatial
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 
 SAVE_EVERY = 5.0
 """Seconds between writes of the state."""

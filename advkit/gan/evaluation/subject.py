@@ -58,7 +58,7 @@ class Subject:
         file = (path if path.is_dir() else path.parent) / "result.json"
         if not path.exists() or not file.is_file():
             return None
-        result = json.loads(file.read_text())
+        result = json.loads(file.read_text("utf-8"))
         models = result.get("models", {"model": result.get("model", {})})
         if self.hash not in (model.get("hash") for model in models.values()):
             return None

@@ -12,7 +12,7 @@ from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.training.loop import fit
-from advkit.training.objectives.standard import Standard
+from advkit.training.objectives.adversarial import Standard
 from advkit.training.settings import Fitting
 
 CLASSES = 100

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
+from advkit.models.layers import growth, halvings, refuse_small, transposed
 from advkit.models.network import PerturbationGenerator, architecture
-from advkit.models.sizes import growth, halvings, refuse_small, transposed
 
 HALVINGS = 2
 """How often an image is halved at most, as published; a small one is halved less often."""
@@ -41,8 +41,6 @@ class AdvGanGenerator(PerturbationGenerator):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         width: int = Field(8, ge=1)
         """Channels of the first convolution; every halving doubles them."""
         depth: int = Field(4, ge=0)

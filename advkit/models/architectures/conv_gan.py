@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
-from advkit.models.initialise import glorot
+from advkit.models.layers import glorot
 from advkit.models.network import Discriminator, Generator, architecture
 
 SMALL = 12
@@ -38,8 +38,6 @@ class ConvGenerator(Generator):
     """On 28x28 grey images: 2,343,681 parameters with batch norm's running statistics."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         channels: tuple[int, int, int] | None = None
@@ -103,8 +101,6 @@ class ConvDiscriminator(Discriminator):
     """On 28x28 grey images: 212,865 parameters."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         channels: tuple[int, int] = (64, 128)
         """Of the two convolutions."""
         dropout: float = Field(0.3, ge=0, lt=1)

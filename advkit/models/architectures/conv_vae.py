@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
-from advkit.models.initialise import glorot
+from advkit.models.layers import glorot
 from advkit.models.network import ARCHITECTURES, Generator, Vae, architecture, build
 
 
@@ -32,8 +32,6 @@ class ConvVae(Vae):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         decoder: str = "conv-gan-generator"
         """A generator's architecture; its ``latent_dim`` is the autoencoder's."""
         decoder_config: dict[str, Any] = {}

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
+from advkit.models.layers import Size, growth, refuse_small
 from advkit.models.network import Discriminator, Generator, architecture
-from advkit.models.sizes import Size, growth, refuse_small
 
 DEVIATION = 0.02
 """Standard deviation that weights start with."""
@@ -50,8 +50,6 @@ class DCGenerator(Generator):
     """With width 128 on 64x64 colour images it has the channels of the paper: 1024, 512, 256, 128."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(100, ge=1)
         """Numbers in a latent vector."""
         width: int = Field(64, ge=1)
@@ -98,8 +96,6 @@ class DCDiscriminator(Discriminator):
     """Mirror image of the generator; no batch norm on its first layer."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         width: int = Field(64, ge=1)
         """Channels of the first convolution; each next one has twice as many (the paper: 128)."""
         slope: float = Field(0.2, ge=0, lt=1)

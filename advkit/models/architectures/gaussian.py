@@ -25,8 +25,6 @@ class GaussianGenerator(Generator):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         latent_dim: int = Field(64, ge=1)
         """Rank of the covariances, at most."""
 

@@ -18,8 +18,6 @@ class MLP(Classifier):
     """With no hidden layers it is linear, which has its uses in checking attacks."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 256)
         """Widths of the hidden layers; none for a linear classifier."""
 

@@ -25,8 +25,8 @@ from torch.nn import functional
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
+from advkit.models.layers import Size, growth, refuse_small
 from advkit.models.network import Discriminator, Generator, architecture
-from advkit.models.sizes import Size, growth, refuse_small
 
 SLOPE = 0.2
 """Of the leaky ReLU, below zero."""
@@ -127,8 +127,6 @@ class ResidualGenerator(Generator):
     """Latent vectors choose among learned pictures of the smallest size."""
 
     class Config(_Scale):
-        """Parameters."""
-
         latent_dim: int = Field(64, ge=1)
         """Numbers in a latent vector."""
 
@@ -162,12 +160,11 @@ class ResidualGenerator(Generator):
 class ResidualDiscriminator(Discriminator):
     """Mirror image of the generator."""
 
-    class Config(_Scale):
-        """Parameters."""
+    Config = _Scale
 
-    config: Config
+    config: _Scale
 
-    def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
+    def __init__(self, config: _Scale, *, shape: Shape, classes: int | None = None) -> None:
         sizes, channels, blocks = _plan(config, shape)
         super().__init__(config, shape=shape)
         layers: list[nn.Module] = [_pointwise(shape[0], channels[-1], bias=True)]

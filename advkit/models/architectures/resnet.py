@@ -41,8 +41,6 @@ class ResNet18(Classifier):
     """On 32x32 colour images, 10 classes: 11,173,962 parameters."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         width: int = Field(64, ge=1)
         """Channels of the first of four stages; every further one has twice as many."""
 

@@ -20,7 +20,7 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], *, title: str
 
     Args:
         path: where.
-        history: rows of `advkit.reuse.semi_train.SemiTrained`.
+        history: rows of metrics.
         title: heading of the figure.
     """
     figure, axis = plots.figure((7, 4))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advkit.core import files, images
 from advkit.report import plots
-from advkit.trained_attacks.universal.place import Form, coverage
+from advkit.trained_attacks.universal.change import Form, coverage
 from advkit.trained_attacks.universal.result import PatchResult
 
 DOTS_PER_INCH = 150

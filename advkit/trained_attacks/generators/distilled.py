@@ -16,15 +16,12 @@ from advkit.core import images, rng
 from advkit.core.errors import DataError
 from advkit.core.progress import SILENT, Progress
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
-from advkit.trained_attacks.generators.game import AdvGanGame
+from advkit.models.model import Model, evaluation_mode
+from advkit.trained_attacks.generators.game import AdvGanGame, Victim
 from advkit.trained_attacks.generators.judge import generate
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.generators.train import Victim
-from advkit.trained_attacks.transfer.black_box import BlackBox
 from advkit.trained_attacks.transfer.copied import FILE, fresh, gather, train_copy
-from advkit.trained_attacks.transfer.queries import Queries
+from advkit.trained_attacks.transfer.queries import BlackBox, Queries
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 
 UPDATES = 300

@@ -1,8 +1,9 @@
-"""A perturbation generator, its discriminator, and one update of both."""
+"""A perturbation generator against its discriminator and a classifier, and their training."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,17 +12,21 @@ from torch import Tensor, nn
 
 from advkit.attacks.advgan import moved
 from advkit.attacks.engine.oracle import query
-from advkit.attacks.losses.margin import margin
-from advkit.core import distributed, rng
+from advkit.attacks.loss import margin
+from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
+from advkit.data.augment import Order
+from advkit.data.data import Data
 from advkit.gan.critic import Critic
-from advkit.gan.losses.least_squares import LeastSquares
+from advkit.gan.loss import LeastSquares
 from advkit.models.card import Shape
 from advkit.models.network import ARCHITECTURES, Network, PerturbationGenerator, build
+from advkit.trained_attacks.generators.judge import misled
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.training.ema import Ema
 from advkit.training.schedule import factor
+from advkit.training.training import Players, Training, average_over_processes, evenly
 
 GENERATOR = "advgan-generator"
 BETAS = (0.5, 0.999)
@@ -30,7 +35,7 @@ FIGURES = ("margin_loss", "g_loss", "d_loss", "d_accuracy", "misled")
 """The figures of an update."""
 
 
-class AdvGanGame:
+class AdvGanGame(Players):
     """Minimises margin + gan_weight * GAN loss over the generator (Xiao et al. 2018, eq. 4).
 
     The paper's third term, a hinge on the size of the perturbation, is not needed: the output
@@ -61,11 +66,10 @@ class AdvGanGame:
             self.networks["discriminator"] = self._built(name, shape, config.discriminator, "discriminator")
         self.ema = Ema(self.generator, config.ema) if config.ema else None
         self.optimisers = {
-            name: torch.optim.Adam(network.parameters(), config.rate, BETAS)
-            for name, network in self.networks.items()
+            name: torch.optim.Adam([{"params": [*net.parameters()], "peak": config.rate}], config.rate, BETAS)
+            for name, net in self.networks.items()
         }
         self.loss = LeastSquares(StrictModel())
-        self.step = 0
 
     def train_step(self, victim: nn.Module, x: Tensor, label: Tensor) -> Tensor:
         """One update of the discriminator, then one of the generator.
@@ -78,10 +82,7 @@ class AdvGanGame:
         Returns:
             (5,) `FIGURES`, on the device.
         """
-        share = factor("cosine", self.step, self.config.steps)
-        for optimiser in self.optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.rate * share
+        self.set_rates(factor("cosine", self.step, self.config.steps))
         with rng.scope(self.device, self.config.seed, "update", self.step):
             figures = self._update(victim, x, label)
         if self.ema is not None:
@@ -101,7 +102,7 @@ class AdvGanGame:
         optimiser = self.optimisers["generator"]
         optimiser.zero_grad(set_to_none=True)
         fake.backward(gradient + self.config.gan_weight * uphill)
-        _average_over_processes(self.generator)
+        average_over_processes(self.generator)
         optimiser.step()
         misled = (lead > 0).float().mean()
         return torch.stack([loss.detach(), gan_loss, d_loss, d_accuracy, misled])
@@ -116,7 +117,7 @@ class AdvGanGame:
         judged = self.loss.judge("discriminator", critic, x, fake.detach())
         optimiser.zero_grad(set_to_none=True)
         judged.loss.backward()
-        _average_over_processes(self.networks["discriminator"])
+        average_over_processes(self.networks["discriminator"])
         optimiser.step()
         accuracy = torch.cat([judged.real > 0, judged.fake <= 0]).float().mean()
         leaf = fake.detach().requires_grad_(True)
@@ -129,31 +130,86 @@ class AdvGanGame:
         network = self.generator if self.ema is None else self.ema.network
         return copy.deepcopy(network).eval().requires_grad_(False)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that a resume needs."""
-        return {
-            "step": self.step,
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            "ema": None if self.ema is None else self.ema.network.state_dict(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restores the result of `state`."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-            self.optimisers[name].load_state_dict(state["optimisers"][name])
-        if self.ema is not None:
-            self.ema.network.load_state_dict(state["ema"])
-        self.step = state["step"]
-
     def _built(self, architecture: str, shape: Shape, config: dict[str, Any], purpose: str) -> Network:
         with rng.scope("cpu", self.config.seed, "init", purpose):
             network = build(architecture, shape=shape, config=config)
         return network.to(self.device).train()
 
 
-def _average_over_processes(network: nn.Module) -> None:
-    """Averages gradients and running statistics over all processes that share the batch."""
-    distributed.average(p.grad for p in network.parameters() if p.grad is not None)
-    distributed.average(buffer for buffer in network.buffers() if buffer.is_floating_point())
+class Victim(ABC):
+    """The source of the generator's gradients."""
+
+    @abstractmethod
+    def ready(self, game: AdvGanGame) -> nn.Module:
+        """The classifier for the next update, in eval mode on the game's device."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the result of `state`; empty here."""
+        assert not state
+
+
+class WhiteBox(Victim):
+    """White-box access to the classifier.
+
+    Args:
+        network: images in [0, 1] to logits.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def ready(self, game: AdvGanGame) -> nn.Module:
+        """Always the same network."""
+        return self._network
+
+
+class GeneratorTraining(Training):
+    """The updates of a game on images that the classifier classifies correctly.
+
+    Args:
+        game: before its first update.
+        victim: the source of gradients.
+        model: classifier to attack, for the success on held-out images; in eval mode.
+        data: training images.
+        held: images for evaluation during training.
+    """
+
+    figures = FIGURES
+    shown = {"misled": "misled", "held_out": "held out"}
+
+    def __init__(self, game: AdvGanGame, victim: Victim, model: nn.Module, data: Data, held: Data) -> None:
+        self.game, self.victim, self.model, self.data, self.held = game, victim, model, data, held
+        config, self.device = game.config, game.device
+        self.order = Order(len(data), min(config.batch_size, len(data)), config.seed)
+        self.batch_size, self.steps = self.order.batch_size, config.steps
+        self.rows = self.saves = evenly(config.checks, config.steps)
+        self.remedy = f"use a smaller --rate (it was {config.rate:g})"
+
+    @property
+    def step(self) -> int:
+        """That of the game."""
+        return self.game.step
+
+    def update(self) -> Tensor:
+        """One update of generator and discriminator."""
+        network = self.victim.ready(self.game)
+        x, label = self.data.batch(self.order.batch(self.step), self.device)
+        return self.game.train_step(network, x, label)
+
+    def evaluate(self, row: dict[str, Any], rate: float) -> None:
+        """Adds the success on the held-out images."""
+        hits = misled(self.model, self.game.best(), self.held, self.game.threat, self.game.target)
+        row["held_out"] = float(hits.float().mean())
+
+    def state(self) -> dict[str, Any]:
+        """The game's and the victim's."""
+        return {"game": self.game.state(), "victim": self.victim.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the result of `state`."""
+        self.game.restore(state["game"])
+        self.victim.restore(state["victim"])

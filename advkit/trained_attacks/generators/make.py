@@ -14,14 +14,13 @@ from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import PerturbationGenerator
 from advkit.trained_attacks.generators.distilled import Distilled, frozen_copy
-from advkit.trained_attacks.generators.game import AdvGanGame
+from advkit.trained_attacks.generators.game import AdvGanGame, GeneratorTraining, Victim, WhiteBox
 from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.generators.train import Victim, WhiteBox, train
+from advkit.training.loop import repeat
 
 HELD_OUT = 500
 """Training images held out at most, for evaluation during training."""
@@ -89,8 +88,10 @@ def make_generator(
             folder = None if run is None else run.path
             victim = Distilled(model, rest, config, device, folder=folder, progress=progress)
             rest = victim.images(target)
-        trained = train(game, victim, model, rest, held, run=run, progress=progress)
-        x, speed = generate(trained.generator, judged, threat, device)
+        training = GeneratorTraining(game, victim, model, rest, held)
+        course = repeat(training, run=run, progress=progress, name="training the generator")
+        generator = game.best()
+        x, speed = generate(generator, judged, threat, device)
         met, predicted = hits(model, x, judged, threat, target)
         by_noise, _ = hits(model, noise(judged, threat, config.seed), judged, threat, target)
         correct = len(judged if target is None else attackable(model, test, None))
@@ -110,10 +111,10 @@ def make_generator(
             for label, count in sorted(counts.items(), key=lambda item: -item[1])
         },
         "made_per_second": speed,
-        "trained_per_second": trained.images_per_second,
+        "trained_per_second": course.images_per_second,
         "black_box": victim.facts(model, test) if isinstance(victim, Distilled) else None,
     }
-    return MadeGenerator(trained.generator, figures)
+    return MadeGenerator(generator, figures)
 
 
 def _split(learn: Data) -> tuple[Data, Data]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from advkit.core.errors import ConfigError, ModelError
 from advkit.gan.judge import judge
 from advkit.gan.labelled import common_classes
-from advkit.models.architectures.conditional_discriminator import AuxiliaryDiscriminator
+from advkit.models.architectures.conditional import AuxiliaryDiscriminator
 from advkit.models.model import Model
 
 

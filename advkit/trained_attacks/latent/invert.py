@@ -11,8 +11,7 @@ from advkit.core import memory, rng
 from advkit.core.errors import DataError, by_size
 from advkit.core.progress import SILENT, Progress, Task
 from advkit.gan.sample import of_known_prior
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Vae
 from advkit.trained_attacks.latent.settings import InversionSettings
 from advkit.training.schedule import factor

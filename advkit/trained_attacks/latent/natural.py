@@ -14,8 +14,7 @@ from advkit.attacks.engine.oracle import query
 from advkit.core import memory, rng
 from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import of_known_prior
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Generator
 from advkit.trained_attacks.latent.natural_settings import NaturalSettings
 

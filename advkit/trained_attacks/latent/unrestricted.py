@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit.attacks.engine.oracle import query
-from advkit.attacks.losses.margin import margin
+from advkit.attacks.loss import margin
 from advkit.core import memory, rng
 from advkit.core.errors import ModelError
 from advkit.core.progress import SILENT, Progress, Task
 from advkit.gan.sample import of_known_prior
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Generator
 from advkit.trained_attacks.latent.unrestricted_settings import UnrestrictedSettings
 

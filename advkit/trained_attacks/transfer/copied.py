@@ -18,8 +18,7 @@ from advkit.data.data import Data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
-from advkit.trained_attacks.transfer.black_box import BlackBox
-from advkit.trained_attacks.transfer.queries import Queries, augmented, real_images
+from advkit.trained_attacks.transfer.queries import BlackBox, Queries, augmented, real_images
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 from advkit.training.loop import fit
 from advkit.training.objective import Batch, Objective, Passes

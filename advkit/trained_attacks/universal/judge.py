@@ -14,9 +14,7 @@ from advkit.core.progress import Task
 from advkit.core.stats import clopper_pearson
 from advkit.data.data import Data
 from advkit.models.model import Model
-from advkit.trained_attacks.universal.patch import Patch
-from advkit.trained_attacks.universal.perturbation import Perturbation
-from advkit.trained_attacks.universal.place import Place, paste
+from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, paste
 from advkit.trained_attacks.universal.result import Hits, PatchJudged, PerturbationJudged, PlaceMap
 
 SCALES = 5

@@ -1,4 +1,4 @@
-"""The training loop of a universal change.
+"""The training of a universal change.
 
 Every random number is a function of (seed, sample, update), so the state of a run is the change, its velocity
 and the number of updates: a run that is resumed ends with the same change.
@@ -6,8 +6,8 @@ and the number of updates: a run that is resumed ends with the same change.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,20 +15,70 @@ from torch.nn.functional import cross_entropy
 
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
-from advkit.core import memory, rng
+from advkit.core import rng
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.data.augment import Order
 from advkit.data.data import Data
-from advkit.data.order import Order
 from advkit.models.model import Model
 from advkit.trained_attacks.universal.change import Change
 from advkit.trained_attacks.universal.settings import ChangeSettings
-from advkit.training.diverged import stop_if_diverged
+from advkit.training.loop import repeat
+from advkit.training.training import Training, evenly
 
 CHECKS = 20
 """Number of checks, evenly spaced: metrics and a checkpoint."""
-SAVE_EVERY = 10.0
-"""Seconds between checkpoints, if checks are rarer."""
+
+
+class ChangeTraining(Training):
+    """Steepest ascent with momentum on normalised gradients; the step size decreases linearly to 0.
+
+    Arguments as in `train`.
+    """
+
+    figures = ("loss", "misled")
+    shown = {"misled": "misled"}
+    remedy = "check the classifier's outputs on such images"
+    step = 0
+
+    def __init__(
+        self,
+        kind: Change,
+        models: Sequence[Model],
+        data: Data,
+        config: ChangeSettings,
+        target: int | None,
+        clip: float,
+    ) -> None:
+        self.kind, self.models, self.data, self.config = kind, models, data, config
+        self.target, self.clip, self.device = target, clip, device_of(models[0])
+        self.order = Order(len(data), min(config.batch_size, len(data)), config.seed)
+        self.batch_size, self.steps = self.order.batch_size, config.steps
+        self.rows = self.saves = evenly(CHECKS, config.steps)
+        self.change = kind.start().to(self.device)
+        self.velocity = torch.zeros_like(self.change)
+
+    def update(self) -> Tensor:
+        """One step of the change; the loss and the share of misclassified images."""
+        index = self.order.batch(self.step)
+        x, label = self.data.batch(index, self.device)
+        key = rng.keys(self.config.seed, "change", self.data.ids[index].to(self.device), self.step)
+        leaf = self.change.detach().requires_grad_(True)
+        losses, misled = _losses(self.models, self.kind.apply(leaf, x, key), label, self.target, self.clip)
+        (uphill,) = torch.autograd.grad(losses.mean(), leaf)
+        self.velocity = self.config.momentum * self.velocity + uphill / uphill.abs().mean().clamp(min=1e-20)
+        self.change = self.kind.ascend(self.change, self.velocity, 1 - self.step / self.steps)
+        self.step += 1
+        return torch.stack([losses.detach().mean(), misled])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs."""
+        return {"step": self.step, "change": self.change, "velocity": self.velocity}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the result of `state`."""
+        self.step = state["step"]
+        self.change, self.velocity = (state[key].to(self.device) for key in ("change", "velocity"))
 
 
 def train(
@@ -44,8 +94,6 @@ def train(
     name: str = "training",
 ) -> Tensor:
     """The change that minimises the models' mean loss of the target, or maximises that of the label.
-
-    Steepest ascent with momentum on normalised gradients; the step size decreases linearly to 0.
 
     Args:
         change: to train.
@@ -65,47 +113,11 @@ def train(
         ConfigError: a run that was started with other models or images.
         DivergedError: the loss is no longer finite.
     """
-    device = device_of(models[0])
-    order = Order(len(data), min(config.batch_size, len(data)), config.seed)
-    now = change.start().to(device)
-    velocity, sums, step, since = torch.zeros_like(now), torch.zeros(2, device=device), 0, 0
     if run is not None:
         run.begin_with(**{"models": [model.hash for model in models], "training images": data.fingerprint})
-    if run is not None and (state := run.load_state()) is not None:
-        now, velocity, sums = (state[key].to(device) for key in ("change", "velocity", "sums"))
-        step, since = state["step"], state["since"]
-        progress.say(f"resuming at update {step} of {config.steps}")
-    checks = {round(config.steps * (i + 1) / CHECKS) for i in range(CHECKS)} - {0}
-    saved = time.perf_counter()
-    with memory.kept(), progress.task(name, config.steps, done=step, unit="update") as task:
-        reported = step
-        while step < config.steps:
-            index = order.batch(step)
-            x, label = data.batch(index, device)
-            key = rng.keys(config.seed, "change", data.ids[index].to(device), step)
-            leaf = now.detach().requires_grad_(True)
-            losses, misled = _losses(models, change.apply(leaf, x, key), label, target, clip)
-            (uphill,) = torch.autograd.grad(losses.mean(), leaf)
-            velocity = config.momentum * velocity + uphill / uphill.abs().mean().clamp(min=1e-20)
-            now = change.ascend(now, velocity, 1 - step / config.steps)
-            sums += torch.stack([losses.detach().mean(), misled])
-            step += 1
-            if step not in checks and time.perf_counter() - saved < SAVE_EVERY:
-                continue
-            loss, share = (sums / (step - since)).tolist()
-            remedy = "check the classifier's outputs on such images"
-            stop_if_diverged(f"update {step} of {config.steps}", {"the loss": loss}, remedy)
-            if step in checks:
-                if run is not None:
-                    run.metrics(step, loss=loss, misled=share)
-                sums, since = torch.zeros_like(sums), step
-            if run is not None:
-                state = {"step": step, "since": since, "change": now, "velocity": velocity, "sums": sums}
-                run.save_state(state)
-            saved = time.perf_counter()
-            task.advance(step - reported, misled=share)
-            reported = step
-    return now
+    training = ChangeTraining(change, models, data, config, target, clip)
+    repeat(training, run=run, progress=progress, name=name)
+    return training.change
 
 
 def _losses(

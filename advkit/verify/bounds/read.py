@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from advkit.core.errors import ModelError
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.affine import Affine, Scale
 from advkit.verify.bounds.arrange import Reshape
 from advkit.verify.bounds.graph import Graph

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import memory
+from advkit.core.bars import shown
 from advkit.core.device import coarse_float32, exact_float32
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.progress import SILENT, Progress
@@ -23,8 +24,7 @@ from advkit.data.threats import default_threat
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
 from advkit.verify.certification.prove import METHODS, Prover
@@ -38,6 +38,8 @@ LOOKED_AT = 8
 """Images on which graph and model are compared."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def certify(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
@@ -47,7 +49,7 @@ def certify(
     n: int | None = None,
     batch_size: int = BATCH,
     run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | bool | None = None,
 ) -> CertificationResult:
     """Certified accuracy: the share of images on whose whole ball the classification is proved correct.
 
@@ -69,13 +71,14 @@ def certify(
         n: number of images, the first ones; None: all.
         batch_size: images in a batch; it changes the result by rounding at most.
         run: folder for the record; an interrupted run resumes from it.
-        progress: shows how many images are done.
+        progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
     Raises:
         ModelError: an unsupported layer, which is named; or the model is no classifier.
         DataError: the images or labels do not fit.
         ConfigError: an unknown method, the norm l0, or no default threat model.
     """
+    progress = shown(progress)
     begun = time.perf_counter()
     if method not in ("auto", *METHODS):
         raise ConfigError(f"there is no method {method!r}; choose auto, {', '.join(METHODS)}")

@@ -18,7 +18,7 @@ from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
-from advkit.models.mode import evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.verify.smoothing.classifier import ALPHA, PASS, SAMPLES, SELECTION, SmoothedClassifier
 from advkit.verify.smoothing.record import Record
 from advkit.verify.smoothing.result import SmoothedVerdict, SmoothingResult

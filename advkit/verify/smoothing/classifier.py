@@ -203,6 +203,8 @@ class SmoothedClassifier(nn.Module):
         return Copies(image, self.sigma, seed=self.seed, stream=STREAM, sample=sample)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def smooth(
     model: nn.Module | str | Path, sigma: float, *, shape: tuple[int, int, int] | None = None, **settings: Any
 ) -> SmoothedClassifier:

@@ -120,7 +120,7 @@ def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch, stopping):
 
     with pytest.raises(KeyboardInterrupt):
         run(stopping)
-    assert torch.load(tmp_path / "run/state.pt")["step"] == 18
+    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 18
     advance, begun = evaluating.SpatialEvaluation.advance, []
     kind = evaluating.SpatialEvaluation
     monkeypatch.setattr(kind, "advance", lambda self: begun.append(self.done) or advance(self))

@@ -1,7 +1,5 @@
 """The training of a perturbation generator, and what it does."""
 
-import itertools
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,18 +9,16 @@ import torch
 from advkit.attacks.advgan import moved
 from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
-from advkit.core.progress import Progress, Task
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.gan.critic import Critic
 from advkit.models.model import weights_hash
-from advkit.trained_attacks.generators import train as training
 from advkit.trained_attacks.generators.distilled import Distilled
 from advkit.trained_attacks.generators.game import AdvGanGame
 from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.make import make_generator
 from advkit.trained_attacks.generators.settings import AdvGanSettings
-from advkit.trained_attacks.transfer.black_box import BlackBox
+from advkit.trained_attacks.transfer.queries import BlackBox
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 
 SMALL = {
@@ -143,54 +139,6 @@ def test_rates_fall_along_half_a_cosine_and_the_average_is_kept(images):
     assert AdvGanGame(settings(ema=0), LINF, (1, 8, 8), None, torch.device("cpu")).ema is None
 
 
-class Told(Progress, Task):
-    def __init__(self):
-        self.told = []
-
-    def task(self, name, total, *, done=0, unit="step"):
-        self.told.append((total, done))
-        return self
-
-    def advance(self, n=1, **facts):
-        self.told.append((n, facts["images/s"]))
-
-
-@pytest.mark.parametrize(("checks", "rows", "saves"), [(4, [2, 5, 8, 10], [2, 5, 8, 10]), (1, [10], [5, 10])])
-def test_rows_states_and_speed_by_the_clock(checks, rows, saves, model, images, monkeypatch, tmp_path):
-    """An update takes 7 seconds: half a minute is over with the fifth. A look takes no training's time."""
-    now, saved, heard, save = [0.0], [], Told(), RunFolder.save_state
-
-    def train_step(game, victim, x, label):
-        now[0] += 7
-        game.step += 1
-        return torch.full((5,), float(game.step))
-
-    def look(*given):
-        now[0] += 100
-        return torch.tensor([True, False, False, False])
-
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(AdvGanGame, "train_step", train_step)
-    monkeypatch.setattr(training, "misled", look)
-    monkeypatch.setattr(
-        RunFolder, "save_state", lambda run, state: saved.append(state["step"]) or save(run, state)
-    )
-    config = settings(steps=10, checks=checks)
-    game = AdvGanGame(config, LINF, (1, 8, 8), None, torch.device("cpu"))
-    with RunFolder.open("advgan-train", "toy", config, tmp_path / "run") as run:
-        trained = training.train(
-            game, training.WhiteBox(model), model, images(), images(), run=run, progress=heard
-        )
-        history = run.history()
-    assert [row["step"] for row in history] == rows and saved == saves
-    begun = [0, *rows[:-1]]
-    assert [row["d_loss"] for row in history] == [(a + 1 + b) / 2 for a, b in zip(begun, rows, strict=True)]
-    assert {row["held_out"] for row in history} == {0.25}
-    assert heard.told[0] == (10, 0) and list(itertools.accumulate(n for n, _ in heard.told[1:])) == saves
-    paces = [pace for _, pace in heard.told[1:]]
-    assert [*paces, trained.images_per_second] == pytest.approx([16 / 7] * (len(saves) + 1))
-
-
 def test_hits_are_inside_the_budget_and_have_no_answer_that_is_nan(images):
     data = images(5)
     labels = data.labels.clone()
@@ -240,23 +188,6 @@ def test_a_copy_is_trained_in_its_turns_on_what_was_asked_by_then(model, images,
     for game.step in range(4):
         once.ready(game)
     assert told[4:] == [(0, 60, None, 0)]
-
-
-def test_a_resumed_run_ends_with_the_same_weights(model, images, stopping, tmp_path):
-    config, test = settings(steps=8), images(20, 1, "test")
-    whole = make_generator(model, images(), test, LINF, None, config)
-
-    def run(progress=None):
-        with RunFolder.open("advgan-train", "toy", config, tmp_path / "run") as folder:
-            extra = {} if progress is None else {"progress": progress}
-            found = make_generator(model, images(), test, LINF, None, config, run=folder, **extra)
-            return found, folder.history()
-
-    with pytest.raises(KeyboardInterrupt):
-        run(stopping)
-    again, history = run()
-    assert weights_hash(again.generator.state_dict()) == weights_hash(whole.generator.state_dict())
-    assert [row["step"] for row in history] == [2, 4, 6, 8]
 
 
 def test_random_changes_use_the_whole_budget(images):

@@ -51,7 +51,7 @@ def test_it_is_judged_like_any_attack(up, model, images):
 def test_it_stays_inside_whatever_the_batch(up, model, images):
     data = images(40)
     for threat in (LINF, Threat("l2", 0.8)):
-        x = perturb(model, data.images, data.labels, threat, up)
+        x = perturb(model, data.images, data.labels, threat, up).x
         assert threat.contains(x, data.images).all() and not torch.equal(x, data.images)
         found = [robust_correct(model, data, threat, up, batch_size=size)[1].tolist() for size in (1, 7, 100)]
         assert found[0] == found[1] == found[2]

@@ -18,9 +18,8 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.trained_attacks.transfer.black_box import BlackBox
 from advkit.trained_attacks.transfer.copied import gather
-from advkit.trained_attacks.transfer.queries import ORIGINS, Queries, augmented
+from advkit.trained_attacks.transfer.queries import ORIGINS, BlackBox, Queries, augmented
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 

@@ -10,7 +10,7 @@ from PIL import Image
 from advkit.core import rng
 from advkit.core.levels import as_image
 from advkit.report.figures.universal import write_print
-from advkit.trained_attacks.universal.place import Place, paste
+from advkit.trained_attacks.universal.change import Place, paste
 
 X = torch.zeros(4, 3, 40, 60)
 WHITE = torch.ones(1, 3, 9, 9)

@@ -10,24 +10,20 @@ import advkit
 from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.levels import are_levels
-from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
-from advkit.data.order import Order
+from advkit.data.augment import Order
 from advkit.models.load import wrap
 from advkit.trained_attacks.universal import judge as judging
-from advkit.trained_attacks.universal import train as training
+from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, paste
 from advkit.trained_attacks.universal.judge import (
     PatchJudge,
     judge_perturbation,
     random_like,
     rounded_to_8_bits,
 )
-from advkit.trained_attacks.universal.patch import Patch
-from advkit.trained_attacks.universal.perturbation import Perturbation
-from advkit.trained_attacks.universal.place import Place, paste
+from advkit.trained_attacks.universal.make import class_number
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
 from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
-from advkit.trained_attacks.universal.subjects import class_number
 from advkit.trained_attacks.universal.train import train
 
 SHORT = {"steps": 40, "batch_size": 20}
@@ -182,34 +178,6 @@ def test_what_leaves_the_budget_does_not_count(mixed, images):
     inside = judge_perturbation(model, "toy", data, kind, 0.05 * weight[None].sign(), **facts)
     outside = judge_perturbation(model, "toy", data, kind, 0.06 * weight[None].sign(), **facts)
     assert inside.fooled > 0 and outside.fooled == 0
-
-
-@pytest.mark.parametrize("after", ["patch", "perturbation"])
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(after, bright, images, stopping, tmp_path):
-    data = images(bright)
-    config = ChangeSettings(steps=43, batch_size=7, seed=5)
-    settings = PatchSettings(target=1)
-    kind = (
-        Patch(settings, data.shape) if after == "patch" else Perturbation(Threat("l2", 1.0), data.shape, 0.1)
-    )
-
-    def run(path, **more):
-        with RunFolder.open("test", "toy", config, path) as folder:
-            return train(kind, [bright], data, config, target=1, run=folder, **more), folder.history()
-
-    whole, history = run(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", progress=stopping)
-    step = torch.load(tmp_path / "cut/state.pt")["step"]
-    assert 0 < step < 43
-    resumed, again = run(tmp_path / "cut")
-    assert torch.equal(whole, resumed) and history == again and len(history) == training.CHECKS
-    other = replace(data, labels=1 - data.labels.clamp(max=1))
-    with (
-        pytest.raises(ConfigError, match="did not begin with the same training images"),
-        RunFolder.open("test", "toy", config, tmp_path / "cut") as folder,
-    ):
-        train(kind, [bright], other, config, target=1, run=folder)
 
 
 def test_the_model_and_the_global_generator_are_left_as_they_were(bright, images):

@@ -145,7 +145,7 @@ def test_nothing_inside_the_ball_is_below_the_margin(judged, threat):
     begun = time.perf_counter()
     results = [certify(model, data, threat, method) for method in (*METHODS, "auto")]
     assert 0 < sum(result.seconds for result in results) <= time.perf_counter() - begun
-    adversarial = perturb(model, data.images, data.labels, threat, "pgd", precision="float32")
+    adversarial = perturb(model, data.images, data.labels, threat, "pgd", precision="float32").x
     logits = model(adversarial).detach().double()
     others = logits.scatter(1, data.labels[:, None], -torch.inf).amax(1)
     leads = (logits.gather(1, data.labels[:, None])[:, 0] - others).tolist()

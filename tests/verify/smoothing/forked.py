@@ -94,8 +94,8 @@ def together(work: Callable[[], None]) -> list[int]:
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "TORCHELASTIC_RUN_ID": "test"}
         os.environ.update({name: str(value) for name, value in names.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        with distributed.joined():
-            work()
+        distributed.join()
+        work()
 
     return [ended(pid) for pid in [forked(lambda rank=rank: one(rank)) for rank in range(2)]]
 

@@ -17,8 +17,7 @@ from advkit.core.config import Fraction, StrictModel, validate
 from advkit.core.runs import now
 from advkit.core.threat import Threat
 from advkit.models.card import ModelCard, ThreatFacts
-from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
+from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import ARCHITECTURES
 from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
 from advkit.trained_attacks.generators.make import refuse_norm

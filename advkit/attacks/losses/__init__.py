@@ -1,1 +1,0 @@
-"""One file per attack loss; the decorator registers it."""

@@ -1,1 +1,0 @@
-"""One file per GAN loss; the decorator enrols it."""

@@ -1,0 +1,117 @@
+"""What a Python caller may rely on: names, forms of arguments, contexts, and short representations."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import advkit
+from advkit.attacks.attack import ATTACKS
+from advkit.core.errors import ConfigError, DataError, ModelError
+
+THREAT = advkit.Threat("linf", 0.2)
+
+
+class AlwaysDropout(nn.Module):
+    """Random in eval mode, too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, training=True)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """(linear model, images, labels that it gives)"""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(12, 1, 8, 8)
+    return model, x, model(x).argmax(1)
+
+
+def test_names_are_listed_by_wildcards():
+    assert {"apgd", "apgd-ce", "apgd-t"} <= set(advkit.list_attacks("apgd*"))
+    assert {entry.name for entry in ATTACKS} | {"cascade", "art:DeepFool"} <= set(advkit.list_attacks())
+    assert set(advkit.list_architectures("*-generator")) < set(advkit.list_architectures())
+    assert advkit.list_datasets("dig*") == ["digits"] and advkit.list_datasets("no such") == []
+
+
+def test_perturbed_says_what_holds_of_each_image(subject):
+    model, x, y = subject
+    made = advkit.perturb(model, x, y, THREAT, "pgd", parameters={"steps": 5}, progress=False)
+    assert torch.equal(made.success, model(made.x).argmax(1) != y) and int(made.success.sum()) > 0
+    torch.testing.assert_close(made.distance, (made.x - x).abs().flatten(1).amax(1))
+    assert bool((made.backwards <= 5).all()) and bool((made.forwards >= made.backwards).all())
+    assert len(made) == 12 and len(repr(made)) < 100
+    assert isinstance(made, torch.Tensor) and type(made - x) is type(made.x) is torch.Tensor
+    assert torch.equal(model(made), model(made.x))
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_results_do_not_depend_on_the_gradient_mode(context, subject):
+    model, x, y = subject
+    free = advkit.perturb(model, x, y, THREAT)
+    with context():
+        inside = advkit.perturb(model, x.clone(), y.clone(), THREAT)
+        result = advkit.evaluate(model, (x, y), THREAT, "pgd")
+        proved = advkit.certify(model, (x, y), advkit.Threat("linf", 0.001), progress=False)
+    assert torch.equal(free.x, inside.x) and result.robust_correct == int((~free.success).sum())
+    assert proved.certified_correct > 0
+
+
+@pytest.mark.parametrize("form", [list, np.asarray, lambda t: t[:, None], lambda t: t.to(torch.int32)])
+def test_targets_in_any_form(form, subject):
+    model, x, y = subject
+    target = (y + 1) % 10
+    wanted = advkit.perturb(model, x, y, advkit.Threat("linf", 0.5), target=target)
+    made = advkit.perturb(model, x, y, advkit.Threat("linf", 0.5), target=form(target))
+    assert torch.equal(made.x, wanted.x) and bool(made.success.any())
+    one = advkit.perturb(model, x, y, advkit.Threat("linf", 0.5), target=3)
+    assert torch.equal(one.success, model(one.x).argmax(1) == 3)
+
+
+@pytest.mark.parametrize(
+    "target", [-1, 10, [1, 2], 0.5, True, "one", torch.eye(12)[:, :10], torch.zeros(12, 2, dtype=torch.long)]
+)
+def test_targets_that_are_none(target, subject):
+    model, x, y = subject
+    with pytest.raises(ConfigError):
+        advkit.perturb(model, x, y, THREAT, target=target)
+
+
+def test_perturb_inspects_the_model_as_an_evaluation_does(subject):
+    model, x, y = subject
+    for last in (nn.Softmax(1), nn.Threshold(1e9, float("nan")), AlwaysDropout()):
+        with pytest.raises(ModelError):
+            advkit.perturb(nn.Sequential(model, last), x, y, THREAT)
+    noisy = nn.Sequential(model, AlwaysDropout())
+    assert len(advkit.perturb(noisy, x, y, THREAT, "fgsm", allow_random=True)) == 12
+    with pytest.raises(DataError):
+        advkit.perturb(model, x, y + 10, THREAT)
+
+
+def test_representations_are_a_line(subject, tmp_path):
+    model, x, y = subject
+    results = [
+        advkit.load_data("digits"),
+        advkit.evaluate(model, (x, y), THREAT, "fgsm"),
+        advkit.certify(model, (x, y), THREAT),
+        advkit.security_curve(model, (x, y), "linf", "deepfool"),
+        advkit.perturb(model, x, y, THREAT, "fgsm"),
+    ]
+    for each in results:
+        assert len(repr(each)) < 200 and "\n" not in repr(each)
+
+
+def test_a_data_frame_has_a_row_for_each_image(subject, monkeypatch):
+    """Without pandas, which is no requirement: what it would be given."""
+    model, x, y = subject
+    result = advkit.evaluate(model, (x, y), THREAT, "fgsm")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError):
+        result.to_dataframe()
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=list))
+    rows = result.to_dataframe()
+    assert [row["id"] for row in rows] == list(range(12)) and rows[0].keys() >= {"status", "distance"}

@@ -18,12 +18,7 @@ NEAR = {"ead": 1.05}
 """Largest distance there in units of the smallest, where it is not 1.01: EAD's l2 term spreads the change."""
 STEPS = {"ead": 300}
 """Steps on the small network, where they are not 60."""
-NORMS = {
-    "fmn": ("linf", "l2", "l1", "l0"),
-    "sigma-zero": ("l0",),
-    "ead": ("l1",),
-    "ddn": ("l2",),
-}
+NORMS = {"fmn": ("linf", "l2", "l1", "l0"), "sigma-zero": ("l0",), "ead": ("l1",), "ddn": ("l2",)}
 SWEEP = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 

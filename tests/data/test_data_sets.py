@@ -135,8 +135,7 @@ def test_cifar10_from_npz(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "test"),
-    [("mnist", [5, 0, 4], [7, 2, 1]), ("fashion-mnist", [9, 0, 0], [9, 2, 1])],
+    ("name", "train", "test"), [("mnist", [5, 0, 4], [7, 2, 1]), ("fashion-mnist", [9, 0, 0], [9, 2, 1])]
 )
 def test_real_mnist(real_data: Path, name: str, train: list[int], test: list[int]) -> None:
     for split, n, first in (("train", 60_000, train), ("test", 10_000, test)):

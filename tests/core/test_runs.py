@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -224,6 +225,15 @@ def test_where_others_write_nothing_is_written(tmp_path):
         assert run.load_state() is None
         assert run.history() == [{"step": 1}]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_going_on_takes_the_lock_once_and_keeps_it(monkeypatch):
+    """Taken, released and taken again, it let two identical starts refuse each other."""
+    taken, lock = [], FileLock.acquire
+    for resumed in (False, True):
+        monkeypatch.setattr(FileLock, "acquire", lambda *me, **how: (taken.append(how), lock(*me, **how))[1])
+        with RunFolder.open("attack", "toy", Plan()) as run:
+            assert run.resumed == resumed and len(taken) == 1 + resumed
 
 
 def test_a_number_that_another_process_has_just_taken_is_passed_over(monkeypatch):

@@ -7,7 +7,7 @@ from advkit.attacks.perturb import logits_of, make, searching
 from advkit.core.threat import Threat
 from advkit.models.model import evaluation_mode
 
-LONG = dict.fromkeys(("fmn", "ddn"), {"steps": 200})
+LONG = {"fmn": {"steps": 200}, "ddn": {"steps": 200}}
 LONG |= {"sigma-zero": {"steps": 100}, "ead": {"steps": 3000, "beta": 0.1}}
 """Enough steps to arrive on the linear model."""
 NEAR = {"ead": 1.05}

@@ -23,7 +23,7 @@ class StoredResult(StrictModel):
 
     version: int = 1
 
-    model_config = StrictModel.model_config | {"populate_by_name": True, "protected_namespaces": ()}
+    model_config = StrictModel.model_config | {"protected_namespaces": ()}
 
     def as_values(self) -> dict[str, Any]:
         """The whole result as plain values."""

@@ -202,7 +202,7 @@ class EvaluationResult(SummarisedResult):
         """Up to version 2 a verdict had its position; up to 4 the text of a remedy ended with its flags."""
         for verdict in values.get("verdicts", ()):
             verdict.pop("place", None)
-        for check in values.get("checks", ()) if values.get("version", 0) < 5 else ():
+        for check in values.get("checks", ()):
             last = check.get("remedy", "").rpartition(": ")[2]
-            check["flags"] = last if last.startswith("--") else ""
+            check.setdefault("flags", last if last.startswith("--") else "")
         return values | {"version": VERSION}

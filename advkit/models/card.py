@@ -96,8 +96,6 @@ class ModelCard(StrictModel):
     """Version that wrote it."""
     notes: str = ""
 
-    model_config = StrictModel.model_config | {"populate_by_name": True}
-
     @model_validator(mode="after")
     def _hangs_together(self) -> ModelCard:
         if min(self.shape) < 1:

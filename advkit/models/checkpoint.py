@@ -261,7 +261,7 @@ def _blocked_call(path: Path) -> str | None:
     strings: list[str] = []
     stream = io.BytesIO(content)
     try:
-        while stream.tell() < len(content):  # older files are several pickles in a row
+        while True:  # older files are several pickles in a row
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
                     found.append(str(argument).replace(" ", "."))

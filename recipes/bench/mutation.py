@@ -2,7 +2,9 @@
 
 A seeded sample of places is changed, each alone, and the tests of its part are run: those that reach the
 changed line, the fastest first, until one fails. A person reads what nobody notices, listed with its line.
-Changes that change nothing are listed in ``mutation-equivalent.txt`` with the reason.
+Changes that change nothing are listed in ``mutation-equivalent.txt``: file, statement before and after (of a
+compound one its first line), and the reason. Declarations that no input reaches are left alone: the arguments
+of ``dataclass`` and ``strict=`` of ``zip``.
 
     python recipes/bench/mutation.py --parts proofs --n 300 --seed 1
     python recipes/bench/mutation.py --only advkit/core/stats.py --n 50 --seed 1     # of some files alone
@@ -117,7 +119,16 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
 
 def places(tree: ast.Module) -> Iterator[ast.AST]:
     """What can be changed, in a fixed order."""
+    declared = {
+        id(word.value)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        for word in call.keywords
+        if call.func.id == "dataclass" or (call.func.id == "zip" and word.arg == "strict")
+    }
     for node in ast.walk(tree):
+        if id(node) in declared:
+            continue
         if isinstance(node, ast.Compare | ast.BinOp | ast.BoolOp | ast.AugAssign):
             text = isinstance(node, ast.BinOp) and isinstance(node.left, ast.Constant | ast.JoinedStr)
             text = text and not isinstance(getattr(node.left, "value", ""), int | float)
@@ -155,13 +166,17 @@ def change(node: ast.AST) -> None:
 
 
 def changed(source: str, number: int) -> tuple[str, int, str, str]:
-    """The source with its place ``number`` changed; the line, and the text before and after."""
+    """The source with its place ``number`` changed; the line, and the statement before and after."""
     tree = ast.parse(source)
     node = list(places(tree))[number]
-    before = ast.unparse(node).splitlines()[0][:100]
+    around = [one for one in ast.walk(tree) if isinstance(one, ast.stmt) and node in ast.walk(one)]
+    statement = min(around, key=lambda one: sum(1 for _ in ast.walk(one)))
+    before = ast.unparse(statement).splitlines()
     change(node)
     ast.fix_missing_locations(tree)
-    return ast.unparse(tree), node.lineno, before, ast.unparse(node).splitlines()[0][:100]  # type: ignore[attr-defined]
+    after = ast.unparse(statement).splitlines()
+    first = next((i for i, lines in enumerate(zip(before, after, strict=False)) if lines[0] != lines[1]), 0)
+    return ast.unparse(tree), node.lineno, before[first].strip(), after[first].strip()  # type: ignore[attr-defined]
 
 
 def owners(root: Path, group: str) -> dict[Path, list[str]]:
@@ -377,8 +392,8 @@ def excused(name: str, before: str, after: str) -> bool:
     """Whether a change is known to change nothing that anybody could see."""
     if not EQUIVALENT.exists():
         return False
-    rows = [row.split(" | ") for row in EQUIVALENT.read_text().splitlines() if row and row[0] != "#"]
-    return any(row[:3] == [name, before, after] for row in rows)
+    wanted = f"{name} | {before} | {after} | "
+    return any(row.startswith(wanted) for row in EQUIVALENT.read_text().splitlines())
 
 
 def main() -> None:

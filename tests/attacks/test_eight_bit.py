@@ -16,10 +16,7 @@ from advkit.core.threat import Threat
 
 THREATS = [
     Threat("linf", "8/255"),
-    Threat("linf", 0.05),
-    Threat("l2", 0.5),
-    Threat("l1", 3.0),
-    Threat("l0", 6),
+    *(Threat(*one) for one in (("linf", 0.05), ("l2", 0.5), ("l1", 3.0), ("l0", 6))),
 ]
 
 
@@ -110,5 +107,5 @@ def test_what_rounding_undoes_does_not_count(linear):
 
 def test_originals_between_the_levels_are_refused(convolutional):
     model, data = convolutional
-    with pytest.raises(DataError, match=r"no multiples of 1/255.*--eight-bit"):
+    with pytest.raises(DataError):
         perturb(model, data.images, data.labels, THREATS[0], eight_bit=True)

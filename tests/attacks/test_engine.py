@@ -525,6 +525,71 @@ def test_a_tie_is_no_success_and_a_success_within_rounding_is_not_clear():
         assert buffer.success.all() and buffer.success_certain.item() == clear
 
 
+class Edge(nn.Module):
+    """Class 1 where the first pixel is above an edge."""
+
+    def __init__(self, edge):
+        super().__init__()
+        self.edge = edge
+
+    def forward(self, x):
+        over = x.flatten(1)[:, 0] - self.edge
+        return torch.stack([0 * over, over], 1)
+
+
+class Moves(Walk):
+    """Asks for scores of the original moved by given amounts, one a step."""
+
+    def __init__(self, *moves):
+        super().__init__("scores", Threat("linf", 0.25), steps=len(moves))
+        self.moves = moves
+
+    def step(self, state, oracle):
+        x = state.rows.x0 + self.moves[int(state.iteration[0])]
+        oracle.logits(x)
+        return State(state.rows, x, state.iteration)
+
+
+def moved(moves, searched, edge, *, nearest=False, every=1):
+    """What is found on a grey image of class 0 where the search sees another edge than the model has."""
+    data = Data(
+        "grey", "all", torch.full((1, 1, 1, 1), 0.5), torch.zeros(1).long(), ("a", "b"), torch.arange(1)
+    )
+    attack, model, found = Moves(*moves), Edge(edge), []
+    oracle = Oracle(model, attack.threat, Edge(searched), access="scores", nearest=nearest)
+    how = {"seed": 0, "name": "m", "tuner": BatchSizeTuner(CPU, data.shape, 1), "device": CPU}
+    search = Search(attack, oracle, data, logits_of(model, data), **how)
+    search.check_every = every
+    search.run(torch.arange(1), found.append)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("needed", "factor"), [(0.99, 1), (1.00005, 1.0001), (1.0005, 1.001), (1.005, 1.01), (1.02, None)]
+)
+def test_a_nearest_success_may_move_a_little_farther_to_be_confirmed(needed, factor):
+    one = moved([0.0, 0.2, 0.1, 0.15], 0.55, 0.5 + 0.1 * needed, nearest=True)
+    assert one.broken == (factor is not None) and one.iteration == (3 if factor else 0)
+    assert one.distance == pytest.approx(0.1 * (factor or 1), rel=1e-5)
+
+
+def test_a_refused_success_is_not_asked_again_and_the_last_step_may_still_succeed():
+    same = moved([0.1] * 4, 0.55, 2.0)
+    assert (same.broken, same.refuted, same.forwards) == (False, 1, 4 + 1 + 1)
+    late = moved([0.1, 0.0, 0.0, 0.2], 0.55, 0.65, every=4)
+    assert (late.broken, late.refuted, late.iteration) == (True, 1, 4)
+    assert late.distance == pytest.approx(0.2)
+
+
+def test_there_are_no_more_targets_than_wrong_classes():
+    model = Exact(3)
+    data = exact_data(model, 1)
+    how = {"seed": 0, "name": "m", "tuner": BatchSizeTuner(CPU, data.shape, 1), "device": CPU}
+    for targets, variants in ((0, 2), (2, 4), (3, 6), (4, 6), (9, 6)):
+        attack = Walk("scores", targets=targets, starts=2)
+        assert Search(attack, Oracle(model, THREAT), data, logits_of(model, data), **how).variants == variants
+
+
 @pytest.mark.parametrize("rows", [1, 5, FEWEST - 1, FEWEST, 3 * FEWEST])
 def test_small_passes_are_filled_up_with_copies_that_nobody_counts(rows):
     model, x = Passes([1.0]), torch.arange(float(rows)).view(rows, 1, 1, 1)
@@ -574,9 +639,13 @@ def test_the_pace_settles_on_the_least_time_per_row(seconds):
     assert tuner.size(True) == best
 
 
-@pytest.mark.parametrize("every", [1, 4])
-def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_is(every, linear, monkeypatch):
-    """However many steps lie between two looks."""
+@pytest.mark.parametrize(
+    ("every", "looks"), [(1, range(1, 17)), (4, range(4, 17, 4)), (5, (5, 8, 10, 15, 16))]
+)
+def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_is(
+    every, looks, linear, monkeypatch
+):
+    """However many steps lie between two looks, and at the last step of a row in any case."""
     model, data = linear
     clock, heard = [0.0], []
 
@@ -595,8 +664,8 @@ def test_the_tuner_hears_the_seconds_of_a_step_and_the_caller_how_far_the_work_i
     run = Search(attack, Oracle(model, attack.threat), data, logits_of(model, data), **how)
     run.check_every = every
     run.run(torch.arange(len(data)), lambda found: None, told.append)
-    assert heard == [(False, len(data), 1.0)] * (16 // every)
-    assert told == [len(data) * step / 16 for step in range(every, 16, every)] + [0]
+    assert clock == [16.0] and heard == [(False, len(data), 1.0)] * len(looks)
+    assert told == [len(data) * step / 16 for step in looks[:-1]] + [0]
 
 
 def test_an_answer_does_not_depend_on_the_batch(convolutional):

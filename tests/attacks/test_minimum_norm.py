@@ -7,41 +7,23 @@ from advkit.attacks.perturb import logits_of, make, searching
 from advkit.core.threat import Threat
 from advkit.models.model import evaluation_mode
 
-LONG = {
-    "fmn": {"steps": 200},
-    "sigma-zero": {"steps": 100},
-    "ead": {"steps": 3000, "beta": 0.1},
-    "ddn": {"steps": 200},
-}
+LONG = {"fmn": {"steps": 200}, "ddn": {"steps": 200}}
+LONG |= {"sigma-zero": {"steps": 100}, "ead": {"steps": 3000, "beta": 0.1}}
 """Enough steps to arrive on the linear model."""
 NEAR = {"ead": 1.05}
 """Largest distance there in units of the smallest, where it is not 1.01: EAD's l2 term spreads the change."""
 STEPS = {"ead": 300}
 """Steps on the small network, where they are not 60."""
-NORMS = {
-    "fmn": ("linf", "l2", "l1", "l0"),
-    "sigma-zero": ("l0",),
-    "ead": ("l1",),
-    "ddn": ("l2",),
-}
+NORMS = {"fmn": ("linf", "l2", "l1", "l0"), "sigma-zero": ("l0",), "ead": ("l1",), "ddn": ("l2",)}
 SWEEP = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 
 def nearest(model, data, name, norm, *, parameters=None, target_class=None, batch_size=100):
     """(N,) distances of the nearest successes, infinite where there is none, and what was found."""
-    threat = Threat.whole(norm, data.images[0].numel())
-    found = {}
+    attack = make(name, Threat.whole(norm, data.images[0].numel()), parameters or LONG[name])
+    given, found = {"name": name, "seed": 0, "target_class": target_class, "nearest": True}, {}
     with evaluation_mode(model):
-        search = searching(
-            model,
-            data,
-            make(name, threat, LONG[name] if parameters is None else parameters),
-            name=name,
-            seed=0,
-            batch_size=batch_size,
-            target_class=target_class,
-            nearest=True,
-        )
+        search = searching(model, data, attack, batch_size=batch_size, **given)
         search.run(torch.arange(len(data)), lambda f: found.__setitem__(f.index, f))
     inorder = [found[index] for index in range(len(data))]
     return torch.tensor([f.distance if f.broken else torch.inf for f in inorder]), inorder

@@ -101,17 +101,9 @@ def test_every_row_is_shrunk_in_its_own_way():
 
 def test_without_shrinking_it_is_momentum(convolutional):
     model, data = convolutional
+    given = {"threat": Threat("linf", 0.05), "ids": data.ids, "seed": 0}
     found = [
-        fixed(
-            model,
-            data.images,
-            data.labels,
-            threat=Threat("linf", 0.05),
-            attack=name,
-            parameters=parameters,
-            ids=data.ids,
-            seed=0,
-        )
+        fixed(model, data.images, data.labels, attack=name, parameters=parameters, **given)
         for name, parameters in (("mi-fgsm", {}), ("di-fgsm", {"probability": 0.0}))
     ]
     assert torch.allclose(*found, atol=1e-6)

@@ -62,6 +62,11 @@ def rectified_and_read_twice(self, x):
     return functional.max_pool2d(y, 2) + functional.avg_pool2d(y, 2)
 
 
+def rectified_in_place_and_read(self, x):
+    y = self.first(x)
+    return functional.max_pool2d(functional.relu(y, inplace=True), 2) + functional.avg_pool2d(y, 2)
+
+
 FOLDED = [
     (sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2, padding=1)), 0),
     (sequential(nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2)), 0),
@@ -76,6 +81,7 @@ FOLDED = [
     (Plain(called_twice).eval(), 1),
     (Plain(normed_and_plain).eval(), 1),
     (Plain(rectified_and_read_twice).eval(), 0),
+    (Plain(rectified_in_place_and_read).eval(), 0),
     (sequential(nn.BatchNorm2d(6, track_running_stats=False), nn.MaxPool2d(2)), 1),
 ]
 
@@ -120,17 +126,25 @@ def cut(self, x):
     return functional.max_pool2d(self.first(x) + self.first(x + coarse), 2)
 
 
-@pytest.mark.parametrize("body", [noisy, branching, cut])
-def test_what_tracing_would_change_is_searched_as_it_is(body, x):
+def scaled(body, scale):
     network = Plain(body).eval()
+    network.last.requires_grad_(False).weight.mul_(scale), network.last.bias.mul_(scale)
+    return network
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("body", [noisy, branching, cut])
+def test_what_tracing_would_change_is_searched_as_it_is(body, scale, x):
+    network = scaled(body, scale)
     with rng.scope("cpu", 0, "draws"):  # two draws that round alike would tell nothing
         twin = search_model(network, "float32", x, "gradients")
     assert isinstance(twin, SearchModel)
     assert isinstance(twin.model, Plain)
 
 
-def test_what_can_be_traced_is_searched_rewritten(x):
-    twin = search_model(Plain(pooled).eval(), "float32", x, "gradients")
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_what_can_be_traced_is_searched_rewritten(scale, x):
+    twin = search_model(scaled(pooled, scale), "float32", x, "gradients")
     assert isinstance(twin, SearchModel)
     assert isinstance(twin.model, torch.fx.GraphModule)
 

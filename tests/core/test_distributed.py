@@ -84,7 +84,7 @@ def test_alone_nothing_happens(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert (distributed.rank(), distributed.local_rank(), distributed.world()) == (0, 0, 1)
     assert distributed.gather("x") == ["x"] and distributed.share("x") == "x"
-    with pytest.raises(ConfigError, match="told"), distributed.together():
+    with pytest.raises(ConfigError), distributed.together():
         raise ConfigError("told")
     tensor = torch.ones(2)
     distributed.average([tensor])

@@ -59,7 +59,7 @@ def test_nearest_is_what_a_general_solver_finds(norm, seed, far):
     threat = Threat(norm, EPS[norm])
     x0, x = case(seed, far)
     exact = threat.nearest(x, x0)
-    assert threat.contains(exact, x0).all()
+    assert threat.contains(exact, x0).all() and (threat.distance(exact, x0) <= EPS[norm] + 1e-7).all()
     for ours, *row in zip(*(t.flatten(1).double().numpy() for t in (exact, x, x0)), strict=True):
         assert ours == pytest.approx(solved(norm, EPS[norm], *row), abs=3e-4)
     assert torch.allclose(threat.nearest(exact, x0), exact, atol=1e-6)

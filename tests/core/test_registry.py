@@ -64,7 +64,7 @@ def test_a_name_means_one_thing(wanted, asked):
     registry, meant = Registry("thing"), {}
     for name, aliases in wanted:
         if {name, *aliases} & meant.keys():
-            with pytest.raises(ValueError, match="twice"):
+            with pytest.raises(ValueError):
                 registry.register(name, summary="", aliases=tuple(aliases))(object())
         else:
             thing = registry.register(name, summary="", aliases=tuple(aliases))(object())

@@ -9,7 +9,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from advkit.core.progress import Progress
+
 MakeFolder = Callable[..., Path]
+
+
+class Heard(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
-from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data.augment import Order
 from advkit.data.data import Data
@@ -26,14 +26,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.foreign_settings import ForeignModel
 from advkit.models.model import Model
 from advkit.models.network import build
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=40)
@@ -84,9 +76,8 @@ HARDENED, USUAL = ("l2", 0.7), Threat("linf", 0.2)
         (None, 8.0, None, USUAL, None),
     ],
 )
-def test_half_a_threat_is_completed(norm, eps, hardened, usual, chosen) -> None:  # type: ignore[no-untyped-def]
+def test_half_a_threat_is_completed(heard, norm, eps, hardened, usual, chosen) -> None:  # type: ignore[no-untyped-def]
     model = made(**({"threat": ThreatFacts(norm=hardened[0], eps=hardened[1])} if hardened else {}))
-    heard = Heard()
     if chosen is None:
         with pytest.raises(ConfigError):
             choose(norm, eps, model, images(usual), heard)
@@ -109,14 +100,14 @@ def test_flags_can_be_typed_again() -> None:
     ]
 
 
-def test_subjects_come_with_the_data_they_learnt(tmp_path: Path) -> None:
+def test_subjects_come_with_the_data_they_learnt(heard: Any, tmp_path: Path) -> None:
     data = images()
     np.savez(tmp_path / "toy.npz", x=data.images[:].numpy(), y=data.labels.numpy())
     name = f"npz:{tmp_path / 'toy.npz'}"
     facts = DataFacts(name=name, split="train", fingerprint="0", n=6)
     for file, card in (("a.pt", {"data": facts}), ("b.pt", {})):
         save_model(made(**card), tmp_path / file)
-    a, b, heard = str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), Heard()
+    a, b = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
 
     def opened(names: list[str], data: str | None = None, **more: bool) -> tuple[list[Model], list[Data]]:
         context = Context(progress=heard, device="cpu")
@@ -129,5 +120,5 @@ def test_subjects_come_with_the_data_they_learnt(tmp_path: Path) -> None:
     assert len(heard.said) == 1 and name in heard.said[0]
     models, found = opened([b], name)
     assert len(models) == 1 and len(found) == 2 and len(heard.said) == 1
-    with pytest.raises(ConfigError, match="--data"):
+    with pytest.raises(ConfigError):
         opened([b])

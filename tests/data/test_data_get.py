@@ -9,17 +9,8 @@ from typing import Any
 import pytest
 
 from advkit.core.errors import ConfigError, DataError, OutputError
-from advkit.core.progress import Progress
 from advkit.data.dataset import TorchvisionFiles
 from advkit.data.get import available, download
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture
@@ -56,8 +47,8 @@ def test_available(mnist_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar100", "svhn"])
-def test_download(name: str, tmp_path: Path, network: Callable[..., list[str]]) -> None:
-    fetched, heard = network(), Heard()
+def test_download(name: str, tmp_path: Path, network: Callable[..., list[str]], heard: Any) -> None:
+    fetched = network()
     folder = tmp_path / "new" / "folder"
     assert download(name, folder, heard) == folder
     assert fetched == ["train", "test"] and heard.said == [f"downloading {name} to {folder}"]
@@ -77,7 +68,7 @@ def test_only_what_is_missing_is_fetched(tmp_path: Path, network: Callable[..., 
 def test_half_a_set_is_not_overwritten(mnist_folder: Path, network: Callable[..., list[str]]) -> None:
     fetched = network()
     (mnist_folder / "MNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="mnist"):
+    with pytest.raises(DataError):
         download("mnist", mnist_folder)
     assert fetched == [] and len(list((mnist_folder / "MNIST" / "raw").iterdir())) == 3
 
@@ -98,23 +89,22 @@ def test_network_failure_leaves_nothing(
     failure: Exception, after: int, tmp_path: Path, network: Callable[..., list[str]]
 ) -> None:
     network(failure, after)
-    with pytest.raises(DataError, match="cifar10") as caught:
+    with pytest.raises(DataError) as caught:
         download("cifar10", tmp_path)
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, network: Callable[..., list[str]]) -> None:
     network(OSError(28, "No space left on device"))
-    with pytest.raises(OutputError, match=r"No space left.*--data-dir"):
+    with pytest.raises(OutputError):
         download("kmnist", tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="kmnist"):
+    with pytest.raises(OutputError):
         download("kmnist", tmp_path / "file")
 
 
-def test_bundled_and_unknown(tmp_path: Path) -> None:
-    heard = Heard()
+def test_bundled_and_unknown(tmp_path: Path, heard: Any) -> None:
     download("digits", tmp_path, heard)
     assert len(heard.said) == 1 and "digits" in heard.said[0] and not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="'mnist'"):

@@ -20,13 +20,14 @@ from advkit.core import distributed, rng
 from advkit.core.config import StrictModel
 from advkit.core.errors import OutputError, UserError
 from advkit.core.journal import Journal
+from advkit.core.progress import SILENT
 from advkit.core.runs import RunFolder
 from advkit.data.data import Data
 from advkit.evaluation import evaluate
 from advkit.evaluation.result import EvaluationResult
 
 
-def evaluated(folder: Path | None, attack: str = "fgsm,pgd", **more: bool) -> EvaluationResult:
+def evaluated(folder: Path | None, attack: str = "fgsm,pgd", **more: object) -> EvaluationResult:
     """Two attacks that both break some of 40 images."""
     images = rng.uniform(torch.arange(40), (1, 8, 8))
     with rng.scope("cpu", 0, "m"):
@@ -111,7 +112,10 @@ def main(folder: Path) -> None:
         return lambda rank: evaluated(folder / name)
 
     def in_memory(rank: int) -> None:
-        result = evaluated(None, keep=True)
+        progress = mock.Mock(wraps=SILENT)
+        with mock.patch.object(evaluate, "CLEAN_BATCH", 7):
+            result = evaluated(None, keep=True, progress=progress)
+        assert progress.task.called == (rank == 0)
         torch.save(result.adversarial, folder / f"{rank}-of-{distributed.world()}.pt")
         told = result.model_copy(update={"seconds": 0.0, "environment": {}})
         (folder / f"{rank}-of-{distributed.world()}.json").write_text(told.to_json())

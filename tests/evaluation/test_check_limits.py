@@ -24,7 +24,7 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation import evidence as module
 from advkit.evaluation.cascade import Cascade
-from advkit.evaluation.check import CHECKS, Doubt, run_checks
+from advkit.evaluation.check import BLIND, CAUSE, CHECKS, SYMPTOM, Doubt, run_checks
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.gradient_trace import GradientTrace, size_of
@@ -211,6 +211,9 @@ def test_what_else_is_told(printed):
     faint.trace = replace(faint.trace, clean=torch.tensor([0.0, 2.0**-21, 2.0**-21, *[1.0] * 17]))
     printed(CHECKS.get("gradients")(faint).detail, 1, 20, 2, 0)
     assert "margin" in CHECKS.get("gradients")(faint).detail  # which lives
+    named = with_differences(20, silent=9)
+    named.cutting = ["layer-1", "layer-2"]
+    assert all(layer in CHECKS.get("cut-gradient")(named).detail for layer in named.cutting)
     for stepped in (2, 3):
         assert (
             "steps" in CHECKS.get("cut-gradient")(with_differences(20, silent=9, stepped=stepped)).detail
@@ -254,6 +257,14 @@ def test_answers_that_change(printed, first, second, random, samples, doubted):
     assert isinstance(said, Doubt) == doubted and asked == [16, 16]
     if not doubted:
         printed(said, samples if samples > 1 else 16)
+
+
+@pytest.mark.parametrize("loss", [CE, margin, None])
+def test_the_loss_is_that_of_the_trace(loss):
+    known = with_walk(20, dead=20, loss=loss)
+    assert known.loss is (loss or margin) and known.saturated == (loss is CE)
+    known.trace = None
+    assert known.loss is margin and not known.saturated
 
 
 @pytest.mark.parametrize(
@@ -365,7 +376,7 @@ def test_doubts_come_first_and_of_these_the_causes():
     found = run_checks(known, told)
     ranks = {entry.name: entry.facts["rank"] for entry in CHECKS}
     order = [(check.verdict != "doubt", ranks[check.name], check.name) for check in found]
-    assert order == sorted(order) and told.done == len(list(CHECKS))
+    assert order == sorted(order) and told.done == len(list(CHECKS)) and CAUSE < BLIND < SYMPTOM
     assert {check.name for check in found if check.verdict == "doubt"} == {
         "cut-gradient",
         "gradients",
@@ -415,6 +426,18 @@ class Linear(nn.Module):
         score = (self.weight * x.flatten(1)).sum(1)
         score = score.detach() + self.promise * (score - score.detach())
         return torch.stack([score + self.lift, -score + self.lift], 1)
+
+
+class Flat(nn.Module):
+    """Constant up to a distance from grey."""
+
+    def __init__(self, reach):
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, x):
+        far = ((x - 0.5).abs() > self.reach).float() + 0 * x
+        return torch.stack([far.flatten(1).sum(1), 1 - far.flatten(1).sum(1)], 1)
 
 
 def asked(model, count=6):
@@ -468,6 +491,8 @@ def test_a_walk_on_a_model_whose_gradient_is_known():
         (Linear(promise=0.0), True, False, False),
         (Linear(levels=8), True, True, False),
         (Linear(slope=0.0), False, False, False),  # nothing changes, so nothing is hidden
+        (Flat(0.2), True, True, False),
+        (Flat(0.3), False, False, False),  # farther than is looked
     ],
 )
 def test_differences_of_models_whose_gradient_is_known(model, silent, stepped, wrong):

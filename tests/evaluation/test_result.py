@@ -201,6 +201,17 @@ def test_what_is_no_result_is_refused():
             EvaluationResult.from_json(text)
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_flags_are_read_or_else_taken_from_the_remedy(version):
+    values = drawn(0)[0].as_values()
+    for remedy, flags in (("a: --b c", "--b c"), ("a", ""), ("a: b", ""), ("a: --b", "--other")):
+        check = {"name": "c", "verdict": "doubt", "detail": "d", "remedy": remedy}
+        if version == 5 or flags == "--other":
+            check["flags"] = flags
+        text = json.dumps({**values, "version": version, "checks": [check]})
+        assert EvaluationResult.from_json(text).checks[0].flags == flags
+
+
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_results_of_earlier_versions_are_read(version):
     result, _ = drawn(5)

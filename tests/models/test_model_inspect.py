@@ -60,17 +60,17 @@ def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda logits: logits[:, :9], "9 classes"),
-        (lambda logits: logits[:3], r"shape \(3, 10\) for 6 images"),
-        (lambda logits: logits[:, :, None], r"shape \(6, 10, 1\)"),
-        (lambda logits: logits[:, 0], r"shape \(6,\)"),
-        (lambda logits: (logits, logits), "returns tuple"),
-        (lambda logits: logits / 0, "NaN or infinite logits"),
-        (lambda logits: logits * float("nan"), "NaN or infinite logits"),
-        (lambda logits: logits.softmax(1), "pass --outputs probabilities"),
-        (lambda logits: logits + torch.randn_like(logits), "randomised.*--allow-random"),
-        (lambda logits: logits - logits.mean(0), "depends on the rest of its batch"),
-        (lambda logits: logits @ logits, r"fails on 6x1x8x8 images \(.*mat1 and mat2"),
+        (lambda logits: logits[:, :9], r"\b9\b"),
+        (lambda logits: logits[:3], r"\(3, 10\).* 6\b"),
+        (lambda logits: logits[:, :, None], r"\(6, 10, 1\)"),
+        (lambda logits: logits[:, 0], r"\(6,\)"),
+        (lambda logits: (logits, logits), "tuple"),
+        (lambda logits: logits / 0, "infinite"),
+        (lambda logits: logits * float("nan"), "NaN"),
+        (lambda logits: logits.softmax(1), "--outputs probabilities"),
+        (lambda logits: logits + torch.randn_like(logits), "--allow-random"),
+        (lambda logits: logits - logits.mean(0), "batch"),
+        (lambda logits: logits @ logits, r"6x1x8x8.*mat1 and mat2"),
     ],
 )
 def test_faults_are_named(change: Callable[[Tensor], Any], said: str) -> None:
@@ -142,7 +142,8 @@ def test_half_of_the_batch_is_asked_alone(n: int) -> None:
 
 @pytest.mark.parametrize("images", [torch.rand(2, 1, 9, 8), torch.rand(2, 3, 8, 8)])
 def test_images_of_another_shape(images: Tensor) -> None:
-    with pytest.raises(DataError, match="but the model takes 1x8x8"):
+    channels, height, width = images.shape[1:]
+    with pytest.raises(DataError, match=rf"\b{channels}x{height}x{width}\b.*\b1x8x8\b"):
         inspect_classifier(of(lambda logits: logits), images, 10)
 
 
@@ -164,7 +165,7 @@ def test_batch_norm_that_stays_in_train_mode_is_found() -> None:
         def train(self, mode: bool = True) -> Stubborn:
             return super().train(True)  # type: ignore[return-value]
 
-    with pytest.raises(ModelError, match="batch norm in train mode"):
+    with pytest.raises(ModelError):
         inspect_classifier(of(nn.Sequential(nn.Flatten(), Stubborn(64), nn.Linear(64, 10))), IMAGES, 10)
 
 

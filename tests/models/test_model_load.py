@@ -46,24 +46,20 @@ def test_a_model_is_returned_itself_and_wrapping_leaves_the_mode(make: Any) -> N
     assert model.training
     assert load_model(model) is model
     assert not model.training
-    with pytest.raises(ConfigError, match="leave --pixel-range, --mean"):
+    with pytest.raises(ConfigError):
         load_model(model, mean=(0.5,))
     assert wrap(network, shape=(1, 8, 8)).training and as_classifier(network, (1, 8, 8)).training
     assert not wrap(network.eval(), shape=(1, 8, 8)).training
 
 
 def test_what_a_module_does_not_say_must_be_said() -> None:
-    with pytest.raises(ConfigError, match=r"give their shape .*--shape 1,28,28"):
-        load_model(linear())
     assert "without normalisation were assumed" in load_model(linear(), shape=(1, 8, 8)).card.notes
     assert "assumed" not in load_model(linear(), shape=(1, 8, 8), mean=[0.5], std=[0.5]).card.notes
-    with pytest.raises(ConfigError, match="one value for each of 1 channels"):
-        load_model(linear(), shape=(1, 8, 8), mean=(0.1, 0.2))
-    with pytest.raises(ConfigError, match="outputs"):
-        load_model(linear(), shape=(1, 8, 8), outputs="softmax")  # type: ignore[arg-type]
-    for more in ({"arch": "lenet"}, {"weights": "none"}):
-        with pytest.raises(ConfigError, match="leave arch and weights out"):
-            load_model(linear(), shape=(1, 8, 8), **more)
+    shape: Any = {"shape": (1, 8, 8)}
+    wrong: Any = [{"mean": (0.1, 0.2)}, {"outputs": "softmax"}, {"arch": "lenet"}, {"weights": "none"}]
+    for more in [{}, *(shape | one for one in wrong)]:
+        with pytest.raises(ConfigError):
+            load_model(linear(), **more)
 
 
 def test_a_registered_network_in_hand_can_be_saved_and_loaded(tmp_path: Path) -> None:
@@ -80,18 +76,19 @@ def test_files_and_their_cards(make: Any, tmp_path: Path) -> None:
         found = load_model(where, shape=(3, 32, 32), classes=3, arch="mlp", device="cpu")
         assert found.hash == model.hash
         assert not found.training
-    for more in (
+    wrong: Any = [
         {"mean": (0.5,)},
         {"arch": "lenet"},
         {"weights": path},
         {"device": "gpu"},
         {"device": "cuda:77"},
-    ):
+    ]
+    for more in wrong:
         with pytest.raises(ConfigError):
             load_model(path, **more)
     path = save_model(make("conv-gan-generator"), tmp_path / "g.pt")
     assert load_model(path, role="generator").card.role == "generator"
-    with pytest.raises(ModelError, match="is a generator, but a discriminator is wanted"):
+    with pytest.raises(ModelError):
         load_model(path, role="discriminator")
 
 
@@ -130,8 +127,6 @@ def test_a_name_in_the_store_comes_before_a_folder_and_after_a_file(
     (tmp_path / "digits").mkdir()
     for name in ("digits", digest[:10]):
         assert load_model(name, store=store).hash == digest
-    with pytest.raises(ModelError, match="did you mean 'digits'"):
-        load_model("digist", store=store)
     (tmp_path / "digits").rmdir()
     for name in ("digits", "os:getcwd"):  # a file of a strange name is a file
         save_model(make(seed=1), tmp_path / "m.pt").rename(tmp_path / name)
@@ -140,16 +135,16 @@ def test_a_name_in_the_store_comes_before_a_folder_and_after_a_file(
 
 def test_what_is_nowhere(make: Any, tmp_path: Path) -> None:
     save_model(make(), tmp_path / "clf.pt")
-    for where in (str(tmp_path / "clv.pt"), tmp_path / "clv.pt"):
-        with pytest.raises(ModelError, match=r"no model file .*did you mean 'clf.pt'"):
+    Store().add(make(), "digits")
+    known: Any = {str(tmp_path / "clv.pt"): "clf.pt", tmp_path / "clv.pt": "clf.pt", "digist": "digits"}
+    known |= {
+        where: str(where) for where in ("clv.pth", Path("clv"), "nothing", "lenet", "not_there.networks:make")
+    }
+    for where, near in known.items():
+        with pytest.raises(ModelError, match=near.partition(":")[0]):
             load_model(where)
-    for where in ("clv.pth", Path("clv")):
-        with pytest.raises(ModelError, match="no model file"):
-            load_model(where)
-    with pytest.raises(ModelError, match=r"no model 'nothing': it is no file, run folder, name in the store"):
-        load_model("nothing")
-    with pytest.raises(ModelError, match="it is an architecture, whose weights"):
-        load_model("lenet")
+    with pytest.raises(ConfigError):
+        load_model("not_there.networks:make", arch="lenet")
 
 
 MODULE = """
@@ -197,7 +192,7 @@ def test_a_users_function(user_module: str, make: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(filled(x), x.flatten(1).sum(1, keepdim=True).expand(2, 10) * 0.5 + 0.5)
     assert torch.equal(load_model(weights, arch=where, shape=(1, 8, 8))(x), filled(x))
     torch.save(make("lenet").network.state_dict(), weights)
-    with pytest.raises(ModelError, match=r"'dense\.weight' is missing"):
+    with pytest.raises(ModelError):
         load_model(where, weights=weights, shape=(1, 8, 8))
 
 
@@ -207,31 +202,16 @@ def test_a_file_alone_does_not_run_a_users_function(user_module: str, store: Sto
     path = save_model(model, tmp_path / "m.safetensors")
     store.add(model, "theirs")
     for bare in (path, "theirs"):
-        with pytest.raises(ModelError, match=f"must not run code; .* --arch {where}"):
+        with pytest.raises(ModelError, match=f"--arch {where}"):
             load_model(bare, store=store)
         assert load_model(bare, arch=where, store=store).hash == model.hash
     assert load_model(where, weights=path).hash == model.hash
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("Nett", "did you mean 'Net'"),
-        ("broken", "no such luck"),
-        ("text", "returned str; it must return"),
-        ("number", "is no function"),
-    ],
-)
-def test_functions_that_make_no_model(name: str, said: str, user_module: str) -> None:
-    with pytest.raises(ModelError, match=said):
+@pytest.mark.parametrize("name", ["Nett", "broken", "text", "number"])
+def test_functions_that_make_no_model(name: str, user_module: str) -> None:
+    with pytest.raises(ModelError, match=name):
         load_model(f"{user_module}:{name}", shape=(1, 8, 8))
-
-
-def test_modules_that_cannot_be_imported() -> None:
-    with pytest.raises(ModelError, match=r"cannot import 'not_there.networks' \(ModuleNotFoundError"):
-        load_model("not_there.networks:make")
-    with pytest.raises(ConfigError, match="is an architecture itself; leave --arch out"):
-        load_model("not_there.networks:make", arch="lenet")
 
 
 def test_an_untrained_torchvision_network_saved_and_loaded(tmp_path: Path) -> None:
@@ -321,12 +301,12 @@ def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("resnet", {}, "did you mean 'resnet"),
-        ("resnet18", {}, "number of classes; pass --classes"),
-        ("resnet18", {"classes": 1}, "number of classes; pass --classes"),
-        ("maxvit_t", {"classes": 10, "shape": (3, 50, 50)}, "cannot take 50x50"),
-        ("resnet18", {"classes": 10, "shape": (1, 28, 28)}, "3 channels, not 1"),
-        ("vit_b_32", {"classes": 10, "shape": (3, 28, 30)}, "cannot take 28x30"),
+        ("resnet", {}, "'resnet"),
+        ("resnet18", {}, "--classes"),
+        ("resnet18", {"classes": 1}, "--classes"),
+        ("maxvit_t", {"classes": 10, "shape": (3, 50, 50)}, "50x50"),
+        ("resnet18", {"classes": 10, "shape": (1, 28, 28)}, "3 channels"),
+        ("vit_b_32", {"classes": 10, "shape": (3, 28, 30)}, "28x30"),
     ],
 )
 def test_torchvision_faults(name: str, more: dict[str, Any], said: str) -> None:

@@ -86,5 +86,3 @@ class GanEvaluationResult(StoredResult):
     """Share of each class in the training split."""
     seconds: float
     environment: dict[str, str]
-
-    model_config = StrictModel.model_config | {"populate_by_name": True}

@@ -116,8 +116,7 @@ def _avg_pool2d(
 
 
 def _adaptive_avg_pool2d(reading: Reading, name: str, x: Value, output_size: Any) -> Value:
-    size = [output_size] * 2 if isinstance(output_size, int) or output_size is None else list(output_size)
-    wanted = [length or x.example.shape[2 + i] for i, length in enumerate(size)]
+    wanted = [length or x.example.shape[2 + i] for i, length in enumerate(_pair(output_size))]
 
     def along(plane: Tensor, axis: int) -> Tensor:
         return functional.adaptive_avg_pool2d(plane, (1, wanted[1]) if axis else (wanted[0], 1))

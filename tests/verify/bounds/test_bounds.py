@@ -405,6 +405,40 @@ def test_windows_are_as_large_as_is_said_and_hold_what_the_planes_do(networks):
     assert seen > 12
 
 
+def test_windows_end_where_a_convolution_sees_the_whole_plane():
+    """Before the second convolution they are narrow; the first one's kernel is as large as the image."""
+    with rng.scope("cpu", 2, "whole"):
+        convolutions = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 2)
+        layers = [convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)]
+    bounder, x = fine(wrap(nn.Sequential(*layers), shape=(1, 4, 4)).eval()), torch.full((1, 1, 4, 4), 0.5)
+    steps = windowed_path(bounder.fine, 3)
+    first = bounder.fine.nodes[steps[-1].place].inputs[0]
+    assert isinstance(bounder.fine.nodes[first].op, Convolution)
+    with torch.no_grad():
+        ball = Ball(x, Threat("linf", 0.3))
+        bounds, interval = bounder.linear(ball), bounder.interval(ball)
+        eye = torch.eye(18, dtype=torch.float64).view(-1, 2, 3, 3)
+        index = torch.zeros(18, dtype=torch.int64)
+        least = substitute(bounder.fine, bounds.relaxed, bounds.ball, 3, eye, index)
+    asked = (interval.lower[3] < 0) & (interval.upper[3] > 0)
+    least = torch.where(asked, torch.maximum(interval.lower[3], least.view(asked.shape)), interval.lower[3])
+    assert asked.sum() > 9 and torch.allclose(bounds.lower[3], least, atol=1e-9)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
+def test_lines_enclose_a_relu_and_are_exact_where_its_sign_is_known(slope):
+    ends = torch.tensor(
+        [pair for pair in itertools.product((-2.0, -1.0, 0.0, 1.0), repeat=2) if pair[0] <= pair[1]]
+    )
+    (lower, upper), relu = ends.double().T, Relu(slope)
+    lines, known = relu.relaxed(lower, upper), (lower >= 0) | (upper <= 0)
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        z = lower + share * (upper - lower)
+        below, value, above = lines.lower * z, relu.apply(z), lines.upper * z + lines.shift
+        assert (below <= value + 1e-12).all() and (value <= above + 1e-12).all()
+        assert torch.allclose(below[known], value[known]) and torch.allclose(above[known], value[known])
+
+
 EXACT = {
     8: lambda call: [
         nn.Flatten(),

@@ -5,47 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from scipy.stats import binomtest
 
 import advkit
-from advkit.cli.app import app
 from advkit.commands.certify import run
 from advkit.core.context import Context
-from advkit.models.card import ModelCard
-from advkit.models.model import Model
-from advkit.models.network import build
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification
 
 WORDS = ["certify", "--model=clf.pt", "--data=digits", "--n=40", "--norm=linf", "--eps=0.02"]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """A folder with the linear classifier of the digits that names the nearest mean, as clf.pt."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    train = advkit.load_data("digits", "train")
-    x, y = train.batch(torch.arange(len(train)))
-    means = torch.stack([x[y == label].mean(0).flatten() for label in range(10)])
-    about = {"role": "classifier", "architecture": "mlp", "config": {"hidden": ()}, "shape": (1, 8, 8)}
-    network = build("mlp", shape=(1, 8, 8), classes=10, config={"hidden": ()})
-    weight, bias = network.parameters()
-    with torch.no_grad():
-        weight.copy_(2 * means)
-        bias.copy_(-means.square().sum(1))
-    advkit.save_model(Model(network, ModelCard(**about, classes=10)).eval(), "clf.pt")
-
-
-def typed(*words):
-    with pytest.raises(SystemExit) as leaving:
-        app.main(list(words))
-    return leaving.value.code
-
-
-def numbers(text):
-    return [float(one.replace(",", "")) for one in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?", text)]
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def exact(count, n):
@@ -55,7 +26,7 @@ def exact(count, n):
 
 
 @pytest.mark.parametrize(("n", "method"), [(40, "auto"), (None, "linear")])
-def test_tables_and_sentences_are_those_of_the_verdicts(n, method):
+def test_tables_and_sentences_are_those_of_the_verdicts(n, method, numbers):
     config = Certification(model="clf.pt", data="digits", n=n, norm="l2", eps=0.1, method=method)
     told = run(config, Context(out=Path("run")))
     result = CertificationResult.load("run")
@@ -89,7 +60,7 @@ def test_tables_and_sentences_are_those_of_the_verdicts(n, method):
     assert (attack["norm"], attack["eps"], less["norm"], less["eps"]) == ("l2", "0.1", "l2", "0.05")
 
 
-def test_leaves_what_it_says(capsys):
+def test_leaves_what_it_says(capsys, typed):
     assert typed(*WORDS, "--out=run", "--json=result.json") == 0
     capsys.readouterr()
     files = {path.name for path in Path("run").iterdir()}
@@ -102,7 +73,7 @@ def test_leaves_what_it_says(capsys):
     assert json.loads(Path("again.json").read_text()) == result
 
 
-def test_a_dry_run_shows_how_the_network_is_read(capsys):
+def test_a_dry_run_shows_how_the_network_is_read(capsys, typed):
     assert typed(*WORDS, "--dry-run", "--json=plan.json") == 0
     assert "Dense" in capsys.readouterr().out
     plan = json.loads(Path("plan.json").read_text())
@@ -111,13 +82,13 @@ def test_a_dry_run_shows_how_the_network_is_read(capsys):
 
 
 @pytest.mark.parametrize("words", [["--norm=l0"], ["--eps=8"], ["--eps=0"], ["--method=exact"]])
-def test_faults_are_exit_code_2(words, capsys):
+def test_faults_are_exit_code_2(words, capsys, typed):
     assert typed(*WORDS, *words) == 2
     assert words[0].split("=")[0].strip("-") in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
-def test_an_attack_with_proofs_tells_both_sides(capsys):
+def test_an_attack_with_proofs_tells_both_sides(capsys, typed, numbers):
     assert typed("attack", *WORDS[1:], "--attack=pgd", "--certify", "--json=both.json") == 0
     told = " ".join(capsys.readouterr().out.split())
     result = json.loads(Path("both.json").read_text())

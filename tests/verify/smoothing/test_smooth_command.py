@@ -1,58 +1,23 @@
 """``advkit smooth`` from what is typed to what it leaves."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
-import torch
 from scipy.stats import binomtest
 
-import advkit
-from advkit.cli.app import app
 from advkit.commands.smooth import run
 from advkit.core.context import Context
-from advkit.models.card import ModelCard
-from advkit.models.model import Model
-from advkit.models.network import build
 from advkit.verify.smoothing.result import SmoothingResult
 from advkit.verify.smoothing.settings import SmoothedCertification
 
 WORDS = ["smooth", "--model=clf.pt", "--data=digits", "--n=20", "--sigma=0.2", "--samples=200"]
 
 
-def save(name, **more):
-    """The linear classifier of the digits that names the nearest mean."""
-    train = advkit.load_data("digits", "train")
-    x, y = train.batch(torch.arange(len(train)))
-    means = torch.stack([x[y == label].mean(0).flatten() for label in range(10)])
-    about = {"role": "classifier", "architecture": "mlp", "config": {"hidden": ()}, "shape": (1, 8, 8)}
-    network = build("mlp", shape=(1, 8, 8), classes=10, config={"hidden": ()})
-    weight, bias = network.parameters()
-    with torch.no_grad():
-        weight.copy_(2 * means)
-        bias.copy_(-means.square().sum(1))
-    advkit.save_model(Model(network, ModelCard(**about, **more, classes=10)).eval(), name)
+pytestmark = pytest.mark.usefixtures("here")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    save("clf.pt")
-
-
-def typed(*words):
-    with pytest.raises(SystemExit) as leaving:
-        app.main(list(words))
-    return leaving.value.code
-
-
-def numbers(text):
-    return [float(one.replace(",", "")) for one in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?", text)]
-
-
-def test_tables_and_sentences_are_those_of_the_verdicts():
+def test_tables_and_sentences_are_those_of_the_verdicts(numbers):
     how = {"n": 60, "skip": 3, "sigma": 0.4, "samples": 400, "alpha": 0.01, "min_radius": 0.9}
     config = SmoothedCertification(model="clf.pt", data="digits", **how)
     told, result = run(config, Context(out=Path("run"))), SmoothingResult.load("run")
@@ -75,7 +40,7 @@ def test_tables_and_sentences_are_those_of_the_verdicts():
     assert numbers(told.next[0].split("--eps")[1]) == pytest.approx([result.average_radius], rel=5e-3)
 
 
-def test_leaves_what_it_says(capsys):
+def test_leaves_what_it_says(capsys, typed):
     assert typed(*WORDS, "--out=run", "--json=result.json") == 0
     files = {path.name for path in Path("run").iterdir()}
     assert files >= {"result.json", "report.html", "curve.png", "smoothed.jsonl"}
@@ -89,24 +54,24 @@ def test_leaves_what_it_says(capsys):
     assert json.loads(Path("again.json").read_text()) == result
 
 
-def test_a_model_that_noise_confuses_is_told_how_to_be_trained():
+def test_a_model_that_noise_confuses_is_told_how_to_be_trained(numbers):
     told = run(SmoothedCertification(model="clf.pt", data="digits", n=20, sigma=2, samples=200), Context())
     assert numbers(told.warning) == [told.result["bare_correct"], told.result["right"]]
     assert told.warning in told.sentences
     assert "--objective noise --set parameters.sigma=2 " in told.next[0]
 
 
-def test_sigma_is_that_of_the_training(capsys):
+def test_sigma_is_that_of_the_training(capsys, typed, here):
     words = [word for word in WORDS if "sigma" not in word]
     assert typed(*words) == 2
     assert "--sigma" in capsys.readouterr().err
-    save("noisy.pt", training={"objective": "noise", "parameters": {"sigma": "1/5"}})
+    here("noisy.pt", training={"objective": "noise", "parameters": {"sigma": "1/5"}})
     words[1] = "--model=noisy.pt"
     assert typed(*words, "--dry-run", "--json=said.json") == 0
     assert "0.2" in capsys.readouterr().err and json.loads(Path("said.json").read_text())["sigma"] == 0.2
 
 
-def test_a_dry_run_says_what_it_would_cost(capsys):
+def test_a_dry_run_says_what_it_would_cost(capsys, typed):
     assert typed(*WORDS, "--dry-run", "--json=plan.json") == 0
     assert json.loads(Path("plan.json").read_text())["forwards"] == 20 * 300
     assert "0.365" in capsys.readouterr().out
@@ -114,7 +79,7 @@ def test_a_dry_run_says_what_it_would_cost(capsys):
 
 
 @pytest.mark.parametrize("words", ["--samples=5", "--sigma=0", "--sigma=-1/2", "--alpha=1", "--data=mnist-c"])
-def test_faults_are_exit_code_2(words, capsys):
+def test_faults_are_exit_code_2(words, capsys, typed):
     assert typed(*WORDS, words) == 2
     assert words.split("=")[0].strip("-") in capsys.readouterr().err
     assert not Path("runs").exists()

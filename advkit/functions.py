@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit.commands import COMMANDS, Command
+from advkit.commands import COMMANDS, Command, current
 from advkit.core import in_hand
 from advkit.core.bars import shown
 from advkit.core.config import validate
@@ -96,7 +96,7 @@ class Run:
 
 def function(name: str) -> Callable[..., Run]:
     """The command ``name`` as a function."""
-    command = COMMANDS[name.replace("_", "-")]
+    command = COMMANDS[current(name.replace("_", "-"))]
 
     def call(*, progress: Progress | bool | None = None, **given: Any) -> Run:
         where = {key: given.pop(key) for key in PLACES if key in given}

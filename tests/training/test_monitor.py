@@ -8,7 +8,7 @@ import torch
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.report import plots
-from advkit.report.figures.training import write_curves
+from advkit.report.figures.curves import write_curves
 from advkit.training import loop
 from advkit.training.board import Board
 from advkit.training.loop import fit

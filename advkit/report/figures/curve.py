@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from advkit.core.stats import clopper_pearson
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
 from advkit.report import plots
+from advkit.report.plots import BLUE, GREY, RED
 
-BLUE, RED, GREY = "#1565c0", "#b00020", "#606060"
-BAND = 300
-"""Places at most at which the interval is drawn."""
 BOXES = 20
 """Classes in a picture; of more, those that fall first."""
 BETWEEN = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -28,12 +25,7 @@ def write_curve(path: Path, result: SecurityCurve) -> None:
     right = _right_end(result)
     eps, left = np.array(result.curve.eps), np.array(result.curve.robust_correct)
     eps, left = np.append(eps[eps <= right], right), np.append(left[eps <= right], left[eps <= right][-1])
-    axis.step(eps, 100 * left / result.n, where="post", color=BLUE, label="robust accuracy, upper bound")
-    some = np.unique(np.linspace(0, len(eps) - 1, min(len(eps), BAND)).round().astype(int))
-    low, high = np.array([clopper_pearson(int(count), result.n) for count in left[some]]).T * 100
-    axis.fill_between(
-        eps[some], low, high, step="post", color=BLUE, alpha=0.18, linewidth=0, label="95 % interval"
-    )
+    plots.steps(axis, eps, left, result.n, "robust accuracy, upper bound")
     _mark(axis, result)
     axis.set(
         title=f"security curve: {result.data.name} {result.data.split}, n = {result.n:,}",

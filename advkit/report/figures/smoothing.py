@@ -6,13 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from advkit.core.stats import clopper_pearson
 from advkit.report import plots
+from advkit.report.plots import GREY, RED
 from advkit.verify.smoothing.result import SmoothingResult
-
-BLUE, RED, GREY = "#1565c0", "#b00020", "#606060"
-BAND = 300
-"""Places at most at which the interval is drawn."""
 
 
 def write_curve(path: Path, result: SmoothingResult) -> None:
@@ -22,12 +18,7 @@ def write_curve(path: Path, result: SmoothingResult) -> None:
     places = np.concatenate([[0.0], radii, [right]])
     left = np.concatenate([result.right - np.arange(len(radii) + 1), [0]])
     figure, axis = plots.figure((6.5, 3.9))
-    axis.step(places, 100 * left / result.n, where="post", color=BLUE, label="certified accuracy")
-    some = np.unique(np.linspace(0, len(places) - 1, min(len(places), BAND)).round().astype(int))
-    low, high = np.array([clopper_pearson(int(count), result.n) for count in left[some]]).T * 100
-    axis.fill_between(
-        places[some], low, high, step="post", color=BLUE, alpha=0.18, linewidth=0, label="95 % interval"
-    )
+    plots.steps(axis, places, left, result.n, "certified accuracy")
     axis.axvline(
         result.average_radius, color=RED, linewidth=1.2, label=f"average radius {result.average_radius:.3f}"
     )

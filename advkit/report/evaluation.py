@@ -24,8 +24,7 @@ from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.mode import evaluation_mode
 from advkit.models.model import Model
-from advkit.report.figures.curve import write_curve, write_norms
-from advkit.report.figures.spatial import write_curve as write_spatial_curve
+from advkit.report.figures.evaluation import write_curve, write_norms, write_sizes
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 from advkit.report.plots import write_images
 from advkit.verify.certification.result import CertificationResult
@@ -324,7 +323,7 @@ def least_moved(
 ) -> tuple[Picture, ...]:
     """The smallest transformations that are misclassified, at most eight, and the accuracy by size."""
     sizes = Picture("accuracy by size", folder / "curve.png", "Accuracy on the grid as its range grows.")
-    write_spatial_curve(sizes.path, result)
+    write_sizes(sizes.path, result)
     broken = [(verdict.move, verdict.id) for verdict in result.verdicts if verdict.move is not None]
     shown = sorted(broken, key=lambda pair: (pair[0].size, pair[1]))[:EXAMPLES]
     if not shown:

@@ -9,8 +9,7 @@ from advkit.core.stats import accuracy
 from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.report.evaluation import by_class
-from advkit.report.figures.certification import write_margins
-from advkit.report.figures.smoothing import write_curve
+from advkit.report.figures.verification import write_margins, write_radii
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification
@@ -73,7 +72,7 @@ def smoothing(config: SmoothedCertification, result: SmoothingResult, folder: Pa
         "probability 1 - alpha.",
     )
     if distributed.rank() == 0:  # the first draws for all
-        write_curve(curve.path, result)
+        write_radii(curve.path, result)
     follow = f"advkit attack {subject} --norm l2 --eps {result.average_radius or result.sigma:.3g}"
     warning = ""
     if result.right < LOST * result.bare_correct:

@@ -1,4 +1,4 @@
-"""The curve and the minimum norms, to look at."""
+"""The security curve and the minimum norms, and accuracy by the size of rotations and translations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
+from advkit.evaluation.spatial.result import SpatialResult
 from advkit.report import plots
 from advkit.report.plots import BLUE, GREY, RED
 
@@ -135,3 +136,20 @@ def _scale(axis: Any, result: SecurityCurve) -> None:
     ticks = [point.eps for point in result.points if "/" in written(point.eps, result.norm)]
     if len(ticks) > 2:
         axis.set_xticks([0, *ticks], ["0", *(written(eps, result.norm) for eps in ticks)])
+
+
+def write_sizes(path: Path, result: SpatialResult) -> None:
+    """A PNG of the accuracy that the grid leaves, by how much of the allowed rotation and shift is used."""
+    figure, axis = plots.figure((6.5, 3.8))
+    sizes = sorted({0.0, 1.0, *(v.grid.size for v in result.verdicts if v.grid is not None)})
+    left = [100 * result.left_at(size) for size in sizes]
+    axis.step([100 * size for size in sizes], left, where="post", color="#1565c0")
+    axis.set(
+        title=f"turned by up to ±{result.rotation:g}° and shifted by up to ±{result.shift:g} px",
+        xlabel="share of that range, in %",
+        ylabel="accuracy left in %",
+        xlim=(0, 100),
+        ylim=(0, 101),
+    )
+    axis.grid(alpha=0.3)
+    plots.save(figure, path)

@@ -83,7 +83,8 @@ def __getattr__(name: str) -> Any:
 
 def _commands() -> list[str]:
     commands = importlib.import_module("advkit.commands").COMMANDS
-    return [name.replace("-", "_") for name in commands]
+    names = (name for command in commands.values() for name in (command.name, *command.formerly))
+    return [name.replace("-", "_") for name in names]
 
 
 def __dir__() -> list[str]:

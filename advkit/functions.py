@@ -17,19 +17,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit.commands import COMMANDS, Command
+from advkit.commands import COMMANDS, Command, current
 from advkit.core import in_hand
 from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.progress import Progress
+from advkit.core.stored import StoredResult
 from advkit.report.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from advkit.models.model import Model
 
-PLACES = ("out", "device", "data_dir", "resume", "overwrite")
-"""Keywords that say where and how to work, as on the command line."""
+PLACES = {"out": None, "device": "auto", "data_dir": None, "resume": False, "overwrite": False}
+"""Keywords that say where and how to work, as on the command line, and their defaults."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Run:
     def files(self) -> tuple[Path, ...]:
         """What was written."""
         return self.outcome.files
+
+    @property
+    def result(self) -> StoredResult | None:
+        """The typed result, as `StoredResult.load` reads it; None where the command leaves none."""
+        return self.outcome.stored
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -98,7 +104,7 @@ class Run:
 
 def function(name: str) -> Callable[..., Run]:
     """The command ``name`` as a function."""
-    command = COMMANDS[name.replace("_", "-")]
+    command = COMMANDS[current(name.replace("_", "-"))]
 
     def call(*, progress: Progress | bool | None = None, **given: Any) -> Run:
         where = {key: given.pop(key) for key in PLACES if key in given}
@@ -182,14 +188,7 @@ def _signature(command: Command) -> inspect.Signature:
     ]
     places = [
         inspect.Parameter(name, only, default=default)
-        for name, default in (
-            ("out", None),
-            ("device", "auto"),
-            ("data_dir", None),
-            ("resume", False),
-            ("overwrite", False),
-            ("progress", None),
-        )
+        for name, default in (PLACES | {"progress": None}).items()
     ]
     return inspect.Signature([*fields, *places], return_annotation=Run)
 

@@ -4,10 +4,15 @@ import inspect
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import advkit
+from advkit import commands
+from advkit.cli import recipes
+from advkit.cli.app import app
 from advkit.commands import COMMANDS
 from advkit.core.errors import ConfigError
+from advkit.gan.result import GanTrainingResult
 
 TINY = {"steps": 4, "batch_size": 8, "sample_every": 4, "generator": {"channels": [8, 8, 8]}}
 
@@ -29,6 +34,7 @@ def test_every_command_is_a_function_of_the_same_name(name):
 def test_a_gan_is_trained_and_sampled(tmp_path):
     run = advkit.gan_train(data="digits", progress=False, **TINY)
     assert run.figures["config"]["steps"] == 4 and run.to_dict() == run.figures
+    assert run.result == GanTrainingResult.load(run.folder) and run.result.config["steps"] == 4
     assert {"generator", "discriminator", "ema"} <= set(run.models)
     assert [row["step"] for row in run.history] == [4]
     assert len(repr(run)) < 400 and "<table>" in run._repr_html_()
@@ -60,3 +66,54 @@ def test_progress_is_drawn_where_somebody_watches(capsys):
     assert "4 steps" in capsys.readouterr().err
     advkit.gan_train(data="digits", **TINY)
     assert capsys.readouterr().err == ""
+
+
+FILE = """
+'''Utter a word.'''
+from advkit.core.config import StrictModel
+from advkit.report.outcome import Outcome
+
+GROUP = "Start"
+EXAMPLE = "advkit utter --word hello"
+FORMERLY = ("say",)
+
+
+class Config(StrictModel):
+    '''Utter a word.'''
+
+    word: str = "hello"
+    '''What to say.'''
+
+
+def run(config, context):
+    return Outcome(config.word, result={"said": config.word})
+"""
+
+
+@pytest.fixture
+def one_file(tmp_path, monkeypatch):
+    """A command, added as one file."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "utter.py").write_text(FILE)
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path / "more")])
+    monkeypatch.setitem(commands.COMMANDS, "utter", commands.discover()["utter"])
+
+
+def test_a_command_is_one_file(one_file, tmp_path):
+    """It has flags, help, a function and recipes, and nothing else names it."""
+    (tmp_path / "mine.toml").write_text('command = "utter"\nword = "a"\n')
+    assert CliRunner().invoke(app, ["utter", "--word", "b", "--json", "-"]).stdout == '{\n  "said": "b"\n}\n'
+    assert "What to say." in CliRunner().invoke(app, ["utter", "--help"]).output
+    assert "utter" in CliRunner().invoke(app, ["--help"]).output
+    assert advkit.utter(word="c").figures == {"said": "c"}
+    command, config = recipes.load(tmp_path / "mine.toml")
+    assert (command.name, config.word) == ("utter", "a")
+
+
+def test_an_older_name_works_and_names_the_new_one(one_file, tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text('command = "say"\n')
+    told = CliRunner().invoke(app, ["say", "--word", "b", "--json", "-"])
+    assert '"said": "b"' in told.stdout and "advkit utter" in told.stderr
+    assert advkit.say(word="c").figures == {"said": "c"} and "advkit utter" in capsys.readouterr().err
+    assert recipes.load(tmp_path / "mine.toml")[0].name == "utter"
+    assert "  say " not in CliRunner().invoke(app, ["--help"]).output

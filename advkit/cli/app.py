@@ -13,7 +13,7 @@ import click
 import advkit
 from advkit.cli import faults, options
 from advkit.cli.described import DescribedGroup
-from advkit.commands import COMMANDS
+from advkit.commands import COMMANDS, current
 from advkit.core import distributed
 from advkit.core.named import at
 
@@ -51,6 +51,12 @@ advkit --help lists all commands.
 
 class App(DescribedGroup):
     """The root: those of `advkit.commands`, and the housekeeping."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Older names too."""
+        return super().resolve_command(ctx, [current(args[0]), *args[1:]])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, by group."""

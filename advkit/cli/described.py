@@ -24,7 +24,7 @@ class Operands(click.Argument):
     group = "Options"
 
     def __init__(self, name: str, about: str) -> None:
-        super().__init__([name], nargs=-1, metavar=f"{name.upper()}...")
+        super().__init__(["operands"], nargs=-1, metavar=f"{name.upper()}...")
         self.about = about
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:

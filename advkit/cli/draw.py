@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from advkit.report.columns import numeric
 from advkit.report.outcome import Outcome, Table
 
 
@@ -45,7 +44,7 @@ def table(content: Table, width: int) -> Grid:
     )
     words = [word for row in content.rows for word in row[0].split()]
     names = min(max(map(len, words), default=0), width * 9 // 20)  # whole where possible: to be copied
-    for number, (name, numbers) in enumerate(zip(content.columns, numeric(content), strict=True)):
+    for number, (name, numbers) in enumerate(zip(content.columns, content.numeric, strict=True)):
         grid.add_column(
             Text(name),
             justify="right" if numbers else "left",

@@ -72,6 +72,8 @@ def _chosen(described: Command, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(name)
         if value not in (None, ()):
             values[name] = _parts(value) if isinstance(value, str) and _is_list(field.annotation) else value
+    if operands := given.get("operands"):
+        values[described.operands] = [*values.get(described.operands, ()), *operands]
     for assignment in given["set"]:
         config.assign(values, assignment)
     return values
@@ -122,8 +124,8 @@ def _flags(described: Command) -> list[click.Parameter]:
     for name, field in described.config.model_fields.items():
         flag = "--" + name.replace("_", "-")
         if name == described.operands:
-            flags.append(Operands(name, about(field)))
-        elif _members(field.annotation) == [bool]:
+            flags.append(Operands(name, "The same as " + flag + "."))
+        if _members(field.annotation) == [bool]:
             flags.append(Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=_help(field)))
         elif not _only_inner(field.annotation):
             metavar, choices = _metavar(field.annotation)

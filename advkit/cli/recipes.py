@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import advkit
-from advkit.commands import COMMANDS, Command
+from advkit.commands import COMMANDS, Command, current
 from advkit.core import config
 from advkit.core.config import OneOf, ParametersOf, StrictModel
 from advkit.core.errors import ConfigError, did_you_mean
@@ -106,7 +106,7 @@ def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Command, Str
         config.assign(values, assignment)
     faults = _faults_of(About, values.pop("about", {}), f"{where}, about")
     name = values.pop("command", None)
-    command = COMMANDS.get(name) if isinstance(name, str) else None
+    command = COMMANDS.get(current(name)) if isinstance(name, str) else None
     if command is None:
         near = did_you_mean(str(name), COMMANDS)
         wrong = f"unknown command {name!r}{near}" if name else "'command' is missing"

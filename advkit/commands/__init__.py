@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,9 @@ class Command:
     distributed: bool = False
     """Several processes, as ``torchrun`` starts them, share the work."""
     operands: str = ""
-    """The key of the configuration, a list, whose values are typed without a flag."""
+    """The key of the configuration, a list, whose values can be typed without a flag."""
+    formerly: tuple[str, ...] = ()
+    """Older names, which still work."""
 
     @property
     def config(self) -> type[StrictModel]:
@@ -63,7 +66,7 @@ def read(file: Path) -> Command:
     settings = f"{__name__}.{file.stem}:Config"
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if (name := node.targets[0].id) in ("GROUP", "EXAMPLE", "DISTRIBUTED", "OPERANDS"):
+            if (name := node.targets[0].id) in ("GROUP", "EXAMPLE", "DISTRIBUTED", "OPERANDS", "FORMERLY"):
                 facts[name.lower()] = ast.literal_eval(node.value)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
@@ -82,3 +85,11 @@ def discover() -> dict[str, Command]:
 
 
 COMMANDS = discover()
+
+
+def current(name: str) -> str:
+    """The name of a command today; for an older name, with a message on stderr."""
+    new = next((one.name for one in COMMANDS.values() if name in one.formerly), name)
+    if new != name:
+        sys.stderr.write(f"advkit {name} is now advkit {new}; the old name still works in this release\n")
+    return new

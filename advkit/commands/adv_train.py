@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from advkit import __version__
 from advkit.attacks.perturb import make
 from advkit.core import device as devices
 from advkit.core import distributed, rng
@@ -17,28 +14,34 @@ from advkit.core.context import Context
 from advkit.core.device import arithmetic
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
-from advkit.core.runs import RunFolder, now
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.models.card import ModelCard, Parent, Relation, ThreatFacts
+from advkit.models.card import ModelCard, Relation, ThreatFacts
 from advkit.models.foreign_settings import ForeignModel
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
-from advkit.report.figures.training import write_curves
-from advkit.report.outcome import Outcome, Table
-from advkit.report.training import outcome, threatened
-from advkit.training.export import export, export_beside, known_as, model_file, store_name
+from advkit.report import training as report
+from advkit.report.figures.curves import write_curves
+from advkit.report.outcome import Outcome, Table, planned
+from advkit.training.export import (
+    export,
+    export_beside,
+    model_file,
+    parent,
+    store_name,
+    trained_card,
+)
 from advkit.training.extra import load_extra
 from advkit.training.loop import fit
 from advkit.training.objective import OBJECTIVES, Objective
+from advkit.training.result import TrainingResult
 from advkit.training.score import counts
 from advkit.training.settings import AdversarialTraining as Config
 from advkit.training.several import named, passes, refuse_misfits
-from advkit.training.trainer import Trained
 
 GROUP = "Classifiers"
 EXAMPLE = "advkit adv-train --model clf.pt --objective pgd --epochs 30 --out hard.pt"
@@ -53,16 +56,12 @@ ATTACKER = {"steps": 20}
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a robust classifier; the same command resumes a killed run.
-
-    Raises:
-        UserError: something is wrong with the model, the data or the options.
-    """
+    """Trains a robust classifier."""
     return trained(config, context, "adv-train")
 
 
 def trained(config: Config, context: Context, command: str) -> Outcome:
-    """Trains a classifier, robust or ordinary; the same command resumes a killed run.
+    """Trains a classifier, robust or ordinary.
 
     Raises:
         UserError: something is wrong with the model, the data or the options.
@@ -96,7 +95,6 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
     )
     if context.dry_run:
         return _plan(config, model, rest, objective)
-    folder = None if file else context.out
     inputs = {
         "model": model.hash,
         "training images": rest.fingerprint,
@@ -104,10 +102,12 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
         "test images": test.fingerprint,
         "extra images": extra and extra.fingerprint,
     }
-    with RunFolder.open(command, train.name, config, folder, inputs=inputs, resume=context.resume) as run:
-        if not run.is_finished(context.progress):
+    with context.run_folder(command, train.name, config, inputs, beside=file) as run:
+
+        def work() -> TrainingResult | None:
             before = _measure(model.to(device), test, against, config.seed) if config.model else None
-            parent = _parent(model, objective) if config.model else None
+            relation: Relation = "hardened-from" if objective.needs_threat else "fine-tuned-from"
+            lineage = (parent(relation, model),) if config.model else ()
             done = fit(
                 model,
                 config,
@@ -124,16 +124,41 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
                 progress=context.progress,
             )
             after = _measure(done.best, test, against, config.seed)
-            with distributed.together():
-                if distributed.rank() == 0:
-                    card = _card(config, model.card, parent, train, trained_against, done, command)
-                    hardened = Model(done.best.network, card)
-                    best = next((row["epoch"] for row in done.history if row["step"] == done.step), None)
-                    write_curves(run.path / "curves.png", done.history, title=name, best=best)
-                    written = export(hardened, name, run, file, overwrite=context.overwrite)
-                    beside = export_beside(done.companions, hardened, name, run)
-                    run.finish(_result(config, hardened, written, beside, done, test, before, after))
-        return outcome(run.result(), run.path)
+            if distributed.rank() > 0:
+                return None
+            card = trained_card(
+                model.card,
+                command,
+                config,
+                done.step,
+                labels=train.class_names,
+                lineage=lineage,
+                data=train.facts,
+                threat=ThreatFacts(norm=first.norm, eps=first.eps) if trained_against else None,
+                metrics={f"held_out_{key}_accuracy": value for key, value in done.scores.items()},
+                notes="",
+            )
+            hardened = Model(done.best.network, card)
+            best = next((row["epoch"] for row in done.history if row["step"] == done.step), None)
+            write_curves(run.path / "curves.png", done.history, title=name, best=best)
+            return TrainingResult(
+                config=config.model_dump(mode="json"),
+                model=export(hardened, name, run, file, overwrite=context.overwrite),
+                card=card,
+                beside=export_beside(done.companions, hardened, name, run),
+                kept_step=done.step,
+                images_per_second=done.images_per_second,
+                warnings=done.warnings,
+                test={
+                    "data": test.facts,
+                    "attack": "pgd",
+                    "parameters": ATTACKER,
+                    "before": before,
+                    "after": after,
+                },
+            )
+
+        return report.trained(run.once(TrainingResult, work), run.path)
 
 
 def _beginning(config: Config, train: Data, progress: Progress) -> Model:
@@ -173,12 +198,6 @@ def _beginning(config: Config, train: Data, progress: Progress) -> Model:
     return Model(network, card)
 
 
-def _parent(model: Model, objective: Objective) -> Parent:
-    digest = model.hash
-    relation: Relation = "hardened-from" if objective.needs_threat else "fine-tuned-from"
-    return Parent(relation=relation, hash=digest, name=known_as(digest))
-
-
 def _split(train: Data, config: Config) -> tuple[Data, Data | None]:
     """(images to train on, images held out)"""
     if config.holdout == 0:
@@ -202,72 +221,13 @@ def _plan(config: Config, model: Model, rest: Data, objective: Objective) -> Out
         ("an epoch", f"{config.batches(len(rest)):,}", f"{forwards:,}", f"{backwards:,}"),
         (f"all {epochs:,}", f"{updates:,}", f"{forwards * epochs:,}", f"{backwards * epochs:,}"),
     )
-    return Outcome(
-        title="what would be done",
-        sentences=(
-            f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
-            f"objective {config.objective}, {threatened(config.model_dump())}.",
-            f"In addition, {config.checks} checks on the held-out images.",
-        ),
-        tables=(Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),),
-        result={
-            "config": config.model_dump(mode="json"),
-            "updates": updates,
-            "forwards": forwards * epochs,
-            "backwards": backwards * epochs,
-        },
+    return planned(
+        f"{model.card.architecture} on {len(rest):,} images of {config.data}, "
+        f"objective {config.objective}, {report.threatened(config.model_dump())}.",
+        f"In addition, {config.checks} checks on the held-out images.",
+        table=Table("cost", ("epochs", "updates", "images forward", "images backward"), rows),
+        config=config.model_dump(mode="json"),
+        updates=updates,
+        forwards=forwards * epochs,
+        backwards=backwards * epochs,
     )
-
-
-def _card(
-    config: Config,
-    before: ModelCard,
-    parent: Parent | None,
-    train: Data,
-    against: Sequence[Threat],
-    trained: Trained,
-    command: str,
-) -> ModelCard:
-    return before.model_copy(
-        update={
-            "labels": train.class_names,
-            "lineage": (parent,) if parent else (),
-            "data": train.facts,
-            "threat": ThreatFacts(norm=against[0].norm, eps=against[0].eps) if against else None,
-            "training": {"command": command, **config.model_dump(mode="json"), "step": trained.step},
-            "metrics": {f"held_out_{key}_accuracy": value for key, value in trained.scores.items()},
-            "created": now(),
-            "advkit": __version__,
-            "notes": "",
-        }
-    )
-
-
-def _result(
-    config: Config,
-    model: Model,
-    written: list[Path],
-    beside: dict[str, str],
-    trained: Trained,
-    test: Data,
-    before: dict[str, int | None] | None,
-    after: dict[str, int | None],
-) -> dict[str, Any]:
-    return {
-        "schema": "advkit/training",
-        "version": 1,
-        "config": config.model_dump(mode="json"),
-        "model": {"name": config.name, "hash": model.hash, "files": [str(path) for path in written]},
-        "card": model.card.model_dump(mode="json", by_alias=True),
-        "beside": beside,
-        "kept_step": trained.step,
-        "images_per_second": trained.images_per_second,
-        "warnings": trained.warnings,
-        "test": {
-            "data": test.facts.model_dump(),
-            "attack": "pgd",
-            "parameters": ATTACKER,
-            "before": before,
-            "after": after,
-        },
-    }

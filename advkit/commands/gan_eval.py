@@ -1,4 +1,4 @@
-"""Evaluate a generator: FID, KID, coverage and others."""
+"""Evaluate generators: FID, KID, coverage and others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advkit.core import images
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import environment
 from advkit.data.load import load_data
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.evaluation.result import (
@@ -26,32 +26,27 @@ from advkit.gan.evaluation.result import (
     Judged,
 )
 from advkit.gan.evaluation.settings import GanEvaluation as Config
-from advkit.gan.evaluation.settings import Judging
 from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.gan.judge import judge
 from advkit.gan.metrics.classes import shares
 from advkit.gan.metrics.memorisation import neighbours
-from advkit.report.gan_evaluation import outcome
-from advkit.report.outcome import Outcome
+from advkit.report import gan as report
+from advkit.report.outcome import Outcome, planned
 
 GROUP = "GANs"
 EXAMPLE = "advkit gan-eval --model mnist-conv-gan-ema --data mnist --n 10000"
+OPERANDS = "model"
+FORMERLY = ("gan-compare",)
 
 GRID = 20
 """Rows and columns of a grid."""
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Evaluates a generator on its training data set, or on another one.
-
-    Raises:
-        UserError: something is wrong with the model, the data or the options.
-    """
-    return judged("gan-eval", (config.model,), config, context)
-
-
-def judged(command: str, names: Sequence[str], config: Judging, context: Context) -> Outcome:
-    """One generator or several, measured on the same real images."""
+    """Measures one generator or several on the same real images."""
+    names = config.model
+    if len(set(names)) < len(names):
+        raise ConfigError(f"a model is named twice in {', '.join(names)}; name each once")
     metrics = chosen(config.metrics)
     subjects = [open_subject(name, context.device) for name in names]
     data = config.data or _learned(subjects[0], context.progress)
@@ -66,21 +61,20 @@ def judged(command: str, names: Sequence[str], config: Judging, context: Context
             f"{len(test):,} test images"
         )
     if context.dry_run:
-        sentence = (
+        return planned(
             f"{reference.n:,} images of {', '.join(names)} beside as many test images of {data}, and for the "
-            f"floor as many of the training split: {', '.join(entry.name for entry in metrics)}."
+            f"floor as many of the training split: {', '.join(entry.name for entry in metrics)}.",
+            n=reference.n,
+            metrics=[entry.name for entry in metrics],
         )
-        planned = {"n": reference.n, "metrics": [entry.name for entry in metrics]}
-        return Outcome(title="what would be done", sentences=(sentence,), result=planned)
     inputs = {
         "judge": reference.judge.hash,
         "model" if len(names) == 1 else "models": [subject.hash for subject in subjects],
         "training images": train.fingerprint,
         "test images": test.fingerprint,
     }
-    with RunFolder.open(
-        command, train.name, config, context.out, inputs=inputs, resume=context.resume
-    ) as run:
+    command = "gan-eval" if len(names) == 1 else "gan-compare"  # so that folders of 0.1.0 are still theirs
+    with context.run_folder(command, train.name, config, inputs) as run:
 
         def work() -> GanEvaluationResult:
             begun = time.perf_counter()
@@ -92,7 +86,7 @@ def judged(command: str, names: Sequence[str], config: Judging, context: Context
                 found = _measured(subject, reference, config, folder, context.progress)
                 judged.append(found[0])
                 skipped |= found[1]
-            result = GanEvaluationResult(
+            return GanEvaluationResult(
                 judge=reference.judge.hash,
                 judge_accuracy=reference.accuracy,
                 real=test.facts,
@@ -113,10 +107,8 @@ def judged(command: str, names: Sequence[str], config: Judging, context: Context
                 seconds=time.perf_counter() - begun,
                 environment=environment(),
             )
-            return result
 
-        result = run.once(GanEvaluationResult, work, context.progress)
-        return outcome(result, run.path)
+        return report.evaluated(run.once(GanEvaluationResult, work), run.path)
 
 
 def _learned(subject: Subject, progress: Progress) -> str:
@@ -136,7 +128,7 @@ def _folder_name(name: str, taken: Sequence[str]) -> str:
 
 
 def _measured(
-    subject: Subject, reference: Reference, config: Judging, folder: Path, progress: Progress
+    subject: Subject, reference: Reference, config: Config, folder: Path, progress: Progress
 ) -> tuple[Judged, dict[str, str]]:
     drawn, asked = subject.draw(max(reference.n, GRID * GRID), config.seed, progress=progress)
     images.write_grid(folder / GRID_FILE, drawn[: GRID * GRID], GRID)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -16,6 +15,7 @@ from advkit.core.runs import RunFolder, environment
 from advkit.data.load import load_data
 from advkit.gan.cost import passes
 from advkit.gan.game import Game, concrete
+from advkit.gan.result import GanTrainingResult, recent
 from advkit.gan.sample import sample as draw_images
 from advkit.gan.sample_logger import BEST
 from advkit.gan.settings import GanTraining as Config
@@ -24,11 +24,10 @@ from advkit.models.checkpoint import load_checkpoint, save_model
 from advkit.models.model import Model
 from advkit.models.network import Generator, numbers
 from advkit.models.store import Store, refuse_bad_name
-from advkit.report import gan as outcome
+from advkit.report import gan as report
+from advkit.report.figures.curves import write_gan_curves
 from advkit.report.figures.gan import WAYS, write_film, write_ways
-from advkit.report.figures.gan_curves import write_curves
-from advkit.report.gan import SIDE
-from advkit.report.outcome import Outcome, Table
+from advkit.report.outcome import Outcome, Table, planned
 from advkit.training.board import refuse_without_tensorboard
 
 GROUP = "GANs"
@@ -37,11 +36,7 @@ DISTRIBUTED = True
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a GAN on the training split; the same command resumes a killed run.
-
-    Raises:
-        UserError: something is wrong with the names, the data or the place.
-    """
+    """Trains a GAN or a VAE on the training split."""
     data = load_data(config.data, "train", root=context.data_dir)
     if config.tensorboard:
         refuse_without_tensorboard()
@@ -53,33 +48,54 @@ def run(config: Config, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(game)
     inputs = {"training images": data.fingerprint}
-    with RunFolder.open(
-        "gan-train", data.name, config, context.out, inputs=inputs, resume=context.resume
-    ) as run:
-        if not run.is_finished(context.progress):
+    with context.run_folder("gan-train", data.name, config, inputs) as run:
+
+        def work() -> GanTrainingResult | None:
             begun = time.perf_counter()
             trained = train_gan(config, data, run=run, device=device, progress=context.progress)
-            with distributed.together():
-                if distributed.rank() == 0:
-                    _finish(game, trained, run, device, seconds=time.perf_counter() - begun)
-        return outcome.trained(run.result(), run.path)
+            if distributed.rank() > 0:
+                return None
+            return _finish(game, trained, run, device, seconds=time.perf_counter() - begun)
+
+        return report.trained(run.once(GanTrainingResult, work), run.path)
 
 
-def _finish(game: Game, trained: TrainedGan, run: RunFolder, device: torch.device, *, seconds: float) -> None:
-    """Models, pictures and the result."""
-    models = _export(trained, game.name, run)
-    rows = run.history()
+def _finish(
+    game: Game, trained: TrainedGan, run: RunFolder, device: torch.device, *, seconds: float
+) -> GanTrainingResult:
+    """Writes the models, to the run folder and to the store, and the pictures."""
+    for name, model in trained.models.items():
+        save_model(model, run.path / f"{name}.safetensors", overwrite=True)
+    models = {**trained.models, "best": load_checkpoint(run.path / BEST)}
+    for name, model in models.items():
+        Store().add(model, f"{game.name}-{name}")
+    config, rows = game.config, run.history()
     title = f"{game.name}: losses and the discriminator's accuracy"
-    write_curves(run.path / "curves.png", rows, title=title)
+    write_gan_curves(run.path / "curves.png", rows, title=title)
     _draw(game, load_checkpoint(run.path / "ema.safetensors").to(device), run.path)
-    run.finish(_result(game, trained, models, rows, seconds=seconds))
+    return GanTrainingResult(
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        data=game.data.facts,
+        models={
+            name: {"name": f"{game.name}-{name}", "hash": model.hash, "parameters": numbers(model.network)}
+            for name, model in models.items()
+        },
+        best={"by": config.keep_by, "step": models["best"].card.training["step"]},
+        last=recent(rows, [*game.figures, *(["d_accuracy"] if config.kind == "gan" else [])]),
+        images_per_second=rows[-1]["images_per_second"],
+        seconds=seconds,
+        resumed_at=trained.resumed_at,
+        warnings=trained.warnings,
+        environment=environment(),
+    )
 
 
 def _draw(game: Game, ema: Model, folder: Path) -> None:
     """The last grid, interpolations between samples, and an animation of the training."""
     seed = game.config.seed
-    drawn, _ = draw_images(ema, SIDE * SIDE, seed)
-    images.write_grid(folder / "grid.png", drawn, SIDE)
+    drawn, _ = draw_images(ema, report.SIDE**2, seed)
+    images.write_grid(folder / "grid.png", drawn, report.SIDE)
     generator = cast(Generator, ema.network)
     ids = torch.arange(2 * WAYS, device=next(generator.parameters()).device)
     labels = () if game.classes is None else (ids[:WAYS] % game.classes,)
@@ -98,63 +114,19 @@ def _plan(game: Game) -> Outcome:
     if config.kind == "gan":
         what = f"The pair {config.arch}, loss {config.loss},"
     sizes = {name: numbers(network) for name, network in game.networks.items()}
-    rows = [
+    rows = tuple(
         (name, f"{sizes[name]:,}", f"{count['forwards']:,}", f"{count['backwards']:,}")
         for name, count in cost.items()
-    ]
-    return Outcome(
-        title="what would be done",
-        sentences=(
-            f"{what} on {len(data):,} images of {data.name}: "
-            f"{config.steps:,} steps of {config.batch_size} real images, {seen:,} in all, "
-            f"which is {seen / len(data):,.1f} times each.",
-            f"In the model store as {game.name}-{', -'.join([*game.networks, 'ema', 'best'])}.",
-        ),
-        tables=(Table("cost", ("network", "parameters", "images forward", "images backward"), tuple(rows)),),
-        result={
-            "config": config.model_dump(mode="json"),
-            "data": data.facts.model_dump(),
-            "parameters": sizes,
-            "images": seen,
-            "passes": cost,
-        },
     )
-
-
-def _export(trained: TrainedGan, prefix: str, run: RunFolder) -> dict[str, Model]:
-    """Writes the models, with the best EMA generator, to the run folder and to the store; returns them."""
-    for name, model in trained.models.items():
-        save_model(model, run.path / f"{name}.safetensors", overwrite=True)
-    models = {**trained.models, "best": load_checkpoint(run.path / BEST)}
-    for name, model in models.items():
-        Store().add(model, f"{prefix}-{name}")
-    return models
-
-
-def _result(
-    game: Game,
-    trained: TrainedGan,
-    models: Mapping[str, Model],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    seconds: float,
-) -> dict[str, Any]:
-    figures = [*game.figures, *(["d_accuracy"] if game.config.kind == "gan" else [])]
-    return {
-        "schema": "advkit/gan-training",
-        "version": 1,
-        "config": game.config.model_dump(mode="json"),
-        "seed": game.config.seed,
-        "data": game.data.facts.model_dump(),
-        "models": {
-            name: {"name": f"{game.name}-{name}", "hash": model.hash, "parameters": numbers(model.network)}
-            for name, model in models.items()
-        },
-        "best": {"by": game.config.keep_by, "step": models["best"].card.training["step"]},
-        "last": outcome.recent(rows, figures),
-        "images_per_second": rows[-1]["images_per_second"],
-        "seconds": seconds,
-        "resumed_at": trained.resumed_at,
-        "warnings": trained.warnings,
-        "environment": environment(),
-    }
+    return planned(
+        f"{what} on {len(data):,} images of {data.name}: "
+        f"{config.steps:,} steps of {config.batch_size} real images, {seen:,} in all, "
+        f"which is {seen / len(data):,.1f} times each.",
+        f"In the model store as {game.name}-{', -'.join([*game.networks, 'ema', 'best'])}.",
+        table=Table("cost", ("network", "parameters", "images forward", "images backward"), rows),
+        config=config.model_dump(mode="json"),
+        data=data.facts.model_dump(),
+        parameters=sizes,
+        images=seen,
+        passes=cost,
+    )

@@ -14,10 +14,6 @@ DISTRIBUTED = True
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Trains a classifier; the same command resumes a killed run.
-
-    Raises:
-        UserError: something is wrong with the model, the data or the options.
-    """
+    """Trains a classifier."""
     said = config.model_dump(exclude_unset=True)
     return trained(AdversarialTraining(**said, objective="standard"), context, "train")

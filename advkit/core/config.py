@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -93,6 +94,13 @@ def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(f"{where}: " + "; ".join(_faults(model, error))) from error
+
+
+def keywords(config: BaseModel, function: Callable[..., Any]) -> dict[str, Any]:
+    """Those values of a configuration that a function takes as keywords of the same names."""
+    named = inspect.signature(function).parameters.values()
+    takes = {one.name for one in named if one.kind is one.KEYWORD_ONLY}
+    return {name: getattr(config, name) for name in type(config).model_fields if name in takes}
 
 
 def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:

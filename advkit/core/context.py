@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from advkit.core.config import StrictModel
 from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -24,3 +28,26 @@ class Context:
     dry_run: bool = False
     """Say what would be done and what it would cost, and stop."""
     progress: Progress = SILENT
+
+    def run_folder(
+        self,
+        command: str,
+        label: str,
+        config: StrictModel,
+        inputs: Mapping[str, Any],
+        *,
+        beside: Path | tuple[Path, ...] | None = None,
+    ) -> RunFolder:
+        """Opens the run folder of a command, as `RunFolder.open`.
+
+        Args:
+            command: its name.
+            label: last part of a new folder's name.
+            config: the resolved configuration.
+            inputs: hashes of models and data.
+            beside: the files that ``out`` asks for, if it names no run folder.
+        """
+        out = None if beside else self.out
+        return RunFolder.open(
+            command, label, config, out, inputs=inputs, resume=self.resume, progress=self.progress
+        )

@@ -27,7 +27,7 @@ from advkit import __version__
 from advkit.core import distributed, files
 from advkit.core.config import StrictModel
 from advkit.core.errors import BusyError, ConfigError, OutputError
-from advkit.core.progress import Progress
+from advkit.core.progress import SILENT, Progress
 from advkit.core.stored import StoredResult
 
 if TYPE_CHECKING:  # it takes as long to import as all of this
@@ -71,8 +71,10 @@ class RunFolder:
         finished: an earlier process completed it; ``result()`` has what it said.
     """
 
-    def __init__(self, path: Path, lock: FileLock | None, *, resumed: bool) -> None:
-        self.path, self.resumed = path, resumed
+    def __init__(
+        self, path: Path, lock: FileLock | None, *, resumed: bool, progress: Progress = SILENT
+    ) -> None:
+        self.path, self.resumed, self._progress = path, resumed, progress
         self._lock = lock
         self._metrics: IO[str] | None = None
 
@@ -86,6 +88,7 @@ class RunFolder:
         *,
         inputs: Mapping[str, Any] | None = None,
         resume: bool = False,
+        progress: Progress = SILENT,
     ) -> RunFolder:
         """Opens the run of this configuration: the unfinished one if there is one, else a new one.
 
@@ -96,6 +99,7 @@ class RunFolder:
             out: folder to use; by default the next free number under ``runs/``.
             inputs: what the run begins with, as in `begin_with`.
             resume: insist that there is a run to go on with.
+            progress: where `once` says that there is nothing left to do.
 
         Raises:
             ConfigError: the folder holds a run of another configuration (with the list of what differs), or
@@ -112,7 +116,7 @@ class RunFolder:
                     claimed = _claim(identity, label, out, resume=resume)
             shared = distributed.share(claimed and (claimed[0], claimed[2]))
             assert shared is not None  # process 0 has found a folder, or raised in all of them
-            return cls(shared[0], claimed and claimed[1], resumed=shared[1])
+            return cls(shared[0], claimed and claimed[1], resumed=shared[1], progress=progress)
 
     def begin_with(self, **inputs: Any) -> None:
         """Notes what the run begins with beside its configuration: hashes of models and data, for example.
@@ -149,19 +153,21 @@ class RunFolder:
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
 
-    def is_finished(self, progress: Progress) -> bool:
-        """Whether the work was completed earlier; if so, ``progress`` says it."""
-        if self.finished:
-            progress.say(f"{self.path} is finished; showing its result")
-        return self.finished
+    def once(self, kind: type[Result], work: Callable[[], Result | None]) -> Result:
+        """The result of the work, read if it was completed earlier, else computed now.
 
-    def once(self, kind: type[Result], work: Callable[[], Result], progress: Progress) -> Result:
-        """The result of the work, read if it was completed earlier, else computed now."""
-        if self.is_finished(progress):
+        Args:
+            kind: class of the result.
+            work: computes it; of several processes only the first must return it.
+        """
+        if self.finished:
+            self._progress.say(f"{self.path} is finished; showing its result")
             return kind.load(self.path)
-        result = work()
-        self.finish(result.as_values())
-        return result
+        with distributed.together():
+            result = work()
+            if result is not None:
+                self.finish(result.as_values())
+        return result or kind.load(self.path)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes what a resume needs: tensors and plain types only; ``state["step"]`` is required."""

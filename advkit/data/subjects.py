@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -19,47 +20,69 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 
 
+class _Attacked(Protocol):
+    """Settings that name classifiers."""
+
+    @property
+    def model(self) -> str | tuple[str, ...]: ...
+    @property
+    def arch(self) -> str | None: ...
+    @property
+    def shape(self) -> tuple[int, int, int] | None: ...
+    @property
+    def said(self) -> dict[str, Any]: ...
+
+
+class _Subject(_Attacked, Protocol):
+    """Settings that also name data."""
+
+    @property
+    def data(self) -> str | None: ...
+
+
 def open_subjects(
-    names: Sequence[str],
-    data: str | None,
-    splits: Sequence[Split],
-    *,
-    arch: str | None,
-    said: ForeignModel,
+    config: _Subject,
     context: Context,
+    *splits: Split,
+    transfer: Sequence[str] = (),
+    inspect: bool = True,
     only_decisions: bool = False,
 ) -> tuple[list[Model], list[Data]]:
-    """Classifiers that were looked at, and splits of one data set.
+    """The classifiers and the images that a command is given.
 
     Args:
-        names: of the classifiers, as `load_model` takes them.
-        data: a data set's name; None: what the first classifier was trained on.
-        splits: which parts of it.
-        arch: for weights without a card, their architecture.
-        said: what is said of models that advkit did not write.
+        config: names them; without a data set it is what the first classifier was trained on.
         context: where to work.
+        splits: parts of the data set.
+        transfer: further classifiers.
+        inspect: look at the classifiers, and say what was noticed.
         only_decisions: as `inspect_classifier` takes it.
 
     Raises:
         UserError: whatever is wrong with a model or the data.
     """
+    data = config.data
     found = [load_data(data, split, root=context.data_dir) for split in splits] if data else []
     models: list[Model] = []
-    for name in names:
+    for name in (*_names(config.model), *transfer):
         model = load_model(
             name,
             role="classifier",
-            arch=arch,
+            arch=config.arch,
             classes=found[0].classes if found and found[0].classes_known else None,
-            **said.said | {"shape": said.shape or (found[0].shape if found else None)},
+            **config.said | {"shape": config.shape or (found[0].shape if found else None)},
             device=context.device,
         )
-        found = found or _trained_on(name, model, splits, context)
-        few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
-        classes = found[0].classes if found[0].classes_known else None
-        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions).notes:
-            context.progress.say(f"{name}: {note}")
         models.append(model)
+        if not found:
+            data = learned(name, model.card)
+            context.progress.say(f"data: {data}, what {name} was trained on")
+            found = [load_data(data, split, root=context.data_dir) for split in splits]
+        if inspect:
+            few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
+            classes = found[0].classes if found[0].classes_known else None
+            for note in inspect_classifier(model, few, classes, only_decisions=only_decisions).notes:
+                context.progress.say(f"{name}: {note}")
     return models, found
 
 
@@ -76,9 +99,9 @@ def learned(name: str, card: ModelCard) -> str:
     return card.data.name
 
 
-def flags(names: Sequence[str], data: str, *, arch: str | None, said: ForeignModel) -> str:
+def flags(config: _Attacked, data: str | None) -> str:
     """The same as one would type it, for the commands that come next."""
-    given = {"model": ",".join(names), "data": data, "arch": arch, **said.said}
+    given = {"model": config.model, "data": data, "arch": config.arch, **config.said}
     usual = ForeignModel().said
     words = []
     for name, value in given.items():
@@ -88,8 +111,5 @@ def flags(names: Sequence[str], data: str, *, arch: str | None, said: ForeignMod
     return " ".join(words)
 
 
-def _trained_on(name: str, model: Model, splits: Sequence[Split], context: Context) -> list[Data]:
-    """What its card says."""
-    data = learned(name, model.card)
-    context.progress.say(f"data: {data}, what {name} was trained on")
-    return [load_data(data, split, root=context.data_dir) for split in splits]
+def _names(model: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (model,) if isinstance(model, str) else model

@@ -1,4 +1,4 @@
-"""Robust accuracy of defended classifiers, as versioned files; the adaptive attack comes first."""
+"""Detectors, and robust accuracy of defended classifiers (the adaptive attack first), as versioned files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from advkit.core.stats import Interval, accuracy
 from advkit.core.stored import SummarisedResult
 from advkit.evaluation.result import Check, Stage
 from advkit.models.card import DataFacts, ThreatFacts
+from advkit.training.result import ModelTraining
+
+
+class DetectorResult(ModelTraining):
+    """One trained detector."""
+
+    command = "detector-train"
+    schema_name: Literal["advkit/detector"] = Field("advkit/detector", alias="schema")
+    kept_step: int
+    """Update of the checkpoint that was kept."""
+    learnt: tuple[int, int]
+    """Training images: clean, adversarial."""
+    held_out: tuple[int, int]
+    """Images that chose the checkpoint: clean, adversarial."""
+    held_out_accuracy: float
 
 
 class NonAdaptive(StrictModel):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from advkit import __version__
 from advkit.core import files
-from advkit.report.columns import numeric
 from advkit.report.outcome import Outcome, Picture
 
 
@@ -41,7 +40,6 @@ def render(
         command=command,
         environment=environment,
         version=__version__,
-        numeric=numeric,
         source=_source,
     )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from advkit.core.stored import StoredResult
+
+_NUMBER = re.compile(r"^[<>~+-]?[\d.,]+([eE][+-]?\d+)?\s*(%|s|ms|min|h)?(\s*[^\w\s].*)?$")
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,15 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """For each column whether every cell that says something begins with a number: aligned right."""
+        columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.columns)
+        return tuple(
+            any(cells) and all(_NUMBER.match(cell) for cell in cells if cell not in ("", "-"))
+            for cells in columns
+        )
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,27 @@ class Outcome:
     next: tuple[str, ...] = ()
     """Commands worth running now."""
     result: dict[str, Any] = field(default_factory=dict)
-    """The same as plain values, for ``--json``."""
+    """The same as plain values, for ``--json``; by default those of ``stored``."""
     passed: bool = True
     """False when a threshold of the user was not met: exit code 1."""
     warning: str = ""
     """The one of the sentences that must not be overlooked, if any."""
+    stored: StoredResult | None = None
+    """What is in ``result.json``."""
+
+    def __post_init__(self) -> None:
+        if self.stored is not None:
+            object.__setattr__(self, "result", self.stored.as_values())
+
+
+def planned(*sentences: str, table: Table | None = None, **result: Any) -> Outcome:
+    """The outcome of a dry run."""
+    return Outcome("what would be done", sentences, (table,) if table else (), result=result)
+
+
+def partial(status: str, n: int, among: str = "") -> list[str]:
+    """The sentence that only a part of the split was used; none if all of it was."""
+    return [f"Partial: {n} images only{among}."] if status == "partial" else []
 
 
 def check_threshold(threshold: float | None, what: str, value: float) -> tuple[bool, list[str]]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from advkit.core import files
 from advkit.core.errors import readable
+from advkit.core.stats import clopper_pearson
 
 LOG = logging.getLogger(__name__)
+
+BLUE, RED, GREY = "#1565c0", "#b00020", "#606060"
+BAND = 300
+"""Places at most at which an interval is drawn."""
 
 
 def figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
@@ -47,3 +55,54 @@ def save(figure: Any, path: Path) -> None:
             figure.savefig(temporary, format="png", dpi=120)
     except Exception as fault:  # the result is there, whatever happens to its pictures
         LOG.warning("%s is missing: it could not be drawn (%s: %s)", path, type(fault).__name__, fault)
+
+
+def steps(axis: Any, places: np.ndarray, left: np.ndarray, n: int, label: str) -> None:
+    """A step curve of ``left`` of ``n`` images, in %, with its exact 95 % interval."""
+    axis.step(places, 100 * left / n, where="post", color=BLUE, label=label)
+    some = np.unique(np.linspace(0, len(places) - 1, min(len(places), BAND)).round().astype(int))
+    low, high = np.array([clopper_pearson(int(count), n) for count in left[some]]).T * 100
+    axis.fill_between(
+        places[some], low, high, step="post", color=BLUE, alpha=0.18, linewidth=0, label="95 % interval"
+    )
+
+
+def write_images(
+    path: Path,
+    rows: Sequence[Any],
+    above: Sequence[str],
+    below: Sequence[str],
+    *,
+    red: Sequence[bool] | None = None,
+    answers: int = -1,
+    names: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """A PNG of images and of what became of them, one column an example.
+
+    Args:
+        path: where.
+        rows: (N, C, H, W) tensors: the images, and their changed forms.
+        above: what each image is.
+        below: what the classifier calls its changed form.
+        red: where that is written in red; None: everywhere.
+        answers: the row of the changed forms.
+        names: of the rows, on the left.
+        notes: below each column.
+    """
+    height = 1.55 * len(rows) + 0.1 + 0.3 * bool(notes)
+    made, axes = figure((1.3 * len(above) + 0.2, height), len(rows), len(above), squeeze=False)
+    for row, shown in enumerate(rows):
+        for axis, picture in zip(axes[row], shown, strict=True):
+            axis.imshow(picture.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    for column, (first, answer) in enumerate(zip(above, below, strict=True)):
+        axes[0, column].set_title(first, fontsize=10)
+        colour = RED if red is None or red[column] else "black"
+        axes[answers, column].set_title(f"→ {answer}", fontsize=10, color=colour)
+    for row, name in enumerate(names):
+        axes[row, 0].set_ylabel(name, fontsize=10)
+    for column, note in enumerate(notes):
+        axes[-1, column].set_xlabel(note, fontsize=9)
+    save(made, path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from advkit import __version__
 from advkit.core import files
+from advkit.core.config import StrictModel
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
-from advkit.core.runs import RunFolder
-from advkit.models.card import Parent
+from advkit.core.runs import RunFolder, now
+from advkit.models.card import ModelCard, Parent, Relation
 from advkit.models.checkpoint import save_model
 from advkit.models.header import SUFFIXES
 from advkit.models.model import Model
@@ -44,13 +47,13 @@ def store_name(given: str | None, *parts: str) -> str:
     return name
 
 
-def export(model: Model, name: str, run: RunFolder, file: Path | None, *, overwrite: bool) -> list[Path]:
-    """Writes the model to its run folder, to ``file`` and to the store; returns the files."""
+def export(model: Model, name: str, run: RunFolder, file: Path | None, *, overwrite: bool) -> dict[str, Any]:
+    """Writes the model to its run folder, to ``file`` and to the store; returns a `SavedModel`'s values."""
     written = [save_model(model, run.path / "model.safetensors", overwrite=True)]
     if file is not None:
         written.insert(0, save_model(model, file, overwrite=overwrite))
     Store().add(model, name)
-    return written
+    return {"name": name, "hash": model.hash, "files": tuple(map(str, written))}
 
 
 def export_beside(
@@ -68,15 +71,32 @@ def export_beside(
         Their roles, by their names in the store.
     """
     found: dict[str, str] = {}
+    origin = Parent(relation="trained-against", hash=classifier.hash, name=name)
     for what, model in beside.items():
-        parent = Parent(relation="trained-against", hash=classifier.hash, name=name)
-        named = Model(model.network, model.card.model_copy(update={"lineage": (parent,)}))
+        named = Model(model.network, model.card.model_copy(update={"lineage": (origin,)}))
         save_model(named, run.path / f"{what}.safetensors", overwrite=True)
         Store().add(named, f"{name}-{what}")
         found[f"{name}-{what}"] = named.card.role
     return found
 
 
-def known_as(digest: str) -> str:
-    """A name that the store has for a model, or an empty string."""
-    return next((name for name, meant in Store().names().items() if meant == digest), "")
+def parent(relation: Relation, model: Model) -> Parent:
+    """A line of a card's lineage, with a name that the store has for the model."""
+    digest = model.hash
+    known = (name for name, meant in Store().names().items() if meant == digest)
+    return Parent(relation=relation, hash=digest, name=next(known, ""))
+
+
+def trained_card(card: ModelCard, command: str, config: StrictModel, step: int, **more: Any) -> ModelCard:
+    """A card that also says how and when the model was trained.
+
+    Args:
+        card: what is known of the model already.
+        command: that trained it.
+        config: its settings.
+        step: of the checkpoint that was kept.
+        more: further fields of the card.
+    """
+    training = {"command": command, **config.model_dump(mode="json"), "step": step}
+    facts = {"training": training, "created": now(), "advkit": __version__, **more}
+    return card.model_copy(update=facts)

@@ -5,7 +5,7 @@
         --n 26000 --metrics modes fid
 
 Trains the pair once for each registered loss, one after the other, each with the published optimiser
-of its game where that is not the default, then measures all averages side by side (`advkit gan-compare`).
+of its game where that is not the default, then measures all averages side by side (`advkit gan-eval`).
 Where a game gives its critic several updates, the generator gets fewer, so that all have seen as many real
 images. A run that was killed goes on with the same command. Expected time on one core: 50 minutes.
 """
@@ -20,11 +20,11 @@ from typing import Any
 from rich.console import Console
 
 from advkit.cli.draw import Drawn
-from advkit.commands.gan_compare import run as compare
+from advkit.commands.gan_eval import run as compare
 from advkit.commands.gan_train import run as train
 from advkit.core.context import Context
 from advkit.core.errors import UserError
-from advkit.gan.evaluation.settings import GanComparison
+from advkit.gan.evaluation.settings import GanEvaluation
 from advkit.gan.loss import GAN_LOSSES
 from advkit.gan.settings import GanTraining
 
@@ -79,7 +79,7 @@ def main() -> None:
             except UserError as fault:  # a game may diverge; the others go on
                 print(f"{loss}: {fault}")
         folders = tuple(str(chosen.out / loss / "ema.safetensors") for loss in rows)
-        judging = GanComparison(
+        judging = GanEvaluation(
             model=folders,
             data=chosen.data,
             n=chosen.n,

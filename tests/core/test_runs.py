@@ -331,8 +331,8 @@ def test_work_is_done_once(tmp_path):
         return Toy(value=len(done))
 
     for _ in range(3):
-        with RunFolder.open("train", "x", Plan(), tmp_path / "r") as run:
-            assert run.once(Toy, work, Telling()) == Toy(value=1)
+        with RunFolder.open("train", "x", Plan(), tmp_path / "r", progress=Telling()) as run:
+            assert run.once(Toy, work) == Toy(value=1)
     assert len(done) == 1 and len(said) == 2 and all(str(tmp_path / "r") in line for line in said)
     assert Toy.load(tmp_path / "r") == Toy.load(str(tmp_path / "r" / "result.json")) == Toy(value=1)
     assert str(Toy(value=1)) == "the value is 1" and Toy(value=1).sentence == "The value is 1."

@@ -21,11 +21,13 @@ from advkit.data.data import Data
 from advkit.data.load import as_data
 from advkit.data.subjects import flags, open_subjects
 from advkit.data.threats import choose, default_threat
+from advkit.evaluation.settings import Evaluation
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.models.checkpoint import save_model
 from advkit.models.foreign_settings import ForeignModel
 from advkit.models.model import Model
 from advkit.models.network import build
+from advkit.trained_attacks.universal.settings import PatchTraining
 
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=40)
@@ -91,9 +93,10 @@ def test_half_a_threat_is_completed(heard, norm, eps, hardened, usual, chosen) -
 
 
 def test_flags_can_be_typed_again() -> None:
-    assert flags(["a.pt"], "digits", arch=None, said=ForeignModel()) == "--model=a.pt --data=digits"
+    assert flags(Evaluation(model="a.pt"), "digits") == "--model=a.pt --data=digits"
     said = ForeignModel(shape=(3, 4, 5), pixel_range=(-1, 1), mean=(0.5,), outputs="probabilities")
-    typed = shlex.split(flags(["a b.pt", "c"], "npz:x y", arch="mlp", said=said))
+    config = PatchTraining(model=("a b.pt", "c"), target=0, arch="mlp", **said.said)
+    typed = shlex.split(flags(config, "npz:x y"))
     assert typed == [
         *("--model=a b.pt,c", "--data=npz:x y", "--arch=mlp", "--shape=3,4,5", "--pixel-range=-1.0,1.0"),
         *("--mean=0.5", "--outputs=probabilities"),
@@ -109,10 +112,13 @@ def test_subjects_come_with_the_data_they_learnt(heard: Any, tmp_path: Path) -> 
         save_model(made(**card), tmp_path / file)
     a, b = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
 
-    def opened(names: list[str], data: str | None = None, **more: bool) -> tuple[list[Model], list[Data]]:
-        context = Context(progress=heard, device="cpu")
+    def opened(names: list[str], data: str | None = None) -> tuple[list[Model], list[Data]]:
         return open_subjects(
-            names, data, ("train", "test"), arch=None, said=ForeignModel(), context=context, **more
+            Evaluation(model=names[0], data=data),
+            Context(progress=heard, device="cpu"),
+            "train",
+            "test",
+            transfer=names[1:],
         )
 
     models, found = opened([a, b])

@@ -35,7 +35,6 @@ FENCE = re.compile(
 SHORT = {
     "gan-train": ["--steps", "20"],
     "gan-eval": ["--n", "20"],
-    "gan-compare": ["--n", "20"],
     "finetune": ["--epochs", "1"],
     "semi-train": ["--epochs", "1"],
     "train": ["--epochs", "1", "--checks", "1"],
@@ -61,7 +60,6 @@ SHORT = {
 SMALL = {
     "advkit.commands.adv_train.TESTED": 40,
     "advkit.report.gan.SIDE": 5,
-    "advkit.commands.gan_train.SIDE": 5,
     "advkit.commands.gan_eval.GRID": 5,
     "advkit.gan.metrics.classification_accuracy.UPDATES": 10,
     "advkit.reuse.tested.ATTACKED": 40,

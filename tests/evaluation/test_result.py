@@ -16,7 +16,7 @@ from advkit.data.load import load_data
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
-from advkit.report.classes import by_class
+from advkit.report.evaluation import by_class
 
 KINDS = ("misclassified", "broken", "robust", "certified")
 

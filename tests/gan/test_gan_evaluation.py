@@ -1,4 +1,4 @@
-"""gan-eval and gan-compare: what they leave, what they say, what they refuse."""
+"""gan-eval: what it leaves, what it says, what it refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from advkit.commands import gan_eval as command
-from advkit.commands.gan_compare import run as compare
 from advkit.commands.gan_eval import run as evaluate
 from advkit.core import rng
 from advkit.core.context import Context
@@ -21,7 +20,7 @@ from advkit.data.load import load_data
 from advkit.gan.evaluation import subject
 from advkit.gan.evaluation.reference import Reference, chosen
 from advkit.gan.evaluation.result import GanEvaluationResult
-from advkit.gan.evaluation.settings import GanComparison, GanEvaluation
+from advkit.gan.evaluation.settings import GanEvaluation
 from advkit.gan.evaluation.subject import open_subject
 from advkit.gan.judge import judge
 from advkit.gan.metric import METRICS
@@ -32,7 +31,7 @@ from advkit.models.checkpoint import save_model
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.report.gan_evaluation import outcome
+from advkit.report.gan import evaluated as outcome
 from advkit.report.outcome import Outcome
 
 FEW = ("fid", "modes")
@@ -100,7 +99,7 @@ def test_a_finished_run_tells_the_same_without_measuring(make, monkeypatch):
 
 def test_several_side_by_side_get_what_each_gets_alone(make):
     names = (make("one"), make("two", seed=1))
-    told = compare(GanComparison(model=names, n=40, metrics=FEW), Context(out=Path("both")))
+    told = evaluate(GanEvaluation(model=names, n=40, metrics=FEW), Context(out=Path("both")))
     both = GanEvaluationResult.load("both")
     evaluate(GanEvaluation(model="two", n=40, metrics=FEW), Context(out=Path("alone")))
     alone = GanEvaluationResult.load("alone")
@@ -109,7 +108,7 @@ def test_several_side_by_side_get_what_each_gets_alone(make):
     files = ["one/grid.png", "one/nearest.png", "two/grid.png", "two/nearest.png", "real.png"]
     assert [str(picture.path.relative_to("both")) for picture in told.pictures] == files
     with pytest.raises(ConfigError, match="named twice"):
-        compare(GanComparison(model=("one", "one")), Context())
+        evaluate(GanEvaluation(model=("one", "one")), Context())
 
 
 def test_training_time_is_read_from_the_run(make):

@@ -21,14 +21,15 @@ from advkit.gan.adversarial import GanGame
 from advkit.gan.judge import coverage, judge
 from advkit.gan.metrics.distances import frechet
 from advkit.gan.monitor import Monitor, covered, diversity_within, warnings
+from advkit.gan.result import GanTrainingResult, recent
 from advkit.gan.sample_logger import BEST, SampleLogger
 from advkit.gan.settings import GanTraining
 from advkit.gan.train import train_gan
 from advkit.models.architectures.small_gans import DenseGenerator
 from advkit.models.checkpoint import load_checkpoint
 from advkit.report import plots
-from advkit.report.figures.gan_curves import write_curves
-from advkit.report.gan import recent, trained
+from advkit.report.figures.curves import write_gan_curves as write_curves
+from advkit.report.gan import trained
 
 
 class Heard(Progress):
@@ -167,7 +168,7 @@ def test_what_is_reported_are_means_over_the_last_500_steps():
     assert told == pytest.approx({"steps": 500, "d_loss": mean / 7, "d_accuracy": mean / 2000, "fid": 1203})
 
 
-def result(accuracy: float = 0.6, **config) -> dict:
+def result(accuracy: float = 0.6, **config) -> GanTrainingResult:
     told = {
         "kind": "gan",
         "arch": "conv-gan",
@@ -178,14 +179,23 @@ def result(accuracy: float = 0.6, **config) -> dict:
     }
     last = {"steps": 500, "d_loss": 0.69314, "d_accuracy": accuracy, "d_accuracy_real": 0.6543}
     last |= {"d_accuracy_fake": 0.5, "g_loss": 1.23456, "augmented": 0.25, "diversity": 0.876, "fid": 12.345}
-    return {
-        "config": {**told, "data": "my data", **config},
-        "models": {name: {"name": f"toy-{name}"} for name in ("generator", "ema", "discriminator")},
-        "last": {**last, "coverage": 0.5},
-        "data": {"name": "toy"},
-        "images_per_second": 12345.6,
-        "best": {"by": "fid", "step": 800},
+    models = {
+        name: {"name": f"toy-{name}", "hash": "0", "parameters": 1}
+        for name in ("generator", "ema", "discriminator")
     }
+    return GanTrainingResult(
+        config={**told, "data": "my data", **config},
+        seed=0,
+        models=models,
+        last={**last, "coverage": 0.5},
+        data={"name": "toy", "split": "train", "fingerprint": "0", "n": 9},
+        images_per_second=12345.6,
+        seconds=1.0,
+        resumed_at=0,
+        warnings=(),
+        environment={},
+        best={"by": "fid", "step": 800},
+    )
 
 
 def test_a_finished_run_is_told_in_figures_and_commands():

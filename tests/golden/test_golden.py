@@ -17,19 +17,22 @@ from click.testing import CliRunner, Result
 
 from advkit.cli.app import app
 from advkit.core.stored import StoredResult
-from advkit.defences.result import DetectionResult, PurificationResult
+from advkit.defences.result import DetectionResult, DetectorResult, PurificationResult
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.gan.evaluation.result import GanEvaluationResult
+from advkit.gan.result import GanTrainingResult
 from advkit.models.checkpoint import load_checkpoint
 from advkit.models.store import Store
+from advkit.reuse.result import FineTuningResult, SemiTrainingResult
 from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.latent.natural_result import NaturalResult
 from advkit.trained_attacks.latent.result import InversionResult
 from advkit.trained_attacks.latent.unrestricted_result import UnrestrictedResult
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
+from advkit.training.result import TrainingResult
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.smoothing.result import SmoothingResult
 
@@ -39,24 +42,30 @@ UNFINISHED = sorted(path.name for path in (GOLDEN / "unfinished").iterdir())
 CHECKPOINTS = sorted((GOLDEN / "finished").glob("*/*.safetensors"))
 """Of trainings; each is in the model store, too, where other commands look for it."""
 RESULTS: dict[str, type[StoredResult]] = {
+    "adv-train": TrainingResult,
     "advgan-train": AdvGanResult,
     "attack": EvaluationResult,
     "certify": CertificationResult,
     "curve": SecurityCurve,
     "defence-eval": PurificationResult,
     "detector-eval": DetectionResult,
+    "detector-train": DetectorResult,
+    "finetune": FineTuningResult,
     "gan-compare": GanEvaluationResult,
     "gan-eval": GanEvaluationResult,
     "gan-invert": InversionResult,
+    "gan-train": GanTrainingResult,
+    "gan-train-vae": GanTrainingResult,
     "natural": NaturalResult,
     "patch": PatchResult,
+    "semi-train": SemiTrainingResult,
     "smooth": SmoothingResult,
     "spatial": SpatialResult,
     "substitute": SubstituteResult,
     "universal": PerturbationResult,
     "unrestricted": UnrestrictedResult,
 }
-"""The public classes of results; the trainings of networks left plain values."""
+"""The public classes of results."""
 
 
 def raw(folder: Path) -> dict[str, Any]:
@@ -112,7 +121,7 @@ def again(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return type_again
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", FINISHED)
 def test_a_result_is_read_by_its_class(name):
     """With every figure that the file has."""
     values = raw(GOLDEN / "finished" / name)

@@ -9,7 +9,6 @@ import torch
 from advkit.core.errors import OutputError
 from advkit.core.images import png_bytes
 from advkit.report import html
-from advkit.report.columns import numeric
 from advkit.report.outcome import Outcome, Picture, Table
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
@@ -98,8 +97,8 @@ def test_numbers_end_at_the_same_place():
             ("apgd-ce", "-1e-5", "[1, 2]", "1,024", "8 doubts", ""),
         ),
     )
-    assert numeric(table) == (False, True, False, True, False, False)
-    assert numeric(Table("", ("a", "b"), ())) == (False, False)
+    assert table.numeric == (False, True, False, True, False, False)
+    assert Table("", ("a", "b"), ()).numeric == (False, False)
     assert 'class="number">4.4 %' in _render(Outcome("a", tables=(table,)))
 
 

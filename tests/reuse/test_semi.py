@@ -25,8 +25,9 @@ from advkit.models.layers import NormalisedLinear, standardising
 from advkit.models.load import load_model
 from advkit.models.network import build
 from advkit.models.store import Store
-from advkit.report.errors import table
+from advkit.report.training import errors as errors_table
 from advkit.reuse import tested
+from advkit.reuse.result import AttackFacts, Errors
 from advkit.reuse.semi_game import SemiGame, aligned, fake_loss, matching, real_loss, sure_loss
 from advkit.reuse.settings import SemiSupervised
 
@@ -151,7 +152,8 @@ def test_parameters_are_those_that_are_documented(declared):
 
 def test_errors_are_told_with_exact_intervals():
     rows = {"mine": {"clean": 3, "n": 40, "robust": 9, "attacked": 20}}
-    told = table(rows, "toy", tested.facts(Threat("linf", 0.1)))
+    rows = {how: Errors(**row) for how, row in rows.items()}
+    told = errors_table(rows, "toy", AttackFacts(**tested.facts(Threat("linf", 0.1))))
     texts = [3, 40, 9, 20]
     for wrong, n in ((3, 40), (9, 20)):
         low, high = (100 * end for end in binomtest(wrong, n).proportion_ci(method="exact"))

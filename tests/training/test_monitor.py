@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from advkit.report import plots
-from advkit.report.figures.training import write_curves
+from advkit.report.figures.curves import write_curves
 from advkit.training.board import Board
 from advkit.training.monitor import warnings
 

@@ -61,7 +61,7 @@ class Judged(StrictModel):
 class GanEvaluationResult(StoredResult):
     """Generators, measured on the same real images by the same judge."""
 
-    command = "gan-eval or gan-compare"
+    command = "gan-eval"
 
     schema_name: Literal["advkit/gan-evaluation"] = Field("advkit/gan-evaluation", alias="schema")
     judge: str

@@ -1,10 +1,10 @@
-"""Configurations of the measurement of generators; no torch here, so that help is instant."""
+"""Configuration of the measurement of generators; no torch here, so that help is instant."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_serializer
 
 from advkit.core.config import OneOf, StrictModel
 from advkit.core.names import DataName
@@ -33,26 +33,20 @@ class Judging(StrictModel):
     """Which images: every random number follows from it."""
 
 
-class _One(StrictModel):
-    """A base of its own, so that help lists the model first."""
-
-    model: str
-    """Generator, or VAE (its decoder is evaluated): a file, a run folder or a name in the store."""
-
-
-class GanEvaluation(Judging, _One):
-    """Evaluate a generator by features and predictions of the judge, a digit classifier shipped with advkit.
-
-    Each figure is shown beside its floor: the same figure of real images.
-    """
-
-
 class _Several(StrictModel):
     """A base of its own, so that help lists the models first."""
 
-    model: Names = Field(min_length=2)
-    """Generators or VAEs: files, run folders or names in the store."""
+    model: Names = Field(min_length=1)
+    """Generator, or VAE (its decoder is evaluated): a file, a run folder or a name in the store; several are
+    compared on one page."""
+
+    @field_serializer("model")
+    def _one_by_its_name(self, model: tuple[str, ...]) -> str | list[str]:
+        return model[0] if len(model) == 1 else list(model)
 
 
-class GanComparison(Judging, _Several):
-    """Compare several generators by the judge's features, on one page."""
+class GanEvaluation(Judging, _Several):
+    """Evaluate generators by features and predictions of the judge, a digit classifier shipped with advkit.
+
+    Each figure is shown beside its floor: the same figure of real images.
+    """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,34 +62,6 @@ def write_maps(path: Path, result: PatchResult) -> None:
             axis.set_title(f"diameter {places.scale:.2g} of the image", fontsize=9)
         axes[row, 0].set_ylabel(classifier.label, fontsize=9)
     figure.colorbar(drawn, ax=axes, label=f"seen as {result.target_name}, in %", shrink=0.8)
-    plots.save(figure, path)
-
-
-def write_pairs(
-    path: Path, rows: Sequence[Tensor], above: Sequence[str], below: Sequence[str], met: Sequence[bool]
-) -> None:
-    """A PNG of images and of what became of them, one column an example.
-
-    Args:
-        path: where.
-        rows: (N, C, H, W) each: the images, and their changed forms last.
-        above: what each image is.
-        below: what the classifier calls its changed form.
-        met: where the attacker's aim is met, in red.
-    """
-    figure, axes = plots.figure(
-        (1.3 * len(above) + 0.2, 1.55 * len(rows) + 0.1), len(rows), len(above), squeeze=False
-    )
-    for row, shown in enumerate(rows):
-        for column, picture in enumerate(shown):
-            axis = axes[row, column]
-            axis.imshow(picture.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set_xticks([])
-            axis.set_yticks([])
-    for column in range(len(above)):
-        axes[0, column].set_title(above[column], fontsize=10)
-        color = "#b00020" if met[column] else "black"
-        axes[-1, column].set_title(f"→ {below[column]}", fontsize=10, color=color)
     plots.save(figure, path)
 
 

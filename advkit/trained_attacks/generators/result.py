@@ -9,25 +9,8 @@ from pydantic import Field
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
 from advkit.core.stored import SummarisedResult
-from advkit.models.card import DataFacts, ModelCard, ThreatFacts
-
-
-class Made(StrictModel):
-    """The generator and its location."""
-
-    name: str
-    """In the model store."""
-    hash: str
-    files: tuple[str, ...]
-    card: ModelCard
-
-
-class Victim(StrictModel):
-    """The classifier that was attacked."""
-
-    name: str
-    """As given."""
-    hash: str
+from advkit.models.card import DataFacts, ThreatFacts
+from advkit.training.result import CardedModel, NamedModel
 
 
 class BlackBoxFacts(StrictModel):
@@ -53,8 +36,9 @@ class AdvGanResult(SummarisedResult):
 
     command = "advgan-train"
     schema_name: Literal["advkit/advgan"] = Field("advkit/advgan", alias="schema")
-    model: Made
-    victim: Victim
+    model: CardedModel
+    victim: NamedModel
+    """The classifier that was attacked."""
     train: DataFacts
     """The training images that are classified correctly."""
     test: DataFacts

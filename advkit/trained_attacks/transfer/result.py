@@ -6,28 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
 from advkit.core.stored import SummarisedResult
-from advkit.models.card import DataFacts, ModelCard
-
-
-class Copy(StrictModel):
-    """The copy and its location."""
-
-    name: str
-    """In the model store."""
-    hash: str
-    files: tuple[str, ...]
-    card: ModelCard
-
-
-class Original(StrictModel):
-    """The classifier that was copied."""
-
-    name: str
-    """As given."""
-    hash: str
+from advkit.models.card import DataFacts
+from advkit.training.result import CardedModel, NamedModel
 
 
 class SubstituteResult(SummarisedResult):
@@ -35,8 +17,10 @@ class SubstituteResult(SummarisedResult):
 
     command = "substitute"
     schema_name: Literal["advkit/substitute"] = Field("advkit/substitute", alias="schema")
-    model: Copy
-    original: Original
+    model: CardedModel
+    """The copy."""
+    original: NamedModel
+    """The classifier that was copied."""
     generator: str | None
     """As given."""
     settings: dict[str, Any]

@@ -24,7 +24,7 @@ from advkit.evaluation.curve.result import Mark, Median, MinimumNorm, SecurityCu
 from advkit.evaluation.curve.scale import Scale, parts_of_one, written
 from advkit.models.card import DataFacts, ThreatFacts
 from advkit.models.load import wrap
-from advkit.report.figures.curve import write_curve, write_norms
+from advkit.report.figures.evaluation import write_curve, write_norms
 
 SHORT = {"attacks": "fmn", "parameters": {"fmn": {"steps": 60}}}
 

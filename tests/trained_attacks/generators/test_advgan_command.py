@@ -14,7 +14,7 @@ from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.report import plots
-from advkit.report.figures.advgan import write_curves
+from advkit.report.figures.curves import write_advgan_curves as write_curves
 from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanTraining
 

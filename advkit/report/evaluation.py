@@ -1,0 +1,340 @@
+"""The outcomes of ``attack``, ``curve`` and ``spatial``, from their results."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from advkit.attacks.perturb import device_of
+from advkit.core.stats import accuracy
+from advkit.data.data import Data
+from advkit.data.subjects import flags
+from advkit.evaluation.adversarial import Adversarial
+from advkit.evaluation.curve.result import SecurityCurve
+from advkit.evaluation.curve.scale import written
+from advkit.evaluation.curve.settings import Curve
+from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.settings import Evaluation
+from advkit.evaluation.spatial.result import SpatialResult
+from advkit.evaluation.spatial.settings import Spatial
+from advkit.models.model import Model, evaluation_mode
+from advkit.report.figures.evaluation import write_curve, write_norms, write_sizes
+from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
+from advkit.report.plots import write_images
+from advkit.verify.certification.result import CertificationResult
+
+SHOWN = 10
+"""Classes in a table; of more, the worst."""
+EXAMPLES = 8
+"""Images in a picture of examples."""
+
+Row = TypeVar("Row")
+
+
+def worst(rows: Sequence[tuple[Any, Row]]) -> tuple[list[Row], str]:
+    """All rows where they are few, else those of the lowest figure, and what to say of that in a title."""
+    if len(rows) <= SHOWN:
+        return [row for _, row in rows], "by class"
+    chosen = sorted(range(len(rows)), key=lambda place: rows[place][0])[:SHOWN]
+    return [rows[place][1] for place in chosen], f"the worst {SHOWN} of {len(rows)} classes"
+
+
+def by_class(
+    result: EvaluationResult | CertificationResult, names: Sequence[str], what: str = "robust"
+) -> Table:
+    """Clean and robust (or certified) accuracy of each class that occurs, with its number of images: an
+    average may hide that one class is much less robust than the others."""
+    statuses: dict[int, list[str]] = {}
+    for verdict in result.verdicts:
+        statuses.setdefault(verdict.label, []).append(verdict.status)
+    rows = []
+    for label, found in sorted(statuses.items()):
+        n, good = len(found), found.count(what) + (what == "robust") * found.count("certified")
+        clean = n - found.count("misclassified")
+        name = names[label] if label < len(names) else str(label)
+        rows.append((good / n, (name, f"{n:,}", accuracy(clean, n), accuracy(good, n))))
+    shown, title = worst(rows)
+    columns = ("class", "n", "clean accuracy [95 % interval]", f"{what} accuracy [95 % interval]")
+    return Table(title, columns, tuple(shown))
+
+
+def attack(
+    config: Evaluation,
+    result: EvaluationResult,
+    images: Data,
+    pictures: tuple[Picture, ...],
+    files: tuple[Path, ...],
+) -> Outcome:
+    """The outcome of ``advkit attack``."""
+    n, threat = result.n, result.threat
+    rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
+    rows += [
+        (
+            f"{stage.name} (on the surrogate)" if stage.transferred else stage.name,
+            f"{stage.attacked:,}",
+            f"{stage.broken:,}",
+            accuracy(stage.correct_after, n),
+            f"{stage.forwards + stage.backwards:,}",
+        )
+        for stage in result.stages
+    ]
+    columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
+    passed, said = check_threshold(config.min_robust, "robust accuracy", result.robust_accuracy)
+    return Outcome(
+        title=f"attack on {config.model}",
+        sentences=(result.sentence, result.trust, *partial(result.status, n), *said),
+        warning="" if result.trusted else result.trust,
+        tables=(
+            Table(f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
+            *_sides(result),
+            *_checks(result),
+            by_class(result, images.class_names),
+        ),
+        pictures=pictures,
+        files=files,
+        next=_next(config, result),
+        stored=result,
+        passed=passed,
+    )
+
+
+def _sides(result: EvaluationResult) -> Iterator[Table]:
+    """Lower and upper bound of robust accuracy."""
+    if result.certified_correct is None:
+        return
+    n, lower, upper = result.n, result.certified_correct, result.robust_correct
+    counts = {
+        "lower bound (certified)": lower,
+        "upper bound (attacked)": upper,
+        "undecided": upper - lower,
+    }
+    rows = tuple((name, f"{count:,}", accuracy(count, n)) for name, count in counts.items())
+    yield Table("bounds of robust accuracy", ("", "images", "share [95 % interval]"), rows)
+
+
+def _checks(result: EvaluationResult) -> Iterator[Table]:
+    """The sanity checks: those that failed, and those that passed."""
+    doubts = tuple((c.name, c.detail, c.remedy) for c in result.checks if c.verdict == "doubt")
+    if doubts:
+        yield Table("reasons for doubt", ("check", "found", "what to do"), doubts)
+    rest = tuple((c.name, c.detail) for c in result.checks if c.verdict == "ok")
+    if rest:
+        yield Table("checks that raise no doubt", ("check", "found"), rest)
+
+
+def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
+    threat, subject = result.threat, flags(config, config.data)
+    proofs = " --certify" if config.certify else ""
+    here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
+    through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
+    remedies = dict.fromkeys(check.flags for check in result.checks if check.flags)
+    if remedies:
+        same = "" if config.attack == ("cascade",) else f" --attack {','.join(config.attack)}"
+        return tuple(
+            f"advkit attack {here}{'' if '--bpda' in flags else through}"
+            f"{'' if '--attack' in flags else same}{proofs} {flags}"
+            for flags in remedies
+        )
+    numbered = (f"hard-{number}.pt" for number in itertools.count(2))
+    free = next(name for name in itertools.chain(["hard.pt"], numbered) if not Path(name).exists())
+    return (
+        f"advkit adv-train {here} --out {free}",
+        f"advkit attack {subject}{through} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
+        f"advkit attack {subject}{through} --attack autoattack",
+    )
+
+
+def nearest(
+    folder: Path, result: EvaluationResult, model: Model, data: Data, adversarial: Adversarial
+) -> tuple[Picture, ...]:
+    """The adversarial examples that are nearest to their originals, at most eight."""
+    broken = [verdict for verdict in result.verdicts if verdict.status == "broken"]
+    shown = sorted(broken, key=lambda verdict: (verdict.distance or 0.0, verdict.id))[:EXAMPLES]
+    if not shown:
+        return ()
+    return (
+        Picture(
+            "adversarial examples",
+            _examples(folder, [verdict.id for verdict in shown], model, data, adversarial),
+            "The adversarial examples with the smallest perturbations: true class and predicted class.",
+        ),
+    )
+
+
+def _examples(
+    folder: Path, ids: list[int], model: Model, data: Data, changed: Any, notes: Sequence[str] = ()
+) -> Path:
+    """Draws images and their changed forms: what is in ``notes`` below, or else their differences."""
+    places = {sample: index for index, sample in enumerate(data.ids.tolist())}
+    index = torch.tensor([places[sample] for sample in ids])
+    original, labels = data.batch(index)
+    x = changed[index]
+    with torch.no_grad(), evaluation_mode(model):
+        said = model(x.to(device_of(model))).argmax(1).tolist()
+    rows, names = [original, x], []
+    if not notes:
+        largest = float((x - original).abs().max()) or 1.0
+        rows.append((0.5 + (x - original) / (2 * largest)).clamp(0, 1))
+        names = ["original", "adversarial", f"change / {largest:.3g}"]
+    known = dict(enumerate(data.class_names))
+    above, below = ([known.get(label, str(label)) for label in each] for each in (labels.tolist(), said))
+    path = folder / "examples.png"
+    write_images(path, rows, above, below, answers=1, names=names, notes=notes)
+    return path
+
+
+def curve(config: Curve, result: SecurityCurve, folder: Path) -> Outcome:
+    """The outcome of ``advkit curve``."""
+    pictures = (
+        Picture(
+            "security curve",
+            folder / "curve.png",
+            "Robust accuracy by eps (an upper bound) with its 95 % interval.",
+        ),
+        Picture(
+            "minimum norms",
+            folder / "norms.png",
+            "Smallest perturbations found: a histogram, and for each class the median, the quartiles (box) "
+            "and the range from 5 to 95 % of the images (whiskers).",
+        ),
+    )
+    write_curve(pictures[0].path, result)
+    write_norms(pictures[1].path, result)
+    warning = ""
+    if result.unbroken:
+        warning = (
+            f"On {result.unbroken} of {result.clean_correct} images no adversarial example was found at any "
+            "distance, although one must exist: gradients may be masked, and the curve too high."
+        )
+    subject, norm = flags(config, result.data.name), result.norm
+    half = result.half if result.half else result.class_eps
+    sizes = dict.fromkeys([f"{half:.3g}", *(written(mark.eps, norm) for mark in result.marks[:1])])
+    return Outcome(
+        title=f"security curve of {config.model}",
+        sentences=(
+            result.sentence,
+            "Every robust accuracy is an upper bound: something nearer may exist. At one eps, advkit attack "
+            "gives a tighter bound, and runs sanity checks on it.",
+            *partial(result.status, result.n),
+            *([warning] if warning else []),
+        ),
+        warning=warning,
+        tables=(_points(config, result), _classes(result), _attacks(result)),
+        pictures=pictures,
+        files=(folder,),
+        next=(
+            *(f"advkit attack {subject} --norm {norm} --eps {size}" for size in sizes),
+            f"advkit curve {subject} --norm {'l2' if norm == 'linf' else 'linf'}",
+        ),
+        stored=result,
+    )
+
+
+def _points(config: Curve, result: SecurityCurve) -> Table:
+    norm, n = result.norm, result.n
+    said = {mark.eps: mark.said for mark in result.marks}
+    rows = [("0", accuracy(result.clean_correct, n), "clean accuracy")]
+    for point in result.points:
+        remark = said.get(point.eps, "asked for" if point.eps in config.eps else "")
+        rows.append((written(point.eps, norm), accuracy(point.robust_correct, n), remark))
+    columns = ("eps", "robust accuracy at most [95 % interval]", "")
+    return Table(f"{norm}, n = {n:,}", columns, tuple(rows))
+
+
+def _classes(result: SecurityCurve) -> Table:
+    rows = []
+    for row in result.classes:
+        place = (row.robust_correct / row.n, math.inf if row.median.value is None else row.median.value)
+        said = (
+            row.name,
+            f"{row.n:,}",
+            f"{100 * row.clean_correct / row.n:.1f} %",
+            result.text(row.median),
+            accuracy(row.robust_correct, row.n),
+        )
+        rows.append((place, said))
+    shown, title = worst(rows)
+    median = f"median norm{' * 255' if result.parts > 1 else ''} [95 %]"
+    at = f"robust at {written(result.class_eps, result.norm)} [95 %]"
+    return Table(title, ("class", "n", "clean", median, at), tuple(shown))
+
+
+def _attacks(result: SecurityCurve) -> Table:
+    rows = tuple(
+        (
+            one.name,
+            f"{one.found:,} of {one.attacked:,}",
+            f"{one.nearest:,}",
+            "-" if one.median is None else f"{one.median * result.parts:.3g}",
+            f"{one.forwards + one.backwards:,}",
+        )
+        for one in result.attacks
+    )
+    distance = f"median distance{' * 255' if result.parts > 1 else ''}"
+    return Table("attacks", ("attack", "found", "nearest of all", distance, "passes"), rows)
+
+
+def spatial(
+    config: Spatial, result: SpatialResult, pictures: tuple[Picture, ...], files: tuple[Path, ...]
+) -> Outcome:
+    """The outcome of ``advkit spatial``."""
+    n, clean = result.n, result.clean_correct
+    tried = [
+        ("none (clean)", clean),
+        (f"worst of {result.moves_random} random", result.random_correct),
+        (f"grid of {result.moves_grid}", result.grid_correct),
+        ("all of these", result.robust_correct),
+    ]
+    unconfirmed = (
+        f"{result.unconfirmed} transformations fooled the model in the search, but not when repeated; "
+        "they are not counted."
+    )
+    subject = flags(config, result.data.name)
+    return Outcome(
+        title=f"rotations and translations against {config.model}",
+        sentences=(
+            result.sentence,
+            *partial(result.status, n),
+            *([unconfirmed] if result.unconfirmed else []),
+            f"{result.forwards:,} forward passes.",
+        ),
+        tables=(
+            Table(
+                f"up to {result.rotation:g} degrees and {result.shift:g} px, n = {n:,}",
+                ("transformations", "misclassified", "robust accuracy [95 % interval]"),
+                tuple((name, f"{clean - left:,}", accuracy(left, n)) for name, left in tried),
+            ),
+        ),
+        pictures=pictures,
+        files=files,
+        next=(f"advkit spatial {subject} --shift 0", f"advkit spatial {subject} --rotation 0"),
+        stored=result,
+    )
+
+
+def least_moved(
+    folder: Path, result: SpatialResult, model: Model, data: Data, moved: torch.Tensor
+) -> tuple[Picture, ...]:
+    """The smallest transformations that are misclassified, at most eight, and the accuracy by size."""
+    sizes = Picture("accuracy by size", folder / "curve.png", "Accuracy on the grid as its range grows.")
+    write_sizes(sizes.path, result)
+    broken = [(verdict.move, verdict.id) for verdict in result.verdicts if verdict.move is not None]
+    shown = sorted(broken, key=lambda pair: (pair[0].size, pair[1]))[:EXAMPLES]
+    if not shown:
+        return (sizes,)
+    notes = [f"{_signed(to.angle)}°\n{_signed(to.across)}, {_signed(to.down)} px" for to, _ in shown]
+    examples = Picture(
+        "adversarial transformations",
+        _examples(folder, [sample for _, sample in shown], model, data, moved, notes),
+        "The smallest transformations that are misclassified: true class and predicted class.",
+    )
+    return (examples, sizes)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2g}" if abs(value) >= 0.05 else "0"

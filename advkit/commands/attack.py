@@ -19,8 +19,8 @@ from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import learned
-from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.evaluate import evaluate, plan
+from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
 from advkit.evaluation.settings import Evaluation as Config

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -201,11 +201,9 @@ class Cascade:
 
         def record(found: Found) -> None:
             self.robust[found.index] = not found.broken
-            outcome = asdict(found.outcome)
-            if transfers:
-                outcome["margin"] = None  # it is the surrogate's
-            entry = Entry(id=self.ids[found.index], stage=stage.name, **outcome)
-            self.ledger.add(entry, found.x)
+            entry = Entry.of(self.ids[found.index], stage.name, found)
+            # On a surrogate the margin is that of the surrogate.
+            self.ledger.add(replace(entry, margin=None) if transfers else entry, found.x)
             task.advance(1, **self._left)
 
         search.run(torch.tensor(todo, dtype=torch.int64), record, task.underway)
@@ -284,9 +282,5 @@ class Cascade:
 
         The ledger must be finished.
         """
-        x, _ = self.images.batch(torch.arange(len(self.images)))
-        for index, sample in enumerate(self.ids):
-            tried = self.tried(sample)
-            if tried and tried[-1].broken:
-                x[index] = self.ledger.image(tried[-1])
-        return x
+        last = (tried[-1] for sample in self.ids if (tried := self.tried(sample)))
+        return self.ledger.adversarial(entry for entry in last if entry.broken)

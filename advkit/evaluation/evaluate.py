@@ -37,7 +37,6 @@ from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
-from advkit.models.model import Model
 from advkit.models.straight_through import straight_through
 from advkit.verify.certification.certify import certified, precision_notes
 
@@ -165,7 +164,11 @@ def evaluate(
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
-        proved = _proved(judged, images, clean, threat, folder, progress) if certify else None
+        proved = None
+        if certify:
+            correct = clean.argmax(1) == images.labels
+            bounds = certified(judged, images, correct, threat, folder=folder, progress=progress)
+            proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
         with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
             cascade = Cascade(
                 judged,
@@ -284,18 +287,6 @@ def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
         ATTACK_LOSSES.get(name)(torch.zeros(1, classes), label, label + 1 if attack.targets else None)
     except ConfigError as fault:
         raise ConfigError(f"{stage}: {fault}") from fault
-
-
-def _proved(
-    model: Model, images: Data, clean: Tensor, threat: Threat, folder: Path | None, progress: Progress
-) -> Tensor:
-    """(N,) bool: certified. One process computes this for all."""
-    shares: list[bool] = []
-    if distributed.rank() == 0:
-        correct = clean.argmax(1) == images.labels
-        verdicts = certified(model, images, correct, threat, folder=folder, progress=progress)
-        shares = [verdict.status == "certified" for verdict in verdicts]
-    return torch.tensor(distributed.share(shares))
 
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:

@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,7 +114,7 @@ def security_curve(
             for stage in stages:
                 nearest.run(stage, progress)
             ledger.finish()
-            adversarial = nearest.adversarial() if keep else None
+            adversarial = ledger.adversarial(nearest.best.values()) if keep else None
     done = nearest.searched()
     curve = SecurityCurve.of(
         nearest.minimum_norms(),
@@ -197,7 +196,7 @@ class Nearest:
             distances: list[float] = []
 
             def record(found: Found) -> None:
-                entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
+                entry = Entry.of(self.ids[found.index], stage.name, found)
                 self.ledger.add(entry, found.x if self._nearer(entry) else None)
                 distances.append(found.distance if found.broken else math.inf)
 
@@ -259,17 +258,6 @@ class Nearest:
                 )
             )
         return tuple(norms)
-
-    def adversarial(self) -> Tensor:
-        """(N, C, H, W) float32: the nearest adversarial images, originals where there is none.
-
-        The ledger must be finished.
-        """
-        x, _ = self.images.batch(torch.arange(len(self.images)))
-        for index, sample in enumerate(self.ids):
-            if sample in self.best:
-                x[index] = self.ledger.image(self.best[sample])
-        return x
 
 
 def stages_of(

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.perturb import device_of, logits_of
-from advkit.core import memory
+from advkit.core import distributed, memory
 from advkit.core.device import coarse_float32, exact_float32
 from advkit.core.errors import ConfigError, ModelError
+from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.core.threat import Threat
@@ -28,7 +29,6 @@ from advkit.models.model import Model
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
 from advkit.verify.certification.prove import METHODS, Prover
-from advkit.verify.certification.record import Record
 from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
 from advkit.verify.certification.settings import Method
 
@@ -38,6 +38,7 @@ LOOKED_AT = 8
 """Images on which graph and model are compared."""
 
 
+@distributed.together()
 def certify(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
@@ -77,6 +78,8 @@ def certify(
         ConfigError: an unknown method, the norm l0, or no default threat model.
     """
     begun = time.perf_counter()
+    if distributed.rank() > 0:
+        progress = SILENT
     if method not in ("auto", *METHODS):
         raise ConfigError(f"there is no method {method!r}; choose auto, {', '.join(METHODS)}")
     whole = as_data(data)
@@ -128,7 +131,7 @@ def certified(
     folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[CertifiedVerdict, ...]:
-    """One verdict for each image, in the order of the data.
+    """One verdict for each image, in the order of the data; several processes divide the images among them.
 
     Args:
         model: a classifier in eval mode.
@@ -152,26 +155,30 @@ def certified(
         check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
     prover = Prover(graph, threat, method, device)
     ids = images.ids.tolist()
-    with Record(folder) as record, exact_float32():
-        earlier = len(record.verdicts)
-        if earlier:
-            progress.say(f"{earlier} of {len(images)} images were decided earlier")
+    record = Record[int, CertifiedVerdict](folder, "certified", 1, CertifiedVerdict, ids)
+    with record, exact_float32():
+        known = record.entries
+        if known:
+            progress.say(f"{len(known)} of {len(images)} images were decided earlier")
         for row in (~correct).nonzero()[:, 0].tolist():
-            label = int(images.labels[row])
-            record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
-        proved = sum(verdict.status == "certified" for verdict in record.verdicts.values())
+            if ids[row] not in known:
+                label = int(images.labels[row])
+                record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
+        proved = sum(verdict.status == "certified" for verdict in known.values())
         name = "certifying" if method == "auto" else f"certifying by {method} bounds"
-        with progress.task(name, len(images), done=len(record.verdicts), unit="image") as task:
+        with progress.task(name, len(images), done=len(known), unit="image") as task:
             # Batches do not depend on earlier verdicts, since the last bits depend on the batches.
-            for rows in correct.nonzero()[:, 0].split(batch_size):
-                if all(ids[row] in record.verdicts for row in rows.tolist()):
+            batches = correct.nonzero()[:, 0].split(batch_size)
+            for rows in batches[distributed.rank() :: distributed.world()]:
+                if all(ids[row] in known for row in rows.tolist()):
                     continue
-                new = [one for one in _batch(prover, images, rows) if one.id not in record.verdicts]
+                new = [one for one in _batch(prover, images, rows) if one.id not in known]
                 for verdict in new:
                     record.add(verdict)
                     proved += verdict.status == "certified"
-                task.advance(len(new), proved=proved / len(record.verdicts))
-        return tuple(record.verdicts[sample] for sample in ids)
+                task.advance(len(new), proved=proved / len(known))
+        record.finish()
+        return tuple(known[sample] for sample in ids)
 
 
 def precision_notes(device: torch.device) -> list[str]:

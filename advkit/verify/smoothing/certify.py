@@ -12,6 +12,7 @@ from torch import nn
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import distributed, memory
 from advkit.core.errors import ConfigError
+from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.data.data import Data
@@ -20,7 +21,6 @@ from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier
 from advkit.models.mode import evaluation_mode
 from advkit.verify.smoothing.classifier import ALPHA, PASS, SAMPLES, SELECTION, SmoothedClassifier
-from advkit.verify.smoothing.record import Record
 from advkit.verify.smoothing.result import SmoothedVerdict, SmoothingResult
 from advkit.verify.smoothing.statistics import refuse_too_few
 
@@ -133,8 +133,8 @@ def _certified(
 ) -> tuple[SmoothedVerdict, ...]:
     """A verdict for each image, in the order of the data."""
     device, ids = device_of(smoothed), images.ids.tolist()
-    with Record(folder, ids) as record:
-        missing = [row for row, sample in enumerate(ids) if sample not in record.verdicts]
+    with Record[int, SmoothedVerdict](folder, "smoothed", 1, SmoothedVerdict, ids) as record:
+        missing = [row for row, sample in enumerate(ids) if sample not in record.entries]
         mine = missing[distributed.rank() :: distributed.world()]
         earlier = len(ids) - len(missing)
         if earlier:
@@ -163,4 +163,5 @@ def _certified(
                 )
                 right, radii = right + correct, radii + correct * found.radius
                 task.advance(1, accuracy=right / done, average_radius=radii / done)
-        return record.finish()
+        record.finish()
+        return tuple(record.entries[sample] for sample in ids)

@@ -17,9 +17,8 @@ from advkit.core.stats import accuracy
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
-from advkit.data.load import load_data
-from advkit.data.subjects import learned
-from advkit.evaluation.evaluate import evaluate, plan
+from advkit.data.subjects import Subject
+from advkit.evaluation.evaluate import attacked, plan
 from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
@@ -46,49 +45,21 @@ def run(config: Config, context: Context) -> Outcome:
         UserError: something is wrong with the model, the data or the options.
     """
     kept = place_to_save(config, overwrite=context.overwrite)
-    data = load_data(config.data, config.split, root=context.data_dir) if config.data else None
-    model = load_model(
-        config.model,
-        role="classifier",
-        classes=data.classes if data and data.classes_known else None,
-        arch=config.arch,
-        **config.said | {"shape": config.shape or (data.shape if data else None)},
-        device=context.device,
-    )
-    data = data or _data(config, context, model)
-    against = threats.choose(config.norm, config.eps, model, data, context.progress)
+    subject = Subject.open(config, context, allow_random=config.allow_random)
+    model, images = subject.model, subject.images
+    against = threats.choose(config.norm, config.eps, model, images, context.progress)
     if context.dry_run:
-        return _plan(config, model, data, against)
-    images = data.limit(config.n)
-    inputs = {"model": model.hash, "images": images.fingerprint}
-    other = None
+        return _plan(config, subject, against)
+    inputs, other = subject.inputs, None
     if config.surrogate is not None:
-        other = load_model(config.surrogate, role="classifier", shape=data.shape, device=context.device)
-        inputs["surrogate"] = other.hash
+        other = load_model(config.surrogate, role="classifier", shape=images.shape, device=context.device)
+        inputs = {**inputs, "surrogate": other.hash}
     with RunFolder.open(
-        "attack", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
+        "attack", images.name, config, context.out, inputs=inputs, resume=context.resume
     ) as run:
         result = run.once(
             EvaluationResult,
-            lambda: evaluate(
-                model,
-                data,
-                against,
-                config.attack,
-                parameters=config.parameters,
-                seed=config.seed,
-                n=config.n,
-                batch_size=config.batch_size,
-                precision=config.precision,
-                budget=config.budget,
-                eight_bit=config.eight_bit,
-                bpda=config.bpda,
-                surrogate=other,
-                allow_random=config.allow_random,
-                certify=config.certify,
-                run=run,
-                progress=context.progress,
-            ),
+            lambda: attacked(subject, against, config, surrogate=other, run=run, progress=context.progress),
             context.progress,
         )
         if distributed.rank() > 0:  # the first process draws and writes for all
@@ -100,19 +71,10 @@ def run(config: Config, context: Context) -> Outcome:
         return _outcome(config, result, images, pictures, (*([kept] if kept else []), run.path))
 
 
-def _data(config: Config, context: Context, model: Model) -> Data:
-    """The data set that the model was trained on, from its card."""
-    name = learned(config.model, model.card)
-    context.progress.say(f"data: {name} ({config.split}), what the model was trained on")
-    return load_data(name, config.split, root=context.data_dir)
-
-
-def _plan(config: Config, model: Model, data: Data, against: Threat) -> Outcome:
-    images = data.limit(config.n)
-    count = len(images)
+def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
+    model, data, count = subject.model, subject.images, len(subject.images)
     if config.bpda:
-        few, _ = images.batch(torch.arange(min(8, count)), device_of(model))
-        straight_through(model, config.bpda, few)
+        straight_through(model, config.bpda, subject.few)
     if config.certify:
         read(model)  # fails now on a layer that cannot be bounded
     classes = model.card.classes or len(data.class_names)

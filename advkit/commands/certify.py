@@ -9,13 +9,13 @@ from advkit.core.stats import accuracy
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
-from advkit.data.subjects import flags, open_subjects
+from advkit.data.subjects import Subject, flags
 from advkit.models.model import Model
 from advkit.report.figures.certification import write_margins
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import read
-from advkit.verify.certification.certify import certify
+from advkit.verify.certification.certify import certified_subject
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification as Config
 
@@ -29,30 +29,18 @@ def run(config: Config, context: Context) -> Outcome:
     Raises:
         UserError: something is wrong with the model, the data or the options.
     """
-    (model,), (whole,) = open_subjects(
-        [config.model], config.data, [config.split], arch=config.arch, said=config, context=context
-    )
-    against = threats.choose(config.norm, config.eps, model, whole, context.progress)
+    subject = Subject.open(config, context)
+    model, images = subject.model, subject.images
+    against = threats.choose(config.norm, config.eps, model, images, context.progress)
     refuse_l0(against)
-    images = whole.limit(config.n)
     if context.dry_run:
         return _plan(config, model, images, against)
-    inputs = {"model": model.hash, "images": images.fingerprint}
     with RunFolder.open(
-        "certify", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
+        "certify", images.name, config, context.out, inputs=subject.inputs, resume=context.resume
     ) as folder:
         result = folder.once(
             CertificationResult,
-            lambda: certify(
-                model,
-                whole,
-                against,
-                config.method,
-                n=config.n,
-                batch_size=config.batch_size,
-                run=folder,
-                progress=context.progress,
-            ),
+            lambda: certified_subject(subject, against, config, run=folder, progress=context.progress),
             context.progress,
         )
         pictures = []

@@ -11,9 +11,9 @@ from advkit.core.runs import RunFolder
 from advkit.core.stats import accuracy
 from advkit.core.threat import Norm, Threat
 from advkit.data.data import Data
-from advkit.data.subjects import flags, open_subjects
+from advkit.data.subjects import Subject, flags
 from advkit.data.threats import default_threat
-from advkit.evaluation.curve.measure import security_curve, sizes, stages_of
+from advkit.evaluation.curve.measure import measured, sizes, stages_of
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
 from advkit.evaluation.curve.settings import Curve as Config
@@ -32,10 +32,8 @@ def run(config: Config, context: Context) -> Outcome:
     Raises:
         UserError: something is wrong with the model, the data or the options.
     """
-    (model,), (whole,) = open_subjects(
-        [config.model], config.data, [config.split], arch=config.arch, said=config, context=context
-    )
-    images = whole.limit(config.n)
+    subject = Subject.open(config, context)
+    model, images = subject.model, subject.images
     norm = config.norm
     if norm is None:
         norm = default_threat(model, images).norm
@@ -43,26 +41,13 @@ def run(config: Config, context: Context) -> Outcome:
     sizes(config.eps, norm)  # before any work
     if context.dry_run:
         return _plan(config, model, images, norm)
-    inputs = {"model": model.hash, "images": images.fingerprint}
     with RunFolder.open(
-        "curve", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
+        "curve", images.name, config, context.out, inputs=subject.inputs, resume=context.resume
     ) as run:
         if run.is_finished(context.progress):
             result = SecurityCurve.load(run.path).asked(config.eps)
         else:
-            result = security_curve(
-                model,
-                whole,
-                norm,
-                config.attack,
-                parameters=config.parameters,
-                eps=config.eps,
-                seed=config.seed,
-                n=config.n,
-                batch_size=config.batch_size,
-                run=run,
-                progress=context.progress,
-            )
+            result = measured(subject, config, run=run, progress=context.progress)
         run.finish(result.as_values())
         return _outcome(config, result, _pictures(run.path, result), run.path)
 
@@ -71,7 +56,7 @@ def _plan(config: Config, model: Model, images: Data, norm: Norm) -> Outcome:
     threat = Threat.whole(norm, math.prod(images.shape))
     classes = model.card.classes or len(images.class_names)
     rows, total = [], 0
-    for stage in stages_of(norm, images, classes, config.attack, config.parameters):
+    for stage in stages_of(norm, images, classes, config):
         made = make(stage.attack, threat, stage.parameters)
         each = made.starts * max(1, min(made.targets, classes - 1))
         passes = (made.steps + 1) * each * len(images)  # one more to confirm

@@ -9,14 +9,14 @@ from advkit.core.errors import ConfigError
 from advkit.core.runs import RunFolder
 from advkit.core.stats import accuracy
 from advkit.data.data import Data
-from advkit.data.subjects import flags, open_subjects
+from advkit.data.subjects import Subject, flags
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.report.figures.smoothing import write_curve
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold
 from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.noise import NoiseTraining
-from advkit.verify.smoothing.certify import certify_smoothed, chosen
+from advkit.verify.smoothing.certify import smoothed_subject
 from advkit.verify.smoothing.result import SmoothingResult
 from advkit.verify.smoothing.settings import SmoothedCertification as Config
 from advkit.verify.smoothing.statistics import reach, refuse_too_few
@@ -39,43 +39,21 @@ def run(config: Config, context: Context) -> Outcome:
     Raises:
         UserError: something is wrong with the model, the data or the options.
     """
-    (model,), (whole,) = open_subjects(
-        [config.model],
-        config.data,
-        [config.split],
-        arch=config.arch,
-        said=config,
-        context=context,
-        only_decisions=True,
-    )
+    subject = Subject.open(config, context, skip=config.skip, only_decisions=True)
+    model, images = subject.model, subject.images
     sigma = config.sigma or _trained_with(config.model, model.card)
     if config.sigma is None:
         context.progress.say(f"sigma: {sigma:g}, with which {config.model} was trained")
     refuse_too_few(config.samples, config.alpha, sigma)
     config = config.model_copy(update={"sigma": sigma})
-    images = chosen(whole, config.skip, config.n)
     if context.dry_run:
         return _plan(config, sigma, model, images)
-    inputs = {"model": model.hash, "images": images.fingerprint}
     with RunFolder.open(
-        "smooth", images.name, config.identity, context.out, inputs=inputs, resume=context.resume
+        "smooth", images.name, config, context.out, inputs=subject.inputs, resume=context.resume
     ) as folder:
         result = folder.once(
             SmoothingResult,
-            lambda: certify_smoothed(
-                model,
-                whole,
-                sigma,
-                samples=config.samples,
-                selection=config.selection,
-                alpha=config.alpha,
-                seed=config.seed,
-                skip=config.skip,
-                n=config.n,
-                batch_size=config.batch_size,
-                run=folder,
-                progress=context.progress,
-            ),
+            lambda: smoothed_subject(subject, config, run=folder, progress=context.progress),
             context.progress,
         )
         return _outcome(config, result, folder)

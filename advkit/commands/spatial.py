@@ -15,7 +15,7 @@ from advkit.core.errors import OutputError
 from advkit.core.runs import RunFolder
 from advkit.core.stats import accuracy
 from advkit.data.data import Data
-from advkit.data.subjects import flags, open_subjects
+from advkit.data.subjects import Subject, flags
 from advkit.evaluation.spatial.evaluate import evaluate_moves, limits, moved_images
 from advkit.evaluation.spatial.moves import grid_moves
 from advkit.evaluation.spatial.result import SpatialResult
@@ -36,19 +36,16 @@ def run(config: Config, context: Context) -> Outcome:
         UserError: something is wrong with the model, the data or the options.
     """
     kept = _may_save(config, context)
-    (model,), (whole,) = open_subjects(
-        [config.model], config.data, [config.split], arch=config.arch, said=config, context=context
-    )
-    data = whole.limit(config.n)
+    subject = Subject.open(config, context)
+    model, data = subject.model, subject.images
     if context.dry_run:
         return _plan(config, model, data)
-    inputs = {"model": model.hash, "images": data.fingerprint}
     with RunFolder.open(
-        "spatial", data.name, config.identity, context.out, inputs=inputs, resume=context.resume
+        "spatial", data.name, config, context.out, inputs=subject.inputs, resume=context.resume
     ) as run:
         result = run.once(
             SpatialResult,
-            lambda: evaluate_moves(model, data, config, whole=len(whole), run=run, progress=context.progress),
+            lambda: evaluate_moves(subject, config, run=run, progress=context.progress),
             context.progress,
         )
         moved = moved_images(data, result)

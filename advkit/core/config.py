@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -19,9 +19,18 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class StrictModel(BaseModel):
     """Base of every configuration: immutable, no unknown keys, no NaN."""
 
+    irrelevant: ClassVar[tuple[str, ...]] = ()
+    """Fields that do not determine the result, except by rounding."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @property
+    def identity(self) -> Self:
+        """The part that determines the result; a resumed run must have the same."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in self.irrelevant})
 
 
 def parse_fraction(value: Any) -> Any:

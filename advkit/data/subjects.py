@@ -1,22 +1,97 @@
-"""The classifiers that a command is given, and the images that go with them."""
+"""Classifiers that were inspected, and the images that go with them."""
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
+from advkit.core.runs import environment
 from advkit.data.data import Data
 from advkit.data.dataset import Split
-from advkit.data.load import load_data
+from advkit.data.load import as_data, load_data
 from advkit.models.card import ModelCard
-from advkit.models.foreign_settings import ForeignModel
-from advkit.models.inspect import inspect_classifier
-from advkit.models.load import load_model
+from advkit.models.foreign_settings import ForeignModel, SubjectSettings
+from advkit.models.inspect import ModelFacts, inspect_classifier
+from advkit.models.load import as_classifier, load_model
 from advkit.models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier that was inspected, and the images that it is evaluated on."""
+
+    model: Model
+    images: Data
+    few: torch.Tensor
+    """A few images, on the model's device."""
+    whole: bool
+    """Whether these are all images of the split."""
+    facts: ModelFacts
+    begun: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | str | Path,
+        data: Data | str | tuple[Any, Any],
+        n: int | None = None,
+        *,
+        skip: int = 1,
+        allow_random: bool = False,
+        only_decisions: bool = False,
+    ) -> Subject:
+        """The first ``n`` of every ``skip``-th image, with their ids; the rest as for `inspect_classifier`.
+
+        Raises:
+            ModelError: the model does not behave as a classifier.
+            DataError: the images or labels do not fit.
+        """
+        split = as_data(data)
+        images = (split if skip == 1 else split.take(torch.arange(0, len(split), skip))).limit(n)
+        found = as_classifier(model, images.shape)
+        tensor = next(iter([*found.parameters(), *found.buffers()]), torch.empty(0))
+        few, _ = images.batch(torch.arange(min(8, len(images))), tensor.device)
+        classes = images.classes if images.classes_known else None
+        facts = inspect_classifier(
+            found, few, classes, allow_random=allow_random, only_decisions=only_decisions
+        )
+        return cls(found, images, few, len(images) == len(split), facts)
+
+    @classmethod
+    def open(cls, config: SubjectSettings, context: Context, **how: Any) -> Subject:
+        """What a command is given; ``how`` as in `of`."""
+        (model,), (data,) = _load([config.model], config.data, [config.split], config.arch, config, context)
+        subject = cls.of(model, data, config.n, **how)
+        for note in subject.facts.notes:
+            context.progress.say(f"{config.model}: {note}")
+        return subject
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the model and the images, computed once."""
+        return {"model": self.model.hash, "images": self.images.fingerprint}
+
+    def about(self) -> dict[str, Any]:
+        """What every result says of it."""
+        return {
+            "status": "complete" if self.whole else "partial",
+            "model_hash": self.inputs["model"],
+            "card": self.model.card,
+            "data": self.images.facts,
+            "notes": self.facts.notes,
+            "seconds": time.perf_counter() - self.begun,
+            "environment": environment(),
+        }
 
 
 def open_subjects(
@@ -27,7 +102,6 @@ def open_subjects(
     arch: str | None,
     said: ForeignModel,
     context: Context,
-    only_decisions: bool = False,
 ) -> tuple[list[Model], list[Data]]:
     """Classifiers that were looked at, and splits of one data set.
 
@@ -38,11 +112,25 @@ def open_subjects(
         arch: for weights without a card, their architecture.
         said: what is said of models that advkit did not write.
         context: where to work.
-        only_decisions: as `inspect_classifier` takes it.
 
     Raises:
         UserError: whatever is wrong with a model or the data.
     """
+    models, found = _load(names, data, splits, arch, said, context)
+    for name, model in zip(names, models, strict=True):
+        for note in Subject.of(model, found[0]).facts.notes:
+            context.progress.say(f"{name}: {note}")
+    return models, found
+
+
+def _load(
+    names: Sequence[str],
+    data: str | None,
+    splits: Sequence[Split],
+    arch: str | None,
+    said: ForeignModel,
+    context: Context,
+) -> tuple[list[Model], list[Data]]:
     found = [load_data(data, split, root=context.data_dir) for split in splits] if data else []
     models: list[Model] = []
     for name in names:
@@ -55,10 +143,6 @@ def open_subjects(
             device=context.device,
         )
         found = found or _trained_on(name, model, splits, context)
-        few, _ = found[0].batch(torch.arange(min(8, len(found[0]))), next(model.parameters()).device)
-        classes = found[0].classes if found[0].classes_known else None
-        for note in inspect_classifier(model, few, classes, only_decisions=only_decisions).notes:
-            context.progress.say(f"{name}: {note}")
         models.append(model)
     return models, found
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-
-from advkit.attacks.perturb import device_of, make
+from advkit.attacks.perturb import make
 from advkit.core import distributed
-from advkit.core.config import keywords
 from advkit.core.context import Context
 from advkit.core.threat import Threat
 from advkit.data import threats
-from advkit.data.data import Data
-from advkit.data.subjects import open_subjects
-from advkit.evaluation.adversarial import Adversarial
-from advkit.evaluation.evaluate import evaluate, plan
+from advkit.data.subjects import Subject
+from advkit.evaluation.evaluate import attacked, plan
+from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
 from advkit.evaluation.settings import Evaluation as Config
 from advkit.models.bpda import straight_through
 from advkit.models.load import load_model
-from advkit.models.model import Model
 from advkit.report import evaluation as report
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.verify.bounds.read import read
@@ -32,23 +27,20 @@ DISTRIBUTED = True
 def run(config: Config, context: Context) -> Outcome:
     """Attacks a classifier and reports its robust accuracy."""
     kept = place_to_save(config, overwrite=context.overwrite)
-    (model,), (data,) = open_subjects(config, context, config.split, inspect=False)
-    against = threats.choose(config.norm, config.eps, model, data, context.progress)
-    images = data.limit(config.n)
+    subject = Subject.open(config, context, allow_random=config.allow_random)
+    model, images = subject.model, subject.images
+    against = threats.choose(config.norm, config.eps, model, images, context.progress)
     if context.dry_run:
-        return _plan(config, model, images, against)
-    inputs = {"model": model.hash, "images": images.fingerprint}
-    other = None
+        return _plan(config, subject, against)
+    inputs, other = subject.inputs, None
     if config.surrogate is not None:
-        other = load_model(config.surrogate, role="classifier", shape=data.shape, device=context.device)
-        inputs["surrogate"] = other.hash
-    with context.run_folder("attack", data.name, config.identity, inputs) as run:
-
-        def work() -> EvaluationResult:
-            given = keywords(config, evaluate) | {"surrogate": other}
-            return evaluate(model, data, against, config.attack, **given, run=run, progress=context.progress)
-
-        result = run.once(EvaluationResult, work)
+        other = load_model(config.surrogate, role="classifier", shape=images.shape, device=context.device)
+        inputs = {**inputs, "surrogate": other.hash}
+    with context.run_folder("attack", images.name, config, inputs) as run:
+        result = run.once(
+            EvaluationResult,
+            lambda: attacked(subject, against, config, surrogate=other, run=run, progress=context.progress),
+        )
         if distributed.rank() > 0:  # the first process draws and writes for all
             return report.attack(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)
@@ -58,11 +50,10 @@ def run(config: Config, context: Context) -> Outcome:
         return report.attack(config, result, images, pictures, (*([kept] if kept else []), run.path))
 
 
-def _plan(config: Config, model: Model, images: Data, against: Threat) -> Outcome:
-    count = len(images)
+def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
+    model, images, count = subject.model, subject.images, len(subject.images)
     if config.bpda:
-        few, _ = images.batch(torch.arange(min(8, count)), device_of(model))
-        straight_through(model, config.bpda, few)
+        straight_through(model, config.bpda, subject.few)
     if config.certify:
         read(model)  # fails now on a layer that cannot be bounded
     classes = model.card.classes or len(images.class_names)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from advkit.core.config import keywords
 from advkit.core.context import Context
 from advkit.core.errors import by_size
 from advkit.data import threats
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import Subject
 from advkit.report import verification as report
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import read
-from advkit.verify.certification.certify import certify
+from advkit.verify.certification.certify import certified_subject
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification as Config
 
@@ -21,10 +20,10 @@ EXAMPLE = "advkit certify --model clf.pt --norm linf --eps 0.05"
 
 def run(config: Config, context: Context) -> Outcome:
     """Certifies images."""
-    (model,), (whole,) = open_subjects(config, context, config.split)
-    against = threats.choose(config.norm, config.eps, model, whole, context.progress)
+    subject = Subject.open(config, context)
+    model, images = subject.model, subject.images
+    against = threats.choose(config.norm, config.eps, model, images, context.progress)
     refuse_l0(against)
-    images = whole.limit(config.n)
     if context.dry_run:
         rows = tuple(
             (node.name, type(node.op).__name__ if node.op else "-", by_size(node.shape))
@@ -38,11 +37,9 @@ def run(config: Config, context: Context) -> Outcome:
             threat=against.model_dump(),
             layers=len(rows),
         )
-    inputs = {"model": model.hash, "images": images.fingerprint}
-    with context.run_folder("certify", images.name, config.identity, inputs) as run:
-
-        def work() -> CertificationResult:
-            given = keywords(config, certify)
-            return certify(model, whole, against, config.method, **given, run=run, progress=context.progress)
-
-        return report.certification(config, run.once(CertificationResult, work), images, run.path)
+    with context.run_folder("certify", images.name, config, subject.inputs) as run:
+        result = run.once(
+            CertificationResult,
+            lambda: certified_subject(subject, against, config, run=run, progress=context.progress),
+        )
+        return report.certification(config, result, images, run.path)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from advkit.attacks.perturb import make
-from advkit.core.config import keywords
 from advkit.core.context import Context
 from advkit.core.threat import Norm, Threat
 from advkit.data.data import Data
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import Subject
 from advkit.data.threats import default_threat
-from advkit.evaluation.curve.measure import security_curve, sizes, stages_of
+from advkit.evaluation.curve.measure import measured, sizes, stages_of
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.settings import Curve as Config
 from advkit.models.model import Model
@@ -24,8 +24,8 @@ EXAMPLE = "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15"
 
 def run(config: Config, context: Context) -> Outcome:
     """Measures robust accuracy at every eps."""
-    (model,), (whole,) = open_subjects(config, context, config.split)
-    images = whole.limit(config.n)
+    subject = Subject.open(config, context)
+    model, images = subject.model, subject.images
     norm = config.norm
     if norm is None:
         norm = default_threat(model, images).norm
@@ -33,15 +33,8 @@ def run(config: Config, context: Context) -> Outcome:
     sizes(config.eps, norm)  # before any work
     if context.dry_run:
         return _plan(config, model, images, norm)
-    inputs = {"model": model.hash, "images": images.fingerprint}
-    with context.run_folder("curve", images.name, config.identity, inputs) as run:
-
-        def work() -> SecurityCurve:
-            given = keywords(config, security_curve)
-            return security_curve(
-                model, whole, norm, config.attack, **given, run=run, progress=context.progress
-            )
-
+    with context.run_folder("curve", images.name, config, subject.inputs) as run:
+        work = partial(measured, subject, config, run=run, progress=context.progress)
         result = run.once(SecurityCurve, work).asked(config.eps)
         run.finish(result.as_values())
         return report.curve(config, result, run.path)
@@ -51,7 +44,7 @@ def _plan(config: Config, model: Model, images: Data, norm: Norm) -> Outcome:
     threat = Threat.whole(norm, math.prod(images.shape))
     classes = model.card.classes or len(images.class_names)
     rows, total = [], 0
-    for stage in stages_of(norm, images, classes, config.attack, config.parameters):
+    for stage in stages_of(norm, images, classes, config):
         made = make(stage.attack, threat, stage.parameters)
         each = made.starts * max(1, min(made.targets, classes - 1))
         passes = (made.steps + 1) * each * len(images)  # one more to confirm

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from advkit.core.config import keywords, validate
+from functools import partial
+
+from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import Subject
 from advkit.models.card import ModelCard
 from advkit.report import verification as report
 from advkit.report.outcome import Outcome, planned
 from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.smoothing import NoiseTraining
-from advkit.verify.smoothing.certify import certify_smoothed, chosen
+from advkit.verify.smoothing.certify import smoothed_subject
 from advkit.verify.smoothing.result import SmoothingResult
 from advkit.verify.smoothing.settings import SmoothedCertification as Config
 from advkit.verify.smoothing.statistics import reach, refuse_too_few
@@ -23,13 +25,13 @@ DISTRIBUTED = True
 
 def run(config: Config, context: Context) -> Outcome:
     """Certifies radii."""
-    (model,), (whole,) = open_subjects(config, context, config.split, only_decisions=True)
+    subject = Subject.open(config, context, skip=config.skip, only_decisions=True)
+    model, images = subject.model, subject.images
     sigma = config.sigma or _trained_with(config.model, model.card)
     if config.sigma is None:
         context.progress.say(f"sigma: {sigma:g}, with which {config.model} was trained")
     refuse_too_few(config.samples, config.alpha, sigma)
     config = config.model_copy(update={"sigma": sigma})
-    images = chosen(whole, config.skip, config.n)
     if context.dry_run:
         passes = len(images) * (config.selection + config.samples)
         most = reach(config.samples, config.alpha, sigma)
@@ -42,13 +44,8 @@ def run(config: Config, context: Context) -> Outcome:
             forwards=passes,
             largest_radius=most,
         )
-    inputs = {"model": model.hash, "images": images.fingerprint}
-    with context.run_folder("smooth", images.name, config.identity, inputs) as run:
-
-        def work() -> SmoothingResult:
-            given = keywords(config, certify_smoothed)
-            return certify_smoothed(model, whole, sigma, **given, run=run, progress=context.progress)
-
+    with context.run_folder("smooth", images.name, config, subject.inputs) as run:
+        work = partial(smoothed_subject, subject, config, run=run, progress=context.progress)
         return report.smoothing(config, run.once(SmoothingResult, work), run.path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import OutputError
 from advkit.data.data import Data
-from advkit.data.subjects import open_subjects
+from advkit.data.subjects import Subject
 from advkit.evaluation.spatial.evaluate import evaluate_moves, limits, moved_images
 from advkit.evaluation.spatial.moves import grid_moves
 from advkit.evaluation.spatial.result import SpatialResult
@@ -27,8 +28,8 @@ EXAMPLE = "advkit spatial --model clf.pt --rotation 30 --shift 3"
 def run(config: Config, context: Context) -> Outcome:
     """Rotates and translates images until they are misclassified."""
     kept = _may_save(config, context)
-    (model,), (whole,) = open_subjects(config, context, config.split)
-    data = whole.limit(config.n)
+    subject = Subject.open(config, context)
+    model, data = subject.model, subject.images
     if context.dry_run:
         grid = len(grid_moves(limits(config, data), config.rotations, config.shifts))
         forwards = len(data) * (config.random + grid + 1)
@@ -41,12 +42,9 @@ def run(config: Config, context: Context) -> Outcome:
             moves_grid=grid,
             forwards=forwards,
         )
-    inputs = {"model": model.hash, "images": data.fingerprint}
-    with context.run_folder("spatial", data.name, config.identity, inputs) as run:
-        result = run.once(
-            SpatialResult,
-            lambda: evaluate_moves(model, data, config, whole=len(whole), run=run, progress=context.progress),
-        )
+    with context.run_folder("spatial", data.name, config, subject.inputs) as run:
+        work = partial(evaluate_moves, subject, config, run=run, progress=context.progress)
+        result = run.once(SpatialResult, work)
         moved = moved_images(data, result)
         pictures = report.least_moved(run.path, result, model, data, moved)
         if kept is not None:

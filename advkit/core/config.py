@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,9 +19,18 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class StrictModel(BaseModel):
     """Base of every configuration: immutable, no unknown keys, no NaN."""
 
+    irrelevant: ClassVar[tuple[str, ...]] = ()
+    """Fields that do not determine the result, except by rounding."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @property
+    def identity(self) -> Self:
+        """The part that determines the result; a resumed run must have the same."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in self.irrelevant})
 
 
 def parse_fraction(value: Any) -> Any:
@@ -94,13 +102,6 @@ def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(f"{where}: " + "; ".join(_faults(model, error))) from error
-
-
-def keywords(config: BaseModel, function: Callable[..., Any]) -> dict[str, Any]:
-    """Those values of a configuration that a function takes as keywords of the same names."""
-    named = inspect.signature(function).parameters.values()
-    takes = {one.name for one in named if one.kind is one.KEYWORD_ONLY}
-    return {name: getattr(config, name) for name in type(config).model_fields if name in takes}
 
 
 def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:

@@ -95,7 +95,7 @@ class RunFolder:
         Args:
             command: "gan-train", ...; with the configuration it says which run this is.
             label: last part of a new folder's name, for people.
-            config: the resolved configuration.
+            config: the resolved configuration; its ``identity`` counts.
             out: folder to use; by default the next free number under ``runs/``.
             inputs: what the run begins with, as in `begin_with`.
             resume: insist that there is a run to go on with.
@@ -107,7 +107,7 @@ class RunFolder:
             BusyError: another process is working in the folder.
             OutputError: the folder cannot be made.
         """
-        values = config.model_dump(mode="json")
+        values = config.identity.model_dump(mode="json")
         identity = _plain({"command": command, "config": values, "inputs": inputs or {}})
         with distributed.together():
             claimed: tuple[Path, FileLock, bool] | None = None

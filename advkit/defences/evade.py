@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -141,10 +141,9 @@ def evade(
                 robust[row] = not ledger.entries[each.name, int(data.ids[row])].broken
             done.append((each, len(begun), int(len(begun) - robust[begun].sum())))
         ledger.finish()
-        rows_of = {sample: row for row, sample in enumerate(data.ids.tolist())}
         for entry in ledger.entries.values():
             if entry.broken:
-                images[rows_of[entry.id]] = ledger.image(entry)
+                images[ledger.rows[entry.id]] = ledger.image(entry)
     return Evaded(robust, tuple(done), images)
 
 
@@ -157,8 +156,7 @@ def _earlier(ledger: Ledger, stage: str, data: Data, rows: Tensor, task: Task) -
 
 def _recorder(ledger: Ledger, stage: str, few: Data, task: Task) -> Callable[[Found], None]:
     def record(found: Found) -> None:
-        entry = Entry(id=int(few.ids[found.index]), stage=stage, **asdict(found.outcome))
-        ledger.add(entry, found.x.cpu())
+        ledger.add(Entry.of(int(few.ids[found.index]), stage, found), found.x.cpu())
         task.advance(1)
 
     return record

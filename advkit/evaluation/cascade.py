@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.result import Status, Verdict
+from advkit.evaluation.settings import Evaluation
 
 ROUNDS = 24
 """Largest number of rounds of a stage."""
@@ -46,12 +47,8 @@ class Cascade:
         clean: (N, K) the model's logits on them.
         threat: the threat model.
         ledger: holds the verdicts.
-        tuner: chooses the batch size.
-        seed: every random number follows from it.
-        precision: arithmetic of the search, unless a stage has its own.
+        config: seed, budget, batch size, 8-bit images, and the precision, unless a stage has its own.
         votes: passes that confirm a success; above 1 for randomised models.
-        budget: average number of passes per image after which no further round begins.
-        eight_bit: adversarial images have 8-bit pixel values.
         progress: shows how many images are done.
         proved: (N,) bool: certified images, which are not attacked.
     """
@@ -64,22 +61,18 @@ class Cascade:
         clean: Tensor,
         threat: Threat,
         ledger: Ledger,
+        config: Evaluation,
         *,
-        tuner: BatchSizeTuner,
-        seed: int,
-        precision: Precision,
         votes: int,
-        budget: int | None,
-        eight_bit: bool,
         progress: Progress,
         surrogate: nn.Module | None = None,
         proved: Tensor | None = None,
     ) -> None:
         self.model, self.searched, self.surrogate = model, searched, surrogate
         self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
-        self.tuner, self.seed, self.votes, self.eight_bit = tuner, seed, votes, eight_bit
-        self.precision, self.budget, self.progress = precision, budget, progress
+        self.config, self.votes, self.progress = config, votes, progress
         self.device = device_of(model)
+        self.tuner = BatchSizeTuner(self.device, images.shape, config.batch_size)
         self.ids: list[int] = images.ids.tolist()
         self.correct = clean.argmax(1) == images.labels
         self.robust = self.correct.clone()
@@ -97,7 +90,8 @@ class Cascade:
     @property
     def exhausted(self) -> bool:
         """Whether the budget is spent."""
-        return self.budget is not None and self.passes >= self.budget * len(self.images)
+        budget = self.config.budget
+        return budget is not None and self.passes >= budget * len(self.images)
 
     @property
     def undecided(self) -> Tensor:
@@ -113,7 +107,8 @@ class Cascade:
         with self.progress.task(f"attacking with {stage.name}", 0, unit="image") as task:
             for number, chosen in enumerate(rounds):
                 if self.exhausted:
-                    self.progress.say(f"{stage.name}: the budget of {self.budget} passes per image is spent")
+                    budget = self.config.budget
+                    self.progress.say(f"{stage.name}: the budget of {budget} passes per image is spent")
                     break
                 task.extend(len(chosen))
                 new = self._round(stage, chosen, task)
@@ -195,17 +190,15 @@ class Cascade:
     def _search(self, stage: Stage, todo: list[int], task: Task) -> None:
         attack = self._attack(stage)
         transfers = self._transfers(attack)
-        precision = stage.precision or self.precision
+        precision = stage.precision or self.config.precision
         oracle = self.oracle(self.threat, attack.access, precision, on_surrogate=transfers)
         search = self.searching(stage.key, attack, oracle)
 
         def record(found: Found) -> None:
             self.robust[found.index] = not found.broken
-            outcome = asdict(found.outcome)
-            if transfers:
-                outcome["margin"] = None  # it is the surrogate's
-            entry = Entry(id=self.ids[found.index], stage=stage.name, **outcome)
-            self.ledger.add(entry, found.x)
+            entry = Entry.of(self.ids[found.index], stage.name, found)
+            # On a surrogate the margin is that of the surrogate.
+            self.ledger.add(replace(entry, margin=None) if transfers else entry, found.x)
             task.advance(1, **self._left)
 
         search.run(torch.tensor(todo, dtype=torch.int64), record, task.underway)
@@ -231,7 +224,7 @@ class Cascade:
             self._search_models[key],
             access=access,
             votes=self.votes,
-            eight_bit=self.eight_bit,
+            eight_bit=self.config.eight_bit,
         )
 
     def searching(self, name: str, attack: Attack[Any], oracle: Oracle) -> Search:
@@ -241,7 +234,7 @@ class Cascade:
             oracle,
             self.images,
             self.clean,
-            seed=self.seed,
+            seed=self.config.seed,
             name=name,
             tuner=self.tuner,
             device=self.device,
@@ -284,9 +277,5 @@ class Cascade:
 
         The ledger must be finished.
         """
-        x, _ = self.images.batch(torch.arange(len(self.images)))
-        for index, sample in enumerate(self.ids):
-            tried = self.tried(sample)
-            if tried and tried[-1].broken:
-                x[index] = self.ledger.image(tried[-1])
-        return x
+        last = (tried[-1] for sample in self.ids if (tried := self.tried(sample)))
+        return self.ledger.adversarial(entry for entry in last if entry.broken)

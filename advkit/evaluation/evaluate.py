@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,33 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
-from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit
+from advkit.attacks.perturb import logits_of, make, refuse_misfit
 from advkit.core import distributed, memory, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
 from advkit.core.device import arithmetic
 from advkit.core.errors import ConfigError
-from advkit.core.progress import Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.data.load import as_data
+from advkit.data.subjects import Subject
 from advkit.data.threats import default_threat
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
-from advkit.models.inspect import inspect_classifier
-from advkit.models.load import as_classifier
-from advkit.models.model import Model, evaluation_mode
+from advkit.models.model import evaluation_mode
 from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
@@ -112,115 +109,133 @@ def evaluate(
         DataError: the images or labels do not fit, or ``eight_bit`` is set and the images are not 8-bit.
         ConfigError: unknown attacks or parameters, or no default threat model.
     """
-    progress = shown(progress)
-    begun = time.perf_counter()
-    whole = as_data(data)
-    images = whole.limit(n)
-    if eight_bit:
+    names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
+    given = {
+        "model": "",
+        "n": n,
+        "attack": names,
+        "parameters": parameters or {},
+        "budget": budget,
+        "seed": seed,
+        "precision": precision,
+        "batch_size": batch_size,
+        "eight_bit": eight_bit,
+        "certify": certify,
+        "bpda": tuple(bpda),
+        "allow_random": allow_random,
+    }
+    config = validate(Evaluation, given, "advkit.evaluate")
+    subject = Subject.of(model, data, n, allow_random=allow_random)
+    return attacked(
+        subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
+    )
+
+
+@distributed.together()
+def attacked(
+    subject: Subject,
+    threat: Threat | None,
+    config: Evaluation,
+    *,
+    surrogate: nn.Module | str | Path | None = None,
+    keep: bool = False,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> EvaluationResult:
+    """As `evaluate`, of a model and images that were inspected; those of the configuration are ignored."""
+    if distributed.rank() > 0:
+        progress = SILENT
+    model, images, facts, few = subject.model, subject.images, subject.facts, subject.few
+    if config.eight_bit:
         images.refuse_fractions()
-    judged = as_classifier(model, images.shape)
-    device = device_of(judged)
-    few, _ = images.batch(torch.arange(min(8, len(images))), device)
-    classes = images.classes if images.classes_known else None
-    facts = inspect_classifier(judged, few, classes, allow_random=allow_random)
-    notes = [*facts.notes, *(precision_notes(device) if certify else ())]
-    threat = threat or default_threat(judged, images)
-    other = open_surrogate(surrogate, judged, few, bpda) if surrogate is not None else None
-    searched = straight_through(judged, bpda, few) if bpda else judged
-    if bpda:
-        notes.append(f"backward pass of {', '.join(bpda)} replaced by the identity (BPDA)")
+    device = few.device
+    notes = [*facts.notes, *(precision_notes(device) if config.certify else ())]
+    threat = threat or default_threat(model, images)
+    other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
+    other_hash = None if other is None else other.hash
+    searched = straight_through(model, config.bpda, few) if config.bpda else model
+    if config.bpda:
+        notes.append(f"backward pass of {', '.join(config.bpda)} replaced by the identity (BPDA)")
     if other is not None:
         notes.append("gradient attacks used a surrogate in place of the model (transfer)")
-    names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     folder = run.path if run is not None else None
     with (
         memory.kept(),
-        evaluation_mode(judged),
-        evaluation_mode(other or judged),
-        rng.scope(device, seed, "model"),
+        evaluation_mode(model),
+        evaluation_mode(other or model),
+        rng.scope(device, config.seed, "model"),
     ):
-        clean = _clean_logits(judged, images)
+        clean = _clean_logits(model, images)
         refuse_misfit(clean, images)
-        stages = plan(names, threat, clean.shape[1], parameters or {})
+        stages = plan(config.attack, threat, clean.shape[1], config.parameters)
         made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
             refuse_idle_surrogate(made)
-        kind = arithmetic(precision, device)
-        digest = judged.hash
+        config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
         determined: dict[str, Any] = {
             "threat": threat.model_dump(),
             "stages": [stage.identity for stage in stages],
-            "budget": budget,
-            "seed": seed,
-            "precision": kind,
-            "eight_bit": eight_bit,
-            "bpda": list(bpda),
+            **config.model_dump(mode="json", include={"budget", "seed", "precision", "eight_bit", "bpda"}),
         }
         if artifacts := {name: each.artifact_hash for name, each in made.items() if each.artifact_hash}:
             determined["made of"] = artifacts
         if other is not None:
-            determined["surrogate"] = other.hash
-        if certify:  # only then, so that runs of earlier versions can resume
+            determined["surrogate"] = other_hash
+        if config.certify:  # only then, so that runs of earlier versions can resume
             determined["certify"] = True
-        inputs = {"model": digest, "images": images.fingerprint, "plan of attack": determined}
+        inputs = {**subject.inputs, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
-        proved = _proved(judged, images, clean, threat, folder, progress) if certify else None
+        proved = None
+        if config.certify:
+            correct = clean.argmax(1) == images.labels
+            bounds = certified(model, images, correct, threat, folder=folder, progress=progress)
+            proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
         with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
             cascade = Cascade(
-                judged,
+                model,
                 searched,
                 images,
                 clean,
                 threat,
                 ledger,
-                tuner=BatchSizeTuner(device, images.shape, batch_size),
-                seed=seed,
-                precision=kind,
+                config,
                 votes=1 if facts.deterministic else VOTES,
-                budget=budget,
-                eight_bit=eight_bit,
                 progress=progress,
                 surrogate=other,
                 proved=proved,
             )
             done = tuple(cascade.run(stage) for stage in stages)
-            evidence = Evidence(cascade, judged, done, facts, names)
+            evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
             verdicts = cascade.verdicts()
             ledger.finish()
             adversarial = cascade.adversarial() if keep else None
-    right, robust = int(cascade.correct.sum()), int(cascade.robust.sum())
+    n, right, robust = len(images), int(cascade.correct.sum()), int(cascade.robust.sum())
     certain = None if proved is None else int(proved.sum())
     result = EvaluationResult(
-        status="complete" if len(images) == len(whole) else "partial",
+        **subject.about() | {"notes": tuple(notes)},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
-        model_hash=digest,
-        surrogate_hash=None if other is None else other.hash,
-        card=judged.card,
-        data=images.facts,
-        seed=seed,
-        precision=kind,
-        eight_bit=eight_bit,
-        n=len(images),
+        surrogate_hash=other_hash,
+        seed=config.seed,
+        precision=config.precision,
+        eight_bit=config.eight_bit,
+        n=n,
         clean_correct=right,
         robust_correct=robust,
         certified_correct=certain,
         stages=done,
         checks=found,
-        notes=tuple(notes),
-        forwards=len(images) + sum(stage.forwards for stage in done) + evidence.forwards,
+        forwards=n + sum(stage.forwards for stage in done) + evidence.forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
         verdicts=verdicts,
-        clean_accuracy=right / len(images),
-        robust_accuracy=robust / len(images),
-        clean_interval=clopper_pearson(right, len(images)),
-        interval=clopper_pearson(robust, len(images)),
-        certified_interval=None if certain is None else clopper_pearson(certain, len(images)),
+        clean_accuracy=right / n,
+        robust_accuracy=robust / n,
+        clean_interval=clopper_pearson(right, n),
+        interval=clopper_pearson(robust, n),
+        certified_interval=None if certain is None else clopper_pearson(certain, n),
     )
     result._adversarial = adversarial
     return result
@@ -285,18 +300,6 @@ def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
         ATTACK_LOSSES.get(name)(torch.zeros(1, classes), label, label + 1 if attack.targets else None)
     except ConfigError as fault:
         raise ConfigError(f"{stage}: {fault}") from fault
-
-
-def _proved(
-    model: Model, images: Data, clean: Tensor, threat: Threat, folder: Path | None, progress: Progress
-) -> Tensor:
-    """(N,) bool: certified. One process computes this for all."""
-    shares: list[bool] = []
-    if distributed.rank() == 0:
-        correct = clean.argmax(1) == images.labels
-        verdicts = certified(model, images, correct, threat, folder=folder, progress=progress)
-        shares = [verdict.status == "certified" for verdict in verdicts]
-    return torch.tensor(distributed.share(shares))
 
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:

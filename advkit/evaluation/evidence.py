@@ -182,7 +182,7 @@ class Evidence:
         if not self.robust:
             return None
         x, rows = self.batch(self.spread[:FEWEST])
-        return differences(self.oracle(), x, rows, self.cascade.seed)
+        return differences(self.oracle(), x, rows, self.cascade.config.seed)
 
     @property
     def saturated(self) -> bool:

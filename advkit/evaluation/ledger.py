@@ -1,29 +1,73 @@
-"""The ledger: a record of verdicts on the disk, written as they are reached, which survives kill -9.
+"""The record of an attack, and the adversarial images beside it.
 
 ``verdicts.jsonl`` has a line per image and stage.
 ``adversarial.bin`` holds the adversarial images: float32 (N, C, H, W), zeros where there is none. An image is
-written before its line, so every line has its image.
-
-With several processes, process R > 0 writes ``verdicts.R.jsonl`` and ``adversarial.R.bin``. When a ledger is
-opened, and at the end, all are merged into the two plain files, in an order that does not depend on the
-number of processes.
+written before its line, so every line has its image. Process R > 0 of several writes ``adversarial.R.bin``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
+import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
-from advkit.attacks.engine.outcome import Outcome
+from advkit.attacks.engine.outcome import Found, Outcome
 from advkit.core import distributed, files
-from advkit.core.journal import Journal
+from advkit.core.journal import Record
 from advkit.data.data import Data
-from advkit.evaluation.adversarial import ImageWriter, read_image
+from advkit.evaluation.result import Verdict
+from advkit.models.card import Shape
+
+
+class ImageWriter:
+    """``n`` float32 images (C, H, W) in a file, in order; images not written are zeros and take no space on
+    the disk. A context manager.
+
+    Args:
+        path: of the file, which is created if it does not exist.
+        n: number of images.
+        shape: of an image.
+    """
+
+    def __init__(self, path: Path, n: int, shape: Shape) -> None:
+        self.path, self._size = path, _bytes(shape)
+        with files.writing(path):
+            self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+            self._file.truncate(n * self._size)
+
+    def write(self, row: int, image: Tensor) -> None:
+        """Writes the image (C, H, W) of one row."""
+        with files.writing(self.path):
+            self._file.seek(row * self._size)
+            self._file.write(image.float().contiguous().numpy().tobytes())
+
+    def __enter__(self) -> ImageWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def read_image(path: Path, row: int, shape: Shape) -> Tensor:
+    """(C, H, W) the image that an `ImageWriter` wrote for one row."""
+    content = np.fromfile(path, np.float32, math.prod(shape), offset=row * _bytes(shape))
+    return torch.from_numpy(content).view(shape)
+
+
+def _bytes(shape: Shape) -> int:
+    return 4 * math.prod(shape)
+
+
+def images_of(folder: Path, rank: int = 0) -> Path:
+    """The images that one process wrote; those of process 0 are all of them once the record is finished."""
+    return folder / (f"adversarial.{rank}.bin" if rank else "adversarial.bin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +77,16 @@ class Entry(Outcome):
     id: int
     stage: str
 
+    __pydantic_config__: ClassVar = ConfigDict(ser_json_inf_nan="constants")
 
-class Ledger:
-    """Verdicts by (stage, id): those of this process, and those of the others up to the last `exchange`.
+    @classmethod
+    def of(cls, id: int, stage: str, found: Found) -> Entry:
+        """What a search found."""
+        return cls(id=id, stage=stage, **asdict(found.outcome))
 
-    A context manager; all processes create it, `exchange` and `finish` at the same time.
+
+class Ledger(Record[tuple[str, int], Entry]):
+    """Verdicts by (stage, id), with adversarial images.
 
     Args:
         folder: of the files; None: everything stays in memory.
@@ -47,109 +96,84 @@ class Ledger:
     """
 
     def __init__(self, folder: Path | None, data: Data, stages: Sequence[str], *, keep: bool) -> None:
-        self.entries: dict[tuple[str, int], Entry] = {}
-        self._folder, self._shape, self._keep = folder, data.shape, keep
-        self._rows = {sample: row for row, sample in enumerate(data.ids.tolist())}
-        self._order = {stage: number for number, stage in enumerate(stages)}
-        self._news: list[Entry] = []
+        self._data, self._keep = data, keep
         self._images: dict[int, Tensor] = {}
-        self._lines: Journal | None = None
-        self._file: ImageWriter | None = None
-        self._open = ExitStack()
-        if folder is None:
-            return
-        rank = distributed.rank()
-        lines, images = _paths(folder, rank)
-        with files.writing(folder):
-            if rank == 0:
-                self._merge(folder)
-            self.entries = distributed.share(self.entries)
-            self._file = self._open.enter_context(self._writer(images))
-            self._lines = _journal(lines)
-            self._open.callback(self._lines.close)
+        self._merged: ImageWriter | None = None
+        super().__init__(folder, "verdicts", 3, Entry, data.ids.tolist(), stages)
+        self._writer = None if folder is None else self._images_from(folder, distributed.rank())
 
-    def add(self, entry: Entry, image: Tensor | None) -> None:
+    def add(self, entry: Entry, image: Tensor | None = None) -> None:
         """Records a verdict, and the adversarial image (C, H, W) of a broken one; None keeps that of an
         earlier stage."""
-        row = self._rows[entry.id]
-        if image is None or not entry.broken:
-            pass
-        elif self._file is not None:
-            with files.writing(self._file.path):
-                self._file.write(row, image)
-        elif self._keep:
-            self._images[row] = image
-        self._learn(entry)
-        self._news.append(entry)
-        if self._lines is not None:
-            self._lines.add(json.dumps(asdict(entry)))
-
-    def exchange(self) -> None:
-        """Shares the verdicts since the last exchange with the other processes, and receives theirs."""
-        for entries in distributed.gather(self._news):
-            for entry in entries:
-                self._learn(entry)
-        self._news = []
+        if image is not None and entry.broken:
+            if self._writer is not None:
+                self._writer.write(self.rows[entry.id], image)
+            elif self._keep:
+                self._images[self.rows[entry.id]] = image
+        super().add(entry)
 
     def finish(self) -> None:
         """Merges everything into the two plain files, or all images into the memory of every process."""
-        self._open.close()
-        for images in distributed.gather(self._images):  # by now all have closed their files
+        for images in distributed.gather(self._images):
             self._images.update(images)
-        if self._folder is not None and distributed.rank() == 0:
-            with files.writing(self._folder):
-                self._merge(self._folder)
-        distributed.gather(None)
+        super().finish()
 
     def image(self, entry: Entry) -> Tensor:
         """(C, H, W) the adversarial image of a broken entry, after `finish`."""
-        row = self._rows[entry.id]
+        row = self.rows[entry.id]
         if self._folder is None:
             return self._images[row]
-        return read_image(_paths(self._folder, 0)[1], row, self._shape)
+        return read_image(images_of(self._folder), row, self._data.shape)
 
-    def __enter__(self) -> Ledger:
-        return self
+    def adversarial(self, broken: Iterable[Entry]) -> Tensor:
+        """(N, C, H, W) float32: adversarial images of these entries, originals elsewhere, after `finish`."""
+        x, _ = self._data.batch(torch.arange(len(self._data)))
+        for entry in broken:
+            x[self.rows[entry.id]] = self.image(entry)
+        return x
 
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
+    def close(self) -> None:
+        """The files are at rest."""
+        super().close()
+        if self._writer is not None:
+            self._writer.__exit__()
 
-    def _learn(self, entry: Entry) -> None:
-        self.entries[entry.stage, entry.id] = entry
-
-    def _writer(self, path: Path) -> ImageWriter:
-        return ImageWriter(path, len(self._rows), self._shape)
+    def _images_from(self, folder: Path, rank: int) -> ImageWriter:
+        return ImageWriter(images_of(folder, rank), len(self._data), self._data.shape)
 
     def _merge(self, folder: Path) -> None:
-        """Merges all files into the plain ones; after a crash it can be repeated."""
-        lines, images = _paths(folder, 0)
-        parts = [_paths(folder, int(path.name.split(".")[1])) for path in folder.glob("verdicts.*.jsonl")]
-        for entry in _read(lines):
-            self._learn(entry)
-        with self._writer(images) as writer:
-            for part, its_images in parts:
-                for entry in _read(part):
-                    self._learn(entry)
-                    if entry.broken:
-                        row = self._rows[entry.id]
-                        writer.write(row, read_image(its_images, row, self._shape))
-        ordered = sorted(self.entries.values(), key=lambda e: (self._order[e.stage], self._rows[e.id]))
-        _journal(lines).replace(json.dumps(asdict(entry)) for entry in ordered)
-        for part, _ in parts:  # the lines first: without its images a line could not be read again
-            part.unlink()
-        for its_images in folder.glob("adversarial.*.bin"):
-            its_images.unlink()
+        with self._images_from(folder, 0) as self._merged:
+            super()._merge(folder)
+        for images in folder.glob("adversarial.*.bin"):  # after the lines, which need them
+            images.unlink()
+
+    def _merge_more(self, entry: Entry, rank: int) -> None:
+        if rank and entry.broken and self._folder is not None and self._merged is not None:
+            row = self.rows[entry.id]
+            self._merged.write(row, read_image(images_of(self._folder, rank), row, self._data.shape))
 
 
-def _paths(folder: Path, rank: int) -> tuple[Path, Path]:
-    """The files of one process: its lines and its images."""
-    part = f".{rank}" if rank else ""
-    return folder / f"verdicts{part}.jsonl", folder / f"adversarial{part}.bin"
+class Adversarial:
+    """The images of an evaluation in a run folder: the adversarial image if there is one, else the original.
 
+    Args:
+        folder: the run folder.
+        data: the attacked images.
+        verdicts: one for each image.
+    """
 
-def _journal(path: Path) -> Journal:
-    return Journal(path, "advkit/verdicts", 3)
+    def __init__(self, folder: Path, data: Data, verdicts: Sequence[Verdict]) -> None:
+        self.path, self.data = images_of(folder), data
+        self.broken = torch.tensor([verdict.status == "broken" for verdict in verdicts])
+        """(N,) bool"""
 
+    def __len__(self) -> int:
+        return len(self.data)
 
-def _read(path: Path) -> list[Entry]:
-    return [Entry(**json.loads(line)) for line in _journal(path).read()]
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(n, C, H, W) float32 images of the rows ``rows`` (n,)."""
+        x, _ = self.data.batch(rows)
+        for place, row in enumerate(rows.tolist()):
+            if self.broken[row]:
+                x[place] = read_image(self.path, row, self.data.shape)
+        return x

@@ -15,7 +15,7 @@ from torch import Tensor
 from advkit.core import files, images
 from advkit.core.errors import OutputError
 from advkit.data.data import Data
-from advkit.evaluation.adversarial import Adversarial
+from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from advkit.core.config import Fraction, Precision, StrictModel
-from advkit.core.names import Architecture, AttackNames, AttackParameters, DataName
-from advkit.models.foreign_settings import ForeignModel
+from advkit.core.config import Fraction, Precision
+from advkit.core.names import AttackNames, AttackParameters
+from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
-class _Attacking(StrictModel):
-    """Model, images and attacks. A base of its own, so that help lists these options first."""
+class _Attacking(SubjectFields):
+    """Options that help lists before those of foreign models."""
 
-    model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: DataName | None = None
-    """Images to attack (see `advkit ls data`)."""
-    split: Literal["test", "train"] = "test"
-    """Which part of the data."""
-    n: int | None = Field(None, ge=1)
-    """Use only the first N images."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured."""
     eps: Fraction | None = Field(None, gt=0)
@@ -55,13 +47,11 @@ class _Attacking(StrictModel):
     surrogate: str | None = None
     """Another classifier, whose gradients the attacks use; the model only confirms: a transfer attack, for
     example from a copy (see `advkit substitute`)."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
     allow_random: bool = False
     """Accept a model whose outputs change from pass to pass; the result notes it."""
 
 
-class Evaluation(ForeignModel, _Attacking):
+class Evaluation(SubjectSettings, _Attacking):
     """Attack a classifier and report its robust accuracy.
 
     The attacks run in the given order, each on the images that are still classified correctly. By default,
@@ -69,7 +59,4 @@ class Evaluation(ForeignModel, _Attacking):
     else the default of the data set.
     """
 
-    @property
-    def identity(self) -> Evaluation:
-        """The part that determines the verdicts; a resumed run must have the same."""
-        return self.model_copy(update={"min_robust": None, "save": None, "batch_size": None})
+    irrelevant: ClassVar = ("min_robust", "save", "batch_size")

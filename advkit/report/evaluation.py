@@ -14,10 +14,10 @@ from advkit.attacks.perturb import device_of
 from advkit.core.stats import accuracy
 from advkit.data.data import Data
 from advkit.data.subjects import flags
-from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
 from advkit.evaluation.curve.settings import Curve
+from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.spatial.result import SpatialResult

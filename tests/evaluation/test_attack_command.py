@@ -17,7 +17,7 @@ from advkit.core.errors import ConfigError, DataError, OutputError
 from advkit.core.images import to_uint8
 from advkit.data.data import Data
 from advkit.data.load import load_data
-from advkit.evaluation.adversarial import Adversarial, ImageWriter, read_image
+from advkit.evaluation.ledger import Adversarial, ImageWriter, read_image
 from advkit.evaluation.result import Verdict
 from advkit.evaluation.save import save
 from advkit.evaluation.settings import Evaluation

@@ -28,6 +28,7 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.ledger import Entry, Ledger
+from advkit.evaluation.settings import Evaluation
 
 ACCESS = {name: ATTACKS.get(name).access for name in ("noise", "square", "pgd", "fgsm")}
 
@@ -137,7 +138,7 @@ class Scripted(Cascade):
     def __init__(self, case, ledger, fate=None):
         super().__init__(
             nn.Linear(1, 1), nn.Linear(1, 1), case.data, case.clean, Threat("linf", 0.1), ledger,
-            tuner=None, seed=0, precision="bfloat16", votes=1, budget=case.budget, eight_bit=False,
+            Evaluation.model_construct(seed=0, precision="bfloat16", budget=case.budget), votes=1,
             progress=Told(), surrogate=case.surrogate,
             proved=None if case.proved is None else torch.tensor(case.proved),
         )  # fmt: skip

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from advkit.attacks.attack import ATTACKS, Rows
-from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.ensemble import ENSEMBLES
 from advkit.attacks.ensemble import Stage as Planned
@@ -30,6 +29,7 @@ from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.gradient_trace import GradientTrace, size_of
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.result import Stage
+from advkit.evaluation.settings import Evaluation
 from advkit.models.inspect import ModelFacts
 from advkit.models.load import wrap
 
@@ -48,7 +48,16 @@ def stage(attack="pgd", **more):
 
 
 def evidence(
-    count, *, stages=None, tried=None, broken=0, images=None, attacks=("pgd",), random=False, **more
+    count,
+    *,
+    stages=None,
+    tried=None,
+    broken=0,
+    images=None,
+    attacks=("pgd",),
+    random=False,
+    eight_bit=False,
+    **more,
 ):
     """So many images stand. ``tried``: stages by image (! broke it, ? was refuted); ``broken``: how many fall
     when a check searches."""
@@ -68,9 +77,10 @@ def evidence(
     )
     cascade = SimpleNamespace(**{
         "undecided": undecided, "nearest_first": sorted, "passes": 0, "images": data, "ids": [*range(images)],
-        "threat": LINF, "tried": entries.get, "correct": torch.ones(images).bool(), "eight_bit": False,
+        "threat": LINF, "tried": entries.get, "correct": torch.ones(images).bool(),
+        "config": Evaluation(model="", eight_bit=eight_bit),
         "noticed": 50, "confirmed": 40, "clean": torch.tensor([[3.0, -2.0]]).expand(images, 2),
-        "surrogate": None, "exhausted": False, "seed": 0, "device": torch.device("cpu"),
+        "surrogate": None, "exhausted": False, "device": torch.device("cpu"),
     } | more)  # fmt: skip
     stages = [stage()] if stages is None else stages
     facts = ModelFacts(deterministic=not random, notes=())
@@ -446,14 +456,8 @@ def asked(model, count=6):
     data = Data("toy", "test", x, torch.zeros(count).long(), ("a", "b"), torch.arange(count))
     with torch.no_grad():
         clean = model(x)
-    told = {
-        "tuner": BatchSizeTuner(torch.device("cpu"), data.shape),
-        "seed": 0,
-        "precision": "float32",
-        "votes": 1,
-    }
-    told |= {"budget": None, "eight_bit": False, "progress": SILENT}
-    cascade = Cascade(model, model, data, clean, LINF, Ledger(None, data, ["pgd"], keep=False), **told)
+    ledger, config = Ledger(None, data, ["pgd"], keep=False), Evaluation(model="", precision="float32")
+    cascade = Cascade(model, model, data, clean, LINF, ledger, config, votes=1, progress=SILENT)
     parameters = {"start": "original", "loss": "margin", "steps": 7}
     done = cascade.run(Planned("pgd", "pgd", parameters))
     assert done.attacked == count and done.broken == 0 and len(cascade.verdicts()) == count

@@ -14,8 +14,8 @@ from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.evaluation import evaluate
-from advkit.evaluation.adversarial import Adversarial
 from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.settings import Evaluation
 
 THREAT = Threat("linf", 0.03)

@@ -135,7 +135,7 @@ def test_the_command_prints_what_the_counts_say(judged, printed, share, tmp_path
         np.zeros((result.n, 64), np.float32).tofile(run.path / "adversarial.bin")
         return result
 
-    monkeypatch.setattr(command, "evaluate", evaluate)
+    monkeypatch.setattr(command, "attacked", evaluate)
     n, standing = result.n, result.robust_correct
     bar = [None, standing / n, min(1.0, standing / n + 1e-3)][seed % 3]
     plan = Evaluation(model="clf.pt", data="npz:toy.npz", norm="linf", eps=0.3, min_robust=bar)

@@ -22,12 +22,12 @@ def confirmation(evidence: Evidence) -> Doubt | str | None:
     refuted = sum(entry.refuted > 0 for entry in last)
     if not cascade.noticed:
         return "the search found no success, so none was refuted"
-    bits = " on images of 8 bits" if cascade.eight_bit else ""
+    bits = " on images of 8 bits" if cascade.config.eight_bit else ""
     detail = (
         f"{cascade.confirmed} of {cascade.noticed} clear successes of the search were confirmed by the "
         f"model itself{bits}; {refuted} of {len(last)} robust images had one that was not"
     )
-    if refuted <= max(1, TOLERATED * len(last)) or cascade.eight_bit:
+    if refuted <= max(1, TOLERATED * len(last)) or cascade.config.eight_bit:
         return detail
     return Doubt(
         f"{detail}, so the search uses a function that differs from the model",

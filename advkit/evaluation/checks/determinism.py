@@ -30,7 +30,7 @@ def determinism(evidence: Evidence) -> Doubt | str | None:
     oracle = evidence.oracle(searched=False)
     logits = []
     for _ in range(2):
-        with rng.scope(cascade.device, cascade.seed, "checks/determinism"):
+        with rng.scope(cascade.device, cascade.config.seed, "checks/determinism"):
             logits.append(oracle.logits(x))
     before = cascade.clean[torch.tensor(chosen)].to(x.device)
     scale = float(before.abs().max().clamp(min=1e-12))

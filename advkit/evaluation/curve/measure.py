@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,18 +17,18 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit, searching
 from advkit.core import memory
 from advkit.core.bars import shown
+from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError
-from advkit.core.progress import Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.progress import SILENT, Progress
+from advkit.core.runs import RunFolder
 from advkit.core.threat import Norm, Threat, threat
 from advkit.data.data import Data
-from advkit.data.load import as_data
+from advkit.data.subjects import Subject
 from advkit.data.threats import default_threat
 from advkit.evaluation.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
+from advkit.evaluation.curve.settings import Curve
 from advkit.evaluation.evaluate import plan
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.models.inspect import inspect_classifier
-from advkit.models.load import as_classifier
 from advkit.models.model import Model, evaluation_mode
 
 DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
@@ -89,54 +87,56 @@ def security_curve(
         ConfigError: unknown attacks or parameters, attacks that are not minimum-norm or do not support the
             norm, an impossible eps, or no default norm.
     """
-    progress = shown(progress)
-    begun = time.perf_counter()
-    whole = as_data(data)
-    images = whole.limit(n)
-    judged = as_classifier(model, images.shape)
-    few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
-    notes = inspect_classifier(judged, few, images.classes if images.classes_known else None).notes
-    norm = norm or default_threat(judged, images).norm
-    asked = sizes(eps, norm)
-    with memory.kept(), evaluation_mode(judged):
-        clean = logits_of(judged, images)
+    names = [name.strip() for name in attacks.split(",")] if isinstance(attacks, str) else attacks or ()
+    given: dict[str, Any] = {"model": "", "n": n, "norm": norm, "eps": tuple(eps), "attack": tuple(names)}
+    given |= {"parameters": parameters or {}, "seed": seed, "batch_size": batch_size}
+    config = validate(Curve, given, "advkit.security_curve")
+    return measured(Subject.of(model, data, n), config, keep=keep, run=run, progress=shown(progress))
+
+
+def measured(
+    subject: Subject,
+    config: Curve,
+    *,
+    keep: bool = False,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> SecurityCurve:
+    """As `security_curve`, of a model and images that were inspected; the configuration's are ignored."""
+    model, images = subject.model, subject.images
+    norm = config.norm or default_threat(model, images).norm
+    asked = sizes(config.eps, norm)
+    with memory.kept(), evaluation_mode(model):
+        clean = logits_of(model, images)
         refuse_misfit(clean, images)
-        correct = clean.argmax(1) == images.labels
-        if not correct.any():
+        if not (clean.argmax(1) == images.labels).any():
             raise ModelError(
                 f"the model misclassifies all {len(images)} images before any attack; check that its "
                 "normalisation and classes match the data"
             )
-        stages = stages_of(norm, images, clean.shape[1], attacks, parameters)
-        digest = judged.hash
+        stages = stages_of(norm, images, clean.shape[1], config)
         if run is not None:
-            determined = {"norm": norm, "stages": [stage.identity for stage in stages], "seed": seed}
-            run.begin_with(model=digest, images=images.fingerprint, **{"plan of attack": determined})
+            determined = {"norm": norm, "stages": [stage.identity for stage in stages], "seed": config.seed}
+            run.begin_with(**subject.inputs, **{"plan of attack": determined})
         folder = run.path if run is not None else None
         with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
-            nearest = Nearest(judged, images, clean, norm, ledger, seed=seed, batch_size=batch_size)
+            nearest = Nearest(model, images, clean, norm, ledger, config)
             for stage in stages:
                 nearest.run(stage, progress)
             ledger.finish()
-            adversarial = nearest.adversarial() if keep else None
+            adversarial = ledger.adversarial(nearest.best.values()) if keep else None
     done = nearest.searched()
     curve = SecurityCurve.of(
         nearest.minimum_norms(),
+        **subject.about(),
         norm=norm,
-        marks=marks_of(judged, images, norm),
+        marks=marks_of(model, images, norm),
         names=images.class_names,
         eps=asked,
-        status="complete" if len(images) == len(whole) else "partial",
-        model_hash=digest,
-        card=judged.card,
-        data=images.facts,
-        seed=seed,
+        seed=config.seed,
         attacks=done,
-        notes=tuple(notes),
         forwards=len(images) + sum(one.forwards for one in done),
         backwards=sum(one.backwards for one in done),
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
     )
     curve._adversarial = adversarial
     return curve
@@ -151,8 +151,7 @@ class Nearest:
         clean: (N, K) the model's logits on them.
         norm: of distances.
         ledger: holds the outcomes.
-        seed: every random number follows from it.
-        batch_size: images attacked at once; None: measured.
+        config: seed and batch size.
     """
 
     def __init__(
@@ -162,13 +161,11 @@ class Nearest:
         clean: Tensor,
         norm: Norm,
         ledger: Ledger,
-        *,
-        seed: int,
-        batch_size: int | None,
+        config: Curve,
     ) -> None:
         self.model, self.images, self.clean, self.ledger = model, images, clean, ledger
         self.threat = Threat.whole(norm, math.prod(images.shape))
-        self.seed, self.batch_size = seed, batch_size
+        self.config = config
         self.ids: list[int] = images.ids.tolist()
         self.correct: list[bool] = (clean.argmax(1) == images.labels).tolist()
         self.best: dict[int, Entry] = {}
@@ -191,8 +188,8 @@ class Nearest:
             self.images,
             attack,
             name=stage.key,
-            seed=self.seed,
-            batch_size=self.batch_size,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
             clean=self.clean,
             nearest=True,
         )
@@ -200,7 +197,7 @@ class Nearest:
             distances: list[float] = []
 
             def record(found: Found) -> None:
-                entry = Entry(id=self.ids[found.index], stage=stage.name, **asdict(found.outcome))
+                entry = Entry.of(self.ids[found.index], stage.name, found)
                 self.ledger.add(entry, found.x if self._nearer(entry) else None)
                 distances.append(found.distance if found.broken else math.inf)
 
@@ -263,36 +260,18 @@ class Nearest:
             )
         return tuple(norms)
 
-    def adversarial(self) -> Tensor:
-        """(N, C, H, W) float32: the nearest adversarial images, originals where there is none.
 
-        The ledger must be finished.
-        """
-        x, _ = self.images.batch(torch.arange(len(self.images)))
-        for index, sample in enumerate(self.ids):
-            if sample in self.best:
-                x[index] = self.ledger.image(self.best[sample])
-        return x
-
-
-def stages_of(
-    norm: Norm,
-    images: Data,
-    classes: int,
-    attacks: str | Sequence[str] | None = None,
-    parameters: Mapping[str, Mapping[str, Any]] | None = None,
-) -> tuple[Stage, ...]:
+def stages_of(norm: Norm, images: Data, classes: int, config: Curve) -> tuple[Stage, ...]:
     """The attacks, with their parameters.
 
     Raises:
         ConfigError: unknown names or parameters, a norm that an attack does not support, or an attack that is
             not minimum-norm.
     """
-    names = [name.strip() for name in attacks.split(",")] if isinstance(attacks, str) else list(attacks or ())
-    given = {name: dict(chosen) for name, chosen in (parameters or {}).items()}
+    names, given = config.attack, config.parameters
     if not names:
         usual = DEFAULT[norm]
-        names = list(usual)
+        names = tuple(usual)
         given = {name: {**usual.get(name, {}), **given.get(name, {})} for name in (usual | given)}
     stages = plan(names, Threat.whole(norm, math.prod(images.shape)), classes, given)
     for stage in stages:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any, get_args
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import memory
+from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import RunFolder
 from advkit.data.data import Data
+from advkit.data.subjects import Subject
 from advkit.evaluation.spatial.moves import Limits, grid_moves, random_moves
 from advkit.evaluation.spatial.result import By, Move, SpatialResult, SpatialVerdict
 from advkit.evaluation.spatial.search import first_success, is_wrong, move
 from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.model import Model, evaluation_mode
 
-SAVE_EVERY = 5.0
-"""Seconds between writes of the state."""
+
+class Entry(SpatialVerdict):
+    """A verdict, and what it cost."""
+
+    forwards: int
+    """Forward passes, that of the original among them."""
+    unconfirmed: int
+    """Transformations that succeeded in the search but not on the recomputed image."""
 
 
 def limits(config: Spatial, data: Data) -> Limits:
@@ -29,145 +36,101 @@ def limits(config: Spatial, data: Data) -> Limits:
     return Limits(config.rotation, float(shift))
 
 
-class SpatialEvaluation:
-    """A running evaluation.
-
-    Args:
-        model: the classifier, in eval mode, on its device.
-        data: the images.
-        config: the transformations.
-    """
-
-    def __init__(self, model: Model, data: Data, config: Spatial) -> None:
-        self.model, self.data, self.config = model, data, config
-        self.device = device_of(model)
-        self.limits = limits(config, data)
-        self.grid = grid_moves(self.limits, config.rotations, config.shifts)
-        self.correct = logits_of(model, data, config.batch_size).argmax(1) == data.labels
-        self.moves = {by: torch.full((len(data), 3), torch.nan) for by in get_args(By)}
-        """(N, 3) the transformation of either list that breaks each image, NaN where none does."""
-        self.done, self.forwards, self.unconfirmed = 0, len(data), 0
-
-    def advance(self) -> int:
-        """Processes a batch of images; returns its size."""
-        index = torch.arange(self.done, min(len(self.data), self.done + self.config.batch_size))
-        right = index[self.correct[index]]
-        if len(right):
-            ids = self.data.ids[right]
-            self._try("random", right, random_moves(self.limits, ids, self.config.random, self.config.seed))
-            self._try("grid", right, self.grid.expand(len(right), -1, -1))
-        self.done += len(index)
-        return len(index)
-
-    def _try(self, by: By, index: Tensor, moves: Tensor) -> None:
-        """A transformation counts if its image as the CPU computes it, which is saved, is misclassified."""
-        x, label = self.data.batch(index)
-        there = x.to(self.device), label.to(self.device), moves.to(self.device)
-        found = first_success(self.model, *there, self.config.padding, self.config.batch_size)
-        first = found.first.cpu()
-        broken = (first >= 0).nonzero()[:, 0]
-        self.forwards += found.forwards + len(broken)
-        if len(broken) == 0:
-            return
-        chosen = moves[broken, first[broken]]
-        again = move(x[broken], chosen, self.config.padding).to(self.device)
-        confirmed = is_wrong(self.model, again, label[broken].to(self.device)).cpu()
-        self.moves[by][index[broken[confirmed]]] = chosen[confirmed]
-        self.unconfirmed += int((~confirmed).sum())
-
-    @property
-    def left(self) -> float:
-        """Robust accuracy on the images that are done."""
-        broken = torch.stack([~moves[: self.done, 0].isnan() for moves in self.moves.values()]).any(0)
-        return float((self.correct[: self.done] & ~broken).float().mean())
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs."""
-        return {
-            "step": self.done,
-            "moves": self.moves,
-            "forwards": self.forwards,
-            "unconfirmed": self.unconfirmed,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restores a `state`."""
-        self.done, self.moves = state["step"], state["moves"]
-        self.forwards, self.unconfirmed = state["forwards"], state["unconfirmed"]
-
-    def verdicts(self) -> tuple[SpatialVerdict, ...]:
-        """One for each image, in the order of the data."""
-        verdicts = []
-        samples = zip(self.data.ids.tolist(), self.data.labels.tolist(), self.correct.tolist(), strict=True)
-        for index, (sample, label, right) in enumerate(samples):
-            found = {by: self._move(moves[index]) for by, moves in self.moves.items()}
-            status = "misclassified" if not right else "broken" if any(found.values()) else "robust"
-            verdicts.append(
-                SpatialVerdict.model_validate({"id": sample, "label": label, "status": status, **found})
-            )
-        return tuple(verdicts)
-
-    def _move(self, values: Tensor) -> Move | None:
-        if values.isnan().any():
-            return None
-        angle, across, down = values.tolist()
-        return Move(angle=angle, across=across, down=down, size=float(self.limits.size(values)))
-
-
 def evaluate_moves(
-    model: Model,
-    data: Data,
-    config: Spatial,
-    *,
-    whole: int | None = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    subject: Subject, config: Spatial, *, run: RunFolder | None = None, progress: Progress = SILENT
 ) -> SpatialResult:
     """Clean accuracy, and robust accuracy under random transformations and under the grid.
 
     Args:
-        model: a classifier on its device; its mode is restored.
-        data: the images.
+        subject: a classifier and the images.
         config: the transformations; its model and data are ignored.
-        whole: number of images of the whole split, where ``data`` is a part of it.
-        run: folder for the state to resume from.
+        run: folder for the record; an interrupted run resumes from it.
         progress: shows how many images are done.
 
     Raises:
         ConfigError: the run began with another model or other images.
     """
-    begun = saved = time.perf_counter()
+    model, data, ids = subject.model, subject.images, subject.images.ids.tolist()
     if run is not None:
-        run.begin_with(model=model.hash, images=data.fingerprint)
-    with memory.kept(), evaluation_mode(model):
-        running = SpatialEvaluation(model, data, config)
-        if run is not None and (state := run.load_state()) is not None:
-            running.restore(state)
-            progress.say(f"resuming at image {running.done} of {len(data)}")
+        run.begin_with(**subject.inputs)
+    within = limits(config, data)
+    grid = grid_moves(within, config.rotations, config.shifts)
+    record = Record[int, Entry](run.path if run is not None else None, "moved", 1, Entry, ids)
+    with memory.kept(), evaluation_mode(model), record:
+        known = record.entries
+        correct = logits_of(model, data, config.batch_size).argmax(1) == data.labels
+        if known:
+            progress.say(f"{len(known)} of {len(data)} images were decided earlier")
         name = "rotations and translations"
-        with progress.task(name, len(data), done=running.done, unit="image") as task:
-            while running.done < len(data):
-                count = running.advance()
-                if run is not None and time.perf_counter() - saved > SAVE_EVERY:
-                    run.save_state(running.state())
-                    saved = time.perf_counter()
-                task.advance(count, **{"accuracy left": running.left})
+        with progress.task(name, len(data), done=len(known), unit="image") as task:
+            # Batches do not depend on earlier verdicts, since the number of passes depends on the batches.
+            for rows in torch.arange(len(data)).split(config.batch_size):
+                if all(ids[row] in known for row in rows.tolist()):
+                    continue
+                found = _entries(model, data, rows, correct[rows], within, grid, config)
+                new = [entry for entry in found if entry.id not in known]
+                for entry in new:
+                    record.add(entry)
+                left = sum(entry.status == "robust" for entry in known.values()) / len(known)
+                task.advance(len(new), **{"accuracy left": left})
+        record.finish()
+    entries = [known[sample] for sample in ids]
     return SpatialResult.of(
-        running.verdicts(),
-        status="complete" if len(data) == (whole or len(data)) else "partial",
-        rotation=running.limits.rotation,
-        shift=running.limits.shift,
+        tuple(SpatialVerdict(**entry.model_dump(exclude={"forwards", "unconfirmed"})) for entry in entries),
+        **{key: value for key, value in subject.about().items() if key in SpatialResult.model_fields},
+        rotation=within.rotation,
+        shift=within.shift,
         padding=config.padding,
         moves_random=config.random,
-        moves_grid=len(running.grid),
-        model_hash=model.hash,
-        data=data.facts,
+        moves_grid=len(grid),
         seed=config.seed,
-        unconfirmed=running.unconfirmed,
-        forwards=running.forwards,
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
+        unconfirmed=sum(entry.unconfirmed for entry in entries),
+        forwards=sum(entry.forwards for entry in entries),
     )
+
+
+def _entries(
+    model: Model, data: Data, rows: Tensor, correct: Tensor, within: Limits, grid: Tensor, config: Spatial
+) -> Iterator[Entry]:
+    """One for each image of a batch. A transformation counts if its image as the CPU computes it, which is
+    saved, is misclassified."""
+    right = rows[correct]
+    lists: dict[By, Tensor] = {
+        "random": random_moves(within, data.ids[right], config.random, config.seed),
+        "grid": grid.expand(len(right), -1, -1),
+    }
+    device, (x, label) = device_of(model), data.batch(right)
+    forwards, unconfirmed = torch.ones_like(right), torch.zeros_like(right)
+    broken: dict[By, dict[int, Move]] = {"random": {}, "grid": {}}
+    for by, moves in lists.items() if len(right) else ():
+        there = x.to(device), label.to(device), moves.to(device)
+        found = first_success(model, *there, config.padding, config.batch_size)
+        first = found.first.cpu()
+        hit = (first >= 0).nonzero()[:, 0]
+        forwards += found.tried.cpu()
+        if not len(hit):
+            continue
+        forwards[hit] += 1
+        chosen = moves[hit, first[hit]]
+        again = move(x[hit], chosen, config.padding).to(device)
+        confirmed = is_wrong(model, again, label[hit].to(device)).cpu()
+        unconfirmed[hit] += (~confirmed).long()
+        broken[by] = {
+            int(right[index]): _move(to, within)
+            for index, to in zip(hit[confirmed].tolist(), chosen[confirmed], strict=True)
+        }
+    counts = dict(zip(right.tolist(), zip(forwards.tolist(), unconfirmed.tolist(), strict=True), strict=True))
+    for row in rows.tolist():
+        moved = {by: broken[by].get(row) for by in broken}
+        status = "misclassified" if row not in counts else "broken" if any(moved.values()) else "robust"
+        passes, refused = counts.get(row, (1, 0))
+        about = {"id": int(data.ids[row]), "label": int(data.labels[row]), "status": status}
+        yield Entry.model_validate({**about, **moved, "forwards": passes, "unconfirmed": refused})
+
+
+def _move(to: Tensor, within: Limits) -> Move:
+    angle, across, down = to.tolist()
+    return Move(angle=angle, across=across, down=down, size=float(within.size(to)))
 
 
 def moved_images(data: Data, result: SpatialResult) -> Tensor:

@@ -17,7 +17,8 @@ class FirstSuccess:
 
     first: Tensor
     """(N,) position in the list of the first transformation that breaks the image; -1 where none does."""
-    forwards: int
+    tried: Tensor
+    """(N,) transformations that were tried on the image."""
 
 
 @torch.no_grad()
@@ -34,9 +35,9 @@ def first_success(
         padding: how gaps are filled.
         batch_size: images in a batch.
     """
-    first = torch.full_like(label, -1)
+    first, each = torch.full_like(label, -1), torch.zeros_like(label)
     unbroken = torch.arange(len(x), device=x.device)
-    count, done, forwards = moves.shape[1], 0, 0
+    count, done = moves.shape[1], 0
     while done < count and len(unbroken):
         at_once = min(count - done, max(1, batch_size // len(unbroken)))
         tried = moves[unbroken, done : done + at_once].reshape(-1, 3)
@@ -44,10 +45,10 @@ def first_success(
         wrong = is_wrong(model, turned, label[unbroken].repeat_interleave(at_once)).view(-1, at_once)
         broken = wrong.any(1)
         first[unbroken[broken]] = done + wrong[broken].int().argmax(1)
+        each[unbroken] += at_once
         unbroken = unbroken[~broken]
         done += at_once
-        forwards += len(turned)
-    return FirstSuccess(first, forwards)
+    return FirstSuccess(first, each)
 
 
 def move(x: Tensor, moves: Tensor, padding: Padding) -> Tensor:

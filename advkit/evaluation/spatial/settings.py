@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from advkit.core.config import StrictModel
-from advkit.core.names import Architecture, DataName
-from advkit.models.foreign_settings import ForeignModel
+from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
-class _Transforming(StrictModel):
-    """Model, images and transformations. A base of its own, so that help lists these options first."""
+class _Transforming(SubjectFields):
+    """Options that help lists before those of foreign models."""
 
-    model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: DataName | None = None
-    """Images to transform (see `advkit ls data`)."""
-    split: Literal["test", "train"] = "test"
-    """Which part of the data."""
-    n: int | None = Field(None, ge=1)
-    """Use only the first N images."""
     rotation: float = Field(30.0, ge=0, le=180)
     """Largest rotation in either direction, in degrees."""
     shift: float | None = Field(None, ge=0)
@@ -40,11 +30,9 @@ class _Transforming(StrictModel):
     """Images in a batch; it changes the result by rounding at most."""
     save: str | None = None
     """A .npz file for the transformed images, with originals, labels and transformations."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class Spatial(ForeignModel, _Transforming):
+class Spatial(SubjectSettings, _Transforming):
     """Measure robust accuracy under rotations and translations.
 
     Every image is tried with some random transformations, and with a grid from the smallest to the largest.
@@ -52,7 +40,4 @@ class Spatial(ForeignModel, _Transforming):
     and translation take the place of a norm.
     """
 
-    @property
-    def identity(self) -> Spatial:
-        """The part that determines the verdicts; a resumed run must have the same."""
-        return self.model_copy(update={"save": None, "batch_size": 256})
+    irrelevant: ClassVar = ("save", "batch_size")

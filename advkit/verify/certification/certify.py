@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.perturb import device_of, logits_of
-from advkit.core import memory
+from advkit.core import distributed, memory
 from advkit.core.bars import shown
+from advkit.core.config import validate
 from advkit.core.device import coarse_float32, exact_float32
-from advkit.core.errors import ConfigError, ModelError
+from advkit.core.errors import ModelError
+from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.data.load import as_data
+from advkit.data.subjects import Subject
 from advkit.data.threats import default_threat
 from advkit.models.card import ThreatFacts
-from advkit.models.inspect import inspect_classifier
-from advkit.models.load import as_classifier
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
 from advkit.verify.certification.prove import METHODS, Prover
-from advkit.verify.certification.record import Record
 from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
-from advkit.verify.certification.settings import Method
+from advkit.verify.certification.settings import Certification, Method
 
 BATCH = 64
 """Default batch size."""
@@ -78,45 +76,47 @@ def certify(
         DataError: the images or labels do not fit.
         ConfigError: an unknown method, the norm l0, or no default threat model.
     """
-    progress = shown(progress)
-    begun = time.perf_counter()
-    if method not in ("auto", *METHODS):
-        raise ConfigError(f"there is no method {method!r}; choose auto, {', '.join(METHODS)}")
-    whole = as_data(data)
-    images = whole.limit(n)
-    judged = as_classifier(model, images.shape)
-    few, _ = images.batch(torch.arange(min(LOOKED_AT, len(images))), device_of(judged))
-    facts = inspect_classifier(judged, few, images.classes if images.classes_known else None)
-    notes = [*facts.notes, *precision_notes(device_of(judged))]
-    threat = threat or default_threat(judged, images)
+    given = {"model": "", "method": method, "n": n, "batch_size": batch_size}
+    config = validate(Certification, given, "advkit.certify")
+    return certified_subject(Subject.of(model, data, n), threat, config, run=run, progress=shown(progress))
+
+
+@distributed.together()
+def certified_subject(
+    subject: Subject,
+    threat: Threat | None,
+    config: Certification,
+    *,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> CertificationResult:
+    """As `certify`, of a model and images that were inspected; those of the configuration are ignored."""
+    if distributed.rank() > 0:
+        progress = SILENT
+    model, images, method = subject.model, subject.images, config.method
+    threat = threat or default_threat(model, images)
     refuse_l0(threat)
-    with memory.kept(), evaluation_mode(judged):
-        digest = judged.hash
+    with memory.kept(), evaluation_mode(model):
         if run is not None:
             plan = {"threat": threat.model_dump(), "method": method}
-            run.begin_with(model=digest, images=images.fingerprint, **{"plan of proof": plan})
+            run.begin_with(**subject.inputs, **{"plan of proof": plan})
         verdicts = certified(
-            judged,
+            model,
             images,
-            logits_of(judged, images).argmax(1) == images.labels,
+            logits_of(model, images).argmax(1) == images.labels,
             threat,
             method,
-            batch_size=batch_size,
+            batch_size=config.batch_size,
             folder=run.path if run is not None else None,
             progress=progress,
         )
+    notes = (*subject.facts.notes, *precision_notes(device_of(model)))
     return CertificationResult.of(
         verdicts,
         METHODS if method == "auto" else (method,),
-        status="complete" if len(images) == len(whole) else "partial",
+        **subject.about() | {"notes": notes},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         method=method,
-        model_hash=digest,
-        card=judged.card,
-        data=images.facts,
-        notes=tuple(notes),
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
     )
 
 
@@ -131,7 +131,7 @@ def certified(
     folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[CertifiedVerdict, ...]:
-    """One verdict for each image, in the order of the data.
+    """One verdict for each image, in the order of the data; several processes divide the images among them.
 
     Args:
         model: a classifier in eval mode.
@@ -155,26 +155,30 @@ def certified(
         check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
     prover = Prover(graph, threat, method, device)
     ids = images.ids.tolist()
-    with Record(folder) as record, exact_float32():
-        earlier = len(record.verdicts)
-        if earlier:
-            progress.say(f"{earlier} of {len(images)} images were decided earlier")
+    record = Record[int, CertifiedVerdict](folder, "certified", 1, CertifiedVerdict, ids)
+    with record, exact_float32():
+        known = record.entries
+        if known:
+            progress.say(f"{len(known)} of {len(images)} images were decided earlier")
         for row in (~correct).nonzero()[:, 0].tolist():
-            label = int(images.labels[row])
-            record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
-        proved = sum(verdict.status == "certified" for verdict in record.verdicts.values())
+            if ids[row] not in known:
+                label = int(images.labels[row])
+                record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
+        proved = sum(verdict.status == "certified" for verdict in known.values())
         name = "certifying" if method == "auto" else f"certifying by {method} bounds"
-        with progress.task(name, len(images), done=len(record.verdicts), unit="image") as task:
+        with progress.task(name, len(images), done=len(known), unit="image") as task:
             # Batches do not depend on earlier verdicts, since the last bits depend on the batches.
-            for rows in correct.nonzero()[:, 0].split(batch_size):
-                if all(ids[row] in record.verdicts for row in rows.tolist()):
+            batches = correct.nonzero()[:, 0].split(batch_size)
+            for rows in batches[distributed.rank() :: distributed.world()]:
+                if all(ids[row] in known for row in rows.tolist()):
                     continue
-                new = [one for one in _batch(prover, images, rows) if one.id not in record.verdicts]
+                new = [one for one in _batch(prover, images, rows) if one.id not in known]
                 for verdict in new:
                     record.add(verdict)
                     proved += verdict.status == "certified"
-                task.advance(len(new), proved=proved / len(record.verdicts))
-        return tuple(record.verdicts[sample] for sample in ids)
+                task.advance(len(new), proved=proved / len(known))
+        record.finish()
+        return tuple(known[sample] for sample in ids)
 
 
 def precision_notes(device: torch.device) -> list[str]:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from advkit.core.config import Fraction, StrictModel
-from advkit.core.names import Architecture, DataName
-from advkit.models.foreign_settings import ForeignModel
+from advkit.core.config import Fraction
+from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 Method = Literal["auto", "interval", "linear", "optimised"]
 """The bounds; auto: each of the others in turn, on the images that are not certified yet."""
 
 
-class _Certifying(StrictModel):
-    """Model, images and method. A base of its own, so that help lists these options first."""
+class _Certifying(SubjectFields):
+    """Options that help lists before those of foreign models."""
 
-    model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: DataName | None = None
-    """Images to certify (see `advkit ls data`)."""
-    split: Literal["test", "train"] = "test"
-    """Which part of the data."""
-    n: int | None = Field(None, ge=1)
-    """Use only the first N images."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     """How the size of a change is measured (l0 has no bounds)."""
     eps: Fraction | None = Field(None, gt=0)
@@ -36,11 +27,9 @@ class _Certifying(StrictModel):
     """Images in a batch; it changes the result by rounding at most."""
     min_certified: Fraction | None = Field(None, ge=0, le=1)
     """Required certified accuracy, as a fraction; below it, the exit code is 1."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class Certification(ForeignModel, _Certifying):
+class Certification(SubjectSettings, _Certifying):
     """Certify images: prove that no change within eps makes the classifier misclassify them.
 
     Bounds of the network's outputs hold against every attack, known or unknown. So the certified accuracy is
@@ -48,7 +37,4 @@ class Certification(ForeignModel, _Certifying):
     both. Networks of linear and convolutional layers, batch norm, ReLU, pooling and sums can be certified.
     """
 
-    @property
-    def identity(self) -> Certification:
-        """The part that determines the verdicts; a resumed run must have the same."""
-        return self.model_copy(update={"min_certified": None, "batch_size": 64})
+    irrelevant: ClassVar = ("min_certified", "batch_size")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,20 @@ from torch import nn
 
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import distributed, memory
+from advkit.core.config import validate
 from advkit.core.errors import ConfigError
+from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import RunFolder
 from advkit.data.data import Data
-from advkit.data.load import as_data
-from advkit.models.inspect import inspect_classifier
-from advkit.models.load import as_classifier
+from advkit.data.subjects import Subject
 from advkit.models.model import evaluation_mode
 from advkit.verify.smoothing.classifier import ALPHA, PASS, SAMPLES, SELECTION, SmoothedClassifier
-from advkit.verify.smoothing.record import Record
 from advkit.verify.smoothing.result import SmoothedVerdict, SmoothingResult
+from advkit.verify.smoothing.settings import SmoothedCertification
 from advkit.verify.smoothing.statistics import refuse_too_few
 
 
-@distributed.together()
 def certify_smoothed(
     model: nn.Module | str | Path,
     data: Data | str | tuple[Any, Any],
@@ -70,57 +68,46 @@ def certify_smoothed(
         DataError: the images or labels do not fit.
         ConfigError: sigma, alpha or skip out of range, or too few samples to certify anything.
     """
-    begun = time.perf_counter()
+    given: dict[str, Any] = {"model": "", "skip": skip, "n": n, "batch_size": batch_size, "sigma": sigma}
+    given |= {"samples": samples, "selection": selection, "alpha": alpha, "seed": seed}
+    config = validate(SmoothedCertification, given, "certify_smoothed")
+    subject = Subject.of(model, data, n, skip=skip, only_decisions=True)
+    return smoothed_subject(subject, config, run=run, progress=progress)
+
+
+@distributed.together()
+def smoothed_subject(
+    subject: Subject,
+    config: SmoothedCertification,
+    *,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> SmoothingResult:
+    """As `certify_smoothed`, of a model and images that were inspected; those of the configuration, which has
+    a sigma, are ignored."""
     if distributed.rank() > 0:
         progress = SILENT
-    whole = as_data(data)
-    images = chosen(whole, skip, n)
-    judged = as_classifier(model, images.shape)
-    few, _ = images.batch(torch.arange(min(8, len(images))), device_of(judged))
-    classes = images.classes if images.classes_known else None
-    notes = inspect_classifier(judged, few, classes, only_decisions=True).notes
-    smoothed = SmoothedClassifier(judged, sigma, alpha=alpha, seed=seed, batch_size=batch_size)
-    refuse_too_few(samples, alpha, smoothed.sigma)
-    digest = judged.hash
-    if len(set(distributed.gather((digest, images.fingerprint)))) > 1:
+    model, images = subject.model, subject.images
+    assert config.sigma is not None
+    smoothed = SmoothedClassifier(
+        model, config.sigma, alpha=config.alpha, seed=config.seed, batch_size=config.batch_size
+    )
+    refuse_too_few(config.samples, config.alpha, smoothed.sigma)
+    if len(set(distributed.gather(tuple(subject.inputs.values())))) > 1:
         raise ConfigError(
             "the processes have different models or images; call certify_smoothed with the same in all"
         )
+    facts = config.model_dump(include={"selection", "samples", "alpha", "seed"})
     if run is not None:
-        noise = (smoothed.sigma, selection, samples, alpha, seed, device_of(judged).type)
-        run.begin_with(model=digest, images=images.fingerprint, **{"noise (and where it is drawn)": noise})
-    with memory.kept(), evaluation_mode(judged):
-        bare = int((logits_of(judged, images).argmax(1) == images.labels).sum())
+        noise = (smoothed.sigma, *facts.values(), device_of(model).type)
+        run.begin_with(**subject.inputs, **{"noise (and where it is drawn)": noise})
+    with memory.kept(), evaluation_mode(model):
+        bare = int((logits_of(model, images).argmax(1) == images.labels).sum())
         folder = run.path if run is not None else None
-        verdicts = _certified(smoothed, images, selection, samples, folder, progress)
+        verdicts = _certified(smoothed, images, config.selection, config.samples, folder, progress)
     return SmoothingResult.of(
-        verdicts,
-        sigma=smoothed.sigma,
-        samples=samples,
-        alpha=alpha,
-        selection=selection,
-        seed=seed,
-        skip=skip,
-        bare_correct=bare,
-        status="complete" if len(images) == len(whole) else "partial",
-        model_hash=digest,
-        card=judged.card,
-        data=images.facts,
-        notes=tuple(notes),
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
+        verdicts, sigma=smoothed.sigma, skip=config.skip, bare_correct=bare, **facts, **subject.about()
     )
-
-
-def chosen(whole: Data, skip: int, n: int | None) -> Data:
-    """The first ``n`` of every ``skip``-th image, with their ids.
-
-    Raises:
-        ConfigError: ``skip`` or ``n`` is not positive.
-    """
-    if skip < 1:
-        raise ConfigError(f"skip is {skip}; it must be 1 or more")
-    return (whole if skip == 1 else whole.take(torch.arange(0, len(whole), skip))).limit(n)
 
 
 def _certified(
@@ -133,8 +120,8 @@ def _certified(
 ) -> tuple[SmoothedVerdict, ...]:
     """A verdict for each image, in the order of the data."""
     device, ids = device_of(smoothed), images.ids.tolist()
-    with Record(folder, ids) as record:
-        missing = [row for row, sample in enumerate(ids) if sample not in record.verdicts]
+    with Record[int, SmoothedVerdict](folder, "smoothed", 1, SmoothedVerdict, ids) as record:
+        missing = [row for row, sample in enumerate(ids) if sample not in record.entries]
         mine = missing[distributed.rank() :: distributed.world()]
         earlier = len(ids) - len(missing)
         if earlier:
@@ -163,4 +150,5 @@ def _certified(
                 )
                 right, radii = right + correct, radii + correct * found.radius
                 task.advance(1, accuracy=right / done, average_radius=radii / done)
-        return record.finish()
+        record.finish()
+        return tuple(record.entries[sample] for sample in ids)

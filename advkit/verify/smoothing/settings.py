@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from advkit.core.config import Fraction, StrictModel
-from advkit.core.names import Architecture, DataName
-from advkit.models.foreign_settings import ForeignModel
+from advkit.core.config import Fraction
+from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
-class _Smoothing(StrictModel):
-    """Model, images and noise. A base of its own, so that help lists these options first."""
+class _Smoothing(SubjectFields):
+    """Options that help lists before those of foreign models."""
 
-    model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
-    data: DataName | None = None
-    """Images to certify (see `advkit ls data`)."""
-    split: Literal["test", "train"] = "test"
-    """Which part of the data."""
     sigma: Fraction | None = Field(None, gt=0)
     """Standard deviation of the noise, for pixels in [0, 1]; by default that of the model's training."""
     skip: int = Field(1, ge=1)
     """Take every N-th image; papers certify every 20th of MNIST's and CIFAR-10's test images."""
-    n: int | None = Field(None, ge=1)
-    """Use only the first N of these images."""
     samples: int = Field(100_000, ge=1)
     """Noisy copies of each image that certify its radius."""
     selection: int = Field(100, ge=1)
@@ -38,11 +29,9 @@ class _Smoothing(StrictModel):
     """Noisy copies in a pass; it changes the result by rounding at most."""
     min_radius: Fraction | None = Field(None, ge=0)
     """Required average certified radius; below it, the exit code is 1."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class SmoothedCertification(ForeignModel, _Smoothing):
+class SmoothedCertification(SubjectSettings, _Smoothing):
     """Certify an l2 radius around each image by randomized smoothing.
 
     The smoothed classifier returns the most frequent class of a classifier under Gaussian noise. The votes of
@@ -51,7 +40,4 @@ class SmoothedCertification(ForeignModel, _Smoothing):
     under it: see `adv-train --objective noise`.
     """
 
-    @property
-    def identity(self) -> SmoothedCertification:
-        """The part that determines the votes; a resumed run must have the same."""
-        return self.model_copy(update={"min_radius": None, "batch_size": 1000})
+    irrelevant: ClassVar = ("min_radius", "batch_size")

@@ -74,7 +74,7 @@ def test_leaves_what_it_says(capsys):
 
 def test_a_finished_run_tells_the_curve_elsewhere_without_an_attack(monkeypatch):
     first = curve(PLAN, Context(out=Path("run")))
-    monkeypatch.setattr("advkit.commands.curve.security_curve", None)
+    monkeypatch.setattr("advkit.commands.curve.measured", None)
     points, classes, attacks = (table.rows for table in first.tables)
     for row, point in zip(points[1:], first.result["points"], strict=True):
         assert float(row[0]) == pytest.approx(point["eps"], rel=1e-3)

@@ -9,6 +9,7 @@ from torch import nn
 
 from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder
+from advkit.data.subjects import Subject
 from advkit.evaluation.spatial import evaluate as evaluating
 from advkit.evaluation.spatial.evaluate import evaluate_moves, moved_images
 from advkit.evaluation.spatial.moves import Limits, grid_moves, random_moves
@@ -18,6 +19,10 @@ from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.load import wrap
 
 CONFIG = Spatial(model="toy", rotation=30, shift=0.8, rotations=5, shifts=3, random=4)
+
+
+def judged(model, data, config):
+    return evaluate_moves(Subject.of(model, data), config)
 
 
 def test_the_grid_holds_every_combination_from_the_smallest_on():
@@ -53,13 +58,13 @@ def test_the_first_move_that_breaks_is_the_one_that_trying_all_finds(upper):
         found = first_success(model, data.images, data.labels, moves, "zeros", batch_size)
         assert torch.equal(found.first, expected)
     tried = torch.where(expected < 0, moves.shape[1], expected + 1).sum()
-    assert found.forwards >= tried
-    assert first_success(model, data.images, data.labels, moves, "zeros", 1).forwards == tried
+    assert found.tried.sum() >= tried
+    assert first_success(model, data.images, data.labels, moves, "zeros", 1).tried.sum() == tried
 
 
 def test_the_figures_agree_with_the_images_that_are_saved(upper):
     model, data = upper
-    result = evaluate_moves(model, data, CONFIG)
+    result = evaluate_moves(Subject.of(model, data), CONFIG)
     moved = moved_images(data, SpatialResult.model_validate(json.loads(json.dumps(result.as_values()))))
     with torch.no_grad():
         right = model(moved).argmax(1) == data.labels
@@ -82,11 +87,13 @@ def test_the_figures_agree_with_the_images_that_are_saved(upper):
 
 def test_batch_size_and_subset_change_nothing(upper):
     model, data = upper
-    whole = evaluate_moves(model, data, CONFIG)
-    assert evaluate_moves(model, data, CONFIG.model_copy(update={"batch_size": 7})).verdicts == whole.verdicts
-    part = evaluate_moves(model, data.take(torch.tensor([5, 21])), CONFIG, whole=40)
+    whole = evaluate_moves(Subject.of(model, data), CONFIG)
+    assert judged(model, data, CONFIG.model_copy(update={"batch_size": 7})).verdicts == whole.verdicts
+    part = evaluate_moves(Subject.of(model, data, 22), CONFIG)
     assert (whole.status, part.status) == ("complete", "partial")
-    assert part.verdicts == (whole.verdicts[5], whole.verdicts[21])
+    assert part.verdicts == whole.verdicts[:22]
+    few = judged(model, data.take(torch.tensor([5, 21])), CONFIG)
+    assert few.verdicts == (whole.verdicts[5], whole.verdicts[21])
 
 
 def test_a_model_that_sees_only_the_mean_is_not_broken_by_turning_the_middle(upper):
@@ -102,9 +109,9 @@ def test_a_model_that_sees_only_the_mean_is_not_broken_by_turning_the_middle(upp
     model = wrap(Mean(), shape=(1, 8, 8), classes=2).eval()
     labels = torch.zeros(4, dtype=torch.int64)
     dots = type(data)("dots", "test", x, labels, ("a", "b"), torch.arange(4))
-    turned = evaluate_moves(model, dots, CONFIG.model_copy(update={"rotation": 0.0, "shift": 2.0}))
+    turned = judged(model, dots, CONFIG.model_copy(update={"rotation": 0.0, "shift": 2.0}))
     assert turned.robust_correct == 4  # shifts by up to 2 pixels keep the dot inside
-    far = evaluate_moves(model, dots, CONFIG.model_copy(update={"rotation": 0.0, "shift": 4.0, "shifts": 9}))
+    far = judged(model, dots, CONFIG.model_copy(update={"rotation": 0.0, "shift": 4.0, "shifts": 9}))
     assert far.robust_correct == 0
     assert all(v.grid is not None and max(abs(v.grid.across), abs(v.grid.down)) == 4 for v in far.verdicts)
 
@@ -112,25 +119,26 @@ def test_a_model_that_sees_only_the_mean_is_not_broken_by_turning_the_middle(upp
 def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch, stopping):
     model, data = upper
     config = CONFIG.model_copy(update={"batch_size": 9})
-    monkeypatch.setattr(evaluating, "SAVE_EVERY", 0.0)
 
     def run(progress):
         with RunFolder.open("spatial", "toy", config, tmp_path / "run") as folder:
-            return evaluate_moves(model, data, config, run=folder, progress=progress)
+            return evaluate_moves(Subject.of(model, data), config, run=folder, progress=progress)
 
     with pytest.raises(KeyboardInterrupt):
         run(stopping)
-    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 18
-    advance, begun = evaluating.SpatialEvaluation.advance, []
-    kind = evaluating.SpatialEvaluation
-    monkeypatch.setattr(kind, "advance", lambda self: begun.append(self.done) or advance(self))
+    lines = (tmp_path / "run/moved.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 18
+    (tmp_path / "run/moved.jsonl").write_text("".join([*lines[:13], lines[13][:20]]))  # and the power went
+    entries, begun = evaluating._entries, []
+    monkeypatch.setattr(evaluating, "_entries", lambda *args: begun.append(int(args[2][0])) or entries(*args))
     resumed = run(Progress())
-    assert begun == [18, 27, 36]
-    whole = evaluate_moves(model, data, config)
+    assert begun == [9, 18, 27, 36]
+    assert (tmp_path / "run/moved.jsonl").read_text().startswith("".join(lines))
+    whole = evaluate_moves(Subject.of(model, data), config)
     assert resumed.verdicts == whole.verdicts and resumed.forwards == whole.forwards
 
 
 def test_reads_back(upper, tmp_path):
-    result = evaluate_moves(*upper, CONFIG)
+    result = evaluate_moves(Subject.of(*upper), CONFIG)
     (tmp_path / "result.json").write_text(json.dumps(result.as_values()))
     assert SpatialResult.load(tmp_path) == result

@@ -1,4 +1,4 @@
-"""What tests of several parts use."""
+"""What tests of several parts use: places, small models and images, and truths to compare with."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ import os
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+# Tests run beside each other. PyTorch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from scipy.stats import beta
 
+from advkit.core import rng
 from advkit.core.progress import Progress, Task
+from advkit.data.data import Data
+from advkit.models.card import ModelCard
+from advkit.models.model import Model
+from advkit.models.network import build
+from advkit.report import plots
 
-# Tests run beside each other. PyTorch reads this when it is imported, which nothing above does.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test works in a folder of its own, with a model store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
 
 
 class Stopping(Progress, Task):
@@ -37,6 +53,70 @@ class Stopping(Progress, Task):
 @pytest.fixture
 def stopping() -> Progress:
     return Stopping()
+
+
+@pytest.fixture
+def plotted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that would have been saved."""
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[..., Model]:
+    """Makes a model that has learnt nothing, the same for the same seed."""
+
+    def of(
+        arch: str,
+        role: str = "classifier",
+        classes: int | None = None,
+        *,
+        shape: tuple[int, int, int] = (1, 8, 8),
+        seed: int = 0,
+        about: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> Model:
+        with rng.scope("cpu", seed, "built"):
+            network = build(arch, shape=shape, classes=classes, config=config)
+        facts = {"role": role, "architecture": arch, "config": config, "shape": shape, "classes": classes}
+        return Model(network, ModelCard(**facts, **(about or {}))).eval()
+
+    return of
+
+
+def pixels(n: int, seed: int) -> torch.Tensor:
+    """(n, 1, 8, 8) of 8-bit levels."""
+    return (rng.uniform(rng.keys(seed, "x", torch.arange(n)), (1, 8, 8)) * 255).round() / 255
+
+
+@pytest.fixture
+def thirds(built: Callable[..., Model]) -> tuple[Model, Callable[..., Data]]:
+    """A linear model of three classes that occur alike, and what makes images, labelled by its answers."""
+    model = built("mlp", "classifier", 3, hidden=())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20)
+        model.network.layers[-1].bias -= model(pixels(200, 9)).mean(0)
+
+    def images(n: int, seed: int, split: str) -> Data:
+        x = pixels(n, seed)
+        with torch.no_grad():
+            labels = model(x).argmax(1)
+        return Data("toy", split, (x * 255).round().to(torch.uint8), labels, ("a", "b", "c"), torch.arange(n))
+
+    return model, images
+
+
+@pytest.fixture(scope="session")
+def save_npz() -> Callable[[Data, Data], None]:
+    """Saves training and test images as ``npz:toy.npz``."""
+
+    def save(train: Data, test: Data) -> None:
+        arrays = {"x_train": train.images, "x_test": test.images}
+        np.savez("toy.npz", **arrays, y_train=train.labels, y_test=test.labels)
+
+    return save
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,9 @@ Config = Callable[..., GanTraining]
 
 
 @pytest.fixture(autouse=True)
-def own_places(tmp_path, monkeypatch):
-    """Runs and models land in the test's own folder, and nobody waits for the disk."""
+def quick_looks(monkeypatch):
+    """Nobody waits for the disk, or looks at many samples."""
     monkeypatch.setattr("os.fsync", lambda file: None)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("advkit.gan.sample_logger.WATCHED", 120)
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from advkit.commands import gan_eval as command
 from advkit.commands.gan_eval import run as evaluate
-from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.data.data import Data
@@ -26,13 +25,10 @@ from advkit.gan.judge import judge
 from advkit.gan.metric import METRICS
 from advkit.gan.metrics import classification_accuracy
 from advkit.gan.sample import sample
-from advkit.models.card import DataFacts, ModelCard, Shape
+from advkit.models.card import DataFacts, Shape
 from advkit.models.checkpoint import save_model
-from advkit.models.model import Model
-from advkit.models.network import build
 from advkit.models.store import Store
 from advkit.report.gan import evaluated as outcome
-from advkit.report.outcome import Outcome
 
 FEW = ("fid", "modes")
 
@@ -44,23 +40,14 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(built):
     """Stores a small untrained generator under a name."""
 
-    def of(name: str, seed: int = 0, shape: Shape = (1, 8, 8), data: str = "digits") -> str:
-        with rng.scope("cpu", seed, "test"):
-            network = build("mlp-gan-generator", shape=shape, config={"hidden": (8,)})
-        facts = DataFacts(name=data, split="train", fingerprint="", n=1)
-        training = {"step": 7, "batch_size": 8}
-        card = ModelCard(
-            role="generator",
-            architecture="mlp-gan-generator",
-            config={"hidden": (8,)},
-            shape=shape,
-            data=facts,
-            training=training,
-        )
-        Store().add(Model(network, card), name)
+    def of(name: str, seed: int = 0, shape: Shape = (1, 8, 8)) -> str:
+        facts = DataFacts(name="digits", split="train", fingerprint="", n=1)
+        about = {"data": facts, "training": {"step": 7, "batch_size": 8}}
+        model = built("mlp-gan-generator", "generator", shape=shape, seed=seed, about=about, hidden=(8,))
+        Store().add(model, name)
         return name
 
     return of
@@ -87,16 +74,6 @@ def test_a_run_leaves_figures_with_floors_and_grids(make):
     assert {figure.name for figure in result.figures} == {row[0] for row in told.tables[0].rows}
 
 
-def test_a_finished_run_tells_the_same_without_measuring(make, monkeypatch):
-    config = GanEvaluation(model=make("toy"), n=40, metrics=FEW)
-    first = evaluate(config, Context(out=Path("run")))
-    monkeypatch.setattr(command, "measure", None)
-    assert evaluate(config, Context(out=Path("run"))) == first
-    make("toy", seed=1)
-    with pytest.raises(ConfigError, match="did not begin with the same model"):
-        evaluate(config, Context(out=Path("run")))
-
-
 def test_several_side_by_side_get_what_each_gets_alone(make):
     names = (make("one"), make("two", seed=1))
     told = evaluate(GanEvaluation(model=names, n=40, metrics=FEW), Context(out=Path("both")))
@@ -107,7 +84,7 @@ def test_several_side_by_side_get_what_each_gets_alone(make):
     assert told.tables[0].columns == ("", "one", "two", "floor", "")
     files = ["one/grid.png", "one/nearest.png", "two/grid.png", "two/nearest.png", "real.png"]
     assert [str(picture.path.relative_to("both")) for picture in told.pictures] == files
-    with pytest.raises(ConfigError, match="named twice"):
+    with pytest.raises(ConfigError):
         evaluate(GanEvaluation(model=("one", "one")), Context())
 
 
@@ -115,30 +92,29 @@ def test_training_time_is_read_from_the_run(make):
     Path("trained").mkdir()
     model = Store().get(make("toy"))
     save_model(model, "trained/ema.safetensors")
-    Path("trained/result.json").write_text(
-        json.dumps({"models": {"ema": {"hash": model.hash}}, "seconds": 90})
-    )
-    assert open_subject("trained", "cpu").seconds == 90
-    assert open_subject("trained/ema.safetensors", "cpu").seconds == 90
+    for digest, seconds in ((model.hash, 90), ("another", None)):
+        told = {"models": {"ema": {"hash": digest}}, "seconds": 90}
+        Path("trained/result.json").write_text(json.dumps(told))
+        assert open_subject("trained", "cpu").seconds == seconds
+        assert open_subject("trained/ema.safetensors", "cpu").seconds == seconds
     assert open_subject("toy", "cpu").seconds is None
-    Path("trained/result.json").write_text(
-        json.dumps({"models": {"ema": {"hash": "another"}}, "seconds": 90})
-    )
-    assert open_subject("trained", "cpu").seconds is None
 
 
-def given(monkeypatch, arch, role, **config):
-    card = {"role": role, "architecture": arch, "shape": (1, 8, 8), "classes": config.pop("classes", None)}
-    network = build(arch, shape=(1, 8, 8), classes=card["classes"], config=config)
-    model = Model(network, ModelCard(**card))
-    monkeypatch.setattr(subject, "load_model", lambda name, device: model)
-    return model
+@pytest.fixture
+def given(monkeypatch, built):
+    """Whatever is opened is this model."""
+
+    def of(*what, **config):
+        model = built(*what, **config)
+        monkeypatch.setattr(subject, "load_model", lambda name, device: model)
+        return model
+
+    return of
 
 
-def test_a_vae_is_its_decoder(monkeypatch):
-    model = given(
-        monkeypatch, "conv-vae", "vae", decoder_config={"channels": (8, 8, 8)}, channels=(4, 4), hidden=8
-    )
+def test_a_vae_is_its_decoder(given):
+    small = {"decoder_config": {"channels": (8, 8, 8)}, "channels": (4, 4), "hidden": 8}
+    model = given("conv-vae", "vae", **small)
     opened = open_subject("vae", "cpu")
     drawn, labels = opened.draw(5, 0)
     assert drawn.shape == (5, 1, 8, 8) and labels is None and opened.classes is None
@@ -146,25 +122,27 @@ def test_a_vae_is_its_decoder(monkeypatch):
     assert opened.card.role == "vae" and opened.hash == model.hash
 
 
-def test_a_conditional_one_is_asked_for_all_classes_alike(monkeypatch):
-    how = {"generator": "mlp-gan-generator", "generator_config": {"hidden": (4,)}, "classes": 10}
-    given(monkeypatch, "conditional-generator", "generator", **how)
+def test_a_conditional_one_is_asked_for_all_classes_alike(given):
+    inner = {"generator": "mlp-gan-generator", "generator_config": {"hidden": (4,)}}
+    given("conditional-generator", "generator", 10, **inner)
     opened = open_subject("conditional", "cpu")
     drawn, labels = opened.draw(2000, 0)
     assert torch.bincount(labels, minlength=10).min() > 150 and opened.images_seen is None
     assert torch.equal(drawn[:150], sample(opened.generator, 150, 0, labels[:150])[0])
 
 
-def test_what_cannot_be_measured(make, monkeypatch):
-    with pytest.raises(DataError, match="--data"):
+def test_a_dry_run_and_what_cannot_be_measured_leave_nothing(make, given):
+    said = evaluate(GanEvaluation(model=make("toy"), n=50), Context(dry_run=True))
+    assert said.result == {"n": 50, "metrics": [entry.name for entry in chosen([])]}
+    with pytest.raises(DataError):
         evaluate(GanEvaluation(model=make("wide", shape=(1, 9, 9))), Context())
-    with pytest.raises(ConfigError, match="'fdi'"):
-        evaluate(GanEvaluation(model=make("toy"), metrics=("fdi",)), Context())
-    given(monkeypatch, "mlp", "classifier", classes=3, hidden=())
-    with pytest.raises(ModelError, match="clf"):
+    with pytest.raises(ConfigError):
+        evaluate(GanEvaluation(model="toy", metrics=("fdi",)), Context())
+    given("mlp", "classifier", 3, hidden=())
+    with pytest.raises(ModelError):
         open_subject("clf", "cpu")
-    given(monkeypatch, "mlp-gan-generator", "generator", hidden=(4,))
-    with pytest.raises(ConfigError, match="--data"):
+    given("mlp-gan-generator", "generator", hidden=(4,))
+    with pytest.raises(ConfigError):
         evaluate(GanEvaluation(model="nameless"), Context())
     assert not Path("runs").exists()
 
@@ -212,12 +190,6 @@ def test_stacked_digits_have_a_thousand_modes():
     assert reference.real.features.shape == (20, 192)
 
 
-def test_a_dry_run_writes_nothing(make):
-    said: Outcome = evaluate(GanEvaluation(model=make("toy"), n=50), Context(dry_run=True))
-    assert said.result == {"n": 50, "metrics": [entry.name for entry in chosen([])]}
-    assert not Path("runs").exists()
-
-
 def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
     config = GanEvaluation(model=make("toy"), n=20, metrics=("modes", "precision-recall"))
     values = evaluate(config, Context(out=Path("run"))).result
@@ -227,10 +199,6 @@ def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
     own |= {"parameters": 1234567, "images_seen": 12345, "training_seconds": 90.0}
     other = {"histogram": (), "images_seen": None, "training_seconds": None, "name": "other"}
     told = outcome(result.model_copy(update={"generators": (one.model_copy(update=own),)}), Path("run"))
-    assert told.tables[0].columns[1:3] == ("generated", "floor") and told.tables[2].columns[1:] == (
-        "generated",
-        "real",
-    )
     figures = {row[0]: row[1] for row in told.tables[0].rows}
     assert figures == {"precision": "0.123", "recall": "-", "modes": "7", "KL of modes": "-"}
     assert told.tables[1].rows[0][2:] == ("1,234,567", "12,345", "1.5 min")

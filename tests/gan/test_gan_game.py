@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from advkit.core import rng
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
+from advkit.gan.sample_logger import _columns
 from advkit.gan.variational import VaeGame
 
 CPU = torch.device("cpu")
@@ -140,3 +141,25 @@ def test_an_autoencoder_follows_the_schedule_too(data, config):
         game.update()
         rates.append(game.optimisers["vae"].param_groups[0]["lr"] / settings.rate_generator)
     assert rates == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5])
+
+
+@pytest.mark.parametrize("how", ["projection", "auxiliary"])
+def test_cards_and_grids_tell_of_classes(how, data, config):
+    game = GanGame(config(conditional=how), data, CPU)
+    card = game.models()["ema"].card
+    assert (card.architecture, card.classes, card.labels) == ("conditional-generator", 2, ("even", "odd"))
+    assert game.models()["discriminator"].card.architecture == f"{how}-discriminator"
+    (labels,) = _columns(game)
+    assert game.classes == 2 and labels[:20].tolist() == [0, 1] * 10
+
+
+@pytest.mark.parametrize(("loss", "passes"), [("hinge", 2), ("relativistic", 3), ("feature-matching", 4)])
+def test_an_auxiliary_classifier_costs_no_further_pass(loss, passes, data, config):
+    """But for a generator that matches features, whose images are not judged."""
+    game = GanGame(config(conditional="auxiliary", loss=loss, regularisers=()), data, CPU)
+    seen: list[int] = []
+    trunk = game.discriminators["discriminator"].trunk
+    features = trunk.features
+    trunk.features = lambda images: (seen.append(len(images)), features(images))[1]
+    game.train_step()
+    assert len(seen) == passes

@@ -75,10 +75,10 @@ def test_a_conditional_generator_draws_its_classes_in_turn_or_those_asked_for(co
 
 
 def test_labels_that_cannot_be_drawn(conditional, grey):
-    with pytest.raises(ModelError, match="conditional"):
+    with pytest.raises(ModelError):
         draw(grey, 2, labels=torch.zeros(2, dtype=torch.int64))
     for labels in (torch.zeros(3, dtype=torch.int64), torch.tensor([0, 4])):
-        with pytest.raises(DataError, match="give one of 0 to 3 an image"):
+        with pytest.raises(DataError):
             draw(conditional, 2, labels=labels)
 
 
@@ -102,28 +102,23 @@ def test_a_conditional_generators_class_must_be_seen_by_the_classifier(condition
     found = sample_labelled(conditional, reader, 8, confidence=0.5)
     assert found.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     monkeypatch.setattr(Grey, "forward", lambda self, z, labels: torch.full((len(z), 1, 2, 2), 0.1))
-    with pytest.raises(
-        DataError, match=r"only 0 of class 1 were found with confidence 0\.5 or more, where 2"
-    ):
+    with pytest.raises(DataError, match=r"0 .*1 .*0\.5 .*2"):
         sample_labelled(conditional, reader, 8, confidence=0.5)
 
 
-def test_a_class_that_is_never_drawn_is_said_in_a_sentence(grey, reader, monkeypatch):
+def test_a_class_that_is_never_drawn_is_said(grey, reader, monkeypatch):
     monkeypatch.setattr(labelled, "TRIES", 2)
     monkeypatch.setattr(Grey, "draw", lambda self, keys: torch.full((len(keys), 1), 0.4))
-    with pytest.raises(
-        DataError, match=r"among 100 generated images only 0 of class 0 .* lower --confidence"
-    ):
+    with pytest.raises(DataError, match=r"100 .*0 .*0 "):
         sample_labelled(grey, reader, 40, confidence=0.5)
 
 
 def test_models_that_do_not_belong_together(grey, conditional, reader):
-    with pytest.raises(ConfigError, match="3 images cannot be of all 4 classes"):
+    with pytest.raises(ConfigError):
         sample_labelled(grey, reader, 3, confidence=0.5)
-    with pytest.raises(ModelError, match="takes 1x3x3 images but the generator draws 1x2x2"):
-        sample_labelled(grey, model(Reader(), "classifier", 4, (1, 3, 3)), 8, confidence=0.5)
-    with pytest.raises(ModelError, match=r"5 classes but .* 4"):
-        sample_labelled(conditional, model(Reader(), "classifier", 5), 8, confidence=0.5)
+    for generator, other in ((grey, (4, (1, 3, 3))), (conditional, (5,))):
+        with pytest.raises(ModelError):
+            sample_labelled(generator, model(Reader(), "classifier", *other), 8, confidence=0.5)
 
 
 @pytest.fixture
@@ -136,16 +131,15 @@ def named(grey, conditional, reader, monkeypatch):
     "values", [{"model": "conditional", "labels": True}, {"model": "grey", "classifier": "reader"}]
 )
 def test_the_file_is_a_data_set(values, named):
-    outcome = sample(Sampling(n=20, **values), Context(out=Path("more.npz")))
+    sample(Sampling(n=20, **values), Context(out=Path("more.npz")))
     data = load_data("npz:more.npz", "train")
     assert data.labels.bincount().tolist() == [5] * 4 and data.shape == (1, 2, 2)
     with np.load("more.npz") as arrays:
         assert (arrays["x"].dtype, arrays["y"].dtype, arrays["z"].shape) == (np.uint8, np.int64, (20, 1))
-    assert "--extra-data npz:more.npz" in outcome.sentences[-1]
 
 
 def test_an_unconditional_generator_has_no_labels(named):
-    with pytest.raises(ConfigError, match=r"grey is unconditional, .* --classifier"):
+    with pytest.raises(ConfigError):
         sample(Sampling(model="grey", labels=True), Context(out=Path("more.npz")))
     sample(Sampling(model="grey", n=4), Context(out=Path("more.npz")))
     with np.load("more.npz") as arrays:

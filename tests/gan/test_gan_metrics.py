@@ -67,23 +67,13 @@ def test_real_images_are_at_the_floor_and_constant_ones_far_from_it(name, compar
     assert any(told), (floor, alike, constant)
 
 
-@pytest.mark.parametrize("name", ["kid", "precision-recall", "density-coverage", "memorisation"])
-def test_pieces_change_nothing(name, comparisons, monkeypatch):
-    floor = comparisons["floor"]
-    whole = values(name, floor)
-    fresh = replace(floor, generated=replace(floor.generated), real=replace(floor.real))
-    monkeypatch.setattr(neighbours, "CELLS", 1000)
-    monkeypatch.setattr(distances, "ROWS", 7)
-    assert values(name, fresh) == pytest.approx(whole, rel=1e-4, abs=1e-4)
-
-
 def test_what_is_chosen_is_measured_and_told(reference):
     found, skipped = measure(reference.floor, chosen(["modes", "fid", "fid"]), "test")
     assert set(found) == {"modes", "mode_kl", "fid"} and skipped == {}
     assert [entry.name for entry in chosen(["modes", "fid", "fid"])] == ["fid", "modes"]
     ranks = ("fid", "kid", "precision-recall", "density-coverage", "class-histogram", "modes")
     assert [entry.name for entry in chosen([])] == [*ranks, "classification-accuracy", "memorisation"]
-    with pytest.raises(ConfigError, match="'fid'"):
+    with pytest.raises(ConfigError):
         chosen(["fdi"])
 
 
@@ -93,10 +83,8 @@ def normal(seed: int, n: int, width: int) -> torch.Tensor:
 
 def beside(generated: Any, real: Any, train: torch.Tensor = NOTHING, **said: Any) -> Comparison:
     """Of images, or of feature batches."""
-    seen = (
-        one if isinstance(one, FeatureBatch) else FeatureBatch(one, NOTHING, NOTHING)
-        for one in (generated, real)
-    )
+    kind = FeatureBatch
+    seen = (one if isinstance(one, kind) else kind(one, NOTHING, NOTHING) for one in (generated, real))
     return Comparison(*seen, train, **{"shares": torch.ones(10) / 10, **said})
 
 
@@ -113,16 +101,15 @@ def test_fid_is_the_formula():
     assert frechet(torch.ones(50, 4), torch.zeros(50, 4)) == pytest.approx(4)
 
 
-def test_kid_is_the_unbiased_estimate():
+def test_kid_is_the_unbiased_estimate(monkeypatch):
+    monkeypatch.setattr(distances, "ROWS", 7)  # it adds up pieces
     a, b = normal(0, 30, 4), normal(1, 20, 4) + 0.3
-    kernel = lambda x, y: (float(x.double() @ y.double()) / 4 + 1) ** 3  # noqa: E731
-    within = [
-        sum(kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j)
-        / (len(s) * (len(s) - 1))
-        for s in (a, b)
-    ]
-    across = sum(kernel(x, y) for x in a for y in b) / 600
-    assert discrepancy(a, b) == pytest.approx(sum(within) - 2 * across, rel=1e-4)
+
+    def kernel(x, y):
+        return ((x.double() @ y.double().T) / 4 + 1) ** 3
+
+    within = sum(float(kernel(s, s).fill_diagonal_(0).sum()) / (len(s) * (len(s) - 1)) for s in (a, b))
+    assert discrepancy(a, b) == pytest.approx(within - 2 * float(kernel(a, b).mean()), rel=1e-4)
 
 
 def test_neighbours_are_those_of_all_distances(monkeypatch):
@@ -174,9 +161,8 @@ def test_classes_are_counted_and_their_divergence_is_in_nats():
     assert values("modes", beside(drawn, drawn, shares=shares)) == pytest.approx(wanted)
     never = torch.tensor([0.5, 0.25, 0.0, 0.25], dtype=torch.float64)  # a class that is drawn all the same
     kl = values("class-histogram", beside(drawn, drawn, shares=never))["class_kl"]
-    assert kl == pytest.approx(
-        sum(p * np.log(p / q) for p, q in ((5 / 9, 0.5), (3 / 9, 1e-12), (1 / 9, 0.25)))
-    )
+    pairs = ((5 / 9, 0.5), (3 / 9, 1e-12), (1 / 9, 0.25))
+    assert kl == pytest.approx(sum(p * np.log(p / q) for p, q in pairs))
 
 
 def grey(*levels: int) -> torch.Tensor:
@@ -185,10 +171,9 @@ def grey(*levels: int) -> torch.Tensor:
 
 
 def test_a_copy_is_three_times_nearer_to_one_training_image_than_to_the_next():
-    told = [
-        memorisation.memorisation(beside(grey(x), grey(9), grey(0, 100)))["copied"] for x in (24, 26, 74, 76)
-    ]
-    assert told == [1, 0, 0, 1]
+    for level, copied in ((24, 1), (26, 0), (74, 0), (76, 1)):
+        found = memorisation.memorisation(beside(grey(level), grey(9), grey(0, 100)))
+        assert found["copied"] == copied
 
 
 def test_nearer_is_the_chance_that_mann_and_whitney_count():
@@ -216,21 +201,6 @@ def test_larger_images_than_16_are_halved_first(side, nearest):
     train = torch.stack([torch.full_like(board, 126), 200 * board]).byte()[:, None]
     _, found = memorisation.neighbours((254 * board).byte()[None, None], train, 1)
     assert torch.equal(found, train[nearest : nearest + 1])
-
-
-def test_copies_are_told_from_new_images(reference):
-    train, test = reference.train.images, reference.test.images
-    new = memorisation.memorisation(beside(test[:100], test[100:], train))
-    assert new["copied"] == 0 and 0.4 < new["nearer"] < 0.6
-    half = torch.cat([train[:50], test[:50]])
-    mixed = memorisation.memorisation(beside(half, test[100:], train))
-    assert mixed["copied"] == 0.5 and 0.7 < mixed["nearer"] < 0.8
-    far = rng.integers(torch.arange(100), (1, 8, 8), 256).to(torch.uint8)
-    assert memorisation.memorisation(beside(far, test, train)) == {"copied": 0.0, "nearer": 0.0}
-    shown, found = memorisation.neighbours(torch.cat([test[:30], train[7:9]]), train, 5)
-    assert torch.equal(shown[:2], found[:2])
-    away = (shown.double() - found.double()).flatten(1).norm(dim=1)
-    assert away.tolist() == sorted(away.tolist()) and away[2] > 0
 
 
 def test_the_accuracy_score_is_of_the_labels_that_were_asked_for(comparisons, monkeypatch):

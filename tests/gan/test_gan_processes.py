@@ -39,17 +39,10 @@ def test_two_learn_what_one_learns_but_for_the_order_of_sums():
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     np.savez("toy.npz", x=images, y=np.arange(40) % 2)
     train(GanTraining.model_validate(TRAIN), Context(out=Path("one")))
-    flags = [
-        f"--{key.replace('_', '-')}={value}"
-        for key, value in TRAIN.items()
-        if not isinstance(value, list | dict)
-    ]
-    flags += [
-        "--regularisers=r1",
-        "--augment=shift",
-        "--set=generator.channels=[8,8]",
-        "--set=discriminator.hidden=8",
-    ]
+    plain = {key: value for key, value in TRAIN.items() if not isinstance(value, list | dict)}
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in plain.items()]
+    flags += ["--regularisers=r1", "--augment=shift"]
+    flags += ["--set=generator.channels=[8,8]", "--set=discriminator.hidden=8"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [*launch, "advkit", "gan-train", *flags, "--out", "two"]

@@ -9,7 +9,6 @@ import torch
 
 from advkit.commands.gan_train import run as train
 from advkit.core.context import Context
-from advkit.gan.settings import GanTraining
 from advkit.gan.variational import VaeGame
 from advkit.models.checkpoint import load_checkpoint
 
@@ -19,11 +18,6 @@ SMALL = {"decoder_config": {"channels": (16, 8, 8)}, "channels": (8, 8), "hidden
 @pytest.fixture
 def settings(config):
     return lambda **changes: config(kind="vae", arch="conv-vae", generator=SMALL, discriminator={}, **changes)
-
-
-def test_the_default_network_follows_the_kind():
-    assert GanTraining(kind="vae").arch == "conv-vae"
-    assert GanTraining().arch == GanTraining(kind="gan").arch == "conv-gan"
 
 
 def test_the_loss_is_minus_the_evidence_bound(data, settings, monkeypatch):

@@ -5,33 +5,17 @@ import math
 import pytest
 from torch import Tensor, nn
 
-from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.registry import Entry
-from advkit.models.card import ModelCard, Shape
-from advkit.models.model import Model
+from advkit.models.card import Shape
 from advkit.models.network import ARCHITECTURES, Vae, build
 from advkit.models.store import Store
 
-CONFIG = {"channels": (4, 8)}
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    """Runs and the store of whoever runs the tests stay as they are."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
-
 
 @pytest.fixture
-def discriminator():
+def discriminator(built):
     """In the store as ``critic``."""
-    with rng.scope("cpu", 7, "critic"):
-        network = build("conv-gan-discriminator", shape=(1, 8, 8), config=CONFIG)
-    card = ModelCard(
-        role="discriminator", architecture="conv-gan-discriminator", config=CONFIG, shape=(1, 8, 8)
-    )
-    model = Model(network, card)
+    model = built("conv-gan-discriminator", "discriminator", channels=(4, 8)).train()
     Store().add(model, "critic")
     return model
 
@@ -51,13 +35,11 @@ class ToyVae(Vae):
 
 
 @pytest.fixture
-def vae(monkeypatch):
+def vae(monkeypatch, built):
     """In the store as ``toy``; its architecture is registered for the test."""
     entry = Entry("toy-vae", ToyVae, "a toy", facts={"role": "vae"})
     assert "toy-vae" not in ARCHITECTURES
     monkeypatch.setitem(ARCHITECTURES._entries, "toy-vae", entry)
-    with rng.scope("cpu", 7, "vae"):
-        network = build("toy-vae", shape=(1, 8, 8))
-    model = Model(network, ModelCard(role="vae", architecture="toy-vae", shape=(1, 8, 8)))
+    model = built("toy-vae", "vae")
     Store().add(model, "toy")
     return model

@@ -12,12 +12,9 @@ from advkit.commands import finetune as command
 from advkit.commands.finetune import run as finetune
 from advkit.core.config import validate
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError, ModelError, OutputError
+from advkit.core.errors import UserError
 from advkit.data.load import load_data
-from advkit.models.card import ModelCard
 from advkit.models.load import load_model
-from advkit.models.model import Model
-from advkit.models.network import build
 from advkit.models.store import Store
 from advkit.reuse import tested
 from advkit.reuse.classifier import from_scratch, layer_rates, pretrained
@@ -40,16 +37,6 @@ def trunk_of(classifier):
 def features_of(discriminator):
     state = discriminator.network.state_dict()
     return {name: value for name, value in state.items() if not name.startswith("head.")}
-
-
-@pytest.fixture
-def untrainable(monkeypatch):
-    """Faults must be found before training begins."""
-
-    def train(*args, **kwargs):
-        raise AssertionError("training began")
-
-    monkeypatch.setattr(command, "fit", train)
 
 
 def test_the_trunk_is_the_discriminator(discriminator):
@@ -117,19 +104,12 @@ def test_test_labels_are_not_touched_before_the_end(discriminator, monkeypatch):
     assert first["test"]["correct"] != other["test"]["correct"]
 
 
-def test_a_hundred_labels_are_enough_for_most_digits(discriminator):
-    outcome = finetune(plan(epochs=None), Context())
-    assert outcome.result["updates"] == 600
-    assert outcome.result["test"]["correct"]["fine-tuned"] / 359 > 0.8
-
-
 def test_an_interrupted_command_goes_on(discriminator, stopping):
     with pytest.raises(KeyboardInterrupt):
         finetune(plan(epochs=4), Context(out=Path("cut"), progress=stopping))
     resumed = finetune(plan(epochs=4), Context(out=Path("cut"), resume=True))
     whole = finetune(plan(epochs=4), Context(out=Path("whole")))
     assert resumed.result["model"]["hash"] == whole.result["model"]["hash"]
-    assert finetune(plan(epochs=4), Context(out=Path("whole"))) == whole
 
 
 def test_a_dry_run_leaves_nothing(discriminator, tmp_path):
@@ -138,26 +118,24 @@ def test_a_dry_run_leaves_nothing(discriminator, tmp_path):
     assert outcome.result["updates"] == 2 * 4 and sorted(tmp_path.rglob("*")) == before
 
 
-def test_faults(discriminator, untrainable):
-    painter = ModelCard(role="generator", architecture="mlp-gan-generator", shape=(1, 8, 8))
-    Store().add(Model(build("mlp-gan-generator", shape=(1, 8, 8)), painter), "generator")
-    large = build("conv-gan-discriminator", shape=(1, 28, 28))
-    card = discriminator.card.model_copy(update={"shape": (1, 28, 28), "config": {}})
-    Store().add(Model(large, card), "large")
-    for values, error, message in (
-        ({"labels": 7}, DataError, "7 labels"),
-        ({"labels": 5000}, DataError, "5000 labels"),
-        ({"labels": "some"}, ConfigError, "labels"),
-        ({"mode": "prob"}, ConfigError, "mode"),
-        ({"model": "critc"}, ModelError, "'critic'"),
-        ({"model": "generator"}, ModelError, "discriminator"),
-        ({"model": "large"}, DataError, "1x28x28"),
-    ):
-        with pytest.raises(error, match=message):
-            finetune(plan(**values), Context())
+def test_faults_are_found_before_the_training(discriminator, built, monkeypatch):
+    monkeypatch.setattr(command, "fit", None)
+    Store().add(built("mlp-gan-generator", "generator"), "generator")
+    Store().add(built("conv-gan-discriminator", "discriminator", shape=(1, 28, 28)), "large")
     Path("clf.pt").write_text("mine")
-    with pytest.raises(OutputError, match="--overwrite"):
-        finetune(plan(), Context(out=Path("clf.pt")))
+    for values, code in (
+        ({"labels": 7}, "invalid-data"),
+        ({"labels": 5000}, "invalid-data"),
+        ({"labels": "some"}, "invalid-config"),
+        ({"mode": "prob"}, "invalid-config"),
+        ({"model": "critc"}, "model-not-found"),
+        ({"model": "generator"}, "invalid-model"),
+        ({"model": "large"}, "invalid-data"),
+        ({}, "already-exists"),
+    ):
+        with pytest.raises(UserError) as fault:
+            finetune(plan(**values), Context(out=None if values else Path("clf.pt")))
+        assert fault.value.code == code
     assert Path("clf.pt").read_text() == "mine"
 
 
@@ -185,21 +163,10 @@ def test_the_rate_falls_from_layer_to_layer(discriminator):
 
 def test_normalisation_belongs_to_the_layer_before_it_and_a_parametrised_layer_is_one():
     spectral = torch.nn.utils.parametrizations.spectral_norm
-    inner = torch.nn.Sequential(
-        spectral(torch.nn.Linear(4, 4)), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
-    )
+    layers = spectral(torch.nn.Linear(4, 4)), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
+    inner = torch.nn.Sequential(*layers)
     rates = layer_rates(torch.nn.ModuleDict({"part": inner}), "part", 1.0, 0.5)
     assert rates == {"part.0.": 0.5, "part.1.": 0.5, "part.2.": 1.0}
-
-
-def test_layers_at_other_rates_move_otherwise(discriminator):
-    def lowest(decay):
-        outcome = finetune(plan(layer_decay=decay, name=f"d{decay}".replace(".", "-")), Context())
-        return trunk_of(load_model(outcome.files[-1]))["trunk.0.weight"]
-
-    before = features_of(discriminator)["trunk.0.weight"]
-    moved, hardly = ((lowest(decay) - before).norm() for decay in (1.0, 0.01))
-    assert 0 < hardly < moved / 5
 
 
 def test_the_robust_error_is_told_beside_the_clean_one(discriminator):
@@ -218,7 +185,7 @@ def test_without_a_customary_threat_nothing_is_attacked(discriminator, monkeypat
     outcome = finetune(plan(), Context())
     assert outcome.result["test"]["attack"] is None
     assert outcome.result["test"]["errors"]["fine-tuned"]["robust"] is None
-    assert outcome.tables[0].columns == ("", "clean error [95 %]", "wrong", "n")
+    assert len(outcome.tables[0].columns) == 4
 
 
 def test_extra_images_join_the_labelled_ones(discriminator):

@@ -196,7 +196,6 @@ def test_it_learns_from_few_labels_and_leaves_a_classifier():
     assert result["test"]["clean"] <= result["test"]["n"] and result["test"]["attacked"] == 20
     train = load_data("digits", "train")
     assert train.labels[torch.tensor(result["label_ids"])].bincount().tolist() == [10] * 10
-    assert semi_train(plan(**values), Context(out=outcome.files[-1])).result == outcome.result
 
 
 CONV = {"generator": {"channels": [8, 8, 8]}, "discriminator": {"channels": [4, 4]}}
@@ -232,11 +231,6 @@ def test_labels_beyond_the_few_are_not_looked_at(monkeypatch):
     assert first["test"]["clean"] != other["test"]["clean"]
 
 
-def test_other_label_sets_are_other_labels():
-    one, other = (semi_train(plan(label_set=number), Context()).result["label_ids"] for number in (0, 1))
-    assert one != other
-
-
 def test_it_begins_with_the_discriminator(discriminator):
     config = validate(SemiSupervised, {"model": "critic", "batch_size": 50}, "test")
     begun = game(config, discriminator)
@@ -244,7 +238,8 @@ def test_it_begins_with_the_discriminator(discriminator):
     mine = begun.model.network.trunk.state_dict()
     assert begun.pair == "conv-gan"
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    outcome = semi_train(plan(model="critic", generator={}, discriminator={}), Context())
+    outcome = semi_train(plan(model="critic", generator={}, discriminator={}, label_set=1), Context())
+    assert outcome.result["label_ids"] != semi_train(plan(), Context()).result["label_ids"]
     (parent,) = outcome.result["card"]["lineage"]
     assert (parent["relation"], parent["hash"]) == ("fine-tuned-from", discriminator.hash)
 
@@ -260,19 +255,15 @@ def test_both_rates_stay_for_two_thirds_and_fall_to_0_on_a_line():
 
 
 def test_faults_are_found_before_there_is_a_folder(discriminator):
-    for values, fault, said in (
-        ({"arch": "noisy-mpl"}, ConfigError, "'noisy-mlp'"),
-        ({"labels": 7}, DataError, "7 labels"),
-        ({"model": "critic", "arch": "mlp-gan", "discriminator": {}}, ConfigError, "--arch"),
-        ({"model": "critic"}, ConfigError, "--set discriminator"),
-        ({"model": "critc"}, ModelError, "'critic'"),
-        ({"norm": "l2"}, ConfigError, "budget"),
+    for values, fault in (
+        ({"arch": "noisy-mpl"}, ConfigError),
+        ({"labels": 7}, DataError),
+        ({"model": "critic", "arch": "mlp-gan", "discriminator": {}}, ConfigError),
+        ({"model": "critic"}, ConfigError),
+        ({"model": "critc"}, ModelError),
+        ({"norm": "l2"}, ConfigError),
     ):
-        with pytest.raises(fault, match=said):
+        with pytest.raises(fault):
             semi_train(plan(**values), Context(out=Path("run")))
+    assert semi_train(plan(), Context(dry_run=True)).result["passes"] == 5 * 29 * 50
     assert not Path("run").exists()
-
-
-def test_a_dry_run_leaves_nothing(tmp_path):
-    outcome = semi_train(plan(), Context(dry_run=True))
-    assert outcome.result["passes"] == 5 * 29 * 50 and list(tmp_path.iterdir()) == []

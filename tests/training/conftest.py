@@ -5,21 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.progress import Progress, Task
 from advkit.data.load import load_data
-from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.models.network import build
 from advkit.training.objective import OBJECTIVES, Objective
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    """Runs and the store of whoever runs the tests stay as they are."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +18,12 @@ def digits():
 
 
 @pytest.fixture
-def make():
+def make(built):
     """A fresh classifier of the digits; the same for the same seed."""
 
     def make(arch: str = "mlp", seed: int = 0, **config: Any) -> Model:
         config = config or ({"hidden": (16,)} if arch == "mlp" else {})
-        with rng.scope("cpu", seed, "init"):
-            network = build(arch, shape=(1, 8, 8), classes=10, config=config)
-        card = ModelCard(role="classifier", architecture=arch, config=config, shape=(1, 8, 8), classes=10)
-        return Model(network, card)
+        return built(arch, "classifier", 10, seed=seed, **config).train()
 
     return make
 

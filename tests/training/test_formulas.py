@@ -67,20 +67,14 @@ def test_trades_is_clean_cross_entropy_and_a_divergence(make, objective, digits,
     loss, logits = objective("trades").loss(model, x, y, batch)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
     assert logits.tolist() == moved_logits  # shown is the accuracy under attack
-
-
-def test_beta_grows_over_its_warm_up(make, objective, digits, standing):
-    model, (x, y, batch) = make(), batch_of(digits, step=4)
-    half, _ = objective("trades", beta=6, beta_warmup=1).loss(model, x, y, batch)
-    whole, _ = objective("trades", beta=3).loss(model, x, y, batch)
-    assert half.item() == pytest.approx(whole.item(), rel=1e-6)
+    half, _ = objective("trades", beta=12, beta_warmup=1).loss(model, x, y, replace(batch, step=4))
+    assert half.item() == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_the_attacker_of_trades_climbs_the_divergence(make, objective, digits):
     model, (x, y, batch) = make().eval(), batch_of(digits)
-    far, near = (
-        objective(name, eps_warmup=0, steps=20).examples(model, x, y, batch) for name in ("trades", "mart")
-    )
+    wanted = [objective(name, eps_warmup=0, steps=20) for name in ("trades", "mart")]
+    far, near = (one.examples(model, x, y, batch) for one in wanted)
     with torch.no_grad():
         clean, far, near = model(x), model(far), model(near)
     assert divergences(clean, far).mean() > divergences(clean, near).mean()
@@ -174,20 +168,11 @@ def test_weights_move_by_a_share_of_their_length_and_come_back(make, digits):
     assert all(value.grad is None for value in model.parameters())
 
 
-def test_weights_come_back_after_a_fault(make, digits):
-    model, (x, y, _) = make(), batch_of(digits)
-    before = [value.clone() for value in model.parameters()]
-    with pytest.raises(ZeroDivisionError), moved(model, lambda: (cross_entropy(model(x), y), model(x)), 0.1):
-        raise ZeroDivisionError
-    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
-
-
 def test_running_statistics_are_those_of_one_pass(digits, objective):
     def network():
         torch.manual_seed(0)
-        return torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10)
-        ).train()
+        layers = torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10)
+        return torch.nn.Sequential(torch.nn.Flatten(), *layers).train()
 
     x, y, batch = batch_of(digits)
     found = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advkit.report import plots
 from advkit.report.figures.curves import write_curves
 from advkit.training.board import Board
 from advkit.training.monitor import warnings
@@ -48,9 +47,9 @@ def test_nothing_is_said_of_a_good_run():
 @pytest.mark.parametrize(
     ("history", "kind", "step", "parts"),
     [
-        (STUCK, "plateau", 40, ["2.31", "11%", "eps_warmup=0.3"]),
-        (CATASTROPHE, "catastrophic overfitting", 40, ["90%", "2%", "50% at update 30", "--objective pgd"]),
-        (OVERFITTED, "robust overfitting", 70, ["52.3% around update 30", "46.0%", "88.0%", "--patience"]),
+        (STUCK, "plateau", 40, ["2.31", "11%"]),
+        (CATASTROPHE, "catastrophic overfitting", 40, ["90%", "2%", "50%", "30"]),
+        (OVERFITTED, "robust overfitting", 70, ["52.3%", "30", "46.0%", "88.0%"]),
     ],
 )
 def test_signs(history, kind, step, parts):
@@ -79,10 +78,7 @@ FAR = "catastrophic overfitting"
         ({**LEARNT, "train_robust": (0.3, 0.6, 0.299)}, [FAR]),  # half of the best
         ({**LEARNT, "train_robust": (0.3, 0.6, 0.301)}, []),
         ({**LEARNT, "accuracy": (0.3, 0.6, 0.5), "train_robust": (0.3, 0.6, 0.2)}, []),  # all of it collapsed
-        (
-            {**LATE, "robust": (0.5, 0.5, 0.5, 0.4, 0.5, 0.479)},
-            ["robust overfitting"],
-        ),  # 4 %, by means of three
+        ({**LATE, "robust": (0.5, 0.5, 0.5, 0.4, 0.5, 0.479)}, ["robust overfitting"]),  # 4 % of means of 3
         ({**LATE, "robust": (0.5, 0.5, 0.5, 0.4, 0.5, 0.481)}, []),
         ({**LATE, "robust": (0.5, 0.5, 0.5, 0.4, 0.4, 0.4), "train_robust": (0.5,) * 6}, []),
         ({**LATE, "robust": (0.4, 0.4, 0.5, 0.5, 0.5, 0.5)}, []),
@@ -104,14 +100,12 @@ def test_tensorboard_reads_numbers_and_pictures_and_nothing_is_written_without_a
     assert events.Tags()["scalars"] == ["loss"] and events.Images("samples")[0].width == 22
 
 
-def test_curves_show_percentages_of_what_is_known(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+def test_curves_show_percentages_of_what_is_known(tmp_path, plotted):
     history = [{"epoch": at / 2, "clean": at / 10, "accuracy": at / 5} for at in (1, 2, 3)]
     write_curves(tmp_path / "a.png", history, title="toy", best=1.0)
-    (axis,) = drawn[0].axes
+    (axis,) = plotted[0].axes
     assert [list(line.get_ydata()) for line in axis.lines[:2]] == [pytest.approx([10, 20, 30]), [20, 40, 60]]
     assert list(axis.lines[0].get_xdata()) == [0.5, 1, 1.5] and list(axis.lines[2].get_xdata()) == [1, 1]
-    assert axis.get_ylim() == (0, 101) and list(drawn[0].get_size_inches()) == [7, 4]
+    assert axis.get_ylim() == (0, 101)
     write_curves(tmp_path / "a.png", history, title="toy")
-    assert len(drawn[1].axes[0].lines) == 2
+    assert len(plotted[1].axes[0].lines) == 2

@@ -117,7 +117,7 @@ def test_it_learns_in_bfloat16_over_weights_in_float32(name, make, objective, di
 def test_other_norms_work_or_are_refused(name, threat, make, objective, digits):
     wanted = objective(name)
     if (name, threat.norm) in REFUSED:
-        with pytest.raises(ConfigError, match=threat.norm):
+        with pytest.raises(ConfigError):
             wanted.refuse(threat)
         return
     wanted.refuse(threat)
@@ -129,10 +129,8 @@ def test_other_norms_work_or_are_refused(name, threat, make, objective, digits):
 def test_it_is_a_function_of_the_batch_and_leaves_everything_else_alone(
     name, parameters, make, objective, digits
 ):
-    model, wanted = (
-        make("trunk-classifier", trunk="conv-gan-discriminator").train(),
-        objective(name, **parameters),
-    )
+    model = make("trunk-classifier", trunk="conv-gan-discriminator").train()
+    wanted = objective(name, **parameters)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     (x, y, batch), (_, _, again) = batch_of(digits), batch_of(digits)
     pixels = x.clone()

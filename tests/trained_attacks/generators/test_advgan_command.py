@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from advkit.commands.advgan_train import run as advgan_train
@@ -13,21 +12,16 @@ from advkit.core.errors import ConfigError, OutputError
 from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
-from advkit.report import plots
 from advkit.report.figures.curves import write_advgan_curves as write_curves
 from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanTraining
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch, model, images):
+def here(own_places, model, images, save_npz):
     """A folder with the classifier as clf.pt and its images as toy.npz."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
     save_model(model, "clf.pt")
-    train, test = images(), images(40, 1)
-    arrays = {"x_train": train.images, "y_train": train.labels, "x_test": test.images, "y_test": test.labels}
-    np.savez("toy.npz", **arrays)
+    save_npz(images(), images(40, 1))
 
 
 TOY = AdvGanTraining(
@@ -57,44 +51,27 @@ def test_it_leaves_an_attack_that_does_what_was_said(model):
     assert outcome.next[0] == (
         "advkit attack --model=clf.pt --data=npz:toy.npz --norm linf --eps 0.1 --attack advgan:toy-advgan"
     )
-    said = {
-        "model": "clf.pt",
-        "data": "npz:toy.npz",
-        "norm": "linf",
-        "eps": 0.1,
-        "attack": ("advgan:gen.pt",),
-    }
-    judged = attack(Evaluation(**said), Context(out=Path("judged"))).result
+    said = {"model": "clf.pt", "data": "npz:toy.npz", "norm": "linf", "eps": 0.1}
+    judged = attack(Evaluation(**said, attack=("advgan:gen.pt",)), Context(out=Path("judged"))).result
     assert judged["stages"][0]["broken"] == result.hits
     assert judged["clean_correct"] - judged["robust_correct"] == result.hits
-    with pytest.raises(OutputError, match=r"gen\.pt exists already"):
+    with pytest.raises(OutputError):
         advgan_train(TOY, Context(out=Path("gen.pt")))
 
 
-def test_a_finished_run_is_told_again():
-    config = TOY.model_copy(update={"steps": 2})
-    first = advgan_train(config, Context(out=Path("run")))
-    assert advgan_train(config, Context(out=Path("run"))).result == first.result
-    with pytest.raises(ConfigError, match="steps was 2, is now 3"):
-        advgan_train(TOY.model_copy(update={"steps": 3}), Context(out=Path("run")))
-
-
-def test_curves_show_percentages(monkeypatch, tmp_path):
-    drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+def test_curves_show_percentages(plotted, tmp_path):
     rows = [{"step": at, "held_out": at / 10, "misled": at / 5, "d_accuracy": 0.5} for at in (1, 2)]
     for judged in (False, True):
         write_curves(tmp_path / "a.png", rows, title="toy", judged=judged)
-    assert [len(figure.axes[0].lines) for figure in drawn] == [2, 3]
-    assert list(drawn[0].axes[0].lines[0].get_ydata()) == [10, 20]
-    assert drawn[0].axes[0].get_ylim() == (0, 101) and list(drawn[0].get_size_inches()) == [7, 4]
+    assert [len(figure.axes[0].lines) for figure in plotted] == [2, 3]
+    assert list(plotted[0].axes[0].lines[0].get_ydata()) == [10, 20]
+    assert plotted[0].axes[0].get_ylim() == (0, 101)
 
 
 def test_a_dry_run_makes_nothing():
     told = advgan_train(TOY, replace(Context(), dry_run=True)).result
     assert told["backwards"] == 12 * 16
-    with pytest.raises(ConfigError, match="no class 'x'"):
-        advgan_train(TOY.model_copy(update={"target": "x"}), replace(Context(), dry_run=True))
-    with pytest.raises(ConfigError, match="did you mean 'conv-gan-discriminator'"):
-        advgan_train(TOY.model_copy(update={"opponent": "conv-gn"}), replace(Context(), dry_run=True))
+    for wrong in ({"target": "x"}, {"opponent": "conv-gn"}):
+        with pytest.raises(ConfigError):
+            advgan_train(TOY.model_copy(update=wrong), replace(Context(), dry_run=True))
     assert not Path("runs").exists() and not Path("home").exists()

@@ -2,21 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from advkit.commands.adv_train import run as adv_train
-from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
-from advkit.models.card import ModelCard
 from advkit.models.load import load_model
-from advkit.models.model import Model, weights_hash
-from advkit.models.network import build
+from advkit.models.model import weights_hash
 from advkit.trained_attacks.generators.judge import misled
 from advkit.trained_attacks.generators.objectives.advgan import AdvGanTraining
 from advkit.training.loop import fit
@@ -29,19 +25,6 @@ SMALL = {"generator": {"width": 4, "depth": 1}, "discriminator": {"channels": (4
 
 def objective(**said):
     return AdvGanTraining(validate(AdvGanTraining.Config, {**SMALL, **said}, "test"))
-
-
-@pytest.fixture
-def fresh():
-    """A classifier of three classes that has learnt nothing."""
-
-    def fresh():
-        with rng.scope("cpu", 0, "fresh"):
-            network = build("mlp", shape=(1, 8, 8), classes=3, config={"hidden": (8,)})
-        about = {"role": "classifier", "architecture": "mlp", "config": {"hidden": (8,)}, "classes": 3}
-        return Model(network, ModelCard(**about, shape=(1, 8, 8)))
-
-    return fresh
 
 
 def test_both_learn_and_the_generator_from_the_classifier_as_it_is(model, images):
@@ -76,14 +59,14 @@ def test_eps_grows_and_the_rounds_count():
     assert beside.games[LINF].threat.eps == pytest.approx(0.05) and beside.games[LINF].step == 3
 
 
-def test_an_interrupted_run_ends_with_the_same_generators(images, fresh, stopping, tmp_path):
+def test_an_interrupted_run_ends_with_the_same_generators(images, built, stopping, tmp_path):
     config = Fitting(epochs=4, batch_size=20, checks=4)
     threats = {"threat": LINF, "also": [Threat("l2", 0.9)], "union": "average"}
 
     def run(folder, **more):
         with RunFolder.open("test", "toy", config, tmp_path / folder) as opened:
             given = {"objective": objective(), "run": opened, **threats, **more}
-            return fit(fresh(), config, images(), None, **given)
+            return fit(built("mlp", "classifier", 3, hidden=(8,)), config, images(), None, **given)
 
     whole = run("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -95,12 +78,8 @@ def test_an_interrupted_run_ends_with_the_same_generators(images, fresh, stoppin
     assert hashes[0] == hashes[1] and len(set(hashes[0].values())) == 2
 
 
-def test_the_command_leaves_the_generator_as_an_attack(images, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
-    train, test = images(), images(40, 1)
-    arrays = {"x_train": train.images, "y_train": train.labels, "x_test": test.images, "y_test": test.labels}
-    np.savez("toy.npz", **arrays)
+def test_the_command_leaves_the_generator_as_an_attack(images, save_npz):
+    save_npz(images(), images(40, 1))
     said = {"data": "npz:toy.npz", "arch": "mlp", "norm": "linf", "eps": 0.1, "objective": "advgan"}
     config = AdversarialTraining(**said, epochs=2, checks=2, parameters=SMALL, name="hard")
     outcome = adv_train(config, Context(out=Path("run")))
@@ -110,7 +89,6 @@ def test_the_command_leaves_the_generator_as_an_attack(images, tmp_path, monkeyp
     (parent,) = generator.card.lineage
     assert (parent.relation, parent.name, parent.hash) == ("trained-against", "hard", load_model("hard").hash)
     assert load_model("run/advgan.safetensors").hash == generator.hash
-    assert adv_train(config, Context(out=Path("run"))).result == outcome.result
 
 
 def test_parameters_are_those_that_are_documented(declared):
@@ -122,9 +100,8 @@ def test_parameters_are_those_that_are_documented(declared):
 
 
 def test_faults_are_told():
-    with pytest.raises(ConfigError, match="l1"):
+    for wrong in ({"generator": {"widht": 3}}, {"opponent": "lenett"}):
+        with pytest.raises(ConfigError):
+            objective(**wrong)
+    with pytest.raises(ConfigError):
         objective().refuse(Threat("l1", 3))
-    with pytest.raises(ConfigError, match="did you mean 'width'"):
-        objective(generator={"widht": 3})
-    with pytest.raises(ConfigError, match="'lenett-discriminator'"):
-        objective(opponent="lenett")

@@ -12,10 +12,8 @@ from advkit.commands.gan_invert import run as gan_invert
 from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
-from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
-from advkit.models.model import Model, weights_hash
-from advkit.models.network import build
+from advkit.models.model import weights_hash
 from advkit.trained_attacks.latent.invert import invert
 from advkit.trained_attacks.latent.result import InversionResult
 from advkit.trained_attacks.latent.settings import GanInversion, InversionSettings
@@ -23,17 +21,10 @@ from advkit.trained_attacks.latent.settings import GanInversion, InversionSettin
 SHORT = InversionSettings(steps=60, restarts=2)
 
 
-def made(arch, classes=None, shape=(1, 8, 8), role="generator", **config):
-    with rng.scope("cpu", 0, "inverted"):
-        network = build(arch, shape=shape, classes=classes, config=config)
-    about = {"role": role, "architecture": arch, "config": config, "classes": classes}
-    return Model(network, ModelCard(**about, shape=shape)).eval()
-
-
 @pytest.fixture
-def dense():
+def dense(built):
     """A small generator, whose images differ."""
-    model = made("mlp-gan-generator", latent_dim=3, hidden=(16,), dropout=0.0)
+    model = built("mlp-gan-generator", "generator", latent_dim=3, hidden=(16,), dropout=0.0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
@@ -58,9 +49,8 @@ def test_what_a_generator_made_is_found_again(dense):
 def test_the_best_of_all_starts_and_steps_is_kept(dense):
     """Beside a plain loop: Adam from every start of every image, its rate falling along half a cosine."""
     x = rng.uniform(torch.arange(3), (1, 8, 8))
-    found = invert(
-        dense, x, config=InversionSettings(steps=5, restarts=3, rate=0.5, seed=2), ids=torch.tensor([4, 7, 9])
-    )
+    config = InversionSettings(steps=5, restarts=3, rate=0.5, seed=2)
+    found = invert(dense, x, config=config, ids=torch.tensor([4, 7, 9]))
     for i, name in enumerate((4, 7, 9)):
         ends, starts = [], []
         for start in range(3):
@@ -75,9 +65,8 @@ def test_the_best_of_all_starts_and_steps_is_kept(dense):
             ends.append(min(errors, key=lambda each: each[0]))
             starts.append(errors[0][0])
         error, latent = min(ends, key=lambda each: each[0])
-        assert found.start[i] == ends.index((error, latent)) and found.start_error[i].item() == pytest.approx(
-            min(starts)
-        )
+        assert found.start[i] == ends.index((error, latent))
+        assert found.start_error[i].item() == pytest.approx(min(starts))
         assert found.error[i].item() == pytest.approx(error, rel=1e-3)
         torch.testing.assert_close(found.latent[i], latent[0], rtol=0, atol=1e-2)
 
@@ -95,8 +84,9 @@ def test_more_starts_find_no_less_and_the_batch_does_not_matter(dense):
     assert not torch.equal(other.latent, four.latent)
 
 
-def test_a_conditional_generator_is_asked_for_the_class():
-    model = made("conditional-generator", 3, generator="mlp-gan-generator", generator_config={"hidden": [16]})
+def test_a_conditional_generator_is_asked_for_the_class(built):
+    inner = {"generator": "mlp-gan-generator", "generator_config": {"hidden": [16]}}
+    model = built("conditional-generator", "generator", 3, **inner)
     labels = torch.arange(6) % 3
     x = drawn(model, 6, 5, labels)
     before, mode = weights_hash(model.state_dict()), model.train().training
@@ -105,26 +95,18 @@ def test_a_conditional_generator_is_asked_for_the_class():
     assert right.error.mean() < wrong.error.mean()
     assert weights_hash(model.state_dict()) == before and model.training == mode
     assert all(parameter.grad is None for parameter in model.parameters())
-    with pytest.raises(DataError, match="classes"):
-        invert(model, x, config=SHORT)
-    with pytest.raises(DataError, match=r"0 to 5.*3"):
-        invert(model, x, torch.arange(6), SHORT)
-
-
-def test_faults_are_told(dense):
-    with pytest.raises(DataError, match=r"1x8x8.*1x9x9"):
-        invert(dense, torch.zeros(1, 1, 9, 9))
-    with pytest.raises(ModelError, match="generator"):
-        invert(made("mlp", 3, role="classifier"), torch.zeros(1, 1, 8, 8))
+    for wrong in ((x, None), (x, torch.arange(6)), (torch.zeros(6, 1, 9, 9), labels)):
+        with pytest.raises(DataError):
+            invert(model, *wrong, SHORT)
+    with pytest.raises(ModelError):
+        invert(built("mlp", "classifier", 3), torch.zeros(1, 1, 8, 8))
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, dense):
+def here(own_places, built, dense):
     """A folder with a generator, a VAE and images that the generator made."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
     save_model(dense, "gen.pt")
-    save_model(made("conv-vae", role="vae"), "vae.pt")
+    save_model(built("conv-vae", "vae"), "vae.pt")
     train, test = (drawn(dense, n, seed).numpy() for n, seed in ((20, 1), (5, 2)))
     labels = np.arange(20) % 2
     np.savez("toy.npz", x_train=train, y_train=labels, x_test=test, y_test=labels[:5])
@@ -146,17 +128,16 @@ def test_the_command_leaves_vectors_and_a_picture(dense):
     mean = ((saved["original"] - again) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(mean, [image.error for image in result.images], rtol=1e-3, atol=1e-7)
     assert Path("run/reconstructions.png").read_bytes()[:4] == b"\x89PNG"
-    assert gan_invert(TOY, Context(out=Path("run"))).result == outcome.result
     own = TOY.model_copy(update={"split": "train", "steps": 1})
     images = gan_invert(own, Context(out=Path("train"))).result["images"]
     assert all(image["nearest_error"] > 0 and image["nearest_id"] != image["id"] for image in images)
 
 
 @pytest.mark.usefixtures("here")
-def test_a_vae_starts_where_its_encoder_says():
+def test_a_vae_starts_where_its_encoder_says(built):
     config = TOY.model_copy(update={"model": "vae.pt", "restarts": 1, "steps": 1})
     with_encoder = gan_invert(config, Context(out=Path("vae"))).result
-    model = made("conv-vae", role="vae")
+    model = built("conv-vae", "vae")
     x = torch.from_numpy(np.load("toy.npz")["x_test"][:4])
     with torch.no_grad():
         error = (model.network(x) - x).square().mean((1, 2, 3))
@@ -165,11 +146,10 @@ def test_a_vae_starts_where_its_encoder_says():
 
 
 @pytest.mark.usefixtures("here")
-def test_faults_are_told_before_the_work_begins():
-    with pytest.raises(ConfigError, match="--data"):
-        gan_invert(TOY.model_copy(update={"data": None}), Context())
-    save_model(made("mlp", 3, role="classifier"), "clf.pt")
-    with pytest.raises(ModelError, match="classifier"):
-        gan_invert(TOY.model_copy(update={"model": "clf.pt"}), Context())
+def test_faults_are_told_before_the_work_begins(built):
+    save_model(built("mlp", "classifier", 3), "clf.pt")
+    for wrong, fault in (({"data": None}, ConfigError), ({"model": "clf.pt"}, ModelError)):
+        with pytest.raises(fault):
+            gan_invert(TOY.model_copy(update=wrong), Context())
     assert gan_invert(TOY, replace(Context(), dry_run=True)).result == {"n": 4, "passes": 41 * 2 * 4}
     assert not Path("runs").exists()

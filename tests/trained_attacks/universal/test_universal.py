@@ -1,6 +1,5 @@
 """Trained patches and perturbations, where the best ones are known."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -15,14 +14,8 @@ from advkit.data.augment import Order
 from advkit.models.load import wrap
 from advkit.trained_attacks.universal import judge as judging
 from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, paste
-from advkit.trained_attacks.universal.judge import (
-    PatchJudge,
-    judge_perturbation,
-    random_like,
-    rounded_to_8_bits,
-)
+from advkit.trained_attacks.universal.judge import PatchJudge, judge_perturbation, random_like
 from advkit.trained_attacks.universal.make import class_number
-from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
 from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
 from advkit.trained_attacks.universal.train import train
 
@@ -35,8 +28,8 @@ def covered(pixels):
     return along[:, None].square() + along[None].square() < 0.8
 
 
-def test_the_best_patch_for_a_linear_classifier_is_found(bright, images):
-    learn, test = images(bright), images(bright, n=50, seed=1, split="test")
+def test_the_best_patch_for_a_linear_classifier_is_found(bright, grey):
+    learn, test = grey(bright), grey(bright, n=50, seed=1, split="test")
     result = advkit.train_patch(bright, learn, "bright", test=test, scale=(0.3, 0.6), **SHORT)
     patch = result.patch
     assert patch.shape == (1, 8, 8) and are_levels(patch)
@@ -49,9 +42,9 @@ def test_the_best_patch_for_a_linear_classifier_is_found(bright, images):
     assert judged.interval.low > 0.8
 
 
-def test_the_figures_are_those_of_the_images(bright, images, monkeypatch):
+def test_the_figures_are_those_of_the_images(bright, grey, monkeypatch):
     """Half of the images wrong before, places by sample id: counted once more, by hand."""
-    test = images(bright, n=40)
+    test = grey(bright, n=40)
     labels = test.labels.clone()
     labels[::2] = 2
     test = replace(test, labels=labels)
@@ -78,16 +71,14 @@ def test_the_figures_are_those_of_the_images(bright, images, monkeypatch):
             assert hits == int((bright(seen).argmax(1) == 1).sum())
     assert len({hits for row in places.hits for hits in row}) > 1
     with pytest.raises(DataError):
-        PatchJudge(
-            bright, replace(test, labels=torch.full_like(labels, 2)), Patch(settings, test.shape), 1, 3
-        )
+        PatchJudge(bright, replace(test, labels=0 * labels + 2), Patch(settings, test.shape), 1, 3)
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.5)])
-def test_the_best_targeted_perturbation_of_a_linear_classifier_is_found(norm, eps, mixed, images):
+def test_the_best_targeted_perturbation_of_a_linear_classifier_is_found(norm, eps, mixed, grey):
     model, weight = mixed
     threat = Threat(norm, eps)
-    learn, test = images(model), images(model, n=50, seed=1, split="test")
+    learn, test = grey(model), grey(model, n=50, seed=1, split="test")
     result = advkit.train_universal(model, learn, threat, test=test, target=1, **SHORT)
     best = eps * weight.sign() if norm == "linf" else eps * weight / weight.norm()
     assert torch.allclose(result.perturbation, best, atol=1e-5)
@@ -95,9 +86,8 @@ def test_the_best_targeted_perturbation_of_a_linear_classifier_is_found(norm, ep
     judged = result.classifiers[0]
     with torch.no_grad():
         before, after = (model(x).argmax(1) for x in (test.images, (test.images + best).clamp(0, 1)))
-    assert judged.judged == int((before != 1).sum()) and judged.hits == int(
-        ((before != 1) & (after == 1)).sum()
-    )
+    aimed = before != 1
+    assert (judged.judged, judged.hits) == (int(aimed.sum()), int((aimed & (after == 1)).sum()))
     assert judged.fooled == int((before != after).sum()) > 3 * judged.fooled_by_random
     assert judged.becomes == {"bright": judged.fooled} and judged.rate == judged.hits / judged.judged
     random = random_like(Perturbation(threat, test.shape, 0.1), 0)
@@ -108,30 +98,36 @@ def test_the_best_targeted_perturbation_of_a_linear_classifier_is_found(norm, ep
     assert judged.correct == int((after == test.labels).sum())
 
 
-def test_an_untargeted_perturbation_takes_the_larger_side(mixed, images):
+def test_an_untargeted_perturbation_takes_the_larger_side(mixed, grey):
     """No perturbation serves both classes of a linear classifier; most images are of class 0."""
     model, weight = mixed
-    data = images(model, n=200)
+    data = grey(model, n=200)
     most = torch.cat([(data.labels == 0).nonzero()[:60, 0], (data.labels == 1).nonzero()[:10, 0]])
     data = data.take(most)
     result = advkit.train_universal(model, data, Threat("linf", 0.05), test=data, clip=1000.0, **SHORT)
     assert torch.allclose(result.perturbation, 0.05 * weight.sign(), atol=1e-5)
     assert result.classifiers[0].rate == pytest.approx(60 / 70, abs=0.01)
+    # What leaves the budget does not count.
+    kind, facts = Perturbation(Threat("linf", 0.05), data.shape, 0.1), {"seed": 0, "trained_on": True}
+    judged = [
+        judge_perturbation(model, "toy", data, kind, size * weight[None].sign(), target=None, **facts)
+        for size in (0.05, 0.06)
+    ]
+    assert judged[0].fooled > 0 and judged[1].fooled == 0
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("target", [None, 1])
-def test_every_update_is_a_step_of_normalised_momentum(norm, target, images):
+def test_every_update_is_a_step_of_normalised_momentum(norm, target, grey):
     """Beside a plain loop of three updates on two curved classifiers."""
     models = []
     for seed in (1, 2):
-        network = torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(144, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
-        )
+        layers = torch.nn.Linear(144, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
+        network = torch.nn.Sequential(torch.nn.Flatten(), *layers)
         for at, parameter in enumerate(network.parameters()):
             parameter.data = rng.normal(torch.tensor([10 * seed + at]), tuple(parameter.shape))[0] / 3
         models.append(wrap(network, shape=(1, 12, 12)).eval())
-    data, threat = images(models[0], n=20), Threat(norm, 0.3)
+    data, threat = grey(models[0], n=20), Threat(norm, 0.3)
     labels = torch.arange(20) % 3
     data = replace(data, labels=labels)
     config = ChangeSettings(steps=3, batch_size=8, momentum=0.6, seed=4)
@@ -153,12 +149,12 @@ def test_every_update_is_a_step_of_normalised_momentum(norm, target, images):
     torch.testing.assert_close(found, now, rtol=0, atol=1e-5)
 
 
-def test_several_classifiers_are_misled_alike_and_others_only_judged(mixed, images):
+def test_several_classifiers_are_misled_alike_and_others_only_judged(mixed, grey):
     model, weight = mixed
     twin = advkit.load_model(
         type(model.network)(torch.roll(weight, 1), -0.5 * float(weight.sum())), shape=(1, 12, 12)
     )
-    data = images(model)
+    data = grey(model)
     threat = Threat("linf", 0.01)
     both = advkit.train_universal([model, twin], data, threat, test=data, target=1, **SHORT)
     agree = weight.sign() == torch.roll(weight, 1).sign()
@@ -170,51 +166,28 @@ def test_several_classifiers_are_misled_alike_and_others_only_judged(mixed, imag
     assert one.classifiers[0].hits > both.classifiers[0].hits
 
 
-def test_what_leaves_the_budget_does_not_count(mixed, images):
-    model, weight = mixed
-    data = images(model)
-    kind = Perturbation(Threat("linf", 0.05), data.shape, 0.1)
-    facts = {"target": None, "seed": 0, "trained_on": True}
-    inside = judge_perturbation(model, "toy", data, kind, 0.05 * weight[None].sign(), **facts)
-    outside = judge_perturbation(model, "toy", data, kind, 0.06 * weight[None].sign(), **facts)
-    assert inside.fooled > 0 and outside.fooled == 0
-
-
-def test_the_model_and_the_global_generator_are_left_as_they_were(bright, images):
-    data = images(bright)
+def test_the_model_and_the_global_generator_are_left_as_they_were(bright, grey):
+    data = grey(bright)
     bright.train()
     state = torch.get_rng_state()
     first = advkit.train_patch(bright, data, 1, test=data, steps=3)
     assert bright.training and all(parameter.grad is None for parameter in bright.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(advkit.train_patch(bright, data, 1, test=data, steps=3).patch, first.patch)
-    other = advkit.train_patch(bright, data, 1, test=data, steps=3, seed=1)
-    assert torch.equal(other.patch, rounded_to_8_bits(other.patch))
 
 
-def test_results_are_read_back(bright, images, tmp_path):
-    data = images(bright)
-    patch = advkit.train_patch(bright, data, 1, test=data, steps=1)
-    universal = advkit.train_universal(bright, data, Threat("linf", 0.1), test=data, steps=1)
-    for result, kind in ((patch, PatchResult), (universal, PerturbationResult)):
-        (tmp_path / "result.json").write_text(json.dumps(result.as_values()))
-        assert kind.load(tmp_path).as_values() == result.as_values() and str(kind.load(tmp_path)) == str(
-            result
-        )
-
-
-def test_faults_are_told_in_one_sentence(bright, images):
-    data = images(bright)
+def test_faults_are_told_in_one_sentence(bright, grey):
+    data = grey(bright)
     assert class_number("bright", data) == class_number(1, data) == class_number("1", data) == 1
-    for kind, key, target, more in (
-        (ConfigError, "'bright'", "brigth", {}),
-        (ConfigError, "3", 3, {}),
-        (ConfigError, "scale", 1, {"scale": (0.6, 0.3)}),
-        (ConfigError, "'step'", 1, {"step": 3}),
-        (DataError, "test=", 1, {"test": None}),
-        (DataError, "'never'", "never", {"steps": 1}),
+    for kind, target, more in (
+        (ConfigError, "brigth", {}),
+        (ConfigError, 3, {}),
+        (ConfigError, 1, {"scale": (0.6, 0.3)}),
+        (ConfigError, 1, {"step": 3}),
+        (DataError, 1, {"test": None}),
+        (DataError, "never", {"steps": 1}),
     ):
-        with pytest.raises(kind, match=key):
+        with pytest.raises(kind):
             advkit.train_patch(bright, data, target, **{"test": data, **more})
-    with pytest.raises(ConfigError, match="l1"):
+    with pytest.raises(ConfigError):
         advkit.train_universal(bright, data, Threat("l1", 1.0), test=data)

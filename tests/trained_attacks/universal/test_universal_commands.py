@@ -6,40 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from advkit.commands.patch import run as patch
 from advkit.commands.universal import run as universal
-from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError
-from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
-from advkit.models.model import Model
-from advkit.models.network import build
 from advkit.trained_attacks.universal import judge
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
 from advkit.trained_attacks.universal.settings import PatchTraining, PerturbationTraining
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(own_places, thirds, built, save_npz, monkeypatch):
     """A folder with linear classifiers as a.pt and b.pt, and images, labelled by the first, as toy.npz."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(judge, "MAPPED", 5)
     monkeypatch.setattr(judge, "PLACES", 3)
-    about = {"role": "classifier", "architecture": "mlp", "config": {"hidden": ()}, "shape": (1, 8, 8)}
-    for seed, name in enumerate("ab"):
-        with rng.scope("cpu", seed, "judged"):
-            network = build("mlp", shape=(1, 8, 8), classes=3, config={"hidden": ()})
-        model = Model(network, ModelCard(**about, classes=3)).eval()
-        save_model(model, f"{name}.pt")
-        if seed == 0:
-            x = rng.uniform(torch.arange(60), (1, 8, 8))
-            with torch.no_grad():
-                y = model(x).argmax(1)
-            np.savez("toy.npz", x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])
+    model, images = thirds
+    save_model(model, "a.pt")
+    save_model(built("mlp", "classifier", 3, seed=1, hidden=()), "b.pt")
+    save_npz(images(30, 1, "train"), images(30, 2, "test"))
 
 
 SAID = {"model": ("a.pt",), "data": "npz:toy.npz", "steps": 4, "batch_size": 16}
@@ -54,15 +41,11 @@ def figures(row):
 
 def test_a_patch_leaves_a_print_and_the_numbers_behind_it():
     outcome = patch(PATCH.model_copy(update={"transfer": ("b.pt",)}), Context(out=Path("patch.png")))
-    assert outcome.files[:2] == (Path("patch.png"), Path("patch.npz")) and outcome.files[-1].parent == Path(
-        "runs"
-    )
+    assert outcome.files[:2] == (Path("patch.png"), Path("patch.npz"))
     with Image.open("patch.png") as picture:
         assert picture.size == (600, 600)
     saved = np.load("patch.npz")
-    assert (
-        saved["patch"].shape == (1, 6, 6) and saved["patch"].dtype == np.uint8 and int(saved["target"]) == 2
-    )
+    assert saved["patch"].shape == (1, 6, 6) and saved["patch"].dtype == np.uint8 and saved["target"] == 2
     assert [table.title.partition(":")[0] for table in outcome.tables] == ["a.pt", "b.pt (not trained on)"]
     assert [row[0] for row in outcome.tables[0].rows][::5] == ["0.30 (2 px)", "0.30 to 0.70"]
     (judged, _) = PatchResult.load(outcome.files[-1]).classifiers
@@ -71,18 +54,17 @@ def test_a_patch_leaves_a_print_and_the_numbers_behind_it():
         assert [shown[0], *shown[3:]] == pytest.approx([100 * c / judged.judged for c in counts], abs=0.051)
     assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in outcome.pictures)
     assert PatchResult.load(outcome.files[-1]).as_values() == outcome.result
-    with pytest.raises(OutputError, match=r"patch\.png exists already"):
+    with pytest.raises(OutputError):
         patch(PATCH, Context(out=Path("patch.npz")))
 
 
-def test_a_finished_patch_is_told_again():
+def test_a_run_speaks_for_no_other_models():
     first = patch(PATCH, Context(out=Path("run")))
     assert patch(PATCH, Context(out=Path("run"))).result == first.result
-    with pytest.raises(ConfigError, match="steps was 4, is now 5"):
-        patch(PATCH.model_copy(update={"steps": 5}), Context(out=Path("run")))
     Path("b.pt").replace("a.pt")
-    with pytest.raises(ConfigError, match="did not begin with the same models"):
+    with pytest.raises(ConfigError) as fault:
         patch(PATCH, Context(out=Path("run")))
+    assert fault.value.code == "run-differs"
 
 
 def test_a_universal_perturbation_leaves_a_picture_and_itself():
@@ -91,7 +73,6 @@ def test_a_universal_perturbation_leaves_a_picture_and_itself():
     assert np.abs(saved["perturbation"]).max() == pytest.approx(0.1) and saved["norm"] == "linf"
     assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in outcome.pictures)
     assert PerturbationResult.load("run").as_values() == outcome.result
-    assert universal(UNIVERSAL, Context(out=Path("run"))).result == outcome.result
     judged = PerturbationResult.load("run").classifiers[0]
     shown = figures(outcome.tables[0].rows[0][1:])
     counts = [judged.hits, judged.fooled_by_random, judged.clean_correct, judged.correct]
@@ -107,18 +88,15 @@ def test_a_dry_run_counts_and_makes_nothing():
     told = patch(PATCH, replace(Context(), dry_run=True)).result
     assert told == {"pixels": 6, "forwards": 64 + 30 * 25 + 3 * 9 * 5, "backwards": 64}
     assert universal(UNIVERSAL, replace(Context(), dry_run=True)).result["backwards"] == 64
-    with pytest.raises(ConfigError, match="no class 'x'"):
+    with pytest.raises(ConfigError):
         patch(PATCH.model_copy(update={"target": "x"}), replace(Context(), dry_run=True))
     assert not Path("runs").exists()
 
 
 def test_what_comes_next_can_be_typed():
     said = PATCH.model_copy(update={"model": ("a.pt", "b.pt"), "pixel_range": (-1.0, 1.0), "steps": 1})
+    assert PatchTraining(model="a.pt, b.pt", target=1).model == said.model
     with pytest.raises(ConfigError):  # a model with a card has its own range
         patch(said, Context())
     outcome = patch(said.model_copy(update={"pixel_range": (0.0, 1.0)}), Context(out=Path("run")))
     assert outcome.next[0] == "advkit patch --model=a.pt,b.pt --data=npz:toy.npz --target=2 --steps 3"
-
-
-def test_names_may_be_one_text():
-    assert PatchTraining(model="a.pt, b.pt", target=1).model == ("a.pt", "b.pt")

@@ -1,4 +1,4 @@
-"""Classifiers whose best patch and best universal perturbation are known."""
+"""Classifiers that a known change misleads, and grey images for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Linear(nn.Module):
 
 
 @pytest.fixture
-def images() -> Callable[..., Data]:
+def grey() -> Callable[..., Data]:
     """Grey noise on 12x12 pixels, with a model's own answers as labels."""
 
     def make(model: nn.Module, n: int = 60, seed: int = 0, split: str = "train") -> Data:
@@ -43,8 +43,7 @@ def images() -> Callable[..., Data]:
 @pytest.fixture
 def bright() -> Model:
     """Class 1 where an image is brighter than the average one."""
-    weight = torch.ones(1, 12, 12)
-    return wrap(Linear(weight, -72.5), shape=(1, 12, 12)).eval()
+    return wrap(Linear(torch.ones(1, 12, 12), -72.5), shape=(1, 12, 12)).eval()
 
 
 @pytest.fixture
@@ -53,3 +52,29 @@ def mixed() -> tuple[Model, torch.Tensor]:
     weight = rng.normal(torch.tensor([3]), (1, 12, 12))[0]
     weight = weight + 0.3 * weight.sign()
     return wrap(Linear(weight, -0.5 * float(weight.sum())), shape=(1, 12, 12)).eval(), weight
+
+
+@pytest.fixture
+def model(built: Callable[..., Model]) -> Model:
+    """Class 1 where an image is brighter than grey, never class 2: linear, and with a card."""
+    made = built("mlp", "classifier", 3, hidden=())
+    layer = made.network.layers[-1]
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0], [1.0], [0.0]]).expand(3, 64))
+        layer.bias.copy_(torch.tensor([0.0, -32.0, -99.0]))
+    return made
+
+
+@pytest.fixture
+def images() -> Callable[..., Data]:
+    """Noise a little brighter or darker than grey; one image in ten has the wrong label."""
+
+    def make(n: int = 60, seed: int = 0, split: str = "train") -> Data:
+        ids = torch.arange(n)
+        side = (ids % 2).float() * 2 - 1
+        x = 0.2 * (rng.uniform(rng.keys(seed, "x", ids), (1, 8, 8)) - 0.5)
+        x = x + 0.5 + 0.05 * side[:, None, None, None]
+        label = torch.where(ids % 10 == 9, 1 - ids % 2, ids % 2)
+        return Data("toy", split, x, label, ("dark", "bright", "never"), ids)
+
+    return make

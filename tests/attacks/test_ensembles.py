@@ -6,7 +6,7 @@ import torch
 import advkit
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.ensemble import ENSEMBLES, Stage
-from advkit.attacks.loss import margin
+from advkit.attacks.losses.margin import margin
 from advkit.attacks.perturb import make
 from advkit.core.threat import Threat
 from advkit.evaluation.evaluate import plan

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from advkit.core import rng
 from advkit.gan.adversarial import GanGame
 from advkit.gan.critic import Critic
-from advkit.gan.sample_logger import _columns
+from advkit.gan.sample_logger import SampleLogger
 from advkit.gan.variational import VaeGame
 
 CPU = torch.device("cpu")
@@ -149,7 +149,7 @@ def test_cards_and_grids_tell_of_classes(how, data, config):
     card = game.models()["ema"].card
     assert (card.architecture, card.classes, card.labels) == ("conditional-generator", 2, ("even", "odd"))
     assert game.models()["discriminator"].card.architecture == f"{how}-discriminator"
-    (labels,) = _columns(game)
+    _, labels = SampleLogger(game, None)._fixed
     assert game.classes == 2 and labels[:20].tolist() == [0, 1] * 10
 
 
@@ -161,5 +161,5 @@ def test_an_auxiliary_classifier_costs_no_further_pass(loss, passes, data, confi
     trunk = game.discriminators["discriminator"].trunk
     features = trunk.features
     trunk.features = lambda images: (seen.append(len(images)), features(images))[1]
-    game.train_step()
+    game.update()
     assert len(seen) == passes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 from advkit.attacks.perturb import make
 from advkit.core.context import Context
@@ -34,8 +33,9 @@ def run(config: Config, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(config, model, images, norm)
     with context.run_folder("curve", images.name, config, subject.inputs) as run:
-        work = partial(measured, subject, config, run=run, progress=context.progress)
-        result = run.once(SecurityCurve, work).asked(config.eps)
+        result = run.once(
+            SecurityCurve, lambda: measured(subject, config, run=run, progress=context.progress)
+        ).asked(config.eps)
         run.finish(result.as_values())
         return report.curve(config, result, run.path)
 

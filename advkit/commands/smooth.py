@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
@@ -45,8 +43,10 @@ def run(config: Config, context: Context) -> Outcome:
             largest_radius=most,
         )
     with context.run_folder("smooth", images.name, config, subject.inputs) as run:
-        work = partial(smoothed_subject, subject, config, run=run, progress=context.progress)
-        return report.smoothing(config, run.once(SmoothingResult, work), run.path)
+        result = run.once(
+            SmoothingResult, lambda: smoothed_subject(subject, config, run=run, progress=context.progress)
+        )
+        return report.smoothing(config, result, run.path)
 
 
 def _trained_with(name: str, card: ModelCard) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +42,9 @@ def run(config: Config, context: Context) -> Outcome:
             forwards=forwards,
         )
     with context.run_folder("spatial", data.name, config, subject.inputs) as run:
-        work = partial(evaluate_moves, subject, config, run=run, progress=context.progress)
-        result = run.once(SpatialResult, work)
+        result = run.once(
+            SpatialResult, lambda: evaluate_moves(subject, config, run=run, progress=context.progress)
+        )
         moved = moved_images(data, result)
         pictures = report.least_moved(run.path, result, model, data, moved)
         if kept is not None:

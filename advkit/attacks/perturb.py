@@ -162,6 +162,7 @@ def perturb(
 
         clean = logits_of(judged, data)
         refuse_misfit(clean, data)
+        threat.refuse_misfit(data.shape)
         search = searching(
             judged,
             data,

@@ -27,6 +27,7 @@ AttackNames = Annotated[tuple[str, ...], OneOf("advkit.attacks.ensemble:names")]
 DefenceName = Annotated[str, OneOf(_DEFENCES)]
 GanLossName = Annotated[str, OneOf(_LOSSES)]
 RegulariserNames = Annotated[tuple[str, ...], OneOf(_REGULARISERS)]
+CheckNames = Annotated[tuple[str, ...], OneOf("advkit.evaluation.check:CHECKS")]
 ObjectiveName = Annotated[str, OneOf(_OBJECTIVES)]
 
 ArchitectureParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{arch}")]

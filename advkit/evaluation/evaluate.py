@@ -151,6 +151,7 @@ def attacked(
     device = few.device
     notes = [*facts.notes, *(precision_notes(device) if config.certify else ())]
     threat = threat or default_threat(model, images)
+    threat.refuse_misfit(images.shape)
     other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
     other_hash = None if other is None else other.hash
     searched = straight_through(model, config.bpda, few) if config.bpda else model

@@ -21,7 +21,7 @@ from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
-from advkit.core.threat import Norm, Threat, threat
+from advkit.core.threat import Norm, Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.data.threats import default_threat
@@ -303,4 +303,4 @@ def sizes(eps: Sequence[float | str], norm: Norm) -> tuple[float, ...]:
     """
     if norm not in DEFAULT:
         raise ConfigError(f"there is no norm {norm!r}; choose {', '.join(DEFAULT)}")
-    return tuple(threat(norm, one).eps for one in eps)
+    return tuple(Threat(norm, one).eps for one in eps)

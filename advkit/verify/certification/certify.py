@@ -95,6 +95,7 @@ def certified_subject(
         progress = SILENT
     model, images, method = subject.model, subject.images, config.method
     threat = threat or default_threat(model, images)
+    threat.refuse_misfit(images.shape)
     refuse_l0(threat)
     with memory.kept(), evaluation_mode(model):
         if run is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, SupportsFloat, get_args
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, get_args
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:  # listings read threat models without PyTorch
     from torch import Tensor
 
 Norm = Literal["linf", "l2", "l1", "l0"]
+
+
+def norm_called(name: Any) -> str:
+    """The norm that is meant by ``L2``, 2 or ``np.inf``; another word is left for validation to refuse."""
+    said = str(name).lower().removesuffix(".0")
+    return said if said in get_args(Norm) else f"l{said}" if f"l{said}" in get_args(Norm) else str(name)
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -52,10 +58,9 @@ class Threat(StrictModel):
     def __init__(self, norm: str | float, eps: SupportsFloat | str) -> None:
         from pydantic import ValidationError
 
-        name = str(norm).lower().removesuffix(".0")
         try:
             given = eps if isinstance(eps, str) else float(eps)
-            super().__init__(norm=name if name in get_args(Norm) else f"l{name}", eps=given)  # type: ignore[call-arg]
+            super().__init__(norm=norm_called(norm), eps=given)  # type: ignore[call-arg]
         except (TypeError, ValueError) as error:
             said = [str(error)]
             if isinstance(error, ValidationError):
@@ -72,6 +77,19 @@ class Threat(StrictModel):
         if self.norm == "l0" and self.eps != int(self.eps):
             raise ValueError("l0 counts the values that may change; give a whole number")
         return self
+
+    @classmethod
+    def of(cls, given: Any) -> Threat:
+        """A threat model, or the pair (norm, eps) of one.
+
+        Raises:
+            ConfigError: it is neither, or an impossible one.
+        """
+        if isinstance(given, Threat):
+            return given
+        if isinstance(given, tuple | list) and len(given) == 2:
+            return cls(*given)
+        raise ConfigError(f'{given!r} is no threat model; give one such as advkit.Threat("linf", 0.1)')
 
     def refuse_misfit(self, shape: Sequence[int]) -> None:
         """Raises a ConfigError if ``eps`` exceeds the largest distance of two images of this shape."""

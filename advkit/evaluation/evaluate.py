@@ -109,11 +109,10 @@ def evaluate(
         DataError: the images or labels do not fit, or ``eight_bit`` is set and the images are not 8-bit.
         ConfigError: unknown attacks or parameters, or no default threat model.
     """
-    names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     given = {
         "model": "",
         "n": n,
-        "attack": names,
+        "attack": attack,
         "parameters": parameters or {},
         "budget": budget,
         "seed": seed,
@@ -125,7 +124,8 @@ def evaluate(
         "allow_random": allow_random,
     }
     config = validate(Evaluation, given, "advkit.evaluate")
-    subject = Subject.of(model, data, n, allow_random=allow_random)
+    threat = None if threat is None else Threat.of(threat)
+    subject = Subject.of(model, data, config.n, allow_random=allow_random)
     return attacked(
         subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
     )

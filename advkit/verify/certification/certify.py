@@ -78,7 +78,9 @@ def certify(
     """
     given = {"model": "", "method": method, "n": n, "batch_size": batch_size}
     config = validate(Certification, given, "advkit.certify")
-    return certified_subject(Subject.of(model, data, n), threat, config, run=run, progress=shown(progress))
+    threat = None if threat is None else Threat.of(threat)
+    subject = Subject.of(model, data, config.n)
+    return certified_subject(subject, threat, config, run=run, progress=shown(progress))
 
 
 @distributed.together()

@@ -34,6 +34,7 @@ HOUSEKEEPING = {
     "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate"),
     "models": Lazy("Storage", "list, show, export, import and remove models", "advkit.cli.models:models"),
     "data": Lazy("Storage", "list and download data sets", "advkit.cli.data:data"),
+    "completion": Lazy("Shell", "complete names in bash, zsh or fish", "advkit.cli.completion:completion"),
 }
 
 OVERVIEW = """\

@@ -124,7 +124,7 @@ class Numbered(RuleBasedStateMachine):
     @invariant()
     def what_is_kept(self):
         for run in self.known:
-            kept = json.loads(Path("runs", run["name"], "resolved.json").read_text())
+            kept = json.loads(Path("runs", run["name"], "resolved.json").read_text(encoding="utf-8"))
             config = {"steps": 3, "seed": run["seed"]}
             assert kept == {"command": run["command"], "config": config, "inputs": run["inputs"]}
 

@@ -155,10 +155,10 @@ def test_faults(discriminator, untrainable):
     ):
         with pytest.raises(error, match=message):
             finetune(plan(**values), Context())
-    Path("clf.pt").write_text("mine")
+    Path("clf.pt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="--overwrite"):
         finetune(plan(), Context(out=Path("clf.pt")))
-    assert Path("clf.pt").read_text() == "mine"
+    assert Path("clf.pt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_vae_lends_its_encoder(vae):
@@ -227,5 +227,5 @@ def test_extra_images_join_the_labelled_ones(discriminator):
     plain = finetune(plan(), Context(out=Path("a"))).result
     mixed = finetune(plan(extra_data="npz:extra.npz", extra_fraction=0.5), Context(out=Path("b"))).result
     assert plain["updates"] == mixed["updates"] and plain["model"]["hash"] != mixed["model"]["hash"]
-    inputs = json.loads(Path("b/resolved.json").read_text())["inputs"]
+    inputs = json.loads(Path("b/resolved.json").read_text(encoding="utf-8"))["inputs"]
     assert inputs["extra images"] == load_data("npz:extra.npz", "train").fingerprint

@@ -126,7 +126,7 @@ class RunFolder:
         if self._lock is None:
             return
         path = self.path / "resolved.json"
-        resolved = json.loads(path.read_text("utf-8"))
+        resolved = _resolved(path)
         known, given = resolved.get("inputs", {}), _plain(inputs)
         _refuse_other_inputs(self.path, known, given)
         if given.keys() - known.keys():
@@ -262,6 +262,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(files.json_text(values)))
 
 
+def _resolved(path: Path) -> dict[str, Any]:
+    """What a run began with. Older versions wrote the bytes of a name that is no text as half a character."""
+    return _plain(json.loads(path.read_text("utf-8")))
+
+
 def _claim(
     identity: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
 ) -> tuple[Path, FileLock, bool]:
@@ -284,7 +289,7 @@ def _claim(
     lock, resolved = lock or _lock(path), path / "resolved.json"
     try:
         if begun := resolved.exists():
-            _refuse_changes(path, json.loads(resolved.read_text("utf-8")), identity)
+            _refuse_changes(path, _resolved(resolved), identity)
         else:
             files.write_text(resolved, _pretty(identity))
             started = {**environment(), "started": now(), "argv": sys.argv}
@@ -328,7 +333,7 @@ def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, FileLock | No
         folder = path.parent
         if (folder / "result.json").exists():
             continue
-        before = json.loads(path.read_text("utf-8"))
+        before = _resolved(path)
         same = all(before[key] == identity[key] for key in ("command", "config"))
         if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:

@@ -263,6 +263,19 @@ def test_what_differs_is_listed(tmp_path):
         RunFolder.open("train", "x", Plan(steps=9), tmp_path / "r")
 
 
+def test_names_that_are_no_text_are_known_again_as_older_versions_wrote_them():
+    class Named(StrictModel):
+        model: str
+
+    given = {"command": "attack", "config": {"model": "clf\udcfc.pt"}, "inputs": {}}
+    for folder in (Path("out"), Path("runs/00001-attack-toy")):
+        folder.mkdir(parents=True)
+        (folder / "resolved.json").write_text(json.dumps(given), encoding="utf-8")
+        out = folder if folder.name == "out" else None
+        with RunFolder.open("attack", "toy", Named(model="clf\udcfc.pt"), out) as run:
+            assert run.resumed and run.path == folder
+
+
 def test_a_second_process_is_told_to_wait_until_the_first_is_killed(tmp_path):
     code = (
         "import fcntl, sys\n"

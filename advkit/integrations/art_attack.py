@@ -77,15 +77,13 @@ class ArtAttack(Attack[State]):
         with seeded(x0.device, int(row.key)), np.errstate(all="ignore"), self._errors_explained():
             classes = oracle.single_image_logits(x0).shape[1]
             network = _CountedNetwork(oracle, x0.device, probabilities=self.info.name in _PROBABILITIES)
-            attack = self._build(
-                _classifier(network, tuple(x0.shape[1:]), classes, kind),
-                targeted=row.target_class is not None,
-            )
+            classifier = _classifier(network, tuple(x0.shape[1:]), classes, kind)
             y_class = row.target_class if row.target_class is not None else row.label
             y: Any = np.eye(classes, dtype=np.float32)[y_class.cpu().numpy()]
             if row.target_class is None and self.info.name in _ALWAYS_TARGETED:
                 y = None
-            try:
+            try:  # some query the classifier when they are made
+                attack = self._build(classifier, targeted=row.target_class is not None)
                 found = attack.generate(x0.cpu().numpy(), y=y)
             except _FoundError:
                 return x0

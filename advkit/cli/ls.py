@@ -68,9 +68,12 @@ def _registered(place: str) -> Iterable[Row]:
 
 
 def _art() -> Iterable[Row]:
+    from advkit.integrations import art_index
     from advkit.integrations.art_attack import entries
 
-    return (Row(entry.name, entry.summary, entry.source, entry) for entry in entries())
+    for entry in entries():
+        note = art_index.note(entry.name.partition(":")[2])
+        yield Row(entry.name, f"{entry.summary}; {note}" if note else entry.summary, entry.source, entry)
 
 
 def _art_names() -> list[str]:

@@ -126,7 +126,7 @@ def _plan(config: Config, model: Model, data: Data, against: Threat) -> Outcome:
                 stage.attack,
                 str(made.steps),
                 str(rows_each),
-                "unknown" if made.single_image else forwards,
+                made.cost or forwards,
             )
         )
     return Outcome(

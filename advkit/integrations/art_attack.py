@@ -49,9 +49,12 @@ class ArtAttack(Attack[State]):
     info: ClassVar[AttackInfo]
     steps = 1
     single_image = True
+    cost = "unknown"
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         super().__init__(config, threat)
+        if fault := art_index.cannot_run(self.info.name):
+            raise ConfigError(f"{self._name} cannot run here: {fault}")
         self._settings = _parameters_for(self.info, config.model_dump(exclude_defaults=True), threat)
         with self._errors_explained():  # checked by ART itself, before any work
             self._build(_classifier(_ConstantNetwork(), (3, 32, 32), 10, "cpu"), targeted=False)
@@ -212,6 +215,8 @@ def _class(name: str) -> type[ArtAttack]:
     elif "norm" in fields:
         norms = ("linf", "l2", "l1")
     named = {"__doc__": "", "Config": config, "norms": norms, "info": info}
+    if name in art_index.SLOW:
+        named["cost"] = "unknown; slow"
     return type(f"art:{name}", (ArtAttack,), named)
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,30 @@ _UNSUPPORTED = {
     "SNAL": "it is for object detectors",
     "TargetedUniversalPerturbation": "it makes one universal perturbation for many images",
     "UniversalPerturbation": "it makes one universal perturbation for many images",
+}
+
+
+_MODULES = {
+    "AutoAttack": "multiprocess",
+    "BrendelBethgeAttack": "numba",
+    "PixelAttack": "cma",
+    "ThresholdAttack": "cma",
+}
+"""Modules that ART imports in an attack and does not install; the extra ``art`` of advkit has them."""
+
+SLOW = (
+    "AutoAttack",
+    "BrendelBethgeAttack",
+    "CarliniL0Method",
+    "ElasticNet",
+    "ShadowAttack",
+    "SignOPTAttack",
+)
+"""Attacks that take more than a minute for ten images of 8x8."""
+
+_NOTES = {
+    **dict.fromkeys(SLOW, "slow: many seconds for each image"),
+    "Wasserstein": "its default regularization overflows; set 300 or less",
 }
 
 
@@ -89,6 +113,22 @@ def supported() -> list[str]:
         ConfigError: the toolbox is not installed.
     """
     return [name for name in _exported() if not _unsupported(name)]
+
+
+def cannot_run(name: str) -> str:
+    """Why a supported attack fails here, whatever its parameters; empty if it does not."""
+    module = _MODULES.get(name)
+    if module is not None and util.find_spec(module) is None:
+        return f"it needs the module {module!r}; run: pip install {module} (the extra advkit[art] has it)"
+    if name == "GeoDA" and int(metadata.version("numpy").partition(".")[0]) >= 2:
+        return "ART calls np.mat, which NumPy 2 does not have"
+    return ""
+
+
+def note(name: str) -> str:
+    """What one should know before running it here."""
+    fault = cannot_run(name)
+    return f"cannot run here: {fault}" if fault else _NOTES.get(name, "")
 
 
 def _read(module: str) -> str:

@@ -101,6 +101,9 @@ class Attack(ABC, Generic[S]):
     """A single-image attack: one row at a time, with any number of queries a step
     (`Oracle.single_image_logits`)."""
 
+    cost: ClassVar[str] = ""
+    """What a dry run says of the passes where their number is unknown."""
+
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         if threat.norm not in self.norms:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import advkit
 from advkit.cli import faults, options
 from advkit.cli.described import DescribedGroup
 from advkit.commands import COMMANDS, current
-from advkit.core import distributed
+from advkit.core import cores, distributed
 from advkit.core.named import at
 
 
@@ -34,6 +35,7 @@ HOUSEKEEPING = {
     "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate"),
     "models": Lazy("Storage", "list, show, export, import and remove models", "advkit.cli.models:models"),
     "data": Lazy("Storage", "list and download data sets", "advkit.cli.data:data"),
+    "completion": Lazy("Shell", "complete names in bash, zsh or fish", "advkit.cli.completion:completion"),
 }
 
 OVERVIEW = """\
@@ -47,6 +49,17 @@ Three commands to try now; none of them downloads anything:
 
 advkit --help lists all commands.
 """
+
+
+def _plain(fault: UnicodeError) -> tuple[bytes, int]:
+    """What a stream cannot hold: lines are drawn with ASCII, all else is escaped."""
+    assert isinstance(fault, UnicodeEncodeError)
+    text = fault.object[fault.start : fault.end].translate(_ASCII)
+    return text.encode(fault.encoding, "backslashreplace"), fault.end
+
+
+_ASCII = str.maketrans("├└─│", "+`-|")
+codecs.register_error("advkit-plain", _plain)
 
 
 class App(DescribedGroup):
@@ -91,9 +104,10 @@ class App(DescribedGroup):
         if "_ADVKIT_COMPLETE" in os.environ:  # the shell asks what it could complete to
             return super().main(args, "advkit")
         words = list(sys.argv[1:] if args is None else args)
+        cores.limit_threads()
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):  # what it cannot hold is shown escaped
-                stream.reconfigure(errors="backslashreplace")
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="advkit-plain")
 
         def work() -> None:
             with self.make_context("advkit", list(words), obj=words) as context:

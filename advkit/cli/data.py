@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from advkit.cli.completion import Words, of_kinds
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
 from advkit.core.errors import by_size
@@ -48,7 +49,7 @@ def ls(data_dir: Path | None, json_to: Path | None) -> None:
     short_help="download data sets",
     example="advkit data get mnist\nadvkit data get cifar10 --data-dir /data",
 )
-@click.argument("name", nargs=-1, required=True)
+@click.argument("name", nargs=-1, required=True, type=Words(of_kinds("data")))
 @_folder
 def get(name: tuple[str, ...], data_dir: Path | None) -> None:
     """Download each data set NAME; files that exist are checked and kept."""

@@ -23,8 +23,8 @@ class Operands(click.Argument):
 
     group = "Options"
 
-    def __init__(self, name: str, about: str) -> None:
-        super().__init__(["operands"], nargs=-1, metavar=f"{name.upper()}...")
+    def __init__(self, name: str, about: str, kind: click.ParamType) -> None:
+        super().__init__(["operands"], nargs=-1, metavar=f"{name.upper()}...", type=kind)
         self.about = about
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from advkit.report.outcome import Outcome, Table
+
+WIDE = 100_000
+"""Columns, where no terminal limits them."""
+
+
+def console(*, stderr: bool) -> Console:
+    """Standard output or error. Away from a terminal a row of a table is one line, unless COLUMNS is set."""
+    made = Console(stderr=stderr)
+    wide = not made.is_terminal and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=WIDE) if wide else made
 
 
 def outcome(console: Console, result: Outcome) -> None:

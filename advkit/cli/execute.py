@@ -78,8 +78,6 @@ def execute(command: Command, config: StrictModel, place: Place) -> Outcome:
 
 def show(outcome: Outcome, json_to: Path | None = None) -> None:
     """Draws an outcome, and writes its result as JSON; with ``-`` standard output holds nothing else."""
-    from rich.console import Console
-
     from advkit.cli import draw
 
     if json_to is not None:
@@ -88,7 +86,7 @@ def show(outcome: Outcome, json_to: Path | None = None) -> None:
             sys.stdout.write(text)
         else:
             files.write_text(json_to, text)
-    draw.outcome(Console(stderr=str(json_to) == "-"), outcome)
+    draw.outcome(draw.console(stderr=str(json_to) == "-"), outcome)
 
 
 def _with_report(outcome: Outcome, recipe: bytes | None) -> Outcome:

@@ -118,7 +118,7 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _of_the_machine(fault: Exception) -> str | None:
-    """The message for a machine that is too small, which no library call can foresee."""
+    """The message for what the machine or the user lacks, which no library call can foresee."""
     if isinstance(fault, OSError) and fault.errno in (
         errno.ENOSPC,
         errno.EDQUOT,
@@ -130,6 +130,8 @@ def _of_the_machine(fault: Exception) -> str | None:
                 raise fault
         except OutputError as output:
             return str(output)
+    if isinstance(fault, RuntimeError) and "home directory" in str(fault):  # pathlib's own
+        return "this user has no home folder; set ADVKIT_HOME and ADVKIT_DATA to folders of your own"
     torch = sys.modules.get("torch")
     on_device = torch is not None and isinstance(fault, torch.cuda.OutOfMemoryError)
     if on_device or isinstance(fault, MemoryError) or "DefaultCPUAllocator" in str(fault):

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 import advkit
 from advkit.cli import recipes
+from advkit.cli.completion import Words
 from advkit.cli.described import Described
 from advkit.cli.execute import json_option, show
 from advkit.cli.options import about, default
@@ -66,9 +68,12 @@ def _registered(place: str) -> Iterable[Row]:
 
 
 def _art() -> Iterable[Row]:
+    from advkit.integrations import art_index
     from advkit.integrations.art_attack import entries
 
-    return (Row(entry.name, entry.summary, entry.source, entry) for entry in entries())
+    for entry in entries():
+        note = art_index.note(entry.name.partition(":")[2])
+        yield Row(entry.name, f"{entry.summary}; {note}" if note else entry.summary, entry.source, entry)
 
 
 def _art_names() -> list[str]:
@@ -173,11 +178,29 @@ KINDS = {
 }
 
 
+def names(kind: str) -> list[str]:
+    """What advkit itself has of a kind, if possible without importing it."""
+    found = KINDS[kind]
+    return list(found.names() if found.names else (row.name for row in found.rows()))
+
+
+class OfKind(Words):
+    """Completes to the names of the kind before it."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """None for a kind that there is not."""
+        kind = ctx.params.get("kind")
+        self.names = (lambda: names(kind)) if kind in KINDS else tuple
+        return super().shell_complete(ctx, param, incomplete)
+
+
 @click.command(
     "ls", cls=Described, example="advkit ls\nadvkit ls architectures generator\nadvkit ls attacks pgd"
 )
-@click.argument("kind", required=False)
-@click.argument("words", nargs=-1)
+@click.argument("kind", required=False, type=Words(lambda: KINDS))
+@click.argument("words", nargs=-1, type=OfKind())
 @json_option
 def ls(kind: str | None, words: tuple[str, ...], json_to: Path | None) -> None:
     """List what there is.
@@ -198,10 +221,7 @@ def ls(kind: str | None, words: tuple[str, ...], json_to: Path | None) -> None:
 
 def _kinds() -> Outcome:
     plugins = bool(metadata.entry_points(group="advkit"))  # their things are known after an import only
-    counts = {
-        name: len(list(kind.rows() if kind.names is None or plugins else kind.names()))
-        for name, kind in KINDS.items()
-    }
+    counts = {name: len(list(kind.rows() if plugins else names(name))) for name, kind in KINDS.items()}
     rows = tuple((name, str(counts[name]), kind.summary) for name, kind in KINDS.items())
     return Outcome(
         "What there is",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from advkit.cli.completion import Words, of_kinds, stored
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
 from advkit.core.errors import ConfigError, ModelError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from advkit.models.card import ModelCard
     from advkit.models.store import Kin
+
+MODEL = Words(stored, files=True)
 
 HASH_DIGITS = 12
 """Digits of a hash that identify a model."""
@@ -67,7 +70,7 @@ def ls(words: tuple[str, ...], json_to: Path | None) -> None:
     short_help="show the card of one",
     example="advkit models show digits-conv-gan-ema\nadvkit models show clf.pt",
 )
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @json_option
 def card(model: str, json_to: Path | None) -> None:
     """Show the card of MODEL: a name or hash in the store, or a file that advkit wrote."""
@@ -112,7 +115,7 @@ def _rows(values: dict[str, object] | dict[str, float]) -> tuple[tuple[str, str]
     short_help="draw a model's lineage",
     example="advkit models lineage digits-conv-gan-discriminator",
 )
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @json_option
 def lineage(model: str, json_to: Path | None) -> None:
     """Draw the lineage of MODEL: the models it was made from, and those made from it."""
@@ -146,7 +149,7 @@ def _plain(kin: Kin) -> dict[str, object]:
     short_help="write one to a file",
     example="advkit models export digits-conv-gan-ema generator.safetensors",
 )
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="FILE may be replaced.")
 def export(model: str, file: Path, overwrite: bool) -> None:
@@ -163,7 +166,11 @@ def export(model: str, file: Path, overwrite: bool) -> None:
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("name", required=False)
-@click.option("--arch", help="Architecture of a file without a card (see `advkit ls architectures`).")
+@click.option(
+    "--arch",
+    type=Words(of_kinds("architectures")),
+    help="Architecture of a file without a card (see `advkit ls architectures`).",
+)
 def import_(file: Path, name: str | None, arch: str | None) -> None:
     """Add FILE to the store as NAME, by default the file's own name without its suffix."""
     from advkit.models.store import Store
@@ -176,7 +183,7 @@ def import_(file: Path, name: str | None, arch: str | None) -> None:
 @models.command(
     "rm", short_help="remove models", example="advkit models rm digits-conv-gan-generator digits-conv-gan-ema"
 )
-@click.argument("model", nargs=-1, required=True)
+@click.argument("model", nargs=-1, required=True, type=MODEL)
 def rm(model: tuple[str, ...]) -> None:
     """Remove each MODEL from the store; if one of them is missing, nothing is removed."""
     from advkit.models.store import Store

@@ -8,33 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-from click.shell_completion import CompletionItem
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from advkit.cli import completion
 from advkit.cli.described import Described, Operands, Option
 from advkit.commands import Command
 from advkit.core import config
 from advkit.core.errors import ConfigError
-
-
-class Words(click.ParamType):
-    """What was typed, as it is: pydantic judges it, so that one message names all faults.
-
-    Args:
-        choices: values that the shell may complete to.
-    """
-
-    name = "text"
-
-    def __init__(self, choices: tuple[str, ...]) -> None:
-        self.choices = choices
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """The choices that begin like this."""
-        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
 
 
 def command(described: Command) -> click.Command:
@@ -93,7 +74,7 @@ def common() -> list[click.Parameter]:
     return [
         option(
             "--out",
-            type=path,
+            type=completion.RunPath(path_type=Path),
             help="Run folder, or the file to write; by default the next folder under runs/.",
         ),
         option(
@@ -124,12 +105,14 @@ def _flags(described: Command) -> list[click.Parameter]:
     for name, field in described.config.model_fields.items():
         flag = "--" + name.replace("_", "-")
         if name == described.operands:
-            flags.append(Operands(name, "The same as " + flag + "."))
+            kind = completion.of_field(name, field, (), several=False)
+            flags.append(Operands(name, f"The same as {flag}.", kind))
         if _members(field.annotation) == [bool]:
             flags.append(Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=_help(field)))
         elif not _only_inner(field.annotation):
             metavar, choices = _metavar(field.annotation)
-            flags.append(Option([flag, name], type=Words(choices), metavar=metavar, help=_help(field)))
+            kind = completion.of_field(name, field, choices, several=_is_list(field.annotation))
+            flags.append(Option([flag, name], type=kind, metavar=metavar, help=_help(field)))
     return flags
 
 

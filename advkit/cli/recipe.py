@@ -8,9 +8,12 @@ from typing import Any
 import click
 
 from advkit.cli import execute, options, recipes
+from advkit.cli.completion import Words
 from advkit.cli.described import Described
 from advkit.core import files
 from advkit.core.errors import ConfigError, OutputError
+
+RECIPE = Words(recipes.names, files=True)
 
 
 def _run(recipe: str, **given: Any) -> None:
@@ -21,7 +24,7 @@ def _run(recipe: str, **given: Any) -> None:
 run = Described(
     "run",
     callback=_run,
-    params=[click.Argument(["recipe"]), *options.common()],
+    params=[click.Argument(["recipe"], type=RECIPE), *options.common()],
     help="Run RECIPE, a TOML file or the name of a shipped one, with keys of it replaced by --set.",
     short_help="run a recipe",
     example="advkit run gan/digits\nadvkit run my.toml --set steps=500 --out runs/short",
@@ -29,7 +32,7 @@ run = Described(
 
 
 @click.command("cp", cls=Described, example="advkit cp gan/digits mine.toml\nadvkit run mine.toml")
-@click.argument("recipe")
+@click.argument("recipe", type=RECIPE)
 @click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--overwrite", is_flag=True, help="FILE may be replaced.")
 def cp(recipe: str, file: Path | None, overwrite: bool) -> None:
@@ -53,7 +56,7 @@ def cp(recipe: str, file: Path | None, overwrite: bool) -> None:
     cls=Described,
     example="advkit validate mine.toml\nadvkit validate gan/digits train/digits-pgd",
 )
-@click.argument("recipe", nargs=-1, required=True)
+@click.argument("recipe", nargs=-1, required=True, type=RECIPE)
 def validate(recipe: tuple[str, ...]) -> None:
     """Say all that is wrong with each RECIPE, a file or the name of a shipped one, without running it."""
     faults = []

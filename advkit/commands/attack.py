@@ -62,8 +62,7 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
         made = make(stage.attack, against, stage.parameters)
         each = made.starts * max(1, min(made.targets, classes - 1))
         forwards = f"{(made.steps + 1) * each * count:,}"  # one more to confirm
-        cost = "unknown" if made.single_image else forwards
-        rows.append((stage.name, stage.attack, str(made.steps), str(each), cost))
+        rows.append((stage.name, stage.attack, str(made.steps), str(each), made.cost or forwards))
     return planned(
         f"{model.card.architecture} on {count} images of {images.name} ({images.split}), {against}.",
         "An image is not attacked again once it is misclassified, so this is the largest possible cost.",

@@ -132,7 +132,7 @@ class RunFolder:
         if self._lock is None:
             return
         path = self.path / "resolved.json"
-        resolved = json.loads(path.read_text("utf-8"))
+        resolved = _resolved(path)
         known, given = resolved.get("inputs", {}), _plain(inputs)
         _refuse_other_inputs(self.path, known, given)
         if given.keys() - known.keys():
@@ -270,6 +270,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(files.json_text(values)))
 
 
+def _resolved(path: Path) -> dict[str, Any]:
+    """What a run began with. Older versions wrote the bytes of a name that is no text as half a character."""
+    return _plain(json.loads(path.read_text("utf-8")))
+
+
 def _claim(
     identity: Mapping[str, Any], defaults: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
 ) -> tuple[Path, FileLock, bool]:
@@ -308,7 +313,7 @@ def _claim(
 
 def _begun(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What a run began with."""
-    before = json.loads(path.read_text("utf-8"))
+    before = _resolved(path)
     return {**before, "config": {**defaults, **before["config"]}}
 
 

@@ -49,9 +49,12 @@ class ArtAttack(Attack[State]):
     info: ClassVar[AttackInfo]
     steps = 1
     single_image = True
+    cost = "unknown"
 
     def __init__(self, config: StrictModel, threat: Threat) -> None:
         super().__init__(config, threat)
+        if fault := art_index.cannot_run(self.info.name):
+            raise ConfigError(f"{self._name} cannot run here: {fault}")
         self._settings = _parameters_for(self.info, config.model_dump(exclude_defaults=True), threat)
         with self._errors_explained():  # checked by ART itself, before any work
             self._build(_classifier(_ConstantNetwork(), (3, 32, 32), 10, "cpu"), targeted=False)
@@ -77,15 +80,13 @@ class ArtAttack(Attack[State]):
         with seeded(x0.device, int(row.key)), np.errstate(all="ignore"), self._errors_explained():
             classes = oracle.single_image_logits(x0).shape[1]
             network = _CountedNetwork(oracle, x0.device, probabilities=self.info.name in _PROBABILITIES)
-            attack = self._build(
-                _classifier(network, tuple(x0.shape[1:]), classes, kind),
-                targeted=row.target_class is not None,
-            )
+            classifier = _classifier(network, tuple(x0.shape[1:]), classes, kind)
             y_class = row.target_class if row.target_class is not None else row.label
             y: Any = np.eye(classes, dtype=np.float32)[y_class.cpu().numpy()]
             if row.target_class is None and self.info.name in _ALWAYS_TARGETED:
                 y = None
-            try:
+            try:  # some query the classifier when they are made
+                attack = self._build(classifier, targeted=row.target_class is not None)
                 found = attack.generate(x0.cpu().numpy(), y=y)
             except _FoundError:
                 return x0
@@ -214,6 +215,8 @@ def _class(name: str) -> type[ArtAttack]:
     elif "norm" in fields:
         norms = ("linf", "l2", "l1")
     named = {"__doc__": "", "Config": config, "norms": norms, "info": info}
+    if name in art_index.SLOW:
+        named["cost"] = "unknown; slow"
     return type(f"art:{name}", (ArtAttack,), named)
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,30 @@ _UNSUPPORTED = {
 }
 
 
+_MODULES = {
+    "AutoAttack": "multiprocess",
+    "BrendelBethgeAttack": "numba",
+    "PixelAttack": "cma",
+    "ThresholdAttack": "cma",
+}
+"""Modules that ART imports in an attack and does not install; the extra ``art`` of advkit has them."""
+
+SLOW = (
+    "AutoAttack",
+    "BrendelBethgeAttack",
+    "CarliniL0Method",
+    "ElasticNet",
+    "ShadowAttack",
+    "SignOPTAttack",
+)
+"""Attacks that take more than a minute for ten images of 8x8."""
+
+_NOTES = {
+    **dict.fromkeys(SLOW, "slow: many seconds for each image"),
+    "Wasserstein": "its default regularization overflows; set 300 or less",
+}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One argument of an attack's constructor."""
@@ -79,21 +103,7 @@ def attacks() -> dict[str, AttackInfo]:
     Raises:
         ConfigError: the toolbox is not installed.
     """
-    found = util.find_spec("art")
-    if found is None or found.origin is None:
-        raise ConfigError(
-            "art: attacks are those of the Adversarial Robustness Toolbox, which is not installed; "
-            "run: pip install adversarial-robustness-toolbox"
-        )
-    folder = Path(found.origin).parents[1]
-    exported = dict(_exported(folder))
-    classes = {
-        name: (module, node)
-        for module in dict.fromkeys(exported.values())
-        for name, node in _classes(_parsed(folder, module))
-    }
-    known = {name: node for name, (_, node) in classes.items()}
-    return {name: _attack_info(name, classes[name][0], known) for name in sorted(exported) if name in classes}
+    return {name: _attack_info(name) for name in _exported()}
 
 
 def supported() -> list[str]:
@@ -102,46 +112,75 @@ def supported() -> list[str]:
     Raises:
         ConfigError: the toolbox is not installed.
     """
-    return [name for name, info in attacks().items() if not info.unsupported]
+    return [name for name in _exported() if not _unsupported(name)]
 
 
-def _parsed(folder: Path, module: str) -> ast.Module:
-    path = folder.joinpath(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return ast.parse(file.read_text(encoding="utf-8"))
+def cannot_run(name: str) -> str:
+    """Why a supported attack fails here, whatever its parameters; empty if it does not."""
+    module = _MODULES.get(name)
+    if module is not None and util.find_spec(module) is None:
+        return f"it needs the module {module!r}; run: pip install {module} (the extra advkit[art] has it)"
+    if name == "GeoDA" and int(metadata.version("numpy").partition(".")[0]) >= 2:
+        return "ART calls np.mat, which NumPy 2 does not have"
+    return ""
 
 
-def _exported(folder: Path) -> Iterator[tuple[str, str]]:
-    """(class, its module), also of attacks whose own requirements are missing."""
-    for node in ast.walk(_parsed(folder, PACKAGE)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((alias.name, node.module) for alias in node.names)
+def note(name: str) -> str:
+    """What one should know before running it here."""
+    fault = cannot_run(name)
+    return f"cannot run here: {fault}" if fault else _NOTES.get(name, "")
 
 
-def _classes(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef]]:
-    return ((node.name, node) for node in tree.body if isinstance(node, ast.ClassDef))
+def _read(module: str) -> str:
+    found = util.find_spec("art")
+    if found is None or found.origin is None:
+        raise ConfigError(
+            "art: attacks are those of the Adversarial Robustness Toolbox, which is not installed; "
+            "run: pip install adversarial-robustness-toolbox"
+        )
+    path = Path(found.origin).parents[1].joinpath(*module.split("."))
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text("utf-8")
 
 
-def _lineage(name: str, known: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
-    """A class and its base classes that are attacks."""
-    node = known.get(name)
-    if node is not None:
-        yield node
-        for base in node.bases:
-            yield from _lineage(ast.unparse(base), known)
+@cache
+def _modules() -> dict[str, str]:
+    """The module of each class, also of attacks whose own requirements are missing."""
+    imports = (node for node in ast.walk(ast.parse(_read(PACKAGE))) if isinstance(node, ast.ImportFrom))
+    return {alias.name: node.module for node in imports if node.module for alias in node.names}
 
 
-def _attack_info(name: str, module: str, known: dict[str, ast.ClassDef]) -> AttackInfo:
-    lineage = list(_lineage(name, known))
+@cache
+def _sources() -> dict[str, str]:
+    """The text of each class. Most of it is never parsed, which takes seconds."""
+    files = map(_read, dict.fromkeys(_modules().values()))
+    parts = (part for file in files for part in re.split(r"^(?=class )", file, flags=re.MULTILINE)[1:])
+    return {re.split(r"\W", part, maxsplit=2)[1]: part for part in parts}
+
+
+def _exported() -> list[str]:
+    return sorted(name for name in _modules() if name in _sources())
+
+
+def _lineage(name: str) -> Iterator[str]:
+    """The texts of a class and of its base classes that are attacks."""
+    text = _sources().get(name)
+    if text is not None:
+        yield text
+        for base in re.findall(r"\w+", text.partition(":")[0])[2:]:
+            yield from _lineage(base)
+
+
+def _attack_info(name: str) -> AttackInfo:
+    lineage = [node for text in _lineage(name) if isinstance(node := ast.parse(text).body[0], ast.ClassDef)]
     docstring = ast.get_docstring(lineage[0]) or name
     paper = re.search(r"arxiv\.org/\w+/([\d.]+\d)", docstring)
     return AttackInfo(
         name,
-        module,
+        _modules()[name],
         summary=_first_sentence(docstring),
         source=f"arXiv:{paper.group(1)}" if paper else "",
         parameters=_parameters(lineage),
-        unsupported=_unsupported(name, lineage),
+        unsupported=_unsupported(name),
     )
 
 
@@ -154,27 +193,24 @@ def _first_sentence(docstring: str) -> str:
     return textwrap.shorten(summary, 120, placeholder=" ...")
 
 
-def _unsupported(name: str, lineage: list[ast.ClassDef]) -> str:
+def _unsupported(name: str) -> str:
     if name in _UNSUPPORTED:
         return _UNSUPPORTED[name]
-    required = _assigned(lineage, "_estimator_requirements")
-    other = sorted(set(re.findall(r"\w+", ast.unparse(required) if required else "")) - _PROVIDED)
+    required = _first(r"^    _estimator_requirements = (\([^)]*\))", name)
+    other = sorted(set(re.findall(r"\w+", required)) - _PROVIDED)
     if other:
         return f"it is for another kind of model ({', '.join(other)})"
     if "TensorFlow" in name:
         return "it is for TensorFlow"
-    returned = next((method.returns for node in lineage if (method := _method(node, "generate"))), None)
-    if returned is not None and "tuple" in ast.unparse(returned):
+    if "tuple" in _first(r"^    def generate\([^)]*\) -> (.*):$", name):
         return "it makes a patch, not images"
     return ""
 
 
-def _assigned(lineage: list[ast.ClassDef], name: str) -> ast.expr | None:
-    for node in lineage:
-        for line in node.body:
-            if isinstance(line, ast.Assign) and any(ast.unparse(target) == name for target in line.targets):
-                return line.value
-    return None
+def _first(pattern: str, name: str) -> str:
+    """What the pattern finds first in a class and its base classes."""
+    found = (re.search(pattern, text, re.MULTILINE) for text in _lineage(name))
+    return next((match[1] for match in found if match), "")
 
 
 def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:

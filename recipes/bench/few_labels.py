@@ -97,7 +97,7 @@ def key_of(way: str, labels: Any, seed: int, options: argparse.Namespace) -> dic
 def read(path: Path) -> list[dict[str, Any]]:
     """Lines of earlier parts; a last one that was cut short is dropped."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -108,7 +108,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def mend(path: Path) -> None:
     """Leaves a last line out that was cut short, so that the next one begins a line of its own."""
     if path.exists():
-        path.write_text("".join(json.dumps(row) + "\n" for row in read(path)))
+        path.write_text("".join(json.dumps(row) + "\n" for row in read(path)), encoding="utf-8")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

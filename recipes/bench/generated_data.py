@@ -141,7 +141,7 @@ def line(source: str, n: Any, seed: int, options: argparse.Namespace) -> dict[st
 def read(path: Path) -> list[dict[str, Any]]:
     """Lines of earlier parts; a last one that was cut short is dropped."""
     rows = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(text))
         except json.JSONDecodeError:

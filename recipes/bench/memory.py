@@ -38,7 +38,7 @@ BAR = 2048
 
 def resident(name: str) -> float:
     """MiB of this process: ``VmRSS`` now, ``VmHWM`` at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 

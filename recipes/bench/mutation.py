@@ -250,7 +250,7 @@ def reached(root: Path, folder: str, cache: Path) -> tuple[dict[str, float], dic
         for old in cache.glob(f"{name}-*.json*"):
             old.unlink()
         with tempfile.TemporaryDirectory() as plugins:
-            Path(plugins, "mutation_map.py").write_text(PLUGIN)
+            Path(plugins, "mutation_map.py").write_text(PLUGIN, encoding="utf-8")
             more = {
                 "PYTHONPATH": f"{root}{os.pathsep}{plugins}",
                 "MUTATION_SOURCE": str(root / "advkit"),
@@ -287,7 +287,7 @@ def tests_of(root: Path, file: Path, line: int, folders: list[str], cache: Path)
     times: dict[str, float] = {}
     near: set[str] = set()
     name = str(file.relative_to(root))
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     spans = [
         (node.lineno, node.end_lineno or node.lineno)
         for node in ast.walk(tree)
@@ -329,7 +329,7 @@ def preload(root: Path) -> None:
     import scipy.stats  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import torch
-    import torch.fx
+    import torch.fx  # noqa: F401
     import torchvision  # noqa: F401
 
     torch.set_num_threads(1)
@@ -374,7 +374,7 @@ def worker(root: Path, jobs: list[list[object]], cache: Path, out: Path) -> None
     if noticed(copy, ["tests/core/test_stats_images.py"], 10):
         sys.exit("tests fail without any change; MUTATION_LOG=FILE keeps what they say")
     try:
-        with out.open("a") as log:
+        with out.open("a", encoding="utf-8") as log:
             for name, number, folders in jobs:
                 file = root / str(name)
                 source = file.read_text()

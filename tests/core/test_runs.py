@@ -125,7 +125,7 @@ class Numbered(RuleBasedStateMachine):
     @invariant()
     def what_is_kept(self):
         for run in self.known:
-            kept = json.loads(Path("runs", run["name"], "resolved.json").read_text())
+            kept = json.loads(Path("runs", run["name"], "resolved.json").read_text(encoding="utf-8"))
             config = {"steps": 3, "seed": run["seed"]}
             assert kept == {"command": run["command"], "config": config, "inputs": run["inputs"]}
 
@@ -270,6 +270,19 @@ def test_what_differs_is_listed(tmp_path):
             run.begin_with(plan={"eps": [1, 3]}, images="b")
     with pytest.raises(ConfigError, match="steps"):
         RunFolder.open("train", "x", Plan(steps=9), tmp_path / "r")
+
+
+def test_names_that_are_no_text_are_known_again_as_older_versions_wrote_them():
+    class Named(StrictModel):
+        model: str
+
+    given = {"command": "attack", "config": {"model": "clf\udcfc.pt"}, "inputs": {}}
+    for folder in (Path("out"), Path("runs/00001-attack-toy")):
+        folder.mkdir(parents=True)
+        (folder / "resolved.json").write_text(json.dumps(given), encoding="utf-8")
+        out = folder if folder.name == "out" else None
+        with RunFolder.open("attack", "toy", Named(model="clf\udcfc.pt"), out) as run:
+            assert run.resumed and run.path == folder
 
 
 def test_a_second_process_is_told_to_wait_until_the_first_is_killed(tmp_path):

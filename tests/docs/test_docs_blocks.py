@@ -181,7 +181,9 @@ def judge(words: list[str], place: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert answer.exit_code == 0 and given, f"{place}: {answer.output}"
         trade, config = given[0]
         recipe = Path("judged.toml")  # a recipe's names are looked up, those of options only when used
-        recipe.write_text(as_toml({"command": trade.name, **config.model_dump(exclude_unset=True)}))
+        recipe.write_text(
+            as_toml({"command": trade.name, **config.model_dump(exclude_unset=True)}), encoding="utf-8"
+        )
         recipes.load(recipe)
         recipe.unlink()
     elif not isinstance(command, click.Group):

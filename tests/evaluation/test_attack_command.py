@@ -43,7 +43,7 @@ def plan(**values):
 def test_the_report_follows_from_the_files_alone(judged):
     outcome = attack(plan(save="adv.npz"), Context(out=Path("run")))
     network, saved = judged[0].network, np.load("adv.npz")
-    result = json.loads(Path("run/result.json").read_text())
+    result = json.loads(Path("run/result.json").read_text(encoding="utf-8"))
     assert result == outcome.result and outcome.files == (Path("adv.npz"), Path("run"))
     images = np.fromfile("run/adversarial.bin", np.float32).reshape(saved["x"].shape)
     broken = np.array([verdict["status"] == "broken" for verdict in result["verdicts"]])

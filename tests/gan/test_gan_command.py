@@ -52,7 +52,7 @@ def trained(once, monkeypatch):
 
 
 def rows() -> list[dict]:
-    return [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_run_leaves_models_pictures_and_figures(trained):

@@ -56,7 +56,7 @@ def make(built):
 def test_a_run_leaves_figures_with_floors_and_grids(make):
     told = evaluate(GanEvaluation(model=make("toy"), n=40), Context(out=Path("run")))
     result = GanEvaluationResult.load("run")
-    assert json.loads(Path("run/result.json").read_text()) == told.result
+    assert json.loads(Path("run/result.json").read_text(encoding="utf-8")) == told.result
     assert result.judge == judge().hash and result.judge[:12] in " ".join(told.sentences)
     keys = {figure.key for entry in METRICS for figure in entry.facts["figures"]}
     (one,) = result.generators
@@ -94,7 +94,7 @@ def test_training_time_is_read_from_the_run(make):
     save_model(model, "trained/ema.safetensors")
     for digest, seconds in ((model.hash, 90), ("another", None)):
         told = {"models": {"ema": {"hash": digest}}, "seconds": 90}
-        Path("trained/result.json").write_text(json.dumps(told))
+        Path("trained/result.json").write_text(json.dumps(told), encoding="utf-8")
         assert open_subject("trained", "cpu").seconds == seconds
         assert open_subject("trained/ema.safetensors", "cpu").seconds == seconds
     assert open_subject("toy", "cpu").seconds is None
@@ -212,7 +212,7 @@ def test_a_result_is_told_in_figures_and_other_files_are_refused(make):
     names = tuple("abcdefghijk")
     assert len(outcome(result.model_copy(update={"class_names": names}), Path("run")).tables) == 2
     for changed in ({"version": 99}, {"schema": "advkit/curve"}):
-        Path("other.json").write_text(json.dumps({**values, **changed}))
+        Path("other.json").write_text(json.dumps({**values, **changed}), encoding="utf-8")
         with pytest.raises(DataError):
             GanEvaluationResult.load("other.json")
     with pytest.raises(DataError):

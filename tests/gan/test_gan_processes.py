@@ -55,7 +55,8 @@ def test_two_learn_what_one_learns_but_for_the_order_of_sums():
         for key, value in mine.network.state_dict().items():
             assert torch.allclose(value, weights[key], atol=2e-5), (name, key)
     rows = [
-        list(map(json.loads, Path(run, "metrics.jsonl").read_text().splitlines())) for run in ("one", "two")
+        list(map(json.loads, Path(run, "metrics.jsonl").read_text(encoding="utf-8").splitlines()))
+        for run in ("one", "two")
     ]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for key in ("d_loss", "d_accuracy_real", "g_loss"):

@@ -65,7 +65,7 @@ def test_gaussians_see_what_the_classifier_learns_and_nothing_else(bench, monkey
     assert all(rest.fingerprint == data.fingerprint for _, rest, _ in learned)
     assert (len(data), len(learned[0][2])) == (50, 10)
     assert not set(data.ids.tolist()) & set(learned[0][2].ids.tolist())
-    lines = [json.loads(line) for line in Path("lines.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path("lines.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["source"] for line in lines] == ["none", "gaussian"]
     assert all((line["tested"], line["clean"], line["robust"]) == (20, 9, 3) for line in lines)
 
@@ -84,7 +84,7 @@ def test_it_goes_on_where_it_stopped_and_says_what_failed(bench, monkeypatch, ca
     run(bench, monkeypatch, "--real", "100", "--seeds", "1")
     run(bench, monkeypatch, "--real", "100,all", "--seeds", "1")
     assert done == [(source, n, 0) for n in (100, "all") for source in bench.SOURCES]
-    with Path("lines.jsonl").open("a") as file:
+    with Path("lines.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"data": "di')  # cut short
     run(bench, monkeypatch, "--real", "100", "--seeds", "2", "--sources", "none,generator")
     assert done[6:] == [("none", 100, 1), ("generator", 100, 1)]

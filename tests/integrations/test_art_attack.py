@@ -12,6 +12,7 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import fixed, make, perturb, robust_correct, searching
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
+from advkit.integrations import art_index
 from advkit.models.model import evaluation_mode
 
 PGD = "art:ProjectedGradientDescent"
@@ -145,8 +146,67 @@ def test_faults_are_told_before_the_work_begins(name, threat, parameters):
 def test_what_is_not_installed_is_named(small, monkeypatch):
     model, data = small
     monkeypatch.setitem(sys.modules, "multiprocess", None)
-    with pytest.raises(ConfigError, match=r"art:AutoAttack needs .*: pip install multiprocess"):
+    with pytest.raises(ConfigError, match=r"art:AutoAttack cannot run here: .*: pip install multiprocess"):
         perturb(model, data.images, data.labels, THREAT, "art:AutoAttack")
+
+
+QUICK = {
+    "BoundaryAttack": {"max_iter": 2, "num_trial": 2, "sample_size": 2, "init_size": 2},
+    "CarliniL0Method": {"max_iter": 1, "binary_search_steps": 1},
+    "CarliniL2Method": {"max_iter": 1, "binary_search_steps": 1},
+    "CarliniLInfMethod": {"max_iter": 1},
+    "ElasticNet": {"max_iter": 1, "binary_search_steps": 1},
+    "HopSkipJump": {"max_iter": 1, "init_eval": 2, "max_eval": 2, "init_size": 2},
+    "NewtonFool": {"max_iter": 2},
+    "PixelAttack": {"max_iter": 1, "th": 1},
+    "ShadowAttack": {"nb_steps": 2},
+    "SignOPTAttack": {"num_trial": 1, "max_iter": 1, "query_limit": 20},
+    "SpatialTransformation": {"max_translation": 10.0},
+    "ThresholdAttack": {"max_iter": 1, "th": 1},
+    "VirtualAdversarialMethod": {"max_iter": 1},
+    "Wasserstein": {"max_iter": 1, "conjugate_sinkhorn_max_iter": 2, "projected_sinkhorn_max_iter": 2}
+    | {"regularization": 100.0},
+    "ZooAttack": {"max_iter": 1, "binary_search_steps": 1, "use_resize": False, "nb_parallel": 2},
+}
+
+
+# No parameters make these two short: ten attacks in one, and one that numba compiles for minutes.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", [name for name in art_index.supported() if name not in ("AutoAttack", "BrendelBethgeAttack")]
+)
+def test_each_runs_or_says_why_it_cannot(small, name):
+    """With few steps, on one image, under a budget that keeps most of them from an early end."""
+    model, data = small
+    one = data.limit(1)
+
+    def run():
+        parameters = QUICK.get(name, {})
+        return perturb(
+            model, one.images, one.labels, Threat("linf", 1e-4), f"art:{name}", parameters=parameters
+        )
+
+    if art_index.cannot_run(name):
+        with pytest.raises(ConfigError):
+            run()
+        assert "cannot run here" in art_index.note(name)
+    else:
+        assert Threat("linf", 1e-4).contains(run().x, one.images).all()
+
+
+def test_one_that_queries_while_it_is_made(small):
+    """Its first query, of a white image, may be a success already."""
+    model, data = small
+    name, loss = "art:AutoProjectedGradientDescent", {"loss_type": "difference_logits_ratio"}
+    found = perturb(model, data.images, data.labels, Threat("linf", 1), name, parameters=loss)
+    assert found.success.any()
+
+
+def test_the_slow_ones_are_marked():
+    for name in art_index.SLOW:
+        if not art_index.cannot_run(name):
+            assert "slow" in art_index.note(name) and "slow" in make(f"art:{name}", THREAT).cost
+    assert not art_index.note("DeepFool") and make("art:DeepFool", THREAT).cost == "unknown"
 
 
 def test_the_threat_fills_budget_norm_and_step():

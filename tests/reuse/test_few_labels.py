@@ -51,7 +51,7 @@ def test_a_bench_goes_on_where_it_stopped(bench, discriminator, vae, monkeypatch
         ("scratch", "all", 0),
         ("encoder", "all", 0),
     ]
-    with Path("few.jsonl").open("a") as file:
+    with Path("few.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"way": "cut sh')
     bench.done.clear()
     run(bench, monkeypatch, *some, "--seeds", "2")

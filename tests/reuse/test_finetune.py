@@ -122,7 +122,7 @@ def test_faults_are_found_before_the_training(discriminator, built, monkeypatch)
     monkeypatch.setattr(command, "fit", None)
     Store().add(built("mlp-gan-generator", "generator"), "generator")
     Store().add(built("conv-gan-discriminator", "discriminator", shape=(1, 28, 28)), "large")
-    Path("clf.pt").write_text("mine")
+    Path("clf.pt").write_text("mine", encoding="utf-8")
     for values, code in (
         ({"labels": 7}, "invalid-data"),
         ({"labels": 5000}, "invalid-data"),
@@ -136,7 +136,7 @@ def test_faults_are_found_before_the_training(discriminator, built, monkeypatch)
         with pytest.raises(UserError) as fault:
             finetune(plan(**values), Context(out=None if values else Path("clf.pt")))
         assert fault.value.code == code
-    assert Path("clf.pt").read_text() == "mine"
+    assert Path("clf.pt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_vae_lends_its_encoder(vae):
@@ -194,5 +194,5 @@ def test_extra_images_join_the_labelled_ones(discriminator):
     plain = finetune(plan(), Context(out=Path("a"))).result
     mixed = finetune(plan(extra_data="npz:extra.npz", extra_fraction=0.5), Context(out=Path("b"))).result
     assert plain["updates"] == mixed["updates"] and plain["model"]["hash"] != mixed["model"]["hash"]
-    inputs = json.loads(Path("b/resolved.json").read_text())["inputs"]
+    inputs = json.loads(Path("b/resolved.json").read_text(encoding="utf-8"))["inputs"]
     assert inputs["extra images"] == load_data("npz:extra.npz", "train").fingerprint

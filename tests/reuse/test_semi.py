@@ -207,7 +207,9 @@ def test_an_interrupted_command_goes_on(stopping):
     resumed = semi_train(plan(), Context(out=Path("cut"), resume=True))
     whole = semi_train(plan(), Context(out=Path("whole")))
     assert resumed.result["model"]["hash"] == whole.result["model"]["hash"]
-    assert Path("cut/metrics.jsonl").read_text() == Path("whole/metrics.jsonl").read_text()
+    assert Path("cut/metrics.jsonl").read_text(encoding="utf-8") == Path("whole/metrics.jsonl").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_labels_beyond_the_few_are_not_looked_at(monkeypatch):

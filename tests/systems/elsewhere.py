@@ -20,10 +20,10 @@ from unittest import mock
 import art.estimators.classification
 import filelock
 import jinja2
-import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_agg  # noqa: F401
 import matplotlib.figure
 import rich.progress
-import rich.table
+import rich.table  # noqa: F401
 import scipy.stats
 import sklearn.datasets
 import torch.distributed

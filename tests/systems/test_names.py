@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import advkit
 from advkit.cli.app import app
+from advkit.models.store import Store
 
 NAMES = {
     "latin-1": b"clf\xfc".decode("utf-8", "surrogateescape"),
@@ -69,6 +70,29 @@ def test_odd_names_give_the_result_or_one_sentence(pair: Path, tmp_path: Path, n
         assert set(tmp_path.rglob("*")) == before
     stored = CliRunner().invoke(app, ["models", "import", "--", model])
     assert stored.exit_code in (0, 2), stored.output
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_odd_names_in_the_store(
+    pair: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name is stored and found again, or refused before anything is written."""
+    monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
+    stored = CliRunner().invoke(app, ["models", "import", "--", str(pair / "clf.pt"), name])
+    if stored.exit_code == 0:
+        assert list(Store().names()) == [name]
+        used = CliRunner().invoke(app, attack(name, str(pair / "data.npz"), "run"))
+        assert used.exit_code == 0, used.output
+    else:
+        assert stored.exit_code == 2 and stored.stderr.count("error: ") == 1, stored.output
+        assert not list(tmp_path.rglob("*"))
+        train = ["train", "--data", "digits", "--arch", "mlp", "--epochs", "1", f"--name={name}"]
+        refused = CliRunner().invoke(app, train)
+        assert refused.exit_code == 2 and refused.stderr.count("error: ") == 1, refused.output
+        for command in ("show", "rm", "lineage"):
+            missing = CliRunner().invoke(app, ["models", command, "--", name])
+            assert missing.exit_code == 2 and missing.stderr.count("error: ") == 1, missing.output
+        assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_locale_without_unicode_changes_nothing(pair: Path) -> None:

@@ -25,7 +25,8 @@ def test_s19_my_own_model(shell):
         optimiser.step()
     mine.eval()
     Path("mine.py").write_text(
-        "from torch import nn\n\ndef network():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "from torch import nn\n\ndef network():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n",
+        encoding="utf-8",
     )
     torch.save(mine.state_dict(), "mine.pt")
     words = "--model mine:network --weights mine.pt --data digits --n 40 --norm linf --eps 0.15"
@@ -36,7 +37,9 @@ def test_s19_my_own_model(shell):
     low, high = told["interval"]
     assert low <= told["robust_accuracy"] <= high
     assert {check["verdict"] for check in told["checks"]} <= {"ok", "doubt"} and told["checks"]
-    assert "data:image/png;base64," in Path("answer/report.html").read_text()  # pictures are inside
+    assert "data:image/png;base64," in Path("answer/report.html").read_text(
+        encoding="utf-8"
+    )  # pictures are inside
     assert EvaluationResult.load("answer").robust_correct == result.robust_correct
 
 

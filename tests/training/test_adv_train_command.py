@@ -232,13 +232,13 @@ def test_data_without_a_threat_model_need_one(untrainable, monkeypatch, digits):
 
 
 def test_files_are_replaced_only_when_asked(monkeypatch):
-    Path("hard.pt").write_text("mine")
+    Path("hard.pt").write_text("mine", encoding="utf-8")
     Path("folder.pt").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "fit", refuse_to_train)
         for out, fault in (("hard.pt", OutputError), ("folder.pt", OutputError), ("hard.pth", ConfigError)):
             with pytest.raises(fault):
                 adv_train(plan(), Context(out=Path(out)))
-    assert Path("hard.pt").read_text() == "mine"
+    assert Path("hard.pt").read_text(encoding="utf-8") == "mine"
     adv_train(plan(), Context(out=Path("hard.pt"), overwrite=True))
     assert load_model("hard.pt").card.role == "classifier"

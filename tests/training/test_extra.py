@@ -73,7 +73,7 @@ def test_adv_train_takes_them_and_notes_what_they_were(digits, monkeypatch):
     values = {"objective": "standard", "arch": "mlp", "epochs": 1, "checks": 1, "extra_data": "npz:extra.npz"}
     config = validate(AdversarialTraining, values, "test")
     outcome = adv_train(config, Context(out=Path("run")))
-    inputs = json.loads(Path("run/resolved.json").read_text())["inputs"]
+    inputs = json.loads(Path("run/resolved.json").read_text(encoding="utf-8"))["inputs"]
     assert inputs["extra images"] == load_data("npz:extra.npz", "train").fingerprint
     assert outcome.result["card"]["training"]["extra_fraction"] == 0.3
     save(255 - train.images, train.labels)

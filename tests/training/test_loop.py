@@ -179,7 +179,7 @@ def test_divergence_is_an_error_and_the_last_state_stays(bad, monkeypatch):
         repeat(Counting(), run=run)
     state = torch.load("run/state.pt", weights_only=True)
     assert state["step"] == (4 if bad == 6 else 7) and state["sums"].isfinite().all()
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["step"] for row in rows] == ([4] if bad == 6 else [4, 7])
 
 

@@ -60,14 +60,16 @@ def test_two_learn_what_one_learns_but_for_the_order_of_sums():
     for key, value in mine.network.state_dict().items():
         assert torch.allclose(value, weights[key], atol=2e-5), key
     rows, others = (
-        [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+        [json.loads(line) for line in Path(run, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         for run in ("one", "two")
     )
     for row, other in zip(rows, others, strict=True):
         assert row == pytest.approx(other, rel=1e-3)
     names = [{path.name for path in Path(run).iterdir()} for run in ("one", "two")]
     assert names[1] - names[0] == {"report.html"}  # the command line's
-    tested = [json.loads(Path(run, "result.json").read_text())["test"] for run in ("one", "two")]
+    tested = [
+        json.loads(Path(run, "result.json").read_text(encoding="utf-8"))["test"] for run in ("one", "two")
+    ]
     assert tested[0] == tested[1]
 
 

@@ -64,9 +64,9 @@ def test_leaves_what_it_says(capsys):
     files = {path.name for path in Path("run").iterdir()}
     assert files >= {"result.json", "report.html", "curve.png", "norms.png", "verdicts.jsonl"}
     assert all(Path("run", name).read_bytes()[:4] == b"\x89PNG" for name in ("curve.png", "norms.png"))
-    assert Path("run/report.html").read_text().count("data:image/png") == 2
-    result = json.loads(Path("run/result.json").read_text())
-    assert result == json.loads(Path("curve.json").read_text())
+    assert Path("run/report.html").read_text(encoding="utf-8").count("data:image/png") == 2
+    result = json.loads(Path("run/result.json").read_text(encoding="utf-8"))
+    assert result == json.loads(Path("curve.json").read_text(encoding="utf-8"))
     assert 0.07 in [point["eps"] for point in result["points"]] and len(result["images"]) == 40
     half = f"{result['half']:.3g}"
     assert f"advkit attack --model=clf.pt --data=digits --norm linf --eps {half}" in told
@@ -94,7 +94,7 @@ def test_a_finished_run_tells_the_curve_elsewhere_without_an_attack(monkeypatch)
     again = curve(PLAN.model_copy(update={"eps": (0.033,)}), Context(out=Path("run")))
     assert next(p for p in again.result["points"] if p not in first.result["points"])["eps"] == 0.033
     assert again.result["images"] == first.result["images"]
-    assert json.loads(Path("run/result.json").read_text()) == again.result
+    assert json.loads(Path("run/result.json").read_text(encoding="utf-8")) == again.result
     with pytest.raises(ConfigError, match="seed was 0, is now 1"):
         curve(PLAN.model_copy(update={"seed": 1}), Context(out=Path("run")))
 
@@ -129,7 +129,8 @@ def test_images_on_which_nothing_is_found_are_a_warning(tmp_path, monkeypatch):
         "class Rounded(nn.Module):\n"
         "    def forward(self, x):\n        return (x * 16).round() / 16\n"
         "def make():\n    torch.manual_seed(1)\n"
-        "    return nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(64, 10))\n"
+        "    return nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(64, 10))\n",
+        encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
     outcome = curve(PLAN.model_copy(update={"model": "rounded_for_a_test:make"}), Context(out=Path("run")))

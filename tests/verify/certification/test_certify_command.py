@@ -66,17 +66,17 @@ def test_leaves_what_it_says(capsys, typed):
     files = {path.name for path in Path("run").iterdir()}
     assert files >= {"result.json", "report.html", "margins.png", "certified.jsonl"}
     assert Path("run/margins.png").read_bytes()[:4] == b"\x89PNG"
-    result = json.loads(Path("run/result.json").read_text())
-    assert result == json.loads(Path("result.json").read_text())
+    result = json.loads(Path("run/result.json").read_text(encoding="utf-8"))
+    assert result == json.loads(Path("result.json").read_text(encoding="utf-8"))
     assert typed(*WORDS, "--out=run", "--json=again.json", "--min-certified=0.99") == 1
     assert "finished" in " ".join(capsys.readouterr().err.split())
-    assert json.loads(Path("again.json").read_text()) == result
+    assert json.loads(Path("again.json").read_text(encoding="utf-8")) == result
 
 
 def test_a_dry_run_shows_how_the_network_is_read(capsys, typed):
     assert typed(*WORDS, "--dry-run", "--json=plan.json") == 0
     assert "Dense" in capsys.readouterr().out
-    plan = json.loads(Path("plan.json").read_text())
+    plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))
     assert (plan["layers"], plan["n"], plan["threat"]) == (3, 40, {"norm": "linf", "eps": 0.02})
     assert not Path("runs").exists()
 
@@ -91,7 +91,7 @@ def test_faults_are_exit_code_2(words, capsys, typed):
 def test_an_attack_with_proofs_tells_both_sides(capsys, typed, numbers):
     assert typed("attack", *WORDS[1:], "--attack=pgd", "--certify", "--json=both.json") == 0
     told = " ".join(capsys.readouterr().out.split())
-    result = json.loads(Path("both.json").read_text())
+    result = json.loads(Path("both.json").read_text(encoding="utf-8"))
     assert 0 < result["certified_correct"] <= result["robust_correct"] < 40
     shares = [100 * result[key] / 40 for key in ("certified_correct", "robust_correct")]
     assert numbers(told[told.index("between") :])[:2] == pytest.approx(shares, abs=0.051)

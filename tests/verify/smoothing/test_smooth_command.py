@@ -46,12 +46,12 @@ def test_leaves_what_it_says(capsys, typed):
     assert files >= {"result.json", "report.html", "curve.png", "smoothed.jsonl"}
     assert Path("run/curve.png").read_bytes()[:4] == b"\x89PNG"
     result = SmoothingResult.load("run").as_values()
-    assert result == json.loads(Path("result.json").read_text())
+    assert result == json.loads(Path("result.json").read_text(encoding="utf-8"))
     again = [*WORDS, "--out=run", "--batch-size=300", "--json=again.json"]
     capsys.readouterr()
     assert typed(*again, "--min-radius=0.7") == 1 and typed(*again, "--min-radius=0.01") == 0
     assert "finished" in " ".join(capsys.readouterr().err.split())
-    assert json.loads(Path("again.json").read_text()) == result
+    assert json.loads(Path("again.json").read_text(encoding="utf-8")) == result
 
 
 def test_a_model_that_noise_confuses_is_told_how_to_be_trained(numbers):
@@ -68,12 +68,15 @@ def test_sigma_is_that_of_the_training(capsys, typed, here):
     here("noisy.pt", training={"objective": "noise", "parameters": {"sigma": "1/5"}})
     words[1] = "--model=noisy.pt"
     assert typed(*words, "--dry-run", "--json=said.json") == 0
-    assert "0.2" in capsys.readouterr().err and json.loads(Path("said.json").read_text())["sigma"] == 0.2
+    assert (
+        "0.2" in capsys.readouterr().err
+        and json.loads(Path("said.json").read_text(encoding="utf-8"))["sigma"] == 0.2
+    )
 
 
 def test_a_dry_run_says_what_it_would_cost(capsys, typed):
     assert typed(*WORDS, "--dry-run", "--json=plan.json") == 0
-    assert json.loads(Path("plan.json").read_text())["forwards"] == 20 * 300
+    assert json.loads(Path("plan.json").read_text(encoding="utf-8"))["forwards"] == 20 * 300
     assert "0.365" in capsys.readouterr().out
     assert not Path("runs").exists()
 

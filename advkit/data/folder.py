@@ -148,6 +148,10 @@ class _Seen:
         if self.system:
             said = f"left out: {self.system:,} hidden files and files of operating systems"
             yield Note(code="system-files", text=said)
+        if all(map(str.isdecimal, classes)) and sorted(classes, key=int) != classes:
+            few = ", ".join(classes[:4])
+            said = f"the folders {few}, ... are the classes 0, 1, 2, 3, ...: in text order, as in ImageFolder"
+            yield Note(code="text-order", text=said)
         if len(classes) == 1 and not self.direct and len(self.below) > 1:
             inner = ", ".join(sorted(self.below)[:5])
             said = f"all images are of one class, {classes[0]!r}; are its folders ({inner}) the classes?"

@@ -142,6 +142,7 @@ def test_faults_are_one_sentence(given: Any) -> None:
         as_data(given)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_hugging_face() -> None:
     library = pytest.importorskip("datasets")
     made = {"img": [picture(row) for row in range(10)], "label": Y.tolist()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -63,3 +63,8 @@ class BroughtData(StrictModel):
 
 class SubjectSettings(BroughtData, ForeignModel, SubjectFields):
     """A classifier, and the images that it is evaluated on."""
+
+    @property
+    def identity(self) -> Self:
+        """A run has the hash of its images, so how they were chosen stands here as in older runs."""
+        return super().identity.model_copy(update={"split": self.split or "test", "first": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,21 @@ def test_faults_are_one_sentence(given: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_hugging_face() -> None:
-    library = pytest.importorskip("datasets")
-    made = {"img": [picture(row) for row in range(10)], "label": Y.tolist()}
+    library, arrow = pytest.importorskip("datasets"), pytest.importorskip("pyarrow")
     features = library.Features({"img": library.Image(), "label": library.ClassLabel(names=list("abcd"))})
-    given = library.Dataset.from_dict(made, features=features)
-    data = as_data(given)
-    assert data.fingerprint == as_data(X, Y).fingerprint and data.class_names == ("a", "b", "c", "d")
-    assert as_data(library.DatasetDict(test=given, train=given)).split == "test"
+    files = [{"bytes": encoded(row), "path": None} for row in range(10)]
+    table = arrow.Table.from_pydict({"img": files, "label": Y.tolist()}, schema=features.arrow_schema)
+    given = library.Dataset(table, fingerprint="0")
+    for form in (given, given.with_format("torch"), given.to_iterable_dataset()):
+        data = as_data(form)
+        assert data.fingerprint == as_data(X, Y).fingerprint and data.class_names == ("a", "b", "c", "d")
+    assert as_data(library.DatasetDict(validation=given, train=given)).split == "test"
+
+
+def encoded(row: int) -> bytes:
+    file = io.BytesIO()
+    picture(row).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_every_function_takes_them(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from advkit.data.image_files import ImageFiles
 from advkit.data.row_order import by_class
 from advkit.models.card import DataFacts, Shape
 
-_PIECE = 2**26
-"""Pixels that are decoded at a time for the fingerprint."""
+_PIECE = 2**24
+"""Values of pixels that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,11 @@ class Data:
         if images.dtype == torch.uint8:
             images = levels.as_image(images)
         return images, self.labels[index].to(device, non_blocking=True)
+
+    def pieces(self, most: int) -> tuple[Tensor, ...]:
+        """All rows in parts of ``most`` images, or of fewer, but not below 16, where these are large."""
+        size = min(most, max(16, _PIECE // math.prod(self.shape)))
+        return tuple(torch.arange(len(self)).split(size))
 
     def refuse_fractions(self) -> None:
         """Refuses values between 8-bit levels: 8-bit results need 8-bit originals.

@@ -23,6 +23,9 @@ from advkit.data.npz import from_keys, is_divided, load_npz
 MEMORY = 2 * 1024**3
 """Bytes of decoded images up to which a folder is held in memory."""
 
+EVALUATED = 256 * 1024**2
+"""The same where images are evaluated: each is decoded a few times only, which costs less than its attack."""
+
 _FORMS = "NAME (see `advkit ls data`), folder:PATH, csv:PATH, npz:PATH or package.module:function"
 
 _FILES: dict[str, Callable[[Path, Part | None, Fit], Data]] = {
@@ -96,7 +99,7 @@ def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
     if y is not None:
         return from_arrays(x_or_data, y, name=name, split="all")
     if isinstance(x_or_data, str | Path):
-        return load_data(str(x_or_data))
+        return load_data(str(x_or_data), memory=EVALUATED)
     if isinstance(x_or_data, Mapping):
         splits = _by_role(x_or_data)
         if not splits:

@@ -19,7 +19,7 @@ from advkit.core.runs import environment
 from advkit.data.classes import match_classes, read_classes
 from advkit.data.data import Data
 from advkit.data.dataset import Part
-from advkit.data.load import as_data, load_data
+from advkit.data.load import EVALUATED, as_data, load_data
 from advkit.models.card import ModelCard
 from advkit.models.foreign_settings import BroughtData, ForeignModel, SubjectSettings
 from advkit.models.inspect import ModelFacts, inspect_classifier
@@ -153,7 +153,7 @@ def open_subjects(
     fit: dict[str, Any] = {key: getattr(config, key, None) for key in ("resize", "crop")}
 
     def load(name: str, split: Part | None) -> Data:
-        return load_data(name, split, root=context.data_dir, **fit)
+        return load_data(name, split, root=context.data_dir, memory=EVALUATED, **fit)
 
     labels = read_classes(Path(named)) if named else ()
     found = [load(data, split) for split in splits] if data else []

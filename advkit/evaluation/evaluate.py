@@ -306,7 +306,7 @@ def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:
     """(N, K) as `logits_of`, with the batches divided among the processes."""
-    batches = torch.arange(len(images)).split(CLEAN_BATCH)
+    batches = images.pieces(CLEAN_BATCH)
     mine = batches[distributed.rank() :: distributed.world()]
     shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
     return torch.cat([shares[i % len(shares)][i // len(shares)] for i in range(len(batches))])

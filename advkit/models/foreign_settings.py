@@ -66,5 +66,5 @@ class SubjectSettings(BroughtData, ForeignModel, SubjectFields):
 
     @property
     def identity(self) -> Self:
-        """A run has the hash of its images, so how they were chosen stands here as in older runs."""
+        """Without how images are chosen, which older runs do not say: a run has the hash of its images."""
         return super().identity.model_copy(update={"split": self.split or "test", "first": None})

@@ -41,6 +41,16 @@ def test_batch_leaves_the_images_alone() -> None:
     assert torch.equal(floats.images[:], data.images[:].float() / 255)
 
 
+@pytest.mark.parametrize(
+    ("side", "most", "sizes"), [(2, 500, [40]), (2, 30, [30, 10]), (1024, 30, [16, 16, 8])]
+)
+def test_large_images_are_worked_on_in_smaller_parts(side: int, most: int, sizes: list[int]) -> None:
+    data = data_of([0] * 40)
+    large = replace(data, images=data.images[:, :, :1, :1].expand(40, 1, side, side))
+    assert [len(part) for part in large.pieces(most)] == sizes
+    assert torch.cat(large.pieces(most)).tolist() == list(range(40))
+
+
 def test_take_keeps_ids_and_facts() -> None:
     taken = data_of([0, 1, 2, 0]).take(torch.tensor([3, 1])).take(torch.tensor([1]))
     assert taken.ids.tolist() == [1] and taken.labels.tolist() == [1]

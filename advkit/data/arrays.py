@@ -29,7 +29,7 @@ def from_arrays(
     """`Data` of tensors, arrays or lists, on the CPU and without copying where that is possible.
 
     Args:
-        images: (N, C, H, W), (N, H, W, C) with one or three channels, or (N, H, W); uint8 levels 0..255 or
+        images: (N, C, H, W), (N, H, W, C) with one or three channels, or (N, H, W); levels 0..255 or
             floats in [0, 1] (kept as float32). Values outside [0, 1] by no more than `ROUNDING` are clamped.
         labels: N integers from 0, in any type and shape, such as (N, 1).
         name: what messages and results call the data.
@@ -89,6 +89,13 @@ def _images(images: Tensor, name: str, notes: list[Note]) -> Tensor:
         images = images.permute(0, 3, 1, 2)
         said = f"images of shape {shape} were taken as (N, height, width, channels)"
         notes.append(Note(code="channels-last", text=said))
+    if not (images.is_floating_point() or images.is_complex() or images.dtype in (torch.uint8, torch.bool)):
+        least, most = (int(bound) for bound in images.to(torch.int64).aminmax())
+        if least >= 0 and 1 < most <= 255:
+            notes.append(
+                Note(code="integer-levels", text=f"{_type(images)} from {least} to {most}: 8-bit levels")
+            )
+            images = images.to(torch.uint8)
     if images.dtype == torch.uint8:
         if int(images.max()) == 1:
             raise DataError(

@@ -21,7 +21,9 @@ from advkit.data.npz import IMAGES, LABELS
 
 def is_dataset(given: Any) -> bool:
     """Whether it gives images and labels one by one or in batches."""
-    if isinstance(given, Tensor | np.ndarray | str | bytes | Mapping | list | tuple):
+    if isinstance(given, list):
+        return bool(given) and all(isinstance(item, tuple | Mapping) for item in given)
+    if isinstance(given, Tensor | np.ndarray | str | bytes | Mapping | tuple):
         return False
     return hasattr(given, "__iter__") or _has_rows(given)
 

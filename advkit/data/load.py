@@ -106,10 +106,10 @@ def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
             return from_keys(x_or_data, name=name, where=repr(name))
         split, serving = pick(None, splits, repr(name))
         return replace(as_data(splits[serving], name=name), split=split)
-    if isinstance(x_or_data, tuple | list) and len(x_or_data) == 2:
-        return from_arrays(*x_or_data, name=name, split="all")
     if is_dataset(x_or_data):
         return from_dataset(x_or_data, name)
+    if isinstance(x_or_data, tuple | list) and len(x_or_data) == 2:
+        return from_arrays(*x_or_data, name=name, split="all")
     raise DataError(f"{name!r} has no labels; give Data, a pair (images, labels), or a Dataset of such pairs")
 
 

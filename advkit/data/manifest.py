@@ -39,7 +39,7 @@ def load_manifest(path: Path, part: Part | None = None, fit: Fit = WHOLE) -> Dat
     short = next((number for number, row in rows if len(row) < len(columns)), None)
     if short:
         raise DataError(f"{path}, line {short}, has fewer columns than the first line; complete it")
-    names = [row[at].strip() for _, row in rows]
+    names = [_found(path.parent, row[at].strip()) for _, row in rows]
     labels, classes = _numbered([row[is_of].strip() for _, row in rows])
     for (number, _), name in zip(rows, names, strict=True):
         if not (path.parent / name).is_file():
@@ -70,6 +70,11 @@ def load_manifest(path: Path, part: Part | None = None, fit: Fit = WHOLE) -> Dat
     )
 
 
+def _found(folder: Path, name: str) -> str:
+    """``name`` with slashes, if it was written with backslashes."""
+    return name if (folder / name).is_file() else name.replace("\\", "/")
+
+
 def _table(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
     """Rows with the numbers of their lines, and the columns by name."""
     if not path.is_file():
@@ -96,8 +101,10 @@ def _table(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
 def _numbered(labels: list[str]) -> tuple[list[int], tuple[str, ...]]:
     """Numbers of the classes, and their names where the labels are names."""
     try:
-        return [int(label) for label in labels], ()
+        if all(float(label).is_integer() for label in labels):  # pandas writes 1.0 beside gaps
+            return [int(float(label)) for label in labels], ()
     except ValueError:
-        names = sorted(set(labels))
-        numbers = {name: number for number, name in enumerate(names)}
-        return [numbers[label] for label in labels], tuple(names)
+        pass
+    names = sorted(set(labels))
+    numbers = {name: number for number, name in enumerate(names)}
+    return [numbers[label] for label in labels], tuple(names)

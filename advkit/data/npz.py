@@ -14,8 +14,8 @@ from advkit.data.arrays import from_arrays
 from advkit.data.data import Data
 from advkit.data.dataset import Part, pick, role
 
-IMAGES = ("x", "images", "image", "img", "imgs", "pixel_values", "data", "inputs")
-LABELS = ("y", "labels", "label", "targets", "target", "fine_label", "classes")
+IMAGES = ("x", "images", "image", "img", "imgs", "pixel_values", "data", "inputs", "arr_0")
+LABELS = ("y", "labels", "label", "targets", "target", "fine_label", "classes", "arr_1")
 _NAMES = ("class_names", "names")
 
 

@@ -38,7 +38,11 @@ def test_pairs_two_arguments_and_data_are_the_same() -> None:
 def test_levels_are_kept(images: Any) -> None:
     data = as_data(images, np.array([0, 2, 1], dtype=">i2"))
     assert data.images.dtype == torch.uint8 and bool((data.images[:] == 7).all())
-    assert data.labels.dtype == torch.int64 and data.labels.tolist() == [0, 2, 1]
+    assert data.labels.dtype == torch.int64 and data.labels.tolist() == [0, 2, 1] and not data.notes
+    for kind in (">i4", np.uint16, np.int64):
+        again = as_data(np.asarray(images).astype(kind), LABELS)
+        assert again.fingerprint == data.fingerprint
+        assert [note.code for note in again.notes] == ["integer-levels"]
 
 
 def test_floats_become_float32_without_gradients() -> None:
@@ -55,6 +59,8 @@ def test_floats_become_float32_without_gradients() -> None:
         (GREY[0], LABELS, "1 images but 3 labels"),
         (GREY[:0], LABELS, "empty"),
         (GREY.long(), LABELS, "int64"),
+        (GREY.long() + 256, LABELS, "int64"),
+        (GREY.long() - 1, LABELS, "int64"),
         (GREY.bool(), LABELS, "bool"),
         (torch.full((3, 1, 4, 5), float("nan")), LABELS, "NaN"),
         (torch.full((3, 1, 4, 5), float("inf")), LABELS, "inf"),
@@ -158,7 +164,8 @@ def test_either_data_or_one_sentence(images: np.ndarray) -> None:
     pixels, _ = data.batch(torch.arange(len(data)))
     assert pixels.dtype == torch.float32 and pixels.dim() == 4
     assert float(pixels.min()) >= 0 and float(pixels.max()) <= 1
-    expected = images / 255 if images.dtype == np.uint8 else images
-    if data.notes:
+    noted = {note.code for note in data.notes}
+    expected = images / 255 if images.dtype == np.uint8 or "integer-levels" in noted else images
+    if "channels-last" in noted:
         expected = np.moveaxis(expected, -1, 1)
     assert np.allclose(pixels.numpy(), expected.reshape(pixels.shape))

@@ -87,6 +87,8 @@ def codes(data: Data) -> list[str]:
         ({"pixel_values": X, "labels": Y[:, None]}, []),
         ({"train": WHOLE, "test": Rows()}, []),
         ([X, Y], []),
+        ([(X[row], int(Y[row])) for row in range(10)], []),
+        ([{"image": picture(row), "label": Y[row]} for row in range(10)], []),
     ],
 )
 def test_all_mean_the_same(given: Any, noted: list[str]) -> None:
@@ -196,6 +198,8 @@ def test_numbers_and_splits_in_a_manifest(pictures: Path) -> None:
     assert load_data(name).labels.tolist() == [0, 2] and load_data(name, "train").labels.tolist() == [4]
     assert load_data(name).classes == 5 and not load_data(name).classes_known
     assert load_data(name, crop=4).shape == (3, 4, 4)
+    (pictures / "m.csv").write_text("cat\\000.png,1.0\ndog\\001.png,0.0\n")
+    assert load_data(name).labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

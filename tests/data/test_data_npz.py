@@ -20,7 +20,15 @@ def saved(path: Path, **arrays: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "keys", [("x", "y"), ("images", "labels"), ("X", "Y"), ("data", "targets"), ("image", "label")]
+    "keys",
+    [
+        ("x", "y"),
+        ("images", "labels"),
+        ("X", "Y"),
+        ("data", "targets"),
+        ("image", "label"),
+        ("arr_0", "arr_1"),
+    ],
 )
 def test_layouts_mean_the_same(tmp_path: Path, keys: tuple[str, str]) -> None:
     first = X.transpose(0, 3, 1, 2)

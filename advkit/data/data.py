@@ -144,14 +144,13 @@ class Data:
         chosen = self.take(torch.arange(n) if first else self._sample(n))
         counts = chosen.labels.unique(return_counts=True)[1]
         low, high = int(counts.min()), int(counts.max())
-        each = f"{low}" if low == high else f"{low} to {high}"
-        of = f"of {len(self):,} images, {each} of each of {len(counts)} classes"
         if first:
-            return chosen.noting(
-                Note(code="first-rows", text=f"the first {n:,} {of}; rows are in class order")
-            )
-        said = f"a class-balanced sample (seed 0) of {n:,} {of}, as the rows are in class order"
-        return chosen.noting(Note(code="sample", text=said))
+            there = len(self.labels.unique())
+            said = f"the first {n:,} of {len(self):,} images, of {len(counts)} of the {there} classes"
+            return chosen.noting(Note(code="first-rows", text=f"{said}; the rows are in class order"))
+        each = f"{low}" if low == high else f"{low} to {high}"
+        said = f"{n:,} of {len(self):,} images, {each} of each of {len(counts)} classes, drawn with seed 0"
+        return chosen.noting(Note(code="sample", text=f"{said}; the rows are in class order"))
 
     def balanced(self, n: int, seed: int = 0) -> Tensor:
         """Rows of a class-balanced subset of ``n`` images: the first n/classes of each class in a fixed

@@ -127,7 +127,7 @@ def by_hash(names: Sequence[str], part: Part | None, where: object) -> tuple[lis
         DataError: too few files for that split.
     """
     if part in (None, "all"):
-        said = f"{where} has no train and test splits; all {len(names):,} images are taken"
+        said = f"{where} has no train and test splits; its {len(names):,} images are one set"
         return list(range(len(names))), "all", Note(code="undivided", text=said)
     rows = [row for row, name in enumerate(names) if held_out(name) == (part == "test")]
     if not rows:

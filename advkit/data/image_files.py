@@ -37,9 +37,11 @@ class Fit:
     """How images come to one size, as torchvision's ``Resize`` and ``CenterCrop`` do it."""
 
     resize: tuple[int, ...] | None = None
-    """The shorter side, or (height, width); bilinear, with antialiasing."""
+    """The shorter side, or (height, width); with antialiasing."""
     crop: int | None = None
     """Side of the square that is cut out of the middle."""
+    bicubic: bool = False
+    """Interpolation; else bilinear."""
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of an image of that size, when it is fitted."""
@@ -61,7 +63,8 @@ class Fit:
         """The image, resized and cropped."""
         resized = self.resized(*image.size)
         if resized != image.size:
-            image = image.resize(resized, Image.Resampling.BILINEAR)
+            way = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
+            image = image.resize(resized, way)
         if self.crop is None or image.size == (self.crop, self.crop):
             return image
         left, top = (round((side - self.crop) / 2) for side in image.size)
@@ -107,7 +110,7 @@ class ImageFiles:
         if deep := sum(header.deep for header in headers):
             said = f"{deep:,} images have 16 bits a channel; their range 0..65535 was scaled to 8 bits"
             notes.append(Note(code="sixteen-bit", text=said))
-        if changed := sum(header.size != size for header in headers):
+        if changed := sum({header.size, fit.resized(*header.size)} != {size} for header in headers):
             said = f"{changed:,} of {len(names):,} images were resized or cropped to {size[0]}x{size[1]}"
             notes.append(Note(code="resized", text=said))
         channels = 1 if all(header.grey for header in headers) else 3

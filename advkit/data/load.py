@@ -44,6 +44,7 @@ def load_data(
     first: bool = False,
     resize: int | Sequence[int] | None = None,
     crop: int | None = None,
+    bicubic: bool = False,
     memory: int = MEMORY,
 ) -> Data:
     """Images and labels of one split.
@@ -60,6 +61,7 @@ def load_data(
         first: with ``limit``, the first images, whatever their order.
         resize: for image files, their shorter side, or (height, width).
         crop: for image files, the side of the square that is cut out of the middle, after ``resize``.
+        bicubic: resize by bicubic interpolation, else bilinear.
         memory: a folder whose decoded images take more bytes is read from disk batch by batch.
 
     Raises:
@@ -69,7 +71,7 @@ def load_data(
     if split is not None and split not in get_args(Part):
         near = did_you_mean(split, get_args(Part))
         raise ConfigError(f"there is no split called {split!r}{near}; use train, test or all")
-    fit = Fit((resize,) if isinstance(resize, int) else tuple(resize) if resize else None, crop)
+    fit = Fit((resize,) if isinstance(resize, int) else tuple(resize) if resize else None, crop, bicubic)
     if len(fit.resize or ()) > 2 or min(fit.resize or (1,)) < 1 or (crop is not None and crop < 1):
         raise ConfigError(
             "images are resized to one side or (height, width) and cropped to a side, each above 0"

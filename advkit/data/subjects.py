@@ -21,6 +21,7 @@ from advkit.data.data import Data
 from advkit.data.dataset import Part
 from advkit.data.load import EVALUATED, as_data, load_data
 from advkit.models.card import ModelCard
+from advkit.models.foreign import TORCHVISION, pretrained
 from advkit.models.foreign_settings import BroughtData, ForeignModel, SubjectSettings
 from advkit.models.inspect import ModelFacts, inspect_classifier
 from advkit.models.load import as_classifier, load_model
@@ -150,10 +151,9 @@ def open_subjects(
         UserError: whatever is wrong with a model or the data.
     """
     data, named = config.data, getattr(config, "classes", None)
-    fit: dict[str, Any] = {key: getattr(config, key, None) for key in ("resize", "crop")}
 
     def load(name: str, split: Part | None) -> Data:
-        return load_data(name, split, root=context.data_dir, memory=EVALUATED, **fit)
+        return load_data(name, split, root=context.data_dir, memory=EVALUATED, **_fit(config, name))
 
     labels = read_classes(Path(named)) if named else ()
     found = [load(data, split) for split in splits] if data else []
@@ -182,6 +182,18 @@ def open_subjects(
         if inspect:
             Subject.of(model, found[0]).say(name, context)
     return models, found
+
+
+def _fit(config: _Subject, data: str) -> dict[str, Any]:
+    """How image files are resized and cropped: as is said, else as torchvision's own weights want it."""
+    said = {key: getattr(config, key, None) for key in ("resize", "crop")}
+    model = _names(config.model)[0]
+    if any(said.values()) or config.said["weights"] or not model.startswith(TORCHVISION):
+        return said
+    if data.partition(":")[0] not in ("folder", "csv"):
+        return said
+    own = pretrained(model)
+    return {"resize": own.resize, "crop": own.shape[1], "bicubic": own.bicubic}
 
 
 def learned(name: str, card: ModelCard) -> str:

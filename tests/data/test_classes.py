@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torchvision import datasets, models, transforms
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError
@@ -166,3 +168,30 @@ def test_images_that_the_model_has_learnt_are_no_test(
     for given in ({"data": data}, {}, {"data": data, "split": "test"}):
         assert subject(model=learnt, **given).images.fingerprint == held_out
     assert len(subject(model=learnt, data=data, split="all").images) == 40
+
+
+def test_torchvisions_weights_bring_their_own_transform(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = models.squeezenet1_1(weights=None).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    folder = make_folder({"n02102040": 1, "n15075141": 1}, size=(300, 260))
+    Image.effect_noise((240, 280), 90).convert("RGB").save(folder / "n02102040" / "000.png")
+    opened = subject(model="torchvision:squeezenet1_1", data=f"folder:{folder}")
+    assert opened.images.labels.tolist() == [217, 999]
+    own = models.SqueezeNet1_1_Weights.DEFAULT.transforms()
+    own.mean, own.std = (0,) * 3, (1,) * 3
+    files = datasets.ImageFolder(str(folder), own)
+    for image, (other, _) in zip(opened.images.batch(torch.arange(2))[0], files, strict=True):
+        assert torch.allclose(image, other, atol=1e-6)
+    assert "resized" in [note.code for note in opened.images.notes]
+    assert subject(model="torchvision:squeezenet1_1", data=f"folder:{folder}", crop=64).images.shape == (
+        3,
+        64,
+        64,
+    )
+    bicubic = load_data(f"folder:{folder}", resize=224, crop=224, bicubic=True)
+    way = transforms.Resize(224, transforms.InterpolationMode.BICUBIC)
+    steps = transforms.Compose([way, transforms.CenterCrop(224), transforms.PILToTensor()])
+    expected = datasets.ImageFolder(str(folder), steps)
+    assert all(torch.equal(image, expected[row][0]) for row, image in enumerate(bicubic.images[:]))

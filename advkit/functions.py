@@ -137,15 +137,14 @@ def _named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
                 digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
             settings[key] = f"{in_hand.PREFIX}{digest.hexdigest()[:16]}"
             held[settings[key]] = copy.deepcopy(value)  # training goes on with a copy
-        elif f"{kind.__module__}.{kind.__qualname__}" == "advkit.data.data.Data":
-            settings[key] = f"{in_hand.PREFIX}{value.fingerprint[:16]}"
-            held[settings[key]] = {"train": value, "test": value}
-        elif isinstance(value, Mapping) and set(value) == {"train", "test"}:
-            from advkit.data.load import as_data
+        elif key == "data" and value is not None and not isinstance(value, str | Path):
+            from advkit.data.load import as_splits
 
-            splits = {split: as_data(part, name=split) for split, part in value.items()}
-            prints = hashlib.sha256("".join(part.fingerprint for part in splits.values()).encode())
-            settings[key] = f"{in_hand.PREFIX}{prints.hexdigest()[:16]}"
+            splits = as_splits(value)
+            content = splits["train"].fingerprint
+            if splits["test"] is not splits["train"]:
+                content = hashlib.sha256(f"{content}{splits['test'].fingerprint}".encode()).hexdigest()
+            settings[key] = f"{in_hand.PREFIX}{content[:16]}"
             held[settings[key]] = splits
     return settings, held
 

@@ -50,10 +50,7 @@ def device_of(model: nn.Module) -> torch.device:
 def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     """(N, K) logits of all images, on the CPU; the model must be in eval mode."""
     device = device_of(model)
-    parts = [
-        query(model, data.batch(index, device)[0]).float().cpu()
-        for index in torch.arange(len(data)).split(batch_size)
-    ]
+    parts = [query(model, data.batch(index, device)[0]).float().cpu() for index in data.pieces(batch_size)]
     return torch.cat(parts)
 
 

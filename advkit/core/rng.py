@@ -19,6 +19,8 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+_AT_ONCE = 2**22
+"""Numbers drawn at a time: the integers behind them take several times their memory."""
 
 
 def _shift(value: Tensor, bits: int) -> Tensor:
@@ -67,7 +69,11 @@ def _bits(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
 
 def uniform(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
     """(N, *shape) float32 in [0, 1); ``lane`` gives further independent numbers of the same key."""
-    return _shift(_bits(key, shape, lane), 40).to(torch.float32).mul_(2.0**-24)
+    rows = max(1, _AT_ONCE // max(1, math.prod(shape)))
+    drawn = torch.empty((len(key), *shape), device=key.device)
+    for part, out in zip(key.split(rows), drawn.split(rows), strict=True):
+        out.copy_(_shift(_bits(part, shape, lane), 40)).mul_(2.0**-24)
+    return drawn
 
 
 def normal(key: Tensor, shape: Sequence[int]) -> Tensor:

@@ -10,26 +10,39 @@ import torch
 from torch import Tensor
 
 from advkit.core.errors import DataError
+from advkit.core.notes import Note
 from advkit.data.data import Data
+
+ROUNDING = 1e-6
+"""How far outside [0, 1] a pixel may be: what float32 loses when a normalisation is undone."""
 
 
 def from_arrays(
-    images: Any, labels: Any, *, name: str, split: str, class_names: Sequence[str] | None = None
+    images: Any,
+    labels: Any,
+    *,
+    name: str,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    notes: Sequence[Note] = (),
 ) -> Data:
-    """`Data` of tensors, arrays or nested lists, on the CPU and without copying where that is possible.
+    """`Data` of tensors, arrays or lists, on the CPU and without copying where that is possible.
 
     Args:
-        images: (N, C, H, W), uint8 levels 0..255 or floats in [0, 1] (kept as float32).
-        labels: (N,) integers from 0.
+        images: (N, C, H, W), (N, H, W, C) with one or three channels, or (N, H, W); levels 0..255 or
+            floats in [0, 1] (kept as float32). Values outside [0, 1] by no more than `ROUNDING` are clamped.
+        labels: N integers from 0, in any type and shape, such as (N, 1).
         name: what messages and results call the data.
         split: "train", "test", or "all" where nothing is divided.
         class_names: one a class; by default the numbers up to the largest label.
+        notes: what was noted of them before.
 
     Raises:
         DataError: whatever is wrong with either, in one sentence.
     """
-    pixels = _images(_tensor(images, "images", name), name)
-    classes = _labels(_tensor(labels, "labels", name), name)
+    said = list(notes)
+    pixels = _images(_tensor(images, "images", name), name, said)
+    classes = _labels(_tensor(labels, "labels", name), len(pixels), name)
     named = class_names is not None
     if class_names is None:
         class_names = [str(label) for label in range(int(classes.max()) + 1 if len(classes) else 1)]
@@ -41,73 +54,99 @@ def from_arrays(
         class_names=tuple(class_names),
         classes_known=named,
         ids=torch.arange(len(pixels)),
+        notes=tuple(said),
     )
 
 
 def _tensor(values: Any, what: str, name: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
     try:
+        if isinstance(values, list | tuple) and values and all(isinstance(one, Tensor) for one in values):
+            values = torch.stack([one.detach() for one in values])
+        if isinstance(values, Tensor):
+            return values.detach().cpu()
         array = np.asarray(values)
         # PyTorch shares only memory that is writable, runs forward and has the machine's byte order
         native = array.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))
-    except (TypeError, ValueError) as error:  # no numbers, or nested lists of unequal length
+    except (TypeError, ValueError, RuntimeError) as error:  # no numbers, or lists of unequal length
         raise DataError(
             f"{what} of {name!r} are not an array of numbers; give a tensor or a NumPy array"
         ) from error
 
 
-def _images(images: Tensor, name: str) -> Tensor:
+def _images(images: Tensor, name: str, notes: list[Note]) -> Tensor:
+    shape = tuple(images.shape)
+    if images.dim() == 3:
+        images = images[:, None]
     if images.dim() != 4:
         raise DataError(
-            f"images of {name!r} have shape {tuple(images.shape)}; give four dimensions "
-            "(N, channels, height, width)"
-        )
-    if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        raise DataError(
-            f"images of {name!r} have shape {tuple(images.shape)}, with the channels last; "
-            "give (N, channels, height, width): x.permute(0, 3, 1, 2) for a tensor"
+            f"images of {name!r} have shape {shape}; give (N, channels, height, width), "
+            "(N, height, width, channels) or (N, height, width)"
         )
     if images.numel() == 0:
-        raise DataError(f"images of {name!r} have shape {tuple(images.shape)}, which is empty; give some")
+        raise DataError(f"images of {name!r} have shape {shape}, which is empty; give some")
+    if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+        said = f"images of shape {shape} were taken as (N, height, width, channels)"
+        notes.append(Note(code="channels-last", text=said))
+    if not (images.is_floating_point() or images.is_complex() or images.dtype in (torch.uint8, torch.bool)):
+        least, most = (int(bound) for bound in images.to(torch.int64).aminmax())
+        if least >= 0 and 1 < most <= 255:
+            notes.append(
+                Note(code="integer-levels", text=f"{_type(images)} from {least} to {most}: 8-bit levels")
+            )
+            images = images.to(torch.uint8)
     if images.dtype == torch.uint8:
         if int(images.max()) == 1:
             raise DataError(
                 f"images of {name!r} are 8-bit levels but none is above 1, where white is 255; "
                 "multiply them by 255, or give floats in [0, 1]"
             )
-        return images
+        return images.contiguous()
     if not images.is_floating_point():
         raise DataError(
             f"images of {name!r} have type {_type(images)}; give uint8 levels 0..255 or floats in [0, 1]"
         )
+    images = images.to(torch.float32).contiguous()
     low, high = (float(bound) for bound in images.aminmax())
     if low != low:
         raise DataError(f"images of {name!r} hold NaN; find out where it comes from and remove it")
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise DataError(
-            f"images of {name!r} range from {low:g} to {high:g}, outside [0, 1]; {_way(low, high)}"
+            f"images of {name!r} range from {low:.9g} to {high:.9g}, outside [0, 1]; {_way(low, high)}"
         )
-    return images.to(torch.float32)
+    if low < 0 or high > 1:
+        count = int(((images < 0) | (images > 1)).sum())
+        said = f"{count:,} values were outside [0, 1] by at most {max(-low, high - 1):.1g} and were clamped"
+        notes.append(Note(code="clamped", text=said))
+        images = images.clamp(0, 1)
+    return images
 
 
 def _way(low: float, high: float) -> str:
-    if low >= 0 and high <= 255:
+    if low >= -ROUNDING and 2 <= high <= 255 + ROUNDING:
         return "divide them by 255"
-    if low >= -1 and high <= 1:
+    if -1 - ROUNDING <= low < -0.1 and high <= 1 + ROUNDING:
         return "use (x + 1) / 2 if they were stretched to [-1, 1]"
+    if low >= -0.1 and high <= 1.1:
+        return "clip them if that is what an interpolation or an augmentation left"
     return "undo their normalisation (the model's preprocessing belongs to the model)"
 
 
-def _labels(labels: Tensor, name: str) -> Tensor:
+def _labels(labels: Tensor, n: int, name: str) -> Tensor:
+    if labels.numel() == n:
+        labels = labels.reshape(n)  # (N, 1), as Keras and MedMNIST have them
     if labels.dim() != 1:
+        rows = labels.flatten(1) if labels.dim() else labels.view(1, 1)
+        one_hot = len(rows) == n and bool(((rows != 0).sum(1) == 1).all())
+        way = "y.argmax(1) of these one-hot rows" if one_hot else "several an image have no single true class"
         raise DataError(
-            f"labels of {name!r} have shape {tuple(labels.shape)}; give one integer an image "
-            "(y.argmax(1) for one-hot rows)"
+            f"labels of {name!r} have shape {tuple(labels.shape)}; give one integer an image ({way})"
         )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels of {name!r} have type {_type(labels)}; give integers from 0")
+    if labels.is_complex() or (labels.is_floating_point() and not bool((labels == labels.round()).all())):
+        raise DataError(
+            f"labels of {name!r} have type {_type(labels)} and are no whole numbers; give integers from 0"
+        )
     return labels.to(torch.int64)
 
 

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from advkit.core import levels, rng
 from advkit.core.errors import ConfigError, DataError
+from advkit.core.notes import Note
 from advkit.core.threat import Threat
 from advkit.data.image_files import ImageFiles
+from advkit.data.row_order import by_class
 from advkit.models.card import DataFacts, Shape
 
-_PIECE = 2**26
-"""Pixels that are decoded at a time for the fingerprint."""
+_PIECE = 2**24
+"""Values of pixels that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Data:
     """The default threat model, if there is one."""
     classes_known: bool = True
     """False when ``class_names`` only counts the labels that occur; there may be more classes."""
+    shuffled: bool = False
+    """Whether the order of the rows is random by definition, so that the first ones are a sample."""
+    notes: tuple[Note, ...] = ()
+    """What was assumed, changed or left out on the way from what was given to these images."""
 
     def __post_init__(self) -> None:
         where = f"data {self.name!r} ({self.split})"
@@ -62,7 +68,8 @@ class Data:
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.shape))
-        return f"<Data {self.name} ({self.split}): {len(self):,} images of {size}, {self.classes} classes>"
+        facts = (f"{len(self):,} images of {size}", f"{self.classes} classes", *map(str, self.notes))
+        return f"<Data {self.name} ({self.split}): {'; '.join(facts)}>"
 
     @property
     def shape(self) -> Shape:
@@ -76,11 +83,18 @@ class Data:
         return len(self.class_names)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Images as float32 in [0, 1] and their labels, on ``device``; ``index`` are rows of this object."""
-        images = self.images[index].to(device, non_blocking=True)
+        """Images as float32 in [0, 1] and their labels, on ``device``; ``index`` are rows of this object.
+
+        The images are contiguous, since a model may use ``view``."""
+        images = self.images[index].contiguous().to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = levels.as_image(images)
         return images, self.labels[index].to(device, non_blocking=True)
+
+    def pieces(self, most: int) -> tuple[Tensor, ...]:
+        """All rows in parts of ``most`` images, or of fewer, but not below 16, where these are large."""
+        size = min(most, max(16, _PIECE // math.prod(self.shape)))
+        return tuple(torch.arange(len(self)).split(size))
 
     def refuse_fractions(self) -> None:
         """Refuses values between 8-bit levels: 8-bit results need 8-bit originals.
@@ -100,15 +114,43 @@ class Data:
         images = self.images.take(index) if isinstance(self.images, ImageFiles) else self.images[index]
         return replace(self, images=images, labels=self.labels[index], ids=self.ids[index])
 
-    def limit(self, n: int | None) -> Data:
-        """The first ``n`` rows, or all of them.
+    def noting(self, *notes: Note) -> Data:
+        """The same data with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def limit(self, n: int | None, *, first: bool = False) -> Data:
+        """``n`` images, or all of them: the first ones where the order of the rows is random, else a sample.
+
+        Registered data sets are published in random order, and figures on their first n images are
+        comparable with each other and with those of other tools; these are always the first n. Folders are
+        in the order of their classes, and arrays and files may be: of 600 images of three classes, the
+        first 200 are of one class, and an interval that takes them for a sample is wrong. Where the labels
+        show such an order, a fixed class-balanced sample is taken instead. It is drawn with seed 0
+        whatever the seed of an attack, so that runs with different seeds are of the same images.
+
+        Args:
+            n: how many; None: all.
+            first: the first ones in any case.
 
         Raises:
             ConfigError: ``n`` is not positive.
         """
         if n is not None and n < 1:
             raise ConfigError(f"data {self.name!r} cannot be limited to {n} images; ask for at least 1")
-        return self if n is None or n >= len(self) else self.take(torch.arange(n))
+        if n is None or n >= len(self):
+            return self
+        if self.shuffled or not by_class(self.labels):
+            return self.take(torch.arange(n))
+        chosen = self.take(torch.arange(n) if first else self._sample(n))
+        counts = chosen.labels.unique(return_counts=True)[1]
+        low, high = int(counts.min()), int(counts.max())
+        if first:
+            there = len(self.labels.unique())
+            said = f"the first {n:,} of {len(self):,} images, of {len(counts)} of the {there} classes"
+            return chosen.noting(Note(code="first-rows", text=f"{said}; the rows are in class order"))
+        each = f"{low}" if low == high else f"{low} to {high}"
+        said = f"{n:,} of {len(self):,} images, {each} of each of {len(counts)} classes, drawn with seed 0"
+        return chosen.noting(Note(code="sample", text=f"{said}; the rows are in class order"))
 
     def balanced(self, n: int, seed: int = 0) -> Tensor:
         """Rows of a class-balanced subset of ``n`` images: the first n/classes of each class in a fixed
@@ -122,13 +164,21 @@ class Data:
                 f"{n} labels cannot be taken class-balanced from {len(self)} images of {self.classes} "
                 f"classes; ask for {self.classes} to {len(self)}"
             )
+        return self._in_turns(n, seed, torch.arange(self.classes))
+
+    def _sample(self, n: int) -> Tensor:
+        """As `balanced`, of fewer images than classes too: which classes have one more is random."""
+        return self._in_turns(n, 0, rng.permutation(0, "classes", self.classes))
+
+    def _in_turns(self, n: int, seed: int, turn: Tensor) -> Tensor:
+        """``n`` rows, one of each class at a time, where class c comes in place ``turn[c]``."""
         order = rng.permutation(seed, "balanced", len(self))
         labels = self.labels[order]
         rank = torch.zeros_like(labels)
         for label in labels.unique():
             mine = labels == label
             rank[mine] = torch.arange(int(mine.sum()))
-        first = torch.argsort(rank * self.classes + labels, stable=True)[:n]
+        first = torch.argsort(rank * self.classes + turn[labels], stable=True)[:n]
         return order[first].sort().values
 
     def holdout(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
@@ -151,5 +201,7 @@ class Data:
 
     @property
     def facts(self) -> DataFacts:
-        """Name, split, fingerprint and size, for cards and results."""
-        return DataFacts(name=self.name, split=self.split, fingerprint=self.fingerprint, n=len(self))
+        """Name, split, fingerprint, size and notes, for cards and results."""
+        return DataFacts(
+            name=self.name, split=self.split, fingerprint=self.fingerprint, n=len(self), notes=self.notes
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from advkit.core.errors import DataError
+from advkit.core.notes import Note
 from advkit.core.registry import Registry
 from advkit.core.threat import Threat
 from advkit.models.card import Shape
@@ -76,7 +78,66 @@ class TorchvisionFiles:
 
 
 Split = Literal["train", "test"]
+Part = Literal["train", "test", "all"]
+"""What may be asked for; ``all`` only of sets that are not divided."""
 Loader: TypeAlias = "Callable[[Split, Path], Data]"
+
+_ROLES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "dev"),
+}
+
+
+def role(name: str) -> str | None:
+    """Which split a folder, a key or a column's entry of this name means: train, test or val, if any."""
+    return next((role for role, names in _ROLES.items() if name.strip().lower() in names), None)
+
+
+def pick(part: Part | None, roles: Iterable[str], where: object) -> tuple[Split, str]:
+    """Which split of a divided set is asked for, and the role that serves as it.
+
+    The validation images are the test split where there is no other. Without a choice it is the test
+    split, or the training images where there are no others.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    serving: dict[Split, str] = {}
+    if "train" in roles:
+        serving["train"] = "train"
+    if tested := next((name for name in ("test", "val") if name in roles), None):
+        serving["test"] = tested
+    split = part or ("test" if tested else "train")
+    if split not in serving:
+        raise DataError(f"{where} has no split {split!r}; ask for {' or '.join(serving)}")
+    return split, serving[split]
+
+
+def held_out(name: str) -> bool:
+    """Whether the file belongs to the test split of an undivided set (about 20 %): whether the SHA-256 of its
+    name, as a big-endian number, is divisible by 5. So a file stays in its split whatever is added."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest(), "big") % 5 == 0
+
+
+def by_hash(names: Sequence[str], part: Part | None, where: object) -> tuple[list[int], Part, Note]:
+    """Which files of an undivided set belong to a split, what it is called, and what to say of it.
+
+    Raises:
+        DataError: too few files for that split.
+    """
+    if part in (None, "all"):
+        said = f"{where} has no train and test splits; its {len(names):,} images are one set"
+        return list(range(len(names))), "all", Note(code="undivided", text=said)
+    rows = [row for row, name in enumerate(names) if held_out(name) == (part == "test")]
+    if not rows:
+        raise DataError(
+            f"{where} has too few images for a {part} split by hash (80/20); add images, take all of them "
+            "(--split all), or divide them into train and test yourself"
+        )
+    said = f"{len(rows):,} of {len(names):,} images: the {part} split by a hash of their names (80/20)"
+    return rows, part, Note(code="hash-split", text=said)
+
 
 DATASETS: Registry[Loader] = Registry("data set", "advkit.data.sets")
 

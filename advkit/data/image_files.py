@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +15,63 @@ from PIL import Image
 from torch import Tensor
 
 from advkit.core.errors import DataError
+from advkit.core.notes import Note
 from advkit.models.card import Shape
 
 R = TypeVar("R")
 
-_GREY = {"1", "L", "LA"}
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""Endings of the files that are taken for images, in lower case."""
+
+GREY = {"1", "L", "LA"}
+"""PIL's names of the modes without colours."""
 _DEEP = ("I", "F")  # PIL's names of modes with more than 8 bits begin with these
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How images come to one size, as torchvision's ``Resize`` and ``CenterCrop`` do it."""
+
+    resize: tuple[int, ...] | None = None
+    """The shorter side, or (height, width); with antialiasing."""
+    crop: int | None = None
+    """Side of the square that is cut out of the middle."""
+    bicubic: bool = False
+    """Interpolation; else bilinear."""
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of an image of that size, when it is fitted."""
+        width, height = self.resized(width, height)
+        return (width, height) if self.crop is None else (self.crop, self.crop)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) before the crop."""
+        if not self.resize:
+            return width, height
+        if len(self.resize) == 2:
+            return self.resize[1], self.resize[0]
+        (side,) = self.resize
+        if width <= height:
+            return side, int(side * height / width)
+        return int(side * width / height), side
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The image, resized and cropped."""
+        resized = self.resized(*image.size)
+        if resized != image.size:
+            way = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
+            image = image.resize(resized, way)
+        if self.crop is None or image.size == (self.crop, self.crop):
+            return image
+        left, top = (round((side - self.crop) / 2) for side in image.size)
+        return image.crop((left, top, left + self.crop, top + self.crop))
+
+
+WHOLE = Fit()
 
 
 @dataclass(frozen=True)
@@ -34,25 +85,36 @@ class ImageFiles:
     names: tuple[str, ...]
     """Paths below ``folder``."""
     image: Shape
+    fit: Fit = WHOLE
+    notes: tuple[Note, ...] = ()
     dtype: ClassVar[torch.dtype] = torch.uint8
 
     @classmethod
-    def find(cls, folder: Path, names: tuple[str, ...]) -> ImageFiles:
+    def find(cls, folder: Path, names: tuple[str, ...], fit: Fit = WHOLE) -> ImageFiles:
         """The named files; one channel if all are grey, else three (transparency is dropped).
 
         Raises:
-            DataError: a file is no readable 8-bit image, or the sizes differ.
+            DataError: a file is no readable image of 8 or 16 bits, or the sizes differ.
         """
         headers = _on_threads(lambda row: _header(folder / names[row]), len(names))
-        size = headers[0][0]
-        for name, (other, _) in zip(names, headers, strict=True):
-            if other != size:
+        size = fit.size(*headers[0].size)
+        for name, header in zip(names, headers, strict=True):
+            if (other := fit.size(*header.size)) != size:
                 raise DataError(
                     f"images in {folder} differ in size: {names[0]} is {size[0]}x{size[1]} but {name} is "
-                    f"{other[0]}x{other[1]}; resize them to one size"
+                    f"{other[0]}x{other[1]}; bring them to one size with --resize and --crop"
                 )
-        channels = 1 if all(grey for _, grey in headers) else 3
-        return cls(folder, names, (channels, size[1], size[0]))
+            if fit.crop is not None and fit.crop > min(fit.resized(*header.size)):
+                raise DataError(f"{name} in {folder} is smaller than the crop of {fit.crop}; use --resize")
+        notes = []
+        if deep := sum(header.deep for header in headers):
+            said = f"{deep:,} images have 16 bits a channel; their range 0..65535 was scaled to 8 bits"
+            notes.append(Note(code="sixteen-bit", text=said))
+        if changed := sum({header.size, fit.resized(*header.size)} != {size} for header in headers):
+            said = f"{changed:,} of {len(names):,} images were resized or cropped to {size[0]}x{size[1]}"
+            notes.append(Note(code="resized", text=said))
+        channels = 1 if all(header.grey for header in headers) else 3
+        return cls(folder, names, (channels, size[1], size[0]), fit, tuple(notes))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +138,7 @@ class ImageFiles:
         images = torch.empty((len(rows), *self.image), dtype=torch.uint8)
 
         def decode(place: int) -> None:
-            images[place] = _pixels(self.folder / self.names[rows[place]], self.image)
+            images[place] = _pixels(self.folder / self.names[rows[place]], self.image, self.fit)
 
         _on_threads(decode, len(rows))
         return images
@@ -94,27 +156,48 @@ def _on_threads(work: Callable[[int], R], count: int) -> list[R]:
     return [shares[item % workers][item // workers] for item in range(count)]
 
 
-def _header(path: Path) -> tuple[tuple[int, int], bool]:
-    """((width, height), whether it is grey)"""
-    try:
-        with Image.open(path) as image:
-            size, mode = image.size, image.mode
-    except Exception as error:
-        raise _unreadable(path) from error
-    if mode.startswith(_DEEP):
-        raise DataError(f"{path} has more than 8 bits a channel (mode {mode}); save it with 8 bits")
-    return size, mode in _GREY
+class _Header(NamedTuple):
+    size: tuple[int, int]
+    """(width, height)"""
+    grey: bool
+    deep: bool
+    """Whether it has 16 bits a channel."""
 
 
-def _pixels(path: Path, shape: Shape) -> Tensor:
+def _header(path: Path) -> _Header:
     try:
-        with Image.open(path) as image:
-            array = np.array(image.convert("L" if shape[0] == 1 else "RGB"))
+        with path.open("rb") as file:
+            first = file.read(25)
+            file.seek(0)
+            with Image.open(file) as image:
+                size, mode, kind = image.size, image.mode, image.format
     except Exception as error:
         raise _unreadable(path) from error
-    if array.shape[:2] != shape[1:]:
+    deep = first.startswith(_PNG) and first[24] == 16  # PIL itself reads colours of 16 bits as 8
+    deep = deep or mode.startswith("I;16") or (mode == "I" and kind == "PPM")
+    if mode.startswith(_DEEP) and not deep:
+        raise DataError(f"{path} has more than 16 bits a channel (mode {mode}); save it with 8 bits")
+    return _Header(size, mode in GREY or mode.startswith(_DEEP), deep)
+
+
+def pixels(image: Image.Image, channels: int, fit: Fit = WHOLE) -> Tensor:
+    """(C, H, W) 8-bit levels of a PIL image, grey or in colour."""
+    if image.mode.startswith("I"):  # 16 bits
+        deep = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    array = np.array(fit(image.convert("L" if channels == 1 else "RGB")))
+    return torch.from_numpy(array).view(array.shape[0], array.shape[1], channels).permute(2, 0, 1)
+
+
+def _pixels(path: Path, shape: Shape, fit: Fit) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            made = pixels(image, shape[0], fit)
+    except Exception as error:
+        raise _unreadable(path) from error
+    if tuple(made.shape) != shape:
         raise DataError(f"{path} has changed its size since it was first read; leave the folder as it is")
-    return torch.from_numpy(array).view(*shape[1:], shape[0]).permute(2, 0, 1)
+    return made
 
 
 def _unreadable(path: Path) -> DataError:

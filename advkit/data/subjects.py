@@ -16,11 +16,13 @@ from torch import nn
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.runs import environment
+from advkit.data.classes import match_classes, read_classes
 from advkit.data.data import Data
-from advkit.data.dataset import Split
-from advkit.data.load import as_data, load_data
+from advkit.data.dataset import Part
+from advkit.data.load import EVALUATED, as_data, load_data
 from advkit.models.card import ModelCard
-from advkit.models.foreign_settings import ForeignModel, SubjectSettings
+from advkit.models.foreign import TORCHVISION, pretrained
+from advkit.models.foreign_settings import BroughtData, ForeignModel, SubjectSettings
 from advkit.models.inspect import ModelFacts, inspect_classifier
 from advkit.models.load import as_classifier, load_model
 from advkit.models.model import Model
@@ -63,22 +65,26 @@ class Subject:
     def of(
         cls,
         model: nn.Module | str | Path,
-        data: Data | str | tuple[Any, Any],
+        data: Any,
         n: int | None = None,
         *,
+        first: bool = False,
         skip: int = 1,
         allow_random: bool = False,
         only_decisions: bool = False,
     ) -> Subject:
-        """The first ``n`` of every ``skip``-th image, with their ids; the rest as for `inspect_classifier`.
+        """``n`` of every ``skip``-th image, as `Data.limit` chooses them, with their ids and the numbers that
+        the model gives to their classes; ``data`` as for `as_data`, the rest as for `inspect_classifier`.
 
         Raises:
             ModelError: the model does not behave as a classifier.
             DataError: the images or labels do not fit.
         """
         split = as_data(data)
-        images = (split if skip == 1 else split.take(torch.arange(0, len(split), skip))).limit(n)
-        found = as_classifier(model, images.shape)
+        found = as_classifier(model, split.shape)
+        split = match_classes(split, found.card.labels, found.card.classes)
+        images = split if skip == 1 else split.take(torch.arange(0, len(split), skip))
+        images = images.limit(n, first=first)
         tensor = next(iter([*found.parameters(), *found.buffers()]), torch.empty(0))
         few, _ = images.batch(torch.arange(min(8, len(images))), tensor.device)
         classes = images.classes if images.classes_known else None
@@ -91,15 +97,26 @@ class Subject:
     def open(cls, config: SubjectSettings, context: Context, **how: Any) -> Subject:
         """What a command is given; ``how`` as in `of`."""
         (model,), (data,) = open_subjects(config, context, config.split, inspect=False)
-        subject = cls.of(model, data, config.n, **how)
-        for note in subject.facts.notes:
-            context.progress.say(f"{config.model}: {note}")
+        subject = cls.of(model, data, config.n, first=config.first, **how)
+        subject.say(config.model, context)
         return subject
+
+    def say(self, name: str, context: Context) -> None:
+        """Says what was noticed of the model called ``name`` and the images."""
+        for note in self.facts.notes:
+            context.progress.say(f"{name}: {note}")
+        for fact in self.images.notes:
+            context.progress.say(f"{self.images.name}: {fact}")
 
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Hashes of the model and the images, computed once."""
         return {"model": self.model.hash, "images": self.images.fingerprint}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed of the model and the images, in words."""
+        return (*self.facts.notes, *map(str, self.images.notes))
 
     def about(self) -> dict[str, Any]:
         """What every result says of it."""
@@ -108,7 +125,7 @@ class Subject:
             "model_hash": self.inputs["model"],
             "card": self.model.card,
             "data": self.images.facts,
-            "notes": self.facts.notes,
+            "notes": self.notes,
             "seconds": time.perf_counter() - self.begun,
             "environment": environment(),
         }
@@ -117,7 +134,7 @@ class Subject:
 def open_subjects(
     config: _Subject,
     context: Context,
-    *splits: Split,
+    *splits: Part | None,
     transfer: Sequence[str] = (),
     inspect: bool = True,
 ) -> tuple[list[Model], list[Data]]:
@@ -126,34 +143,57 @@ def open_subjects(
     Args:
         config: names them; without a data set it is what the first classifier was trained on.
         context: where to work.
-        splits: parts of the data set.
+        splits: parts of the data set, as for `load_data`.
         transfer: further classifiers.
         inspect: look at the classifiers, and say what was noticed.
 
     Raises:
         UserError: whatever is wrong with a model or the data.
     """
-    data = config.data
-    found = [load_data(data, split, root=context.data_dir) for split in splits] if data else []
+    data, named = config.data, getattr(config, "classes", None)
+
+    def load(name: str, split: Part | None) -> Data:
+        return load_data(name, split, root=context.data_dir, memory=EVALUATED, **_fit(config, name))
+
+    labels = read_classes(Path(named)) if named else ()
+    found = [load(data, split) for split in splits] if data else []
     models: list[Model] = []
     for name in (*_names(config.model), *transfer):
+        known = len(labels) or (found[0].classes if found and found[0].classes_known else None)
         model = load_model(
             name,
             role="classifier",
             arch=config.arch,
-            classes=found[0].classes if found and found[0].classes_known else None,
+            classes=known,
             **config.said | {"shape": config.shape or (found[0].shape if found else None)},
             device=context.device,
         )
         models.append(model)
+        if labels:
+            model.card = model.card.model_copy(update={"labels": labels})
+        learnt = model.card.data
         if not found:
             data = learned(name, model.card)
             context.progress.say(f"data: {data}, what {name} was trained on")
-            found = [load_data(data, split, root=context.data_dir) for split in splits]
+            found = [load(data, split or "test") for split in splits]
+        elif learnt and (learnt.name, learnt.split) == (data, "train") and splits == (None,):
+            found = [load(learnt.name, "test")]  # of a set that is not divided, the images it has not seen
+        found = [match_classes(part, model.card.labels, model.card.classes) for part in found]
         if inspect:
-            for note in Subject.of(model, found[0]).facts.notes:
-                context.progress.say(f"{name}: {note}")
+            Subject.of(model, found[0]).say(name, context)
     return models, found
+
+
+def _fit(config: _Subject, data: str) -> dict[str, Any]:
+    """How image files are resized and cropped: as is said, else as torchvision's own weights want it."""
+    said = {key: getattr(config, key, None) for key in ("resize", "crop")}
+    model = _names(config.model)[0]
+    if any(said.values()) or config.said["weights"] or not model.startswith(TORCHVISION):
+        return said
+    if data.partition(":")[0] not in ("folder", "csv"):
+        return said
+    own = pretrained(model)
+    return {"resize": own.resize, "crop": own.shape[1], "bicubic": own.bicubic}
 
 
 def learned(name: str, card: ModelCard) -> str:
@@ -171,12 +211,13 @@ def learned(name: str, card: ModelCard) -> str:
 
 def flags(config: _Attacked, data: str | None) -> str:
     """The same as one would type it, for the commands that come next."""
-    given = {"model": config.model, "data": data, "arch": config.arch, **config.said}
+    fit = {name: getattr(config, name, None) for name in BroughtData.model_fields}
+    given = {"model": config.model, "data": data, "arch": config.arch, **config.said, **fit}
     usual = ForeignModel().said
     words = []
     for name, value in given.items():
         if value not in (None, "") and value != usual.get(name):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words.append(f"--{name.replace('_', '-')}={shlex.quote(text)}")
     return " ".join(words)
 

@@ -49,13 +49,14 @@ VOTES = 10
 @torch.enable_grad()
 def evaluate(
     model: nn.Module | str | Path,
-    data: Data | str | tuple[Any, Any],
+    data: Any,
     threat: Threat | None = None,
     attack: str | Sequence[str] = "cascade",
     *,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     n: int | None = None,
+    first: bool = False,
     batch_size: int | None = None,
     precision: Precision = "auto",
     budget: int | None = None,
@@ -78,13 +79,14 @@ def evaluate(
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
             It is attacked on its own device, in eval mode, and its mode is restored.
-        data: `Data`, a data set's name (its test split), or (images, labels).
+        data: `Data`, a data set's name, (images, labels), or a ``Dataset`` or ``DataLoader`` of such pairs.
         threat: the threat model; None: that of the model's robust training, else the default of the data
             set.
         attack: attacks and ensembles: one name, several separated by commas, or a sequence of names.
         parameters: of the attacks, by name: ``{"pgd": {"steps": 100}}``.
         seed: every random number follows from it.
-        n: number of images, the first ones; None: all.
+        n: number of images; None: all.
+        first: the first ``n``, also of rows that are in the order of their classes (`Data.limit`).
         batch_size: images attacked at once; None: measured. Verdicts do not depend on it, except for an image
             within rounding of the decision boundary; with one thread on a CPU all bits are equal.
         precision: arithmetic of the search (auto: bfloat16 where the processor computes in it); successes
@@ -125,7 +127,7 @@ def evaluate(
     }
     config = validate(Evaluation, given, "advkit.evaluate")
     threat = None if threat is None else Threat.of(threat)
-    subject = Subject.of(model, data, config.n, allow_random=allow_random)
+    subject = Subject.of(model, data, config.n, first=first, allow_random=allow_random)
     return attacked(
         subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
     )
@@ -149,7 +151,7 @@ def attacked(
     if config.eight_bit:
         images.refuse_fractions()
     device = few.device
-    notes = [*facts.notes, *(precision_notes(device) if config.certify else ())]
+    notes = [*subject.notes, *(precision_notes(device) if config.certify else ())]
     threat = threat or default_threat(model, images)
     threat.refuse_misfit(images.shape)
     other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
@@ -305,7 +307,7 @@ def _refuse_few_classes(stage: str, attack: Attack[Any], classes: int) -> None:
 
 def _clean_logits(model: nn.Module, images: Data) -> Tensor:
     """(N, K) as `logits_of`, with the batches divided among the processes."""
-    batches = torch.arange(len(images)).split(CLEAN_BATCH)
+    batches = images.pieces(CLEAN_BATCH)
     mine = batches[distributed.rank() :: distributed.world()]
     shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
     return torch.cat([shares[i % len(shares)][i // len(shares)] for i in range(len(batches))])

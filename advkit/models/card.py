@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from advkit.core.config import StrictModel
+from advkit.core.notes import Note
 from advkit.core.threat import Norm
 
 SCHEMA: Final = "advkit/model"
@@ -58,6 +59,8 @@ class DataFacts(StrictModel):
     split: str
     fingerprint: str
     n: int
+    notes: tuple[Note, ...] = ()
+    """What was assumed, changed or left out when the images were read."""
 
 
 class ThreatFacts(StrictModel):

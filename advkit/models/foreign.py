@@ -75,6 +75,10 @@ class Pretrained:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     labels: tuple[str, ...]
+    resize: int
+    """The shorter side to which images are resized, before their middle is cut out."""
+    bicubic: bool
+    """Whether they are resized by bicubic interpolation, else bilinear."""
 
 
 def pretrained(where: str) -> Pretrained:
@@ -85,7 +89,8 @@ def pretrained(where: str) -> Pretrained:
     if torchvision_name(where) in _PLAIN:
         mean, std = (0.5,) * 3, (0.5,) * 3  # what their hidden preprocessing comes to
     size = transforms.crop_size[0]
-    return Pretrained((3, size, size), mean, std, tuple(default.meta["categories"]))
+    labels, bicubic = tuple(default.meta["categories"]), transforms.interpolation.value == "bicubic"
+    return Pretrained((3, size, size), mean, std, labels, transforms.resize_size[0], bicubic)
 
 
 def download(where: str) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -39,13 +39,32 @@ class SubjectFields(StrictModel):
     """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
     data: DataName | None = None
     """Data set (see `advkit ls data`); by default what the classifier was trained on."""
-    split: Literal["test", "train"] = "test"
-    """Which part of the data."""
+    split: Literal["test", "train", "all"] | None = None
+    """Which part of the data; by default test where there is such a split, else all of it."""
     n: int | None = Field(None, ge=1)
-    """Use only the first N images."""
+    """Use only N images: the first ones, or a class-balanced sample of rows that are in class order."""
+    first: bool = False
+    """With --n, the first images in any case."""
     arch: Architecture | None = None
     """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
-class SubjectSettings(ForeignModel, SubjectFields):
+class BroughtData(StrictModel):
+    """How image files fit a model."""
+
+    resize: tuple[int, ...] | None = Field(None, max_length=2)
+    """For image files: their shorter side, or height,width; as torchvision's Resize."""
+    crop: int | None = Field(None, ge=1)
+    """For image files: side of the square that is cut out of the middle, after --resize."""
+    classes: str | None = None
+    """File with the names of the model's classes, in the order of its outputs; classes of the data are found
+    by their names."""
+
+
+class SubjectSettings(BroughtData, ForeignModel, SubjectFields):
     """A classifier, and the images that it is evaluated on."""
+
+    @property
+    def identity(self) -> Self:
+        """Without how images are chosen, which older runs do not say: a run has the hash of its images."""
+        return super().identity.model_copy(update={"split": self.split or "test", "first": None})

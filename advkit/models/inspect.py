@@ -83,7 +83,7 @@ def _refuse_shape(outputs: Tensor, count: int, classes: int | None) -> None:
     if classes is not None and outputs.shape[1] != classes:
         raise ModelError(
             f"the model has {outputs.shape[1]} classes but the data has {classes}; "
-            "choose data or a model that fits"
+            "choose data or a model that fits, or name the model's classes with --classes FILE"
         )
 
 

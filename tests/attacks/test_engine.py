@@ -602,7 +602,8 @@ def test_small_passes_are_filled_up_with_copies_that_nobody_counts(rows):
     ("device", "shape", "first", "many"),
     [
         ("cpu", (1, 28, 28), 64, 4), ("cpu", (3, 32, 63), 64, 4), ("cpu", (3, 64, 64), 16, 4),
-        ("cpu", (3, 224, 224), 16, 4), ("cuda", (3, 32, 32), 512, 6), ("cuda", (3, 128, 128), 32, 6),
+        ("cpu", (3, 224, 224), 16, 2), ("cpu", (3, 299, 299), 16, 1),
+        ("cuda", (3, 32, 32), 512, 6), ("cuda", (3, 128, 128), 32, 6),
     ],
 )  # fmt: skip
 def test_the_pace_tries_larger_sizes_while_they_pay(device, shape, first, many):

@@ -44,6 +44,9 @@ def test_every_number_is_that_of_the_reference_alone_and_in_company(seed, ids, n
     drawn, lane = words[:, :count], [part.reshape(n, *shape) / 2**24 for part in np.split(words >> 40, 2, 1)]
     assert all(np.array_equal(rng.uniform(key, shape, number), lane[number]) for number in (0, 1))
     assert rng.uniform(key, shape).equal(rng.uniform(key, shape, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rng, "_AT_ONCE", 40)  # some rows at a time, or none
+        assert np.array_equal(rng.uniform(key, shape), lane[0]) and len(rng.uniform(key[:0], shape)) == 0
     polar = np.sqrt(-2 * np.log1p(-lane[0])) * np.cos(2 * np.pi * lane[1])
     assert rng.normal(key, shape).numpy() == pytest.approx(polar, abs=1e-5)
     assert np.array_equal(rng.integers(key, shape, high), (drawn >> 24).reshape(n, *shape) % high)

@@ -47,7 +47,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
     ) -> Path:
         folder = tmp_path / under
         for number, (label, count) in enumerate(classes.items()):
-            (folder / label).mkdir(parents=True)
+            (folder / label).mkdir(parents=True, exist_ok=True)
             for index in range(count):
                 shape = (size[1], size[0], 3) if channels == 3 else (size[1], size[0])
                 levels = np.full(shape, 20 * number + index, dtype=np.uint8)

@@ -38,7 +38,11 @@ def test_pairs_two_arguments_and_data_are_the_same() -> None:
 def test_levels_are_kept(images: Any) -> None:
     data = as_data(images, np.array([0, 2, 1], dtype=">i2"))
     assert data.images.dtype == torch.uint8 and bool((data.images[:] == 7).all())
-    assert data.labels.dtype == torch.int64 and data.labels.tolist() == [0, 2, 1]
+    assert data.labels.dtype == torch.int64 and data.labels.tolist() == [0, 2, 1] and not data.notes
+    for kind in (">i4", np.uint16, np.int64):
+        again = as_data(np.asarray(images).astype(kind), LABELS)
+        assert again.fingerprint == data.fingerprint
+        assert [note.code for note in again.notes] == ["integer-levels"]
 
 
 def test_floats_become_float32_without_gradients() -> None:
@@ -51,10 +55,12 @@ def test_floats_become_float32_without_gradients() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "key"),
     [
-        (GREY[0], LABELS, "four"),
-        (GREY.permute(0, 2, 3, 1), LABELS, "permute"),
+        (GREY[0, 0], LABELS, "shape"),
+        (GREY[0], LABELS, "1 images but 3 labels"),
         (GREY[:0], LABELS, "empty"),
         (GREY.long(), LABELS, "int64"),
+        (GREY.long() + 256, LABELS, "int64"),
+        (GREY.long() - 1, LABELS, "int64"),
         (GREY.bool(), LABELS, "bool"),
         (torch.full((3, 1, 4, 5), float("nan")), LABELS, "NaN"),
         (torch.full((3, 1, 4, 5), float("inf")), LABELS, "inf"),
@@ -69,8 +75,11 @@ def test_floats_become_float32_without_gradients() -> None:
         ([[1, 2], [3]], LABELS, "array"),
         (None, LABELS, "array"),
         (GREY, torch.eye(3).long(), "argmax"),
-        (GREY, LABELS.float(), "float32"),
-        (GREY, LABELS.bool(), "bool"),
+        (GREY, LABELS + 0.5, "float32"),
+        (GREY, LABELS * float("nan"), "float32"),
+        (GREY, torch.ones(3, 4), "several"),
+        (torch.linspace(0, 1.05, 60).view(3, 1, 4, 5), LABELS, "clip"),
+        (torch.linspace(0, 1.00001, 60).view(3, 1, 4, 5), LABELS, r"1\.00001.*clip"),
         (GREY, LABELS[:2], "3 images but 2 labels"),
         (GREY, -LABELS, "-2"),
         (GREY, LABELS.to(torch.complex64), "complex64"),
@@ -84,6 +93,49 @@ def test_whatever_is_wrong_is_said_in_one_sentence(images: Any, labels: Any, key
     with pytest.raises(DataError, match=key) as caught:
         as_data(images, labels, name="mine")
     assert "'mine'" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3e-8, 1), (0, 1 + 1.2e-7), (-9e-7, 1 + 9e-7)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_rounding_outside_the_box_is_clamped_and_noted(low: float, high: float, kind: torch.dtype) -> None:
+    images = torch.linspace(low, high, 60, dtype=torch.float64).view(3, 1, 4, 5).to(kind)
+    data = as_data(images, LABELS)
+    assert float(data.images[:].min()) >= 0 and float(data.images[:].max()) <= 1
+    assert torch.allclose(data.images[:], images.float(), atol=2e-6)
+    assert [note.code for note in data.notes] == ["clamped"] and data.facts.notes == data.notes
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS[:, None],
+        LABELS[None],
+        LABELS.view(3, 1, 1),
+        LABELS.double(),
+        LABELS.to(torch.uint8).numpy()[:, None],
+        [0, 2.0, 1],
+        [[0], [2], [1]],
+        list(LABELS),
+        (np.int64(0), 2, 1),
+    ],
+)
+def test_labels_in_any_form(labels: Any) -> None:
+    data = as_data(GREY, labels)
+    assert data.labels.tolist() == [0, 2, 1] and data.labels.dtype == torch.int64 and not data.notes
+    assert as_data(GREY, LABELS == 2).labels.tolist() == [0, 1, 0]
+
+
+def test_layouts_mean_the_same() -> None:
+    colours = torch.arange(3 * 3 * 4 * 5, dtype=torch.uint8).view(3, 3, 4, 5)
+    last = colours.permute(0, 2, 3, 1).contiguous()
+    for images in (last, last.numpy(), list(last), last.permute(0, 3, 1, 2),
+                   colours.to(memory_format=torch.channels_last)):  # fmt: skip
+        data = as_data(images, LABELS)
+        assert torch.equal(data.images[:], colours) and data.batch(torch.arange(2))[0].is_contiguous()
+        moved = tuple(np.shape(images)) == (3, 4, 5, 3)
+        assert [note.code for note in data.notes] == ["channels-last"] * moved
+    flat = as_data(GREY[:, 0], LABELS)
+    assert flat.shape == (1, 4, 5) and flat.fingerprint == as_data(GREY, LABELS).fingerprint
 
 
 def test_the_edges_of_the_ranges_are_allowed() -> None:
@@ -112,5 +164,8 @@ def test_either_data_or_one_sentence(images: np.ndarray) -> None:
     pixels, _ = data.batch(torch.arange(len(data)))
     assert pixels.dtype == torch.float32 and pixels.dim() == 4
     assert float(pixels.min()) >= 0 and float(pixels.max()) <= 1
-    expected = images / 255 if images.dtype == np.uint8 else images
-    assert np.allclose(pixels.numpy(), expected)
+    noted = {note.code for note in data.notes}
+    expected = images / 255 if images.dtype == np.uint8 or "integer-levels" in noted else images
+    if "channels-last" in noted:
+        expected = np.moveaxis(expected, -1, 1)
+    assert np.allclose(pixels.numpy(), expected.reshape(pixels.shape))

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets, transforms
 
-from advkit.core.errors import DataError
+from advkit.core.errors import ConfigError, DataError
 from advkit.data import image_files
+from advkit.data.data import Data
 from advkit.data.image_files import ImageFiles
 from advkit.data.load import load_data
 
@@ -30,9 +35,9 @@ def test_hash_split_is_fixed_and_complete(make_folder: MakeFolder) -> None:
 
 def test_a_new_image_moves_no_other(make_folder: MakeFolder) -> None:
     folder = make_folder(TWENTY)
-    before = load_data(f"folder:{folder}").images[:, 0, 0, 0].tolist()
+    before = load_data(f"folder:{folder}", "test").images[:, 0, 0, 0].tolist()
     Image.new("RGB", (6, 5), (99, 99, 99)).save(folder / "cat" / "0000-new.png")
-    after = load_data(f"folder:{folder}").images[:, 0, 0, 0].tolist()
+    after = load_data(f"folder:{folder}", "test").images[:, 0, 0, 0].tolist()
     assert set(before) <= set(after) <= {*before, 99}
 
 
@@ -55,16 +60,6 @@ def test_grey_and_mixed(make_folder: MakeFolder) -> None:
     assert mixed.shape == (3, 5, 6) and mixed.images[:, :, 0, 0].tolist() == [[0] * 3, [1] * 3, [10, 20, 30]]
 
 
-def test_hidden_and_foreign_files_are_passed_over(make_folder: MakeFolder) -> None:
-    folder = make_folder(TWENTY)
-    before = load_data(f"folder:{folder}", "train")
-    (folder / ".cache").mkdir()
-    (folder / "cat" / "notes.txt").write_text("no image")
-    (folder / "cat" / ".hidden.png").write_text("no image")
-    after = load_data(f"folder:{folder}", "train")
-    assert before.fingerprint == after.fingerprint and before.class_names == after.class_names
-
-
 def test_streamed_is_the_same_as_held(make_folder: MakeFolder) -> None:
     name = f"folder:{make_folder(TWENTY)}"
     held, streamed = load_data(name, "train"), load_data(name, "train", memory=100)
@@ -74,7 +69,7 @@ def test_streamed_is_the_same_as_held(make_folder: MakeFolder) -> None:
     index = torch.tensor([7, 0, 7, 20])
     for one, other in zip(streamed.batch(index), held.batch(index), strict=True):
         assert torch.equal(one, other)
-    part, expected = (data.take(index).limit(3) for data in (streamed, held))
+    part, expected = (data.take(index).limit(3, first=True) for data in (streamed, held))
     assert isinstance(part.images, ImageFiles)
     assert part.ids.tolist() == [7, 0, 7] and part.fingerprint == expected.fingerprint
     assert torch.equal(streamed.balanced(10), held.balanced(10))
@@ -92,9 +87,9 @@ def test_only_what_is_asked_for_is_decoded(make_folder: MakeFolder, monkeypatch:
     decoded = []
     pixels = image_files._pixels
 
-    def counted(path: Path, shape: tuple[int, int, int]) -> torch.Tensor:
+    def counted(path: Path, *how: Any) -> torch.Tensor:
         decoded.append(path)
-        return pixels(path, shape)
+        return pixels(path, *how)
 
     monkeypatch.setattr(image_files, "_pixels", counted)
     data = load_data(f"folder:{make_folder(TWENTY)}", "train", memory=0).limit(9)
@@ -116,9 +111,9 @@ def test_any_number_of_threads(
 def test_faults_name_the_file(make_folder: MakeFolder) -> None:
     folder = make_folder(TWENTY)
     file = folder / "cat" / "005.png"
-    deep, large = Image.fromarray(np.zeros((5, 6), dtype=np.uint16)), Image.new("RGB", (7, 5))
+    deep, large = Image.fromarray(np.zeros((5, 6), dtype=np.float32)), Image.new("RGB", (7, 5))
     for write, said in ((lambda: file.write_bytes(b"?"), "read"), (lambda: large.save(file), "7x5"),
-                        (lambda: deep.save(file), "8 bits")):  # fmt: skip
+                        (lambda: deep.save(file, "TIFF"), "8 bits")):  # fmt: skip
         write()
         with pytest.raises(DataError, match=rf"005\.png.* {said}"):
             load_data(f"folder:{folder}", "train")
@@ -143,4 +138,179 @@ def test_folders_without_a_set(make_folder: MakeFolder, tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(empty / "loose.png")
     for folder in (tmp_path / "nowhere", empty, make_folder({"cat": 1}, "one")):
         with pytest.raises(DataError, match=str(folder)):
-            load_data(f"folder:{folder}")
+            load_data(f"folder:{folder}", "test")
+
+
+def test_an_undivided_folder_is_one_set(make_folder: MakeFolder) -> None:
+    folder = make_folder(TWENTY)
+    whole = load_data(f"folder:{folder}")
+    assert (len(whole), whole.split, codes(whole)) == (40, "all", ["undivided"])
+    assert whole.fingerprint == load_data(f"folder:{folder}", "all").fingerprint
+    assert codes(load_data(f"folder:{folder}", "test")) == ["hash-split"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "test", "train", "noted"),
+    [
+        (("train", "test"), "test", "train", []),
+        (("Train", "TEST"), "TEST", "Train", []),
+        (("training", "validation"), "validation", "training", ["validation-split"]),
+        (("train", "val"), "val", "train", ["validation-split"]),
+        (("train", "val", "test"), "test", "train", ["not-read"]),
+        (("train", "test", "annotations"), "test", "train", ["not-read"]),
+        (("test",), "test", None, []),
+        (("val",), "val", None, ["validation-split"]),
+        (("train",), None, "train", []),
+    ],
+)
+def test_split_folders(
+    make_folder: MakeFolder, splits: tuple[str, ...], test: str | None, train: str | None, noted: list[str]
+) -> None:
+    for number, split in enumerate(splits, 1):
+        make_folder({"cat": number, "dog": number}, f"pictures/{split}")
+    name = f"folder:{make_folder({}, 'pictures')}"
+    for part, folder in (("test", test), ("train", train)):
+        if folder is None:
+            with pytest.raises(DataError):
+                load_data(name, part)
+        else:
+            data = load_data(name, part)
+            assert (len(data), data.split) == (2 * (splits.index(folder) + 1), part)
+            assert data.class_names == ("cat", "dog")
+            if part == "test" or test is None:
+                assert load_data(name).fingerprint == data.fingerprint and codes(data) == noted
+    with pytest.raises(DataError):
+        load_data(name, "all")
+
+
+def test_two_folders_of_one_split(make_folder: MakeFolder) -> None:
+    for split in ("train", "test", "Test"):
+        make_folder({"cat": 1}, f"pictures/{split}")
+    with pytest.raises(DataError):
+        load_data(f"folder:{make_folder({}, 'pictures')}")
+
+
+def test_classes_that_are_called_like_splits(make_folder: MakeFolder) -> None:
+    folder = make_folder({"train": 2, "test": 1})
+    assert load_data(f"folder:{folder}").class_names == ("test", "train")
+    folder = make_folder({"train/steam": 2, "car/old": 1}, "vehicles")
+    assert load_data(f"folder:{folder}").class_names == ("car", "train")
+
+
+def test_nested_classes_are_read_as_torchvision_reads_them(make_folder: MakeFolder) -> None:
+    folder = make_folder({"cat": 2, "cat/b/deep": 3, "cat/a": 1, "dog/x": 2, "dog/y": 1})
+    expected = datasets.ImageFolder(str(folder))
+    data = load_data(f"folder:{folder}")
+    assert data.labels.tolist() == expected.targets and list(data.class_names) == expected.classes
+    for image, (other, _) in zip(data.images[:], expected, strict=True):
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(other))
+    assert "one-class" not in codes(data)
+    wrapped = load_data(f"folder:{make_folder({'all/cat': 1, 'all/dog': 1}, 'wrapper')}")
+    assert wrapped.classes == 1 and "one-class" in codes(wrapped)
+
+
+def test_a_link_to_a_folder_above_ends(make_folder: MakeFolder) -> None:
+    folder = make_folder(TWENTY)
+    (folder / "cat" / "again").symlink_to(folder / "cat")
+    assert len(load_data(f"folder:{folder}")) == 40
+
+
+def test_whatever_is_left_out_is_counted(make_folder: MakeFolder) -> None:
+    folder = make_folder(TWENTY)
+    before = load_data(f"folder:{folder}")
+    for system in (
+        ".DS_Store",
+        "cat/Thumbs.db",
+        "__MACOSX/cat/._000.png",
+        "cat/.hidden.png",
+        "dog/__MACOSX/._1.png",
+    ):
+        (folder / system).parent.mkdir(parents=True, exist_ok=True)
+        (folder / system).touch()
+    for other in ("readme.md", "cat/notes.txt", "dog/photo.heic"):
+        (folder / other).touch()
+    Image.new("RGB", (3, 3)).save(folder / "loose.png")
+    after = load_data(f"folder:{folder}")
+    assert after.fingerprint == before.fingerprint and after.class_names == before.class_names
+    said = {note.code: note.text for note in after.notes}
+    assert set(said) == {"undivided", "loose-images", "other-files", "system-files"}
+    assert "5" in said["system-files"] and "1" in said["loose-images"]
+    assert all(f"1 {ending}" in said["other-files"] for ending in (".heic", ".md", ".txt"))
+
+
+@pytest.mark.parametrize("mode", ["grey", "colour"])
+def test_sixteen_bits_are_scaled_by_their_range(tmp_path: Path, mode: str) -> None:
+    values = np.array([[0, 257, 32896], [65535, 65534, 130]], dtype=np.uint16)
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    file = tmp_path / "set" / "a" / "1.png"
+    if mode == "grey":
+        Image.fromarray(values).save(file)
+    else:  # which PIL cannot write
+        file.write_bytes(png16(np.stack([values] * 3, -1)))
+    data = load_data(f"folder:{tmp_path / 'set'}")
+    assert data.images.dtype == torch.uint8 and data.shape == (1 if mode == "grey" else 3, 2, 3)
+    expected = torch.tensor([[0, 1, 128], [255, 255, 1 if mode == "grey" else 0]])
+    assert bool((data.images[0] == expected).all())
+    assert "sixteen-bit" in codes(data)
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A colour PNG of 16 bits."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "size"),
+    [(8, None, None), ((7, 9), None, (7, 9)), (8, 6, (6, 6)), (None, 5, (5, 5)), ([10], 10, (10, 10))],
+)
+def test_resize_and_crop_are_those_of_torchvision(
+    tmp_path: Path, resize: Any, crop: int | None, size: tuple[int, int] | None
+) -> None:
+    (tmp_path / "a").mkdir()
+    random = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(12, 17), (17, 12), (11, 11), (13, 16)]):
+        levels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(levels).save(tmp_path / "a" / f"{number}.png")
+    name = f"folder:{tmp_path}"
+    with pytest.raises(DataError):
+        load_data(name)
+    if size is None:  # the sides still differ
+        with pytest.raises(DataError):
+            load_data(name, resize=resize, crop=crop)
+        return
+    steps = (
+        [transforms.Resize(list(resize) if isinstance(resize, tuple | list) else resize)] if resize else []
+    )
+    steps += [transforms.CenterCrop(crop)] if crop else []
+    expected = datasets.ImageFolder(str(tmp_path), transforms.Compose([*steps, transforms.PILToTensor()]))
+    data = load_data(name, resize=resize, crop=crop)
+    assert data.shape == (3, *size) and "resized" in codes(data)
+    for image, (other, _) in zip(data.images[:], expected, strict=True):
+        assert torch.equal(image, other)
+    streamed = load_data(name, resize=resize, crop=crop, memory=0)
+    assert streamed.fingerprint == data.fingerprint
+
+
+def test_sizes_that_cannot_be(make_folder: MakeFolder) -> None:
+    name = f"folder:{make_folder(TWENTY)}"
+    with pytest.raises(DataError):
+        load_data(name, crop=6)  # of 6 x 5
+    for wrong in ({"resize": 0}, {"resize": (1, 2, 3)}, {"crop": -1}):
+        with pytest.raises(ConfigError):
+            load_data(name, **wrong)
+    with pytest.raises(ConfigError):
+        load_data("digits", resize=32)
+
+
+def codes(data: Data) -> list[str]:
+    return [note.code for note in data.notes]

@@ -46,7 +46,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("split", ["", "validation", "all", "Test"])
 def test_unknown_split(split: str) -> None:
     assert advkit.load_data is load_data
-    with pytest.raises(ConfigError, match="train or test"):
+    with pytest.raises(ConfigError, match="train"):
         load_data("digits", split)
 
 
@@ -64,7 +64,9 @@ def test_unknown_names(name: str, key: str, tmp_path: Path) -> None:
     with pytest.raises(advkit.UserError, match=key):
         load_data(name)
     (tmp_path / "set.npz").touch()
-    for path, prefix in ((tmp_path / "set.npz", "npz:"), (tmp_path, "folder:")):
+    (tmp_path / "set.csv").touch()
+    files = (tmp_path / "set.npz", "npz:"), (tmp_path / "set.csv", "csv:"), (tmp_path, "folder:")
+    for path, prefix in files:
         with pytest.raises(ConfigError, match=f"{prefix}{path}"):
             load_data(str(path))
 

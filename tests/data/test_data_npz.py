@@ -19,7 +19,17 @@ def saved(path: Path, **arrays: Any) -> str:
     return f"npz:{path / 'set.npz'}"
 
 
-@pytest.mark.parametrize("keys", [("x", "y"), ("images", "labels")])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x", "y"),
+        ("images", "labels"),
+        ("X", "Y"),
+        ("data", "targets"),
+        ("image", "label"),
+        ("arr_0", "arr_1"),
+    ],
+)
 def test_layouts_mean_the_same(tmp_path: Path, keys: tuple[str, str]) -> None:
     first = X.transpose(0, 3, 1, 2)
     for images in (X, first):
@@ -41,8 +51,28 @@ def test_one_set_serves_every_split_and_says_so(tmp_path: Path) -> None:
 
 def test_two_splits(tmp_path: Path) -> None:
     name = saved(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
-    assert len(load_data(name, "train")) == 4 and len(load_data(name, "test")) == 1
-    assert load_data(name, "test").split == "test"
+    assert len(load_data(name, "train")) == 4 and len(load_data(name)) == 1
+    assert load_data(name).split == "test"
+    with pytest.raises(DataError):
+        load_data(name, "all")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("{}_images", "{}_labels"), ("X_{}", "y_{}"), ("x_{}", "Y_{}"), ("{}_data", "{}_y")],
+)
+def test_splits_under_the_keys_of_others(tmp_path: Path, images: str, labels: str) -> None:
+    rows = {"train": 4, "val": 3, "test": 2}
+    arrays = {images.format(split): X[:n] for split, n in rows.items()}
+    arrays |= {labels.format(split): Y[:n, None] for split, n in rows.items()}
+    name = saved(tmp_path, **arrays)
+    assert (len(load_data(name)), len(load_data(name, "train"))) == (2, 4)
+    assert load_data(name).labels.tolist() == [0, 1]
+    for key in (images, labels):
+        del arrays[key.format("test")]
+    val = load_data(saved(tmp_path, **arrays))
+    assert len(val) == 3 and val.split == "test"
+    assert "validation-split" in [note.code for note in val.notes]
 
 
 def test_class_names_and_limit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from advkit.core.errors import ConfigError, DataError
 from advkit.data.data import Data
+from advkit.data.load import load_data
 
 
 def data_of(labels: list[int], classes: int = 3) -> Data:
@@ -40,6 +41,16 @@ def test_batch_leaves_the_images_alone() -> None:
     assert torch.equal(floats.images[:], data.images[:].float() / 255)
 
 
+@pytest.mark.parametrize(
+    ("side", "most", "sizes"), [(2, 500, [40]), (2, 30, [30, 10]), (1024, 30, [16, 16, 8])]
+)
+def test_large_images_are_worked_on_in_smaller_parts(side: int, most: int, sizes: list[int]) -> None:
+    data = data_of([0] * 40)
+    large = replace(data, images=data.images[:, :, :1, :1].expand(40, 1, side, side))
+    assert [len(part) for part in large.pieces(most)] == sizes
+    assert torch.cat(large.pieces(most)).tolist() == list(range(40))
+
+
 def test_take_keeps_ids_and_facts() -> None:
     taken = data_of([0, 1, 2, 0]).take(torch.tensor([3, 1])).take(torch.tensor([1]))
     assert taken.ids.tolist() == [1] and taken.labels.tolist() == [1]
@@ -53,6 +64,54 @@ def test_limit_takes_the_first() -> None:
     for n in (0, -1):
         with pytest.raises(ConfigError):
             data.limit(n)
+
+
+ROUND = [row % 4 for row in range(400)]
+SHUFFLED = [sum(divmod(row * row, 7)) % 4 for row in range(400)]
+BLOCKS = [row // 100 for row in range(400)]
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 10, 200, 399])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        BLOCKS,
+        BLOCKS[::-1],
+        [row // 10 % 4 for row in range(400)],
+        [0] * 150 + SHUFFLED,
+        sorted([0] * 300 + ROUND),
+    ],
+)
+def test_rows_in_class_order_are_sampled(labels: list[int], n: int) -> None:
+    data = data_of(labels, 4)
+    chosen, counts = data.limit(n), torch.tensor(labels).bincount()
+    assert chosen.fingerprint == data.limit(n).fingerprint and len(chosen) == n
+    assert chosen.ids.tolist() == sorted(set(chosen.ids.tolist()))
+    each = chosen.labels.bincount(minlength=4)
+    assert int(each.max() - each.min()) <= 1 or bool((each == counts).any())  # a class may be exhausted
+    assert [note.code for note in chosen.notes] == ["sample"] and str(n) in repr(chosen)
+    first = data.limit(n, first=True)
+    assert first.ids.tolist() == list(range(n)) and [note.code for note in first.notes] == ["first-rows"]
+
+
+@pytest.mark.parametrize("labels", [ROUND, SHUFFLED, [0] * 40, [0], [0, 1, 2, 3]])
+def test_other_rows_are_taken_from_the_front(labels: list[int]) -> None:
+    for n in range(1, len(labels) + 1, 7):
+        chosen = data_of(labels, 4).limit(n)
+        assert chosen.ids.tolist() == list(range(n)) and not chosen.notes
+
+
+def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_ones() -> None:
+    chosen = data_of([row // 10 for row in range(100)], 10).limit(4).labels.tolist()
+    assert len(set(chosen)) == 4 and chosen != [0, 1, 2, 3]
+
+
+def test_registered_sets_keep_their_first_images() -> None:
+    digits = load_data("digits", "train")
+    in_order = digits.take(digits.labels.argsort())
+    assert digits.shuffled and in_order.limit(100).ids.tolist() == in_order.ids[:100].tolist()
+    own = replace(in_order, shuffled=False)
+    assert own.limit(100).labels.bincount().tolist() == [10] * 10
 
 
 def test_faults_are_told() -> None:

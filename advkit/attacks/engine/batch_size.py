@@ -11,6 +11,9 @@ MEASUREMENTS = 3
 GAIN = 0.97
 """A size is preferred if it takes less than this share of the time per row of the smaller ones."""
 
+CPU_VALUES = 2**23
+"""Values of pixels in a batch above which no larger one is tried on a CPU."""
+
 
 class BatchSizeTuner:
     """Finds the fastest batch size on this machine for this model.
@@ -27,6 +30,8 @@ class BatchSizeTuner:
         small = max(1, math.prod(shape) // 3072)
         first, count = (64, 4) if device.type == "cpu" else (512, 6)
         first = max(first // small, 16)
+        if device.type == "cpu":  # where larger batches of large images take gigabytes and save no time
+            count = max(1, min(count, (CPU_VALUES // (first * math.prod(shape))).bit_length()))
         self._sizes = [fixed] if fixed is not None else [first * 2**power for power in range(count)]
         self._current = dict.fromkeys((True, False), 0)
         self._best = dict.fromkeys((True, False), 0)

@@ -45,7 +45,7 @@ GROUP, GROUP_ON_GPU = 64, 1024
 @torch.enable_grad()
 def security_curve(
     model: nn.Module | str | Path,
-    data: Data | str | tuple[Any, Any],
+    data: Any,
     norm: Norm | None = None,
     attacks: str | Sequence[str] | None = None,
     *,
@@ -53,6 +53,7 @@ def security_curve(
     eps: float | str | Sequence[float | str] = (),
     seed: int = 0,
     n: int | None = None,
+    first: bool = False,
     batch_size: int | None = None,
     keep: bool = False,
     run: RunFolder | None = None,
@@ -67,7 +68,7 @@ def security_curve(
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes.
             It is attacked on its own device, in eval mode, and its mode is restored.
-        data: `Data`, a data set's name (its test split), or (images, labels).
+        data: `Data`, a data set's name, (images, labels), or a ``Dataset`` or ``DataLoader`` of such pairs.
         norm: of distances; None: that of the model's robust training, else the default of the data set.
         attacks: minimum-norm attacks: one name, several separated by commas, or a sequence of names; None:
             two or three that are strong in the norm.
@@ -75,7 +76,8 @@ def security_curve(
         eps: further values for ``.points``, as 0.1 or "8/255"; `SecurityCurve.at` evaluates the curve at any
             eps.
         seed: every random number follows from it.
-        n: number of images, the first ones; None: all.
+        n: number of images; None: all.
+        first: the first ``n``, also of rows that are in the order of their classes (`Data.limit`).
         batch_size: images attacked at once; None: measured. It changes the result by rounding at most.
         keep: keep the nearest adversarial images, in ``.adversarial``.
         run: folder for the ledger; an interrupted run resumes from it.
@@ -98,7 +100,8 @@ def security_curve(
         "batch_size": batch_size,
     }
     config = validate(Curve, given, "advkit.security_curve")
-    return measured(Subject.of(model, data, config.n), config, keep=keep, run=run, progress=shown(progress))
+    subject = Subject.of(model, data, config.n, first=first)
+    return measured(subject, config, keep=keep, run=run, progress=shown(progress))
 
 
 def measured(

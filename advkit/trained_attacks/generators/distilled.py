@@ -87,7 +87,7 @@ class Distilled(Victim):
         Raises:
             DataError: there are none.
         """
-        asked = self.queries.data(self.learn.class_names).limit(self.real)
+        asked = self.queries.data(self.learn.class_names).limit(self.real, first=True)
         index = (asked.labels != (-1 if target is None else target)).nonzero()[:, 0]
         if len(index) == 0:
             raise DataError(

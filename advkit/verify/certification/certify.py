@@ -40,11 +40,12 @@ LOOKED_AT = 8
 @torch.enable_grad()
 def certify(
     model: nn.Module | str | Path,
-    data: Data | str | tuple[Any, Any],
+    data: Any,
     threat: Threat | None = None,
     method: Method = "auto",
     *,
     n: int | None = None,
+    first: bool = False,
     batch_size: int = BATCH,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
@@ -62,11 +63,12 @@ def certify(
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes;
             certified in eval mode, and its mode is restored.
-        data: `Data`, a data set's name (its test split), or (images, labels).
+        data: `Data`, a data set's name, (images, labels), or a ``Dataset`` or ``DataLoader`` of such pairs.
         threat: linf, l2 or l1; None: that of the model's robust training, else the default of the data set.
         method: ``interval``, ``linear`` or ``optimised`` bounds, or ``auto``: each in turn, on the images
             that are not certified yet.
-        n: number of images, the first ones; None: all.
+        n: number of images; None: all.
+        first: the first ``n``, also of rows that are in the order of their classes (`Data.limit`).
         batch_size: images in a batch; it changes the result by rounding at most.
         run: folder for the record; an interrupted run resumes from it.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
@@ -79,7 +81,7 @@ def certify(
     given = {"model": "", "method": method, "n": n, "batch_size": batch_size}
     config = validate(Certification, given, "advkit.certify")
     threat = None if threat is None else Threat.of(threat)
-    subject = Subject.of(model, data, config.n)
+    subject = Subject.of(model, data, config.n, first=first)
     return certified_subject(subject, threat, config, run=run, progress=shown(progress))
 
 
@@ -113,7 +115,7 @@ def certified_subject(
             folder=run.path if run is not None else None,
             progress=progress,
         )
-    notes = (*subject.facts.notes, *precision_notes(device_of(model)))
+    notes = (*subject.notes, *precision_notes(device_of(model)))
     return CertificationResult.of(
         verdicts,
         METHODS if method == "auto" else (method,),

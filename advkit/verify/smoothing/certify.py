@@ -26,7 +26,7 @@ from advkit.verify.smoothing.statistics import refuse_too_few
 
 def certify_smoothed(
     model: nn.Module | str | Path,
-    data: Data | str | tuple[Any, Any],
+    data: Any,
     sigma: float,
     *,
     samples: int = SAMPLES,
@@ -35,6 +35,7 @@ def certify_smoothed(
     seed: int = 0,
     skip: int = 1,
     n: int | None = None,
+    first: bool = False,
     batch_size: int = PASS,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
@@ -51,14 +52,15 @@ def certify_smoothed(
     Args:
         model: a module from images (N, C, H, W) to logits or probabilities (N, K), or whatever `load_model`
             takes; smoothed on its own device, and left unchanged.
-        data: `Data`, a data set's name (its test split), or (images, labels).
+        data: `Data`, a data set's name, (images, labels), or a ``Dataset`` or ``DataLoader`` of such pairs.
         sigma: standard deviation of the noise, for pixels in [0, 1].
         samples: noisy copies that certify an image's radius.
         selection: other noisy copies, which select its class before.
         alpha: probability that an image's certificate is wrong.
         seed: the noise follows from it and the images' ids; it differs between GPU and CPU.
         skip: take every ``skip``-th image.
-        n: number of these images, the first ones; None: all.
+        n: number of these images; None: all.
+        first: the first ``n``, also of rows that are in the order of their classes (`Data.limit`).
         batch_size: noisy copies in a pass; it changes the result by rounding at most.
         run: folder for the record; an interrupted run resumes from it, also with another number of processes.
         progress: shows how many images are done.
@@ -71,7 +73,7 @@ def certify_smoothed(
     given: dict[str, Any] = {"model": "", "skip": skip, "n": n, "batch_size": batch_size, "sigma": sigma}
     given |= {"samples": samples, "selection": selection, "alpha": alpha, "seed": seed}
     config = validate(SmoothedCertification, given, "certify_smoothed")
-    subject = Subject.of(model, data, n, skip=skip, only_decisions=True)
+    subject = Subject.of(model, data, n, first=first, skip=skip, only_decisions=True)
     return smoothed_subject(subject, config, run=run, progress=progress)
 
 

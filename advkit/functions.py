@@ -95,10 +95,11 @@ class Run:
 
     def __repr__(self) -> str:
         first = f": {self.outcome.sentences[0]}" if self.outcome.sentences else ""
-        return f"<{self.outcome.title}{first}>"
+        return f"<{'; '.join((f'{self.outcome.title}{first}', *self.outcome.notes))}>"
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.outcome.sentences)
+        lines = (*(f"note: {note}" for note in self.outcome.notes), *self.outcome.sentences)
+        said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
         return f"<h3>{html.escape(self.outcome.title)}</h3>{said}{''.join(map(_table, self.outcome.tables))}"
 
 

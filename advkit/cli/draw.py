@@ -26,6 +26,8 @@ def outcome(console: Console, result: Outcome) -> None:
     """What a command says at its end. The last line is where it left its work, so that scripts find it."""
     wrap = not console.is_terminal
     console.print(Text(result.title, "bold" if result.passed else "bold red"), soft_wrap=wrap)
+    for note in result.notes:
+        console.print(Text(f"Note: {note}", "yellow"), soft_wrap=wrap)
     for sentence in result.sentences:
         console.print(Text(sentence, "bold" if sentence == result.warning else ""), soft_wrap=wrap)
     for each in result.tables:

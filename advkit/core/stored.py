@@ -109,8 +109,12 @@ class SummarisedResult(StoredResult):
         line = self.summary()
         return f"{line[0].upper()}{line[1:]}."
 
+    def said(self, *lines: str) -> str:
+        """What was assumed or left out, the summary, and further lines."""
+        return "\n".join((*(f"note: {note}" for note in getattr(self, "notes", ())), self.summary(), *lines))
+
     def __str__(self) -> str:
-        return self.summary()
+        return self.said()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.summary()}>"
+        return f"<{type(self).__name__}: {'; '.join((self.summary(), *getattr(self, 'notes', ())))}>"

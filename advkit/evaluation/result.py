@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -184,18 +185,17 @@ class EvaluationResult(SummarisedResult):
         )
 
     def __str__(self) -> str:
-        return f"{self.summary()}\n{self.trust}"
+        return self.said(self.trust)
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{stage.name}</td><td>{stage.broken} of {stage.attacked}</td>"
+            f"<tr><td>{escape(stage.name)}</td><td>{stage.broken} of {stage.attacked}</td>"
             f"<td>{accuracy(stage.correct_after, self.n)}</td></tr>"
             for stage in self.stages
         )
-        return (
-            f"<p>{self.summary()}</p><p>{self.trust}</p>"
-            f"<table><tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>{rows}</table>"
-        )
+        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
+        heads = "<tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>"
+        return f"{lines}<table>{heads}{rows}</table>"
 
     @classmethod
     def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:

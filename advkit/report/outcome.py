@@ -59,10 +59,13 @@ class Outcome:
     """The one of the sentences that must not be overlooked, if any."""
     stored: StoredResult | None = None
     """What is in ``result.json``."""
+    notes: tuple[str, ...] = ()
+    """What was assumed or left out, which people read before the numbers; by default that of ``stored``."""
 
     def __post_init__(self) -> None:
         if self.stored is not None:
             object.__setattr__(self, "result", self.stored.as_values())
+            object.__setattr__(self, "notes", self.notes or getattr(self.stored, "notes", ()))
 
 
 def planned(*sentences: str, table: Table | None = None, **result: Any) -> Outcome:

@@ -96,6 +96,9 @@ def test_sentences_and_tables_print_what_the_counts_say(printed, share):
             [s.broken, s.attacked, *share(clean - sum(e.broken for e in result.stages[: at + 1]), n)]
             for at, s in enumerate(result.stages)
         ]
+        noted = result.model_copy(update={"notes": ("<b>pixels",)})
+        assert "<b>pixels" in repr(noted) and str(noted).index("<b>") < str(noted).index("clean accuracy")
+        assert "<b>" not in noted._repr_html_()
         page = re.sub(r"<[^>]*>", " ", result._repr_html_())
         printed(page, *line, *told, *[figure for row in rows for figure in row])
         again = EvaluationResult.from_json(result.to_json())

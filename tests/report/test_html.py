@@ -63,6 +63,11 @@ def test_everything_is_escaped():
     assert sum(NASTY in words for words in page.words) >= 9
 
 
+def test_what_was_assumed_stands_above_the_numbers():
+    page = _render(Outcome("a report", ("clean accuracy 90 %",), notes=("<pixels> were assumed",)))
+    assert page.index("&lt;pixels&gt; were assumed") < page.index("clean accuracy 90 %")
+
+
 def test_it_needs_nothing_from_outside(tmp_path):
 
     path = tmp_path / "a.png"

@@ -254,7 +254,7 @@ class SecurityCurve(SummarisedResult):
 
     def __str__(self) -> str:
         left = (f"{self.norm} eps {p.eps:.4g}: {accuracy(p.robust_correct, self.n)}" for p in self.points)
-        return "\n".join((self.summary(), "robust accuracy, at most:", *left))
+        return self.said("robust accuracy, at most:", *left)
 
 
 class Distances:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from advkit.models.card import ModelCard
+from advkit.models.notes import Note
 
 
 class Model(nn.Module):
@@ -18,15 +19,17 @@ class Model(nn.Module):
     Args:
         network: the network itself; its state dict is what a checkpoint holds.
         card: what is known about it.
+        notes: what a person should know of how it was loaded; by default what the card says.
     """
 
     scale: Tensor | None
     shift: Tensor | None
 
-    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, notes: Sequence[Note] = ()) -> None:
         super().__init__()
         self.network = network
         self.card = card
+        self.notes = tuple(notes) or ((Note("card", card.notes),) if card.notes else ())
         self.probabilities = card.preprocessing.outputs == "probabilities"
         scale, shift = _affine(card)
         self.register_buffer("scale", scale, persistent=False)

@@ -62,7 +62,7 @@ def test_what_a_module_does_not_say_must_be_said() -> None:
     with pytest.raises(ConfigError, match="outputs"):
         load_model(linear(), shape=(1, 8, 8), outputs="softmax")  # type: ignore[arg-type]
     for more in ({"arch": "lenet"}, {"weights": "none"}):
-        with pytest.raises(ConfigError, match="leave arch and weights out"):
+        with pytest.raises(ConfigError, match="leave arch, weights and weights_key out"):
             load_model(linear(), shape=(1, 8, 8), **more)
 
 

@@ -178,7 +178,7 @@ def _outcome(
         for stage in result.stages
     ]
     columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
-    sentences = [result.sentence]
+    sentences = [*(f"Note: {note}." for note in result.notes), result.sentence]
     sentences.append(result.trust)
     if result.status == "partial":
         sentences.append(f"Partial: {n} images only.")

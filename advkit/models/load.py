@@ -407,6 +407,10 @@ def _of_module(
     )
     model = Model(module, card, notes)
     model.training = module.training
+    if model.casts:
+        kind = str(next(module.parameters()).dtype).removeprefix("torch.")
+        how = f"the network computes in {kind}, and is given images of that type"
+        model.notes += (Note("weights-converted", how),)
     anything = next(module.parameters(), None)
     return model if anything is None else model.to(anything.device)
 

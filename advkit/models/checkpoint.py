@@ -147,6 +147,11 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], trouble: str) 
         ModelError: ``trouble`` and the first key that is missing, unexpected or of another shape.
     """
     own = network.state_dict(keep_vars=True)
+    if extra := next((name for name, tensor in own.items() if not torch.is_tensor(tensor)), None):
+        raise ModelError(
+            f"{trouble}: its {extra!r} is no tensor (get_extra_state), and only tensors are read from files; "
+            "load it in Python, and give advkit the module"
+        )
     said = first_mismatch({name: tensor.shape for name, tensor in own.items()}, state)
     if said:
         raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")

@@ -54,7 +54,7 @@ def inspect_classifier(
             "(channels x height x width); choose data or a model that fits"
         )
     found = list(model.notes)
-    if any(module.training for module in model.modules()):
+    if any(getattr(module, "training", False) for module in model.modules()):
         found.append(Note("train-mode", "the model was in train mode; it is run in eval mode"))
     with evaluation_mode(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
         outputs = _first_outputs(model, images, classes)

@@ -102,6 +102,11 @@ def load_model(
         "the model's preprocessing",
     )
     hints = _Hints(role, arch, shape, classes, said, weights_key)
+    if not isinstance(where, nn.Module | str | Path):
+        raise ModelError(
+            f"a {type(where).__name__} is no model: give a torch.nn.Module, a file or a name; a function f "
+            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f)"
+        )
     if isinstance(where, nn.Module):
         if any(said is not None for said in (arch, weights, weights_key)):
             raise ConfigError("a module in hand has its weights; leave arch, weights and weights_key out")
@@ -406,7 +411,7 @@ def _of_module(
         notes=[*notes, *said],
     )
     model = Model(module, card, notes)
-    model.training = module.training
+    model.training = getattr(module, "training", False)
     if model.casts:
         kind = str(next(module.parameters()).dtype).removeprefix("torch.")
         how = f"the network computes in {kind}, and is given images of that type"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -97,6 +97,13 @@ class Model(nn.Module):
         name = type(self.network).__name__
         return find(returned, count, classes, name, probabilities=self.probabilities)
 
+    def train(self, mode: bool = True) -> Model:
+        """Sets the mode, also of a network that has one alone: a frozen TorchScript, an exported program."""
+        self.training = mode
+        with suppress(AttributeError, NotImplementedError):
+            self.network.train(mode)
+        return self
+
     @property
     def hash(self) -> str:
         """Content hash of architecture, parameters, preprocessing and weights (64 hexadecimal digits)."""
@@ -142,7 +149,7 @@ def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode inside; every submodule's own mode is put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     model.eval()
     try:
         yield

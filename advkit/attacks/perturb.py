@@ -71,6 +71,8 @@ class Perturbed(Tensor):
     """(N,) int64: forward passes, which are the queries of a black-box attack."""
     backwards: Tensor
     """(N,) int64: backward passes."""
+    notes: tuple[str, ...]
+    """What was found about the model and assumed of it, a sentence each."""
 
     @property
     def x(self) -> Tensor:
@@ -155,7 +157,7 @@ def perturb(
     forwards, backwards = torch.empty(2, n, dtype=torch.int64)
     judged = as_classifier(model, data.shape)
     few, _ = data.batch(torch.arange(min(8, n)), device_of(judged))
-    inspect_classifier(judged, few, None, allow_random=allow_random)
+    facts = inspect_classifier(judged, few, None, allow_random=allow_random)
     with (
         evaluation_mode(judged),
         evaluation_mode(surrogate or judged),
@@ -187,6 +189,7 @@ def perturb(
         search.run(torch.arange(n), keep, task.underway)
     device = x.device if isinstance(x, Tensor) else "cpu"
     made = images.to(device).as_subclass(Perturbed)
+    made.notes = facts.notes
     made.success, made.distance = success.to(device), distance.to(device)
     made.forwards, made.backwards = forwards.to(device), backwards.to(device)
     return made

@@ -18,7 +18,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -29,14 +28,20 @@ from advkit.core import files, rng, runs
 from advkit.core.errors import ConfigError, ModelError, UserError, by_size
 from advkit.models import foreign
 from advkit.models.card import ModelCard
-from advkit.models.header import SUFFIXES, damaged, opened, parse_card, refuse_absent
+from advkit.models.header import (
+    SUFFIXES,
+    damaged,
+    is_safetensors,
+    kind,
+    opened,
+    parse_card,
+    refuse_absent,
+)
 from advkit.models.model import Model, weights_hash
 from advkit.models.network import ARCHITECTURES, build
+from advkit.models.unwrap import choose, plain_types, unwrap
 
 State = dict[str, Tensor]
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
-"""Keys under which foreign files keep their state dict."""
 
 
 def save_model(model: Model, path: Path | str, *, overwrite: bool = False) -> Path:
@@ -68,12 +73,17 @@ def load_checkpoint(path: Path | str, *, arch: str | None = None) -> Model:
     return found
 
 
-def open_checkpoint(path: Path | str, *, arch: str | None = None) -> Model | State:
-    """Like `load_checkpoint`, but gives the bare weights of a file that has no card."""
+def open_checkpoint(
+    path: Path | str, *, arch: str | None = None, weights_key: str | None = None
+) -> Model | State:
+    """Like `load_checkpoint`, but gives the bare weights of a file that has no card; of several state dicts,
+    those under ``weights_key``."""
     path = Path(path)
-    content = _read(path)
+    content = _read(path, weights_key)
     if content.card is None:
         return content.state
+    if weights_key is not None:
+        raise ConfigError(f"{path} has a card and one set of weights; leave --weights-key out")
     model = assemble(content.card, content.state, str(path), arch=arch)
     _refuse_damage(path, content)  # last, so that what differs is named if it can be
     return model
@@ -136,6 +146,11 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], trouble: str) 
         ModelError: ``trouble`` and the first key that is missing, unexpected or of another shape.
     """
     own = network.state_dict(keep_vars=True)
+    if extra := next((name for name, tensor in own.items() if not torch.is_tensor(tensor)), None):
+        raise ModelError(
+            f"{trouble}: its {extra!r} is no tensor (get_extra_state), and only tensors are read from files; "
+            "load it in Python, and give advkit the module"
+        )
     said = first_mismatch({name: tensor.shape for name, tensor in own.items()}, state)
     if said:
         raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")
@@ -198,14 +213,16 @@ class _Content:
     """What `weights_hash` was when the file was written."""
 
 
-def _read(path: Path) -> _Content:
-    if path.suffix == ".safetensors":
+def _read(path: Path, weights_key: str | None = None) -> _Content:
+    if is_safetensors(path):
         with opened(path) as file:
             card, digest = parse_card((file.metadata() or {}).get("advkit"), path)
             # Clones, so that nothing that happens to the file later reaches into the model.
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if weights_key is not None and card is None:
+            state = choose(state, path, weights_key)
         return _Content(card, state, digest)
-    return _read_pickle(path)
+    return _read_pickle(path, weights_key)
 
 
 def _refuse_damage(path: Path, content: _Content) -> None:
@@ -213,8 +230,10 @@ def _refuse_damage(path: Path, content: _Content) -> None:
         raise ModelError(f"{path} is damaged: its weights are not those that were written; take another copy")
 
 
-def _read_pickle(path: Path) -> _Content:
+def _read_pickle(path: Path, weights_key: str | None) -> _Content:
     refuse_absent(path)
+    if (what := kind(path)) is not None:
+        raise ModelError(f"{path} is {what}")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -226,7 +245,7 @@ def _read_pickle(path: Path) -> _Content:
                 # PyTorch does not look at the checksums that it writes.
                 if (member := archive.testzip()) is not None:
                     raise damaged(path, f"the checksum of {member} is wrong")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), plain_types():
             warnings.simplefilter("ignore")  # on files that are refused right after
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -245,7 +264,9 @@ def _read_pickle(path: Path) -> _Content:
     card, digest = None, None
     if isinstance(content, dict):
         card, digest = parse_card(content.pop("advkit", None), path)
-    return _Content(card, _state_dict(content, path), digest)
+    if card is not None:
+        weights_key = None  # which is refused later
+    return _Content(card, unwrap(content, path, weights_key), digest)
 
 
 def _blocked_call(path: Path) -> str | None:
@@ -272,20 +293,3 @@ def _blocked_call(path: Path) -> str | None:
         pass
     strange = (name for name in found if not name.startswith(("torch.", "collections.")))
     return next(strange, found[0] if found else None)
-
-
-def _state_dict(content: Any, path: Path) -> State:
-    """The state dict inside whatever wrapping foreign files have."""
-    while True:
-        if isinstance(content, list) and len(content) == 1:
-            content = content[0]
-        elif isinstance(content, Mapping) and content and all(map(torch.is_tensor, content.values())):
-            return {str(name): tensor.detach() for name, tensor in content.items()}
-        elif isinstance(content, Mapping) and (key := next((k for k in _WRAPPERS if k in content), None)):
-            content = content[key]
-        else:
-            found = f"keys {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-            raise ModelError(
-                f"{path} holds no state dict (found {found or type(content).__name__}); "
-                "save model.state_dict(), names to tensors, alone or under the key 'state_dict'"
-            )

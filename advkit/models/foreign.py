@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ _PLAINLY = {"aux_logits": False, "transform_input": False, "init_weights": True}
 """Without auxiliary outputs and hidden preprocessing, both of which would make them exceptions everywhere."""
 
 
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+AUXILIARY = re.compile(r"(.*\.)?(aux1|aux2|AuxLogits)\.")
 """Names of auxiliary outputs' weights, which files of torchvision's own weights hold."""
 
 

@@ -15,6 +15,8 @@ class ForeignModel(StrictModel):
 
     weights: str | None = None
     """Weights file, for torchvision:NAME and package.module:function."""
+    weights_key: str | None = None
+    """Which state dict of a file that holds several: its key, or the prefix of its names."""
     shape: tuple[int, int, int] | None = None
     """Image shape of a foreign model: channels, height, width; by default those of the data."""
     pixel_range: tuple[float, float] = (0.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,8 +41,69 @@ def refuse_absent(path: Path) -> None:
         raise ModelError(f"{path} is empty (0 bytes); take another copy")
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is to be read as safetensors: by its suffix, else by its first bytes."""
+    if path.suffix == ".safetensors" or not path.is_file():
+        return path.suffix == ".safetensors"
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+_KINDS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+    (b"\x89HDF\r\n", "an HDF5 file (Keras or h5py), which holds no PyTorch weights; save a state_dict"),
+    (b"\x93NUMPY", "a NumPy array, not a checkpoint; save model.state_dict() with torch.save"),
+    (b"GGUF", "a GGUF file, not a PyTorch checkpoint; take the PyTorch weights"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it and name the file inside"),
+)
+
+
+def kind(path: Path) -> str | None:
+    """What a file is that is no checkpoint, and what to do; None for what may be one."""
+    with path.open("rb") as file:
+        head = file.read(300)
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page (HTML), probably an error or a download page; download the file behind it"
+    for start, said in _KINDS:
+        if head.startswith(start):
+            return said
+    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b":", b"B")):
+        return (
+            "an ONNX file, which advkit does not read; save the PyTorch network's state_dict(), or give the "
+            "network that the file was exported from as package.module:function"
+        )
+    if head[257:262] == b"ustar" and not zipfile.is_zipfile(path):
+        return "a tar archive; unpack it and name the file inside"
+    return _archive(path) if zipfile.is_zipfile(path) else None
+
+
+def _archive(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # a damaged one can fail in any way, and is called so where it is read
+        return None
+    if any(name.endswith(("exported_program.json", "models/model.json", "archive_format")) for name in names):
+        return (
+            "a program of torch.export (.pt2), which advkit does not read; save the network's state_dict(), "
+            "and name the network with --arch package.module:function"
+        )
+    if any(name.endswith("data.pkl") for name in names):
+        return None
+    if any(name.endswith(".h5") for name in names):
+        return "a Keras file, which holds no PyTorch weights; save a state_dict"
+    if names and all(name.endswith(".npy") for name in names):
+        return "an archive of NumPy arrays (.npz), not a checkpoint; save model.state_dict() with torch.save"
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"a zip archive ({listed}), not a checkpoint; unpack it and name the file inside"
+
+
 def damaged(path: Path, detail: str = "") -> ModelError:
     """The error for a file that cannot be read."""
+    if path.is_file() and (what := kind(path)) is not None:
+        return ModelError(f"{path} is {what}")
     said = f" ({detail})" if detail else ""
     return ModelError(f"{path} is no model file, or is cut short or damaged{said}; take another copy")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from advkit.core import rng
-from advkit.core.errors import DataError, ModelError, by_size
+from advkit.core.errors import DataError, ModelError, UserError, by_size
 from advkit.models.model import Model, evaluation_mode
+from advkit.models.notes import Note
+from advkit.models.outputs import Reading
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,8 @@ class ModelFacts:
 
     deterministic: bool
     """Two passes over the same images agree."""
-    notes: tuple[str, ...]
-    """What a person should know, a sentence each. For people alone: nothing is decided by them."""
+    notes: tuple[Note, ...]
+    """What a person should know, a sentence each. Decisions rest on their codes alone."""
 
 
 def inspect_classifier(
@@ -49,12 +53,21 @@ def inspect_classifier(
             f"the images are {by_size(images.shape[1:])} but the model takes {by_size(model.card.shape)} "
             "(channels x height x width); choose data or a model that fits"
         )
-    found = [model.card.notes] if model.card.notes else []
-    if any(module.training for module in model.modules()):
-        found.append("the model was in train mode; it is run in eval mode")
+    found = list(model.notes)
+    if any(getattr(module, "training", False) for module in model.modules()):
+        found.append(Note("train-mode", "the model was in train mode; it is run in eval mode"))
     with evaluation_mode(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
-        outputs = _outputs(model, images)
-        _refuse_shape(outputs, len(images), classes)
+        outputs = _first_outputs(model, images, classes)
+        if model.copies:
+            how = "the model changes its input in place, and is given a copy of each batch"
+            found.append(Note("input-copied", how))
+        if model.reading is not None:
+            found.append(Note("output-unwrapped", f"of what the model returns, {model.reading.sentence}"))
+        if classes is not None and outputs.shape[1] != classes:
+            raise ModelError(
+                f"the model has {outputs.shape[1]} classes but the data has {classes}; "
+                "choose data or a model that fits"
+            )
         _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions)
         scale = max(1.0, outputs.abs().max().item())
         difference = (_outputs(model, images) - outputs).abs().max().item()
@@ -62,7 +75,7 @@ def inspect_classifier(
             said = f"the model is randomised: two passes on the same images differ by up to {difference:.3g}"
             if not allow_random:
                 raise ModelError(f"{said}; make it deterministic, or pass --allow-random")
-            return ModelFacts(deterministic=False, notes=(*found, said))
+            return ModelFacts(deterministic=False, notes=(*found, Note("random", said)))
         half = (len(images) + 1) // 2
         difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
         # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
@@ -74,17 +87,17 @@ def inspect_classifier(
     return ModelFacts(deterministic=True, notes=tuple(found))
 
 
-def _refuse_shape(outputs: Tensor, count: int, classes: int | None) -> None:
-    if outputs.dim() != 2 or len(outputs) != count:
-        raise ModelError(
-            f"the model gives outputs of shape {tuple(outputs.shape)} for {count} images; "
-            f"give one that returns a row of logits for each image, ({count}, {classes or 'classes'}) here"
-        )
-    if classes is not None and outputs.shape[1] != classes:
-        raise ModelError(
-            f"the model has {outputs.shape[1]} classes but the data has {classes}; "
-            "choose data or a model that fits, or name the model's classes with --classes FILE"
-        )
+def _first_outputs(model: Model, images: Tensor, classes: int | None) -> Tensor:
+    """The outputs; the model is then set up to read them so, and to keep its hands off its input."""
+    model.copies, model.reading = False, None
+    given = images.clone()
+    tracked = not given.is_inference()
+    version = given._version if tracked else 0
+    returned = _called(model.returned, given)
+    model.copies = (tracked and given._version != version) or not torch.equal(given, images)
+    reading = model.find(returned, len(images), classes or model.card.classes)
+    model.reading = reading if reading != Reading() else None
+    return model.read(returned, images)
 
 
 def _refuse_values(outputs: Tensor, *, probabilities: bool, either: bool) -> None:
@@ -106,12 +119,15 @@ def _refuse_values(outputs: Tensor, *, probabilities: bool, either: bool) -> Non
 
 
 def _outputs(model: Model, images: Tensor) -> Tensor:
+    return cast(Tensor, _called(model, images))
+
+
+def _called(model: Callable[[Tensor], Any], images: Tensor) -> Any:
     try:
-        outputs = model(images)
-    except Exception as error:  # a foreign network may complain in any way
+        return model(images)
+    except UserError:
+        raise
+    except Exception as error:  # a network may complain in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         size = by_size(images.shape)
         raise ModelError(f"the model fails on {size} images ({reason}); check what it takes") from error
-    if not isinstance(outputs, Tensor):
-        raise ModelError(f"the model returns {type(outputs).__name__}; give one that returns a tensor")
-    return outputs

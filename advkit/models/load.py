@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from advkit.models.checkpoint import (
 from advkit.models.header import SUFFIXES, read_card
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Network
+from advkit.models.notes import Note
 from advkit.models.store import Store
 
 _FILES = (*SUFFIXES, ".pth", ".ckpt", ".bin", ".tar")
@@ -44,13 +46,14 @@ class _Hints:
     shape: Shape | None
     classes: int | None
     preprocessing: Preprocessing
+    weights_key: str | None = None
 
     @property
-    def assumed(self) -> str:
+    def assumed(self) -> list[Note]:
         """The note for a foreign model of which nothing was said."""
         if self.preprocessing == Preprocessing():
-            return "pixels in [0, 1] without normalisation were assumed"
-        return ""
+            return [Note("normalisation-assumed", "pixels in [0, 1] without normalisation were assumed")]
+        return []
 
 
 def load_model(
@@ -61,6 +64,7 @@ def load_model(
     shape: Shape | None = None,
     classes: int | None = None,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     pixel_range: tuple[float, float] = (0.0, 1.0),
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -80,6 +84,7 @@ def load_model(
         classes: of a foreign model whose weights do not say.
         weights: for ``torchvision:NAME`` and functions, a file; ``"none"`` for an untrained torchvision
             network, by default torchvision's own weights.
+        weights_key: which state dict of a file that holds several: its key, or the prefix of its names.
         pixel_range: input range of a foreign model, (lowest, highest) pixel value.
         mean: a foreign model's normalisation, per channel, in units of ``pixel_range``.
         std: likewise.
@@ -96,10 +101,15 @@ def load_model(
         {"pixel_range": pixel_range, "mean": tuple(mean), "std": tuple(std), "outputs": outputs},
         "the model's preprocessing",
     )
-    hints = _Hints(role, arch, shape, classes, said)
+    hints = _Hints(role, arch, shape, classes, said, weights_key)
+    if not isinstance(where, nn.Module | str | Path):
+        raise ModelError(
+            f"a {type(where).__name__} is no model: give a torch.nn.Module, a file or a name; a function f "
+            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f)"
+        )
     if isinstance(where, nn.Module):
-        if arch is not None or weights is not None:
-            raise ConfigError("a module in hand has an architecture and weights; leave arch and weights out")
+        if any(said is not None for said in (arch, weights, weights_key)):
+            raise ConfigError("a module in hand has its weights; leave arch, weights and weights_key out")
         model = _of_module(where, hints)
     else:
         model = _find(where, hints, weights, store or Store())
@@ -133,6 +143,8 @@ def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: S
     made = text.startswith(foreign.TORCHVISION) or (is_named(text) and not path.exists())
     if weights is not None and not made:
         raise ConfigError(f"{text} has its own weights; leave --weights out")
+    if made and weights in (None, "none") and hints.weights_key is not None:
+        raise ConfigError(f"{text} is named without a file of weights; leave --weights-key out")
     if made and hints.arch is not None:
         raise ConfigError(f"{text} is an architecture itself; leave --arch out")
     if made and weights is not None and str(weights) != "none":
@@ -166,7 +178,7 @@ def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: S
 
 
 def _of_file(path: Path, hints: _Hints, arch: str | None) -> Model:
-    found = open_checkpoint(path, arch=arch)
+    found = open_checkpoint(path, arch=arch, weights_key=hints.weights_key)
     if not isinstance(found, Model):
         return _of_state(found, hints, arch, path)
     return _agreed(found, hints)
@@ -205,88 +217,143 @@ def _in_folder(folder: Path, role: Role | None) -> Path:
 
 def _of_state(state: State, hints: _Hints, arch: str | None, path: Path) -> Model:
     """Weights that something else wrote."""
+    state, notes = _in_float32(state)
     if arch is not None and arch.startswith(foreign.TORCHVISION):
-        return _of_torchvision(arch, hints, state, path)
+        return _of_torchvision(arch, hints, state, path, notes)
     if arch is not None and ":" in arch:
         with rng.scope("cpu", 0, "build"):
             module = foreign.factory_module(arch)
         inner = module.network if isinstance(module, Model) else module
-        load_weights(inner, _renamed(state, inner), f"{path} does not fit {arch}")
-        return _of_module(module, hints, arch)
+        found = _matched(state, inner, f"{path} does not fit {arch}")
+        load_weights(inner, found.state, f"{path} does not fit {arch}")
+        refuse_nonfinite(inner, str(path), "take another copy")
+        return _of_module(module, hints, arch, found, notes)
     registered = [entry.name for entry in ARCHITECTURES if entry.facts["role"] == "classifier"]
     names = registered if arch is None else [ARCHITECTURES.entry(arch).name]
-    found = match.fits(state, names, hints.shape)
-    if len(found) > 1:
+    fits = match.fits(state, names, hints.shape)
+    if len(fits) > 1:
         raise ConfigError(
-            f"{path} has no card, and its weights fit {', '.join(fit.architecture for fit in found)}; "
+            f"{path} has no card, and its weights fit {', '.join(fit.architecture for fit in fits)}; "
             "say which with --arch"
         )
-    if not found and arch is not None:
+    if not fits and arch is not None:
         raise ModelError(
             f"{path} does not fit architecture {arch!r}: {match.misfit(state, names[0], hints.shape)}; "
             "leave --arch out to try every classifier"
         )
-    if not found:
+    if not fits:
         raise ModelError(
             f"{path} has no card, and its weights fit none of the registered classifiers "
             f"({', '.join(registered)}); name its network with --arch: torchvision:NAME or "
             "package.module:function"
         )
-    fit = found[0]
+    fit = fits[0]
     images = by_size(fit.shape)
     notes = [
-        f"a bare state dict, read as {fit.architecture!r} on {images} images",
-        "its tensors were taken in their order, since the names differ" if fit.by_order else "",
-        f"the weights leave the image size open and {images} was assumed" if _guessed(fit, hints) else "",
-        hints.assumed,
+        Note("architecture-found", f"a bare state dict, read as {fit.architecture!r} on {images} images"),
+        *notes,
     ]
-    card = _card(
+    if fit.size_open and fit.shape != hints.shape:
+        notes.append(Note("size-assumed", f"the weights leave the image size open and {images} was assumed"))
+    hints = replace(hints, shape=fit.shape)
+    preprocessing, said = _read_in(fit.match, hints)
+    card, notes = _card(
         hints,
         role=ARCHITECTURES.entry(fit.architecture).facts["role"],
         architecture=fit.architecture,
         shape=fit.shape,
         classes=fit.classes,
-        notes=notes,
+        preprocessing=preprocessing,
+        notes=[*notes, *said],
     )
-    return assemble(card, fit.state, str(path))
+    model = assemble(card, fit.match.state, str(path))
+    return Model(model.network, card, notes).eval()
 
 
-def _guessed(fit: match.Fit, hints: _Hints) -> bool:
-    return fit.size_open and fit.shape != hints.shape
+def _in_float32(state: State) -> tuple[State, list[Note]]:
+    """Weights of another precision are computed with in float32, as images are."""
+    others = {str(tensor.dtype)[6:] for tensor in state.values() if tensor.is_floating_point()} - {"float32"}
+    if not others:
+        return state, []
+    said = f"the weights are {' and '.join(sorted(others))}; they are computed with in float32"
+    converted = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
+    }
+    return converted, [Note("weights-converted", said)]
 
 
-def _renamed(state: State, network: nn.Module) -> State:
-    """``state`` under the network's own names if it fits; else as it is, to be complained of."""
-    return match.rename(state, {name: tensor.shape for name, tensor in network.state_dict().items()}) or state
+def _matched(state: State, network: nn.Module, trouble: str) -> match.Match:
+    """The weights of ``network`` in ``state``."""
+    own = {name: tensor.shape for name, tensor in network.state_dict().items() if torch.is_tensor(tensor)}
+    try:
+        return match.match(state, own)
+    except match.Misfit as error:
+        raise ModelError(f"{trouble}: {error}; take the file that belongs to the model") from error
 
 
-def _of_torchvision(where: str, hints: _Hints, state: State | None, path: Path | None = None) -> Model:
+_NORMALISER = re.compile(r"(.*\.)?(new_)?(mean|mu|std|sigma)")
+
+
+def _read_in(found: match.Match, hints: _Hints) -> tuple[Preprocessing, list[Note]]:
+    """How a file of weights says that images are normalised, unless the caller does, and the notes on it."""
+    notes = []
+    if not found.by_name:
+        said = "its tensors have other names, and were matched by the numbers in these and by their shapes"
+        notes.append(Note("weights-by-shape", said))
+    normaliser = {
+        match[3]: tuple(tensor.flatten().tolist())
+        for name, tensor in found.left.items()
+        if (match := _NORMALISER.fullmatch(name)) and tensor.is_floating_point()
+    }
+    mean = normaliser.get("mean", normaliser.get("mu", ()))
+    std = normaliser.get("std", normaliser.get("sigma", ()))
+    channels = hints.shape[0] if hints.shape else max(len(mean), len(std))
+    assumed = hints.assumed
+    usable = all(len(values) in (0, 1, channels) for values in (mean, std))
+    if assumed and (mean or std) and usable and max(mean, default=0.0) <= 1 and min(std, default=1.0) > 0:
+        mean, std = (tuple(round(value, 6) for value in values) for values in (mean, std))
+        how = f"normalised as the file says (mean {mean}, std {std})"
+        return Preprocessing(mean=mean, std=std), [*notes, Note("normalisation-read", how)]
+    if found.left:
+        names = ", ".join(list(found.left)[:4]) + (", ..." if len(found.left) > 4 else "")
+        notes.append(Note("weights-left-out", f"no layer takes {names} of the file; left out"))
+    return hints.preprocessing, [*notes, *assumed]
+
+
+def _of_torchvision(
+    where: str, hints: _Hints, state: State | None, path: Path | None = None, said: Sequence[Note] = ()
+) -> Model:
     """A classifier of torchvision with the weights ``state``, or untrained."""
     default = foreign.pretrained(where)
     shape, preprocessing = hints.shape or default.shape, hints.preprocessing
     classes = hints.classes if state is None else match.classes_in(state, partial(_sizes, where, shape))
     labels: tuple[str, ...] = ()
-    notes = [f"torchvision's network with {'its own weights' if path is None else path.name}"]
+    notes = [
+        Note("origin", f"torchvision's network with {'its own weights' if path is None else path.name}"),
+        *said,
+    ]
     if state is None:
-        notes = ["torchvision's network, untrained"]
+        notes = [Note("origin", "torchvision's network, untrained")]
     elif classes == len(default.labels):
         labels = default.labels
         if preprocessing == Preprocessing():
             preprocessing = Preprocessing(mean=default.mean, std=default.std)
-            notes.append("normalised as torchvision's own weights want it")
+            notes.append(Note("normalisation-read", "normalised as torchvision's own weights want it"))
         if foreign.size_bound(where):
             shape = default.shape
         if shape != default.shape:
-            notes.append(f"trained on images of {'x'.join(map(str, default.shape))}")
-    else:
-        notes.append(hints.assumed)
+            notes.append(Note("size-trained", f"trained on images of {by_size(default.shape)}"))
     with rng.scope("cpu", 0, "build"):
         network = foreign.torchvision_network(where, shape=shape, classes=classes)
     if state is not None:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(foreign.AUXILIARY)}
-        load_weights(network, _renamed(state, network), f"{path or where} does not fit {where}")
+        state = {name: state[name] for name in state if not foreign.AUXILIARY.match(name)}
+        found = _matched(state, network, f"{path or where} does not fit {where}")
+        load_weights(network, found.state, f"{path or where} does not fit {where}")
+        if preprocessing == hints.preprocessing:
+            preprocessing, more = _read_in(found, replace(hints, shape=shape))
+            notes += more if not labels else [note for note in more if note.code != "normalisation-assumed"]
         refuse_nonfinite(network, str(path or where), "take another copy")
-    card = _card(
+    card, notes = _card(
         hints,
         role="classifier",
         architecture=where,
@@ -296,7 +363,7 @@ def _of_torchvision(where: str, hints: _Hints, state: State | None, path: Path |
         preprocessing=preprocessing,
         notes=notes,
     )
-    return Model(network, card)
+    return Model(network, card, notes)
 
 
 def _sizes(where: str, shape: Shape, classes: int) -> dict[str, torch.Size]:
@@ -306,7 +373,13 @@ def _sizes(where: str, shape: Shape, classes: int) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-def _of_module(module: nn.Module, hints: _Hints, made_by: str | None = None) -> Model:
+def _of_module(
+    module: nn.Module,
+    hints: _Hints,
+    made_by: str | None = None,
+    weights: match.Match | None = None,
+    notes: Sequence[Note] = (),
+) -> Model:
     """A module in hand, or one that a function has made."""
     if isinstance(module, Model):
         return _agreed(module, hints)
@@ -324,17 +397,32 @@ def _of_module(module: nn.Module, hints: _Hints, made_by: str | None = None) -> 
             f"{architecture} does not say what images it takes; give their shape (channels, height, width), "
             "for example shape=(1, 28, 28) or --shape 1,28,28"
         )
-    notes = [] if isinstance(module, Network) else [hints.assumed]
-    card = _card(
-        hints, role=role, architecture=architecture, config=config, shape=shape, classes=classes, notes=notes
+    preprocessing, said = hints.preprocessing, [] if isinstance(module, Network) else hints.assumed
+    if weights is not None:
+        preprocessing, said = _read_in(weights, replace(hints, shape=shape))
+    card, notes = _card(
+        hints,
+        role=role,
+        architecture=architecture,
+        config=config,
+        shape=shape,
+        classes=classes,
+        preprocessing=preprocessing,
+        notes=[*notes, *said],
     )
-    model = Model(module, card)
-    model.training = module.training
+    model = Model(module, card, notes)
+    model.training = getattr(module, "training", False)
+    if model.casts:
+        kind = str(next(module.parameters()).dtype).removeprefix("torch.")
+        how = f"the network computes in {kind}, and is given images of that type"
+        model.notes += (Note("weights-converted", how),)
     anything = next(module.parameters(), None)
     return model if anything is None else model.to(anything.device)
 
 
-def _card(hints: _Hints, *, notes: Sequence[str], architecture: str, **facts: Any) -> ModelCard:
-    said = "; ".join(note for note in notes if note)
-    values = {"preprocessing": hints.preprocessing, **facts, "architecture": architecture, "notes": said}
-    return validate(ModelCard, values, f"model {architecture}")
+def _card(
+    hints: _Hints, *, notes: Sequence[Note], architecture: str, **facts: Any
+) -> tuple[ModelCard, list[Note]]:
+    values = {"preprocessing": hints.preprocessing, **facts, "architecture": architecture}
+    values["notes"] = "; ".join(notes)
+    return validate(ModelCard, values, f"model {architecture}"), list(notes)

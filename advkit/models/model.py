@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advkit.models.blame import blamed
 from advkit.models.card import ModelCard
+from advkit.models.notes import Note
+from advkit.models.outputs import Reading, find
 
 
 class Model(nn.Module):
@@ -18,16 +22,29 @@ class Model(nn.Module):
     Args:
         network: the network itself; its state dict is what a checkpoint holds.
         card: what is known about it.
+        notes: what a person should know of how it was loaded; by default what the card says.
     """
 
     scale: Tensor | None
     shift: Tensor | None
+    copies: bool
+    """The network changes its input in place, so it is given one of its own."""
+    reading: Reading | None
+    """How the logits are read from what the network returns; None where it returns them."""
+    casts: bool
+    """All parameters of the network have another type than float32, and its input must have it too."""
 
-    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, notes: Sequence[Note] = ()) -> None:
         super().__init__()
         self.network = network
         self.card = card
+        self.notes = tuple(notes) or ((Note("card", card.notes),) if card.notes else ())
         self.probabilities = card.preprocessing.outputs == "probabilities"
+        self.foreign = not type(network).__module__.startswith("advkit.")
+        self.copies = False
+        self.reading = None
+        kinds = {parameter.dtype for parameter in network.parameters()}
+        self.casts = self.foreign and len(kinds) == 1 and kinds != {torch.float32}
         scale, shift = _affine(card)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
@@ -35,10 +52,57 @@ class Model(nn.Module):
     def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
         """What the network says of ``x``: logits of images (N, C, H, W) in [0, 1] for a classifier,
         images for a generator's latent vectors; a conditional network is given classes (N,) besides."""
+        return self.read(self.returned(x, *labels), x)
+
+    def returned(self, x: Tensor, *labels: Tensor) -> Any:
+        """What the network itself returns for images in [0, 1]."""
         if self.scale is not None and self.shift is not None:
             x = x * self.scale + self.shift
-        out: Tensor = self.network(x, *labels)
+        elif self.copies:
+            x = x.clone()
+        if not self.foreign:
+            return self.network(x, *labels)
+        if isinstance(x, Tensor):  # else it is a symbol, in a graph that is given images of any layout
+            x = x.contiguous()
+            x = x.to(next(self.network.parameters()).dtype) if self.casts else x
+        try:
+            return self.network(x, *labels)
+        except Exception as error:
+            if (own := blamed(error, self.network, x)) is not None:
+                raise own from error
+            raise
+
+    def read(self, returned: Any, x: Tensor) -> Tensor:
+        """The logits in what the network returned for ``x``."""
+        if (
+            self.foreign
+            and self.reading is None
+            and isinstance(x, Tensor)
+            and not isinstance(returned, Tensor)
+        ):
+            self.reading = self.find(returned, len(x), self.card.classes)
+        out: Tensor = returned
+        if self.reading is not None:
+            out = self.reading(returned, probabilities=self.probabilities)
+        if self.casts:
+            out = out.float()
         return out.clamp_min(1e-30).log() if self.probabilities else out
+
+    def find(self, returned: Any, count: int, classes: int | None) -> Reading:
+        """How logits are to be read from what the network returned.
+
+        Raises:
+            ModelError: that is open.
+        """
+        name = type(self.network).__name__
+        return find(returned, count, classes, name, probabilities=self.probabilities)
+
+    def train(self, mode: bool = True) -> Model:
+        """Sets the mode, also of a network that has one alone: a frozen TorchScript, an exported program."""
+        self.training = mode
+        with suppress(AttributeError, NotImplementedError):
+            self.network.train(mode)
+        return self
 
     @property
     def hash(self) -> str:
@@ -72,6 +136,9 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(prefix.encode())
     for name in sorted(state):
+        if not torch.is_tensor(state[name]):  # what a layer's get_extra_state gives
+            digest.update(f"{name}{state[name]!r}".encode())
+            continue
         # A clone: a tensor of one number is contiguous whatever its stride is, which no other type can view.
         tensor = state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -82,7 +149,7 @@ def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode inside; every submodule's own mode is put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     model.eval()
     try:
         yield

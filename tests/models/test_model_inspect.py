@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections import namedtuple
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from advkit import Threat, perturb
 from advkit.core import rng
-from advkit.core.errors import DataError, ModelError
+from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.inspect import ModelFacts, inspect_classifier
+from advkit.models.load import wrap
 from advkit.models.model import Model
 from advkit.models.network import build
 
@@ -60,17 +64,22 @@ def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda logits: logits[:, :9], r"\b9\b"),
-        (lambda logits: logits[:3], r"\(3, 10\).* 6\b"),
-        (lambda logits: logits[:, :, None], r"\(6, 10, 1\)"),
-        (lambda logits: logits[:, 0], r"\(6,\)"),
-        (lambda logits: (logits, logits), "tuple"),
-        (lambda logits: logits / 0, "infinite"),
-        (lambda logits: logits * float("nan"), "NaN"),
-        (lambda logits: logits.softmax(1), "--outputs probabilities"),
-        (lambda logits: logits + torch.randn_like(logits), "--allow-random"),
-        (lambda logits: logits - logits.mean(0), "batch"),
-        (lambda logits: logits @ logits, r"6x1x8x8.*mat1 and mat2"),
+        (lambda logits: logits[:, :9], "9 classes"),
+        (lambda logits: logits[:3], r"shape \(3, 10\) for 6 images"),
+        (lambda logits: logits[:, :, None, None].expand(6, 10, 2, 1), r"shape \(6, 10, 2, 1\).*flatten"),
+        (lambda logits: logits[:, 0], r"shape \(6,\)"),
+        (lambda logits: logits[:, :1], r"shape \(6, 1\)"),
+        (lambda logits: (logits, 2 * logits), r"returns tuple .*\[0\]"),
+        (lambda logits: {"a": logits, "b": -logits}, r"returns dict .*\['a'\]"),
+        (lambda logits: ("text", None), "no tensors"),
+        (lambda logits: logits.argmax(1), "int64"),
+        (lambda logits: (10 * logits).int(), "int32"),
+        (lambda logits: logits / 0, "NaN or infinite logits"),
+        (lambda logits: logits * float("nan"), "NaN or infinite logits"),
+        (lambda logits: logits.softmax(1), "pass --outputs probabilities"),
+        (lambda logits: logits + torch.randn_like(logits), "randomised.*--allow-random"),
+        (lambda logits: logits - logits.mean(0), "depends on the rest of its batch"),
+        (lambda logits: logits @ logits, r"fails on 6x1x8x8 images \(.*mat1 and mat2"),
     ],
 )
 def test_faults_are_named(change: Callable[[Tensor], Any], said: str) -> None:
@@ -183,3 +192,131 @@ def test_the_model_and_the_random_state_are_left_as_found() -> None:
     with pytest.raises(ModelError):
         inspect_classifier(model, IMAGES, 9)
     assert modes == [module.training for module in model.modules()]
+
+
+Named = namedtuple("Named", ["logits", "auxiliary"])
+OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
+    "pair": (lambda y: (y, y), lambda r: r[0]),
+    "list": (lambda y: [y], lambda r: r[0]),
+    "features first": (lambda y: (torch.cat([y, y], 1), y), lambda r: r[1]),
+    "dict": (lambda y: {"loss": y.sum(), "out": y}, lambda r: r["out"]),
+    "logits among others": (lambda y: {"hidden": 2 * y, "logits": y}, lambda r: r["logits"]),
+    "named": (lambda y: Named(y, -y), lambda r: r.logits),
+    "object": (lambda y: SimpleNamespace(logits=y, hidden=-y), lambda r: r.logits),
+    "nested": (lambda y: {"heads": [y, y.sum()]}, lambda r: r["heads"][0]),
+    "maps of one pixel": (lambda y: y[:, :, None, None], lambda r: r[:, :, 0, 0]),
+    "maps in a tuple": (lambda y: (y[:, :, None, None],), lambda r: r[0][:, :, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+def test_outputs_whose_meaning_is_clear_are_read_and_said(form: str) -> None:
+    change, right = OUTPUTS[form]
+    model = of(change, classes=10)
+    facts = inspect_classifier(model, IMAGES, 10)
+    assert [note.code for note in facts.notes] == ["output-unwrapped"]
+    assert torch.equal(model(IMAGES), right(model.network(IMAGES)))
+    # Twice, on another batch, and in a graph that an attack searches on.
+    assert inspect_classifier(model, IMAGES, 10) == facts
+    assert model(IMAGES[:3]).shape == (3, 10)
+    attacked = perturb(model, IMAGES, torch.arange(6), Threat("linf", 0.1), parameters={"steps": 2})
+    assert [note.code for note in attacked.notes] == ["output-unwrapped"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_one_number_is_that_of_the_second_of_two_classes(declared: bool, flat: bool) -> None:
+    def change(logits: Tensor) -> Tensor:
+        one = logits.sum(1) if flat else logits.sum(1, keepdim=True)
+        return one.sigmoid() if declared else one
+
+    model = of(change, **({"preprocessing": PROBABILITIES} if declared else {}))
+    assert inspect_classifier(model, IMAGES, 2).notes[0].code == "output-unwrapped"
+    two, one = model(IMAGES), model.network.dense(IMAGES.flatten(1)).sum(1)
+    torch.testing.assert_close(two[:, 1] - two[:, 0], one)
+    with pytest.raises(ModelError, match="classes=2"):
+        inspect_classifier(model, IMAGES, None)
+    with pytest.raises(ModelError, match="sigmoid"):
+        inspect_classifier(of(lambda logits: logits[:, :1].sigmoid()), IMAGES, 2)
+
+
+class InPlace(nn.Module):
+    """Normalises its input in place."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.dense, self.how = nn.Linear(64, 10), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "in place":
+            x.sub_(0.5).div_(0.5)
+        elif self.how == "beside autograd":
+            x.data.sub_(0.5).div_(0.5)
+        elif self.how == "without effect":
+            x.clamp_(0, 1)
+            x = (x - 0.5) / 0.5
+        else:
+            x = (x - 0.5) / 0.5
+        return cast(Tensor, self.dense(x.flatten(1)))
+
+
+@pytest.mark.parametrize("attack", ["pgd", "square"])
+@pytest.mark.parametrize("how", ["in place", "beside autograd", "without effect"])
+def test_a_network_that_changes_its_input_is_given_its_own(how: str, attack: str) -> None:
+    honest, network = InPlace("never").eval(), InPlace(how).eval()
+    network.load_state_dict(honest.state_dict())
+    labels = honest(IMAGES).argmax(1)
+    given = IMAGES.clone()
+    threat, few = Threat("linf", 0.3), {"steps" if attack == "pgd" else "queries": 20}
+    right = perturb(honest, IMAGES, labels, threat, attack, parameters=few)
+    found = perturb(network, given, labels, threat, attack, parameters=few)
+    assert torch.equal(given, IMAGES) and torch.equal(found.success, right.success)
+    assert [note.code for note in found.notes] == ["normalisation-assumed", "input-copied"]  # type: ignore[attr-defined]
+    if how != "beside autograd":
+        with torch.no_grad():
+            assert torch.equal(honest(found.x).argmax(1) != labels, found.success)
+
+
+def test_a_network_is_given_contiguous_images() -> None:
+    class Viewing(Made):
+        def forward(self, x: Tensor) -> Tensor:
+            return cast(Tensor, self.dense(x.view(len(x), -1)))
+
+    model = of(Viewing(lambda logits: logits), shape=(4, 4, 4))
+    images = IMAGES.view(6, 4, 4, 4)
+    for strided in (images.to(memory_format=torch.channels_last), images.flip(0).transpose(2, 3)):
+        inspect_classifier(model, strided, 10)
+        assert torch.equal(model(strided), model(strided.contiguous()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_network_of_another_precision_is_given_its_own_type(dtype: torch.dtype) -> None:
+    network = Made(lambda logits: logits).to(dtype)
+    model = wrap(network, shape=SHAPE)
+    codes = [note.code for note in inspect_classifier(model, IMAGES, 10).notes]
+    assert "weights-converted" in codes
+    assert torch.equal(model(IMAGES), network(IMAGES.to(dtype)).float())
+    perturb(network, IMAGES, torch.arange(6), Threat("linf", 0.1), parameters={"steps": 2})
+
+
+def test_what_a_users_network_raises_midway_names_their_line() -> None:
+    calls: list[int] = []
+
+    def fragile(logits: Tensor) -> Tensor:
+        calls.append(len(logits))
+        if len(calls) > 6:
+            raise ValueError("too warm today")
+        return logits
+
+    with pytest.raises(
+        ModelError, match=r"test_model_inspect\.py:\d+ in fragile: ValueError: too warm"
+    ) as caught:
+        perturb(Made(fragile), IMAGES, torch.arange(6), Threat("linf", 0.1), "square")
+    assert isinstance(caught.value.__cause__, ValueError)
+    for error in (MemoryError(), ConfigError("of our own")):
+
+        def failing(logits: Tensor, error: Exception = error) -> Tensor:
+            raise error
+
+        with pytest.raises(type(error)):
+            of(failing)(IMAGES)

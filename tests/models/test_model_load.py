@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -12,6 +13,8 @@ from torch import nn
 from advkit import load_model, save_model
 from advkit.core.errors import ConfigError, ModelError
 from advkit.models import foreign
+from advkit.models.checkpoint import load_weights
+from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier, wrap
 from advkit.models.network import build
 from advkit.models.store import Store
@@ -56,7 +59,13 @@ def test_what_a_module_does_not_say_must_be_said() -> None:
     assert "without normalisation were assumed" in load_model(linear(), shape=(1, 8, 8)).card.notes
     assert "assumed" not in load_model(linear(), shape=(1, 8, 8), mean=[0.5], std=[0.5]).card.notes
     shape: Any = {"shape": (1, 8, 8)}
-    wrong: Any = [{"mean": (0.1, 0.2)}, {"outputs": "softmax"}, {"arch": "lenet"}, {"weights": "none"}]
+    wrong: Any = [
+        {"mean": (0.1, 0.2)},
+        {"outputs": "softmax"},
+        {"arch": "lenet"},
+        {"weights": "none"},
+        {"weights_key": "net"},
+    ]
     for more in [{}, *(shape | one for one in wrong)]:
         with pytest.raises(ConfigError):
             load_model(linear(), **more)
@@ -312,3 +321,37 @@ def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchvision_faults(name: str, more: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_model(f"torchvision:{name}", weights="none", **more)
+
+
+def test_networks_of_one_mode_and_of_no_module() -> None:
+    images, shape = torch.rand(4, 1, 8, 8), (1, 8, 8)
+    network = linear().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        frozen = torch.jit.freeze(torch.jit.script(network))
+    sizes = ({0: torch.export.Dim("n", min=2, max=64)},)
+    exported = torch.export.export(network, (images,), dynamic_shapes=sizes).module()
+    for module in (frozen, exported):
+        model = as_classifier(module, shape)
+        assert inspect_classifier(model, images, None).deterministic
+        torch.testing.assert_close(model.train().eval()(images), network(images))
+    with pytest.raises(ModelError, match="staticmethod"):
+        as_classifier(network.forward, shape)  # type: ignore[arg-type]
+
+
+class Remembering(nn.Linear):
+    """A layer with a state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"since": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+def test_state_that_is_no_tensor(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), Remembering(64, 10))
+    model = load_model(network, shape=(1, 8, 8))
+    assert len(model.hash) == 64
+    with pytest.raises(ModelError, match="get_extra_state"):
+        load_weights(network, linear().state_dict(), "here")

@@ -1,0 +1,44 @@
+"""What a user's own network raises, as an error that names their line."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import advkit
+from advkit.core.errors import ModelError, UserError, by_size
+
+_OURS = tuple(f"{Path(str(package.__file__)).parent}{os.sep}" for package in (advkit, torch))
+
+
+def blamed(error: Exception, network: nn.Module, x: object) -> ModelError | None:
+    """The error to raise in place of ``error``; None if it is not for the user of the network to mend.
+
+    Args:
+        error: raised by ``network``.
+        network: which was called.
+        x: its input; no tensor while its graph is traced.
+    """
+    ours = isinstance(error, UserError) or type(network).__module__.startswith("advkit.")
+    memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "CPUAllocator" in str(error)
+    if ours or memory or not isinstance(x, Tensor) or torch.compiler.is_compiling():
+        return None
+    reason = (str(error).splitlines() or [""])[0]
+    said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith((*_OURS, "<"))]
+    if theirs:
+        last = theirs[-1]
+        said = f"{_short(last.filename)}:{last.lineno} in {last.name}: {said}"
+    return ModelError(
+        f"the model fails on {by_size(x.shape)} images ({said}); correct it, or check what it takes"
+    )
+
+
+def _short(name: str) -> str:
+    here = f"{Path.cwd()}{os.sep}"
+    return name.removeprefix(here)

@@ -115,3 +115,50 @@ def test_a_data_frame_has_a_row_for_each_image(subject, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=list))
     rows = result.to_dataframe()
     assert [row["id"] for row in rows] == list(range(12)) and rows[0].keys() >= {"status", "distance"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"seed": seed} for seed in (-1, 1.5, "a", None)),
+        *({"batch_size": size} for size in (-1, 0, 1.5, "x")),
+        *({"attack": name} for name in ("PGD", "pgdd", "", None, 3, [])),
+        *({"threat": threat} for threat in ("linf", 0.1, {"norm": "linf", "eps": 0.1}, ("l7", 1), ("l2", 9))),
+        {"precision": "float16"}, {"parameters": {"stepz": 3}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_in_the_same_words(given, subject):
+    model, x, y = subject
+    rest = {"threat": THREAT, "attack": "pgd", "progress": False} | given
+    with pytest.raises(ConfigError):
+        advkit.perturb(model, x, y, **rest)
+    if "parameters" in rest:
+        rest["parameters"] = {"pgd": rest["parameters"]}
+    with pytest.raises(ConfigError):
+        advkit.evaluate(model, (x, y), **rest)
+
+
+@pytest.mark.parametrize(
+    "given", [{"budget": -5}, {"budget": 1.5}, {"n": 0}, {"n": 1.5}, {"attack": "pgd,pgd"}], ids=str
+)
+def test_an_evaluation_refuses_impossible_numbers(given, subject):
+    model, x, y = subject
+    with pytest.raises(ConfigError):
+        advkit.evaluate(model, (x, y), **{"threat": THREAT, "attack": "fgsm", "progress": False} | given)
+
+
+@pytest.mark.parametrize(
+    ("threat", "attack", "n"), [(("Linf", "1/5"), " fgsm, pgd", "8"), ([np.inf, 0.2], ["fgsm", "pgd"], 8.0)]
+)
+def test_the_same_is_meant_by_other_forms(threat, attack, n, subject):
+    model, x, y = subject
+    usual = advkit.evaluate(model, (x, y), THREAT, "fgsm,pgd", n=8, progress=False)
+    assert advkit.evaluate(model, (x, y), threat, attack, n=n, progress=False).verdicts == usual.verdicts
+
+
+def test_norm_and_eps_of_a_curve_have_other_forms(subject):
+    model, x, y = subject
+    usual = advkit.security_curve(model, (x, y), "linf", eps=[0.1])
+    for norm, eps in (("Linf", "0.1"), (np.inf, np.array([0.1]))):
+        assert advkit.security_curve(model, (x, y), norm, eps=eps).points == usual.points

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from advkit.attacks.attack import ATTACKS, Attack, Rows
@@ -18,7 +19,7 @@ from advkit.attacks.engine.search_model import search_model
 from advkit.attacks.loss import AttackLoss
 from advkit.core import rng
 from advkit.core.bars import shown
-from advkit.core.config import Precision, validate
+from advkit.core.config import Precision, StrictModel, validate
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
@@ -83,6 +84,13 @@ class Perturbed(Tensor):
         )
 
 
+class _Settings(StrictModel):
+    attack: str
+    seed: int = Field(ge=0)
+    batch_size: int | None = Field(ge=1)
+    precision: Precision
+
+
 @torch.inference_mode(False)
 @torch.enable_grad()
 def perturb(
@@ -128,7 +136,7 @@ def perturb(
     Raises:
         ModelError: the model does not behave as a classifier of such images.
         DataError: the images or labels do not fit.
-        ConfigError: unknown attack or parameters, or a target that is no class.
+        ConfigError: unknown attack or parameters, no threat model, or a target that is no class.
 
     Example:
         >>> from torch import nn
@@ -136,7 +144,10 @@ def perturb(
         >>> perturb(model, x, torch.tensor([0, 1, 2, 3]), Threat("linf", 0.1)).x.shape
         torch.Size([4, 1, 8, 8])
     """
-    progress = shown(progress)
+    progress, threat = shown(progress), Threat.of(threat)
+    given = {"attack": attack, "seed": seed, "batch_size": batch_size, "precision": precision}
+    config = validate(_Settings, given, "advkit.perturb")
+    chosen = make(config.attack, threat, parameters)
     data = as_data(x, y)
     n = len(data)
     images = torch.empty(data.images.shape, dtype=torch.float32)
@@ -148,7 +159,7 @@ def perturb(
     with (
         evaluation_mode(judged),
         evaluation_mode(surrogate or judged),
-        progress.task(attack, n, unit="image") as task,
+        progress.task(config.attack, n, unit="image") as task,
     ):
 
         def keep(found: Found) -> None:
@@ -159,14 +170,15 @@ def perturb(
 
         clean = logits_of(judged, data)
         refuse_misfit(clean, data)
+        threat.refuse_misfit(data.shape)
         search = searching(
             judged,
             data,
-            make(attack, threat, parameters),
-            name=attack,
-            seed=seed,
-            batch_size=batch_size,
-            precision=precision,
+            chosen,
+            name=config.attack,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            precision=config.precision,
             clean=clean,
             target_class=None if target is None else _targets(target, data, clean.shape[1]),
             eight_bit=eight_bit,

@@ -86,6 +86,11 @@ def _marks(field: FieldInfo) -> Iterator[Any]:
         pending += get_args(part)
 
 
+def parse_names(value: Any) -> Any:
+    """``"a, b"`` as a tuple of names; everything else is left for pydantic to judge."""
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 """A number that may be written as a fraction: ``"8/255"``."""
 

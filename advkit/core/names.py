@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from advkit.core.config import OneOf, ParametersOf
+from pydantic import BeforeValidator
+
+from advkit.core.config import OneOf, ParametersOf, parse_names
 
 _ARCHITECTURES = "advkit.models.network:ARCHITECTURES"
 _ATTACKS = "advkit.attacks.attack:ATTACKS"
@@ -22,11 +24,12 @@ Architecture = Annotated[str, OneOf(_ARCHITECTURES)]
 Generative = Annotated[str, OneOf("advkit.models.network:generative")]
 """A pair, or an architecture that is trained as a VAE."""
 Pair = Annotated[str, OneOf("advkit.models.network:pairs")]
-AttackNames = Annotated[tuple[str, ...], OneOf("advkit.attacks.ensemble:names")]
+AttackNames = Annotated[tuple[str, ...], BeforeValidator(parse_names), OneOf("advkit.attacks.ensemble:names")]
 """Ensembles among them."""
 DefenceName = Annotated[str, OneOf(_DEFENCES)]
 GanLossName = Annotated[str, OneOf(_LOSSES)]
 RegulariserNames = Annotated[tuple[str, ...], OneOf(_REGULARISERS)]
+CheckNames = Annotated[tuple[str, ...], OneOf("advkit.evaluation.check:CHECKS")]
 ObjectiveName = Annotated[str, OneOf(_OBJECTIVES)]
 
 ArchitectureParameters = Annotated[dict[str, Any], ParametersOf(_ARCHITECTURES, "{arch}")]

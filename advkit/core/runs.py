@@ -109,11 +109,13 @@ class RunFolder:
         """
         values = config.identity.model_dump(mode="json")
         identity = _plain({"command": command, "config": values, "inputs": inputs or {}})
+        fields = type(config).model_fields.items()
+        defaults = _plain({name: field.get_default() for name, field in fields if not field.is_required()})
         with distributed.together():
             claimed: tuple[Path, FileLock, bool] | None = None
             if distributed.rank() == 0:
                 with files.writing(out or RUNS):
-                    claimed = _claim(identity, label, out, resume=resume)
+                    claimed = _claim(identity, defaults, label, out, resume=resume)
             shared = distributed.share(claimed and (claimed[0], claimed[2]))
             assert shared is not None  # process 0 has found a folder, or raised in all of them
             return cls(shared[0], claimed and claimed[1], resumed=shared[1], progress=progress)
@@ -269,10 +271,13 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _claim(
-    identity: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
+    identity: Mapping[str, Any], defaults: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
 ) -> tuple[Path, FileLock, bool]:
-    """The folder of this run, its lock, and whether the run was begun earlier."""
-    path, lock = _unfinished(identity) if out is None else (out, None)
+    """The folder of this run, its lock, and whether the run was begun earlier.
+
+    What an older version did not write yet had its default then.
+    """
+    path, lock = _unfinished(identity, defaults) if out is None else (out, None)
     begun = path is not None and (path / "resolved.json").exists()
     if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
         raise OutputError(f"{out} holds other files; choose a new folder with --out", code="already-exists")
@@ -290,7 +295,7 @@ def _claim(
     lock, resolved = lock or _lock(path), path / "resolved.json"
     try:
         if begun := resolved.exists():
-            _refuse_changes(path, json.loads(resolved.read_text("utf-8")), identity)
+            _refuse_changes(path, _begun(resolved, defaults), identity)
         else:
             files.write_text(resolved, _pretty(identity))
             started = {**environment(), "started": now(), "argv": sys.argv}
@@ -299,6 +304,12 @@ def _claim(
         lock.release()
         raise
     return path, lock, begun
+
+
+def _begun(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run began with."""
+    before = json.loads(path.read_text("utf-8"))
+    return {**before, "config": {**defaults, **before["config"]}}
 
 
 def _lock(path: Path) -> FileLock:
@@ -328,13 +339,15 @@ def _new_folder(name: str) -> Path:
             number += 1
 
 
-def _unfinished(identity: Mapping[str, Any]) -> tuple[Path | None, FileLock | None]:
+def _unfinished(
+    identity: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[Path | None, FileLock | None]:
     """The newest folder with an unfinished run of this command, configuration and inputs, and its lock."""
     for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
         folder = path.parent
         if (folder / "result.json").exists():
             continue
-        before = json.loads(path.read_text("utf-8"))
+        before = _begun(path, defaults)
         same = all(before[key] == identity[key] for key in ("command", "config"))
         if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:

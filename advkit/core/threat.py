@@ -5,7 +5,9 @@ Images are float tensors in [0, 1] of shape (N, C, H, W), so ``eps`` means the s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, get_args
 
 from pydantic import Field, model_validator
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:  # listings read threat models without PyTorch
     from torch import Tensor
 
 Norm = Literal["linf", "l2", "l1", "l0"]
+
+
+def norm_called(name: Any) -> str:
+    """The norm that is meant by ``L2``, 2 or ``np.inf``; another word is left for validation to refuse."""
+    said = str(name).lower().removesuffix(".0")
+    return said if said in get_args(Norm) else f"l{said}" if f"l{said}" in get_args(Norm) else str(name)
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -35,9 +43,11 @@ class Threat(StrictModel):
 
     Written ``Threat("linf", 0.3)`` or ``Threat("linf", "8/255")``.
 
+    The norm may also be written as numpy's ``ord`` (2, ``np.inf``) or in capitals.
+
     Raises:
-        pydantic.ValidationError: an unknown norm, an eps that is not positive, or a linf eps above 1
-            (8 where 8/255 is meant).
+        ConfigError: an unknown norm, an eps that is not positive, a linf eps above 1 (8 where 8/255 is
+            meant), or a l0 eps that is no whole number.
     """
 
     norm: Norm
@@ -45,17 +55,56 @@ class Threat(StrictModel):
     eps: Fraction = Field(gt=0)
     """The budget, in units of pixels in [0, 1] (l0: a count)."""
 
-    def __init__(self, norm: str, eps: float | str) -> None:
-        super().__init__(norm=norm, eps=eps)  # type: ignore[call-arg]
+    def __init__(self, norm: str | float, eps: SupportsFloat | str) -> None:
+        from pydantic import ValidationError
+
+        try:
+            given = eps if isinstance(eps, str) else float(eps)
+            super().__init__(norm=norm_called(norm), eps=given)  # type: ignore[call-arg]
+        except (TypeError, ValueError) as error:
+            said = [str(error)]
+            if isinstance(error, ValidationError):
+                said = [fault["msg"].removeprefix("Value error, ") for fault in error.errors()]
+            raise ConfigError(f"threat {norm!r}, eps {eps!r}: {'; '.join(said)}") from error
 
     @model_validator(mode="after")
-    def _fits_unit_range(self) -> Threat:
+    def _fits(self) -> Threat:
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(
                 f"eps {self.eps:g} is larger than the whole pixel range [0, 1]; "
                 f"write {self.eps:g}/255 if 8-bit levels are meant"
             )
+        if self.norm == "l0" and self.eps != int(self.eps):
+            raise ValueError("l0 counts the values that may change; give a whole number")
         return self
+
+    @classmethod
+    def of(cls, given: Any) -> Threat:
+        """A threat model, or the pair (norm, eps) of one.
+
+        Raises:
+            ConfigError: it is neither, or an impossible one.
+        """
+        if isinstance(given, Threat):
+            return given
+        if isinstance(given, tuple | list) and len(given) == 2:
+            return cls(*given)
+        raise ConfigError(f'{given!r} is no threat model; give one such as advkit.Threat("linf", 0.1)')
+
+    def refuse_misfit(self, shape: Sequence[int]) -> None:
+        """Raises a ConfigError if ``eps`` exceeds the largest distance of two images of this shape."""
+        most = Threat.whole(self.norm, math.prod(shape)).eps
+        if self.eps > most:
+            raise ConfigError(
+                f"{self} allows every image: two images of shape {tuple(shape)} in [0, 1] are {most:g} "
+                "apart at most; give a smaller eps"
+                + (f" ({self.eps:g}/255 if 8-bit levels are meant)" if self.norm != "l0" else "")
+            )
+
+    def scaled(self, factor: float) -> Threat:
+        """The same norm with ``factor`` times the budget; in l0 rounded up to a whole number."""
+        eps = factor * self.eps
+        return Threat(self.norm, math.ceil(eps) if self.norm == "l0" else eps)
 
     def __str__(self) -> str:
         return f"{self.norm} eps {self.eps:.4g}"
@@ -184,18 +233,3 @@ class Threat(StrictModel):
         rank = rng.uniform(key, (size,)).argsort(1).argsort(1)
         chosen = (rank < int(self.eps)).view_as(x0)
         return where(chosen, rng.uniform(key + 1, shape), x0)
-
-
-def threat(norm: str, eps: float | str) -> Threat:
-    """A `Threat` from a user's words.
-
-    Raises:
-        ConfigError: with the one sentence to show.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return Threat(norm, eps)
-    except ValidationError as error:
-        said = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
-        raise ConfigError(f"threat {norm!r}, eps {eps!r}: {said}") from error

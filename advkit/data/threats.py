@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from advkit.core import threat
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
@@ -17,7 +16,7 @@ def default_threat(model: Model, data: Data) -> Threat:
         ConfigError: there is neither.
     """
     if model.card.threat is not None:
-        return threat.threat(model.card.threat.norm, model.card.threat.eps)
+        return Threat(model.card.threat.norm, model.card.threat.eps)
     if data.threat is not None:
         return data.threat
     raise ConfigError(f"data {data.name!r} has no default threat model; give --norm and --eps (threat=...)")
@@ -27,16 +26,20 @@ def choose(norm: str | None, eps: float | None, model: Model, data: Data, progre
     """The given threat model, completed from the default one; ``progress`` says what was assumed.
 
     Raises:
-        ConfigError: a norm other than the default one, without a budget; or no default.
+        ConfigError: a norm other than the default one, without a budget; a budget that allows every image;
+            or no default.
     """
     if norm is not None and eps is not None:
-        return threat.threat(norm, eps)
+        chosen = Threat(norm, eps)
+        chosen.refuse_misfit(data.shape)
+        return chosen
     assumed = default_threat(model, data)
     if norm is not None and norm != assumed.norm:
         raise ConfigError(f"--norm {norm} needs its budget; give --eps too")
     origin = "that the model was trained against" if model.card.threat else f"of data set {data.name}"
     if eps is not None:
-        chosen = threat.threat(assumed.norm, eps)
+        chosen = Threat(assumed.norm, eps)
+        chosen.refuse_misfit(data.shape)
         progress.say(f"threat model: {chosen} (the norm is the one {origin}; --norm chooses another)")
         return chosen
     progress.say(f"threat model: {assumed} (the one {origin}; --norm and --eps choose another)")

@@ -111,11 +111,10 @@ def evaluate(
         DataError: the images or labels do not fit, or ``eight_bit`` is set and the images are not 8-bit.
         ConfigError: unknown attacks or parameters, or no default threat model.
     """
-    names = [name.strip() for name in attack.split(",")] if isinstance(attack, str) else list(attack)
     given = {
         "model": "",
         "n": n,
-        "attack": names,
+        "attack": attack,
         "parameters": parameters or {},
         "budget": budget,
         "seed": seed,
@@ -127,7 +126,8 @@ def evaluate(
         "allow_random": allow_random,
     }
     config = validate(Evaluation, given, "advkit.evaluate")
-    subject = Subject.of(model, data, n, first=first, allow_random=allow_random)
+    threat = None if threat is None else Threat.of(threat)
+    subject = Subject.of(model, data, config.n, first=first, allow_random=allow_random)
     return attacked(
         subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
     )
@@ -153,6 +153,7 @@ def attacked(
     device = few.device
     notes = [*subject.notes, *(precision_notes(device) if config.certify else ())]
     threat = threat or default_threat(model, images)
+    threat.refuse_misfit(images.shape)
     other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
     other_hash = None if other is None else other.hash
     searched = straight_through(model, config.bpda, few) if config.bpda else model

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from advkit.core.config import Fraction, Precision
-from advkit.core.names import AttackNames, AttackParameters
+from advkit.core.names import AttackNames, AttackParameters, CheckNames
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
@@ -37,7 +37,11 @@ class _Attacking(SubjectFields):
     """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
     upper bound of the robust accuracy."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
-    """Required robust accuracy, as a fraction; below it, the exit code is 1."""
+    """Required robust accuracy, as a fraction; below it, or with a doubt, the exit code is 1."""
+    min_robust_of: Literal["accuracy", "interval"] = "accuracy"
+    """What must reach it: the robust accuracy, or the lower end of its 95 % interval."""
+    accept_doubt: CheckNames = ()
+    """Checks (see `advkit ls checks`) whose doubt does not fail --min-robust."""
     save: str | None = None
     """Where to keep the adversarial images: a .npz with originals and labels, a .png for a grid of them, or
     with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
@@ -59,4 +63,4 @@ class Evaluation(SubjectSettings, _Attacking):
     else the default of the data set.
     """
 
-    irrelevant: ClassVar = ("min_robust", "save", "batch_size")
+    irrelevant: ClassVar = ("min_robust", "min_robust_of", "accept_doubt", "save", "batch_size")

@@ -66,5 +66,5 @@ class SubjectSettings(BroughtData, ForeignModel, SubjectFields):
 
     @property
     def identity(self) -> Self:
-        """Without how images are chosen, which older runs do not say: a run has the hash of its images."""
-        return super().identity.model_copy(update={"split": self.split or "test", "first": None})
+        """With the split of older runs where none is chosen: a run has the hash of its images beside it."""
+        return super().identity.model_copy(update={"split": self.split or "test"})

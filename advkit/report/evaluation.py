@@ -84,7 +84,7 @@ def attack(
         for stage in result.stages
     ]
     columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
-    passed, said = check_threshold(config.min_robust, "robust accuracy", result.robust_accuracy)
+    passed, said = _gate(config, result)
     return Outcome(
         title=f"attack on {config.model}",
         sentences=(result.sentence, result.trust, *partial(result.status, n), *said),
@@ -101,6 +101,24 @@ def attack(
         stored=result,
         passed=passed,
     )
+
+
+def _gate(config: Evaluation, result: EvaluationResult) -> tuple[bool, list[str]]:
+    """Whether --min-robust is reached, by a number that no check doubts, and the sentence about it."""
+    if config.min_robust_of == "interval":
+        what, value = "lower end of the 95 % interval of the robust accuracy", result.interval.low
+    else:
+        what, value = "robust accuracy", result.robust_accuracy
+    passed, said = check_threshold(config.min_robust, what, value)
+    doubted = [check.name for check in result.checks if check.verdict == "doubt"]
+    refused = [name for name in doubted if name not in config.accept_doubt]
+    if config.min_robust is None or not passed or not refused:
+        return passed, said
+    return False, [
+        f"FAIL: threshold met ({what} {value:.4f}, threshold {config.min_robust:.4f}), but the number is not "
+        f"trusted: {', '.join(refused)} doubt{'s' * (len(refused) == 1)} it. Remove the cause, or accept it "
+        f"with --accept-doubt {','.join(refused)}."
+    ]
 
 
 def _sides(result: EvaluationResult) -> Iterator[Table]:

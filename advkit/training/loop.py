@@ -176,6 +176,8 @@ def fit(
     """
     threats = () if threat is None else (threat, *also)
     refuse_misfits(objective, threats, union)
+    for one in threats:
+        one.refuse_misfit(train.shape)
     if run is not None:
         hashes = {"model": model.hash, "training images": train.fingerprint}
         run.begin_with(**hashes, **{"extra images": extra and extra.fingerprint})

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from advkit.core import rng, threat
+from advkit.core import rng
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
 from advkit.training.objective import Batch, Objective, Passes
@@ -24,7 +24,7 @@ def named(text: str) -> Threat:
     norm, colon, eps = text.partition(":")
     if not colon:
         raise ConfigError(f"--also {text}: write a threat model as NORM:EPS, for example l2:2 or linf:8/255")
-    return threat.threat(norm, eps)
+    return Threat(norm, eps)
 
 
 def refuse_misfits(objective: Objective, threats: Sequence[Threat], union: Several) -> None:

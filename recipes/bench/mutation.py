@@ -242,11 +242,12 @@ def reached(root: Path, folder: str, cache: Path) -> tuple[dict[str, float], dic
     digest = hashlib.sha256()
     for file in sorted([*(root / "advkit").rglob("*.py"), *(root / "tests" / folder).rglob("*.py")]):
         digest.update(file.read_bytes())
-    kept = cache / f"{folder}-{digest.hexdigest()[:16]}.json"
+    name = folder.replace("/", "+")
+    kept = cache / f"{name}-{digest.hexdigest()[:16]}.json"
     if not kept.exists():
         print(f"mapping tests/{folder} ...", flush=True)
         cache.mkdir(parents=True, exist_ok=True)
-        for old in cache.glob(f"{folder}-*.json*"):
+        for old in cache.glob(f"{name}-*.json*"):
             old.unlink()
         with tempfile.TemporaryDirectory() as plugins:
             Path(plugins, "mutation_map.py").write_text(PLUGIN)

@@ -88,9 +88,8 @@ def test_projection_is_the_nearest_point_or_the_clamped_one_of_the_ball(norm, se
     assert threat.project_(x, x0) is x and torch.equal(x, once)
 
 
-def test_l0_budgets_are_whole_and_may_exceed_the_image():
+def test_l0_budgets_may_exceed_the_image():
     x0, x = case(0, 1.0)
-    assert torch.equal(Threat("l0", 2.9).project(x, x0), Threat("l0", 2).project(x, x0))
     assert torch.allclose(Threat("l0", 50).project(x, x0), x.clamp(0, 1))
 
 

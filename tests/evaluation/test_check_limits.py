@@ -91,7 +91,7 @@ def evidence(
     def search(name, attack, chosen):
         known.searched.append((name, attack, list(chosen)))
         fallen = broken(attack) if callable(broken) else broken
-        return [SimpleNamespace(broken=at < fallen) for at in range(len(chosen))]
+        return [SimpleNamespace(index=row, broken=at < fallen) for at, row in enumerate(chosen)]
 
     known.search = search
     return known
@@ -175,7 +175,7 @@ LIMITS = [
     ("unbounded", lambda bad: evidence(50, passes=50000, broken=20 - bad), 2, lambda bad: [bad, 20, 20]),
     ("white-box", lambda bad: evidence(150, images=200, tried=lambda k: ["noise"] if k < bad else ["pgd"]), 2,
      lambda bad: [150 - bad, 150]),
-    ("effort", lambda bad: evidence(20, broken=bad), 1, lambda bad: [bad, 16, 40]),
+    ("effort", lambda bad: evidence(20, broken=bad, attacks=("cascade",)), 1, lambda bad: [bad, 16, 40]),
     ("eps", lambda bad: evidence(40, passes=10**9, broken=stands({0.5: 16, 2: 4, 4: 4 + bad})), 1,
      lambda bad: [16, 16, 0.5, 16, 1, 4, 2, 4 + bad, 4]),
     ("eps", lambda bad: evidence(40, passes=10**9, broken=stands({0.5: 16 - bad, 2: 9, 4: 0})), 0,
@@ -233,12 +233,12 @@ def test_what_else_is_told(printed):
 def test_what_could_change_nothing_is_not_asked():
     nothing = evidence(0, images=3, tried=lambda sample: ["pgd!"])
     looked = {entry.name: entry.thing(nothing) for entry in CHECKS if entry.name != "determinism"}
-    assert {name for name, said in looked.items() if said is not None} == {"confirmation"}
+    assert {name for name, said in looked.items() if said is not None} == {"clean", "confirmation"}
     sightless = evidence(
         20, stages=[stage("noise"), stage("pgd", transferred=True), stage("fgsm", attacked=0)]
     )
     assert sightless.gradient_stages == [] and sightless.last is None
-    for name in ("ascent", "gradients", "effort", "eps", "unbounded", "black-box", "cut-gradient"):
+    for name in ("ascent", "gradients", "eps", "unbounded", "black-box", "cut-gradient"):
         assert CHECKS.get(name)(sightless) is None
     assert isinstance(CHECKS.get("white-box")(sightless), Doubt)
 
@@ -269,6 +269,35 @@ def test_answers_that_change(printed, first, second, random, samples, doubted):
         printed(said, samples if samples > 1 else 16)
 
 
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "doubted"),
+    [
+        (10, 100, 10, True), (15, 100, 10, True), (16, 100, 10, False),
+        (0, 5, 10, True), (2, 5, 10, True), (3, 5, 10, False),
+        (7, 10, 2, True), (8, 10, 2, False), (4, 4, 2, False), (1, 1, 1000, False),
+    ],
+)  # fmt: skip
+def test_a_clean_accuracy_of_guessing_is_doubted(printed, right, n, classes, doubted):
+    """Above the 5 % tail of the binomial (15 of 100 at 1/10: 7.3 %; 16: 4.0 %), or above halfway to all."""
+    answers = torch.arange(n) % classes
+    answers[right:] += 1
+    known = evidence(right, images=n, clean=torch.eye(classes)[answers % classes])
+    known.cascade.images = replace(
+        known.cascade.images, labels=torch.arange(n) % classes, class_names=tuple(map(str, range(classes)))
+    )
+    known.cascade.correct = torch.arange(n) < right
+    said = CHECKS.get("clean")(known)
+    assert isinstance(said, Doubt) == doubted
+    printed(said.detail if doubted else said, right, n, classes)
+
+
+def test_one_answer_for_all_images_is_doubted():
+    known = evidence(90, images=100)
+    assert isinstance(CHECKS.get("clean")(known), str)
+    known.cascade.images = replace(known.cascade.images, labels=(torch.arange(100) >= 90).long())
+    assert isinstance(CHECKS.get("clean")(known), Doubt)
+
+
 @pytest.mark.parametrize("loss", [CE, margin, None])
 def test_the_loss_is_that_of_the_trace(loss):
     known = with_walk(20, dead=20, loss=loss)
@@ -293,12 +322,28 @@ def test_the_loss_is_that_of_the_trace(loss):
 )
 def test_how_much_effort_is_tried(printed, attack, parameters, passes, rows, steps, targets):
     known = evidence(100, stages=[stage(attack, parameters=parameters)], passes=passes, broken=1)
+    known.attacks = ("fgsm", "autoattack")
     said = CHECKS.get("effort")(known)
     ((_, made, chosen),) = known.searched
     assert chosen == list(range(rows))
     assert (made.steps, made.starts, made.targets) == (steps, 1, targets)
     printed(said, 1, rows, steps)
     assert ("steps" in said) == (steps > 1)
+
+
+@pytest.mark.parametrize(("images", "tolerated"), [(100, 0), (1000, 1), (2999, 2)])
+@pytest.mark.parametrize("norm", ["linf", "l0"])
+def test_attacks_named_one_by_one_are_compared_with_the_default(printed, norm, images, tolerated):
+    """The first attacks of cascade have the images that are left, the nearest 64; two classes, one target."""
+    for bad in range(tolerated + 2):
+        known = evidence(80, stages=[stage("noise")], images=images, threat=Threat(norm, 1), broken=bad)
+        known.cascade.correct[:] = True
+        said = CHECKS.get("effort")(known)
+        (_, _, nearest), (_, _, rest) = known.searched
+        assert nearest == list(range(64)) and rest == nearest[bad:]
+        assert isinstance(said, Doubt) == (2 * bad > tolerated)
+        said = said.detail if isinstance(said, Doubt) else said
+        printed(said.partition(" are broken")[0], 2 * bad, 64)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 from advkit.core.errors import ConfigError
-from advkit.core.threat import Threat
 from advkit.evaluation.check import SYMPTOM, Doubt, check
 from advkit.evaluation.evidence import Evidence
 
@@ -29,7 +28,7 @@ def eps(evidence: Evidence) -> Doubt | str | None:
         if threat.norm == "linf" and threat.eps * factor > 1:
             continue
         try:
-            attack = evidence.shortened(stage, Threat(threat.norm, threat.eps * factor))
+            attack = evidence.shortened(stage, threat.scaled(factor))
         except ConfigError:  # its own step size or budget does not fit
             continue
         found = evidence.search(f"eps/{factor}", attack, chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
-from advkit.core.threat import Norm, Threat, threat
+from advkit.core.threat import Norm, Threat, norm_called
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.data.threats import default_threat
@@ -50,7 +50,7 @@ def security_curve(
     attacks: str | Sequence[str] | None = None,
     *,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
-    eps: Sequence[float | str] = (),
+    eps: float | str | Sequence[float | str] = (),
     seed: int = 0,
     n: int | None = None,
     first: bool = False,
@@ -89,13 +89,19 @@ def security_curve(
         ConfigError: unknown attacks or parameters, attacks that are not minimum-norm or do not support the
             norm, an impossible eps, or no default norm.
     """
-    names = [name.strip() for name in attacks.split(",")] if isinstance(attacks, str) else attacks or ()
-    given: dict[str, Any] = {"model": "", "n": n, "norm": norm, "eps": tuple(eps), "attack": tuple(names)}
-    given |= {"parameters": parameters or {}, "seed": seed, "batch_size": batch_size}
+    given = {
+        "model": "",
+        "n": n,
+        "norm": None if norm is None else norm_called(norm),
+        "eps": [*eps] if isinstance(eps, Iterable) and not isinstance(eps, str) else [eps],
+        "attack": attacks or (),
+        "parameters": parameters or {},
+        "seed": seed,
+        "batch_size": batch_size,
+    }
     config = validate(Curve, given, "advkit.security_curve")
-    return measured(
-        Subject.of(model, data, n, first=first), config, keep=keep, run=run, progress=shown(progress)
-    )
+    subject = Subject.of(model, data, config.n, first=first)
+    return measured(subject, config, keep=keep, run=run, progress=shown(progress))
 
 
 def measured(
@@ -307,4 +313,4 @@ def sizes(eps: Sequence[float | str], norm: Norm) -> tuple[float, ...]:
     """
     if norm not in DEFAULT:
         raise ConfigError(f"there is no norm {norm!r}; choose {', '.join(DEFAULT)}")
-    return tuple(threat(norm, one).eps for one in eps)
+    return tuple(Threat(norm, one).eps for one in eps)

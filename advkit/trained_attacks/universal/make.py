@@ -287,7 +287,9 @@ def train_universal(
     progress = shown(progress)
     config = validate(PerturbationSettings, settings, "train_universal")
     learn, judged, models, others, names = _opened(model, transfer, data, test)
-    threat = threat or threats.choose(config.norm, config.eps, models[0], learn, progress)
+    if threat is None:
+        threat = threats.choose(config.norm, config.eps, models[0], learn, progress)
+    threat = Threat.of(threat)
     few = random_subset(judged, n, config.seed)
     return make_perturbation(models, others, names, learn, few, threat, config, progress=progress)
 

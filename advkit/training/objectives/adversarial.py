@@ -233,7 +233,7 @@ class InnerAttack(Objective):
             model,
             x,
             y,
-            threat=Threat(threat.norm, threat.eps * growth),
+            threat=threat.scaled(growth),
             attack=name,
             parameters=_grown(parameters, growth),
             ids=batch.ids,
@@ -396,7 +396,7 @@ class Free(Objective):
 
     def _now(self, batch: Batch) -> Threat:
         assert batch.threat is not None  # the loop has made sure
-        return Threat(batch.threat.norm, batch.threat.eps * batch.growth(self.config.eps_warmup))
+        return batch.threat.scaled(batch.growth(self.config.eps_warmup))
 
     @staticmethod
     def _name(batch: Batch) -> str:

@@ -80,9 +80,9 @@ def certify(
     """
     given = {"model": "", "method": method, "n": n, "batch_size": batch_size}
     config = validate(Certification, given, "advkit.certify")
-    return certified_subject(
-        Subject.of(model, data, n, first=first), threat, config, run=run, progress=shown(progress)
-    )
+    threat = None if threat is None else Threat.of(threat)
+    subject = Subject.of(model, data, config.n, first=first)
+    return certified_subject(subject, threat, config, run=run, progress=shown(progress))
 
 
 @distributed.together()
@@ -99,6 +99,7 @@ def certified_subject(
         progress = SILENT
     model, images, method = subject.model, subject.images, config.method
     threat = threat or default_threat(model, images)
+    threat.refuse_misfit(images.shape)
     refuse_l0(threat)
     with memory.kept(), evaluation_mode(model):
         if run is not None:

@@ -81,7 +81,7 @@ def test_a_dry_run_shows_how_the_network_is_read(capsys, typed):
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("words", [["--norm=l0"], ["--eps=8"], ["--eps=0"], ["--method=exact"]])
+@pytest.mark.parametrize("words", [["--norm=l0", "--eps=2"], ["--eps=8"], ["--eps=0"], ["--method=exact"]])
 def test_faults_are_exit_code_2(words, capsys, typed):
     assert typed(*WORDS, *words) == 2
     assert words[0].split("=")[0].strip("-") in capsys.readouterr().err

@@ -139,7 +139,7 @@ class AdvGanTraining(Objective):
         """Trains the generator first."""
         game = self._game(x, batch)
         assert batch.threat is not None
-        game.threat = Threat(batch.threat.norm, batch.threat.eps * batch.growth(self.config.eps_warmup))
+        game.threat = batch.threat.scaled(batch.growth(self.config.eps_warmup))
         with evaluation_mode(model):
             for _ in range(self.config.updates):
                 game.train_step(model, x, y)

@@ -65,6 +65,8 @@ def _tensor(values: Any, what: str, name: str) -> Tensor:
         if isinstance(values, Tensor):
             return values.detach().cpu()
         array = np.asarray(values)
+        if array.dtype == object:
+            array = np.asarray(array.tolist())
         # PyTorch shares only memory that is writable, runs forward and has the machine's byte order
         native = array.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))

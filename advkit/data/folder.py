@@ -48,10 +48,13 @@ def load_folder(path: Path, part: Part | None = None, fit: Fit = WHOLE) -> Data:
         unread = sorted({entry.name for entry in _folders(path)} - {folder.name for folder in shared})
         if serving == "val":
             notes.append(Note(code="validation-split", text=f"{source.name} serves as the test split"))
+        seen.beside(path)
         if unread:
             notes.append(Note(code="not-read", text=f"folders that were not read: {', '.join(unread)}"))
     else:
         source, shared = path, {path}
+        if inner := next((folder for folder in sorted(_folders(path)) if len(_splits(folder)) > 1), None):
+            raise DataError(f"the splits are in {inner}, which would be a class here; give folder:{inner}")
     classes = sorted({inner.name for folder in shared for inner in _folders(folder)})
     names = [name for label in classes for name in seen.walk(source, label)]
     seen.beside(source)

@@ -190,6 +190,21 @@ def test_two_folders_of_one_split(make_folder: MakeFolder) -> None:
         load_data(f"folder:{make_folder({}, 'pictures')}")
 
 
+@pytest.mark.parametrize("beside", [{}, {"labels": 1}])
+def test_splits_one_folder_below_are_named(make_folder: MakeFolder, beside: dict[str, int]) -> None:
+    folder = make_folder({"inner/train/cat": 1, "inner/val/cat": 1, **beside})
+    with pytest.raises(DataError, match=f"folder:{folder}/inner"):
+        load_data(f"folder:{folder}")
+    assert len(load_data(f"folder:{folder}/inner")) == 1
+
+
+def test_system_files_beside_splits_are_counted(make_folder: MakeFolder) -> None:
+    folder = make_folder({"train/cat": 1, "test/cat": 1, "__MACOSX": 2})
+    (folder / "test" / ".DS_Store").touch()
+    said = {note.code: note.text for note in load_data(f"folder:{folder}").notes}
+    assert list(said) == ["system-files"] and "3" in said["system-files"]
+
+
 def test_classes_that_are_called_like_splits(make_folder: MakeFolder) -> None:
     folder = make_folder({"train": 2, "test": 1})
     assert load_data(f"folder:{folder}").class_names == ("test", "train")

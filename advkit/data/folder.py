@@ -50,7 +50,8 @@ def load_folder(path: Path, part: Part | None = None, fit: Fit = WHOLE) -> Data:
             notes.append(Note(code="validation-split", text=f"{source.name} serves as the test split"))
         seen.beside(path)
         if unread:
-            notes.append(Note(code="not-read", text=f"folders that were not read: {', '.join(unread)}"))
+            counts = [f"{name} ({len(_Seen().walk(path, name)):,} images)" for name in unread]
+            notes.append(Note(code="not-read", text=f"folders that were not read: {', '.join(counts)}"))
     else:
         source, shared = path, {path}
         if inner := next((folder for folder in sorted(_folders(path)) if len(_splits(folder)) > 1), None):

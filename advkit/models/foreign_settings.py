@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from advkit.core.config import StrictModel
 from advkit.core.names import Architecture, DataName
@@ -59,6 +59,11 @@ class BroughtData(StrictModel):
     classes: str | None = None
     """File with the names of the model's classes, in the order of its outputs; classes of the data are found
     by their names."""
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _one_side(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
 
 
 class SubjectSettings(BroughtData, ForeignModel, SubjectFields):

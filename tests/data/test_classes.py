@@ -154,6 +154,7 @@ def test_a_command_resizes_and_samples(model: Callable[..., str], make_folder: M
     assert sampled.images.shape == (3, 5, 6) and sampled.images.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert first.images.labels.tolist() == [0] * 6
     assert sampled.inputs["images"] != first.inputs["images"] and not sampled.whole
+    assert Evaluation(model="m", resize=7).resize == (7,)
     assert "--resize=5,6" in flags(Evaluation(**about), about["data"])
 
 

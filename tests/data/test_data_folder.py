@@ -183,6 +183,12 @@ def test_split_folders(
         load_data(name, "all")
 
 
+def test_images_of_unread_folders_are_counted(make_folder: MakeFolder) -> None:
+    folder = make_folder({"train/cat": 1, "test/cat": 1, "val/cat": 3, "val/dog": 4})
+    (note,) = load_data(f"folder:{folder}").notes
+    assert note.code == "not-read" and "7" in note.text
+
+
 def test_two_folders_of_one_split(make_folder: MakeFolder) -> None:
     for split in ("train", "test", "Test"):
         make_folder({"cat": 1}, f"pictures/{split}")

@@ -21,6 +21,7 @@ from advkit.core import rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, StrictModel, validate
 from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.notes import Note
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
@@ -71,7 +72,7 @@ class Perturbed(Tensor):
     """(N,) int64: forward passes, which are the queries of a black-box attack."""
     backwards: Tensor
     """(N,) int64: backward passes."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """What was found about the model and assumed of it, a sentence each."""
 
     @property

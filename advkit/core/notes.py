@@ -11,5 +11,8 @@ class Note(StrictModel):
     code: str
     text: str
 
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(code=code, text=text)  # type: ignore[call-arg]
+
     def __str__(self) -> str:
         return self.text

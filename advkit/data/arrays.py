@@ -65,6 +65,8 @@ def _tensor(values: Any, what: str, name: str) -> Tensor:
         if isinstance(values, Tensor):
             return values.detach().cpu()
         array = np.asarray(values)
+        if array.dtype == object:
+            array = np.asarray(array.tolist())
         # PyTorch shares only memory that is writable, runs forward and has the machine's byte order
         native = array.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))
@@ -88,13 +90,11 @@ def _images(images: Tensor, name: str, notes: list[Note]) -> Tensor:
     if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = images.permute(0, 3, 1, 2)
         said = f"images of shape {shape} were taken as (N, height, width, channels)"
-        notes.append(Note(code="channels-last", text=said))
+        notes.append(Note("channels-last", said))
     if not (images.is_floating_point() or images.is_complex() or images.dtype in (torch.uint8, torch.bool)):
         least, most = (int(bound) for bound in images.to(torch.int64).aminmax())
         if least >= 0 and 1 < most <= 255:
-            notes.append(
-                Note(code="integer-levels", text=f"{_type(images)} from {least} to {most}: 8-bit levels")
-            )
+            notes.append(Note("integer-levels", f"{_type(images)} from {least} to {most}: 8-bit levels"))
             images = images.to(torch.uint8)
     if images.dtype == torch.uint8:
         if int(images.max()) == 1:
@@ -118,7 +118,7 @@ def _images(images: Tensor, name: str, notes: list[Note]) -> Tensor:
     if low < 0 or high > 1:
         count = int(((images < 0) | (images > 1)).sum())
         said = f"{count:,} values were outside [0, 1] by at most {max(-low, high - 1):.1g} and were clamped"
-        notes.append(Note(code="clamped", text=said))
+        notes.append(Note("clamped", said))
         images = images.clamp(0, 1)
     return images
 

@@ -95,7 +95,7 @@ def match_classes(data: Data, labels: Sequence[str], classes: int | None = None)
         )
     if any(name != str(number) for number, name in enumerate(labels)):  # else it has no names but numbers
         said = f"the model has other names for the classes {few} ({theirs}); they were taken in this order"
-        return data.noting(Note(code="class-names-differ", text=said))
+        return data.noting(Note("class-names-differ", said))
     return data
 
 
@@ -131,6 +131,6 @@ def _renumbered(data: Data, labels: Sequence[str], places: torch.Tensor) -> Data
             if len(places) < len(labels)
             else "the classes"
         )
-        notes.append(Note(code="classes-by-name", text=f"{part} were found by their names"))
+        notes.append(Note("classes-by-name", f"{part} were found by their names"))
     matched = replace(data, labels=places[data.labels], class_names=tuple(labels))
     return matched.noting(*notes)

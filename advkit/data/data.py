@@ -147,10 +147,10 @@ class Data:
         if first:
             there = len(self.labels.unique())
             said = f"the first {n:,} of {len(self):,} images, of {len(counts)} of the {there} classes"
-            return chosen.noting(Note(code="first-rows", text=f"{said}; the rows are in class order"))
+            return chosen.noting(Note("first-rows", f"{said}; the rows are in class order"))
         each = f"{low}" if low == high else f"{low} to {high}"
         said = f"{n:,} of {len(self):,} images, {each} of each of {len(counts)} classes, drawn with seed 0"
-        return chosen.noting(Note(code="sample", text=f"{said}; the rows are in class order"))
+        return chosen.noting(Note("sample", f"{said}; the rows are in class order"))
 
     def balanced(self, n: int, seed: int = 0) -> Tensor:
         """Rows of a class-balanced subset of ``n`` images: the first n/classes of each class in a fixed

@@ -128,7 +128,7 @@ def by_hash(names: Sequence[str], part: Part | None, where: object) -> tuple[lis
     """
     if part in (None, "all"):
         said = f"{where} has no train and test splits; its {len(names):,} images are one set"
-        return list(range(len(names))), "all", Note(code="undivided", text=said)
+        return list(range(len(names))), "all", Note("undivided", said)
     rows = [row for row, name in enumerate(names) if held_out(name) == (part == "test")]
     if not rows:
         raise DataError(
@@ -136,7 +136,7 @@ def by_hash(names: Sequence[str], part: Part | None, where: object) -> tuple[lis
             "(--split all), or divide them into train and test yourself"
         )
     said = f"{len(rows):,} of {len(names):,} images: the {part} split by a hash of their names (80/20)"
-    return rows, part, Note(code="hash-split", text=said)
+    return rows, part, Note("hash-split", said)
 
 
 DATASETS: Registry[Loader] = Registry("data set", "advkit.data.sets")

@@ -47,11 +47,15 @@ def load_folder(path: Path, part: Part | None = None, fit: Fit = WHOLE) -> Data:
         shared = {splits[name] for name in ("train", tested) if name in splits}
         unread = sorted({entry.name for entry in _folders(path)} - {folder.name for folder in shared})
         if serving == "val":
-            notes.append(Note(code="validation-split", text=f"{source.name} serves as the test split"))
+            notes.append(Note("validation-split", f"{source.name} serves as the test split"))
+        seen.beside(path)
         if unread:
-            notes.append(Note(code="not-read", text=f"folders that were not read: {', '.join(unread)}"))
+            counts = [f"{name} ({len(_Seen().walk(path, name)):,} images)" for name in unread]
+            notes.append(Note("not-read", f"folders that were not read: {', '.join(counts)}"))
     else:
         source, shared = path, {path}
+        if inner := next((folder for folder in sorted(_folders(path)) if len(_splits(folder)) > 1), None):
+            raise DataError(f"the splits are in {inner}, which would be a class here; give folder:{inner}")
     classes = sorted({inner.name for folder in shared for inner in _folders(folder)})
     names = [name for label in classes for name in seen.walk(source, label)]
     seen.beside(source)
@@ -141,21 +145,21 @@ class _Seen:
         """What was seen."""
         if self.loose:
             said = f"left out: {self.loose:,} images outside the class folders"
-            yield Note(code="loose-images", text=said)
+            yield Note("loose-images", said)
         if self.others:
             kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(self.others.items()))
-            yield Note(code="other-files", text=f"left out: files that are no images ({kinds})")
+            yield Note("other-files", f"left out: files that are no images ({kinds})")
         if self.system:
             said = f"left out: {self.system:,} hidden files and files of operating systems"
-            yield Note(code="system-files", text=said)
+            yield Note("system-files", said)
         if all(map(str.isdecimal, classes)) and sorted(classes, key=int) != classes:
             few = ", ".join(classes[:4])
             said = f"the folders {few}, ... are the classes 0, 1, 2, 3, ...: in text order, as in ImageFolder"
-            yield Note(code="text-order", text=said)
+            yield Note("text-order", said)
         if len(classes) == 1 and not self.direct and len(self.below) > 1:
             inner = ", ".join(sorted(self.below)[:5])
             said = f"all images are of one class, {classes[0]!r}; are its folders ({inner}) the classes?"
-            yield Note(code="one-class", text=said)
+            yield Note("one-class", said)
 
 
 def _splits(path: Path) -> dict[str, Path]:

@@ -49,7 +49,7 @@ def from_dataset(given: Any, name: str) -> Data:
         labels = [torch.as_tensor(label) for _, label in pairs]
         if _has_rows(source) and any(_changes(source, row, name) for row in range(min(4, len(source)))):
             said = "images differ from reading to reading (random transforms?); each was read once"
-            notes.append(Note(code="random-images", text=said))
+            notes.append(Note("random-images", said))
     except UserError:
         raise
     except Exception as error:  # the user's own code
@@ -82,7 +82,7 @@ def _items(given: Any, notes: list[Note]) -> Iterator[Any]:
         order = getattr(given, "sampler", None)
         if isinstance(order, RandomSampler) and not order.replacement and given.batch_size is not None:
             said = "the loader shuffles; its data set was read in order, every image once"
-            notes.append(Note(code="order-of-dataset", text=said))
+            notes.append(Note("order-of-dataset", said))
             order = SequentialSampler(given.dataset)  # type: ignore[arg-type]
         if isinstance(order, SequentialSampler) and given.batch_size is not None:
             for rows in torch.arange(len(order)).split(given.batch_size):

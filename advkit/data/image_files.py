@@ -109,10 +109,10 @@ class ImageFiles:
         notes = []
         if deep := sum(header.deep for header in headers):
             said = f"{deep:,} images have 16 bits a channel; their range 0..65535 was scaled to 8 bits"
-            notes.append(Note(code="sixteen-bit", text=said))
+            notes.append(Note("sixteen-bit", said))
         if changed := sum({header.size, fit.resized(*header.size)} != {size} for header in headers):
             said = f"{changed:,} of {len(names):,} images were resized or cropped to {size[0]}x{size[1]}"
-            notes.append(Note(code="resized", text=said))
+            notes.append(Note("resized", said))
         channels = 1 if all(header.grey for header in headers) else 3
         return cls(folder, names, (channels, size[1], size[0]), fit, tuple(notes))
 

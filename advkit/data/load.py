@@ -19,6 +19,7 @@ from advkit.data.given import from_dataset, is_dataset
 from advkit.data.image_files import Fit, ImageFiles
 from advkit.data.manifest import load_manifest
 from advkit.data.npz import from_keys, is_divided, load_npz
+from advkit.data.parquet import load_parquet
 
 MEMORY = 2 * 1024**3
 """Bytes of decoded images up to which a folder is held in memory."""
@@ -26,12 +27,15 @@ MEMORY = 2 * 1024**3
 EVALUATED = 256 * 1024**2
 """The same where images are evaluated: each is decoded a few times only, which costs less than its attack."""
 
-_FORMS = "NAME (see `advkit ls data`), folder:PATH, csv:PATH, npz:PATH or package.module:function"
+_FORMS = (
+    "NAME (see `advkit ls data`), folder:PATH, csv:PATH, npz:PATH, parquet:PATH or package.module:function"
+)
 
 _FILES: dict[str, Callable[[Path, Part | None, Fit], Data]] = {
     "folder": load_folder,
     "csv": load_manifest,
     "npz": lambda path, part, _: load_npz(path, part),
+    "parquet": lambda path, part, _: load_parquet(path, part),
 }
 
 
@@ -51,9 +55,9 @@ def load_data(
 
     Args:
         name: a registered data set (``advkit ls data``), ``folder:PATH`` (`advkit.data.folder`),
-            ``csv:PATH`` (`advkit.data.manifest`), ``npz:PATH`` (`advkit.data.npz`), or
-            ``package.module:function``, a function that is called with ``split=...`` and returns `Data` or
-            (images, labels).
+            ``csv:PATH`` (`advkit.data.manifest`), ``npz:PATH`` (`advkit.data.npz`), ``parquet:PATH``
+            (`advkit.data.parquet`), or ``package.module:function``, a function that is called with
+            ``split=...`` and returns `Data` or (images, labels).
         split: ``train``, ``test``, or ``all`` of a set that is not divided; by default ``test`` where there
             is such a split, else ``all``.
         limit: only so many images, as `Data.limit` chooses them.
@@ -145,7 +149,7 @@ def _load(name: str, part: Part | None, root: Path, fit: Fit) -> Data:
     if (splits := held(name)) is not None:
         return cast(Data, splits["train" if part == "train" else "test"])
     kind, colon, rest = name.partition(":")
-    if colon and kind in _FILES and (kind != "npz" or fit == Fit()):
+    if colon and kind in _FILES and (kind in ("folder", "csv") or fit == Fit()):
         return _FILES[kind](Path(rest).expanduser(), part, fit)
     if fit != Fit():
         raise ConfigError(f"{name!r} has images of one size; --resize and --crop are for image files")

@@ -56,7 +56,7 @@ def load_manifest(path: Path, part: Part | None = None, fit: Fit = WHOLE) -> Dat
         split, serving = pick(part, {which for which in roles if which}, path)
         chosen = [index for index, which in enumerate(roles) if which == serving]
         said = f"{len(chosen):,} of {len(names):,} images: those of the split {serving}"
-        notes = [Note(code="split", text=said)]
+        notes = [Note("split", said)]
     images = ImageFiles.find(path.parent, tuple(names[index] for index in chosen), fit)
     return Data(
         name=f"csv:{path}",

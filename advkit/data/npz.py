@@ -59,7 +59,7 @@ def from_keys(archive: Mapping[str, Any], part: Part | None = None, *, name: str
     roles = _roles(archive)
     split, serving = pick(part, roles, where) if roles else ("all", None)
     names = next((archive[key] for key in _NAMES if key in archive), None)
-    said = Note(code="validation-split", text="the validation images serve as the test split")
+    said = Note("validation-split", "the validation images serve as the test split")
     return from_arrays(
         archive[_key(IMAGES, serving, keys, where)],
         archive[_key(LABELS, serving, keys, where)],

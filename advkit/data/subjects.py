@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,6 +82,8 @@ class Subject:
         """
         split = as_data(data)
         found = as_classifier(model, split.shape)
+        if isinstance(data, str):
+            split = _unseen(split, found.card, partial(load_data, memory=EVALUATED))
         split = match_classes(split, found.card.labels, found.card.classes)
         images = split if skip == 1 else split.take(torch.arange(0, len(split), skip))
         images = images.limit(n, first=first)
@@ -116,7 +118,7 @@ class Subject:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was noticed of the model and the images, in words."""
-        return (*self.facts.notes, *map(str, self.images.notes))
+        return tuple(map(str, (*self.facts.notes, *self.images.notes)))
 
     def about(self) -> dict[str, Any]:
         """What every result says of it."""
@@ -171,17 +173,33 @@ def open_subjects(
         models.append(model)
         if labels:
             model.card = model.card.model_copy(update={"labels": labels})
-        learnt = model.card.data
         if not found:
             data = learned(name, model.card)
             context.progress.say(f"data: {data}, what {name} was trained on")
             found = [load(data, split or "test") for split in splits]
-        elif learnt and (learnt.name, learnt.split) == (data, "train") and splits == (None,):
-            found = [load(learnt.name, "test")]  # of a set that is not divided, the images it has not seen
+        elif splits == (None,):
+            found = [_unseen(found[0], model.card, load)]
         found = [match_classes(part, model.card.labels, model.card.classes) for part in found]
         if inspect:
             Subject.of(model, found[0]).say(name, context)
     return models, found
+
+
+def _unseen(data: Data, card: ModelCard, load: Callable[[str, Part | None], Data]) -> Data:
+    """The data; of files that are not divided only the test split, if the model was trained on the rest."""
+    learnt = card.data
+    if learnt is None or learnt.split != "train" or data.split != "all" or not _are_files(learnt.name):
+        return data
+    if not _are_files(data.name) or learnt.n >= len(data):
+        return data
+    train = load(data.name, "train") if learnt.name != data.name else None  # a folder may have been moved
+    if train is not None and (len(train) != learnt.n or train.fingerprint != learnt.fingerprint):
+        return data
+    return load(data.name, "test")
+
+
+def _are_files(name: str) -> bool:
+    return name.startswith(("folder:", "csv:"))
 
 
 def _fit(config: _Subject, data: str) -> dict[str, Any]:
@@ -190,7 +208,7 @@ def _fit(config: _Subject, data: str) -> dict[str, Any]:
     model = _names(config.model)[0]
     if any(said.values()) or config.said["weights"] or not model.startswith(TORCHVISION):
         return said
-    if data.partition(":")[0] not in ("folder", "csv"):
+    if not _are_files(data):
         return said
     own = pretrained(model)
     return {"resize": own.resize, "crop": own.shape[1], "bicubic": own.bicubic}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from advkit.core.config import StrictModel
 from advkit.core.names import Architecture, DataName
@@ -62,11 +62,16 @@ class BroughtData(StrictModel):
     """File with the names of the model's classes, in the order of its outputs; classes of the data are found
     by their names."""
 
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _one_side(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
 
 class SubjectSettings(BroughtData, ForeignModel, SubjectFields):
     """A classifier, and the images that it is evaluated on."""
 
     @property
     def identity(self) -> Self:
-        """Without how images are chosen, which older runs do not say: a run has the hash of its images."""
-        return super().identity.model_copy(update={"split": self.split or "test", "first": None})
+        """With the split of older runs where none is chosen: a run has the hash of its images beside it."""
+        return super().identity.model_copy(update={"split": self.split or "test"})

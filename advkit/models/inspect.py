@@ -11,8 +11,8 @@ from torch import Tensor
 
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError, UserError, by_size
+from advkit.core.notes import Note
 from advkit.models.model import Model, evaluation_mode
-from advkit.models.notes import Note
 from advkit.models.outputs import Reading
 
 

@@ -18,6 +18,7 @@ from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.core.in_hand import held
 from advkit.core.named import is_named
+from advkit.core.notes import Note
 from advkit.models import foreign, match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import (
@@ -30,7 +31,6 @@ from advkit.models.checkpoint import (
 from advkit.models.header import SUFFIXES, read_card
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Network
-from advkit.models.notes import Note
 from advkit.models.store import Store
 
 _FILES = (*SUFFIXES, ".pth", ".ckpt", ".bin", ".tar")
@@ -424,5 +424,5 @@ def _card(
     hints: _Hints, *, notes: Sequence[Note], architecture: str, **facts: Any
 ) -> tuple[ModelCard, list[Note]]:
     values = {"preprocessing": hints.preprocessing, **facts, "architecture": architecture}
-    values["notes"] = "; ".join(notes)
+    values["notes"] = "; ".join(map(str, notes))
     return validate(ModelCard, values, f"model {architecture}"), list(notes)

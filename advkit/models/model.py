@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advkit.core.notes import Note
 from advkit.models.blame import blamed
 from advkit.models.card import ModelCard
-from advkit.models.notes import Note
 from advkit.models.outputs import Reading, find
 
 

@@ -154,11 +154,12 @@ def test_a_command_resizes_and_samples(model: Callable[..., str], make_folder: M
     assert sampled.images.shape == (3, 5, 6) and sampled.images.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert first.images.labels.tolist() == [0] * 6
     assert sampled.inputs["images"] != first.inputs["images"] and not sampled.whole
+    assert Evaluation(model="m", resize=7).resize == (7,)
     assert "--resize=5,6" in flags(Evaluation(**about), about["data"])
 
 
 def test_images_that_the_model_has_learnt_are_no_test(
-    model: Callable[..., str], make_folder: MakeFolder
+    model: Callable[..., str], make_folder: MakeFolder, tmp_path: Path
 ) -> None:
     data = f"folder:{make_folder({'cat': 20, 'dog': 20, 'emu': 0})}"
     facts = load_data(data, "train").facts
@@ -167,7 +168,13 @@ def test_images_that_the_model_has_learnt_are_no_test(
     learnt = model(learnt=facts)
     for given in ({"data": data}, {}, {"data": data, "split": "test"}):
         assert subject(model=learnt, **given).images.fingerprint == held_out
-    assert len(subject(model=learnt, data=data, split="all").images) == 40
+    python = Subject.of(learnt, data).images, Subject.of(learnt, load_data(data)).images
+    assert [len(images) for images in python] == [load_data(data, "test").facts.n, 40]
+    moved = make_folder({}, "pictures").rename(tmp_path / "moved")
+    assert subject(model=learnt, data=f"folder:{moved}").images.fingerprint == held_out
+    assert len(subject(model=learnt, data=f"folder:{moved}", split="all").images) == 40
+    other = make_folder({"cat": 21, "dog": 20, "emu": 0}, "other")
+    assert len(subject(model=learnt, data=f"folder:{other}").images) == 41
 
 
 def test_torchvisions_weights_bring_their_own_transform(

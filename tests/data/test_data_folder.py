@@ -183,11 +183,32 @@ def test_split_folders(
         load_data(name, "all")
 
 
+def test_images_of_unread_folders_are_counted(make_folder: MakeFolder) -> None:
+    folder = make_folder({"train/cat": 1, "test/cat": 1, "val/cat": 3, "val/dog": 4})
+    (note,) = load_data(f"folder:{folder}").notes
+    assert note.code == "not-read" and "7" in note.text
+
+
 def test_two_folders_of_one_split(make_folder: MakeFolder) -> None:
     for split in ("train", "test", "Test"):
         make_folder({"cat": 1}, f"pictures/{split}")
     with pytest.raises(DataError):
         load_data(f"folder:{make_folder({}, 'pictures')}")
+
+
+@pytest.mark.parametrize("beside", [{}, {"labels": 1}])
+def test_splits_one_folder_below_are_named(make_folder: MakeFolder, beside: dict[str, int]) -> None:
+    folder = make_folder({"inner/train/cat": 1, "inner/val/cat": 1, **beside})
+    with pytest.raises(DataError, match=f"folder:{folder}/inner"):
+        load_data(f"folder:{folder}")
+    assert len(load_data(f"folder:{folder}/inner")) == 1
+
+
+def test_system_files_beside_splits_are_counted(make_folder: MakeFolder) -> None:
+    folder = make_folder({"train/cat": 1, "test/cat": 1, "__MACOSX": 2})
+    (folder / "test" / ".DS_Store").touch()
+    said = {note.code: note.text for note in load_data(f"folder:{folder}").notes}
+    assert list(said) == ["system-files"] and "3" in said["system-files"]
 
 
 def test_classes_that_are_called_like_splits(make_folder: MakeFolder) -> None:

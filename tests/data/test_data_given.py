@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def test_faults_are_one_sentence(given: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_hugging_face() -> None:
+def test_hugging_face(tmp_path: Path) -> None:
     library, arrow = pytest.importorskip("datasets"), pytest.importorskip("pyarrow")
     features = library.Features({"img": library.Image(), "label": library.ClassLabel(names=list("abcd"))})
     files = [{"bytes": encoded(row), "path": None} for row in range(10)]
@@ -156,6 +157,23 @@ def test_hugging_face() -> None:
         data = as_data(form)
         assert data.fingerprint == as_data(X, Y).fingerprint and data.class_names == ("a", "b", "c", "d")
     assert as_data(library.DatasetDict(validation=given, train=given)).split == "test"
+    for file in ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "validation-00000.parquet"):
+        given.to_parquet(tmp_path / file)
+    name = f"parquet:{tmp_path}"
+    assert (len(load_data(name)), len(load_data(name, "train"))) == (10, 20)
+    whole = load_data(f"parquet:{tmp_path / 'validation-00000.parquet'}")
+    assert whole.fingerprint == data.fingerprint and whole.class_names == ("a", "b", "c", "d")
+    (tmp_path / "train-00000-of-00002.parquet").write_bytes(b"no")
+    with pytest.raises(DataError):
+        load_data(name, "train")
+
+
+def test_parquet_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for _ in range(2):  # without a file, then without the library
+        with pytest.raises(DataError):
+            load_data(f"parquet:{tmp_path}")
+        (tmp_path / "a.parquet").touch()
 
 
 def encoded(row: int) -> bytes:

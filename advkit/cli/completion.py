@@ -29,6 +29,7 @@ KINDS = {
     "advkit.attacks.ensemble:names": ("attacks", "ensembles", "art-attacks"),
     "advkit.data.dataset:DATASETS": ("data",),
     "advkit.defences.purifier:DEFENCES": ("defences",),
+    "advkit.evaluation.check:CHECKS": ("checks",),
     "advkit.gan.loss:GAN_LOSSES": ("gan-losses",),
     "advkit.gan.metric:METRICS": ("gan-metrics",),
     "advkit.gan.regulariser:REGULARISERS": ("regularisers",),
@@ -60,11 +61,11 @@ class Words(click.ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names that begin like this; a file first, since bash takes it only if nothing follows."""
+        """Files, where they may be, and the names that begin like this."""
         before, comma, begun = incomplete.rpartition(",") if self.several else ("", "", incomplete)
         try:
             found = [f"{before}{comma}{name}" for name in self.names() if name.startswith(begun)]
-        except UserError:  # a damaged store, for example, which a command reports better
+        except (UserError, RuntimeError):  # a damaged store or no home, which a command reports better
             found = []
         files = [CompletionItem(incomplete, type="file")] if self.files else []
         return [*files, *map(CompletionItem, found)]

@@ -61,11 +61,12 @@ SLOW = (
     "ElasticNet",
     "ShadowAttack",
     "SignOPTAttack",
+    "ThresholdAttack",
 )
-"""Attacks that take more than a minute for ten images of 8x8."""
+"""Attacks that can take more than a minute for ten images of 8x8."""
 
 _NOTES = {
-    **dict.fromkeys(SLOW, "slow: many seconds for each image"),
+    **dict.fromkeys(SLOW, "slow: can take many seconds for each image"),
     "Wasserstein": "its default regularization overflows; set 300 or less",
 }
 

@@ -87,7 +87,8 @@ def test_values(place):
     assert plain("train --data dig") == ["digits"] == plain("data get dig")
     assert plain("run gan/di") == ["gan/digits"] == plain("validate gan/mnist-conv-gan gan/di")
     assert plain("ls gan-l") == ["gan-losses"] and plain("ls gan-losses hin") == ["hinge"]
-    assert plain("ls no-such-kind x") == []
+    assert "lineage" in plain("models ") and "completion" in plain("")
+    assert plain("ls no-such-kind x") == [] == plain("no-such-command x")
 
 
 def test_models_and_runs(place):

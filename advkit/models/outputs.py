@@ -42,7 +42,7 @@ class Reading:
 
     @property
     def sentence(self) -> str:
-        """What a person is told; empty if the network returns logits (N, K)."""
+        """What is said of it; empty if the network returns logits (N, K)."""
         parts = ["".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in self.path)]
         parts[0] = f"its output{parts[0]} is taken" if self.path else ""
         parts.append("its outputs (N, K, 1, 1) are read as (N, K)" if self.flat else "")

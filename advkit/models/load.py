@@ -52,7 +52,8 @@ class _Hints:
     def assumed(self) -> list[Note]:
         """The note for a foreign model of which nothing was said."""
         if self.preprocessing == Preprocessing():
-            return [Note("normalisation-assumed", "pixels in [0, 1] without normalisation were assumed")]
+            said = "pixels in [0, 1] without normalisation were assumed"
+            return [Note("normalisation-assumed", f"{said} (--mean and --std say the one of the training)")]
         return []
 
 

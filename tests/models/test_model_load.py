@@ -238,7 +238,7 @@ def test_an_untrained_torchvision_network_saved_and_loaded(tmp_path: Path) -> No
     for where, more in ((name, {"weights": tmp_path / "bare.pt"}), (tmp_path / "bare.pt", {"arch": name})):
         bare = load_model(where, shape=(3, 32, 32), **more)
         assert (bare.card.classes, bare.card.labels, bare.card.preprocessing.mean) == (7, (), ())
-        assert bare.card.notes.endswith("bare.pt; pixels in [0, 1] without normalisation were assumed")
+        assert "bare.pt; pixels in [0, 1] without normalisation were assumed" in bare.card.notes
         assert torch.equal(bare(x), model(x))
     model.network.classifier[1].bias.data[0] = torch.nan
     torch.save(model.network.state_dict(), tmp_path / "bare.pt")

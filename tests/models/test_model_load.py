@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ def test_a_model_is_returned_itself_and_wrapping_leaves_the_mode(make: Any) -> N
 def test_what_a_module_does_not_say_must_be_said() -> None:
     with pytest.raises(ConfigError, match=r"give their shape .*--shape 1,28,28"):
         load_model(linear())
-    assert "without normalisation were assumed" in load_model(linear(), shape=(1, 8, 8)).card.notes
+    assumed = load_model(linear(), shape=(1, 8, 8))
+    assert [note.code for note in assumed.notes] == ["normalisation-assumed"]
+    assert assumed.notes[0] in repr(assumed) and assumed.notes[0] in assumed.card.notes
+    assert [note.code for note in pickle.loads(pickle.dumps(assumed.notes))] == ["normalisation-assumed"]
     assert "assumed" not in load_model(linear(), shape=(1, 8, 8), mean=[0.5], std=[0.5]).card.notes
     with pytest.raises(ConfigError, match="one value for each of 1 channels"):
         load_model(linear(), shape=(1, 8, 8), mean=(0.1, 0.2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -292,9 +291,6 @@ def _matched(state: State, network: nn.Module, trouble: str) -> match.Match:
         raise ModelError(f"{trouble}: {error}; take the file that belongs to the model") from error
 
 
-_NORMALISER = re.compile(r"(.*\.)?(new_)?(mean|mu|std|sigma)")
-
-
 def _read_in(found: match.Match, hints: _Hints) -> tuple[Preprocessing, list[Note]]:
     """How a file of weights says that images are normalised, unless the caller does, and the notes on it."""
     notes = []
@@ -302,9 +298,9 @@ def _read_in(found: match.Match, hints: _Hints) -> tuple[Preprocessing, list[Not
         said = "its tensors have other names, and were matched by the numbers in these and by their shapes"
         notes.append(Note("weights-by-shape", said))
     normaliser = {
-        match[3]: tuple(tensor.flatten().tolist())
+        named[3]: tuple(tensor.flatten().tolist())
         for name, tensor in found.left.items()
-        if (match := _NORMALISER.fullmatch(name)) and tensor.is_floating_point()
+        if (named := match.NORMALISER.fullmatch(name)) and tensor.is_floating_point()
     }
     mean = normaliser.get("mean", normaliser.get("mu", ()))
     std = normaliser.get("std", normaliser.get("sigma", ()))

@@ -22,10 +22,12 @@ _COUNTER = "num_batches_tracked"  # of batch norm; older files lack it, and noth
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 """Parts of names that DataParallel, `torch.compile` and their like put anywhere, even several times."""
 _MEASURED = re.compile(
-    r"n_averaged|initted|(.*[._])?(acc|accuracy|auc|best|correct|decay|epoch|error|f1|iter|iters|iteration|"
+    r"n_averaged|initted|(.*[._])?(acc|accuracy|auc|best|correct|criterion|decay|epoch|error|f1|iter|iters|iteration|"
     r"iterations|loss|lr|metric|num_updates|score|seed|step|steps|top1|top5|total|updates|value)([._].*)?"
 )
-"""Names of single numbers that training code keeps among the weights."""
+"""Names of numbers that training code keeps among the weights."""
+NORMALISER = re.compile(r"(.*\.)?(new_)?(mean|mu|std|sigma)")
+"""Names of what some files hold to normalise images."""
 
 
 class Misfit(ModelError):
@@ -96,10 +98,11 @@ def match(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> Ma
         keys = ", ".join(repr(lead.rstrip(".")) for lead, _ in fitting)
         raise Misfit(f"it holds several copies of the network ({keys}): name one with --weights-key")
     if fitting:
-        lead, names = fitting[0]
+        _, names = fitting[0]
+        lead = [*_common(map(_bare, _weights(names.values())))][-1]
         taken = {name for _, each in fitting for name in each.values()}
         left = {name: state[name] for name in state if name not in taken and not name.endswith(_COUNTER)}
-        foreign = next((name for name in left if not _harmless(name, left[name], _bare(lead))), None)
+        foreign = next((name for name in left if not _harmless(name, left[name], lead)), None)
         if foreign is not None:
             raise Misfit(f"{foreign!r} is unexpected")
         return Match(_filled(state, expected, names), True, left)
@@ -167,9 +170,11 @@ def _harmless(name: str, tensor: Tensor, lead: str) -> bool:
     """Whether a tensor that no layer takes can be left out: it is no layer's that the network lacks."""
     if tensor.dim() == 0 and _MEASURED.fullmatch(_bare(name)):
         return True
-    if not lead or _bare(name).startswith(lead) or name.rpartition(".")[2].startswith("running_"):
+    if not lead or _bare(name).startswith(lead):
         return False
-    return not tensor.is_floating_point() or max(tensor.shape, default=1) == tensor.numel()
+    known = _MEASURED.fullmatch(_bare(name)) or NORMALISER.fullmatch(name)
+    row = max(tensor.shape, default=1) == tensor.numel()
+    return tensor.dim() == 0 or not tensor.is_floating_point() or (known is not None and row)
 
 
 def _filled(state: Mapping[str, Tensor], expected: Iterable[str], pairs: Mapping[str, str]) -> State:

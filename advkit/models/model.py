@@ -97,6 +97,10 @@ class Model(nn.Module):
         name = type(self.network).__name__
         return find(returned, count, classes, name, probabilities=self.probabilities)
 
+    def extra_repr(self) -> str:
+        """What was assumed or read when the model was loaded, a line each."""
+        return "\n".join(f"note: {note}" for note in self.notes)
+
     def train(self, mode: bool = True) -> Model:
         """Sets the mode, also of a network that has one alone: a frozen TorchScript, an exported program."""
         self.training = mode

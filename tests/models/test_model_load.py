@@ -56,7 +56,10 @@ def test_a_model_is_returned_itself_and_wrapping_leaves_the_mode(make: Any) -> N
 
 
 def test_what_a_module_does_not_say_must_be_said() -> None:
-    assert "without normalisation were assumed" in load_model(linear(), shape=(1, 8, 8)).card.notes
+    assumed = load_model(linear(), shape=(1, 8, 8))
+    (note,) = assumed.notes
+    assert note.code == "normalisation-assumed"
+    assert note.text in repr(assumed) and note.text in assumed.card.notes
     assert "assumed" not in load_model(linear(), shape=(1, 8, 8), mean=[0.5], std=[0.5]).card.notes
     shape: Any = {"shape": (1, 8, 8)}
     wrong: Any = [

@@ -103,7 +103,12 @@ PREFIXES: dict[str, Callable[[State], State]] = {
     "compiled": prefixed("_orig_mod."),
     "nested": prefixed("module._orig_mod.model."),
     "repeated": prefixed("model.model."),
-    "lightning": lambda s: {**prefixed("net.")(s), "train_acc.total": torch.tensor(3.0)},
+    "lightning": lambda s: {
+        **prefixed("net.")(s),
+        "train_acc.total": torch.tensor(3.0),
+        "confusion": torch.zeros(10, 10, dtype=torch.long),
+        "criterion.weight": torch.ones(10),
+    },
     "averaged": lambda s: {"n_averaged": torch.tensor(5), **prefixed("module.")(s)},
     "robustness": lambda s: {
         **prefixed("module.model.", "module.attacker.model.")(s),
@@ -185,6 +190,7 @@ REFUSED: dict[str, Callable[[State], Any]] = {
     "one layer is missing": lambda s: {n: s[n] for n in s if not n.startswith("second")},
     "one layer more": lambda s: {**s, "fourth.weight": torch.eye(32)},
     "a layer beside": lambda s: {**prefixed("body.")(s), "head.weight": torch.eye(10)},
+    "a scale beside": lambda s: {**prefixed("body.")(s), "scale.gamma": torch.full((10,), 2.0)},
     "a norm beside": lambda s: {**prefixed("body.")(s), "norm.running_mean": torch.ones(10)},
     "two copies": lambda s: {**prefixed("student.")(s), **{f"teacher.{n}": s[n] * 2 for n in s}},
     "two dicts": lambda s: {"state_dict": s, "state_dict_ema": {n: s[n] * 0 for n in s}},

@@ -34,6 +34,9 @@ _PUBLIC = {
 _ALIASES = {"attack": "evaluate", "curve": "security_curve", "train_detector": "detector_train"}
 """Functions with a second name: the command's, or the one that reads better."""
 
+_MOVED = {"images": "advkit.core.images"}
+"""Modules of 0.1 that scripts import from here."""
+
 __all__ = [
     "Threat",
     "UserError",
@@ -76,6 +79,8 @@ def __getattr__(name: str) -> Any:
         return __getattr__(_ALIASES[name])
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MOVED:
+        return importlib.import_module(_MOVED[name])
     if name in _commands():
         return importlib.import_module("advkit.functions").function(name)
     raise AttributeError(f"module 'advkit' has no attribute {name!r}")

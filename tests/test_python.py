@@ -38,6 +38,12 @@ def test_names_are_listed_by_wildcards():
     assert advkit.list_datasets("dig*") == ["digits"] and advkit.list_datasets("no such") == []
 
 
+def test_modules_that_scripts_of_older_versions_import_are_found():
+    from advkit import images
+
+    assert images.png_bytes(torch.zeros(1, 8, 8, dtype=torch.uint8)).startswith(b"\x89PNG")
+
+
 def test_perturbed_says_what_holds_of_each_image(subject):
     model, x, y = subject
     made = advkit.perturb(model, x, y, THREAT, "pgd", parameters={"steps": 5}, progress=False)

@@ -70,6 +70,7 @@ def test_the_cascade_costs_what_its_published_figures_cost(classes):
         assert ["-" if each is None else str(each) for each in seen] == wanted
     assert summary(stages("cascade", "l0")) == [("sigma-zero", {"steps": 100}), ("fmn", {})]
     assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 9
+    assert not any(stage.tolerance or stage.after for stage in stages("cascade", tolerance=0))  # all on all
 
 
 def test_stages_are_named_after_attacks_and_their_parameters():

@@ -68,5 +68,5 @@ class Cascade(Ensemble):
             tolerance=self.config.tolerance,
             round=fewest,
             precision=precision,
-            after=after.name if after else None,
+            after=after.name if after and self.config.tolerance else None,
         )

@@ -84,8 +84,9 @@ class Model(nn.Module):
         out: Tensor = returned
         if self.reading is not None:
             out = self.reading(returned, probabilities=self.probabilities)
-        if self.casts:
-            out = out.float()
+        if self.casts:  # a float64 pass remains one
+            given = x.dtype if isinstance(x, Tensor) else torch.float32
+            out = out.to(torch.promote_types(given, torch.float32))
         return out.clamp_min(1e-30).log() if self.probabilities else out
 
     def find(self, returned: Any, count: int, classes: int | None) -> Reading:

@@ -54,7 +54,7 @@ def check(result):
         assert point.radius == pytest.approx(number * result.sigma / 2)
         assert point.certified == sum(radius > point.radius for radius in radii)
         assert [100 * share for share in (point.accuracy, *point.interval)] == exact(point.certified, n)
-    told = re.findall(r"(?<![a-z])\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?", str(result))
+    told = re.findall(r"(?<![a-z])\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?", result.summary())
     mean, *share, abstained, sigma, alpha, samples, images = (float(one.replace(",", "")) for one in told)
     assert mean == pytest.approx(result.average_radius, abs=5.1e-4) and share == exact(counts[0], n, 0.051)
     assert (abstained, samples, images) == (counts[2], result.samples, n)

@@ -291,6 +291,22 @@ def test_a_clean_accuracy_of_guessing_is_doubted(printed, right, n, classes, dou
     printed(said.detail if doubted else said, right, n, classes)
 
 
+@pytest.mark.parametrize(("offset", "doubted"), [(0, False), (1e4, False), (1e6, True), (-1e6, True)])
+def test_logits_that_float32_rounds_coarsely_are_doubted(printed, offset, doubted):
+    """At 1e6 its steps are 0.0625, here of differences of 5; the bound is stated for 1.2e-7 of the logits."""
+    known = evidence(40, clean=torch.tensor([[3.0, -2.0]]).expand(40, 2) + offset)
+    said = CHECKS.get("outputs")(known)
+    assert isinstance(said, Doubt) == doubted
+    if doubted:
+        printed(said.detail, 40, 0.12, 5)
+
+
+def test_misleading_gradients_are_no_reason_for_more_of_them():
+    known = black(20, 400, 400)
+    known.attacks = ("cascade",)
+    assert "square" in CHECKS.get("black-box")(known).remedy.flags
+
+
 def test_one_answer_for_all_images_is_doubted():
     known = evidence(90, images=100)
     assert isinstance(CHECKS.get("clean")(known), str)

@@ -37,4 +37,7 @@ def black_box(evidence: Evidence) -> Doubt | str | None:
     detail = f"a black-box attack broke {len(by)} of {attacked} images that gradient attacks had not broken"
     if len(by) <= max(1, min(OF_ALL * len(cascade.images), OF_TRIED * attacked)):
         return detail
-    return Doubt(f"{detail} ({names}): the gradients are misleading", evidence.remedy)
+    remedy = evidence.remedy  # stronger attacks with the same gradients are none
+    if remedy == evidence.harder:
+        remedy = evidence.without_gradients
+    return Doubt(f"{detail} ({names}): the gradients are misleading", remedy)

@@ -9,12 +9,14 @@ from advkit.evaluation.evidence import Evidence
 
 TOLERATED = 0.05
 """Share of the images."""
+RESOLUTION = 0.01
+"""Largest step between float32 logits, as a share of the typical difference of the two largest."""
 
 
 @check(
     "outputs",
     rank=CAUSE,
-    summary="a model whose outputs are probabilities, rounded to exactly 0 or 1",
+    summary="outputs that rounding spoils: probabilities of exactly 0 or 1, logits with a large offset",
     source="Carlini and Wagner 2017, defensive distillation",
 )
 def outputs(evidence: Evidence) -> Doubt | str | None:
@@ -34,6 +36,15 @@ def outputs(evidence: Evidence) -> Doubt | str | None:
             return Doubt(
                 f"all outputs lie in [0, 1], and are exactly 0 or 1 on {full} of {count} images", remedy
             )
+    step = float(logits.abs().amax(1).median()) * torch.finfo(torch.float32).eps
+    first, second = logits.topk(2, dim=1).values.T
+    gap = float((first - second).median())
+    if step > RESOLUTION * gap > 0:
+        return Doubt(
+            f"on {count} images float32 rounds the logits to steps of {step:.2g}, and the two largest differ "
+            f"by {gap:.2g} only",
+            Remedy("return logits without their offset: z - z.mean(1, keepdim=True)"),
+        )
     return (
         f"outputs on {count} images are logits, from {float(logits.min()):.3g} to {float(logits.max()):.3g}"
     )

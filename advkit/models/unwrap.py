@@ -107,8 +107,8 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def plain_types() -> Iterator[None]:
     """Lets ``torch.load(weights_only=True)`` make numbers and arrays of NumPy and `argparse.Namespace`, whose
     makers execute nothing that a file says."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([*before, *_plain()])
+    before = [*torch.serialization.get_safe_globals()]  # PyTorch 2.4 gives the list that it goes on adding to
+    torch.serialization.add_safe_globals([*_plain()])
     try:
         yield
     finally:

@@ -316,3 +316,13 @@ def test_archives_that_are_no_checkpoints(theirs: Any, tmp_path: Path) -> None:
             load_model(tmp_path / name)
     safetensors.torch.save_file(weights(theirs.shallow).state_dict(), tmp_path / "m.bin")
     assert load_model(tmp_path / "m.bin", arch="zoo_net:shallow", shape=(1, 8, 8)).card.classes is None
+
+
+def test_what_files_may_hold_is_as_before_when_one_was_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": nn.Linear(2, 2).state_dict(), "best": np.float64(1)}, tmp_path / "m.pt")
+    counts = set()
+    for _ in range(3):
+        with pytest.raises(ModelError):
+            load_model(tmp_path / "m.pt")
+        counts.add(len(torch.serialization.get_safe_globals()))
+    assert len(counts) == 1  # the first may import more of PyTorch, which adds its own

@@ -101,6 +101,7 @@ def load_model(
         {"pixel_range": pixel_range, "mean": tuple(mean), "std": tuple(std), "outputs": outputs},
         "the model's preprocessing",
     )
+    _refuse_other_units(said)
     hints = _Hints(role, arch, shape, classes, said, weights_key)
     if not isinstance(where, nn.Module | str | Path):
         raise ModelError(
@@ -117,6 +118,16 @@ def load_model(
         named = type(where).__name__ if isinstance(where, nn.Module) else where
         raise ModelError(f"{named} is a {model.card.role}, but a {role} is wanted here; name another")
     return (model if device is None else model.to(devices.choose(device))).eval()
+
+
+def _refuse_other_units(said: Preprocessing) -> None:
+    """Raises a `ConfigError` for a mean that no pixel can have, or a deviation beyond the whole range."""
+    low, high = said.pixel_range
+    if any(not low <= mean <= high for mean in said.mean) or any(std > high - low for std in said.std):
+        raise ConfigError(
+            f"mean {said.mean} and std {said.std} do not fit pixels from {low:g} to {high:g}, in whose "
+            "units they are; divide them by 255, or say --pixel-range 0,255 (pixel_range=(0, 255))"
+        )
 
 
 def wrap(module: nn.Module, *, shape: Shape | None = None, classes: int | None = None) -> Model:

@@ -64,6 +64,8 @@ def test_what_a_module_does_not_say_must_be_said() -> None:
     shape: Any = {"shape": (1, 8, 8)}
     wrong: Any = [
         {"mean": (0.1, 0.2)},
+        {"mean": (125.3,), "std": (63.0,)},
+        {"std": (63.0,)},
         {"outputs": "softmax"},
         {"arch": "lenet"},
         {"weights": "none"},

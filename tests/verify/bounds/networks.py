@@ -141,7 +141,7 @@ def order(d, shape):
     calls = [
         lambda s, x: x.view(x.size(0), *turned),
         lambda s, x: x.reshape(x.shape[0], -1).unflatten(1, turned),
-        lambda s, x: torch.reshape(x, (x.size()[0], *turned)).contiguous(),
+        lambda s, x: torch.reshape(x, (-1, *turned)).contiguous(),
         lambda s, x: torch.flatten(torch.unsqueeze(x, 1), 1, 2).flatten(x.ndim - 1),
         lambda s, x: torch.squeeze(x.unsqueeze(2), 2).unsqueeze(1).squeeze(1).detach(),
         lambda s, x: functional.dropout(x, 0.5, training=s.training),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
@@ -22,6 +24,17 @@ def default_threat(model: Model, data: Data) -> Threat:
     raise ConfigError(f"data {data.name!r} has no default threat model; give --norm and --eps (threat=...)")
 
 
+def resolve(given: Any, model: Model, data: Data) -> Threat:
+    """A threat model for these images: ``given``, as `Threat.of` takes it, else the default one.
+
+    Raises:
+        ConfigError: it is none, it allows every image, or there is no default.
+    """
+    threat = default_threat(model, data) if given is None else Threat.of(given)
+    threat.refuse_misfit(data.shape)
+    return threat
+
+
 def choose(norm: str | None, eps: float | None, model: Model, data: Data, progress: Progress) -> Threat:
     """The given threat model, completed from the default one; ``progress`` says what was assumed.
 
@@ -30,16 +43,13 @@ def choose(norm: str | None, eps: float | None, model: Model, data: Data, progre
             or no default.
     """
     if norm is not None and eps is not None:
-        chosen = Threat(norm, eps)
-        chosen.refuse_misfit(data.shape)
-        return chosen
+        return resolve((norm, eps), model, data)
     assumed = default_threat(model, data)
     if norm is not None and norm != assumed.norm:
         raise ConfigError(f"--norm {norm} needs its budget; give --eps too")
     origin = "that the model was trained against" if model.card.threat else f"of data set {data.name}"
     if eps is not None:
-        chosen = Threat(assumed.norm, eps)
-        chosen.refuse_misfit(data.shape)
+        chosen = resolve((assumed.norm, eps), model, data)
         progress.say(f"threat model: {chosen} (the norm is the one {origin}; --norm chooses another)")
         return chosen
     progress.say(f"threat model: {assumed} (the one {origin}; --norm and --eps choose another)")

@@ -25,7 +25,7 @@ from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
-from advkit.data.threats import default_threat
+from advkit.data.threats import resolve
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
@@ -126,7 +126,6 @@ def evaluate(
         "allow_random": allow_random,
     }
     config = validate(Evaluation, given, "advkit.evaluate")
-    threat = None if threat is None else Threat.of(threat)
     subject = Subject.of(model, data, config.n, first=first, allow_random=allow_random)
     return attacked(
         subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
@@ -152,8 +151,7 @@ def attacked(
         images.refuse_fractions()
     device = few.device
     notes = [*subject.notes, *(precision_notes(device) if config.certify else ())]
-    threat = threat or default_threat(model, images)
-    threat.refuse_misfit(images.shape)
+    threat = resolve(threat, model, images)
     other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
     other_hash = None if other is None else other.hash
     searched = straight_through(model, config.bpda, few) if config.bpda else model

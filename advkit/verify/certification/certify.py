@@ -21,7 +21,7 @@ from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
-from advkit.data.threats import default_threat
+from advkit.data.threats import resolve
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.ball import refuse_l0
@@ -80,7 +80,6 @@ def certify(
     """
     given = {"model": "", "method": method, "n": n, "batch_size": batch_size}
     config = validate(Certification, given, "advkit.certify")
-    threat = None if threat is None else Threat.of(threat)
     subject = Subject.of(model, data, config.n, first=first)
     return certified_subject(subject, threat, config, run=run, progress=shown(progress))
 
@@ -98,8 +97,7 @@ def certified_subject(
     if distributed.rank() > 0:
         progress = SILENT
     model, images, method = subject.model, subject.images, config.method
-    threat = threat or default_threat(model, images)
-    threat.refuse_misfit(images.shape)
+    threat = resolve(threat, model, images)
     refuse_l0(threat)
     with memory.kept(), evaluation_mode(model):
         if run is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advkit.core.cores import cores
 from advkit.core.errors import DataError
 from advkit.core.notes import Note
 from advkit.models.card import Shape
@@ -146,7 +146,7 @@ class ImageFiles:
 
 def _on_threads(work: Callable[[int], R], count: int) -> list[R]:
     """``work`` of 0..count-1 in order; decoding and reading release the interpreter lock."""
-    workers = min(count, os.cpu_count() or 1, 16)
+    workers = min(count, cores(), 16)
     if workers <= 1:
         return [work(item) for item in range(count)]
     with ThreadPoolExecutor(workers) as pool:

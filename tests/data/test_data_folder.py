@@ -102,7 +102,7 @@ def test_only_what_is_asked_for_is_decoded(make_folder: MakeFolder, monkeypatch:
 def test_any_number_of_threads(
     make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(image_files.os, "cpu_count", lambda: workers)
+    monkeypatch.setattr(image_files, "cores", lambda: workers)
     data = load_data(f"folder:{make_folder({'a': 10})}", "train")
     levels = data.images[:, 0, 0, 0].tolist()
     assert levels == sorted(levels) and len(levels) == len(data)

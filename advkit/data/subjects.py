@@ -152,7 +152,7 @@ def open_subjects(
     Raises:
         UserError: whatever is wrong with a model or the data.
     """
-    data, named = config.data, getattr(config, "classes", None)
+    data, named = config.data, _brought(config).classes
 
     def load(name: str, split: Part | None) -> Data:
         return load_data(name, split, root=context.data_dir, memory=EVALUATED, **_fit(config, name))
@@ -204,7 +204,7 @@ def _are_files(name: str) -> bool:
 
 def _fit(config: _Subject, data: str) -> dict[str, Any]:
     """How image files are resized and cropped: as is said, else as torchvision's own weights want it."""
-    said = {key: getattr(config, key, None) for key in ("resize", "crop")}
+    said = _brought(config).model_dump(include={"resize", "crop"})
     model = _names(config.model)[0]
     if any(said.values()) or config.said["weights"] or not model.startswith(TORCHVISION):
         return said
@@ -212,6 +212,11 @@ def _fit(config: _Subject, data: str) -> dict[str, Any]:
         return said
     own = pretrained(model)
     return {"resize": own.resize, "crop": own.shape[1], "bicubic": own.bicubic}
+
+
+def _brought(config: _Attacked) -> BroughtData:
+    """What is said of image files; of commands that take none, nothing."""
+    return config if isinstance(config, BroughtData) else BroughtData()
 
 
 def learned(name: str, card: ModelCard) -> str:
@@ -229,7 +234,7 @@ def learned(name: str, card: ModelCard) -> str:
 
 def flags(config: _Attacked, data: str | None) -> str:
     """The same as one would type it, for the commands that come next."""
-    fit = {name: getattr(config, name, None) for name in BroughtData.model_fields}
+    fit = _brought(config).model_dump(include=set(BroughtData.model_fields))
     given = {"model": config.model, "data": data, "arch": config.arch, **config.said, **fit}
     usual = ForeignModel().said
     words = []

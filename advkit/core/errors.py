@@ -88,11 +88,9 @@ class DivergedError(UserError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'pgd'?)"`` for the nearest known name, or an empty string when none is near."""
-    choices = list(known)
-    near = difflib.get_close_matches(name.lower().strip(), choices, n=1, cutoff=0.6) or (
-        difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    )
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    lower = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.strip().lower(), lower, n=1, cutoff=0.6)
+    return f" (did you mean {lower[near[0]]!r}?)" if near else ""
 
 
 def readable(text: str) -> str:

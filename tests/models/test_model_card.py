@@ -174,7 +174,7 @@ def test_modes_are_put_back(fails: bool) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_recurrent_layers_compute_without_dropout_in_the_mode_that_cudnn_differentiates(training: bool) -> None:
+def test_recurrent_layers_compute_without_dropout_in_the_mode_of_cudnn(training: bool) -> None:
     with rng.scope("cpu", 0, "lstm"):
         layer, x = nn.LSTM(3, 4, num_layers=2, dropout=0.5), torch.rand(5, 2, 3)
     said = layer.eval()(x)[0]

@@ -113,10 +113,7 @@ class App(DescribedGroup):
             with self.make_context("advkit", list(words), obj=words) as context:
                 self.invoke(context)
 
-        code = faults.guard(work)
-        if distributed.launched():
-            distributed.leave(code)
-        sys.exit(code)
+        sys.exit(faults.guard(work))
 
 
 def sections() -> list[tuple[str, dict[str, str]]]:
@@ -147,5 +144,10 @@ def app(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``advkit`` command."""
-    app.main()
+    """Entry point of the ``advkit`` command, whose process it is: others call `app`."""
+    try:
+        app.main()
+    except SystemExit as end:
+        if distributed.launched():
+            distributed.leave(int(end.code or 0))
+        raise

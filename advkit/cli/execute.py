@@ -14,7 +14,7 @@ import click
 
 from advkit.cli import faults
 from advkit.commands import Command
-from advkit.core import distributed, files, runs
+from advkit.core import distributed, files, memory, runs
 from advkit.core.config import StrictModel
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError, readable
@@ -62,7 +62,8 @@ def execute(command: Command, config: StrictModel, place: Place) -> Outcome:
         _refuse_to_replace(place.json, place.context.overwrite)
     with Drawn(Console(stderr=True)) as progress:
         try:
-            outcome = command.run(config, replace(place.context, progress=progress))
+            with memory.kept():
+                outcome = command.run(config, replace(place.context, progress=progress))
         except KeyboardInterrupt as stop:
             stop.add_note("the same command goes on from here")
             raise

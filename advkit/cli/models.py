@@ -46,8 +46,9 @@ def ls(words: tuple[str, ...], json_to: Path | None) -> None:
     """List the models; with WORDS, those whose line mentions all of them."""
     from advkit.models.store import Store
 
-    rows, plain = [], []
-    for names, digest, card in Store().cards():
+    rows, plain, store = [], [], Store()
+    unknown = (((name,), "", None) for name in store.damaged)
+    for names, digest, card in (*store.cards(), *unknown):
         role, architecture = (card.role, card.architecture) if card else ("", "damaged")
         data = card.data.name if card and card.data else ""
         row = ("\n".join(names) or digest[:HASH_DIGITS], role, architecture, data)

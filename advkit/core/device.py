@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from advkit.core import distributed, pytorch
 from advkit.core.config import Precision
 from advkit.core.errors import ConfigError
+from advkit.core.process import Shared
 
 
 def choose(device: str = "auto") -> torch.device:
@@ -69,15 +68,21 @@ def coarse_float32(device: torch.device) -> bool:
     return any(each.value not in each.exact for each in settings if each.device_type == device.type)
 
 
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Inside, float32 is float32 on every device."""
-    settings = pytorch.float32_settings()
-    before = [each.value for each in settings]
-    for each in settings:
+def exact_float32() -> Shared[Any]:
+    """Inside, float32 is float32 on every device, in all threads."""
+    return _EXACT
+
+
+def _make_exact() -> list[tuple[pytorch.Setting, Any]]:
+    before = [(each, each.value) for each in pytorch.float32_settings()]
+    for each, _ in before:
         setattr(each.owner, each.name, each.exact[0])
-    try:
-        yield
-    finally:
-        for each, value in zip(settings, before, strict=True):
-            setattr(each.owner, each.name, value)
+    return before
+
+
+def _put_back(before: list[tuple[pytorch.Setting, Any]]) -> None:
+    for each, value in before:
+        setattr(each.owner, each.name, value)
+
+
+_EXACT = Shared(_make_exact, _put_back)

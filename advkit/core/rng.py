@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -100,13 +101,49 @@ def permutation(seed: int, stream: str, n: int, step: int = 0) -> Tensor:
     return torch.argsort(keys(seed, stream, torch.arange(n), step))
 
 
+_LOCK = threading.Lock()
+_INSIDE: set[int] = set()
+"""Threads that are in a `scope`."""
+_BEFORE: dict[torch.Generator, Tensor] = {}
+"""The states of the generators before the first of them."""
+
+
+@contextmanager
+def _put_back(device: torch.device) -> Iterator[None]:
+    """The generators of the CPU and of ``device`` are put back afterwards: by an inner scope to what its
+    thread had before, by the last thread outside to what the first found."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        torch.cuda.init()
+        at = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[at])
+    thread = threading.get_ident()
+    with _LOCK:
+        inner = thread in _INSIDE
+        _INSIDE.add(thread)
+        before = [(each, each.get_state()) for each in generators]
+        for each, state in before:
+            _BEFORE.setdefault(each, state)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            if not inner:
+                _INSIDE.discard(thread)
+                before = [] if _INSIDE else [*_BEFORE.items()]
+            for each, state in before:
+                each.set_state(state)
+            if not _INSIDE:
+                _BEFORE.clear()
+
+
 @contextmanager
 def scope(device: torch.device | str, seed: int, *names: object) -> Iterator[None]:
     """Code that can only draw from PyTorch's global generator (dropout, initialisation) draws from a
-    generator seeded by (seed, names) inside, and the global state is put back afterwards."""
+    generator seeded by (seed, names) inside, and the global state is put back afterwards; by the last of the
+    threads that are inside at the same time, which draw from one generator."""
     device = torch.device(device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _put_back(device):
         # torch.manual_seed would also queue a call, with its stack, for every kind of device not in use.
         derived = derive(seed, *names)
         torch.default_generator.manual_seed(derived)

@@ -13,7 +13,6 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import logits_of, make, searching
-from advkit.core import memory
 from advkit.core.config import Precision
 from advkit.core.progress import SILENT, Progress, Task
 from advkit.core.threat import Threat
@@ -111,7 +110,6 @@ def evade(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with (
-        memory.kept(),
         evaluation_mode(classifier),
         evaluation_mode(detector),
         Ledger(folder, data, [each.name for each in plan], keep=True) as ledger,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.perturb import logits_of, make, searching
-from advkit.core import files, memory
+from advkit.core import files
 from advkit.core.config import Precision
 from advkit.core.errors import DataError
 from advkit.core.progress import SILENT, Progress
@@ -63,7 +63,7 @@ def fooled(
     """
     rows: list[int] = []
     images: list[Tensor] = []
-    with memory.kept(), evaluation_mode(model):
+    with evaluation_mode(model):
         clean = logits_of(model, data)
         right = (clean.argmax(1) == data.labels).nonzero()[:, 0]
         with progress.task(f"attacking with {attack}", len(right), unit="image") as task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -151,21 +152,38 @@ def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+_LOCK = threading.Lock()
+_BEFORE: dict[nn.Module, tuple[int, bool, float]] = {}
+"""How many threads have a module in eval mode at present; the mode, and the dropout, that it had before."""
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode inside; every submodule's own mode is put back afterwards.
+    """The model in eval mode inside; every submodule's own mode is put back afterwards, by the last of the
+    threads that are inside at the same time.
 
     Recurrent layers are given no dropout instead: cuDNN differentiates them in training mode alone.
     """
-    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    recurrent = [(each, each.dropout) for each in model.modules() if isinstance(each, nn.RNNBase)]
-    model.eval()
-    for layer, _ in recurrent:
-        layer.training, layer.dropout = True, 0.0
+    modules = [module for module in model.modules() if hasattr(module, "training")]
+    recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
+    with _LOCK:
+        for module in modules:
+            dropout = module.dropout if isinstance(module, nn.RNNBase) else 0.0
+            users, training, dropout = _BEFORE.get(module, (0, module.training, dropout))
+            _BEFORE[module] = (users + 1, training, dropout)
+        if any(_BEFORE[module][0] == 1 for module in modules):
+            model.eval()
+        for layer in recurrent:
+            layer.training, layer.dropout = True, 0.0
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for layer, dropout in recurrent:
-            layer.dropout = dropout
+        with _LOCK:
+            for module in modules:
+                users, training, dropout = _BEFORE.pop(module)
+                if users > 1:
+                    _BEFORE[module] = (users - 1, training, dropout)
+                    continue
+                module.training = training
+                if isinstance(module, nn.RNNBase):
+                    module.dropout = dropout

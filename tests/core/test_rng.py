@@ -84,15 +84,19 @@ def test_a_permutation_has_each_place_once_and_every_order_comes():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_a_scope_seeds_its_device_alone_and_leaves_no_trace(device, monkeypatch):
-    seeded, kept, fork, state = [], [], torch.random.fork_rng, torch.get_rng_state()
+    seeded, state, there = [], torch.get_rng_state(), torch.Generator()
+    there.manual_seed(7)
     for kind in (torch.cuda, torch.mps):
         monkeypatch.setattr(kind, "manual_seed", lambda seed, kind=kind: seeded.append((kind, seed)))
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: kept.append(devices) or fork(devices=[]))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "default_generators", (None, there))
     with rng.scope(device, 1, "x", 2):
         drawn = torch.rand(3)
+        torch.rand(3, generator=there)
     seed = rng.derive(1, "x", 2)
     assert drawn.equal(torch.rand(3, generator=torch.Generator().manual_seed(seed)))
     assert torch.get_rng_state().equal(state)
     assert seeded == ([] if device == "cpu" else [(getattr(torch, device), seed)])
-    assert kept == [[torch.device(device)] if device == "cuda" else []]
+    assert there.get_state().equal(torch.Generator().manual_seed(7).get_state()) == (device == "cuda")

@@ -7,10 +7,12 @@ from functools import reduce
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from advkit.models.trace import Tracer
 
 _RELU = (functional.relu, torch.relu, "relu", nn.ReLU)
 _MAX_POOL = (functional.max_pool2d, torch.max_pool2d, nn.MaxPool2d)
@@ -28,7 +30,7 @@ def rewritten(model: nn.Module) -> GraphModule:
     Raises:
         Exception: of any kind, where the network cannot be traced.
     """
-    traced = fx.symbolic_trace(copy.deepcopy(model))
+    traced = Tracer().traced(copy.deepcopy(model))
     for node in list(traced.graph.nodes):
         if _is(traced, node, (nn.BatchNorm2d,)):
             _fold(traced, node)

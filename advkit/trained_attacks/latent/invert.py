@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.core import memory, rng
+from advkit.core import rng
 from advkit.core.errors import DataError, by_size
 from advkit.core.progress import SILENT, Progress, Task
 from advkit.gan.sample import of_known_prior
@@ -75,7 +75,7 @@ def invert(
     start = torch.arange(config.restarts).repeat(len(x))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     total = config.steps * len(number)
-    with memory.kept(), evaluation_mode(model), progress.task("inverting", total, unit="step") as task:
+    with evaluation_mode(model), progress.task("inverting", total, unit="step") as task:
         for part in torch.arange(len(number)).split(config.batch_size):
             key = rng.keys(config.seed, "invert", ids[number[part]].to(device), start[part].to(device))
             z = generator.draw(key)

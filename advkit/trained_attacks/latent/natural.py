@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.engine.oracle import query
-from advkit.core import memory, rng
+from advkit.core import rng
 from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import of_known_prior
 from advkit.models.model import Model, evaluation_mode
@@ -77,7 +77,6 @@ def search_latent(
     at_once = max(1, config.batch_size // config.samples)
     width = config.radius / config.rings
     with (
-        memory.kept(),
         evaluation_mode(model),
         evaluation_mode(generator),
         progress.task("searching latent space", config.rings * n, unit="ring") as task,

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.losses.margin import margin
-from advkit.core import memory, rng
+from advkit.core import rng
 from advkit.core.errors import ModelError
 from advkit.core.progress import SILENT, Progress, Task
 from advkit.gan.sample import of_known_prior
@@ -87,7 +87,6 @@ def construct(
     auxiliary_model = auxiliary if auxiliary is not None else nn.Identity()
     parts = []
     with (
-        memory.kept(),
         evaluation_mode(model),
         evaluation_mode(generator),
         evaluation_mode(auxiliary_model),

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from advkit.core.errors import ModelError
 from advkit.models.model import Model, evaluation_mode
+from advkit.models.trace import Tracer
 from advkit.verify.bounds.affine import Affine, Scale
 from advkit.verify.bounds.arrange import Reshape
 from advkit.verify.bounds.graph import Graph
@@ -63,7 +64,7 @@ def check(graph: Graph, model: Model, images: Tensor) -> None:
         )
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     """Reports the layer in which tracing failed."""
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -76,9 +77,8 @@ class _Tracer(fx.Tracer):
 
 
 def _trace(network: nn.Module) -> fx.GraphModule:
-    tracer = _Tracer()
     try:
-        return fx.GraphModule(network, tracer.trace(network))
+        return _Tracer().traced(network)
     except ModelError:
         raise
     except Exception as error:  # likewise

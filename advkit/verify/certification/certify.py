@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.perturb import device_of, logits_of
-from advkit.core import distributed, memory
+from advkit.core import distributed
 from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.device import coarse_float32, exact_float32
@@ -99,7 +99,7 @@ def certified_subject(
     model, images, method = subject.model, subject.images, config.method
     threat = resolve(threat, model, images)
     refuse_l0(threat)
-    with memory.kept(), evaluation_mode(model):
+    with evaluation_mode(model):
         if run is not None:
             plan = {"threat": threat.model_dump(), "method": method}
             run.begin_with(**subject.inputs, **{"plan of proof": plan})
@@ -158,7 +158,7 @@ def certified(
         check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
     prover = Prover(graph, threat, method, device)
     ids = images.ids.tolist()
-    record = Record[int, CertifiedVerdict](folder, "certified", 1, CertifiedVerdict, ids)
+    record = Record[int, CertifiedVerdict](folder, "certified", 1, CertifiedVerdict, ids, progress=progress)
     with record, exact_float32():
         known = record.entries
         if known:

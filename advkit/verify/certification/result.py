@@ -42,6 +42,7 @@ class CertificationResult(SummarisedResult):
     """Certified accuracy of one model under one threat model: a lower bound of its robust accuracy."""
 
     command = "certify"
+    counted = {"clean_correct": ("certified", "undecided"), "certified_correct": ("certified",)}
 
     schema_name: Literal["advkit/certification"] = Field("advkit/certification", alias="schema")
     status: Literal["complete", "partial"]

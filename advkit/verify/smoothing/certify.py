@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from advkit.attacks.perturb import device_of, logits_of
-from advkit.core import distributed, memory
+from advkit.core import distributed
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError
 from advkit.core.journal import Record
@@ -103,7 +103,7 @@ def smoothed_subject(
     if run is not None:
         noise = (smoothed.sigma, *facts.values(), device_of(model).type)
         run.begin_with(**subject.inputs, **{"noise (and where it is drawn)": noise})
-    with memory.kept(), evaluation_mode(model):
+    with evaluation_mode(model):
         bare = int((logits_of(model, images).argmax(1) == images.labels).sum())
         folder = run.path if run is not None else None
         verdicts = _certified(smoothed, images, config.selection, config.samples, folder, progress)
@@ -122,7 +122,9 @@ def _certified(
 ) -> tuple[SmoothedVerdict, ...]:
     """A verdict for each image, in the order of the data."""
     device, ids = device_of(smoothed), images.ids.tolist()
-    with Record[int, SmoothedVerdict](folder, "smoothed", 1, SmoothedVerdict, ids) as record:
+    with Record[int, SmoothedVerdict](
+        folder, "smoothed", 1, SmoothedVerdict, ids, progress=progress
+    ) as record:
         missing = [row for row, sample in enumerate(ids) if sample not in record.entries]
         mine = missing[distributed.rank() :: distributed.world()]
         earlier = len(ids) - len(missing)

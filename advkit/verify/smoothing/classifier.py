@@ -12,7 +12,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from advkit.core import memory
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.models.load import load_model
 from advkit.verify.smoothing.noise import QUERIES, STREAM, Copies
@@ -145,12 +144,11 @@ class SmoothedClassifier(nn.Module):
             (N,) int64 on the CPU. The probability of a class other than g(x) is at most alpha.
         """
         found = []
-        with memory.kept():
-            for image, sample in zip(x, _ids(x, ids), strict=True):
-                votes = self.votes(self.copies(image, sample), self.samples)
-                _refuse_lost(votes, self.samples)
-                (first, second), classes = (part.tolist() for part in votes.topk(2))
-                found.append(classes[0] if chance(first, second) <= self.alpha else ABSTAIN)
+        for image, sample in zip(x, _ids(x, ids), strict=True):
+            votes = self.votes(self.copies(image, sample), self.samples)
+            _refuse_lost(votes, self.samples)
+            (first, second), classes = (part.tolist() for part in votes.topk(2))
+            found.append(classes[0] if chance(first, second) <= self.alpha else ABSTAIN)
         return torch.tensor(found, dtype=torch.int64)
 
     def certify(
@@ -176,8 +174,7 @@ class SmoothedClassifier(nn.Module):
         refuse_too_few(samples, self.alpha, self.sigma)
         if selection < 1:
             raise ConfigError(f"at least 1 vote has to select the class (got {selection})")
-        with memory.kept():
-            return [self.certify_one(*one, selection, samples) for one in zip(x, _ids(x, ids), strict=True)]
+        return [self.certify_one(*one, selection, samples) for one in zip(x, _ids(x, ids), strict=True)]
 
     @torch.no_grad()
     def certify_one(

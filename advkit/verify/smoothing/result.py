@@ -52,6 +52,7 @@ class SmoothingResult(SummarisedResult):
     """
 
     command = "smooth"
+    counted = {status: (status,) for status in ("right", "wrong", "abstained")}
 
     schema_name: Literal["advkit/smoothing"] = Field("advkit/smoothing", alias="schema")
     status: Literal["complete", "partial"]

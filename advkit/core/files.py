@@ -1,10 +1,16 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""Files that a crash leaves old or new, never half of either, and of which what is read is what was written.
+
+A file is *sealed* by a SHA-256 of its content: JSON objects and lines of them as a last member ``sha256``,
+other files behind their last byte. A file without a seal is of advkit 0.2 or earlier, and is read as it is.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advkit.core.errors import OutputError, readable
+from advkit.core.errors import DataError, OutputError, readable
+
+SEAL = "sha256"
+_LINE = re.compile(rf',"{SEAL}":"([0-9a-f]{{64}})"\}}')
+_TAIL = re.compile(rb"\n" + SEAL.encode() + rb" ([0-9a-f]{64})\n")
 
 
 @contextmanager
@@ -79,6 +89,94 @@ def json_text(values: Any, *, indent: int | None = None) -> str:
         return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
     return json.dumps(plain(values), indent=indent)
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def parsed(text: str | bytes) -> Any:
+    """The values of JSON text.
+
+    Raises:
+        ValueError: it is no JSON, whatever is wrong with it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a last member, the seal of the others."""
+    plain = parsed(json_text(values))
+    return {**plain, SEAL: digest(json.dumps(plain, sort_keys=True).encode())}
+
+
+def unsealed(values: Any) -> dict[str, Any]:
+    """What `sealed` was given; values without a seal as they are.
+
+    Raises:
+        ValueError: these are not the values that were sealed, or no JSON object.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    plain = {key: value for key, value in values.items() if key != SEAL}
+    if SEAL in values and sealed(plain)[SEAL] != values[SEAL]:
+        raise ValueError("it is not what was written")
+    return plain
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON values atomically, sealed."""
+    write_text(path, json_text(sealed(values), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The values in a file of `write_json`.
+
+    Raises:
+        DataError: it is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        return unsealed(parsed(path.read_bytes()))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); take another copy, or delete it") from error
+
+
+def sealed_line(text: str) -> str:
+    """A JSON object on one line, with its seal as a last member."""
+    return f'{text[:-1]},"{SEAL}":"{digest(text.encode())}"}}'
+
+
+def unsealed_line(line: str) -> str | None:
+    """What `sealed_line` was given; None for a line that has no seal, or not its own."""
+    found = _LINE.fullmatch(line, max(len(line) - 77, 0))
+    text = f"{line[: found.start()]}}}" if found else ""
+    return text if found and digest(text.encode()) == found[1] else None
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Writes bytes atomically, with their seal behind them."""
+    write_bytes(path, content + f"\n{SEAL} {digest(content)}\n".encode())
+
+
+def read_sealed(path: Path) -> bytes:
+    """What `write_sealed` was given; of a file without a seal all of it.
+
+    Raises:
+        ValueError: these are not the bytes that were sealed.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    found = _TAIL.fullmatch(content, max(len(content) - 73, 0))
+    if found is None:
+        return content
+    if digest(content[: found.start()]).encode() != found[1]:
+        raise ValueError("it is not what was written")
+    return content[: found.start()]
 
 
 class Pieces(NamedTuple):

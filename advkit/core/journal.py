@@ -3,64 +3,81 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, Self, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from advkit.core import distributed, files
 from advkit.core.errors import ConfigError
+from advkit.core.progress import SILENT, Progress
 
 Key = TypeVar("Key")
 Entry = TypeVar("Entry")
 
+_UNSEALED = re.compile(r'\{"schema": "[^"]*", "version": \d+\}')
+"""The first line of a file of advkit 0.2 or earlier."""
+
 
 class Journal:
-    """A file whose first line names its format, and whose others have a fact each.
+    """A file whose first line names its format, and whose others have a fact each; every line has its seal
+    (`advkit.core.files`).
 
     Args:
         path: of the file, which the first fact makes where there is none.
         schema: name of the format.
         version: of the format; a file of another one is refused.
+
+    Attributes:
+        damaged: lines that were left out of what was `read` last.
     """
 
     def __init__(self, path: Path, schema: str, version: int) -> None:
-        self.path = path
+        self.path, self.damaged = path, 0
         self._format = json.dumps({"schema": schema, "version": version})
         self._file: IO[bytes] | None = None
 
     def read(self) -> list[str]:
-        """The facts in the file; a last line that a crash cut short is none.
+        """The facts in the file, as they were added, without lines that are damaged; a last line that a crash
+        cut short is none.
 
         Raises:
             ConfigError: the file is of another format.
         """
+        self.damaged = 0
         if not self.path.exists():
             return []
-        whole = self.path.read_bytes().rpartition(b"\n")[0]  # bytes: a crash may cut a character in two
+        whole = self.path.read_bytes().rpartition(b"\n")[0]
         if not whole:
             return []
-        first, *facts = whole.decode().split("\n")
-        if first != self._format:
+        lines = [line.decode(errors="replace") for line in whole.split(b"\n")]
+        if lines[0] == self._format:  # advkit 0.2 and earlier
+            return [files.unsealed_line(line) or line for line in lines[1:]]
+        first, *facts = map(files.unsealed_line, lines)
+        if first not in (None, self._format) or (_UNSEALED.fullmatch(lines[0]) and not any(facts)):
             raise ConfigError(
                 f"{self.path} was written by another version of advkit; choose another folder with --out"
             )
-        return facts
+        kept = [fact for fact in facts if fact is not None]
+        self.damaged = len(lines) - len(kept) - (first is not None)
+        return kept
 
     def replace(self, facts: Iterable[str]) -> None:
         """Writes the whole file anew."""
         self.close()
-        files.write_text(self.path, "".join(f"{line}\n" for line in (self._format, *facts)))
+        lines = map(files.sealed_line, (self._format, *facts))
+        files.write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def add(self, fact: str) -> None:
-        """Appends a line, which the fact is to fit in."""
+        """Appends a fact, a JSON object on one line."""
         with files.writing(self.path):
             if self._file is None:
                 self._file = self.path.open("ab")
                 if self._file.tell() == 0:
-                    self._file.write(f"{self._format}\n".encode())
-            self._file.write(f"{fact}\n".encode())
+                    self._file.write(f"{files.sealed_line(self._format)}\n".encode())
+            self._file.write(f"{files.sealed_line(fact)}\n".encode())
             self._file.flush()
 
     def close(self) -> None:
@@ -75,7 +92,8 @@ class Record(Generic[Key, Entry]):
 
     ``NAME.jsonl`` has a line for each entry. With several processes, process R > 0 writes ``NAME.R.jsonl``.
     When a record is opened, and at the end, all are merged into the plain file, in an order that does not
-    depend on the number of processes. The run folder (`RunFolder.begin_with`) refuses another run's record.
+    depend on the number of processes. Damaged lines are left out: their images are done again. The run
+    folder (`RunFolder.begin_with`) refuses another run's record.
 
     A context manager; all processes create it, `exchange` and `finish` at the same time.
 
@@ -87,6 +105,7 @@ class Record(Generic[Key, Entry]):
             given.
         ids: of all images, in order.
         stages: in order.
+        progress: is told of damage.
     """
 
     def __init__(
@@ -97,6 +116,8 @@ class Record(Generic[Key, Entry]):
         kind: type[Entry],
         ids: Sequence[int],
         stages: Sequence[str] = (),
+        *,
+        progress: Progress = SILENT,
     ) -> None:
         self.entries: dict[Key, Entry] = {}
         """By id, or by (stage, id): those of this process, and those of others up to the last `exchange`."""
@@ -105,6 +126,7 @@ class Record(Generic[Key, Entry]):
         self._folder, self._name, self._version = folder, name, version
         self._lines: TypeAdapter[Entry] = TypeAdapter(kind)
         self._news: list[Entry] = []
+        self._progress = progress
         if folder is not None:
             with files.writing(folder):
                 if distributed.rank() == 0:
@@ -160,15 +182,35 @@ class Record(Generic[Key, Entry]):
 
     def _merge(self, folder: Path) -> None:
         """Merges all files into the plain ones; after a crash it can be repeated."""
-        others = [int(path.name.split(".")[-2]) for path in folder.glob(f"{self._name}.*.jsonl")]
+        names = folder.glob(f"{self._name}.*.jsonl")
+        others = [int(found[1]) for path in names if (found := re.search(r"\.([1-9]\d{0,5})\.", path.name))]
         for rank in (0, *others):
-            for entry in map(self._lines.validate_json, self._part(folder, rank).read()):
+            journal = self._part(folder, rank)
+            read = self._entries(journal.read())
+            sound = self._sound([entry for entry in read if entry is not None], rank)
+            if damaged := journal.damaged + len(read) - len(sound):
+                lost = f"{damaged:,} damaged record{'s' if damaged > 1 else ''}"
+                self._progress.say(f"{journal.path}: left out {lost}; the images are done again")
+            for entry in sound:
                 self._learn(entry)
-                self._merge_more(entry, rank)
         ordered = sorted(self.entries.values(), key=self._order)
         self._part(folder, 0).replace(self._lines.dump_json(entry).decode() for entry in ordered)
         for rank in others:
             self._part(folder, rank).path.unlink()
 
-    def _merge_more(self, entry: Entry, rank: int) -> None:
-        """What the file of process ``rank`` has beside the line of an entry."""
+    def _entries(self, facts: Iterable[str]) -> list[Entry | None]:
+        """The entries of lines; None where it is none of this record's."""
+        entries: list[Entry | None] = []
+        for fact in facts:
+            try:
+                entry = self._lines.validate_json(fact)
+                self._order(entry)
+            except (ValidationError, KeyError):
+                entries.append(None)
+            else:
+                entries.append(entry)
+        return entries
+
+    def _sound(self, entries: list[Entry], rank: int) -> list[Entry]:
+        """Those of the entries in the file of process ``rank`` that what lies beside the file agrees with."""
+        return entries

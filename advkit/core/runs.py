@@ -12,13 +12,13 @@ import io
 import json
 import math
 import os
-import pickle
 import platform
 import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from advkit import __version__
 from advkit.core import distributed, files
 from advkit.core.config import StrictModel
-from advkit.core.errors import BusyError, ConfigError, OutputError
+from advkit.core.errors import BusyError, ConfigError, DataError, OutputError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.stored import StoredResult
 
@@ -38,6 +38,8 @@ Result = TypeVar("Result", bound=StoredResult)
 RUNS = Path("runs")
 STATES = ("state.pt", "state-previous.pt")
 """What a resume needs: the last state, and the one before it."""
+METRICS = "metrics.jsonl"
+"""Key of a state for the metrics up to it."""
 
 
 def environment() -> dict[str, str]:
@@ -115,7 +117,7 @@ class RunFolder:
             claimed: tuple[Path, FileLock, bool] | None = None
             if distributed.rank() == 0:
                 with files.writing(out or RUNS):
-                    claimed = _claim(identity, defaults, label, out, resume=resume)
+                    claimed = _claim(identity, defaults, label, out, resume=resume, progress=progress)
             shared = distributed.share(claimed and (claimed[0], claimed[2]))
             assert shared is not None  # process 0 has found a folder, or raised in all of them
             return cls(shared[0], claimed and claimed[1], resumed=shared[1], progress=progress)
@@ -136,7 +138,7 @@ class RunFolder:
         known, given = resolved.get("inputs", {}), _plain(inputs)
         _refuse_other_inputs(self.path, known, given)
         if given.keys() - known.keys():
-            files.write_text(path, _pretty({**resolved, "inputs": {**known, **given}}))
+            files.write_json(path, {**resolved, "inputs": {**known, **given}})
 
     @property
     def finished(self) -> bool:
@@ -145,13 +147,13 @@ class RunFolder:
 
     def result(self) -> dict[str, Any]:
         """What `finish` was given."""
-        return dict(json.loads((self.path / "result.json").read_text("utf-8")))
+        return files.read_json(self.path / "result.json")
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes ``result.json`` and drops the state that only a resume would need."""
         if self._lock is None:
             return
-        files.write_text(self.path / "result.json", _pretty(result))
+        files.write_json(self.path / "result.json", result)
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
 
@@ -178,17 +180,17 @@ class RunFolder:
         import torch
 
         buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
-        torch.save(dict(state), buffer)
+        torch.save({**state, METRICS: self._text(state["step"])}, buffer)
         last, before = (self.path / name for name in STATES)
         with files.writing(self.path):
             if last.exists():
                 last.replace(before)
-        files.write_bytes(last, buffer.getvalue())
+        files.write_sealed(last, buffer.getvalue())
 
     def load_state(self, *needed: str) -> dict[str, Any] | None:
-        """What `save_state` wrote last, on the CPU, or None; the metrics are cut back to that step.
+        """What `save_state` wrote last, on the CPU, or None; the metrics become those up to that step.
 
-        Where the last file is missing or spoiled, the one before it counts.
+        Where the last file is missing or damaged, the one before it counts.
 
         Args:
             *needed: keys of the state.
@@ -197,17 +199,33 @@ class RunFolder:
             ConfigError: the state lacks one of them; nothing is changed.
         """
         for path in (self.path / name for name in STATES):
-            if (state := _readable(path)) is not None:
+            if (state := self._state(path)) is not None:
                 if not state.keys() >= set(needed):
                     raise ConfigError(
                         f"{self.path} holds an unfinished run of another version of advkit, which cannot be "
                         "resumed; delete the folder or choose another with --out",
                         code="run-differs",
                     )
-                self._cut_metrics(state["step"])
+                self._restore_metrics(state["step"], state.pop(METRICS, None))
                 return state
-        self._cut_metrics(-math.inf)
+        self._restore_metrics(-math.inf, None)
         return None
+
+    def _state(self, path: Path) -> dict[str, Any] | None:
+        """The state in a file, unless there is none or something is damaged, which is said."""
+        import torch
+
+        if not path.exists():
+            return None
+        try:
+            content = files.read_sealed(path)
+            return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        except Exception:  # a damaged file fails in as many ways as it has bytes
+            earlier = path.with_name(STATES[1])
+            going_on = earlier != path and earlier.exists()
+            way = f"going on from {earlier.name}" if going_on else "beginning anew"
+            self._progress.say(f"{path} is damaged; {way}")
+            return None
 
     def metrics(self, step: int, **values: float | str) -> None:
         """Appends a row to ``metrics.jsonl``."""
@@ -225,19 +243,29 @@ class RunFolder:
         if not path.exists():
             return []
         rows = []
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                rows.append(files.parsed(line))
+            except ValueError:
                 break  # the line that a crash cut short
         return rows
 
-    def _cut_metrics(self, step: float) -> None:
-        if self._lock is None:
+    def _text(self, step: float) -> str:
+        """The metrics up to a step, as they stand in their file."""
+        rows = [row for row in self.history() if isinstance(row, dict)]
+        steps = [row.get("step") for row in rows]
+        fitting = [isinstance(at, int | float) and at <= step for at in steps]
+        return "".join(json.dumps(row) + "\n" for row in compress(rows, fitting))
+
+    def _restore_metrics(self, step: float, known: str | None) -> None:
+        """The file as it was at a step: ``known`` is what the state says, if it does."""
+        path = self.path / "metrics.jsonl"
+        if self._lock is None or not (known or path.exists()):
             return
-        kept = [row for row in self.history() if row["step"] <= step]
-        if (self.path / "metrics.jsonl").exists():
-            files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        found = self._text(step)
+        if known is not None and known != found:
+            self._progress.say(f"{path} was damaged; its rows come from the state")
+        files.write_text(path, found if known is None else known)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -251,20 +279,6 @@ class RunFolder:
             self._lock.release()
 
 
-def _readable(path: Path) -> dict[str, Any] | None:
-    """A state, unless the file is missing or spoiled."""
-    import torch
-
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return None
-
-
-def _pretty(values: Mapping[str, Any]) -> str:
-    return files.json_text(values, indent=2) + "\n"
-
-
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives them back."""
     return dict(json.loads(files.json_text(values)))
@@ -272,17 +286,27 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _resolved(path: Path) -> dict[str, Any]:
     """What a run began with. Older versions wrote the bytes of a name that is no text as half a character."""
-    return _plain(json.loads(path.read_text("utf-8")))
+    found = _plain(files.read_json(path))
+    groups = (found.get("config"), found.setdefault("inputs", {}))
+    if not (isinstance(found.get("command"), str) and all(isinstance(group, dict) for group in groups)):
+        raise DataError(f"{path} is damaged (it names no command and configuration); delete its folder")
+    return found
 
 
 def _claim(
-    identity: Mapping[str, Any], defaults: Mapping[str, Any], label: str, out: Path | None, *, resume: bool
+    identity: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    label: str,
+    out: Path | None,
+    *,
+    resume: bool,
+    progress: Progress,
 ) -> tuple[Path, FileLock, bool]:
     """The folder of this run, its lock, and whether the run was begun earlier.
 
     What an older version did not write yet had its default then.
     """
-    path, lock = _unfinished(identity, defaults) if out is None else (out, None)
+    path, lock = _unfinished(identity, defaults, progress) if out is None else (out, None)
     begun = path is not None and (path / "resolved.json").exists()
     if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
         raise OutputError(f"{out} holds other files; choose a new folder with --out", code="already-exists")
@@ -302,9 +326,9 @@ def _claim(
         if begun := resolved.exists():
             _refuse_changes(path, _begun(resolved, defaults), identity)
         else:
-            files.write_text(resolved, _pretty(identity))
+            files.write_json(resolved, identity)
             started = {**environment(), "started": now(), "argv": sys.argv}
-            files.write_text(path / "env.json", _pretty(started))
+            files.write_json(path / "env.json", started)
     except BaseException:
         lock.release()
         raise
@@ -345,14 +369,18 @@ def _new_folder(name: str) -> Path:
 
 
 def _unfinished(
-    identity: Mapping[str, Any], defaults: Mapping[str, Any]
+    identity: Mapping[str, Any], defaults: Mapping[str, Any], progress: Progress
 ) -> tuple[Path | None, FileLock | None]:
     """The newest folder with an unfinished run of this command, configuration and inputs, and its lock."""
     for path in sorted(RUNS.glob("*-*/resolved.json"), reverse=True):
         folder = path.parent
         if (folder / "result.json").exists():
             continue
-        before = _begun(path, defaults)
+        try:
+            before = _begun(path, defaults)
+        except (DataError, OSError) as error:
+            progress.say(f"passed over {folder}: {error}")
+            continue
         same = all(before[key] == identity[key] for key in ("command", "config"))
         if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:

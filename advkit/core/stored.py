@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,8 @@ class StoredResult(StrictModel):
     """That writes it, or those that do."""
     newest: ClassVar[int] = 1
     """Version of the format that this advkit writes."""
+    counted: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Fields that count the verdicts, each with the ``status`` of those that it counts."""
 
     version: int = 1
 
@@ -54,28 +56,51 @@ class StoredResult(StrictModel):
         return pandas.DataFrame([{k: v for k, v in values.items() if not isinstance(v, dict | list)}])
 
     @classmethod
-    def from_json(cls, text: str, where: str = "result") -> Self:
+    def from_json(cls, text: str | bytes, where: str = "result") -> Self:
         """Reads `to_json`'s text.
 
         Raises:
             DataError: it is no JSON, another result, or one of a newer version; ``where`` says which.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = files.parsed(text)
+        except ValueError as error:
             raise DataError(
                 f"{where} is not JSON ({error}); give a result of advkit {cls.command}"
             ) from error
         schema = cls.model_fields["schema_name"].default
         if not isinstance(values, dict) or values.get("schema") != schema:
             raise DataError(f"{where} is no result of advkit {cls.command}; give one")
+        try:
+            values = files.unsealed(values)
+        except ValueError as error:
+            raise DataError(f"{where} is damaged ({error}); take another copy") from error
         version = values.get("version")
         if isinstance(version, int) and version > cls.newest:
             raise DataError(
                 f"{where} was written by a newer advkit (version {version} of the format, this one "
                 f"reads {cls.newest}); upgrade advkit to read it"
             )
-        return validate(cls, cls.of_today(values), where)
+        try:
+            values = cls.of_today(values)
+        except (AttributeError, KeyError, TypeError) as error:  # other values than the older versions had
+            raise DataError(f"{where} is no result of advkit {cls.command}; give one") from error
+        result = validate(cls, values, where)
+        if wrong := result._miscounted():
+            raise DataError(f"{where} is damaged ({wrong} is not what its verdicts say); take another copy")
+        return result
+
+    def _miscounted(self) -> str | None:
+        """The first count, or share of all, that the verdicts do not come to."""
+        verdicts = getattr(self, "verdicts", ())
+        found = Counter(verdict.status for verdict in verdicts)
+        counts = {name: sum(found[status] for status in which) for name, which in self.counted.items()}
+        truth: dict[str, float] = {"n": len(verdicts), **counts} if counts else {}
+        for name in counts:
+            if name.endswith("_correct"):
+                truth[name.replace("_correct", "_accuracy")] = counts[name] / max(1, len(verdicts))
+        given = {name: getattr(self, name, None) for name in truth}
+        return next((name for name in truth if given[name] not in (None, truth[name])), None)
 
     @classmethod
     def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +118,7 @@ class StoredResult(StrictModel):
         file = path / "result.json" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        return cls.from_json(file.read_text("utf-8"), str(file))
+        return cls.from_json(file.read_bytes(), str(file))
 
 
 class SummarisedResult(StoredResult):

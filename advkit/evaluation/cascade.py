@@ -263,6 +263,7 @@ class Cascade:
                     iteration=success.iteration if success else 0,
                     variant=success.variant if success else 0,
                     distance=success.distance if success else None,
+                    image_sha256=success.image_sha256 if success else None,
                     margin=None
                     if success
                     else max((e.margin for e in tried if e.margin is not None), default=None),

@@ -14,7 +14,7 @@ from advkit.attacks.attack import Attack
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import logits_of, make, refuse_misfit
-from advkit.core import distributed, memory, rng
+from advkit.core import distributed, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
 from advkit.core.device import arithmetic
@@ -29,7 +29,7 @@ from advkit.data.threats import resolve
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
-from advkit.evaluation.ledger import Ledger
+from advkit.evaluation.ledger import Ledger, confirming
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
@@ -161,7 +161,6 @@ def attacked(
         notes.append("gradient attacks used a surrogate in place of the model (transfer)")
     folder = run.path if run is not None else None
     with (
-        memory.kept(),
         evaluation_mode(model),
         evaluation_mode(other or model),
         rng.scope(device, config.seed, "model"),
@@ -193,7 +192,9 @@ def attacked(
             correct = clean.argmax(1) == images.labels
             bounds = certified(model, images, correct, threat, folder=folder, progress=progress)
             proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
-        with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
+        confirm = confirming(model if facts.deterministic else None, images, threat)
+        names = [stage.name for stage in stages]
+        with Ledger(folder, images, names, keep=keep, confirm=confirm, progress=progress) as ledger:
             cascade = Cascade(
                 model,
                 searched,

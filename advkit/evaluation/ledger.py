@@ -2,28 +2,37 @@
 
 ``verdicts.jsonl`` has a line per image and stage.
 ``adversarial.bin`` holds the adversarial images: float32 (N, C, H, W), zeros where there is none. An image is
-written before its line, so every line has its image. Process R > 0 of several writes ``adversarial.R.bin``.
+written before its line, so every line has its image; it has the image's digest, too. Process R > 0 of several
+writes ``adversarial.R.bin``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from pydantic import ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.engine.outcome import Found, Outcome
+from advkit.attacks.perturb import device_of
 from advkit.core import distributed, files
+from advkit.core.errors import DataError
 from advkit.core.journal import Record
+from advkit.core.progress import SILENT, Progress
+from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation.result import Verdict
 from advkit.models.card import Shape
+
+PIECE = 100
+"""Images in memory at a time."""
 
 
 class ImageWriter:
@@ -46,7 +55,7 @@ class ImageWriter:
         """Writes the image (C, H, W) of one row."""
         with files.writing(self.path):
             self._file.seek(row * self._size)
-            self._file.write(image.float().contiguous().numpy().tobytes())
+            self._file.write(_content(image))
 
     def __enter__(self) -> ImageWriter:
         return self
@@ -65,6 +74,19 @@ def _bytes(shape: Shape) -> int:
     return 4 * math.prod(shape)
 
 
+def _content(image: Tensor) -> bytes:
+    return image.detach().cpu().float().contiguous().numpy().tobytes()
+
+
+def _intact(path: Path, row: int, shape: Shape, known: str | None) -> Tensor | None:
+    """The image of a row, if it has the digest ``known``."""
+    try:
+        image = read_image(path, row, shape)
+    except (OSError, ValueError, RuntimeError):  # there is no such file, or it is too short
+        return None
+    return image if known in (None, files.digest(_content(image))) else None
+
+
 def images_of(folder: Path, rank: int = 0) -> Path:
     """The images that one process wrote; those of process 0 are all of them once the record is finished."""
     return folder / (f"adversarial.{rank}.bin" if rank else "adversarial.bin")
@@ -76,6 +98,8 @@ class Entry(Outcome):
 
     id: int
     stage: str
+    image_sha256: str | None = None
+    """Of the bytes of its image in ``adversarial.bin``, if it has one there."""
 
     __pydantic_config__: ClassVar = ConfigDict(ser_json_inf_nan="constants")
 
@@ -93,19 +117,33 @@ class Ledger(Record[tuple[str, int], Entry]):
         data: the attacked images.
         stages: names of the stages, in order.
         keep: keep adversarial images, also without a folder.
+        confirm: says of images (N, C, H, W) that an earlier process left, with the rows (N,) of their
+            originals, which are adversarial: (N,) bool. The others are searched again.
+        progress: is told of damage.
     """
 
-    def __init__(self, folder: Path | None, data: Data, stages: Sequence[str], *, keep: bool) -> None:
-        self._data, self._keep = data, keep
+    def __init__(
+        self,
+        folder: Path | None,
+        data: Data,
+        stages: Sequence[str],
+        *,
+        keep: bool,
+        confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._data, self._keep, self._confirm = data, keep, confirm
         self._images: dict[int, Tensor] = {}
         self._merged: ImageWriter | None = None
-        super().__init__(folder, "verdicts", 3, Entry, data.ids.tolist(), stages)
+        super().__init__(folder, "verdicts", 3, Entry, data.ids.tolist(), stages, progress=progress)
+        self._confirm = None  # what is found from here on, the search confirms
         self._writer = None if folder is None else self._images_from(folder, distributed.rank())
 
     def add(self, entry: Entry, image: Tensor | None = None) -> None:
         """Records a verdict, and the adversarial image (C, H, W) of a broken one; None keeps that of an
         earlier stage."""
         if image is not None and entry.broken:
+            entry = replace(entry, image_sha256=files.digest(_content(image)))
             if self._writer is not None:
                 self._writer.write(self.rows[entry.id], image)
             elif self._keep:
@@ -147,10 +185,44 @@ class Ledger(Record[tuple[str, int], Entry]):
         for images in folder.glob("adversarial.*.bin"):  # after the lines, which need them
             images.unlink()
 
-    def _merge_more(self, entry: Entry, rank: int) -> None:
-        if rank and entry.broken and self._folder is not None and self._merged is not None:
+    def _sound(self, entries: list[Entry], rank: int) -> list[Entry]:
+        """Entries whose images are there. Of several of one image, the last to have a digest wrote it."""
+        assert self._folder is not None and self._merged is not None
+        path, last = images_of(self._folder, rank), dict[int, Entry]()
+        for entry in sorted(entries, key=self._order):
             row = self.rows[entry.id]
-            self._merged.write(row, read_image(images_of(self._folder, rank), row, self._data.shape))
+            if entry.broken and (entry.image_sha256 is not None or row not in last):
+                last[row] = entry
+        missing = set()
+        for rows in torch.tensor([*last]).long().split(PIECE):
+            found = {}
+            for row in rows.tolist():
+                image = _intact(path, row, self._data.shape, last[row].image_sha256)
+                if image is None:
+                    missing.add(row)
+                else:
+                    found[row] = image
+            if self._confirm is not None and found:
+                sure = self._confirm(torch.stack([*found.values()]), torch.tensor([*found])).tolist()
+                missing |= {row for row, adversarial in zip(found, sure, strict=True) if not adversarial}
+            for row in found.keys() - missing if rank else ():
+                self._merged.write(row, found[row])
+        return [entry for entry in entries if not (entry.broken and self.rows[entry.id] in missing)]
+
+
+def confirming(model: nn.Module | None, data: Data, threat: Threat) -> Callable[[Tensor, Tensor], Tensor]:
+    """``confirm`` of a `Ledger`: the images are inside the threat model, and the model, if one is given,
+    misclassifies them."""
+
+    def confirm(x: Tensor, rows: Tensor) -> Tensor:
+        x0, labels = data.batch(rows)
+        inside = threat.contains(x, x0)
+        if model is None:
+            return inside
+        with torch.no_grad():
+            return inside & (query(model, x.to(device_of(model))).argmax(1).cpu() != labels)
+
+    return confirm
 
 
 class Adversarial:
@@ -163,7 +235,7 @@ class Adversarial:
     """
 
     def __init__(self, folder: Path, data: Data, verdicts: Sequence[Verdict]) -> None:
-        self.path, self.data = images_of(folder), data
+        self.path, self.data, self._verdicts = images_of(folder), data, verdicts
         self.broken = torch.tensor([verdict.status == "broken" for verdict in verdicts])
         """(N,) bool"""
 
@@ -171,9 +243,20 @@ class Adversarial:
         return len(self.data)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """(n, C, H, W) float32 images of the rows ``rows`` (n,)."""
+        """(n, C, H, W) float32 images of the rows ``rows`` (n,).
+
+        Raises:
+            DataError: an image is not the one that was found.
+        """
         x, _ = self.data.batch(rows)
         for place, row in enumerate(rows.tolist()):
             if self.broken[row]:
-                x[place] = read_image(self.path, row, self.data.shape)
+                verdict = self._verdicts[row]
+                image = _intact(self.path, row, self.data.shape, verdict.image_sha256)
+                if image is None or not (image.min() >= 0 and image.max() <= 1):
+                    raise DataError(
+                        f"{self.path} is damaged: image {verdict.id} is not the one that was found; "
+                        "run the attack again in another folder (--out)"
+                    )
+                x[place] = image
         return x

@@ -40,6 +40,8 @@ class Verdict(StrictModel):
     """From the original to the adversarial image, in the threat's norm."""
     margin: float | None = None
     """Of a robust image: the largest margin that any attack reached; above 0 it would be misclassified."""
+    image_sha256: str | None = None
+    """Of the adversarial image in ``adversarial.bin``, of its bytes in float32."""
     forwards: int = 0
     """Forward passes spent on it by all attacks."""
     backwards: int = 0
@@ -92,6 +94,11 @@ class EvaluationResult(SummarisedResult):
 
     command = "attack"
     newest = VERSION
+    counted = {
+        "clean_correct": ("broken", "robust", "certified"),
+        "robust_correct": ("robust", "certified"),
+        "certified_correct": ("certified",),
+    }
 
     schema_name: Literal["advkit/evaluation"] = Field("advkit/evaluation", alias="schema")
     version: int = VERSION

@@ -15,14 +15,12 @@ from torch import Tensor
 from advkit.core import files, images
 from advkit.core.errors import OutputError
 from advkit.data.data import Data
-from advkit.evaluation.ledger import Adversarial
+from advkit.evaluation.ledger import PIECE, Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 
 GRID = 400
 """Largest number of images in a grid."""
-PIECE = 100
-"""Images in memory at a time."""
 
 
 def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:

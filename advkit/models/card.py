@@ -11,7 +11,8 @@ from advkit.core.notes import Note
 from advkit.core.threat import Norm
 
 SCHEMA: Final = "advkit/model"
-VERSION = 1
+VERSION = 2
+"""In files of version 1 the card has no seal, and the digest of the weights has the name of today's seal."""
 
 Role = Literal[
     "classifier", "generator", "discriminator", "vae", "perturbation-generator", "detector", "features"

@@ -1,15 +1,14 @@
 """One file per model: its weights and its card, in formats that cannot execute code.
 
-``.safetensors`` carries the card as JSON in its header, under the key ``advkit``, with one member more:
-``sha256``, by which damage to the weights is noticed, since the format has no checksum of its own.
-``.pt`` is a PyTorch file of plain types, ``{"advkit": card, "state_dict": weights}``, read with
-``weights_only=True`` and never otherwise.
+``.safetensors`` has the card as JSON in its header, under the key ``advkit``. ``.pt`` is a PyTorch file of
+plain types, ``{"advkit": card, "state_dict": weights}``, read with ``weights_only=True`` and never otherwise.
+In both the card has two members more, by which damage is noticed: ``weights``, a digest of the weights, and
+``sha256``, the seal of the card with it (`advkit.core.files`).
 """
 
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import pickletools
 import re
@@ -27,9 +26,10 @@ from advkit import __version__
 from advkit.core import files, rng, runs
 from advkit.core.errors import ConfigError, ModelError, UserError, by_size
 from advkit.models import foreign
-from advkit.models.card import ModelCard
+from advkit.models.card import VERSION, ModelCard
 from advkit.models.header import (
     SUFFIXES,
+    card_in,
     damaged,
     is_safetensors,
     kind,
@@ -108,16 +108,17 @@ def write_checkpoint(
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"cannot save a model as {path}: end its name with .safetensors or .pt")
     files.refuse_to_replace(path, overwrite=overwrite)
-    card = card.model_copy(update={"advkit": __version__, "created": card.created or runs.now()})
+    today = {"version": VERSION, "advkit": __version__, "created": card.created or runs.now()}
+    card = card.model_copy(update=today)
     # Clones: contiguous, on the CPU, and none a view of another, which safetensors would refuse.
     own = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    values = json.loads(files.json_text(card.model_dump(mode="json", by_alias=True)))
+    values = files.sealed({**card.model_dump(mode="json", by_alias=True), "weights": weights_hash(own)})
     if path.suffix == ".safetensors":
         # One key of metadata only: the format writes several in an order that changes from time to time.
-        header = {"advkit": json.dumps({**values, "sha256": weights_hash(own)})}
+        header = {"advkit": files.json_text(values)}
         files.write_bytes(path, safetensors.torch.save(own, header))
     else:
         content = {"advkit": values, "state_dict": own}
@@ -216,7 +217,7 @@ class _Content:
 def _read(path: Path, weights_key: str | None = None) -> _Content:
     if is_safetensors(path):
         with opened(path) as file:
-            card, digest = parse_card((file.metadata() or {}).get("advkit"), path)
+            card, digest = card_in(file, path)
             # Clones, so that nothing that happens to the file later reaches into the model.
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         if weights_key is not None and card is None:

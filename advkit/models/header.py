@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +9,10 @@ from typing import Any, Literal
 import safetensors
 
 from advkit import __version__
+from advkit.core import files
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError, did_you_mean
-from advkit.models.card import VERSION, ModelCard
+from advkit.models.card import SCHEMA, VERSION, ModelCard
 
 SUFFIXES = (".safetensors", ".pt")
 
@@ -24,7 +24,7 @@ def read_card(path: Path) -> ModelCard | None:
 
         return read_checkpoint(path)[0]
     with opened(path, "numpy") as file:
-        return parse_card((file.metadata() or {}).get("advkit"), path)[0]
+        return card_in(file, path)[0]
 
 
 def refuse_absent(path: Path) -> None:
@@ -121,23 +121,38 @@ def opened(path: Path, framework: Literal["pt", "numpy"] = "pt") -> Any:
         raise damaged(path) from error
 
 
+def card_in(file: Any, path: Path) -> tuple[ModelCard | None, str | None]:
+    """The card of a ``.safetensors`` file that is `opened`, as `parse_card` gives it."""
+    facts = file.metadata() or {}
+    if "advkit" not in facts and any(SCHEMA in text for text in facts.values()):
+        raise damaged(path, "its card has another name")
+    return parse_card(facts.get("advkit"), path)
+
+
 def parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
     """The card of ``path`` and the digest of its weights, from JSON or plain values; None for none."""
     if raw is None:
         return None, None
     try:
-        values = json.loads(raw) if isinstance(raw, str) else raw
-    except json.JSONDecodeError as error:
-        raise damaged(path, "its card is no JSON") from error
+        values = files.parsed(raw) if isinstance(raw, str) else raw
+    except ValueError as error:
+        raise damaged(path, f"its card is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise damaged(path, "its card is no JSON object")
-    digest = values.pop("sha256", None)
     version = values.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ModelError(
             f"{path} has a card of version {version}, this advkit ({__version__}) reads up to {VERSION}; "
             f"upgrade to advkit {values.get('advkit') or 'of a later version'}, which wrote it, or later"
         )
+    if version == 1:
+        digest = values.pop(files.SEAL, None)
+    else:
+        try:
+            values = files.unsealed(values)
+        except ValueError as error:
+            raise damaged(path, f"its card: {error}") from error
+        digest = values.pop("weights", None)
     try:
         return validate(ModelCard, values, f"the card of {path}"), digest
     except ConfigError as error:

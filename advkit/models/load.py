@@ -168,14 +168,16 @@ def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: S
     if path.is_file():
         return _of_file(path, hints, hints.arch)
     if isinstance(where, str) and text in store.names():
-        return _of_file(store.path(text), hints, hints.arch)
+        return _of_store(store, text, hints)
     if path.is_dir():
         return _of_file(_in_folder(path, hints.role), hints, hints.arch)
     if isinstance(where, Path) or path.suffix in _FILES or len(path.parts) > 1:
         return _of_file(path, hints, hints.arch)  # it is not there, and that is said in a file's words
     try:
-        found = store.path(text)
+        store.hash(text)
     except ModelError as error:
+        if error.code != "model-not-found":  # its name is damaged
+            raise
         near = did_you_mean(text, store.names())
         way = "`advkit models ls` lists the store"
         if text in ARCHITECTURES:
@@ -185,7 +187,13 @@ def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: S
             f"torchvision:NAME or package.module:function; {way}",
             code="model-not-found",
         ) from error
-    return _of_file(found, hints, hints.arch)
+    return _of_store(store, text, hints)
+
+
+def _of_store(store: Store, name: str, hints: _Hints) -> Model:
+    model = _of_file(store.path(name), hints, hints.arch)
+    store.refuse_other(name, model)
+    return model
 
 
 def _of_file(path: Path, hints: _Hints, arch: str | None) -> Model:

@@ -8,7 +8,6 @@ a lock makes processes that change the store wait for each other.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advkit.core import files, runs
-from advkit.core.errors import ConfigError, ModelError, OutputError, did_you_mean
+from advkit.core.errors import ConfigError, DataError, ModelError, OutputError, did_you_mean
 from advkit.models.card import ModelCard, Parent, Relation
 from advkit.models.header import SUFFIXES, read_card
 
@@ -68,7 +67,7 @@ class Store:
         digest = model.hash
         with self._locked():
             save_model(model, self._object(digest), overwrite=True)
-            files.write_text(self._name(name), json.dumps({"hash": digest, "created": runs.now()}) + "\n")
+            files.write_json(self._name(name), {"hash": digest, "created": runs.now()})
         return digest
 
     def get(self, name: str, *, arch: str | None = None) -> Model:
@@ -79,7 +78,17 @@ class Store:
         """
         from advkit.models.checkpoint import load_checkpoint
 
-        return load_checkpoint(self.path(name), arch=arch)
+        model = load_checkpoint(self.path(name), arch=arch)
+        self.refuse_other(name, model)
+        return model
+
+    def refuse_other(self, name: str, model: Model) -> None:
+        """Raises a `ModelError` if ``model``, read for ``name``, has not the hash that names its file."""
+        if model.hash != (digest := self.hash(name)):
+            raise ModelError(
+                f"{self._object(digest)} holds another model (hash {model.hash[:12]}): it was exchanged or "
+                f"damaged; `advkit models rm {name}`, and add the model again"
+            )
 
     def path(self, name: str) -> Path:
         """The file of the model called ``name``, or whose hash begins with it."""
@@ -95,6 +104,10 @@ class Store:
         names = self.names()
         if name in names:
             return names[name]
+        if name in self.damaged:
+            raise ModelError(
+                f"{self._name(name)} is damaged; `advkit models rm {name}`, and add the model again"
+            )
         if re.fullmatch(r"[0-9a-f]{4,64}", name):
             found = [digest for digest in self._hashes() if digest.startswith(name)]
             if len(found) > 1:
@@ -108,16 +121,23 @@ class Store:
         )
 
     def names(self) -> dict[str, str]:
-        """Names and the hashes they mean, in the order of the names."""
-        found = {}
+        """Names and the hashes they mean, in the order of the names; without those that are `damaged`."""
+        return {name: digest for name, digest in self._named() if digest}
+
+    @property
+    def damaged(self) -> list[str]:
+        """Names whose files cannot be read."""
+        return [name for name, digest in self._named() if not digest]
+
+    def _named(self) -> Iterator[tuple[str, str | None]]:
         for path in sorted(self._names.glob("[!.]*.json"), key=lambda path: path.stem):
             try:
-                found[path.stem] = str(json.loads(path.read_text("utf-8"))["hash"])
+                digest = files.read_json(path).get("hash")
             except FileNotFoundError:
                 continue  # another process has just removed it
-            except (ValueError, KeyError, TypeError) as error:
-                raise ModelError(f"{path} is damaged; delete it and add the model again") from error
-        return found
+            except (DataError, OSError):
+                digest = None
+            yield path.stem, digest if re.fullmatch(r"[0-9a-f]{64}", str(digest)) else None
 
     def cards(self) -> Iterator[tuple[tuple[str, ...], str, ModelCard | None]]:
         """(names, hash, card) of every model, the named ones first; no card where its file cannot be read."""
@@ -140,6 +160,9 @@ class Store:
             ConfigError: a hash whose model has names.
         """
         with self._locked():
+            if name in self.damaged:
+                self._name(name).unlink()
+                return
             digest = self.hash(name)
             others = [other for other, meant in self.names().items() if meant == digest and other != name]
             if name in self.names():

@@ -1,6 +1,8 @@
 """Files of facts, and files that appear whole or not at all."""
 
 import errno
+import hashlib
+import json
 import zipfile
 from io import BytesIO
 
@@ -15,15 +17,19 @@ from advkit.core.errors import ConfigError, OutputError
 from advkit.core.journal import Journal
 
 SOME = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-FACTS = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=8)
+FACTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).map(
+    lambda text: json.dumps({"said": text}, ensure_ascii=False)
+)
 
 
 @SOME
-@given(before=st.lists(FACTS, max_size=4), after=st.lists(FACTS, max_size=3), cut=st.integers(0, 80))
+@given(before=st.lists(FACTS, max_size=4), after=st.lists(FACTS, max_size=3), cut=st.integers(0, 400))
 def test_facts_outlive_a_crash_at_any_byte(tmp_path_factory, before, after, cut):
     def content(facts):
-        header = '{"schema": "toy/facts", "version": 2}'
-        return "".join(f"{line}\n" for line in (header, *facts)).encode()
+        lines = ('{"schema": "toy/facts", "version": 2}', *facts)
+        sums = (hashlib.sha256(line.encode()).hexdigest() for line in lines)
+        pairs = zip(lines, sums, strict=True)
+        return "".join(f'{line[:-1]},"sha256":"{digest}"}}\n' for line, digest in pairs).encode()
 
     path = tmp_path_factory.mktemp("journal") / "facts.jsonl"
     journal = Journal(path, "toy/facts", 2)
@@ -48,9 +54,40 @@ def test_facts_outlive_a_crash_at_any_byte(tmp_path_factory, before, after, cut)
     assert path.read_bytes() == content([*facts, *after, "last"])
 
 
+@SOME
+@given(data=st.data(), facts=st.lists(FACTS, min_size=1, max_size=4))
+def test_a_damaged_line_is_left_out_and_counted(tmp_path_factory, data, facts):
+    """Whatever bit of the file has changed, the header's included."""
+    path = tmp_path_factory.mktemp("journal") / "facts.jsonl"
+    journal = Journal(path, "toy/facts", 2)
+    journal.replace(facts)
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
+    hit = bytes(content[: place // 8 + 1]).count(b"\n") - (content[place // 8] == 10)
+    joined = path.read_bytes().count(b"\n") <= len(facts)  # an end of line was hit
+    found = journal.read()
+    if not joined:
+        assert found == [fact for number, fact in enumerate(facts, 1) if number != hit]
+        assert journal.damaged == 1 + (content[place // 8] == 10)
+    else:
+        gone = {hit, hit + 1} if hit < len(facts) else {hit}  # the last line, which a crash may have cut
+        assert found == [fact for number, fact in enumerate(facts, 1) if number not in gone]
+
+
+def test_a_file_without_seals_is_read_as_it_is(tmp_path):
+    path = tmp_path / "facts.jsonl"
+    path.write_text('{"schema": "toy/facts", "version": 2}\n{"a": 1}\n')
+    journal = Journal(path, "toy/facts", 2)
+    journal.add('{"b": 2}')
+    journal.close()
+    assert journal.read() == ['{"a": 1}', '{"b": 2}'] and journal.damaged == 0
+
+
 @pytest.mark.parametrize("other", [("toy/facts", 1), ("toy/other", 2)])
 def test_another_format_is_refused(tmp_path, other):
-    Journal(tmp_path / "facts.jsonl", *other).replace(["one"])
+    Journal(tmp_path / "facts.jsonl", *other).replace(['{"a": 1}'])
     with pytest.raises(ConfigError, match=r"facts\.jsonl"):
         Journal(tmp_path / "facts.jsonl", "toy/facts", 2).read()
 

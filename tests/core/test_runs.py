@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydantic import Field
 
-from advkit.core import runs
+from advkit.core import files, runs
 from advkit.core.config import StrictModel
 from advkit.core.errors import BusyError, ConfigError, DataError, OutputError, UserError
 from advkit.core.progress import Progress
@@ -125,7 +125,7 @@ class Numbered(RuleBasedStateMachine):
     @invariant()
     def what_is_kept(self):
         for run in self.known:
-            kept = json.loads(Path("runs", run["name"], "resolved.json").read_text(encoding="utf-8"))
+            kept = files.read_json(Path("runs", run["name"], "resolved.json"))
             config = {"steps": 3, "seed": run["seed"]}
             assert kept == {"command": run["command"], "config": config, "inputs": run["inputs"]}
 
@@ -165,15 +165,17 @@ class Going(RuleBasedStateMachine):
     def save(self, seed, dtype):
         noise = torch.randint(-(2**15), 2**15, (8,), generator=torch.Generator().manual_seed(seed))
         weights = noise.to(torch.int16).view(dtype)  # any bits at all, NaN and infinity among them
-        self.states = [*self.states, {"step": self.step - 1, "weights": weights}][-2:]
-        self.run.save_state(self.states[-1])
+        state = {"step": self.step - 1, "weights": weights}
+        self.states = [*self.states, (state, list(self.rows))][-2:]
+        self.run.save_state(state)
 
     @rule(
-        spoil=st.sampled_from([None, "cut", "noise", "empty", "missing"]),
+        spoil=st.sampled_from([None, "cut", "noise", "empty", "missing", "bit"]),
         both=st.booleans(),
         cut=st.integers(0, 60),
+        bit=st.floats(0, 1, exclude_max=True),
     )
-    def die_and_go_on(self, spoil, both, cut):
+    def die_and_go_on(self, spoil, both, cut, bit):
         lines = self.out / "metrics.jsonl"
         self.run.__exit__(None, None, None)
         if self.rows and lines.exists():
@@ -181,8 +183,6 @@ class Going(RuleBasedStateMachine):
             last = len(content.splitlines(keepends=True)[-1])
             gone = min(cut, last - 1)  # of a line at most, which it leaves begun
             lines.write_bytes(content[: len(content) - gone])
-            if gone > 1:
-                self.rows.pop()
         for name in runs.STATES[: len(self.states)][: 2 if both else 1] if spoil else ():
             path = self.out / name
             if path.exists():
@@ -190,7 +190,11 @@ class Going(RuleBasedStateMachine):
                 if spoil == "missing":
                     path.unlink()
                 else:
-                    path.write_bytes({"cut": content[:100], "noise": b"noise", "empty": b""}[spoil])
+                    place = int(8 * (len(content) - 73) * bit)
+                    flipped = bytearray(content)
+                    flipped[place // 8] ^= 1 << place % 8
+                    changed = {"cut": content[:100], "noise": b"noise", "empty": b"", "bit": flipped}
+                    path.write_bytes(changed[spoil])
         if spoil:
             self.states = [] if both else self.states[:-1]
         self.run = RunFolder.open("train", "x", Plan(), self.out, resume=True)
@@ -199,9 +203,9 @@ class Going(RuleBasedStateMachine):
         assert (state is None) == (not self.states)
         self.step = 0
         if state is not None:
-            assert state["step"] == self.states[-1]["step"] and bits(state) == bits(self.states[-1])
+            assert bits(state) == bits(self.states[-1][0]) and state["step"] == self.states[-1][0]["step"]
             self.step = state["step"] + 1
-        self.rows = [row for row in self.rows if state is not None and row["step"] <= state["step"]]
+        self.rows = list(self.states[-1][1]) if state is not None else []
         if spoil and self.states:  # only the older file is left
             self.run.save_state(state)
 

@@ -1,6 +1,5 @@
 """``advkit attack`` from its configuration to what it leaves."""
 
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 
 from advkit.commands.attack import run as attack
-from advkit.core import rng
+from advkit.core import files, rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, OutputError
 from advkit.core.images import to_uint8
@@ -43,7 +42,7 @@ def plan(**values):
 def test_the_report_follows_from_the_files_alone(judged):
     outcome = attack(plan(save="adv.npz"), Context(out=Path("run")))
     network, saved = judged[0].network, np.load("adv.npz")
-    result = json.loads(Path("run/result.json").read_text(encoding="utf-8"))
+    result = files.read_json(Path("run/result.json"))
     assert result == outcome.result and outcome.files == (Path("adv.npz"), Path("run"))
     images = np.fromfile("run/adversarial.bin", np.float32).reshape(saved["x"].shape)
     broken = np.array([verdict["status"] == "broken" for verdict in result["verdicts"]])

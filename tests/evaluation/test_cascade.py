@@ -21,7 +21,7 @@ from torch import nn
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
-from advkit.core import distributed, rng
+from advkit.core import distributed, files, rng
 from advkit.core.errors import OutputError
 from advkit.core.progress import Progress, Task
 from advkit.core.threat import Threat
@@ -241,12 +241,14 @@ def check(case, want, ends):
     searched = Counter()
     for cascade, earlier, stages, verdicts, x in ends:
         assert stages == want.stages
+        digests = [verdict.pop("image_sha256") for verdict in verdicts]
         assert verdicts == [verdict_of(case, want, row) for row in range(case.n)]
         assert cascade.robust.tolist() == want.standing and cascade.passes == want.spent
         assert (cascade.confirmed, cascade.noticed) == (want.confirmed, want.noticed)
         for row, verdict in enumerate(verdicts):
             by = verdict["attack"]
             assert torch.equal(x[row], image(case, by, row) if by else case.data.images[row])
+            assert digests[row] == (files.digest(x[row].numpy().tobytes()) if by else None)
         known = {(name, rows[sample]) for name, sample in earlier}
         assert not known & cascade.asked.keys()
         searched += cascade.asked
@@ -290,11 +292,16 @@ def test_killed_resumed_and_shared_it_leaves_what_one_process_leaves(tmp_path, f
         ends = Processes(case.dice.randint(1, 3)).run(lambda rank: attacked(case, folder))  # noqa: B023
         check(case, want, ends)
         head, *lines = (folder / "verdicts.jsonl").read_text().splitlines()
+        rows = {sample: row for row, sample in enumerate(case.ids)}
         order = [(stage.name, row) for stage in case.stages for row in range(case.n)]
         kept = [key for key in order if key in want.entries]
         facts = [want.entries[key] | {"id": case.ids[key[1]], "stage": key[0]} for key in kept]
-        assert json.loads(head) == {"schema": "advkit/verdicts", "version": 3}
-        assert [json.loads(line) for line in lines] == facts
+        assert json.loads(files.unsealed_line(head)) == {"schema": "advkit/verdicts", "version": 3}
+        stored = [json.loads(files.unsealed_line(line)) for line in lines]
+        for fact in stored:
+            found = image(case, fact["stage"], rows[fact["id"]]).numpy().tobytes()
+            assert fact.pop("image_sha256") == (files.digest(found) if fact["broken"] else None)
+        assert stored == facts
         stored = np.fromfile(folder / "adversarial.bin", np.float32).reshape(case.n, 1, 1, 2)
         for row in range(case.n):
             broken = next((name for name, at in kept if at == row and want.entries[name, at]["broken"]), None)
@@ -303,7 +310,9 @@ def test_killed_resumed_and_shared_it_leaves_what_one_process_leaves(tmp_path, f
 
 
 def entry(sample, *, broken):
+    digest = files.digest(np.float32(sample + 1).tobytes()) if broken else None
     facts = {"iteration": 1, "variant": 0, "distance": 0.5, "margin": None, "forwards": 3, "backwards": 2}
+    facts["image_sha256"] = digest
     return Entry(id=sample, stage="one", broken=broken, refuted=0, **facts)
 
 
@@ -339,7 +348,9 @@ def test_a_crash_on_the_way_of_merging_loses_nothing(tmp_path, allowed):
         again.finish()
         assert [float(again.image(again.entries["one", rank])) for rank in range(3)] == [1, 2, 3]
     lines = (tmp_path / "verdicts.jsonl").read_text().splitlines()[1:]
-    assert [json.loads(line) for line in lines] == [asdict(entry(k, broken=k < 3)) for k in range(6)]
+    assert [json.loads(files.unsealed_line(line)) for line in lines] == [
+        asdict(entry(k, broken=k < 3)) for k in range(6)
+    ]
     assert {path.name for path in tmp_path.iterdir()} == {"verdicts.jsonl", "adversarial.bin"}
     with pytest.raises(OutputError):
         Ledger(tmp_path / "gone", data, ["one"], keep=False)

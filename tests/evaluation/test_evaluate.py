@@ -1,7 +1,9 @@
 """Evaluations of real models: the number and everything behind it, and whom it can be believed of."""
 
+import json
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,13 +11,14 @@ from torch import nn
 import advkit
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.perturb import robust_correct
-from advkit.core import distributed, rng
+from advkit.core import distributed, files, rng
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.evaluation import evaluate
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.ledger import Adversarial
+from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 
 THREAT = Threat("linf", 0.03)
@@ -130,6 +133,59 @@ def test_goes_on_after_an_interruption(judged, tmp_path, stopping):
     assert (result.verdicts, result.stages, result.forwards) == (whole.verdicts, whole.stages, whole.forwards)
     images = Adversarial(tmp_path / "run", data, result.verdicts)
     assert len(images) == 30 and torch.equal(images[torch.arange(30)], whole.adversarial)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_damage_is_noticed_and_searched_again(judged, tmp_path, old):
+    """Images of 7.0, and others inside the budget, with and without (0.2) their digests; and verdicts."""
+    model, data = judged
+
+    def go_on():
+        with RunFolder.open("attack", "toy", Evaluation(model="toy"), tmp_path / "run") as folder:
+            return run(model, data, run=folder)
+
+    whole = go_on()
+    images, lines = tmp_path / "run/adversarial.bin", tmp_path / "run/verdicts.jsonl"
+    found, broken = images.read_bytes(), np.array([[v.status == "broken"] for v in whole.verdicts])
+    pixels = np.frombuffer(found, np.float32).reshape(30, 64)
+    original = data.batch(torch.arange(30))[0].flatten(1).numpy()
+    for wrong in (np.full((30, 64), 7), original, *((pixels[::-1],) if not old else ())):
+        images.write_bytes(np.where(broken, wrong, pixels).astype(np.float32).tobytes())
+        with pytest.raises(DataError, match="damaged"):
+            Adversarial(tmp_path / "run", data, whole.verdicts)[torch.arange(30)]
+        if old:
+            head, *facts = [json.loads(files.unsealed_line(line)) for line in lines.read_text().splitlines()]
+            for fact in facts:
+                del fact["image_sha256"]
+            lines.write_text("".join(f"{json.dumps(each)}\n" for each in (head, *facts)))
+        assert go_on().verdicts == whole.verdicts and images.read_bytes() == found
+    assert broken.sum() > 3
+    content = lines.read_text()
+    lines.write_text(content.replace('"broken":true', '"broken":false', 5))
+    assert go_on().verdicts == whole.verdicts and lines.read_text() == content
+    lines.write_bytes(b"\xff" + content.encode()[1:])
+    assert go_on().verdicts == whole.verdicts and lines.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": 29},
+        {"clean_correct": 27},
+        {"robust_correct": 0},
+        {"certified_correct": 3},
+        {"robust_accuracy": 0.5},
+        {"clean_accuracy": 1.0},
+        {"verdicts": [3]},
+        {"verdicts": None},
+        {"checks": [None]},
+    ],
+)
+def test_a_result_whose_counts_are_not_those_of_its_verdicts_is_refused(judged, change):
+    result = run(*judged)
+    assert EvaluationResult.from_json(result.to_json()) == result
+    with pytest.raises((DataError, ConfigError)):
+        EvaluationResult.from_json(json.dumps(result.as_values() | change))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from advkit.commands.gan_sample import run as sample
 from advkit.commands.gan_train import run as train
-from advkit.core import distributed
+from advkit.core import distributed, files
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError, OutputError
@@ -59,7 +59,7 @@ def test_a_run_leaves_models_pictures_and_figures(trained):
     folder = trained.files[-1]
     assert folder == Path("run") and not (folder / "state.pt").exists()
     assert all(path.exists() for path in (*trained.files, *(picture.path for picture in trained.pictures)))
-    result = json.loads((folder / "result.json").read_text())
+    result = files.read_json(folder / "result.json")
     assert result == trained.result
     assert list(Store().names()) == ["toy-best", "toy-discriminator", "toy-ema", "toy-generator"]
     for name, facts in result["models"].items():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from advkit.commands import gan_eval as command
 from advkit.commands.gan_eval import run as evaluate
+from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.data.data import Data
@@ -56,7 +57,7 @@ def make(built):
 def test_a_run_leaves_figures_with_floors_and_grids(make):
     told = evaluate(GanEvaluation(model=make("toy"), n=40), Context(out=Path("run")))
     result = GanEvaluationResult.load("run")
-    assert json.loads(Path("run/result.json").read_text(encoding="utf-8")) == told.result
+    assert files.read_json(Path("run/result.json")) == told.result
     assert result.judge == judge().hash and result.judge[:12] in " ".join(told.sentences)
     keys = {figure.key for entry in METRICS for figure in entry.facts["figures"]}
     (one,) = result.generators

@@ -50,7 +50,7 @@ def test_a_card_hangs_together_or_is_refused(
     with contextlib.nullcontext() if good else pytest.raises(ValueError, match=r"must|give one"):
         told = Preprocessing(pixel_range=ends, mean=tuple(mean), std=tuple(std))
         card = ModelCard(**{**CARD, "shape": shape, "classes": classes}, labels=labels, preprocessing=told)
-        assert (card.version, card.schema_name) == (1, "advkit/model")
+        assert (card.version, card.schema_name) == (2, "advkit/model")
 
 
 class Same(nn.Module):

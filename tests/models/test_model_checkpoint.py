@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advkit import __version__, load_model, save_model
+from advkit.core import files
 from advkit.core.errors import ConfigError, ModelError, OutputError
 from advkit.models.card import Parent, Preprocessing
 from advkit.models.checkpoint import first_mismatch, load_checkpoint, read_checkpoint, write_checkpoint
@@ -209,17 +210,23 @@ def test_other_files_of_pytorch_are_refused(tmp_path: Path) -> None:
     assert "TorchScript" in refusal(load_model, path)
 
 
+def resealed(card: dict[str, Any], change: Any) -> dict[str, Any]:
+    card = files.unsealed(card)
+    change(card)
+    return files.sealed(card)
+
+
 def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """The file with its card changed, and everything else as it was."""
     if path.suffix == ".pt":
         content = torch.load(path, weights_only=True)
-        change(content["advkit"])
+        content["advkit"] = resealed(content["advkit"], change)
         torch.save(content, path)
     else:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
         card = json.loads(metadata["advkit"])
-        change(card)
+        card = resealed(card, change)
         tensors = safetensors.torch.load_file(path)
         safetensors.torch.save_file(tensors, path, {**metadata, "advkit": json.dumps(card)})
     return path
@@ -229,8 +236,8 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2, "advkit": "7.8.9"}, "reads up to 1; upgrade to advkit 7.8.9"),
-        ({"version": 3}, "reads up to 1; upgrade"),
+        ({"version": 3, "advkit": "7.8.9"}, "reads up to 2; upgrade to advkit 7.8.9"),
+        ({"version": 4}, "reads up to 2; upgrade"),
         ({"version": "nine"}, "version"),
         ({"schema": "other/model"}, "schema"),
         ({"labels": ["a"]}, "1 labels for 10 classes"),

@@ -68,6 +68,19 @@ class Stores(RuleBasedStateMachine):
         )
         self.notes.setdefault(twin, self.notes[digest])
 
+    @precondition(lambda self: self.names)
+    @rule(data=st.data(), content=st.sampled_from(["", "[]", '{"hash": "../../x"}', '{"hash": 3}', "bit"]))
+    def damage_a_name(self, data: Any, content: str) -> None:
+        name = data.draw(st.sampled_from(sorted(self.names)))
+        path = self.root / "names" / f"{name}.json"
+        path.write_text(path.read_text().replace("a", "b", 1) if content == "bit" else content)
+        assert name in self.store.damaged and name not in self.store.names()
+        with pytest.raises(ModelError, match="damaged"):
+            self.store.get(name)
+        self.store.remove(name)
+        assert self.store.damaged == []
+        del self.names[name]
+
     def meant(self, asked: str) -> Any:
         """The hash, or what is to be raised."""
         found = [digest for digest in self.notes if digest.startswith(asked)] if len(asked) >= 4 else []
@@ -98,7 +111,12 @@ class Stores(RuleBasedStateMachine):
         else:
             assert self.store.hash(asked) == meant
             assert self.store.path(asked) == self.root / "objects" / f"{meant}.safetensors"
-            assert self.store.get(asked).card.notes == self.notes[meant]
+            if meant in {small(value).hash for value in range(4)}:
+                assert self.store.get(asked).card.notes == self.notes[meant]
+            else:  # a copy under a name that is not its own
+                for load in (self.store.get, lambda name: load_model(name, store=self.store)):
+                    with pytest.raises(ModelError, match="another model"):
+                        load(asked)
 
     @invariant()
     def listings(self) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from advkit.commands import finetune as command
 from advkit.commands.finetune import run as finetune
+from advkit.core import files
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import UserError
@@ -61,7 +62,7 @@ def test_all_of_it_and_what_it_leaves(discriminator):
     assert classifier.card.data.n == 100
     moved = trunk_of(classifier)
     assert any(not torch.equal(value, moved[name]) for name, value in features_of(discriminator).items())
-    result = json.loads((outcome.files[-1] / "result.json").read_text())
+    result = files.read_json(outcome.files[-1] / "result.json")
     assert result == outcome.result
     assert result["test"]["n"] == 359
     right = result["test"]["correct"]["fine-tuned"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from scipy.stats import binomtest
 
 from advkit.commands import semi_train as semi_command
 from advkit.commands.semi_train import run as semi_train
-from advkit.core import rng
+from advkit.core import files, rng
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
@@ -182,7 +181,7 @@ def test_layers_start_with_outputs_of_mean_0_and_variance_1():
 def test_it_learns_from_few_labels_and_leaves_a_classifier():
     values = {"epochs": 8, "generator": {"hidden": [50, 50]}, "discriminator": {"hidden": [100, 50]}}
     outcome = semi_train(plan(**values), Context(out=Path("clf.pt")))
-    result = json.loads((outcome.files[-1] / "result.json").read_text())
+    result = files.read_json(outcome.files[-1] / "result.json")
     assert result == outcome.result and result["last"]["epoch"] == 8 * 29 * 50 / 1438
     classifier = load_model("clf.pt", role="classifier")
     assert classifier.hash == Store().hash("digits-noisy-mlp-semi-100") == result["model"]["hash"]

@@ -1,6 +1,5 @@
 """``advkit adv-train`` from its configuration to what it leaves."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ import torch
 
 from advkit.commands import adv_train as command
 from advkit.commands.adv_train import run as adv_train
+from advkit.core import files
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError, UserError
@@ -69,7 +69,7 @@ def test_from_scratch_to_a_file(tmp_path):
     assert outcome.pictures[0].path.read_bytes().startswith(b"\x89PNG")
     assert [row[0] for row in outcome.tables[0].rows] == ["after"]
     assert outcome.next[0] == "advkit attack --model hard.pt"
-    assert json.loads((folder / "result.json").read_text()) == outcome.result
+    assert files.read_json(folder / "result.json") == outcome.result
 
 
 def test_hardening_names_its_parent_and_compares_before_and_after():

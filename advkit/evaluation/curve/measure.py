@@ -15,7 +15,6 @@ from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit, searching
-from advkit.core import memory
 from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError
@@ -28,7 +27,7 @@ from advkit.data.threats import default_threat
 from advkit.evaluation.curve.result import Mark, MinimumNorm, Searched, SecurityCurve
 from advkit.evaluation.curve.settings import Curve
 from advkit.evaluation.evaluate import plan
-from advkit.evaluation.ledger import Entry, Ledger
+from advkit.evaluation.ledger import Entry, Ledger, confirming
 from advkit.models.model import Model, evaluation_mode
 
 DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
@@ -116,7 +115,7 @@ def measured(
     model, images = subject.model, subject.images
     norm = config.norm or default_threat(model, images).norm
     asked = sizes(config.eps, norm)
-    with memory.kept(), evaluation_mode(model):
+    with evaluation_mode(model):
         clean = logits_of(model, images)
         refuse_misfit(clean, images)
         if not (clean.argmax(1) == images.labels).any():
@@ -129,7 +128,9 @@ def measured(
             determined = {"norm": norm, "stages": [stage.identity for stage in stages], "seed": config.seed}
             run.begin_with(**subject.inputs, **{"plan of attack": determined})
         folder = run.path if run is not None else None
-        with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
+        confirm = confirming(model, images, Threat.whole(norm, math.prod(images.shape)))
+        names = [stage.name for stage in stages]
+        with Ledger(folder, images, names, keep=keep, confirm=confirm, progress=progress) as ledger:
             nearest = Nearest(model, images, clean, norm, ledger, config)
             for stage in stages:
                 nearest.run(stage, progress)

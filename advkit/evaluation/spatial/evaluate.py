@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.perturb import device_of, logits_of
-from advkit.core import memory
 from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
@@ -55,8 +54,9 @@ def evaluate_moves(
         run.begin_with(**subject.inputs)
     within = limits(config, data)
     grid = grid_moves(within, config.rotations, config.shifts)
-    record = Record[int, Entry](run.path if run is not None else None, "moved", 1, Entry, ids)
-    with memory.kept(), evaluation_mode(model), record:
+    folder = run.path if run is not None else None
+    record = Record[int, Entry](folder, "moved", 1, Entry, ids, progress=progress)
+    with evaluation_mode(model), record:
         known = record.entries
         correct = logits_of(model, data, config.batch_size).argmax(1) == data.labels
         if known:

@@ -55,6 +55,7 @@ class SpatialResult(SummarisedResult):
     """
 
     command = "spatial"
+    counted = {"clean_correct": ("broken", "robust"), "robust_correct": ("robust",)}
 
     schema_name: Literal["advkit/spatial"] = Field("advkit/spatial", alias="schema")
     status: Literal["complete", "partial"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from advkit.core import rng
+from advkit.core import files, rng
 from advkit.core.errors import ModelError
 from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import sample
@@ -58,7 +57,7 @@ class Subject:
         file = (path if path.is_dir() else path.parent) / "result.json"
         if not path.exists() or not file.is_file():
             return None
-        result = json.loads(file.read_text("utf-8"))
+        result = files.read_json(file)
         models = result.get("models", {"model": result.get("model", {})})
         if self.hash not in (model.get("hash") for model in models.values()):
             return None

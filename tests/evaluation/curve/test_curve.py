@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import advkit
-from advkit.core import rng
+from advkit.core import files, rng
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.journal import Journal
@@ -219,7 +219,7 @@ def test_goes_on_after_an_interruption_and_ends_with_the_same_file(
     run("stopped")
     for name in ("verdicts.jsonl", "adversarial.bin"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "stopped"))
+    one, two = (files.read_json(tmp_path / name / "result.json") for name in ("whole", "stopped"))
     assert one.pop("seconds") > 0 < two.pop("seconds")
     assert one == two
 

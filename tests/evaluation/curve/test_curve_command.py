@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 import advkit
 from advkit.cli.app import app
 from advkit.commands.curve import run as curve
+from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.evaluation.curve.settings import Curve
@@ -65,7 +66,7 @@ def test_leaves_what_it_says(capsys):
     assert files >= {"result.json", "report.html", "curve.png", "norms.png", "verdicts.jsonl"}
     assert all(Path("run", name).read_bytes()[:4] == b"\x89PNG" for name in ("curve.png", "norms.png"))
     assert Path("run/report.html").read_text(encoding="utf-8").count("data:image/png") == 2
-    result = json.loads(Path("run/result.json").read_text(encoding="utf-8"))
+    result = files.read_json(Path("run/result.json"))
     assert result == json.loads(Path("curve.json").read_text(encoding="utf-8"))
     assert 0.07 in [point["eps"] for point in result["points"]] and len(result["images"]) == 40
     half = f"{result['half']:.3g}"
@@ -94,7 +95,7 @@ def test_a_finished_run_tells_the_curve_elsewhere_without_an_attack(monkeypatch)
     again = curve(PLAN.model_copy(update={"eps": (0.033,)}), Context(out=Path("run")))
     assert next(p for p in again.result["points"] if p not in first.result["points"])["eps"] == 0.033
     assert again.result["images"] == first.result["images"]
-    assert json.loads(Path("run/result.json").read_text(encoding="utf-8")) == again.result
+    assert files.read_json(Path("run/result.json")) == again.result
     with pytest.raises(ConfigError, match="seed was 0, is now 1"):
         curve(PLAN.model_copy(update={"seed": 1}), Context(out=Path("run")))
 

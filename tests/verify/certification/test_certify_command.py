@@ -66,7 +66,7 @@ def test_leaves_what_it_says(capsys, typed):
     files = {path.name for path in Path("run").iterdir()}
     assert files >= {"result.json", "report.html", "margins.png", "certified.jsonl"}
     assert Path("run/margins.png").read_bytes()[:4] == b"\x89PNG"
-    result = json.loads(Path("run/result.json").read_text(encoding="utf-8"))
+    result = files.read_json(Path("run/result.json"))
     assert result == json.loads(Path("result.json").read_text(encoding="utf-8"))
     assert typed(*WORDS, "--out=run", "--json=again.json", "--min-certified=0.99") == 1
     assert "finished" in " ".join(capsys.readouterr().err.split())

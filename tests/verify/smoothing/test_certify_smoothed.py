@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from torch import nn
 
-from advkit.core import rng
+from advkit.core import files, rng
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.runs import RunFolder
@@ -126,8 +126,9 @@ def test_a_run_in_pieces_ends_as_a_whole_one(brightest, data, stopping, tmp_path
     with opened(tmp_path / "whole") as run:
         whole = certified()
     head, *lines = (run.path / "smoothed.jsonl").read_text().splitlines(keepends=True)
-    assert json.loads(head) == {"schema": "advkit/smoothed", "version": 1}
-    assert tuple(map(SmoothedVerdict.model_validate_json, lines)) == whole.verdicts
+    assert json.loads(files.unsealed_line(head.rstrip())) == {"schema": "advkit/smoothed", "version": 1}
+    found = (SmoothedVerdict.model_validate_json(files.unsealed_line(line.rstrip())) for line in lines)
+    assert tuple(found) == whole.verdicts
     with pytest.raises(KeyboardInterrupt), opened(tmp_path / "cut") as run:
         certified(progress=stopping)
     assert (run.path / "smoothed.jsonl").read_text() == "".join([head, *lines[:2]])

@@ -148,9 +148,9 @@ def layers(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> Iter
     for where in ("cpu", str(device)):
         torch.manual_seed(0)
         network = Recurrent(*x.shape[2:]).to(where).eval()
-        told = network(x.to(where)).argmax(1)
+        classes = network(x.to(where)).argmax(1)
         found[where] = advkit.perturb(
-            network, x.to(where), told, Threat("linf", 0.1), precision="float32"
+            network, x.to(where), classes, Threat("linf", 0.1), precision="float32"
         ).success
     yield {"recurrent": {where: int(success.sum()) for where, success in found.items()}, "n": len(x)}
     yield {"coarse float32 by default": coarse_float32(device)}

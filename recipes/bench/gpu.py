@@ -207,8 +207,10 @@ def main() -> None:
     options.add_argument("--device", default="cuda")
     options.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
     options.add_argument("--reference", type=Path)
+    options.add_argument("--exact", action="store_true", help="float32 without TF32, everywhere")
     chosen = options.parse_args()
     device = torch.device(chosen.device)
+    torch.backends.cudnn.allow_tf32 = not chosen.exact
     print(json.dumps({"environment": environment()}), flush=True)
     shape = tuple(chosen.shape)
     models = {

@@ -30,7 +30,11 @@ def choose(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"there is no device {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cpu": True,
+        "cuda": (chosen.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not available.get(chosen.type, False):
         raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")
     return chosen
@@ -86,3 +90,22 @@ def _put_back(before: list[tuple[pytorch.Setting, Any]]) -> None:
 
 
 _EXACT = Shared(_make_exact, _put_back)
+
+
+def repeatable() -> Shared[Any]:
+    """Inside, cuDNN computes the same bits each time: a run resumed on a GPU equals one without a break."""
+    return _REPEATABLE
+
+
+def _make_repeatable() -> tuple[bool, bool]:
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    return before
+
+
+def _as_before(before: tuple[bool, bool]) -> None:
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+_REPEATABLE = Shared(_make_repeatable, _as_before)

@@ -148,9 +148,9 @@ def layers(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> Iter
     for where in ("cpu", str(device)):
         torch.manual_seed(0)
         network = Recurrent(*x.shape[2:]).to(where).eval()
-        told = network(x.to(where)).argmax(1)
+        classes = network(x.to(where)).argmax(1)
         found[where] = advkit.perturb(
-            network, x.to(where), told, Threat("linf", 0.1), precision="float32"
+            network, x.to(where), classes, Threat("linf", 0.1), precision="float32"
         ).success
     yield {"recurrent": {where: int(success.sum()) for where, success in found.items()}, "n": len(x)}
     yield {"coarse float32 by default": coarse_float32(device)}
@@ -207,8 +207,10 @@ def main() -> None:
     options.add_argument("--device", default="cuda")
     options.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
     options.add_argument("--reference", type=Path)
+    options.add_argument("--exact", action="store_true", help="float32 without TF32, everywhere")
     chosen = options.parse_args()
     device = torch.device(chosen.device)
+    torch.backends.cudnn.allow_tf32 = not chosen.exact
     print(json.dumps({"environment": environment()}), flush=True)
     shape = tuple(chosen.shape)
     models = {

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
 from advkit.models.card import ModelCard, Preprocessing
-from advkit.models.foreign import Pretrained
 from advkit.models.labels import need_classes, need_labels
 from advkit.models.match import Fit
 from advkit.models.model import Model, content_hash, evaluation_mode, weights_hash
 from advkit.models.network import ARCHITECTURES, build, generative, numbers, pairs, vaes
 from advkit.models.store import Kin
+from advkit.models.zoo import Pretrained
 
 SOME = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 CARD: dict[str, Any] = {"role": "classifier", "architecture": "tests:Net", "shape": (2, 1, 1), "classes": 2}

@@ -17,6 +17,7 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit, searching
 from advkit.core.bars import shown
 from advkit.core.config import validate
+from advkit.core.device import repeatable
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
@@ -115,7 +116,7 @@ def measured(
     model, images = subject.model, subject.images
     norm = config.norm or default_threat(model, images).norm
     asked = sizes(config.eps, norm)
-    with evaluation_mode(model):
+    with repeatable(), evaluation_mode(model):
         clean = logits_of(model, images)
         refuse_misfit(clean, images)
         if not (clean.argmax(1) == images.labels).any():

@@ -174,6 +174,8 @@ def _named(text: str) -> Door | None:
 def _of_file(path: Path, said: Said, arch: str | None) -> Model:
     if (way := file_door(path)) is not None:
         refuse_absent(path)
+        if arch is not None:
+            raise ConfigError(f"{path} holds its own network; leave --arch and --weights out")
         return _of_found(way.open(path, replace(said, file=path)), said)
     found = open_checkpoint(path, arch=arch, weights_key=said.weights_key)
     if isinstance(found, Model):

@@ -7,6 +7,7 @@ whichever version is installed. Layers with weights become modules under the nam
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ class Program(nn.Module):
     """The network of one program.
 
     Args:
-        content: the program, as it stands in a file.
+        content: the program, as files hold it.
         tensors: its parameters, buffers and constants by name.
 
     Raises:
@@ -167,6 +168,12 @@ class Program(nn.Module):
         if not all(isinstance(part, Tensor) for part in parts):
             raise ModelError("the program returns no single tensor; export it for batches of any size")
         return torch.cat(parts)[: len(x)]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is called and with what, without the values of the weights."""
+        calls = [(step.name, step.args, sorted(step.kwargs.items()), step.outputs) for step in self.steps]
+        return hashlib.sha256(repr((self.held, calls, self.outputs)).encode()).hexdigest()
 
     def free(self) -> None:
         """Takes batches of any size, if one of another size is answered as its images are one by one."""

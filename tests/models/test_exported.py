@@ -38,7 +38,7 @@ class Branches(nn.Module):
         one, two = torch.chunk(seen.reshape(seen.shape[0], 4, 16).flatten(1), 2, 1)
         x = torch.cat([one.relu(), functional.leaky_relu(two, 0.2)], 1)
         x = self.mix(self.mix(x)) + x.new_zeros(x.shape[0], 64)
-        return self.out(functional.dropout(x, 0.5, self.training).relu_())  # type: ignore[no-any-return]
+        return self.out(functional.dropout(x, 0.5, self.training).relu())  # type: ignore[no-any-return]
 
 
 class Halves(nn.Module):

@@ -45,15 +45,17 @@ class Exported(Door):
             raise (
                 damaged(where, detail) if isinstance(where, Path) else ModelError(f"{name} is {detail}")
             ) from error
+        config, notes = {"sha256": network.digest}, []
         network.free()
-        notes = []
         if network.batch is not None:
             text = (
                 f"the program was exported for batches of {network.batch}, and is given no others; export it "
                 'with dynamic_shapes=({0: torch.export.Dim("n")},) for speed'
             )
             notes.append(Note("batch-fixed", text))
-        return Found(network.eval(), "torch.export", {}, network.shape, network.classes, notes=tuple(notes))
+        return Found(
+            network.eval(), "torch.export", config, network.shape, network.classes, notes=tuple(notes)
+        )
 
     def holds(self, path: Path) -> bool:
         """By the names of what is inside."""

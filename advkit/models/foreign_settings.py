@@ -27,6 +27,8 @@ class ForeignModel(StrictModel):
     """A foreign model's normalisation, per channel, in units of its pixel range."""
     outputs: Literal["logits", "probabilities"] = "logits"
     """Outputs of a foreign model."""
+    allow_torchscript: bool = False
+    """Run a model file of TorchScript, which holds code: of those alone that you trust."""
 
     @property
     def said(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def load_model(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     outputs: Literal["logits", "probabilities"] = "logits",
+    allow_torchscript: bool = False,
     device: str | None = None,
     store: Store | None = None,
 ) -> Model:
@@ -62,6 +63,7 @@ def load_model(
         mean: a foreign model's normalisation, per channel, in units of ``pixel_range``.
         std: likewise.
         outputs: what a foreign model gives out.
+        allow_torchscript: run a file of TorchScript, which holds code.
         device: where to put it; None leaves a module in hand where it is and everything else on the CPU.
         store: the model store; by default the user's.
 
@@ -75,7 +77,7 @@ def load_model(
         "the model's preprocessing",
     )
     _refuse_other_units(preprocessing)
-    said = Said(role, arch, shape, classes, preprocessing, weights_key)
+    said = Said(role, arch, shape, classes, preprocessing, weights_key, allow_torchscript=allow_torchscript)
     if isinstance(where, str | Path):
         model = _find(where, said, weights, store or Store())
     else:
@@ -182,6 +184,8 @@ def _named(text: str) -> Door | None:
 def _of_file(path: Path, said: Said, arch: str | None) -> Model:
     if (way := file_door(path)) is not None:
         refuse_absent(path)
+        if arch is not None:
+            raise ConfigError(f"{path} holds its own network; leave --arch and --weights out")
         return _of_found(way.open(path, replace(said, file=path)), said)
     found = open_checkpoint(path, arch=arch, weights_key=said.weights_key)
     if isinstance(found, Model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,15 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test works in a folder of its own, with a model store of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def coarse() -> Iterator[None]:
+    """PyTorch may compute float32 in something coarser."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 class Stopping(Progress, Task):

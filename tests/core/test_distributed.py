@@ -1,5 +1,7 @@
 """One process alone, and several whose runtime is played by threads; PyTorch's own is in tests/evaluation."""
 
+import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from advkit.core import distributed
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, LostError
+from advkit.core.journal import Journal, Record
 from advkit.core.runs import RunFolder
 
 
@@ -39,7 +42,7 @@ class Threads:
     def all_gather_object(self, answers, value):
         mine = self.said[self.mine.rank]
         with self.news:
-            mine.append(value)
+            mine.append(pickle.dumps(value))
             self.news.notify_all()
             for other, said in enumerate(self.said):
                 self.news.wait_for(
@@ -47,7 +50,7 @@ class Threads:
                 )
                 if len(said) < len(mine):
                     raise RuntimeError("connection closed by peer")
-            answers[:] = [said[len(mine) - 1] for said in self.said]
+            answers[:] = [pickle.loads(said[len(mine) - 1]) for said in self.said]
 
     def all_reduce(self, tensor):
         answers = [None] * self.world
@@ -203,3 +206,45 @@ def test_a_run_folder_is_one_for_all_and_the_first_writes(tmp_path):
         assert everywhere(3, work) == [(tmp_path / "r", resumed)] * 3
     assert (tmp_path / "r" / "metrics.jsonl").read_text() == '{"step": 0, "loss": 1.0}\n' * 2
     assert {type(fault) for fault in everywhere(3, lambda: work("attack"))} == {ConfigError}
+
+
+class Found(StrictModel):
+    id: int
+    value: float
+    stage: str = ""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_record_is_all_that_was_added_by_however_many_processes(seed, tmp_path):
+    """Over the lives of a run, of which the last is finished; against a dict."""
+    dice, ids = random.Random(seed), [7, 3, 12, 5]
+    stages = ("b", "a") if seed % 2 else ()
+    places = [(stage, sample) for stage in stages or ("",) for sample in ids]
+    found = [Found(id=sample, stage=stage, value=dice.random()) for stage, sample in places]
+    known = {}
+    left = dice.sample(found, len(found))
+    for life in range(4):
+        world, count = dice.randint(1, 3), dice.randint(1, 3) if life < 3 else len(left)
+        now, left = left[:count], left[count:]
+
+        def work(world=world, now=now, life=life):
+            said = []
+            with Record(tmp_path, "found", 1, Found, ids, stages) as record:
+                said.append(dict(record.entries))
+                for entry in now[distributed.rank() :: world]:
+                    record.add(entry)
+                if life % 2:
+                    record.finish()
+                    said.append(dict(record.entries))
+            return said
+
+        before = dict(known)
+        known |= {(entry.stage, entry.id) if stages else entry.id: entry for entry in now}
+        assert everywhere(world, work) == [[before, known] if life % 2 else [before]] * world
+    assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
+    lines = Journal(tmp_path / "found.jsonl", "advkit/found", 1).read()
+    assert list(map(Found.model_validate_json, lines)) == found
+    record = Record(None, "found", 1, Found, ids, stages)
+    record.add(found[0])
+    record.finish()
+    assert list(record.entries.values()) == found[:1]

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
-import shutil
+import random
 import subprocess
 import sys
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,7 +17,6 @@ import torch
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydantic import Field
 
 from advkit.core import files, runs
@@ -38,184 +37,152 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-class Numbered(RuleBasedStateMachine):
-    """Which folder a command gets, against a list of what each run was begun with."""
+@pytest.mark.parametrize("seed", range(12))
+def test_a_command_goes_on_with_its_own_run_or_begins_one(seed):
+    """Against a list of what each run began with."""
+    dice, known = random.Random(seed), []
 
-    def __init__(self):
-        super().__init__()
-        self.root, self.before = Path(tempfile.mkdtemp()), Path.cwd()
-        os.chdir(self.root)
-        self.known = []  # of each folder, by number
+    def some():
+        return {name: dice.randrange(2) for name in ("model", "images") if dice.random() < 0.4}
 
-    def teardown(self):
-        for run in self.known:
-            self.close(run)
-        os.chdir(self.before)
-        shutil.rmtree(self.root)
+    def others(run, inputs):
+        return any(run["inputs"].get(name, value) != value for name, value in inputs.items())
 
-    def close(self, run):
-        if run["open"]:
-            run["open"].__exit__(None, None, None)
-        run["open"] = None
+    def refused(kind, *words, **how):
+        with pytest.raises(kind) as caught:
+            RunFolder.open(command, "a b/c", Plan(seed=number), inputs=inputs, resume=resume, **how)
+        assert all(word in str(caught.value) for word in words)
+        return caught.value.code
 
-    COMMANDS, SEEDS = st.sampled_from(["train", "attack"]), st.integers(0, 1)
-    INPUTS = st.dictionaries(st.sampled_from(["model", "images"]), st.integers(0, 1))
-
-    @rule(command=COMMANDS, seed=SEEDS, inputs=INPUTS, resume=st.booleans())
-    def open(self, command, seed, inputs, resume):
-        fitting = [
-            run
-            for run in self.known
-            if (run["command"], run["seed"], run["finished"], run["open"]) == (command, seed, False, None)
-            and all(run["inputs"].get(name, value) == value for name, value in inputs.items())
-        ]
-        if resume and not fitting:
-            with pytest.raises(ConfigError):
-                RunFolder.open(command, "a b/c", Plan(seed=seed), inputs=inputs, resume=True)
-            return
-        run = RunFolder.open(command, "a b/c", Plan(seed=seed), inputs=inputs, resume=resume)
-        if not fitting:
-            facts = {"command": command, "seed": seed, "inputs": inputs, "finished": False}
-            self.known.append({"name": f"{len(self.known) + 1:05d}-{command}-a-b-c", **facts})
-            fitting = self.known
-            env = json.loads((run.path / "env.json").read_text())
-            assert env.items() >= {**runs.environment(), "argv": sys.argv}.items()
-        assert run.path == Path("runs", fitting[-1]["name"])
-        assert run.resumed == (fitting is not self.known) and not run.finished
-        fitting[-1]["open"] = run
-
-    @precondition(lambda self: any(run["open"] for run in self.known))
-    @rule(data=st.data(), inputs=INPUTS, finish=st.booleans())
-    def work(self, data, inputs, finish):
-        run = data.draw(st.sampled_from([run for run in self.known if run["open"]]))
-        if any(run["inputs"].get(name, value) != value for name, value in inputs.items()):
-            with pytest.raises(ConfigError, match=run["name"]):
-                run["open"].begin_with(**inputs)
-            return
-        written = (run["open"].path / "resolved.json").stat().st_ino
-        run["open"].begin_with(**inputs)
-        kept = (run["open"].path / "resolved.json").stat().st_ino == written
-        assert not (inputs.keys() <= run["inputs"].keys()) or kept
-        run["inputs"] = {**run["inputs"], **inputs}
-        if finish and not run["finished"]:
-            run["open"].finish({"inputs": inputs})
-            run["finished"] = True
-            assert run["open"].result() == {"inputs": inputs}
-        self.close(run)
-
-    @precondition(lambda self: self.known)
-    @rule(data=st.data(), command=COMMANDS, seed=SEEDS, inputs=INPUTS, resume=st.booleans())
-    def open_this(self, data, command, seed, inputs, resume):
-        run = data.draw(st.sampled_from(self.known))
-        others = any(run["inputs"].get(name, value) != value for name, value in inputs.items())
-        fault = None
-        if run["open"]:
-            fault = BusyError
-        elif (command, seed) != (run["command"], run["seed"]) or others:
-            fault = ConfigError
-        with pytest.raises(fault, match=run["name"]) if fault else contextlib.nullcontext():
-            opened = RunFolder.open(
-                command, "x", Plan(seed=seed), Path("runs", run["name"]), inputs=inputs, resume=resume
-            )
-        if not fault:
-            assert opened.resumed and opened.finished == run["finished"]
+    for _ in range(30):
+        command, number = dice.choice(["train", "attack"]), dice.randrange(2)
+        inputs, resume, act = some(), dice.random() < 0.4, dice.choice(["open", "open", "work", "this"])
+        run = dice.choice(known) if known else None
+        out = Path("runs", run["name"]) if run else Path("new")
+        if act == "open" or not run:
+            wanted = (command, number, False, None)
+            fitting = [
+                run
+                for run in known
+                if (run["command"], run["seed"], run["finished"], run["open"]) == wanted
+                and not others(run, inputs)
+            ]
+            if resume and not fitting:
+                assert refused(ConfigError, command) == "nothing-to-resume"
+                continue
+            opened = RunFolder.open(command, "a b/c", Plan(seed=number), inputs=inputs, resume=resume)
+            if not fitting:
+                facts = {"command": command, "seed": number, "inputs": inputs, "finished": False}
+                known.append({"name": f"{len(known) + 1:05d}-{command}-a-b-c", **facts})
+                env = json.loads((opened.path / "env.json").read_text())
+                assert env.items() >= {**runs.environment(), "argv": sys.argv}.items()
+            run = (fitting or known)[-1]
+            assert opened.path == Path("runs", run["name"])
+            assert opened.resumed == bool(fitting) and not opened.finished
             run["open"] = opened
-            self.close(run)
-
-    @invariant()
-    def what_is_kept(self):
-        for run in self.known:
+        elif act == "work" and run["open"]:
+            if others(run, inputs):
+                with pytest.raises(ConfigError, match=run["name"]):
+                    run["open"].begin_with(**inputs)
+                continue
+            written = (out / "resolved.json").stat().st_ino
+            run["open"].begin_with(**inputs)
+            kept = (out / "resolved.json").stat().st_ino == written
+            assert kept or not inputs.keys() <= run["inputs"].keys()
+            run["inputs"] = {**run["inputs"], **inputs}
+            if dice.random() < 0.4:
+                run["open"].finish({"inputs": inputs})
+                run["finished"] = True
+                assert run["open"].result() == {"inputs": inputs}
+            run["open"] = run["open"].__exit__(None, None, None)
+        elif run["open"]:
+            refused(BusyError, str(out), out=out)
+        elif dice.random() < 0.5 and (
+            (command, number) != (run["command"], run["seed"]) or others(run, inputs)
+        ):
+            assert refused(ConfigError, str(out), out=out) == "run-differs"
+        else:
+            command, number, inputs = run["command"], run["seed"], run["inputs"]
+            with RunFolder.open(command, "x", Plan(seed=number), out, inputs=inputs, resume=resume) as opened:
+                assert opened.resumed and opened.finished == run["finished"] and opened.path == out
+        for run in known:
             kept = files.read_json(Path("runs", run["name"], "resolved.json"))
             config = {"steps": 3, "seed": run["seed"]}
             assert kept == {"command": run["command"], "config": config, "inputs": run["inputs"]}
+    resume = True
+    assert refused(ConfigError, "new", out=Path("new")) == "nothing-to-resume"
 
 
-STATEFUL = settings(max_examples=20, stateful_step_count=12, deadline=None, derandomize=True, database=None)
-TestNumbered = pytest.mark.filterwarnings("ignore::ResourceWarning")(Numbered.TestCase)
-TestNumbered.settings = STATEFUL
+class Trap:
+    """Makes a folder where it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trapped",)
 
 
 def bits(state):
     return {name: (value.dtype, value.numpy().tobytes()) for name, value in state.items() if name != "step"}
 
 
-class Going(RuleBasedStateMachine):
-    """One run that dies again and again, against a list of its rows and its last two states."""
-
-    def __init__(self):
-        super().__init__()
-        self.out = Path(tempfile.mkdtemp()) / "a" / "r"
-        self.rows, self.states, self.step = [], [], 0
-        self.run = RunFolder.open("train", "x", Plan(), self.out)
-        assert not self.run.resumed and self.run.load_state() is None and self.run.history() == []
-
-    def teardown(self):
-        self.run.finish({"loss": 1.5})
-        assert self.run.finished and not list(self.out.glob("state*"))
-        self.run.__exit__(None, None, None)
-        shutil.rmtree(self.out.parent.parent)
-
-    @rule(loss=st.floats(allow_nan=False) | st.text(max_size=3))
-    def note(self, loss):
-        self.run.metrics(self.step, loss=loss)
-        self.rows.append({"step": self.step, "loss": loss})
-        self.step += 1
-
-    @rule(seed=st.integers(0, 9), dtype=st.sampled_from([torch.float32, torch.float64, torch.int16]))
-    def save(self, seed, dtype):
-        noise = torch.randint(-(2**15), 2**15, (8,), generator=torch.Generator().manual_seed(seed))
-        weights = noise.to(torch.int16).view(dtype)  # any bits at all, NaN and infinity among them
-        state = {"step": self.step - 1, "weights": weights}
-        self.states = [*self.states, (state, list(self.rows))][-2:]
-        self.run.save_state(state)
-
-    @rule(
-        spoil=st.sampled_from([None, "cut", "noise", "empty", "missing", "bit"]),
-        both=st.booleans(),
-        cut=st.integers(0, 60),
-        bit=st.floats(0, 1, exclude_max=True),
-    )
-    def die_and_go_on(self, spoil, both, cut, bit):
-        lines = self.out / "metrics.jsonl"
-        self.run.__exit__(None, None, None)
-        if self.rows and lines.exists():
-            content = lines.read_bytes()
-            last = len(content.splitlines(keepends=True)[-1])
-            gone = min(cut, last - 1)  # of a line at most, which it leaves begun
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_that_dies_again_and_again_goes_on_from_its_last_sound_state(seed):
+    """Against a list of its rows and its last two states."""
+    dice, out = random.Random(seed), Path("a", "r")
+    lines, rows, states, step = out / "metrics.jsonl", [], [], 0
+    run = RunFolder.open("train", "x", Plan(), out)
+    assert not run.resumed and run.load_state() is None and run.history() == []
+    for _ in range(8):
+        for _ in range(dice.randrange(3)):
+            for _ in range(dice.randrange(4)):
+                rows.append({"step": step, "loss": dice.choice([1.5, -math.inf, "naïve", 1e-9])})
+                run.metrics(**rows[-1])
+                assert run.history() == rows
+                step += 1
+            if dice.random() < 0.7:
+                noise = torch.randint(-(2**15), 2**15, (8,), generator=torch.Generator().manual_seed(step))
+                weights = noise.to(torch.int16).view(dice.choice([torch.float32, torch.float64, torch.int16]))
+                states = [*states, {"step": step - 1, "weights": weights}][-2:]  # any bits, NaN among them
+                run.save_state(states[-1])
+        run.__exit__(None, None, None)
+        if rows and rows[-1]["step"] > max((state["step"] for state in states), default=-1):
+            content = lines.read_bytes()  # what came before a state was on the disk by then
+            gone = dice.randrange(len(content.splitlines(keepends=True)[-1]))  # which leaves a line begun
             lines.write_bytes(content[: len(content) - gone])
-        for name in runs.STATES[: len(self.states)][: 2 if both else 1] if spoil else ():
-            path = self.out / name
-            if path.exists():
-                content = path.read_bytes()
-                if spoil == "missing":
-                    path.unlink()
-                else:
-                    place = int(8 * (len(content) - 73) * bit)
-                    flipped = bytearray(content)
-                    flipped[place // 8] ^= 1 << place % 8
-                    changed = {"cut": content[:100], "noise": b"noise", "empty": b"", "bit": flipped}
-                    path.write_bytes(changed[spoil])
-        if spoil:
-            self.states = [] if both else self.states[:-1]
-        self.run = RunFolder.open("train", "x", Plan(), self.out, resume=True)
-        assert self.run.resumed
-        state = self.run.load_state()
-        assert (state is None) == (not self.states)
-        self.step = 0
+            if gone > 1:
+                rows.pop()
+        spoil = dice.choice([None, None, None, "cut", "noise", "empty", "missing", "code", "bit"])
+        spoilt = runs.STATES[: len(states)][: dice.choice([1, 1, 2])] if spoil else ()
+        for path in (out / name for name in spoilt):
+            content = path.read_bytes()
+            path.unlink()
+            if spoil == "code":
+                torch.save({"step": 0, "weights": Trap()}, path)
+            elif spoil != "missing":
+                place = dice.randrange(8 * (len(content) - 73))  # what comes after is the digest
+                flipped = bytearray(content)
+                flipped[place // 8] ^= 1 << place % 8
+                path.write_bytes(
+                    {"cut": content[:100], "noise": b"noise", "empty": b"", "bit": flipped}[spoil]
+                )
+        states = states[: len(states) - len(spoilt)]
+        run = RunFolder.open("train", "x", Plan(), out, resume=True)
+        assert run.resumed
+        state = run.load_state("step")
+        assert (state is None) == (not states) and not Path("trapped").exists()
+        step = 0
         if state is not None:
-            assert bits(state) == bits(self.states[-1][0]) and state["step"] == self.states[-1][0]["step"]
-            self.step = state["step"] + 1
-        self.rows = list(self.states[-1][1]) if state is not None else []
-        if spoil and self.states:  # only the older file is left
-            self.run.save_state(state)
-
-    @invariant()
-    def the_history_is_what_was_noted(self):
-        assert self.run.history() == self.rows
-
-
-TestGoing = pytest.mark.filterwarnings("ignore::ResourceWarning")(Going.TestCase)
-TestGoing.settings = STATEFUL
+            assert state["step"] == states[-1]["step"] and bits(state) == bits(states[-1])
+            with pytest.raises(ConfigError) as caught:
+                run.load_state("step", "optimiser")
+            assert str(out) in str(caught.value) and caught.value.code == "run-differs"
+            step = state["step"] + 1
+        rows = [row for row in rows if row["step"] < step]
+        assert run.history() == rows
+        if spoilt and states:  # only the older file is left
+            run.save_state(state)
+    run.finish({"loss": 1.5})
+    assert run.finished and not list(out.glob("state*"))
+    run.__exit__(None, None, None)
 
 
 def test_where_others_write_nothing_is_written(tmp_path):

@@ -153,6 +153,11 @@ def test_a_threat_is_understood_however_it_is_written():
     for norm in ("L2", 2, 2.0, np.int64(2)):
         assert Threat(norm, torch.tensor(0.5)) == Threat("l2", 0.5)
     assert Threat(0, "3") == Threat("l0", 3) and Threat(1, 7) == Threat("l1", 7)
+    for given in (Threat("l2", 0.5), ("l2", 0.5), [2, "0.5"]):
+        assert Threat.of(given) == Threat("l2", 0.5)
+    for given in ("l2", ("l2",), ("l2", 0.5, 1), ("l3", 1), None, 0.5, {}):
+        with pytest.raises(ConfigError):
+            Threat.of(given)
 
 
 @pytest.mark.parametrize(("norm", "most"), [("linf", 1), ("l2", 6**0.5), ("l1", 6), ("l0", 6)])

@@ -556,6 +556,7 @@ def test_a_walk_on_a_model_whose_gradient_is_known():
         (Linear(promise=0.0), True, False, False),
         (Linear(levels=8), True, True, False),
         (Linear(slope=0.0), False, False, False),  # nothing changes, so nothing is hidden
+        (Linear(slope=torch.tensor([7.0, 7, 7, -6]), levels=8), True, True, False),  # only if signs differ
         (Flat(0.2), True, True, False),
         (Flat(0.3), False, False, False),  # farther than is looked
     ],
@@ -563,7 +564,7 @@ def test_a_walk_on_a_model_whose_gradient_is_known():
 def test_differences_of_models_whose_gradient_is_known(model, silent, stepped, wrong):
     x = 0.5 + 0.02 * (rng.uniform(torch.arange(5), (1, 2, 2)) - 0.5)
     label = torch.zeros(5).long()
-    rows = Rows.untargeted(x, label, torch.arange(5), torch.arange(5))
+    rows = Rows.untargeted(x, label, torch.arange(2, 7), torch.arange(5))
     seen = differences(Oracle(model, LINF), x, rows, seed=0)
     for found, wanted in ((seen.silent, silent), (seen.stepped, stepped), (seen.wrong, wrong)):
         assert found.tolist() == [wanted] * 5

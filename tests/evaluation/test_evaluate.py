@@ -114,6 +114,11 @@ def test_proofs_bound_the_number_from_below(judged, share):
     assert all(v.forwards == 0 for v in result.verdicts if v.status == "certified")
 
 
+def test_what_proofs_do_not_cover_is_noted_beside_proofs_alone(judged, coarse):
+    plain, proved = (run(*judged, "fgsm", n=4, certify=certify).notes for certify in (False, True))
+    assert len(proved) == 1 + len(plain)
+
+
 def test_goes_on_after_an_interruption(judged, tmp_path, stopping):
     model, data = judged
 

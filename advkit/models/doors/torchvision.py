@@ -56,6 +56,8 @@ class Torchvision(Zoo):
         if name == "maxvit_t":
             settings["input_size"] = shape[1:]
         elif name.startswith("vit_"):
+            if shape[1] != shape[2]:
+                raise ConfigError(f"{where} takes square images, not {shape[1]}x{shape[2]}; resize them")
             settings["image_size"] = shape[1]
         try:
             network: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **settings)

@@ -122,7 +122,7 @@ def test_every_figure_is_a_count_of_minimum_norms(found, marks):
 @settings(**FINE)
 @given(
     norm=st.sampled_from(["linf", "l2", "l0"]),
-    norms=st.lists(st.floats(1e-3, 0.99), min_size=1, max_size=30),
+    norms=st.lists(st.floats(1e-3, 0.99) | st.sampled_from([0.06, 0.3, 0.6]), min_size=1, max_size=30),
     marks=st.sampled_from([(), (8 / 255,), (0.3,)]),
 )
 def test_a_scale_is_of_few_round_sizes_until_the_curve_is_nearly_down(norm, norms, marks):
@@ -132,7 +132,9 @@ def test_a_scale_is_of_few_round_sizes_until_the_curve_is_nearly_down(norm, norm
     step = eps[0] * parts
     whole = norm == "l0" or parts > 1
     top = sorted(norms)[len(norms) * 9 // 10]
-    assert f"{step:.9e}".partition("e")[0].rstrip("0").rstrip(".") in ("1", "2", "5")
+    digit = f"{step:.9e}".partition("e")[0].rstrip("0").rstrip(".")
+    finer = step / {"1": 2, "2": 2, "5": 2.5}[digit]
+    assert top * parts > 6 * finer * (1 + 1e-8) or (whole and finer < 1)
     assert [size * parts for size in eps] == pytest.approx([step * (n + 1) for n in range(len(eps))])
     assert eps[-1] >= top * (1 - 1e-6) and len(eps) <= 6
     assert len(eps) == 1 or eps[-2] < top
@@ -244,6 +246,21 @@ def test_an_image_on_which_nothing_is_found_stands_at_every_eps(linear, tmp_path
     assert SecurityCurve.model_validate(json.loads(json.dumps(curve.as_values()))) == curve
     assert curve.text(curve.median).startswith("-")
     drawn(curve, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("norm", "usual"),
+    [
+        ("linf", {"fmn": {"steps": 300}, "fab-t": {"targets": 3}}),
+        ("l2", {"ddn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}}),
+        ("l1", {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}}),
+        ("l0", {"sigma-zero": {}, "fmn": {"steps": 1000}}),
+    ],
+)
+def test_the_usual_attacks_are_those_of_the_benchmarks(norm, usual, linear):
+    curve = advkit.security_curve(*linear, norm, n=1)
+    assert curve.seed == 0 and [one.attack for one in curve.attacks] == [*usual]
+    assert all(one.parameters.items() >= usual[one.attack].items() for one in curve.attacks)
 
 
 def drawn(curve, folder):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.labels import need_classes, need_labels
@@ -170,6 +171,17 @@ def test_modes_are_put_back(fails: bool) -> None:
         if fails:
             raise KeyError
     assert [module.training for module in network.modules()] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_recurrent_layers_compute_without_dropout_in_the_mode_of_cudnn(training: bool) -> None:
+    with rng.scope("cpu", 0, "lstm"):
+        layer, x = nn.LSTM(3, 4, num_layers=2, dropout=0.5), torch.rand(5, 2, 3)
+    said = layer.eval()(x)[0]
+    layer.train(training)
+    with evaluation_mode(layer):
+        assert layer.training and torch.equal(layer(x)[0], said)
+    assert (layer.training, layer.dropout) == (training, 0.5)
 
 
 def test_labels_of_a_conditional_network() -> None:

@@ -70,11 +70,16 @@ class Graph:
         """Indices of ReLUs and max poolings."""
         return (k for k, node in enumerate(self.nodes) if isinstance(node.op, Relu | MaxPool))
 
-    def readers(self, place: int) -> list[Relu | MaxPool]:
-        """The ReLUs and max poolings whose input is a node."""
-        return [
-            node.op for node in self.nodes if place in node.inputs and isinstance(node.op, Relu | MaxPool)
-        ]
+    def open(self, place: int, lower: Tensor, upper: Tensor) -> Tensor:
+        """(N, *shape) bool: values of a node for which tighter bounds would help the ReLUs and max poolings
+        that read it, or read a ReLU of it."""
+        found = torch.zeros_like(lower, dtype=torch.bool)
+        for k, node in enumerate(self.nodes):
+            if place in node.inputs and isinstance(node.op, Relu | MaxPool):
+                found |= node.op.open(lower, upper)
+                if isinstance(node.op, Relu):
+                    found |= self.open(k, node.op.apply(lower), node.op.apply(upper))
+        return found
 
     def exact_on_boxes(self) -> frozenset[int]:
         """Nodes whose interval bounds are exact on a box.

@@ -224,9 +224,7 @@ class Bounder:
         reach: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Bounds of node ``k``, between ``low`` and ``high`` so far, with rows for undecided neurons."""
-        undecided = torch.zeros_like(low, dtype=torch.bool)
-        for reader in self.fine.readers(k):
-            undecided |= reader.open(low, high)
+        undecided = self.fine.open(k, low, high)
         lows, highs, sizes = low.flatten(1).clone(), high.flatten(1).clone(), reach.flatten(1)
         index, neuron = undecided.flatten(1).nonzero(as_tuple=True)
         steps = windowed_path(self.fine, k)

@@ -138,15 +138,26 @@ class Reference:
         near, far = (
             4 * gamma(roundings(self.graph, k, d), d) * reach for d in (torch.float64, torch.float32)
         )
-        low, high, asked = low - near, high + near, torch.zeros(len(low), dtype=torch.bool)
-        for reader in self.graph.nodes if self.rows and (self.norm != "linf" or k not in self.exact) else []:
-            if k in reader.inputs and not isinstance(reader.op, Affine):
-                asked |= (low < high) if not isinstance(reader.op, Relu) else (low < 0) & (high > 0)
+        low, high = low - near, high + near
+        asked = self._asked(k, low, high) & (self.rows and (self.norm != "linf" or k not in self.exact))
         off = torch.where((far < 0.01 * (high - low)) & self.strict, far, near)
         eye = torch.eye(len(low), dtype=torch.float64)
         below, above = self.least(k, eye) - off, off - self.least(k, -eye)
         low = torch.where(asked, torch.maximum(low, below), low)
         return low, torch.where(asked, torch.minimum(high, above), high), reach, off
+
+    def _asked(self, k, low, high):
+        """Of undecided signs, and of what a max pooling compares, also after ReLUs."""
+        asked = torch.zeros(len(low), dtype=torch.bool)
+        for j, reader in enumerate(self.graph.nodes):
+            if k not in reader.inputs or isinstance(reader.op, Affine):
+                continue
+            if isinstance(reader.op, Relu):
+                slope = torch.where(low < 0, reader.op.slope, 1), torch.where(high < 0, reader.op.slope, 1)
+                asked |= (low < 0) & (high > 0) | self._asked(j, slope[0] * low, slope[1] * high)
+            else:
+                asked |= low < high
+        return asked
 
     def _relu(self, op, low, high, shape):
         unsure, side = (low < 0) & (high > 0), torch.where(high > 0, torch.ones_like(low), op.slope)
@@ -437,6 +448,19 @@ def test_lines_enclose_a_relu_and_are_exact_where_its_sign_is_known(slope):
         below, value, above = lines.lower * z, relu.apply(z), lines.upper * z + lines.shift
         assert (below <= value + 1e-12).all() and (value <= above + 1e-12).all()
         assert torch.allclose(below[known], value[known]) and torch.allclose(above[known], value[known])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("between", [(), (nn.ReLU(),), (nn.ReLU(), nn.LeakyReLU())])
+def test_what_a_pooling_compares_is_bounded_by_rows(between):
+    """In l2 the ends of a sum of pixels lie eps times the root of their number away."""
+    sums = nn.Conv2d(1, 1, 2)
+    sums.weight.data, sums.bias.data = torch.ones(1, 1, 2, 2), torch.zeros(1)
+    layers = nn.Sequential(sums, *between, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1, 3))
+    bounder, threat = fine(wrap(layers, shape=(1, 3, 3)).eval()), Threat("l2", 0.1)
+    bounds = bounder.linear(Ball(torch.full((1, 1, 3, 3), 0.5), threat))
+    wide = torch.full((1, 1, 2, 2), 2 * (threat.eps + threat.slack)).double()
+    assert torch.allclose(bounds.lower[1], 2 - wide) and torch.allclose(bounds.upper[1], 2 + wide)
 
 
 EXACT = {

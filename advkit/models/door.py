@@ -64,9 +64,9 @@ class Found:
 class Fit:
     """How image files become what a network was trained on."""
 
-    resize: int
-    """The shorter side to which they are resized."""
-    crop: int
+    resize: int | tuple[int, int] | None
+    """The shorter side to which they are resized, or (height, width)."""
+    crop: int | None
     """Side of the square that is then cut out of the middle."""
     bicubic: bool
     """Whether they are resized by bicubic interpolation, else bilinear."""

@@ -14,7 +14,7 @@ class ForeignModel(StrictModel):
     """Keys for models without a card; a model with one needs none of them."""
 
     weights: str | None = None
-    """Weights file, for torchvision:NAME and package.module:function."""
+    """Weights file, for a library's NAME and package.module:function."""
     weights_key: str | None = None
     """Which state dict of a file that holds several: its key, or the prefix of its names."""
     shape: tuple[int, int, int] | None = None
@@ -40,7 +40,8 @@ class SubjectFields(StrictModel):
     """A base of its own, so that help lists these options first."""
 
     model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
+    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER,
+    or package.module:function."""
     data: DataName | None = None
     """Data set (see `advkit ls data`); by default what the classifier was trained on."""
     split: Literal["test", "train", "all"] | None = None

@@ -50,14 +50,16 @@ def load_model(
 
     Args:
         where: a file, a run folder, a name or the beginning of a hash in the store, ``torchvision:NAME``,
-            ``package.module:function`` (imported and called without arguments), or a module in hand.
+            ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers, ``package.module:function`` (imported
+            and called without arguments), or a module or exported program in hand. Files are checkpoints,
+            ``.pt2`` programs of ``torch.export``, and TorchScript.
         role: what the model must be; of a foreign one, what it is (a classifier, unless said).
         arch: for weights without a card, their architecture: a registered one, ``torchvision:NAME`` or
             ``package.module:function``; without it, the one registered classifier that fits.
         shape: images of a foreign model, (channels, height, width), where the weights leave it open.
         classes: of a foreign model whose weights do not say.
-        weights: for ``torchvision:NAME`` and functions, a file; ``"none"`` for an untrained torchvision
-            network, by default torchvision's own weights.
+        weights: for a library's name and functions, a file; ``"none"`` for an untrained network, by default
+            the library's own weights.
         weights_key: which state dict of a file that holds several: its key, or the prefix of its names.
         pixel_range: input range of a foreign model, (lowest, highest) pixel value.
         mean: a foreign model's normalisation, per channel, in units of ``pixel_range``.
@@ -162,7 +164,7 @@ def _find(where: str | Path, said: Said, weights: str | Path | None, store: Stor
             way_out = f"it is an architecture, whose weights one names with --arch {text}"
         raise ModelError(
             f"there is no model {text!r}{near}: it is no file, run folder, name in the store, "
-            f"torchvision:NAME or package.module:function; {way_out}",
+            f"torchvision:NAME, timm:NAME, hf:NAME or package.module:function; {way_out}",
             code="model-not-found",
         ) from error
     return _of_store(store, text, said)

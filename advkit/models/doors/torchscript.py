@@ -20,7 +20,7 @@ class TorchScript(Door):
     """Runs the code of a file only where the caller allows that."""
 
     def open(self, where: Any, said: Said) -> Found:
-        """The module, with a digest of a file's code or of frozen weights, which no state dict has."""
+        """The module, and for its hash what no state dict has: a file's code, a frozen module's weights."""
         if not isinstance(where, Path):
             frozen = hashlib.sha256(where.save_to_buffer()).hexdigest() if not where.state_dict() else ""
             return Found(where, "", {"sha256": frozen} if frozen else {})

@@ -69,11 +69,6 @@ def kind(path: Path) -> str | None:
     for start, said in _KINDS:
         if head.startswith(start):
             return said
-    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b":", b"B")):
-        return (
-            "an ONNX file, which advkit does not read; save the PyTorch network's state_dict(), or give the "
-            "network that the file was exported from as package.module:function"
-        )
     if head[257:262] == b"ustar" and not zipfile.is_zipfile(path):
         return "a tar archive; unpack it and name the file inside"
     return _archive(path) if zipfile.is_zipfile(path) else None

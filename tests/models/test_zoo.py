@@ -290,8 +290,6 @@ FILES: dict[str, tuple[bytes, str]] = {
     "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "git lfs pull"),
     "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
     "keras.h5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
-    "graph.onnx": (b"\x08\x07\x12\x07pytorch" + bytes(50), "ONNX"),
-    "graph.pt": (b"\x08\x07\x12\x07pytorch" + bytes(50), "ONNX"),
     "array.bin": (b"\x93NUMPY\x01\x00" + bytes(50), "NumPy"),
     "packed.pth": (b"\x1f\x8b\x08" + bytes(50), "gzip"),
     "short.pt": (b"\x08", "damaged"),

@@ -1,0 +1,1 @@
+"""ONNX graphs as PyTorch modules, of operations that the rest of advkit can differentiate and bound."""

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+onnx = pytest.importorskip("onnx")
+
+from onnx.reference import ReferenceEvaluator  # noqa: E402 (only where onnx is installed)
+
+from advkit import load_model, save_model  # noqa: E402
+from advkit.core.errors import ConfigError, ModelError  # noqa: E402
+from advkit.models.model import Model  # noqa: E402
+from advkit.models.onnx_graph.content import content  # noqa: E402
+from advkit.models.onnx_graph.read import read  # noqa: E402
+from tests.models.onnx_graphs import Drawn, Graph  # noqa: E402
+
+quick = settings(
+    deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.generate,)
+)
+
+
+def of_one_node(kind: str, inputs: dict[str, Any], shape: Any, opset: int = 17, **attributes: Any) -> Any:
+    """A graph of images "x", other inputs as constants, and the output "y"."""
+    value, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, ["x", *inputs], ["y"], name="here", **attributes)],
+        "graph",
+        [value("x", kinds.FLOAT, ["N", *shape])],
+        [value("y", kinds.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in inputs.items()],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+
+
+def compare(data: Any, evaluated: Any, *, strict: bool) -> None:
+    """A random graph computes what something else says, for several batches at once."""
+    g, logits = Drawn(data, strict=strict).graph()
+    model = g.model(logits)
+    network = read(content(model, "net.onnx", None), None)
+    count, *shape = g.values["images"].shape
+    assert network.shape == tuple(shape)
+    batches = [np.random.default_rng(k).random((count, *shape)).astype(np.float32) for k in range(2)]
+    run = evaluated(model)
+    wanted = np.concatenate([run(images) for images in batches])
+    with torch.no_grad():
+        found = network.module(torch.from_numpy(np.concatenate(batches)))
+        twice = network.module.double()(torch.from_numpy(np.concatenate(batches)).double())
+    tolerance = 1e-5 * max(1.0, float(np.abs(wanted).max()))
+    torch.testing.assert_close(found, torch.from_numpy(wanted), atol=tolerance, rtol=1e-5)
+    torch.testing.assert_close(twice.float(), torch.from_numpy(wanted), atol=2 * tolerance, rtol=2e-5)
+
+
+@settings(quick, max_examples=100)
+@given(st.data())
+def test_random_graphs_compute_what_the_reference_of_onnx_does(data: Any) -> None:
+    compare(data, lambda model: lambda x: ReferenceEvaluator(model).run(None, {"images": x})[0], strict=True)
+
+
+@settings(quick, max_examples=100)
+@given(st.data())
+def test_random_graphs_compute_what_onnxruntime_does(data: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+
+    def evaluated(model: Any) -> Any:
+        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return lambda x: session.run(None, {"images": x})[0]
+
+    compare(data, evaluated, strict=False)
+
+
+@settings(quick, max_examples=150)
+@given(st.data())
+def test_windows_move_as_in_onnxruntime(data: Any) -> None:
+    """Convolutions and poolings padded and rounded in every way."""
+    runtime = pytest.importorskip("onnxruntime")
+    runtime.set_default_logger_severity(4)
+
+    def some(*choices: Any) -> Any:
+        return data.draw(st.sampled_from(choices))
+
+    kind, kernel, size = (
+        some("Conv", "MaxPool", "AveragePool"),
+        [some(1, 2, 3) for _ in "hw"],
+        some(5, 6, 7, 8),
+    )
+    more: dict[str, Any] = {"kernel_shape": kernel, "strides": [some(1, 2, 3) for _ in "hw"]}
+    auto = some(None, None, "SAME_UPPER", "SAME_LOWER", "VALID")
+    pads = [data.draw(st.integers(0, length - 1)) for length in kernel * 2]
+    more |= {"pads": pads} if auto is None else {"auto_pad": auto}
+    if kind != "AveragePool" and (auto is None or kind == "Conv"):
+        more["dilations"] = [some(1, 2) for _ in "hw"]
+    if kind != "Conv":
+        more["ceil_mode"] = some(0, 1)
+    if kind == "AveragePool":
+        more["count_include_pad"] = some(0, 1)
+    random = np.random.default_rng(some(*range(20)))
+    weight = {"w": random.random((4, 1, *kernel)).astype(np.float32)} if kind == "Conv" else {}
+    groups = {"group": 2} if kind == "Conv" else {}
+    model = of_one_node(kind, weight, (2, size, 7), some(12, 19, 22), **more, **groups)
+    x = random.random((2, 2, size, 7)).astype(np.float32) - 0.5
+    try:
+        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (wanted,) = session.run(None, {"x": x})
+    except Exception:  # it cannot do everything that the standard has
+        return
+    found = read(content(model, "net.onnx", None), None).module(torch.from_numpy(x))
+    torch.testing.assert_close(found.detach(), torch.from_numpy(wanted), atol=1e-5, rtol=1e-5)
+
+
+def info(name: str, *dims: Any, kind: int = 1) -> Any:
+    return onnx.helper.make_tensor_value_info(name, kind, dims)
+
+
+def model_of(nodes: Any, inputs: Any, outputs: Any, tensors: Any = (), opset: int = 17) -> Any:
+    graph = onnx.helper.make_graph(nodes, "graph", inputs, outputs, list(tensors))
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+
+
+def linear(*dims: Any, classes: int = 3, dtype: Any = np.float32) -> Any:
+    """A flat network of images of any layout."""
+    inputs = int(np.prod(dims))
+    weight = np.random.default_rng(0).normal(0, 0.3, (classes, inputs)).astype(dtype)
+    nodes = [
+        onnx.helper.make_node("Flatten", ["images"], ["row"]),
+        onnx.helper.make_node("Gemm", ["row", "dense.weight"], ["logits"], transB=1),
+    ]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
+    tensor = onnx.numpy_helper.from_array(weight, "dense.weight")
+    return model_of(
+        nodes, [info("images", "N", *dims, kind=kind)], [info("logits", "N", classes, kind=kind)], [tensor]
+    )
+
+
+def saved(model: Any, path: Path) -> Path:
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def weight_of(model: Any) -> Any:
+    return torch.from_numpy(np.array(onnx.numpy_helper.to_array(model.graph.initializer[0]))).float()
+
+
+def test_a_file_is_a_model_with_its_shape_and_classes(tmp_path: Path) -> None:
+    model = linear(2, 4, 5)
+    x, weight = torch.rand(6, 2, 4, 5), weight_of(model)
+    path = saved(model, tmp_path / "net.onnx")
+    other = saved(model, tmp_path / "net.bin")  # known by what is in it
+    for where in (path, str(path), f"onnx:{path}", other, model):
+        found = load_model(where)
+        assert (found.card.shape, found.card.classes, found.card.role) == ((2, 4, 5), 3, "classifier")
+        torch.testing.assert_close(found(x), x.flatten(1) @ weight.T)
+        assert [note.code for note in found.notes] == ["normalisation-assumed"]
+    scaled = load_model(path, mean=(0.5, 0.25), std=(0.5, 0.5), shape=(1, 28, 28))
+    shifted = (x - torch.tensor([0.5, 0.25]).view(2, 1, 1)) / 0.5
+    torch.testing.assert_close(scaled(x), shifted.flatten(1) @ weight.T)
+    assert all(parameter.requires_grad for parameter in scaled.parameters())
+    assert sum(parameter.numel() for parameter in scaled.parameters()) == weight.numel()
+
+
+def test_images_are_arranged_as_the_file_wants_them(tmp_path: Path) -> None:
+    x = torch.rand(4, 3, 5, 4)
+    last = load_model(saved(model := linear(5, 4, 3), tmp_path / "last.onnx"))
+    assert last.card.shape == (3, 5, 4)
+    torch.testing.assert_close(last(x), x.permute(0, 2, 3, 1).flatten(1) @ weight_of(model).T)
+    assert [note.code for note in last.notes] == ["input-arranged", "normalisation-assumed"]
+    for dims, codes in (((60,), 2), ((60, 1), 2), ((1, 60), 2), (("C", "H", "W"), 1)):
+        model = linear(*(dims if len(dims) < 3 else (3, 5, 4)))
+        if len(dims) == 3:
+            model.graph.input[0].CopyFrom(info("images", "N", *dims))
+        path = saved(model, tmp_path / "flat.onnx")
+        found = load_model(path, shape=(3, 5, 4))
+        torch.testing.assert_close(found(x), x.flatten(1) @ weight_of(model).T)
+        assert len(found.notes) == codes
+        with pytest.raises(ConfigError, match="shape"):
+            load_model(path)
+        if len(dims) < 3:
+            with pytest.raises(ConfigError):
+                load_model(path, shape=(1, 8, 8))
+    path = saved(linear(20), tmp_path / "grey.onnx")
+    assert [note.code for note in load_model(path, shape=(1, 5, 4)).notes] == ["normalisation-assumed"]
+    assert load_model(saved(linear(5, 4), tmp_path / "plane.onnx")).card.shape == (1, 5, 4)
+    assert load_model(saved(linear(3, 3, 3), tmp_path / "small.onnx")).card.shape == (3, 3, 3)
+    assert load_model(saved(linear(5, 4, 1), tmp_path / "one.onnx"), shape=(1, 5, 4)).card.shape == (1, 5, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_types_are_computed_in_float32(dtype: Any, tmp_path: Path) -> None:
+    model = linear(1, 3, 3, dtype=dtype)
+    found = load_model(saved(model, tmp_path / "net.onnx"))
+    x = torch.rand(2, 1, 3, 3)
+    torch.testing.assert_close(found(x), x.flatten(1) @ weight_of(model).T)
+    assert [note.code for note in found.notes] == ["weights-converted", "normalisation-assumed"]
+
+
+def test_a_model_that_is_saved_is_loaded_without_its_file(tmp_path: Path) -> None:
+    g = Graph(np.random.default_rng(0).random((1, 3, 8, 8)), 17, fixed=True)
+    x = g.add("Conv", "images", g.weight(4, 3, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2])
+    x = g.add("Clip", g.add("Mul", x, g.constant(0.7)), g.constant(0.0), g.constant(6.0))
+    x = g.add("AveragePool", g.add("Add", x, g.weight(4, 1, 1)), kernel_shape=[2, 2], pads=[1, 1, 0, 0])
+    x = g.add("Reshape", x, g.constant([1, -1], np.int64))
+    x = g.add("Gemm", x, g.weight(g.shape(x)[1], 5))
+    model = load_model(g.save(tmp_path / "net.onnx", x))
+    images = torch.rand(3, 3, 8, 8)
+    for name in ("net.pt", "net.safetensors"):
+        again = load_model(save_model(model, tmp_path / name))
+        assert torch.equal(again(images), model(images)) and again.hash == model.hash
+    assert b"raw_data" not in (graph := base64.b64decode(model.card.config["graph"])) and len(graph) < 1500
+    other = model.card.model_copy(update={"config": {"graph": "no graph"}})
+    with pytest.raises(ModelError):
+        load_model(save_model(Model(model.network, other), tmp_path / "other.pt"))
+
+
+def test_two_graphs_of_the_same_weights_have_other_hashes(tmp_path: Path) -> None:
+    model = linear(1, 3, 3)
+    first = load_model(saved(model, tmp_path / "one.onnx"))
+    model.graph.node[1].attribute.append(onnx.helper.make_attribute("alpha", 1.0))
+    assert load_model(saved(model, tmp_path / "one.onnx")).hash != first.hash
+
+
+def test_tensors_in_files_beside_the_graph(tmp_path: Path) -> None:
+    model = linear(1, 3, 3)
+    weight = weight_of(model)
+    (tmp_path / "net").mkdir()
+    raw = model.graph.initializer[0].raw_data
+    (tmp_path / "net" / "weights.bin").write_bytes(b"1234" + raw)
+    (tmp_path / "secret.bin").write_bytes(b"1234" + raw)
+    (tmp_path / "net" / "link.bin").symlink_to(tmp_path / "secret.bin")
+
+    def described(**entries: Any) -> Path:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=str(value))
+        return saved(model, tmp_path / "net" / "net.onnx")
+
+    good = {"location": "weights.bin", "offset": 4, "length": len(raw)}
+    for entries in (good, {"location": "weights.bin", "offset": 4}):
+        x = torch.rand(2, 1, 3, 3)
+        torch.testing.assert_close(load_model(described(**entries))(x), x.flatten(1) @ weight.T)
+    wrong: Any = [
+        {"location": "../secret.bin", "offset": 4},
+        {"location": str(tmp_path / "secret.bin"), "offset": 4},
+        {"location": "link.bin", "offset": 4},
+        {"location": "absent.bin"},
+        {"location": ""},
+        {"location": "."},
+        {},
+        good | {"offset": 5},
+        good | {"offset": -4},
+        good | {"length": len(raw) - 4},
+        good | {"length": 2**62},
+        good | {"offset": "four"},
+    ]
+    for entries in wrong:
+        with pytest.raises(ModelError) as caught:
+            load_model(described(**entries))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError):
+        described(**good)
+        load_model(model)  # in hand, it has no folder
+
+
+def hostile() -> dict[str, Any]:
+    """Files that are refused, as bytes or graphs."""
+    node, images, logits = onnx.helper.make_node, info("images", "N", 1, 3, 3), info("logits", "N", 3)
+    ok = linear(1, 3, 3)
+    data = ok.SerializeToString()
+    found: dict[str, Any] = {
+        "not ONNX": b"import torch\n",
+        "a text": b"\x08hello",
+        "nothing in it": onnx.ModelProto(),
+        **{f"cut at {k}": data[:k] for k in (1, 20, len(data) // 2, len(data) - 1)},
+    }
+    big = linear(1, 3, 3)
+    big.graph.initializer[0].dims[:] = [2**40, 2**20]
+    negative = linear(1, 3, 3)
+    negative.graph.initializer[0].dims[:] = [-3, -9]
+    strings = linear(1, 3, 3)
+    strings.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("dense.weight", 8, [1], [b"a"]))
+    integers = linear(1, 3, 3)
+    integers.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    broken = linear(1, 3, 3)
+    broken.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(np.full((3, 9), np.nan, np.float32), "dense.weight")
+    )
+    absent = linear(1, 3, 3)
+    del absent.graph.initializer[:]
+    old = linear(1, 3, 3)
+    old.opset_import[0].version = 6
+    new = linear(1, 3, 3)
+    new.opset_import[0].version = 23
+    custom = linear(1, 3, 3)
+    custom.graph.node[0].domain = "com.microsoft"
+    typed = linear(1, 3, 3)
+    typed.graph.node[1].attribute[0].CopyFrom(onnx.helper.make_attribute("transB", "yes"))
+    later = linear(1, 3, 3)  # an attribute that is an input since then would be overlooked
+    later.graph.node[0].CopyFrom(node("Squeeze", ["images"], ["row"], axes=[1]))
+    sparse = linear(1, 3, 3)
+    sparse.graph.sparse_initializer.add()
+    found |= {
+        "huge": big,
+        "negative dimensions": negative,
+        "strings": strings,
+        "integer images": integers,
+        "NaN": broken,
+        "missing weights": absent,
+        "opset 6": old,
+        "opset 23": new,
+        "custom operation": custom,
+        "wrong type": typed,
+        "attribute of another opset": later,
+        "operation of a later opset": model_of([node("Gelu", ["images"], ["logits"])], [images], [logits]),
+        "too many inputs": model_of([node("Relu", ["images", "images"], ["logits"])], [images], [logits]),
+        "sparse": sparse,
+        "cycle": model_of(
+            [node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"])], [images], [info("b", "N", 3)]
+        ),
+        "computed twice": model_of([node("Relu", ["images"], ["logits"])] * 2, [images], [logits]),
+        "no output": model_of([node("Relu", ["images"], ["a"])], [images], [logits]),
+        "two inputs": model_of([node("Add", ["images", "b"], ["logits"])], [images, info("b", 1)], [logits]),
+        "no input": model_of([node("Relu", ["w"], ["logits"])], [], [logits], ok.graph.initializer),
+        "unknown": model_of([node("Det", ["images"], ["logits"])], [images], [logits]),
+        "no inputs to a node": model_of([node("Relu", [], ["logits"])], [images], [logits]),
+        "sum of the batch": model_of(
+            [node("ReduceSum", ["images"], ["logits"], keepdims=0)], [images], [logits]
+        ),
+        "softmax of the batch": model_of(
+            [node("Softmax", ["images"], ["logits"], axis=0)], [images], [logits]
+        ),
+        "turned": model_of([node("Transpose", ["images"], ["logits"])], [images], [logits]),
+        "whole numbers": model_of([node("Cast", ["images"], ["logits"], to=6)], [images], [logits]),
+        "no image": model_of([node("Relu", ["images"], ["logits"])], [info("images", "N")], [logits]),
+        "a film": model_of(
+            [node("Relu", ["images"], ["logits"])], [info("images", "N", 1, 2, 3, 3)], [logits]
+        ),
+    }
+    for name, sizes, kind in (
+        ("much", [2**31, 2**31], "ConstantOfShape"),
+        ("more than there is", [2**20, 2**20, 1, 1], "Expand"),
+        ("often", [1, 2**40, 1, 1], "Tile"),
+        ("wide", [0, 0, 0, 0, 0, 0, 2**40, 0], "Pad"),
+    ):
+        tensor = onnx.numpy_helper.from_array(np.array(sizes, np.int64), "sizes")
+        nodes = [node(kind, ["sizes"] if kind == "ConstantOfShape" else ["images", "sizes"], ["a"])]
+        nodes.append(node("Add", ["images", "a"], ["logits"]))
+        found[name] = model_of(nodes, [images], [logits], [tensor])
+    outer = [
+        onnx.numpy_helper.from_array(np.zeros(2**20, np.float32).reshape(size), name)
+        for name, size in (("r", (1, -1)), ("c", (-1, 1)))
+    ]
+    product = [node("Add", ["r", "c"], ["a"]), node("Add", ["images", "a"], ["logits"])]
+    found["large product"] = model_of(product, [images], [logits], outer)
+    return found
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_a_hostile_file_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    content = hostile()[name]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert "net.onnx" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_refusal_names_the_operation_and_its_node(tmp_path: Path) -> None:
+    model = linear(1, 3, 3)
+    model.graph.node[0].op_type, model.graph.node[0].name = "NonZero", "the.second"
+    with pytest.raises(ModelError, match=r"NonZero.*the\.second"):
+        load_model(saved(model, tmp_path / "net.onnx"))
+
+
+def test_without_the_package_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(linear(1, 3, 3), tmp_path / "net.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"pip install 'advkit\[onnx\]'"):
+        load_model(path)

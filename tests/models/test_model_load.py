@@ -320,7 +320,8 @@ def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("resnet18", {"classes": 1}, "--classes"),
         ("maxvit_t", {"classes": 10, "shape": (3, 50, 50)}, "50x50"),
         ("resnet18", {"classes": 10, "shape": (1, 28, 28)}, "3 channels"),
-        ("vit_b_32", {"classes": 10, "shape": (3, 28, 30)}, "28x30"),
+        ("vit_b_32", {"classes": 10, "shape": (3, 28, 28)}, "28x28"),
+        ("vit_b_32", {"classes": 10, "shape": (3, 64, 96)}, "64x96"),
     ],
 )
 def test_torchvision_faults(name: str, more: dict[str, Any], said: str) -> None:

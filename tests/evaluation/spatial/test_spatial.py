@@ -9,6 +9,7 @@ from torch import nn
 
 from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder
+from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.evaluation.spatial import evaluate as evaluating
 from advkit.evaluation.spatial.evaluate import evaluate_moves, moved_images
@@ -62,6 +63,48 @@ def test_the_first_move_that_breaks_is_the_one_that_trying_all_finds(upper):
     assert first_success(model, data.images, data.labels, moves, "zeros", 1).tried.sum() == tried
 
 
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_every_verdict_is_that_of_trying_all_moves(upper, monkeypatch, confirmed):
+    model, data = upper
+    config = CONFIG.model_copy(update={"rotations": 4, "shifts": 2, "batch_size": 1})  # none stays in place
+    if not confirmed:
+        monkeypatch.setattr(evaluating, "is_wrong", lambda model, x, label: torch.zeros(len(x)).bool())
+    result = judged(model, data, config)
+    limits = Limits(30, 0.8)
+    lists = {
+        "random": random_moves(limits, data.ids, 4, 0),
+        "grid": grid_moves(limits, 4, 2).expand(40, -1, -1),
+    }
+    forwards, hits = 40, 0
+    for by, moves in lists.items():
+        with torch.no_grad():
+            said = [model(move(data.images, each, "zeros")).argmax(1) for each in moves.unbind(1)]
+        wrong = torch.stack(said, 1) != data.labels[:, None]
+        first = torch.where(wrong.any(1), wrong.int().argmax(1), -1).tolist()
+        assert 0 in first and max(first) > 2
+        for verdict, index, to in zip(result.verdicts, first, moves.tolist(), strict=True):
+            found = getattr(verdict, by)
+            if verdict.id in (3, 7):
+                assert verdict.status == "misclassified" and found is None
+                continue
+            forwards += index + 2 if index >= 0 else len(to)
+            hits += index >= 0
+            assert (found is not None) == (confirmed and index >= 0)
+            if found is not None:
+                assert [found.angle, found.across, found.down] == pytest.approx(to[index])
+                assert found.size == pytest.approx(float(limits.size(torch.tensor(to[index]))))
+                assert verdict.status == "broken"
+    assert (result.forwards, result.unconfirmed) == (forwards, 0 if confirmed else hits)
+
+
+@pytest.mark.parametrize(
+    ("shape", "shift"), [((1, 24, 36), 2), ((3, 36, 24), 2), ((1, 8, 8), 1), ((1, 4, 4), 0)]
+)
+def test_the_usual_shift_is_a_tenth_of_the_smaller_side(shape, shift):
+    data = Data("toy", "test", torch.zeros(1, *shape), torch.zeros(1).long(), ("a", "b"), torch.arange(1))
+    assert evaluating.limits(Spatial(model="toy", rotation=5), data) == Limits(5, shift)
+
+
 def test_the_figures_agree_with_the_images_that_are_saved(upper):
     model, data = upper
     result = evaluate_moves(Subject.of(model, data), CONFIG)
@@ -71,13 +114,8 @@ def test_the_figures_agree_with_the_images_that_are_saved(upper):
     assert right.sum() == result.robust_correct and result.n == 40 and result.clean_correct == 38
     assert 0 < result.robust_correct <= result.grid_correct < result.random_correct < result.clean_correct
     assert torch.equal(moved, moved_images(data, result)) and result.unconfirmed == 0
-    limits = Limits(30, 0.8)
     for verdict, x0, x in zip(result.verdicts, data.images, moved, strict=True):
-        assert (verdict.status == "broken") == (verdict.move is not None)
         assert (verdict.move is None) == torch.equal(x0, x)
-        if verdict.move is not None:
-            assert verdict.move.size <= 1
-            assert limits.contain(torch.tensor([verdict.move.angle, verdict.move.across, verdict.move.down]))
     for size in (-1.0, 0.5, 1.0):
         fallen = sum(verdict.grid is not None and verdict.grid.size <= size for verdict in result.verdicts)
         assert result.left_at(size) == (38 - fallen) / 40

@@ -59,7 +59,9 @@ class Torchvision(Zoo):
             settings["input_size"] = shape[1:]
         elif name.startswith("vit_"):
             if shape[1] != shape[2]:
-                raise ConfigError(f"{where} takes square images, not {shape[1]}x{shape[2]}; resize them")
+                raise ConfigError(
+                    f"{architecture} takes square images, not {shape[1]}x{shape[2]}; resize them"
+                )
             settings["image_size"] = shape[1]
         try:
             network: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **settings)

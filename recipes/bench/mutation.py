@@ -285,7 +285,7 @@ def reached(root: Path, folder: str, cache: Path) -> tuple[dict[str, float], dic
 def tests_of(root: Path, file: Path, line: int, folders: list[str], cache: Path) -> tuple[list[str], float]:
     """The tests that reach a line, fastest first, and their seconds; all of the folders' if none is known to.
 
-    Lines that run at import, and statements of several lines, belong to every test that reaches the file.
+    A line that runs at import is reached by all: first by those that run something of its file.
     """
     times: dict[str, float] = {}
     near: set[str] = set()
@@ -311,7 +311,8 @@ def tests_of(root: Path, file: Path, line: int, folders: list[str], cache: Path)
             if test and (not functions or any(first <= one <= last for one in found)):
                 near.add(test)
     chosen = sorted(near & times.keys(), key=times.__getitem__)
-    chosen += [] if chosen else sorted(times, key=times.__getitem__)
+    if not chosen or not functions:
+        chosen += sorted(times.keys() - near, key=times.__getitem__)
     return chosen, sum(times[test] for test in chosen)
 
 

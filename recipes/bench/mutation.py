@@ -300,7 +300,8 @@ def reached(root: Path, folder: str, cache: Path) -> tuple[dict[str, float], dic
 def tests_of(root: Path, file: Path, line: int, folders: list[str], cache: Path) -> tuple[list[str], float]:
     """The tests that reach a line, fastest first, and their seconds; all of the folders' if none is known to.
 
-    Lines that run at import, and statements of several lines, belong to every test that reaches the file.
+    Lines that run at import, and statements of several lines, belong to every test that reaches the file; the
+    tests of defaults read all that is declared at import.
     """
     times: dict[str, float] = {}
     near: set[str] = set()
@@ -325,6 +326,8 @@ def tests_of(root: Path, file: Path, line: int, folders: list[str], cache: Path)
         for test, found in lines.get(name, {}).items():
             if test and (not functions or any(first <= one <= last for one in found)):
                 near.add(test)
+        if not functions:
+            near.update(test for test in seconds if "/test_defaults.py::" in test)
     chosen = sorted(near & times.keys(), key=times.__getitem__)
     chosen += [] if chosen else sorted(times, key=times.__getitem__)
     return chosen, sum(times[test] for test in chosen)

@@ -177,21 +177,3 @@ def kept() -> Callable[[Path, dict[str, type[BaseModel]]], None]:
         assert set(path.read_text("utf-8").splitlines()) <= set(lines)  # what is new is kept from now on
 
     return compare
-
-
-@pytest.fixture(scope="session")
-def declared() -> Callable[[type[BaseModel]], str]:
-    """The parameters that a configuration has of its own, as ``name=default>=least<most``."""
-    signs = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
-
-    def limits(field: FieldInfo) -> str:
-        known = ((type(one).__name__, one) for one in field.metadata)
-        return "".join(f"{signs[kind]}{getattr(one, kind.lower())}" for kind, one in known if kind in signs)
-
-    def text(kind: type[BaseModel]) -> str:
-        own = ((name, kind.model_fields[name]) for name in kind.__annotations__ if name in kind.model_fields)
-        return " ".join(
-            f"{name}={field.default}{limits(field)}" for name, field in own if field.default != {}
-        )
-
-    return text

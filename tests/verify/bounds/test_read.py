@@ -140,6 +140,13 @@ def test_what_cannot_be_read_is_named(networks, name):
     assert name != "function" or "function exp)" in str(refused.value)
 
 
+def test_a_node_has_the_name_of_the_layer_that_makes_it(networks):
+    odd = networks.Call(lambda s, x: torch.relu(x))
+    layers = nn.Sequential(OrderedDict(far=nn.Sequential(OrderedDict(odd=odd)), end=nn.Flatten()))
+    names = [node.name for node in read(wrap(layers, shape=(2, 3, 4)).eval()).nodes]
+    assert names == ["images", "far.odd", "end"]
+
+
 @pytest.mark.parametrize("outputs", ["logits", "probabilities", "branch"])
 def test_networks_are_refused_as_a_whole(networks, outputs):
     """For planes in place of logits, for probabilities, and for a branch of their own."""

@@ -154,18 +154,26 @@ def printed() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def declared() -> Callable[[type[BaseModel]], str]:
-    """The parameters that a configuration has of its own, as ``name=default>=least<most``."""
-    signs = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
+def kept() -> Callable[[Path, dict[str, type[BaseModel]]], None]:
+    """Asserts that parameters have the defaults and limits of a text file: published figures depend on them.
 
-    def limits(field: FieldInfo) -> str:
-        known = ((type(one).__name__, one) for one in field.metadata)
-        return "".join(f"{signs[kind]}{getattr(one, kind.lower())}" for kind, one in known if kind in signs)
+    With ADVKIT_KEEP=1 it writes the file anew.
+    """
 
-    def text(kind: type[BaseModel]) -> str:
-        own = ((name, kind.model_fields[name]) for name in kind.__annotations__ if name in kind.model_fields)
+    def shown(field: FieldInfo) -> str:
+        limits = [repr(one) for one in field.metadata if type(one).__name__ in ("Ge", "Gt", "Le", "Lt")]
         return " ".join(
-            f"{name}={field.default}{limits(field)}" for name, field in own if field.default != {}
+            ["" if field.is_required() else repr(field.get_default(call_default_factory=True)), *limits]
         )
 
-    return text
+    def compare(path: Path, configs: dict[str, type[BaseModel]]) -> None:
+        lines = [
+            f"{name}.{key} {shown(field)}".rstrip()
+            for name, config in sorted(configs.items())
+            for key, field in config.model_fields.items()
+        ]
+        if os.environ.get("ADVKIT_KEEP"):
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        assert set(path.read_text("utf-8").splitlines()) <= set(lines)  # what is new is kept from now on
+
+    return compare

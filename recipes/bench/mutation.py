@@ -209,17 +209,32 @@ import json, os, time
 import coverage, pytest
 
 cov = coverage.Coverage(data_file=None, source=[os.environ["MUTATION_SOURCE"]], config_file=False)
-times = {}
+times, running, users = {}, "", {}
 
 def pytest_sessionstart(session):
     cov.start()
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    cov.switch_context(item.nodeid)
+    global running
+    running = item.nodeid
+    cov.switch_context(running)
+    for fixtures in item._fixtureinfo.name2fixturedefs.values():
+        users.setdefault(shared(fixtures[-1]), []).append(running)
     begun = time.perf_counter()
     yield
     times[item.nodeid] = time.perf_counter() - begun
+
+def shared(fixture):
+    return f"{fixture.baseid}::@{fixture.argname}"
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    # What a fixture reaches that several tests share belongs to all of them, not to the first one.
+    if fixturedef.scope != "function":
+        cov.switch_context(shared(fixturedef))
+    yield
+    cov.switch_context(running)
 
 def pytest_sessionfinish(session):
     cov.stop()
@@ -229,8 +244,8 @@ def pytest_sessionfinish(session):
     lines = {}
     for file in data.measured_files():
         for line, contexts in data.contexts_by_lineno(file).items():
-            for context in contexts:
-                lines.setdefault(file, {}).setdefault(context, []).append(line)
+            for test in {test for context in contexts for test in users.get(context, [context])}:
+                lines.setdefault(file, {}).setdefault(test, []).append(line)
     with open(os.environ["MUTATION_MAP"] + f".{os.getpid()}", "w") as out:
         json.dump({"times": times, "lines": lines}, out)
 """

@@ -149,6 +149,25 @@ def test_what_can_be_traced_is_searched_rewritten(scale, x):
     assert isinstance(twin.model, torch.fx.GraphModule)
 
 
+class Bare(nn.Module):
+    """No layer without parameters stands between the convolution and what is never rounded."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.LazyConv2d(4, 3), nn.LazyLinear(3)
+
+    def forward(self, x):
+        return self.last(self.conv(x).flatten(1) + (0 if x.sum() > -1 else 1))  # a branch: as it is
+
+
+def test_layers_that_are_not_rounded_are_given_float32(x):
+    network = Bare().eval()
+    network(x)
+    twin = search_model(network, "bfloat16", x, "gradients")
+    assert isinstance(twin, SearchModel) and twin.dtype == torch.bfloat16
+    assert torch.allclose(twin(x), network(x), atol=0.05)
+
+
 def test_only_for_gradients_hidden_linear_layers_are_rounded_too(x):
     network = sequential(nn.ReLU(), nn.Flatten(), nn.LazyLinear(8), nn.ReLU())
     kinds = {}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar, Literal
 
 import pytest
@@ -302,6 +303,20 @@ class Toy(SummarisedResult):
 class Later(Toy):
     newest: ClassVar[int] = 3
     version: int = 3
+
+
+class Listed(Toy):
+    images: list[dict[str, int]] = []
+
+
+def test_a_data_frame_has_a_row_for_each_image_or_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    row = {"version": 1, "schema": "advkit/toy", "value": 2.5}
+    assert Toy(value=2.5).to_dataframe() == [row]
+    assert Listed(value=2.5, images=[{"id": 3}, {"id": 4}]).to_dataframe() == [{"id": 3}, {"id": 4}]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError):
+        Toy(value=2.5).to_dataframe()
 
 
 def test_work_is_done_once(tmp_path):

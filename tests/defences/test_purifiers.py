@@ -1,6 +1,7 @@
 """Purifiers: what each does to images, and attacks that know of it."""
 
 import io
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from advkit.core import rng
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.threat import Threat
+from advkit.defences import defend as defending
 from advkit.defences.defend import defend, unaveraged
 from advkit.defences.purifier import DEFENCES, build
 from advkit.defences.result import PurificationResult
@@ -114,7 +116,9 @@ def test_fresh_starts_are_random_and_the_attack_is_told(tmp_path, images):
 def test_who_knows_of_a_defence_has_all_that_others_have_found(model, images, tmp_path):
     config = JUDGING.model_copy(update={"defence": "vae", "parameters": {"pgd": {"steps": 4}}})
     shown = images[1].limit(16)
-    result = defend(model, purifier("vae", tmp_path), shown, Threat("linf", 0.02), config)
+    with mock.patch.object(defending, "evaluate", wraps=defending.evaluate) as judged:
+        result = defend(model, purifier("vae", tmp_path), shown, Threat("linf", 0.02), config)
+    assert [call.kwargs["bpda"] for call in judged.call_args_list] == [(), ("purifier",)]
     assert [one.way for one in result.ways] == ["gradient through it", "BPDA"]
     assert result.adaptive <= min(result.unaware, *(one.left for one in result.ways))
     assert result.unaware <= result.purified_correct <= result.n == 16

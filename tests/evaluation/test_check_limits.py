@@ -23,7 +23,7 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation import evidence as module
 from advkit.evaluation.cascade import Cascade
-from advkit.evaluation.check import BLIND, CAUSE, CHECKS, SYMPTOM, Doubt, run_checks
+from advkit.evaluation.check import BLIND, CAUSE, CHECKS, SYMPTOM, Doubt, Remedy, run_checks
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.gradient_trace import GradientTrace, size_of
@@ -212,6 +212,9 @@ def test_a_check_doubts_from_one_image_on(printed, name, build, most, figures):
 
 
 def test_what_else_is_told(printed):
+    assert str(Remedy("try", "--harder")).endswith("--harder") and str(Remedy("try")) == "try"
+    named = CHECKS.get("black-box")(black(20, 400, 400)).detail
+    assert "square" in named and "fgsm" not in named
     refuted = evidence(30, tried=lambda k: ["pgd?"], eight_bit=True)  # rounding to 8 bits may undo successes
     printed(CHECKS.get("confirmation")(refuted), 40, 50, 8, 30, 30)
     printed(CHECKS.get("confirmation")(evidence(30, noticed=0)))
@@ -486,12 +489,14 @@ def test_when_a_path_is_dead_or_rises():
 class Linear(nn.Module):
     """Two classes, apart by a sum of the pixels; the gradient that it tells is ``promise`` times the true."""
 
-    def __init__(self, slope=1.0, promise=1.0, lift=0.0, levels=0):
+    def __init__(self, slope=1.0, promise=1.0, lift=0.0, levels=0, blind=False):
         super().__init__()
         self.weight = nn.Parameter(slope * torch.tensor([1.0, 2.0, 3.0, 7.0]))
-        self.promise, self.lift, self.levels = promise, lift, levels
+        self.promise, self.lift, self.levels, self.blind = promise, lift, levels, blind
 
     def forward(self, x):
+        if self.blind:  # to the last pixel
+            x = torch.cat([x.flatten(1)[:, :3], x.flatten(1)[:, 3:].detach()], 1)
         if self.levels:
             x = (x * self.levels).round() / self.levels
         score = (self.weight * x.flatten(1)).sum(1)
@@ -554,6 +559,7 @@ def test_a_walk_on_a_model_whose_gradient_is_known():
         (Linear(promise=-1.0, lift=240.0), False, False, True),  # 0.026 is promised beside logits of 246
         (Linear(promise=-1.0, lift=270.0), False, False, False),  # is lost in their rounding
         (Linear(promise=0.0), True, False, False),
+        (Linear(blind=True), False, False, False),  # what has no gradient is left as it is
         (Linear(levels=8), True, True, False),
         (Linear(slope=0.0), False, False, False),  # nothing changes, so nothing is hidden
         (Linear(slope=torch.tensor([7.0, 7, 7, -6]), levels=8), True, True, False),  # only if signs differ

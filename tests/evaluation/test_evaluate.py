@@ -114,6 +114,24 @@ def test_proofs_bound_the_number_from_below(judged, share):
     assert all(v.forwards == 0 for v in result.verdicts if v.status == "certified")
 
 
+@pytest.mark.parametrize("names", [("autoattack", "cascade"), ("cascade", "autoattack"), ("pgd", "cascade")])
+def test_parts_of_several_ensembles_have_names_of_their_own(names):
+    """That of the ensemble goes before a part's where an earlier one is called so."""
+    alone = [evaluate.plan([name], THREAT, 10, {}) for name in names]
+    both = evaluate.plan(names, THREAT, 10, {})
+    first, second = both[: len(alone[0])], both[len(alone[0]) :]
+    assert first == alone[0]
+    for words in ("name", "key"):
+        taken = {getattr(stage, words) for stage in first}
+        said = [getattr(stage, words) for stage in alone[1]]
+        wanted = [f"{names[1]}/{word}" if word in taken else word for word in said]
+        assert [getattr(stage, words) for stage in second] == wanted
+        called = dict(zip(said, wanted, strict=True))
+        if words == "name":
+            afters = [stage.after and called[stage.after] for stage in alone[1]]
+            assert [stage.after for stage in second] == afters
+
+
 def test_what_proofs_do_not_cover_is_noted_beside_proofs_alone(judged, coarse):
     plain, proved = (run(*judged, "fgsm", n=4, certify=certify).notes for certify in (False, True))
     assert len(proved) == 1 + len(plain)

@@ -60,12 +60,16 @@ def test_what_a_module_does_not_say_must_be_said() -> None:
     (note,) = assumed.notes
     assert note.code == "normalisation-assumed"
     assert note.text in repr(assumed) and note.text in assumed.card.notes
-    assert "assumed" not in load_model(linear(), shape=(1, 8, 8), mean=[0.5], std=[0.5]).card.notes
+    for mean, std in ((0.5, 0.5), (1.0, 1.0), (0.0, 1.0)):
+        assert "assumed" not in load_model(linear(), shape=(1, 8, 8), mean=[mean], std=[std]).card.notes
     shape: Any = {"shape": (1, 8, 8)}
     wrong: Any = [
         {"mean": (0.1, 0.2)},
         {"mean": (125.3,), "std": (63.0,)},
         {"std": (63.0,)},
+        {"std": (1.01,)},
+        {"mean": (1.01,)},
+        {"mean": (-0.01,)},
         {"outputs": "softmax"},
         {"arch": "lenet"},
         {"weights": "none"},

@@ -61,6 +61,7 @@ def deep_first(name: str, tensor: torch.Tensor) -> tuple[bool, int]:
 @example(name="lenet", channels=1, size=28, classes=2, said=None, changed="order")
 @example(name="lenet", channels=3, size=28, classes=2, said=None, changed="words")
 @example(name="mlp", channels=1, size=9, classes=2, said=None, changed="words")
+@example(name="lenet", channels=1, size=28, classes=2, said=(1, 30, 28), changed="nothing")
 def test_what_fits_is_the_first_size_that_gives_these_shapes(
     name: str, channels: int, size: int, classes: int, said: Shape | None, changed: str
 ) -> None:
@@ -79,7 +80,7 @@ def test_what_fits_is_the_first_size_that_gives_these_shapes(
             wanted[other] = found, shapes(other, taller, classes) == own
     keys = sorted(state, key=lambda key: deep_first(key, state[key])) if changed == "order" else [*state]
     called = {"numbers": renumbered, "words": reworded}.get(changed, str)
-    given_names = {called(key): state[key] for key in keys}
+    given_names = {called(key): state[key] for key in keys} | {"epoch": torch.tensor(3)}
     alike = [(tuple(state[key].shape), key.rpartition(".")[2]) for key in state]
     if changed == "words" and len({*alike}) < len(alike):
         wanted = {}
@@ -104,6 +105,10 @@ def test_what_does_not_fit_is_said_by_name_or_else_by_order(order: str) -> None:
     with torch.device("meta"):
         coloured = build("lenet", shape=(3, 9, 9), classes=3).state_dict()
     assert "on 3x32x32 images" in misfit(coloured, "lenet")
+    with torch.device("meta"):
+        alike = build("mlp", shape=(1, 16, 16), classes=3).state_dict()
+    told = misfit({reworded(key): tensor for key, tensor in alike.items()}, "mlp", (1, 16, 16))
+    assert "'layers.1.weight'" in told and "'layers.3.weight'" in told
     del state[next(iter(state))]
     assert "5 tensors where 6 are wanted" in misfit(state, "mlp", (1, 16, 16))
 

@@ -140,15 +140,6 @@ def test_an_update_is_that_of_the_formulas():
         assert (group["lr"], group["betas"]) == (rate, (0.5, 0.999)) and playing.ema.decay == 0.05
 
 
-def test_parameters_are_those_that_are_documented(declared):
-    assert declared(SemiSupervised) == (
-        "data=digits labels=100>0 label_set=0>=0 model=None arch=None epochs=100>=1 batch_size=100>=2 "
-        "rate=0.002>0 rate_generator=0.001>0 beta1=0.5>=0<1 supervised=1.0>0 teach=0.0>=0 sure=0.95>0<1 "
-        "shift=0.0>=0 turn=0.0>=0<=180 zoom=0.0>=0<1 ema=0.9999>=0<1 precision=float32 "
-        "checkpoint_every=500>=1 seed=0>=0 norm=None eps=None>0 name=None"
-    )
-
-
 def test_errors_are_told_with_exact_intervals():
     rows = {"mine": {"clean": 3, "n": 40, "robust": 9, "attacked": 20}}
     rows = {how: Errors(**row) for how, row in rows.items()}

@@ -6,8 +6,9 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 from torch import nn
 
 import advkit
@@ -15,6 +16,7 @@ from advkit.core import files, rng
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.journal import Journal
+from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
@@ -197,12 +199,21 @@ def test_goes_on_after_an_interruption_and_ends_with_the_same_file(
     model, data = network
     plan = {"fmn": {"steps": 20}, "fab-t": {"steps": 5, "targets": 2}}
 
+    class Telling(Progress):
+        def say(self, message):
+            said.append(message)
+
     def run(name):
+        said.clear()
         with RunFolder.open("curve", "toy", StrictModel(), tmp_path / name) as folder:
-            found = advkit.security_curve(model, data, "linf", "fmn,fab-t", parameters=plan, run=folder)
+            found = advkit.security_curve(
+                model, data, "linf", "fmn,fab-t", parameters=plan, run=folder, progress=Telling()
+            )
             folder.finish(found.as_values())
 
+    said = []
     run("whole")
+    assert not said
     add, told = Journal.add, []
 
     def adding(self, line):
@@ -219,6 +230,7 @@ def test_goes_on_after_an_interruption_and_ends_with_the_same_file(
         with pytest.raises(KeyboardInterrupt):
             run("stopped")
     run("stopped")
+    assert [message.split(":")[0] for message in said] == ["fmn", "fab-t"]
     for name in ("verdicts.jsonl", "adversarial.bin"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     one, two = (files.read_json(tmp_path / name / "result.json") for name in ("whole", "stopped"))
@@ -324,12 +336,23 @@ def test_faults_of_the_data(linear):
         advkit.security_curve(model, (data.images, data.labels))
 
 
-def test_medians_of_the_found_and_of_the_infinite():
-    assert Median.of([0.3]).model_dump() == {"value": 0.3, "low": 0.0, "high": None}
-    hundred = Median.of([i / 100 for i in range(100)])
-    assert (hundred.value, hundred.low, hundred.high) == (0.49, 0.39, 0.6)  # ranks 40 and 61
-    far = Median.of([0.1] * 5 + [math.inf] * 20)
-    assert far.value is None and far.high is None and far.low == 0.1
+@settings(**FINE)
+@given(st.lists(st.floats(0, 1) | st.just(math.inf), min_size=1, max_size=40))
+@example([0.3])
+@example([0.1] * 6)
+@example([math.inf] * 9)
+@example([0.1] * 5 + [math.inf] * 20)
+def test_medians_of_the_found_and_of_the_infinite(norms):
+    """The interval's ends are those ranks beyond which a median lies with less than 2.5 % each."""
+    ordered, n = sorted(norms), len(norms)
+    beyond = sum(binom.cdf(rank, n, 0.5) <= 0.025 for rank in range(n // 2))
+    finite = [norm for norm in norms if norm < math.inf]
+    low = min(ordered[beyond - 1], max(finite, default=0.0)) if beyond else 0.0
+    high = ordered[n - beyond] if beyond else math.inf
+    middle = ordered[(n - 1) // 2]
+    assert Median.of(norms) == Median(
+        value=middle if middle < math.inf else None, low=low, high=high if high < math.inf else None
+    )
 
 
 @pytest.mark.parametrize(

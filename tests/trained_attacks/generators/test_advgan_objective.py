@@ -91,11 +91,7 @@ def test_the_command_leaves_the_generator_as_an_attack(images, save_npz):
     assert load_model("run/advgan.safetensors").hash == generator.hash
 
 
-def test_parameters_are_those_that_are_documented(declared):
-    assert declared(AdvGanTraining.Config) == (
-        "updates=1>=1 clean_weight=0.5>=0<=1 eps_warmup=0.1>=0<=1 rate=0.002>0 kappa=5.0>=0 "
-        "gan_weight=0.1>=0 opponent=conv-gan"
-    )
+def test_passes_follow_from_the_parameters():
     assert objective(clean_weight=0, updates=2).passes == (3, 3) and objective().passes == (3, 3)
 
 

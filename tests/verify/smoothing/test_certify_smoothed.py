@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -117,6 +118,18 @@ def test_a_part_has_the_verdicts_of_the_whole(skip, n, brightest, data):
     assert part.verdicts == whole.verdicts[::skip][:n] and part.seed == 0
     assert (part.status, part.skip) == ("complete" if len(part.verdicts) == 12 else "partial", skip)
     assert certify_smoothed(brightest(), data, 0.25, n=n, **FEW).verdicts == whole.verdicts[:n]
+
+
+def test_of_images_in_the_order_of_their_classes_a_sample_is_taken(brightest, data):
+    ordered = replace(data, images=data.images.repeat(50, 1, 1, 1), labels=torch.arange(600) // 300)
+    ordered = replace(ordered, ids=torch.arange(600))
+    for first in (False, True):
+        more = {"first": True} if first else {}
+        ids = [
+            verdict.id
+            for verdict in certify_smoothed(brightest(), ordered, 0.25, n=4, **more, **FEW).verdicts
+        ]
+        assert ids == ordered.limit(4, first=first).ids.tolist() and (ids == [0, 1, 2, 3]) == first
 
 
 def test_a_run_in_pieces_ends_as_a_whole_one(brightest, data, stopping, tmp_path):

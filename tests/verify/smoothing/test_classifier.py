@@ -68,7 +68,8 @@ def test_what_is_not_said_is_as_in_the_paper(brightest, data):
     one, other = smooth(brightest(), 0.25), smooth(brightest(), 0.25, samples=1000, alpha=0.001, seed=0)
     assert one(x).equal(other(x)) and one.predict(x).equal(other.predict(x, torch.arange(2)))
     assert one.certify(x) == other.certify(x, torch.arange(2), selection=100, samples=100_000)
-    assert ABSTAIN == -1
+    assert ABSTAIN == -1 and not any(module.training for module in one.train().modules())
+    assert not any(module.training for module in smooth(brightest(), 0.25).modules())
 
 
 def test_a_p_value_of_alpha_is_enough(brightest, data):

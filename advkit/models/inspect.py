@@ -78,27 +78,32 @@ def inspect_classifier(
                 "choose data or a model that fits"
             )
         _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions)
-        differentiable = only_decisions or _differentiable(model, images[:1])
-        if not differentiable:
-            found.append(Note("no-gradients", f"the model {NO_GRADIENTS}"))
         scale = max(1.0, outputs.abs().max().item())
         difference = (_outputs(model, images) - outputs).abs().max().item()
-        if difference > 8 * torch.finfo(outputs.dtype).eps * scale:
+        deterministic = difference <= 8 * torch.finfo(outputs.dtype).eps * scale
+        if not deterministic:
             said = f"the model is randomised: two passes on the same images differ by up to {difference:.3g}"
             if not allow_random:
                 raise ModelError(f"{said}; make it deterministic, or pass --allow-random")
             found.append(Note("random", said))
-            return ModelFacts(False, tuple(found), differentiable)
-        half = (len(images) + 1) // 2
-        difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
-        # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
-        if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
-            raise ModelError(
-                "the model's answer to an image depends on the rest of its batch (half of it makes a "
-                f"difference of {difference:.3g}), as batch norm in train mode and dynamic "
-                "quantisation do; use running statistics, and fixed scales"
-            )
-    return ModelFacts(True, tuple(found), differentiable)
+        else:
+            _refuse_batch_dependence(model, images, outputs, scale)
+        differentiable = only_decisions or _differentiable(model, images[:1])
+        if not differentiable:
+            found.append(Note("no-gradients", f"the model {NO_GRADIENTS}"))
+    return ModelFacts(deterministic, tuple(found), differentiable)
+
+
+def _refuse_batch_dependence(model: Model, images: Tensor, outputs: Tensor, scale: float) -> None:
+    half = (len(images) + 1) // 2
+    difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
+    # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
+    if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
+        raise ModelError(
+            "the model's answer to an image depends on the rest of its batch (half of it makes a difference of "
+            f"{difference:.3g}), as batch norm in train mode and dynamic quantisation do; use running "
+            "statistics, and fixed scales"
+        )
 
 
 def _first_outputs(model: Model, images: Tensor, classes: int | None) -> Tensor:

@@ -134,8 +134,10 @@ def _named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         names = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
         if "torch.nn.modules.module.Module" in names:
             digest = hashlib.sha256(kind.__qualname__.encode())
+            from advkit.models.model import contents
+
             for name, tensor in value.state_dict().items():
-                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(name.encode() + contents(tensor))
             settings[key] = f"{in_hand.PREFIX}{digest.hexdigest()[:16]}"
             held[settings[key]] = copy.deepcopy(value)  # training goes on with a copy
         elif key == "data" and value is not None and not isinstance(value, str | Path):

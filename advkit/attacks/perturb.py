@@ -26,7 +26,7 @@ from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.models.inspect import inspect_classifier
+from advkit.models.inspect import NO_GRADIENTS, inspect_classifier
 from advkit.models.load import as_classifier
 from advkit.models.model import evaluation_mode
 
@@ -111,6 +111,7 @@ def perturb(
     precision: Precision = "auto",
     eight_bit: bool = False,
     allow_random: bool = False,
+    classes: int | None = None,
     progress: Progress | bool | None = None,
 ) -> Perturbed:
     """Adversarial images: for each, the first success that the attack finds, else the last point it tried.
@@ -134,6 +135,7 @@ def perturb(
         eight_bit: round to multiples of 1/255, as a PNG file stores them, and count only images that are
             inside the threat model and misclassified then; ``x`` must consist of such multiples.
         allow_random: accept a model whose outputs change from pass to pass.
+        classes: how many there are; with 2, one output is read as the logit of class 1.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
     Raises:
@@ -156,9 +158,11 @@ def perturb(
     images = torch.empty(data.images.shape, dtype=torch.float32)
     success, distance = torch.empty(n, dtype=torch.bool), torch.empty(n)
     forwards, backwards = torch.empty(2, n, dtype=torch.int64)
-    judged = as_classifier(model, data.shape)
+    judged = as_classifier(model, data.shape, classes)
     few, _ = data.batch(torch.arange(min(8, n)), device_of(judged))
-    facts = inspect_classifier(judged, few, None, allow_random=allow_random)
+    facts = inspect_classifier(judged, few, classes, allow_random=allow_random)
+    if not facts.differentiable and surrogate is None and chosen.access == "gradients":
+        raise ModelError(f"attack {config.attack!r} needs gradients, and the model {NO_GRADIENTS}")
     with (
         evaluation_mode(judged),
         evaluation_mode(surrogate or judged),
@@ -197,26 +201,35 @@ def perturb(
 
 
 def _targets(target: Any, data: Data, classes: int) -> Tensor:
-    """(N,) target classes, of one class or of (N,) in any form."""
+    """(N,) target classes, of one class or of (N,): whole numbers of any type, or one-hot rows."""
     try:
         given = torch.as_tensor(target).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError("the targets are no array of classes; give one class, or (N,) classes") from error
-    if given.dim() == 2 and given.shape[1] == 1:
+    n, shape = len(data), tuple(given.shape)
+    numbers = not (given.is_complex() or given.dtype == torch.bool) or shape == (n, classes)
+    if numbers and shape in ((n, classes), (classes,)) and shape != (n,) and _one_hot(given):
+        given = given.to(torch.uint8).argmax(-1)
+    elif shape == (n, 1):
         given = given[:, 0]
     if given.dim() == 0:
-        given = given.expand(len(data))
-    integers = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
-    if given.shape != (len(data),) or not integers:
+        given = given.expand(n)
+    whole = numbers and given.shape == (n,) and bool((given == given.long()).all())
+    if not whole:
         kind = str(given.dtype).removeprefix("torch.")
         raise ConfigError(
-            f"the targets have shape {tuple(given.shape)} and type {kind}; give one class, or "
-            f"{len(data)} integers"
+            f"the targets have shape {shape} and type {kind}; give one class, or {n} whole numbers from 0 to "
+            f"{classes - 1}, or one-hot rows ({n}, {classes})"
         )
     low, high = (int(bound) for bound in given.aminmax())
     if low < 0 or high >= classes:
         raise ConfigError(f"the targets range from {low} to {high}, but the classes from 0 to {classes - 1}")
     return given.long()
+
+
+def _one_hot(given: Tensor) -> bool:
+    """Whether each row is one 1 among zeros."""
+    return bool(((given == 0) | (given == 1)).all() and (given.sum(-1) == 1).all())
 
 
 def refuse_misfit(clean: Tensor, images: Data) -> None:

@@ -70,18 +70,20 @@ class Subject:
         *,
         first: bool = False,
         skip: int = 1,
+        classes: int | None = None,
         allow_random: bool = False,
         only_decisions: bool = False,
     ) -> Subject:
         """``n`` of every ``skip``-th image, as `Data.limit` chooses them, with their ids and the numbers that
-        the model gives to their classes; ``data`` as for `as_data`, the rest as for `inspect_classifier`.
+        the model gives to their classes; ``data`` as for `as_data`, ``classes`` if the data do not say, the
+        rest as for `inspect_classifier`.
 
         Raises:
             ModelError: the model does not behave as a classifier.
             DataError: the images or labels do not fit.
         """
         split = as_data(data)
-        found = as_classifier(model, split.shape)
+        found = as_classifier(model, split.shape, classes)
         if isinstance(data, str):
             split = _unseen(split, found.card, partial(load_data, memory=EVALUATED))
         split = match_classes(split, found.card.labels, found.card.classes)
@@ -89,7 +91,7 @@ class Subject:
         images = images.limit(n, first=first)
         tensor = next(iter([*found.parameters(), *found.buffers()]), torch.empty(0))
         few, _ = images.batch(torch.arange(min(8, len(images))), tensor.device)
-        classes = images.classes if images.classes_known else None
+        classes = images.classes if images.classes_known else classes
         facts = inspect_classifier(
             found, few, classes, allow_random=allow_random, only_decisions=only_decisions
         )

@@ -65,6 +65,7 @@ def evaluate(
     bpda: Sequence[str] = (),
     surrogate: nn.Module | str | Path | None = None,
     allow_random: bool = False,
+    classes: int | None = None,
     certify: bool = False,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
@@ -100,6 +101,7 @@ def evaluate(
         surrogate: another classifier of the same images and classes, or its name: gradient attacks search on
             it, and the model only confirms (a transfer attack). Black-box attacks query the model itself.
         allow_random: accept a model whose outputs change from pass to pass.
+        classes: how many there are; with 2, one output is read as the logit of class 1.
         certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
             the result has a lower and an upper bound of the robust accuracy.
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
@@ -126,7 +128,7 @@ def evaluate(
         "allow_random": allow_random,
     }
     config = validate(Evaluation, given, "advkit.evaluate")
-    subject = Subject.of(model, data, config.n, first=first, allow_random=allow_random)
+    subject = Subject.of(model, data, config.n, first=first, allow_random=allow_random, classes=classes)
     return attacked(
         subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
     )

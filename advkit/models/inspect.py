@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,8 +13,14 @@ from torch import Tensor
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError, UserError, by_size
 from advkit.core.notes import Note
+from advkit.models.blame import backward_pass
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.outputs import Reading
+
+NO_GRADIENTS = (
+    "gives no gradients (quantised layers, NumPy or torch.no_grad inside do that): attack it without, by "
+    "square or hop-skip-jump, or as advkit.BlackBox(predict, classes=..., shape=...)"
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class ModelFacts:
     """Two passes over the same images agree."""
     notes: tuple[Note, ...]
     """What a person should know, a sentence each. Decisions rest on their codes alone."""
+    differentiable: bool = True
+    """Its outputs have a gradient with respect to its images."""
 
 
 def inspect_classifier(
@@ -71,20 +80,30 @@ def inspect_classifier(
         _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions)
         scale = max(1.0, outputs.abs().max().item())
         difference = (_outputs(model, images) - outputs).abs().max().item()
-        if difference > 8 * torch.finfo(outputs.dtype).eps * scale:
+        deterministic = difference <= 8 * torch.finfo(outputs.dtype).eps * scale
+        if not deterministic:
             said = f"the model is randomised: two passes on the same images differ by up to {difference:.3g}"
             if not allow_random:
                 raise ModelError(f"{said}; make it deterministic, or pass --allow-random")
-            return ModelFacts(deterministic=False, notes=(*found, Note("random", said)))
-        half = (len(images) + 1) // 2
-        difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
-        # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
-        if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
-            raise ModelError(
-                "the model's answer to an image depends on the rest of its batch (half of it makes a "
-                f"difference of {difference:.3g}), as batch norm in train mode does; use running statistics"
-            )
-    return ModelFacts(deterministic=True, notes=tuple(found))
+            found.append(Note("random", said))
+        else:
+            _refuse_batch_dependence(model, images, outputs, scale)
+        differentiable = only_decisions or _differentiable(model, images[:1])
+        if not differentiable:
+            found.append(Note("no-gradients", f"the model {NO_GRADIENTS}"))
+    return ModelFacts(deterministic, tuple(found), differentiable)
+
+
+def _refuse_batch_dependence(model: Model, images: Tensor, outputs: Tensor, scale: float) -> None:
+    half = (len(images) + 1) // 2
+    difference = (_outputs(model, images[:half]) - outputs[:half]).abs().max().item()
+    # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
+    if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
+        raise ModelError(
+            "the model's answer to an image depends on the rest of its batch (half of it makes a difference of "
+            f"{difference:.3g}), as batch norm in train mode and dynamic quantisation do; use running "
+            "statistics, and fixed scales"
+        )
 
 
 def _first_outputs(model: Model, images: Tensor, classes: int | None) -> Tensor:
@@ -98,6 +117,22 @@ def _first_outputs(model: Model, images: Tensor, classes: int | None) -> Tensor:
     reading = model.find(returned, len(images), classes or model.card.classes)
     model.reading = reading if reading != Reading() else None
     return model.read(returned, images)
+
+
+def _differentiable(model: Model, images: Tensor) -> bool:
+    """Whether the outputs depend on the images for PyTorch; a gradient of zero is one."""
+    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of quantised layers
+        x = images.clone().requires_grad_()
+        try:
+            outputs = model(x)
+            if not outputs.requires_grad:
+                return False
+            with backward_pass():
+                (gradient,) = torch.autograd.grad(outputs.sum(), x, allow_unused=True)
+        except Exception:  # it may be used without gradients, and says why where they are needed
+            return True
+    return gradient is not None
 
 
 def _refuse_values(outputs: Tensor, *, probabilities: bool, either: bool) -> None:

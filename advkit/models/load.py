@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -107,27 +107,40 @@ def wrap(module: nn.Module, *, shape: Shape | None = None, classes: int | None =
     return _in_hand(module, Said(shape=shape, classes=classes))
 
 
-def as_classifier(model: Any, shape: Shape | None = None) -> Model:
+def as_classifier(model: Any, shape: Shape | None = None, classes: int | None = None) -> Model:
     """What a caller has at hand: a module, wrapped in the mode that it is in, or whatever `load_model` takes.
 
     Raises:
         ModelError: there is no such model, or it is no classifier of images of that shape.
     """
     if isinstance(model, nn.Module):
-        return wrap(model, shape=shape)
-    return load_model(model, role="classifier", shape=shape)
+        return wrap(model, shape=shape, classes=classes)
+    return load_model(model, role="classifier", shape=shape, classes=classes)
 
 
 def _in_hand(thing: Any, said: Said) -> Model:
     """A module, or an object that a door takes."""
     if (way := object_door(thing)) is not None:
         return _of_found(way.open(thing, said), said)
-    if not isinstance(thing, nn.Module):
-        raise ModelError(
-            f"a {type(thing).__name__} is no model: give a torch.nn.Module, a file or a name; a function f "
-            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f)"
+    if isinstance(thing, nn.Module):
+        return _of_found(Found(thing), said)
+    kind = type(thing).__name__
+    if isinstance(thing, Mapping):
+        how = "weights alone are no model: make the network, and call network.load_state_dict(...) with them"
+    elif isinstance(thing, type):
+        kind, how = "class", f"give an instance of it: {thing.__name__}(...)"
+    elif callable(thing):
+        how = (
+            "a function f of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f); if "
+            "it gives no gradients, by: advkit.BlackBox(f, classes=..., shape=...)"
         )
-    return _of_found(Found(thing), said)
+    elif hasattr(thing, "predict"):
+        how = (
+            "what predicts without gradients becomes one by: advkit.BlackBox(predict, classes=..., shape=...)"
+        )
+    else:
+        how = "give a torch.nn.Module, a file or a name"
+    raise ModelError(f"this {kind} is no model; {how}")
 
 
 def _find(where: str | Path, said: Said, weights: str | Path | None, store: Store) -> Model:

@@ -142,14 +142,22 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(prefix.encode())
     for name in sorted(state):
-        if not torch.is_tensor(state[name]):  # what a layer's get_extra_state gives
-            digest.update(f"{name}{state[name]!r}".encode())
-            continue
-        # A clone: a tensor of one number is contiguous whatever its stride is, which no other type can view.
-        tensor = state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        tensor = state[name]
+        kind = f"{tensor.dtype}{tuple(tensor.shape)}" if torch.is_tensor(tensor) else ""
+        digest.update(f"{name}{kind}".encode() + contents(tensor))
     return digest.hexdigest()
+
+
+def contents(value: Any) -> bytes:
+    """The bytes of a tensor, or of what else a state dict holds: packed weights, a layer's extra state."""
+    if isinstance(value, tuple | list):
+        return b"".join(map(contents, value))
+    if not torch.is_tensor(value):
+        return f"{value!r}".encode()
+    plain = value.detach().dequantize() if value.is_quantized else value.detach()
+    # A clone: a tensor of one number is contiguous whatever its stride is, which no other type can view.
+    plain = plain.cpu().clone(memory_format=torch.contiguous_format)
+    return bytes(plain.flatten().view(torch.uint8).numpy().tobytes())
 
 
 _LOCK = threading.Lock()

@@ -106,7 +106,9 @@ def test_probabilities_are_told_from_logits(
     # Declared ones come as logarithms, in which nothing is negative any more.
     accepted = probable if declared else only_decisions or not probable
     with contextlib.nullcontext() if accepted else pytest.raises(ModelError):
-        assert inspect_classifier(model, IMAGES[:2], 2, only_decisions=only_decisions).notes == ()
+        facts = inspect_classifier(model, IMAGES[:2], 2, only_decisions=only_decisions)
+        assert [note.code for note in facts.notes] == ["no-gradients"] * (not only_decisions)
+        assert facts.differentiable == only_decisions
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -133,8 +135,9 @@ def test_how_far_answers_may_be_apart(dtype: torch.dtype, scale: float, part: fl
         exact = least == rounding or dtype == torch.float64
         close = part < 1 or (part == 1 and exact)
         with contextlib.nullcontext() if close else pytest.raises(ModelError):
-            assert inspect_classifier(of(answer), IMAGES[:5], 10).notes == ()
-        assert seen == ([5, 5, 3] if close or pass_number == 2 else [5, 5])
+            notes = inspect_classifier(of(answer), IMAGES[:5], 10).notes
+            assert [note.code for note in notes] == ["no-gradients"]
+        assert seen == ([5, 5, 3, 1] if close else [5, 5, 3] if pass_number == 2 else [5, 5])
 
 
 @pytest.mark.parametrize("n", range(1, 7))
@@ -146,7 +149,7 @@ def test_half_of_the_batch_is_asked_alone(n: int) -> None:
         return logits
 
     assert inspect_classifier(of(answer), IMAGES[:n], None).notes == ()
-    assert seen == [n, n, (n + 1) // 2]
+    assert seen == [n, n, (n + 1) // 2, 1]
 
 
 @pytest.mark.parametrize("images", [torch.rand(2, 1, 9, 8), torch.rand(2, 3, 8, 8)])

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from advkit.models.blame import backward_pass
+
 
 class _CountedForward(torch.autograd.Function):
     """Keeps the graph through the model inside, where only the images require gradients."""
@@ -27,9 +29,10 @@ class _CountedForward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         ctx.count(len(grad), backwards=1)
-        (gradient,) = torch.autograd.grad(
-            ctx.logits, ctx.x, grad, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        with backward_pass():
+            (gradient,) = torch.autograd.grad(
+                ctx.logits, ctx.x, grad, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
         return gradient, None, None
 
 

@@ -15,6 +15,7 @@ from advkit.attacks.engine.record import TensorRecord, column
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
 from advkit.core.levels import round_inside
 from advkit.core.threat import Threat
+from advkit.models.blame import backward_pass
 
 FEWEST = 16
 """Smallest batch of a pass. Smaller batches use other kernels, which round differently; so they are padded
@@ -407,7 +408,8 @@ def _gradient(values: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
     """Gradient of the sum of ``values``; zero where a non-differentiable operation cuts the graph."""
     if not values.requires_grad:
         return torch.zeros_like(x)
-    (grad,) = torch.autograd.grad(
-        values.sum(), x, retain_graph=keep, allow_unused=True, materialize_grads=True
-    )
+    with backward_pass():
+        (grad,) = torch.autograd.grad(
+            values.sum(), x, retain_graph=keep, allow_unused=True, materialize_grads=True
+        )
     return grad

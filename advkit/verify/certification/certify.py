@@ -196,7 +196,7 @@ def precision_notes(device: torch.device) -> list[str]:
 
 def _refuse_half(model: Model) -> None:
     """Raises ModelError for weights in half precision, which has no known error bound."""
-    for name, tensor in model.state_dict().items():
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise ModelError(
                 f"{name} is {str(tensor.dtype).removeprefix('torch.')}, but certificates need float32; "

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 onnx = pytest.importorskip("onnx")
 
 from onnx.reference import ReferenceEvaluator  # noqa: E402 (only where onnx is installed)
 
-from advkit import load_model, save_model  # noqa: E402
+from advkit import Threat, certify, evaluate, load_model, save_model  # noqa: E402
 from advkit.core.errors import ConfigError, ModelError  # noqa: E402
 from advkit.models.model import Model  # noqa: E402
 from advkit.models.onnx_graph.content import content  # noqa: E402
 from advkit.models.onnx_graph.read import read  # noqa: E402
+from advkit.verify.bounds.read import check  # noqa: E402
+from advkit.verify.bounds.read import read as bounds  # noqa: E402
 from tests.models.onnx_graphs import Drawn, Graph  # noqa: E402
 
 quick = settings(
@@ -385,3 +390,136 @@ def test_without_the_package_it_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"pip install 'advkit\[onnx\]'"):
         load_model(path)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1)
+        self.norm, self.last = nn.BatchNorm2d(6), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        x = torch.relu(x + self.second(x))
+        return self.last(x.mean((2, 3)))
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1), nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.one(x), nn.functional.leaky_relu(self.other(x), 0.1)], 1)
+        first, second = nn.functional.avg_pool2d(x, 4).chunk(2, 1)
+        return self.last(torch.cat([second, first], 1).view(x.size(0), -1))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+        self.place = nn.Parameter(torch.randn(1, 5, 8))
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True, dropout=0.0)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.place
+        return self.last(self.block(x)[:, 0])
+
+
+def networks() -> dict[str, tuple[nn.Module, bool]]:
+    """Classifiers of images 3x8x8, and whether bounds can read them."""
+    torch.manual_seed(0)
+    flat = nn.Flatten()
+    return {
+        "mlp": (nn.Sequential(flat, nn.Linear(192, 20), nn.ReLU(), nn.Linear(20, 5)), True),
+        "cnn": (nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), flat, nn.Linear(36, 5)), True),
+        "batch norm": (
+            nn.Sequential(
+                nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), flat, nn.Linear(144, 5)
+            ),
+            True,
+        ),
+        "pooling": (
+            nn.Sequential(
+                nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2), flat, nn.Linear(16, 5)
+            ),
+            True,
+        ),
+        "global": (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), flat, nn.Linear(4, 5)),
+            True,
+        ),
+        "groups": (
+            nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, dilation=2), nn.ReLU(), flat, nn.Linear(96, 5)),
+            True,
+        ),
+        "smooth": (nn.Sequential(flat, nn.Linear(192, 9), nn.GELU(), nn.Linear(9, 5), nn.Softplus()), False),
+        "residual": (Residual(), True),
+        "branches": (Branches(), True),
+        "attention": (Attention(), False),
+    }
+
+
+@pytest.mark.parametrize("any_batch", [False, True])
+@pytest.mark.parametrize("name", networks())
+def test_networks_exported_by_pytorch(name: str, any_batch: bool, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    net, bounded = networks()[name]
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    path, axes = tmp_path / "net.onnx", {"x": {0: "N"}} if any_batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        images = torch.rand(1, 3, 8, 8)
+        how: Any = {"opset_version": 17, "input_names": ["x"], "dynamic_axes": axes}
+        how |= {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+        torch.onnx.export(net.eval(), (images,), str(path), **how)
+    model = load_model(path, mean=(0.5, 0.4, 0.3))
+    x = torch.rand(4, 3, 8, 8)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    shifted = (x - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)).numpy()
+    wanted = np.concatenate([session.run(None, {"x": row[None]})[0] for row in shifted])
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), torch.from_numpy(wanted), atol=1e-5, rtol=1e-5)
+    labels = model(x).argmax(1)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    model(ours)[:, 0].sum().backward()
+    net(theirs - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1))[:, 0].sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-5)
+    found = evaluate(model, (x, labels), Threat("linf", 0.5), attack="fgsm")
+    assert (found.clean_accuracy, found.n) == (1.0, 4)
+    if bounded:
+        check(graph := bounds(model), model, x)
+        assert graph.classes == 5
+    else:
+        with pytest.raises(ModelError):
+            bounds(model)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet_2b", "mnist_fc_256x2"])
+def test_public_files(name: str, subjects: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    path = subjects / f"{name}.onnx"
+    model = load_model(path, shape=(1, 28, 28))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    x = torch.rand(5, *model.card.shape)
+    wanted = [session.run(None, {given.name: row.reshape(given.shape).numpy()})[0] for row in x]
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), torch.from_numpy(np.concatenate(wanted)), atol=1e-5, rtol=1e-5)
+    check(bounds(model), model, x)
+
+
+def test_the_proofs_of_a_public_network_agree_with_the_truth(subjects: Path) -> None:
+    truth = np.load(subjects / "mnist_fc_256x2.truth.npz")
+    model = load_model(subjects / "mnist_fc_256x2.onnx", shape=(1, 28, 28))
+    for eps, key, least in ((0.03, "eps_003", 9), (0.05, "eps_005", 2)):
+        found = certify(model, (truth["x"], truth["y"]), Threat("linf", eps))
+        proved = {verdict.id for verdict in found.verdicts if verdict.status == "certified"}
+        assert len(proved) >= least
+        assert proved <= set(np.flatnonzero(truth[key] == "unsat").tolist())

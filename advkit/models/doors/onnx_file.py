@@ -14,7 +14,7 @@ from advkit.models.card import ModelCard
 from advkit.models.checkpoint import refuse_nonfinite
 from advkit.models.door import Door, Found, Said, door
 from advkit.models.onnx_graph.content import bare, content, parse
-from advkit.models.onnx_graph.read import read
+from advkit.models.onnx_graph.read import check_batches, read
 
 _PREFIX = "onnx:"
 
@@ -42,6 +42,7 @@ class OnnxFile(Door):
         held = content(model, named, folder)
         network = read(held, said.shape)
         refuse_nonfinite(network.module, named, "take another copy")
+        check_batches(network, named)
         notes = []
         if held.converted:
             kinds = " and ".join(held.converted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -83,45 +84,60 @@ def reshaped(call: Call, x: Read, wanted: list[list[int]], *, keep_at_zero: bool
     """
     if isinstance(x, Constant):
         found = [_resolved(wanted[i], x.shape(i), keep_at_zero) for i in (0, 1)]
-        return Constant(tuple(x.of[i].reshape(found[i]) for i in (0, 1)), x.name)  # type: ignore[arg-type]
-    axes = x.batch_axes
-    if len(axes) != 1:
+        return pair(lambda i: x.of[i].reshape(found[i]), x)
+    if len(x.batch_axes) != 1:
         raise Unread("its values are not those of one image after the other")
-    (axis,) = axes
-    before = math.prod(x.shape()[:axis])
-    general = None
+    place: tuple[list[int], int, int] | None = None
     if call.building.fixed is None or wanted[0] != wanted[1]:
-        general = _for_any_batch(x, wanted, before, keep_at_zero)
-    target = general or _for_fixed_batch(x, wanted[0], axis, call.building.fixed or 1, keep_at_zero)
-    if target is None:
+        place = _for_any_batch(x, wanted, keep_at_zero)
+    place = place or _for_fixed_batch(x, wanted[0], call.building.fixed or 1, keep_at_zero)
+    if place is None:
         raise Unread(f"it makes {wanted[0]} of {list(x.shape())}, which mixes the images of a batch")
-    return call.call(torch.reshape, x, tuple(target))
+    target, axis, outer = place
+    target[axis] = -1
+    return replace(call.call(torch.reshape, x, tuple(target)), outer=outer)
 
 
-def _for_any_batch(x: Value, wanted: list[list[int]], before: int, keep: bool) -> list[int] | None:
-    """The shape, with -1 for the batch, if it holds for batches of every size."""
+def _before(x: Value) -> int:
+    """How many values of an image lie before its batch dimension, in memory."""
+    return math.prod(x.shape()[: x.batch_axes[0]]) * x.outer
+
+
+def _for_any_batch(x: Value, wanted: list[list[int]], keep: bool) -> tuple[list[int], int, int] | None:
+    """The shape if it holds for batches of every size, where the batch is in it, and behind how much of its
+    own dimension."""
     try:
         one, other = (_resolved(wanted[i], x.shape(i), keep) for i in (0, 1))
     except Unread:
         return None
     places = [k for k, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
-    if len(places) != 1 or math.prod(one[: places[0]]) != before:
+    if len(places) != 1:
         return None
-    return [*one[: places[0]], -1, *one[places[0] + 1 :]]
+    (k,) = places
+    outer, rest = divmod(_before(x), math.prod(one[:k]))
+    return None if rest or outer < 1 or (other[k] - one[k]) % outer else (one, k, outer)
 
 
-def _for_fixed_batch(x: Value, wanted: list[int], axis: int, fixed: int, keep: bool) -> list[int] | None:
-    """The same, if it was written for a batch of one size: the batch is the outermost part of a dimension."""
+def _for_fixed_batch(
+    x: Value, wanted: list[int], fixed: int, keep: bool
+) -> tuple[list[int], int, int] | None:
+    """The same if it was written for a batch of one size. Of several places for the batch, a dimension of its
+    own is meant; else, where dimensions are merged, the one behind which they hold the same values."""
+    axis = x.batch_axes[0]
     one, other = x.shape(0)[axis], x.shape(1)[axis]
-    slope = (other - one) // (BATCHES[1] - BATCHES[0])
-    there = one - slope * BATCHES[0] + slope * fixed
+    there = (other - one) // (BATCHES[1] - BATCHES[0]) * fixed
     shape = (*x.shape()[:axis], there, *x.shape()[axis + 1 :])
-    resolved = _resolved(wanted, shape, keep)
-    before = math.prod(shape[:axis])
+    resolved, behind = _resolved(wanted, shape, keep), math.prod(x.shape()[axis + 1 :])
+    found = []
     for k, length in enumerate(resolved):
-        if math.prod(resolved[:k]) == before and length % fixed == 0:
-            return [*resolved[:k], -1, *resolved[k + 1 :]]
-    return None
+        outer, rest = divmod(_before(x), math.prod(resolved[:k]))
+        if not rest and outer > 0 and length % (fixed * outer) == 0:
+            merged = len(resolved) < x.rank and math.prod(resolved[k + 1 :]) != behind
+            found.append(((outer, length) != (1, fixed), merged, outer, k))
+    if not found:
+        return None
+    _, _, outer, k = min(found)
+    return resolved, k, outer
 
 
 def _resolved(wanted: list[int], shape: tuple[int, ...], keep: bool) -> list[int]:
@@ -242,6 +258,9 @@ def _part(call: Call, x: Read, axis: int, part: slice) -> Any:
     (axis,) = own_axes(x, [axis])
     if kept == range(length):
         return x
+    count = len(kept)
+    if kept.step == 1 and count and not (length % count or kept.start % count):  # as the bounds read it
+        return call.call(torch.chunk, x, length // count, axis)[kept.start // count]
     if kept.step == 1:
         return call.call(torch.narrow, x, axis, kept.start, len(kept))
     return call.call(
@@ -272,7 +291,7 @@ def _expand(call: Call) -> Any:
     wanted = [torch.broadcast_shapes(x.shape(i), call.integers(1, i)) for i in (0, 1)]
     _within(*map(list, wanted))
     if isinstance(x, Constant):
-        return Constant(tuple(x.of[i].expand(wanted[i]) for i in (0, 1)), x.name)  # type: ignore[arg-type]
+        return pair(lambda i: x.of[i].expand(wanted[i]), x)
     rank = len(wanted[0])
     batch = {axis + rank - x.rank for axis in x.batch_axes}
     if any(wanted[0][axis] != wanted[1][axis] and axis not in batch for axis in range(rank)):

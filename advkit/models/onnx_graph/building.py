@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ class Value:
     """On the meta device, for each of `BATCHES`."""
     turned: tuple[Value, tuple[int, ...]] | None = None
     """It is a permutation of another value."""
+    outer: int = 1
+    """How many times its batch dimension runs through all images."""
 
     def shape(self, batch: int = 0) -> tuple[int, ...]:
         """For one of `BATCHES`."""
@@ -117,7 +119,7 @@ class Building:
         like = self._within(lambda i: function(*_run(args, i, "meta"), **_run(kwargs, i, "meta")))
         node = self.graph.call_function(function, self._nodes(args), self._nodes(kwargs))
         if isinstance(like[0], Tensor):
-            return Value(node, like)
+            return _as_before(Value(node, like), _inside((args, kwargs)))
         parts = zip(*like, strict=True)
         return [
             Value(self.graph.call_function(operator.getitem, (node, k)), (one, other))
@@ -140,7 +142,7 @@ class Building:
                 return Constant(tuple(module(one) for one in x.of), name)
         target = self.name(name)
         self.root.add_module(target, module)
-        return Value(self.graph.call_module(target, (x.node,)), like)
+        return _as_before(Value(self.graph.call_module(target, (x.node,)), like), [x])
 
     def name(self, wanted: str) -> str:
         """A name for a layer or tensor, that Python can say and nothing has yet."""
@@ -221,6 +223,18 @@ class Building:
                 self.root.register_buffer(name, tensor.clone(memory_format=torch.contiguous_format))
             self._held[id(tensor)] = tensor, name  # the tensor too, so that its id stays its own
         return self.graph.get_attr(self._held[id(tensor)][1])
+
+
+def _as_before(value: Value, inputs: list[Any]) -> Value:
+    """With the images in the order of the input whose batch dimension is as long."""
+    for one in inputs:
+        if isinstance(one, Value) and one.outer > 1 and _lengths(one) == _lengths(value):
+            return replace(value, outer=one.outer)
+    return value
+
+
+def _lengths(value: Value) -> list[int]:
+    return [value.shape()[axis] for axis in value.batch_axes]
 
 
 def _run(something: Any, batch: int, device: str | None = None) -> Any:

@@ -117,7 +117,8 @@ def operation(*names: str) -> Callable[[F], F]:
     return enrol
 
 
-def pair(make: Callable[[int], Tensor]) -> Constant:
-    """A constant that may depend on the number of images."""
+def pair(make: Callable[[int], Tensor], of: Constant | None = None) -> Constant:
+    """A constant that may depend on the number of images; made ``of`` another."""
     one, other = make(0), make(1)
-    return Constant((one, one if torch.equal(one, other) else other))
+    alike = one.shape == other.shape and torch.equal(one, other)
+    return Constant((one, one if alike else other), of.name if of else "constant")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
 from advkit.core.errors import ConfigError, ModelError, UserError, by_size
@@ -26,6 +27,8 @@ class Network:
     classes: int | None
     layout: str
     """How the file wants its images, where that is not (N, C, H, W); else empty."""
+    fixed: int | None
+    """How many images the file was exported for; None for any number."""
 
 
 def read(content: Content, shape: Shape | None) -> Network:
@@ -66,7 +69,24 @@ def read(content: Content, shape: Shape | None) -> Network:
     (*others, last) = outputs.values()
     module = building.module(outputs if others else last)
     classes = last.shape()[1] if not others and last.rank > 1 and last.shape()[1] > 1 else None
-    return Network(module, shape, classes, layout)
+    return Network(module, shape, classes, layout, fixed)
+
+
+def check_batches(network: Network, named: str) -> None:
+    """Raises a `ModelError` if batches of the size in the file give something else together than alone."""
+    if (count := network.fixed) is None:
+        return
+    images = torch.linspace(0, 1, 2 * count * math.prod(network.shape)).view(2 * count, *network.shape)
+    with torch.no_grad():
+        found = [network.module(part) for part in (*images.split(count), images)]
+    parts = [tuple(one.values()) if isinstance(one, dict) else (one,) for one in found]
+    for one, other, both in zip(*parts, strict=True):
+        apart = torch.cat([one, other]).double()
+        if not (both - apart).abs().max() <= 1e-3 * apart.abs().max():
+            raise ModelError(
+                f"{named} was exported for {count} image(s) at once, and mixes those of a larger batch; "
+                "export it with a dynamic batch dimension"
+            )
 
 
 def _node(content: Content, call: Call) -> Any:

@@ -105,7 +105,7 @@ class Record(Generic[Key, Entry]):
             given.
         ids: of all images, in order.
         stages: in order.
-        progress: is told of damage.
+        progress: shows what was damaged.
     """
 
     def __init__(

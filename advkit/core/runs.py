@@ -251,7 +251,7 @@ class RunFolder:
         return rows
 
     def _text(self, step: float) -> str:
-        """The metrics up to a step, as they stand in their file."""
+        """The metrics up to a step, as lines of their file."""
         rows = [row for row in self.history() if isinstance(row, dict)]
         steps = [row.get("step") for row in rows]
         fitting = [isinstance(at, int | float) and at <= step for at in steps]

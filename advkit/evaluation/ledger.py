@@ -119,7 +119,7 @@ class Ledger(Record[tuple[str, int], Entry]):
         keep: keep adversarial images, also without a folder.
         confirm: says of images (N, C, H, W) that an earlier process left, with the rows (N,) of their
             originals, which are adversarial: (N,) bool. The others are searched again.
-        progress: is told of damage.
+        progress: shows what was damaged.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 import advkit
 from advkit.commands.certify import run
+from advkit.core import files
 from advkit.core.context import Context
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification

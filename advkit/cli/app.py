@@ -105,6 +105,9 @@ class App(DescribedGroup):
             return super().main(args, "advkit")
         words = list(sys.argv[1:] if args is None else args)
         cores.limit_threads()
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by the caller
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="advkit-plain")

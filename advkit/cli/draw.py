@@ -17,9 +17,15 @@ WIDE = 100_000
 
 def console(*, stderr: bool) -> Console:
     """Standard output or error. Away from a terminal a row of a table is one line, unless COLUMNS is set."""
-    made = Console(stderr=stderr)
+    made = _Console(stderr=stderr)
     wide = not made.is_terminal and "COLUMNS" not in os.environ
-    return Console(stderr=stderr, width=WIDE) if wide else made
+    return _Console(stderr=stderr, width=WIDE) if wide else made
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Without it rich ends the process itself, with the exit code of a missed threshold."""
+        raise BrokenPipeError
 
 
 def outcome(console: Console, result: Outcome) -> None:

@@ -18,6 +18,7 @@ from advkit.core import distributed, files, memory, runs
 from advkit.core.config import StrictModel
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError, readable
+from advkit.core.named import without_code
 from advkit.report.outcome import Outcome
 
 json_option = click.option(
@@ -62,7 +63,7 @@ def execute(command: Command, config: StrictModel, place: Place) -> Outcome:
         _refuse_to_replace(place.json, place.context.overwrite)
     with Drawn(Console(stderr=True)) as progress:
         try:
-            with memory.kept():
+            with memory.kept(), without_code(place.context.dry_run):
                 outcome = command.run(config, replace(place.context, progress=progress))
         except KeyboardInterrupt as stop:
             stop.add_note("the same command goes on from here")

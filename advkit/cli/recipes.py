@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 import advkit
 from advkit.commands import COMMANDS, Command, current
-from advkit.core import config
+from advkit.core import config, files
 from advkit.core.config import OneOf, ParametersOf, StrictModel
 from advkit.core.errors import ConfigError, did_you_mean
 from advkit.core.named import at
@@ -79,8 +79,8 @@ def read(where: str | Path) -> dict[str, Any]:
     """
     path = find(where)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(files.read(path).decode())
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from advkit.core.errors import ConfigError, did_you_mean
+from advkit.core.errors import LONGEST, MOST, ConfigError, did_you_mean
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """Arithmetic of a network's passes; auto: bfloat16 where the processor computes in it."""
@@ -91,6 +93,8 @@ def parse_names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
 
+VALUES = 5_000_000
+"""Largest number of values in one configuration, result or card."""
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 """A number that may be written as a fraction: ``"8/255"``."""
 
@@ -103,16 +107,34 @@ def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
     Raises:
         ConfigError: one message that names every fault with its place in ``where``.
     """
+    _refuse_large(values, where)
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(f"{where}: " + "; ".join(_faults(model, error))) from error
 
 
+def _refuse_large(values: Any, where: str) -> None:
+    """Raises a `ConfigError` for an integer that has no 64 bits, or for too many values."""
+    pending, seen = [values], 0
+    while pending:
+        value, seen = pending.pop(), seen + 1
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigError(
+                f"{where}: a number has {value.bit_length():,} bits, and 64 are the most; write a smaller one"
+            )
+        if isinstance(value, Mapping):
+            pending += [*value.values()]
+        elif isinstance(value, list | tuple):
+            pending += value
+        if seen + len(pending) > VALUES:
+            raise ConfigError(f"{where}: holds more than {VALUES:,} values; is it the right file?")
+
+
 def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:
     faults = []
-    for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
+    for fault in islice(error.errors(include_url=False), MOST + 1):  # the others are only counted
+        place = ".".join(str(part) for part in fault["loc"])[:LONGEST]
         if fault["type"] == "extra_forbidden":
             known = _keys_at(model, fault["loc"][:-1])
             near = did_you_mean(str(fault["loc"][-1]), known)
@@ -121,7 +143,8 @@ def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:
             faults.append(f"{place!r} is missing")
         else:
             said = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"{place}: {said} (got {fault['input']!r})" if place else said)
+            got = reprlib.repr(fault["input"])
+            faults.append(f"{place}: {said} (got {got})" if place else said)
     return faults
 
 
@@ -147,5 +170,5 @@ def assign(values: dict[str, Any], assignment: str) -> None:
             raise ConfigError(f"--set {assignment!r}: {parent!r} holds a value, not a group of keys")
     try:
         values[last] = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; a number of 5,000 digits is none either
         values[last] = text

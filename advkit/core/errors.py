@@ -39,7 +39,7 @@ class UserError(Exception):
     code: str = "user-error"
 
     def __init__(self, message: str = "", *, code: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(bounded(message))
         if code is not None:
             self.code = code
 
@@ -86,10 +86,25 @@ class DivergedError(UserError):
     code = "diverged"
 
 
+LONGEST, MOST = 500, 20
+"""Characters of one fault in a message, and faults in it: a hostile file may name a million things."""
+
+
+def bounded(message: str) -> str:
+    """The message; of more than `MOST` faults the first ones, and of one longer than `LONGEST` its ends."""
+    faults = message.split("; ", MOST)
+    more = [f"and {faults.pop().count('; ') + 1:,} more"] if len(faults) > MOST else []
+    return "; ".join([*map(_cut, faults), *more])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 105]} ... {text[-100:]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'pgd'?)"`` for the nearest known name, or an empty string when none is near."""
     lower = {choice.lower(): choice for choice in known}
-    near = difflib.get_close_matches(name.strip().lower(), lower, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:LONGEST].strip().lower(), lower, n=1, cutoff=0.6)
     return f" (did you mean {lower[near[0]]!r}?)" if near else ""
 
 

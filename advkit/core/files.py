@@ -9,8 +9,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
+import stat
+import sys
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advkit.core.errors import DataError, OutputError, readable
+from advkit.core.errors import DataError, OutputError, UserError, readable
 
 SEAL = "sha256"
 _LINE = re.compile(rf',"{SEAL}":"([0-9a-f]{{64}})"\}}')
@@ -44,6 +47,8 @@ def writing(where: Path | str) -> Iterator[None]:
             errno.ENOTDIR: "a part of that path is a file, not a folder; choose another place with --out",
             errno.EISDIR: "that path is a folder; name a file",
             errno.EEXIST: "a file of that name is in the way; choose another place with --out",
+            errno.ELOOP: "a link of that name is in the way; choose another place with --out",
+            errno.ENXIO: "a pipe of that name is in the way; choose another place with --out",
             errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
             errno.ENOENT: "the folder does not exist; create it first, or choose another place with --out",
         }
@@ -89,6 +94,42 @@ def json_text(values: Any, *, indent: int | None = None) -> str:
         return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
     return json.dumps(plain(values), indent=indent)
+
+
+LARGEST = 1 << 28
+"""Bytes of a text file that is read as a whole."""
+
+
+def opened(path: Path, flags: int = os.O_RDONLY, *, own: bool = False) -> int:
+    """A descriptor of a regular file; nothing waits for a pipe or a device.
+
+    Args:
+        path: of the file.
+        flags: of `os.open`.
+        own: the file is one that advkit makes itself, so a link in its place is not followed.
+
+    Raises:
+        OSError: it is no regular file, or as `os.open`.
+    """
+    follow = getattr(os, "O_NOFOLLOW", 0) if own else 0
+    number = os.open(path, flags | follow | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EEXIST, "it is no regular file", str(path))
+    return number
+
+
+def read(path: Path, most: int = LARGEST, *, own: bool = False) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        ValueError: it has more than ``most`` bytes.
+        OSError: it is no regular file, or cannot be read.
+    """
+    with os.fdopen(opened(path, own=own), "rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise ValueError(f"it has {size:,} bytes, and {most:,} are the most")
+        return file.read()
 
 
 def digest(content: bytes) -> str:
@@ -141,7 +182,7 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     try:
-        return unsealed(parsed(path.read_bytes()))
+        return unsealed(parsed(read(path, own=True)))
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); take another copy, or delete it") from error
 
@@ -170,7 +211,7 @@ def read_sealed(path: Path) -> bytes:
         ValueError: these are not the bytes that were sealed.
         OSError: it cannot be read.
     """
-    content = path.read_bytes()
+    content = read(path, sys.maxsize, own=True)
     found = _TAIL.fullmatch(content, max(len(content) - 73, 0))
     if found is None:
         return content
@@ -201,6 +242,74 @@ def write_arrays(path: Path, **arrays: Any) -> None:
                 np.lib.format.write_array_header_1_0(member, facts)
                 for part in array.parts:
                     member.write(np.ascontiguousarray(part, array.dtype).tobytes())
+
+
+class Arrays(Mapping[str, Any]):
+    """The arrays of a .npz file, each read when it is asked for. Its size is checked before memory is taken.
+
+    Raises:
+        DataError: it is no .npz file, damaged, or holds pickled objects.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._reading() as archive:
+            self._members = {
+                name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")
+            }
+            if len(archive.namelist()) > 10_000:
+                raise ValueError(f"it has {len(archive.namelist()):,} members")
+
+    @contextmanager
+    def _reading(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with os.fdopen(opened(self.path), "rb") as file, zipfile.ZipFile(file) as archive:
+                yield archive
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file fails in as many ways as it has bytes
+            raise DataError(
+                f"{self.path} is damaged or no npz file ({error}); write it again with numpy.savez"
+            ) from error
+
+    def __getitem__(self, name: str) -> Any:
+        import numpy as np
+
+        member = self._members[name]
+        with self._reading() as archive:
+            refuse_bomb(archive.getinfo(member))
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                reader = np.lib.format.read_array_header_1_0
+                reader = reader if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = reader(file)
+                if dtype.hasobject:
+                    raise DataError(
+                        f"{self.path} holds pickled objects, which could run code and are never loaded; "
+                        "save plain arrays of numbers and strings"
+                    )
+                claimed, there = (
+                    math.prod(shape) * dtype.itemsize,
+                    archive.getinfo(member).file_size - file.tell(),
+                )
+                if min(shape, default=0) < 0 or claimed != there:
+                    raise ValueError(f"{name} says that it has {claimed:,} bytes, and it has {there:,}")
+            with archive.open(member) as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
+def refuse_bomb(member: zipfile.ZipInfo) -> None:
+    """Raises a ValueError for a member of an archive that unpacks to far more than it takes."""
+    if member.file_size > 1 << 28 and member.file_size > 100 * member.compress_size:
+        raise ValueError(
+            f"{member.filename[:100]} takes {member.compress_size:,} bytes, and unpacked {member.file_size:,}"
+        )
 
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 PREFIX = "memory:"
 
-_held: dict[str, Any] = {}
+_HELD: ContextVar[Mapping[str, Any]] = ContextVar("held", default={})  # noqa: B039 (never changed)
+"""Of this thread: another may hold the same thing for longer."""
 
 
 @contextmanager
 def holding(things: Mapping[str, Any]) -> Iterator[None]:
     """Inside, `held` finds ``things`` by their names, which begin with `PREFIX`."""
-    _held.update(things)
+    before = _HELD.set({**_HELD.get(), **things})
     try:
         yield
     finally:
-        for name in things:
-            _held.pop(name, None)
+        _HELD.reset(before)
 
 
 def held(name: object) -> Any | None:
     """What is at hand under this name."""
-    return _held.get(name) if isinstance(name, str) else None
+    return _HELD.get().get(name) if isinstance(name, str) else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, Self, TypeVar
@@ -47,9 +49,9 @@ class Journal:
             ConfigError: the file is of another format.
         """
         self.damaged = 0
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return []
-        whole = self.path.read_bytes().rpartition(b"\n")[0]
+        whole = files.read(self.path, sys.maxsize, own=True).rpartition(b"\n")[0]
         if not whole:
             return []
         lines = [line.decode(errors="replace") for line in whole.split(b"\n")]
@@ -74,7 +76,8 @@ class Journal:
         """Appends a fact, a JSON object on one line."""
         with files.writing(self.path):
             if self._file is None:
-                self._file = self.path.open("ab")
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                self._file = os.fdopen(files.opened(self.path, flags, own=True), "ab")
                 if self._file.tell() == 0:
                     self._file.write(f"{files.sealed_line(self._format)}\n".encode())
             self._file.write(f"{files.sealed_line(fact)}\n".encode())
@@ -105,7 +108,7 @@ class Record(Generic[Key, Entry]):
             given.
         ids: of all images, in order.
         stages: in order.
-        progress: is told of damage.
+        progress: shows what was damaged.
     """
 
     def __init__(

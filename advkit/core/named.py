@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,19 @@ def is_named(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
 
 
+_REFUSED: ContextVar[bool] = ContextVar("refused", default=False)
+
+
+@contextmanager
+def without_code(wanted: bool = True) -> Iterator[None]:
+    """Inside, if it is ``wanted``, `named` refuses to import anything."""
+    before = _REFUSED.set(wanted)
+    try:
+        yield
+    finally:
+        _REFUSED.reset(before)
+
+
 def named(text: str, fault: type[UserError], advice: str) -> Any:
     """Imports the module, which runs its code, and returns what it calls ``name``; the current folder counts.
 
@@ -34,6 +50,8 @@ def named(text: str, fault: type[UserError], advice: str) -> Any:
         fault: the module cannot be imported, or has no such name.
     """
     place, _, name = text.partition(":")
+    if _REFUSED.get():
+        raise fault(f"{text!r} names code, which a dry run does not import; leave --dry-run out to run it")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

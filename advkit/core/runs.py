@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from advkit import __version__
 from advkit.core import distributed, files
 from advkit.core.config import StrictModel
-from advkit.core.errors import BusyError, ConfigError, DataError, OutputError
+from advkit.core.errors import BusyError, ConfigError, DataError, OutputError, UserError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.stored import StoredResult
 
@@ -233,7 +233,9 @@ class RunFolder:
             return
         with files.writing(self.path / "metrics.jsonl"):
             if self._metrics is None:
-                self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", newline="\n")
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                number = files.opened(self.path / "metrics.jsonl", flags, own=True)
+                self._metrics = os.fdopen(number, "a", encoding="utf-8", newline="\n")
             self._metrics.write(json.dumps({"step": step, **values}) + "\n")
             self._metrics.flush()
 
@@ -243,7 +245,9 @@ class RunFolder:
         if not path.exists():
             return []
         rows = []
-        for line in path.read_bytes().splitlines():
+        with files.writing(path):  # which could not be gone on with
+            lines = files.read(path, sys.maxsize, own=True).splitlines()
+        for line in lines:
             try:
                 rows.append(files.parsed(line))
             except ValueError:
@@ -251,7 +255,7 @@ class RunFolder:
         return rows
 
     def _text(self, step: float) -> str:
-        """The metrics up to a step, as they stand in their file."""
+        """The metrics up to a step, as lines of their file."""
         rows = [row for row in self.history() if isinstance(row, dict)]
         steps = [row.get("step") for row in rows]
         fitting = [isinstance(at, int | float) and at <= step for at in steps]
@@ -345,6 +349,10 @@ def _lock(path: Path) -> FileLock:
     """An exclusive lock that the system lets go of when the process ends, however it ends."""
     from filelock import FileLock, Timeout
 
+    if (path / ".lock").is_symlink():
+        raise OutputError(
+            f"{path / '.lock'} is a link, and no lock of advkit; remove it, or name another folder"
+        )
     lock = FileLock(path / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
@@ -385,7 +393,9 @@ def _unfinished(
         if same and not _others(before.get("inputs", {}), identity["inputs"]):
             try:
                 lock = _lock(folder)
-            except BusyError:
+            except UserError as error:
+                if not isinstance(error, BusyError):
+                    progress.say(f"passed over {folder}: {error}")
                 continue
             if not (folder / "result.json").exists():  # else its last process has just finished it
                 return folder, lock

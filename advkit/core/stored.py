@@ -118,7 +118,13 @@ class StoredResult(StrictModel):
         file = path / "result.json" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")
-        return cls.from_json(file.read_bytes(), str(file))
+        try:
+            text = files.read(file)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{file} cannot be read ({error}); give a result of advkit {cls.command}"
+            ) from error
+        return cls.from_json(text, str(file))
 
 
 class SummarisedResult(StoredResult):

@@ -17,6 +17,10 @@ ROUNDING = 1e-6
 """How far outside [0, 1] a pixel may be: what float32 loses when a normalisation is undone."""
 
 
+CLASSES = 100_000
+"""Largest number of classes."""
+
+
 def from_arrays(
     images: Any,
     labels: Any,
@@ -44,6 +48,11 @@ def from_arrays(
     pixels = _images(_tensor(images, "images", name), name, said)
     classes = _labels(_tensor(labels, "labels", name), len(pixels), name)
     named = class_names is not None
+    if len(classes) and int(classes.max()) >= CLASSES:
+        raise DataError(
+            f"labels of {name!r} go up to {int(classes.max()):,}, and {CLASSES:,} classes are the most; "
+            "number the classes from 0"
+        )
     if class_names is None:
         class_names = [str(label) for label in range(int(classes.max()) + 1 if len(classes) else 1)]
     return Data(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from advkit.core import files
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.notes import Note
 from advkit.data.data import Data
@@ -30,11 +30,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
         ConfigError: no such file, or no names.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = files.read(path).decode("utf-8-sig")
         if path.suffix.lower() != ".json":
             names = [line.strip() for line in text.splitlines() if line.strip()]
         else:
-            names = _in_order(json.loads(text))
+            names = _in_order(files.parsed(text))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is no file of class names; write one name in each line, in the order of the outputs"

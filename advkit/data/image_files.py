@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advkit.core import files
 from advkit.core.cores import cores
 from advkit.core.errors import DataError
 from advkit.core.notes import Note
@@ -29,6 +31,10 @@ SUFFIXES = {
 GREY = {"1", "L", "LA"}
 """PIL's names of the modes without colours."""
 _DEEP = ("I", "F")  # PIL's names of modes with more than 8 bits begin with these
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""PIL's names of those formats. It knows others, and starts programs for one of them."""
+PIXELS = 64_000_000
+"""Most pixels of an image file."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -166,11 +172,15 @@ class _Header(NamedTuple):
 
 def _header(path: Path) -> _Header:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(files.opened(path), "rb") as file:
             first = file.read(25)
             file.seek(0)
-            with Image.open(file) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 size, mode, kind = image.size, image.mode, image.format
+        if size[0] * size[1] > PIXELS:
+            raise DataError(f"{path} has {size[0]:,}x{size[1]:,} pixels; make it smaller")
+    except DataError:
+        raise
     except Exception as error:
         raise _unreadable(path) from error
     deep = first.startswith(_PNG) and first[24] == 16  # PIL itself reads colours of 16 bits as 8
@@ -191,8 +201,16 @@ def pixels(image: Image.Image, channels: int, fit: Fit = WHOLE) -> Tensor:
 
 def _pixels(path: Path, shape: Shape, fit: Fit) -> Tensor:
     try:
-        with Image.open(path) as image:
-            made = pixels(image, shape[0], fit)
+        with os.fdopen(files.opened(path), "rb") as file, Image.open(file, formats=_FORMATS) as image:
+            if image.size[0] * image.size[1] > PIXELS:
+                raise ValueError("it has grown")
+            if image.format == "PNG":  # whose checksums PIL does not compare when it decodes
+                image.verify()
+                file.seek(0)
+                with Image.open(file, formats=_FORMATS) as again:
+                    made = pixels(again, shape[0], fit)
+            else:
+                made = pixels(image, shape[0], fit)
     except Exception as error:
         raise _unreadable(path) from error
     if tuple(made.shape) != shape:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from advkit.core import files
 from advkit.core.errors import DataError
 from advkit.core.notes import Note
 from advkit.data.data import Data
@@ -80,12 +81,17 @@ def _table(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; give csv:PATH of a file that exists")
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8; save it as CSV") from error
+        lines = files.read(path).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no text in UTF-8 ({error}); save it as CSV") from error
     first = next((line for line in lines if line.strip()), "")
     divider = max(",;\t", key=first.count)
-    rows = [(number, row) for number, row in enumerate(csv.reader(lines, delimiter=divider), 1) if any(row)]
+    try:
+        rows = [
+            (number, row) for number, row in enumerate(csv.reader(lines, delimiter=divider), 1) if any(row)
+        ]
+    except csv.Error as error:
+        raise DataError(f"{path} is no table ({error}); write lines path,label") from error
     if not rows or len(rows[0][1]) < 2:
         raise DataError(f"{path} has no rows of two columns; write lines path,label")
     header = [cell.strip().lower() for cell in rows[0][1]]
@@ -103,7 +109,7 @@ def _numbered(labels: list[str]) -> tuple[list[int], tuple[str, ...]]:
     try:
         if all(float(label).is_integer() for label in labels):  # pandas writes 1.0 beside gaps
             return [int(float(label)) for label in labels], ()
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     names = sorted(set(labels))
     numbers = {name: number for number, name in enumerate(names)}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,8 +108,7 @@ def examples(
         DataError: no attack succeeded on any image.
     """
     if file is not None and file.exists():
-        with np.load(file, allow_pickle=False) as stored:
-            turned = torch.from_numpy(stored["x"])
+        turned = torch.from_numpy(files.Arrays(file)["x"])
         progress.say(f"{len(turned):,} adversarial images were made by an earlier process")
     else:
         found = [

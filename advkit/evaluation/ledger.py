@@ -9,6 +9,7 @@ writes ``adversarial.R.bin``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,7 +49,8 @@ class ImageWriter:
     def __init__(self, path: Path, n: int, shape: Shape) -> None:
         self.path, self._size = path, _bytes(shape)
         with files.writing(path):
-            self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+            number = files.opened(path, os.O_RDWR | os.O_CREAT, own=True)
+            self._file = os.fdopen(number, "r+b", buffering=0)
             self._file.truncate(n * self._size)
 
     def write(self, row: int, image: Tensor) -> None:
@@ -66,7 +68,8 @@ class ImageWriter:
 
 def read_image(path: Path, row: int, shape: Shape) -> Tensor:
     """(C, H, W) the image that an `ImageWriter` wrote for one row."""
-    content = np.fromfile(path, np.float32, math.prod(shape), offset=row * _bytes(shape))
+    with os.fdopen(files.opened(path, own=True), "rb") as file:
+        content = np.fromfile(file, np.float32, math.prod(shape), offset=row * _bytes(shape))
     return torch.from_numpy(content).view(shape)
 
 
@@ -119,7 +122,7 @@ class Ledger(Record[tuple[str, int], Entry]):
         keep: keep adversarial images, also without a folder.
         confirm: says of images (N, C, H, W) that an earlier process left, with the rows (N,) of their
             originals, which are adversarial: (N,) bool. The others are searched again.
-        progress: is told of damage.
+        progress: shows what was damaged.
     """
 
     def __init__(

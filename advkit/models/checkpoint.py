@@ -9,14 +9,17 @@ In both the card has two members more, by which damage is noticed: ``weights``, 
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
 import pickletools
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -39,7 +42,7 @@ from advkit.models.header import (
 )
 from advkit.models.model import Model, weights_hash
 from advkit.models.network import ARCHITECTURES, build
-from advkit.models.unwrap import choose, plain_types, unwrap
+from advkit.models.unwrap import MOST, choose, plain_types, refuse_odd, unwrap
 
 State = dict[str, Tensor]
 
@@ -122,9 +125,9 @@ def write_checkpoint(
         files.write_bytes(path, safetensors.torch.save(own, header))
     else:
         content = {"advkit": values, "state_dict": own}
-        # Through an open file: given a path, PyTorch writes the temporary file's name into the archive.
-        with files.atomic(path) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)
+        buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
+        torch.save(content, buffer)
+        files.write_bytes(path, buffer.getvalue())
     return path
 
 
@@ -134,10 +137,41 @@ def assemble(card: ModelCard, state: Mapping[str, Tensor], where: str, *, arch: 
     Raises:
         ModelError: the network cannot be built, or the weights are not its own.
     """
+    trouble = f"{where}: its weights are not those of its card ({card.architecture!r})"
+    _refuse_other_sizes(card, state, trouble)
     network = _network(card, where, arch)
-    load_weights(network, state, f"{where}: its weights are not those of its card ({card.architecture!r})")
+    load_weights(network, state, trouble)
     refuse_nonfinite(network, where, "it was damaged, or its training diverged; take an earlier checkpoint")
     return Model(network, card).eval()
+
+
+def _refuse_other_sizes(card: ModelCard, state: Mapping[str, Tensor], trouble: str) -> None:
+    """Raises a `ModelError` before memory is taken for a network that is not that of the weights."""
+    most = max((size for tensor in state.values() for size in tensor.shape), default=0)
+    pending: list[Any] = [card.config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            pending += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and value > max(most, 10_000):
+            raise ModelError(
+                f"{trouble}: no weight has a size of {value:,}; take the file that belongs to it"
+            )
+    way = named_door(card.architecture)
+    if way is None and card.architecture not in ARCHITECTURES:
+        return  # it is made by the user's own function
+    try:
+        with rng.scope("cpu", 0, "build"), torch.device("meta"):
+            sizes = (
+                way.build(card)
+                if way is not None
+                else build(card.architecture, shape=card.shape, classes=card.classes, config=card.config)
+            )
+        own = {name: tensor.shape for name, tensor in sizes.state_dict().items() if torch.is_tensor(tensor)}
+    except Exception:  # what is wrong is said where it is built
+        return
+    if said := first_mismatch(own, state):
+        raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], trouble: str) -> None:
@@ -156,6 +190,11 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], trouble: str) 
     if said:
         raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")
     for name, tensor in own.items():
+        if tensor.is_floating_point() and not state[name].is_floating_point():
+            kind = str(state[name].dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{trouble}: {name!r} is {kind} where real numbers are wanted; take another file"
+            )
         tensor.data = tensor.data.to(state[name].dtype).copy_(state[name])
 
 
@@ -204,6 +243,10 @@ def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:
             return build(name, shape=card.shape, classes=card.classes, config=card.config)
     except UserError as error:
         raise ModelError(f"{where}: {error}") from error
+    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{where}: the network of its card cannot be built ({error}); take another copy"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -218,8 +261,12 @@ def _read(path: Path, weights_key: str | None = None) -> _Content:
     if is_safetensors(path):
         with opened(path) as file:
             card, digest = card_in(file, path)
+            names = list(file.keys())
+            if len(names) > MOST:
+                raise damaged(path, f"it has {len(names):,} tensors")
             # Clones, so that nothing that happens to the file later reaches into the model.
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            state = {name: file.get_tensor(name).clone() for name in names}
+            refuse_odd(state, path)
         if weights_key is not None and card is None:
             state = choose(state, path, weights_key)
         return _Content(card, state, digest)
@@ -231,6 +278,10 @@ def _refuse_damage(path: Path, content: _Content) -> None:
         raise ModelError(f"{path} is damaged: its weights are not those that were written; take another copy")
 
 
+_ALONE = threading.Lock()
+"""Of the thread that has changed what PyTorch reads, and warns of."""
+
+
 def _read_pickle(path: Path, weights_key: str | None) -> _Content:
     refuse_absent(path)
     if (what := kind(path)) is not None:
@@ -238,10 +289,20 @@ def _read_pickle(path: Path, weights_key: str | None) -> _Content:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                for part in archive.infolist():
+                    files.refuse_bomb(part)
+                calls = b"".join(
+                    archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")
+                )
                 # PyTorch does not look at the checksums that it writes.
                 if (member := archive.testzip()) is not None:
                     raise damaged(path, f"the checksum of {member} is wrong")
-        with warnings.catch_warnings(), plain_types():
+        else:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                calls = b"bytearray" if mapped.find(b"bytearray") >= 0 else b""
+        if b"bytearray" in calls:  # which takes as much memory as the file likes
+            raise damaged(path, "it makes a bytearray")
+        with _ALONE, warnings.catch_warnings(), plain_types():
             warnings.simplefilter("ignore")  # on files that are refused right after
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -14,6 +14,8 @@ from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError, did_you_mean
 from advkit.models.card import SCHEMA, VERSION, ModelCard
 
+CARD = 4_000_000
+"""Characters of the longest card."""
 SUFFIXES = (".safetensors", ".pt")
 
 
@@ -37,6 +39,8 @@ def refuse_absent(path: Path) -> None:
             f"there is no model file {path}{did_you_mean(path.name, siblings)}; check its name",
             code="model-not-found",
         )
+    if not path.is_file():
+        raise ModelError(f"{path} is no regular file; name a model file")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty (0 bytes); take another copy")
 
@@ -124,6 +128,8 @@ def parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
     if raw is None:
         return None, None
     try:
+        if isinstance(raw, str) and len(raw) > CARD:
+            raise ValueError(f"it has {len(raw):,} characters, and {CARD:,} are the most")
         values = files.parsed(raw) if isinstance(raw, str) else raw
     except ValueError as error:
         raise damaged(path, f"its card is no JSON: {error}") from error
@@ -143,6 +149,8 @@ def parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
         except ValueError as error:
             raise damaged(path, f"its card: {error}") from error
         digest = values.pop("weights", None)
+    if len(str(values.get("config"))) > CARD // 60:
+        raise damaged(path, "its card has a configuration that no architecture has")
     try:
         return validate(ModelCard, values, f"the card of {path}"), digest
     except ConfigError as error:

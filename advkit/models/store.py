@@ -8,6 +8,7 @@ a lock makes processes that change the store wait for each other.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -236,6 +237,8 @@ class Store:
         try:
             with files.writing(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
+                if (self.root / ".lock").is_symlink():
+                    raise OSError(errno.ELOOP, "its .lock is a link")
                 with FileLock(self.root / ".lock"):
                     for leftover in self.root.glob("*/.*.tmp"):
                         leftover.unlink(missing_ok=True)

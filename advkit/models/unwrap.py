@@ -18,6 +18,14 @@ from advkit.core.errors import ModelError, did_you_mean
 
 _BESIDE = re.compile(r"optim|sched|scaler|rng|hyper|args|config|callbacks|loops", re.IGNORECASE)
 """Keys of what training code keeps beside the weights."""
+DEPTH = 8
+"""How deep in dictionaries a state dict may lie."""
+MOST = 100_000
+"""Tensors of a file."""
+_NUMBERS = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
 _LAYER = re.compile(r"(.*\.)?(weight|bias|running_mean)")
 
 
@@ -32,13 +40,15 @@ def unwrap(content: Any, path: Path, key: str | None = None) -> dict[str, Tensor
     Raises:
         ModelError: there is none, or several and ``key`` names none of them.
     """
-    found = dict(_states(content, "", skip=True)) or dict(_states(content, "", skip=False))
+    found = dict(_states(content, skip=True)) or dict(_states(content, skip=False))
     if not found:
         keys = f"keys {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise ModelError(
             f"{path} holds no state dict (found {keys or type(content).__name__}); "
             "save model.state_dict(), names to tensors, alone or under the key 'state_dict'"
         )
+    for state in found.values():
+        refuse_odd(state, path)
     if key is not None:
         return _chosen(found, path, key)
     first, *others = found.values()
@@ -56,16 +66,47 @@ def choose(state: dict[str, Tensor], path: Path, key: str) -> dict[str, Tensor]:
     return _chosen({"": state}, path, key)
 
 
-def _states(content: Any, key: str, *, skip: bool) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    while isinstance(content, list) and len(content) == 1:
+def refuse_odd(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raises a `ModelError` for tensors that are no plain numbers, or are said to exceed the file.
+
+    A tensor may repeat a number, or share it with others, so that a small file could fill the memory.
+    """
+    size = 0
+    for name, tensor in state.items():
+        what = [str(tensor.dtype).removeprefix("torch.")] if tensor.dtype not in _NUMBERS else []
+        what += [str(tensor.layout).removeprefix("torch.")] if tensor.layout != torch.strided else []
+        what += ["nested"] if tensor.is_nested else []
+        what += [f"on device {tensor.device}"] if tensor.device.type != "cpu" else []
+        if what:
+            raise ModelError(
+                f"{path} holds {name!r} as a tensor that advkit does not read ({', '.join(what)}); "
+                "save dense tensors of floating-point numbers or integers"
+            )
+        size += tensor.numel() * tensor.element_size()
+    if size > 8 * path.stat().st_size + (1 << 26) or len(state) > MOST:
+        raise ModelError(
+            f"{path} is damaged: {len(state):,} tensors say to take {size:,} bytes; take another copy"
+        )
+
+
+def _states(
+    content: Any, key: str = "", *, skip: bool, above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for _ in range(DEPTH):
+        if not (isinstance(content, list) and len(content) == 1):
+            break
         content = content[0]
     if not isinstance(content, Mapping) or "param_groups" in content:
+        return
+    if len(above) == DEPTH or id(content) in above:
         return
     inner = [
         found
         for name, value in content.items()
         if isinstance(name, str) and not (skip and _BESIDE.search(name))
-        for found in _states(value, f"{key}.{name}" if key else name, skip=skip)
+        for found in _states(
+            value, f"{key}.{name}"[:1000] if key else name, skip=skip, above=(*above, id(content))
+        )
     ]
     tensors = {name: value.detach() for name, value in content.items() if _named_tensor(name, value)}
     if any(tensor.is_floating_point() and tensor.dim() > 0 for tensor in tensors.values()) and (
@@ -120,9 +161,16 @@ def _plain() -> Iterator[Any]:
     yield from (argparse.Namespace, np.ndarray, np.dtype, codecs.encode)
     yield from (kind for kind in vars(np.dtypes).values() if isinstance(kind, type))
     number, array = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+
+    def empty(kind: Any, shape: Any, code: Any) -> Any:
+        """As a pickle of an array calls it: without elements, which come later."""
+        if tuple(shape) != (0,):
+            raise ValueError("an array is made that is not empty")
+        return array(kind, shape, code)  # type: ignore[operator]
+
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and after NumPy 2
         yield _called(f"{core}.scalar", number)  # type: ignore[arg-type]
-        yield _called(f"{core}._reconstruct", array)  # type: ignore[arg-type]
+        yield _called(f"{core}._reconstruct", empty)
 
 
 def _called(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

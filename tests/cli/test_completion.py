@@ -71,7 +71,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two runs and a file, and a store with one name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVKIT_HOME", str(tmp_path / "home"))
-    files.write_text(tmp_path / "home/models/names/stored.json", '{"hash": "0123"}')
+    files.write_text(tmp_path / "home/models/names/stored.json", '{"hash": "' + 16 * "0123" + '"}')
     for name in ("00001-attack", "00002-certify"):
         files.write_text(tmp_path / "runs" / name / "resolved.json", "{}")
     files.write_text(tmp_path / "storm.pt", "")

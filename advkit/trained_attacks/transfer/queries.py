@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -121,8 +120,8 @@ class Queries:
     @classmethod
     def load(cls, path: Path) -> Queries:
         """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(*(torch.from_numpy(stored[name]) for name in ("images", "answers", "origin")))
+        stored = files.Arrays(path)
+        return cls(*(torch.from_numpy(stored[name]) for name in ("images", "answers", "origin")))
 
 
 def real_images(data: Data, n: int, seed: int) -> Tensor:

@@ -62,8 +62,8 @@ def test_leaves_what_it_says(capsys):
     assert max(len(line) for line in told.splitlines() if "─" in line) <= 80
     for words in ("robust accuracy at most", "asked for", "default of digits", "median norm"):
         assert words in told
-    files = {path.name for path in Path("run").iterdir()}
-    assert files >= {"result.json", "report.html", "curve.png", "norms.png", "verdicts.jsonl"}
+    made = {path.name for path in Path("run").iterdir()}
+    assert made >= {"result.json", "report.html", "curve.png", "norms.png", "verdicts.jsonl"}
     assert all(Path("run", name).read_bytes()[:4] == b"\x89PNG" for name in ("curve.png", "norms.png"))
     assert Path("run/report.html").read_text(encoding="utf-8").count("data:image/png") == 2
     result = files.read_json(Path("run/result.json"))

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 import advkit
 from advkit.commands.certify import run
+from advkit.core import files
 from advkit.core.context import Context
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification
@@ -63,8 +64,8 @@ def test_tables_and_sentences_are_those_of_the_verdicts(n, method, numbers):
 def test_leaves_what_it_says(capsys, typed):
     assert typed(*WORDS, "--out=run", "--json=result.json") == 0
     capsys.readouterr()
-    files = {path.name for path in Path("run").iterdir()}
-    assert files >= {"result.json", "report.html", "margins.png", "certified.jsonl"}
+    made = {path.name for path in Path("run").iterdir()}
+    assert made >= {"result.json", "report.html", "margins.png", "certified.jsonl"}
     assert Path("run/margins.png").read_bytes()[:4] == b"\x89PNG"
     result = files.read_json(Path("run/result.json"))
     assert result == json.loads(Path("result.json").read_text(encoding="utf-8"))

@@ -23,6 +23,7 @@ _PUBLIC = {
     "load_data": "advkit.data.load",
     "load_model": "advkit.models.load",
     "perturb": "advkit.attacks.perturb",
+    "runs": "advkit.core.run_list",
     "save_model": "advkit.models.checkpoint",
     "security_curve": "advkit.evaluation.curve.measure",
     "smooth": "advkit.verify.smoothing.classifier",
@@ -50,6 +51,7 @@ __all__ = [
     "load_data",
     "load_model",
     "perturb",
+    "runs",
     "save_model",
     "security_curve",
     "smooth",
@@ -61,6 +63,7 @@ __all__ = [
 if TYPE_CHECKING:
     from advkit.attacks.perturb import perturb
     from advkit.core.errors import UserError
+    from advkit.core.run_list import runs
     from advkit.core.threat import Threat
     from advkit.data.load import load_data
     from advkit.evaluation.curve.measure import security_curve

@@ -109,7 +109,7 @@ def models() -> list[str]:
 
 def runs() -> list[str]:
     """Run folders, the newest first."""
-    from advkit.core.runs import RUNS
+    from advkit.core.run_list import RUNS
 
     return sorted((folder.parent.as_posix() for folder in RUNS.glob("*/resolved.json")), reverse=True)
 

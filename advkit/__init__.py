@@ -15,6 +15,7 @@ _PUBLIC = {
     "Threat": "advkit.core.threat",
     "UserError": "advkit.core.errors",
     "certify": "advkit.verify.certification.certify",
+    "compare": "advkit.evaluation.comparison.compare",
     "evaluate": "advkit.evaluation.evaluate",
     "from_art": "advkit.integrations.art_models",
     "list_architectures": "advkit.listings",
@@ -43,6 +44,7 @@ __all__ = [
     "UserError",
     "__version__",
     "certify",
+    "compare",
     "evaluate",
     "from_art",
     "list_architectures",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from advkit.core.run_list import runs
     from advkit.core.threat import Threat
     from advkit.data.load import load_data
+    from advkit.evaluation.comparison.compare import compare
     from advkit.evaluation.curve.measure import security_curve
     from advkit.evaluation.evaluate import evaluate
     from advkit.integrations.art_models import from_art, to_art

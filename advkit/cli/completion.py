@@ -73,6 +73,8 @@ class Words(click.ParamType):
 
 def of_field(name: str, field: FieldInfo, choices: tuple[str, ...], *, several: bool) -> Words:
     """The values of a configuration's field: its choices, or what it names."""
+    if name == "runs":
+        return Words(runs, files=True, several=several)
     if name in MODELS:
         return Words(models, files=True, several=several)
     known = mark(field, OneOf)

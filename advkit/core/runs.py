@@ -160,10 +160,11 @@ class RunFolder:
         """Writes ``summary.json``, what listings say of a finished run."""
         if self._lock is None:
             return
+        data = getattr(result, "data", None)
         summary = {
             "summary": result.summary() if isinstance(result, SummarisedResult) else "",
             "trusted": getattr(result, "trusted", None),
-            "data": getattr(getattr(result, "data", None), "name", None),
+            "data": getattr(data, "name", data),
         }
         files.write_text(self.path / SUMMARY, _pretty(summary))
 

@@ -79,7 +79,7 @@ def _most(losses: int, gains: int, n: int, z: float) -> float:
     """The largest share of gains minus losses that is not refused at ``z`` standard errors, by bisection."""
     low, high = (gains - losses) / n, 1.0
     while low < (middle := (low + high) / 2.0) < high:
-        # The share of losses that is likeliest with this difference, the root of a quadratic.
+        # The share of losses of largest likelihood with this difference, the root of a quadratic.
         b = (2 * n + losses - gains) * middle - gains - losses
         root = (b * b + 8 * n * losses * middle * (1.0 - middle)) ** 0.5
         variance = n * ((root - b) / (2 * n) + middle * (1.0 - middle))

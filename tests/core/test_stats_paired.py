@@ -30,7 +30,7 @@ def test_mcnemar_is_scipy_s_exact_test_on_1000_tables():
 
 
 def score(first: int, second: int, n: int, difference: float) -> float:
-    """The score statistic, with the likeliest shares found by a search instead of a formula."""
+    """The score statistic, with the shares of largest likelihood found by a search instead of a formula."""
     rest = n - first - second
 
     def unlikely(share: float) -> float:  # of what only the first classifies

@@ -15,6 +15,7 @@ _PUBLIC = {
     "Threat": "advkit.core.threat",
     "UserError": "advkit.core.errors",
     "certify": "advkit.verify.certification.certify",
+    "compare": "advkit.evaluation.comparison.compare",
     "evaluate": "advkit.evaluation.evaluate",
     "from_art": "advkit.integrations.art_models",
     "list_architectures": "advkit.listings",
@@ -23,6 +24,7 @@ _PUBLIC = {
     "load_data": "advkit.data.load",
     "load_model": "advkit.models.load",
     "perturb": "advkit.attacks.perturb",
+    "runs": "advkit.core.run_list",
     "save_model": "advkit.models.checkpoint",
     "security_curve": "advkit.evaluation.curve.measure",
     "smooth": "advkit.verify.smoothing.classifier",
@@ -42,6 +44,7 @@ __all__ = [
     "UserError",
     "__version__",
     "certify",
+    "compare",
     "evaluate",
     "from_art",
     "list_architectures",
@@ -50,6 +53,7 @@ __all__ = [
     "load_data",
     "load_model",
     "perturb",
+    "runs",
     "save_model",
     "security_curve",
     "smooth",
@@ -61,8 +65,10 @@ __all__ = [
 if TYPE_CHECKING:
     from advkit.attacks.perturb import perturb
     from advkit.core.errors import UserError
+    from advkit.core.run_list import runs
     from advkit.core.threat import Threat
     from advkit.data.load import load_data
+    from advkit.evaluation.comparison.compare import compare
     from advkit.evaluation.curve.measure import security_curve
     from advkit.evaluation.evaluate import evaluate
     from advkit.integrations.art_models import from_art, to_art

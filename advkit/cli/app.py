@@ -26,15 +26,18 @@ class Lazy(NamedTuple):
     summary: str
     at: str
     """``module:name`` of its `click.Command`."""
+    beside: str = ""
+    """The command whose line in help tells of it."""
 
 
 HOUSEKEEPING = {
     "ls": Lazy("Start", "list data sets, architectures, attacks, recipes", "advkit.cli.ls:ls"),
-    "run": Lazy("Recipes", "run a recipe", "advkit.cli.recipe:run"),
-    "cp": Lazy("Recipes", "copy a recipe to edit it", "advkit.cli.recipe:cp"),
-    "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate"),
+    "run": Lazy("Recipes", "run a recipe (cp: copy one, validate: check one)", "advkit.cli.recipe:run"),
+    "cp": Lazy("Recipes", "copy a recipe to edit it", "advkit.cli.recipe:cp", "run"),
+    "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate", "run"),
     "models": Lazy("Storage", "list, show, export, import and remove models", "advkit.cli.models:models"),
     "data": Lazy("Storage", "list and download data sets", "advkit.cli.data:data"),
+    "runs": Lazy("Storage", "list, show and remove runs", "advkit.cli.runs:runs"),
     "completion": Lazy("Shell", "complete names in bash, zsh or fish", "advkit.cli.completion:completion"),
 }
 
@@ -68,7 +71,9 @@ class App(DescribedGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Older names too."""
+        """Older names too, and names of two words: ``gate init`` is ``gate-init``."""
+        if "-".join(args[:2]) in (*COMMANDS, *HOUSEKEEPING):
+            args = ["-".join(args[:2]), *args[2:]]
         return super().resolve_command(ctx, [current(args[0]), *args[1:]])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -89,8 +94,9 @@ class App(DescribedGroup):
         formatter.write_paragraph()
         for group, commands in sections():
             for name, summary in commands.items():
-                formatter.write(f"{group:12} {name:15} {summary}\n")
-                group = ""
+                if name not in HOUSEKEEPING or not HOUSEKEEPING[name].beside:
+                    formatter.write(f"{group:12} {name:15} {summary}\n")
+                    group = ""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands, then the two options on one line, so that all fits on one screen."""

@@ -73,6 +73,8 @@ class Words(click.ParamType):
 
 def of_field(name: str, field: FieldInfo, choices: tuple[str, ...], *, several: bool) -> Words:
     """The values of a configuration's field: its choices, or what it names."""
+    if name == "runs":
+        return Words(runs, files=True, several=several)
     if name in MODELS:
         return Words(models, files=True, several=several)
     known = mark(field, OneOf)
@@ -109,7 +111,7 @@ def models() -> list[str]:
 
 def runs() -> list[str]:
     """Run folders, the newest first."""
-    from advkit.core.runs import RUNS
+    from advkit.core.run_list import RUNS
 
     return sorted((folder.parent.as_posix() for folder in RUNS.glob("*/resolved.json")), reverse=True)
 

@@ -9,7 +9,10 @@ Codes, each the one of its class unless the error says a narrower one:
 ==================== =========================================================
 ``invalid-config``   `ConfigError`; of these ``unknown-name``: a name that no registry has;
                      ``run-differs``: a run folder of other settings, models or data;
-                     ``nothing-to-resume``: no run to resume
+                     ``nothing-to-resume``: no run to resume;
+                     ``run-not-found``: no such run;
+                     ``not-comparable``: runs on other images, under another threat model or
+                     weaker attacks
 ``invalid-model``    `ModelError`; of these ``model-not-found``: neither a file nor in the store
 ``invalid-data``     `DataError`; of these ``data-not-found``: a data set that is not downloaded
 ``cannot-write``     `OutputError`; of these ``already-exists``: a file or folder that would be replaced

@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -28,14 +29,14 @@ from advkit.core import distributed, files
 from advkit.core.config import StrictModel
 from advkit.core.errors import BusyError, ConfigError, DataError, OutputError, UserError
 from advkit.core.progress import SILENT, Progress
-from advkit.core.stored import StoredResult
+from advkit.core.run_list import RUNS, SUMMARY
+from advkit.core.stored import StoredResult, SummarisedResult
 
 if TYPE_CHECKING:  # it takes as long to import as all of this
     from filelock import FileLock
 
 Result = TypeVar("Result", bound=StoredResult)
 
-RUNS = Path("runs")
 STATES = ("state.pt", "state-previous.pt")
 """What a resume needs: the last state, and the one before it."""
 METRICS = "metrics.jsonl"
@@ -157,6 +158,18 @@ class RunFolder:
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
 
+    def summarise(self, result: StoredResult) -> None:
+        """Writes ``summary.json``, what listings say of a finished run."""
+        if self._lock is None:
+            return
+        data = getattr(result, "data", None)
+        summary = {
+            "summary": result.summary() if isinstance(result, SummarisedResult) else "",
+            "trusted": getattr(result, "trusted", None),
+            "data": getattr(data, "name", data),
+        }
+        files.write_json(self.path / SUMMARY, summary)
+
     def once(self, kind: type[Result], work: Callable[[], Result | None]) -> Result:
         """The result of the work, read if it was completed earlier, else computed now.
 
@@ -170,6 +183,7 @@ class RunFolder:
         with distributed.together():
             result = work()
             if result is not None:
+                self.summarise(result)
                 self.finish(result.as_values())
         return result or kind.load(self.path)
 
@@ -281,6 +295,28 @@ class RunFolder:
             self._metrics.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def refuse_other(path: Path) -> None:
+    """Raises a `ConfigError` for what is no run folder."""
+    if not (path.is_dir() and ((path / "resolved.json").exists() or path.parent == RUNS)):
+        raise ConfigError(f"{path} is no run folder; `advkit runs` lists them", code="run-not-found")
+
+
+def remove(path: Path) -> None:
+    """Deletes a run folder.
+
+    Raises:
+        ConfigError: it is no run folder.
+        BusyError: a process is working in it.
+    """
+    refuse_other(path)
+    lock = _lock(path)
+    try:
+        with files.writing(path):
+            shutil.rmtree(path)
+    finally:
+        lock.release()
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

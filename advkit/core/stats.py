@@ -31,6 +31,65 @@ def lower_limit(successes: int, n: int, tail: float) -> float:
     return float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
 
 
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test: whether two fractions, measured on the same things, differ.
+
+    Args:
+        only_first: how many succeeded in the first measurement alone.
+        only_second: how many in the second alone.
+
+    Returns:
+        In (0, 1]; 1 where there are none of either.
+
+    Example:
+        >>> round(mcnemar(1, 9), 4)
+        0.0215
+    """
+    from scipy.special import bdtr
+
+    fewer, both = sorted((only_first, only_second))[0], only_first + only_second
+    return min(1.0, 2.0 * float(bdtr(fewer, both, 0.5))) if both else 1.0
+
+
+def paired_difference(only_first: int, only_second: int, n: int, confidence: float = 0.95) -> Interval:
+    """Interval of the second fraction minus the first, measured on the same ``n`` things.
+
+    Tango's score interval (Statistics in Medicine 1998): all differences that the score test does not refuse.
+    Simulated at n from 20 to 1,000, its coverage is 94 % or more where 95 % are asked for, and each end is
+    missed in about 3 % or fewer. It needs no success in either, and never leaves [-1, 1].
+
+    Args:
+        only_first: how many succeeded in the first measurement alone.
+        only_second: how many in the second alone.
+        n: number of things, 1 or more.
+        confidence: coverage, in (0, 1); the lower end alone misses half of what is left.
+
+    Example:
+        >>> low, high = paired_difference(30, 5, 1000)
+        >>> round(low, 4), round(high, 4)
+        (-0.038, -0.0143)
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.5 + confidence / 2.0))
+    return Interval(-_most(only_second, only_first, n, z), _most(only_first, only_second, n, z))
+
+
+def _most(losses: int, gains: int, n: int, z: float) -> float:
+    """The largest share of gains minus losses that is not refused at ``z`` standard errors, by bisection."""
+    low, high = (gains - losses) / n, 1.0
+    while low < (middle := (low + high) / 2.0) < high:
+        # The share of losses of largest likelihood with this difference, the root of a quadratic.
+        b = (2 * n + losses - gains) * middle - gains - losses
+        root = (b * b + 8 * n * losses * middle * (1.0 - middle)) ** 0.5
+        variance = n * ((root - b) / (2 * n) + middle * (1.0 - middle))
+        if n * middle - (gains - losses) <= z * max(variance, 0.0) ** 0.5:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def median_ranks(n: int, confidence: float = 0.95) -> tuple[int, int]:
     """Which of ``n`` values in rising order, counted from 0, enclose the median of what they were drawn from.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from advkit.core import files
 from advkit.core.config import StrictModel, validate
 from advkit.core.errors import ConfigError, DataError
+from advkit.core.run_list import numbered
 
 
 class StoredResult(StrictModel):
@@ -108,13 +109,15 @@ class StoredResult(StrictModel):
         return values
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Reads a ``result.json``, or the run folder that holds one.
+    def load(cls, path: Path | str | int) -> Self:
+        """Reads a ``result.json``, or that of a run folder, which its number names too.
 
         Raises:
             DataError: there is none, or as in `from_json`.
         """
-        path = Path(path)
+        name, path = path, Path(str(path))
+        if not path.exists():
+            path = numbered(name) or path
         file = path / "result.json" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"there is no result at {file}; give a run folder or a result.json")

@@ -11,7 +11,7 @@ from advkit.core.names import AttackNames, AttackParameters, CheckNames
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
-class _Attacking(SubjectFields):
+class Attacking(SubjectFields):
     """Options that help lists before those of foreign models."""
 
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
@@ -36,15 +36,6 @@ class _Attacking(SubjectFields):
     certify: bool = False
     """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
     upper bound of the robust accuracy."""
-    min_robust: Fraction | None = Field(None, ge=0, le=1)
-    """Required robust accuracy, as a fraction; below it, or with a doubt, the exit code is 1."""
-    min_robust_of: Literal["accuracy", "interval"] = "accuracy"
-    """What must reach it: the robust accuracy, or the lower end of its 95 % interval."""
-    accept_doubt: CheckNames = ()
-    """Checks (see `advkit ls checks`) whose doubt does not fail --min-robust."""
-    save: str | None = None
-    """Where to keep the adversarial images: a .npz with originals and labels, a .png for a grid of them, or
-    with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
     bpda: tuple[str, ...] = ()
     """Layers that the search replaces by the identity in the backward pass, because they mask the gradient;
     successes are confirmed on the unchanged model."""
@@ -55,7 +46,19 @@ class _Attacking(SubjectFields):
     """Accept a model whose outputs change from pass to pass; the result notes it."""
 
 
-class Evaluation(SubjectSettings, _Attacking):
+class _Asked(Attacking):
+    min_robust: Fraction | None = Field(None, ge=0, le=1)
+    """Required robust accuracy, as a fraction; below it, or with a doubt, the exit code is 1."""
+    min_robust_of: Literal["accuracy", "interval"] = "accuracy"
+    """What must reach it: the robust accuracy, or the lower end of its 95 % interval."""
+    accept_doubt: CheckNames = ()
+    """Checks (see `advkit ls checks`) whose doubt does not fail --min-robust."""
+    save: str | None = None
+    """Where to keep the adversarial images: a .npz with originals and labels, a .png for a grid of them, or
+    with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
+
+
+class Evaluation(SubjectSettings, _Asked):
     """Attack a classifier and report its robust accuracy.
 
     The attacks run in the given order, each on the images that are still classified correctly. By default,

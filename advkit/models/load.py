@@ -15,6 +15,7 @@ from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.core.in_hand import held
 from advkit.core.named import is_named
 from advkit.core.notes import Note
+from advkit.core.run_list import numbered
 from advkit.models import match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import State, assemble, open_checkpoint
@@ -49,10 +50,10 @@ def load_model(
     """A model on pixels in [0, 1], in eval mode, with its ``.card``.
 
     Args:
-        where: a file, a run folder, a name or the beginning of a hash in the store, ``torchvision:NAME``,
-            ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers, ``package.module:function`` (imported
-            and called without arguments), or a module or exported program in hand. Files are checkpoints,
-            ``.pt2`` programs of ``torch.export``, and TorchScript.
+        where: a file, a run folder or its number, a name or the beginning of a hash in the store,
+            ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers,
+            ``package.module:function`` (imported and called without arguments), or a module or exported program
+            in hand. Files are checkpoints, ``.pt2`` programs of ``torch.export``, ONNX and TorchScript.
         role: what the model must be; of a foreign one, what it is (a classifier, unless said).
         arch: for weights without a card, their architecture: a registered one, ``torchvision:NAME`` or
             ``package.module:function``; without it, the one registered classifier that fits.
@@ -162,8 +163,8 @@ def _find(where: str | Path, said: Said, weights: str | Path | None, store: Stor
         return _of_file(path, said, said.arch)
     if isinstance(where, str) and text in store.names():
         return _of_store(store, text, said)
-    if path.is_dir():
-        return _of_file(_in_folder(path, said.role), said, said.arch)
+    if (folder := path if path.is_dir() else numbered(text)) is not None:
+        return _of_file(_in_folder(folder, said.role), said, said.arch)
     if isinstance(where, Path) or path.suffix in _FILES or file_door(path) or len(path.parts) > 1:
         return _of_file(path, said, said.arch)  # it is not there, and that is said in a file's words
     try:

@@ -71,7 +71,7 @@ def write_images(
     path: Path,
     rows: Sequence[Any],
     above: Sequence[str],
-    below: Sequence[str],
+    below: Sequence[str] = (),
     *,
     red: Sequence[bool] | None = None,
     answers: int = -1,
@@ -84,7 +84,7 @@ def write_images(
         path: where.
         rows: (N, C, H, W) tensors: the images, and their changed forms.
         above: what each image is.
-        below: what the classifier calls its changed form.
+        below: what the classifier calls its changed form; by default nothing is written.
         red: where that is written in red; None: everywhere.
         answers: the row of the changed forms.
         names: of the rows, on the left.
@@ -97,8 +97,9 @@ def write_images(
             axis.imshow(picture.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
-    for column, (first, answer) in enumerate(zip(above, below, strict=True)):
+    for column, first in enumerate(above):
         axes[0, column].set_title(first, fontsize=10)
+    for column, answer in enumerate(below):
         colour = RED if red is None or red[column] else "black"
         axes[answers, column].set_title(f"→ {answer}", fontsize=10, color=colour)
     for row, name in enumerate(names):

@@ -168,7 +168,7 @@ def judge(words: list[str], place: str, monkeypatch: pytest.MonkeyPatch) -> None
     """Options, their values and the names in them are right, whether or not the command is run."""
     command, context = app, click.Context(app, info_name="advkit")
     left = list(words)
-    while left and isinstance(command, click.Group):
+    while left and isinstance(command, click.Group) and not left[0].startswith("-"):
         found = command.get_command(context, left[0])
         assert found is not None, f"{place}: there is no command {left[0]!r}"
         context = click.Context(found, parent=context, info_name=left.pop(0))

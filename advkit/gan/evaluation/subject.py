@@ -12,6 +12,7 @@ from torch import Tensor
 from advkit.core import files, rng
 from advkit.core.errors import ModelError
 from advkit.core.progress import SILENT, Progress
+from advkit.core.run_list import numbered
 from advkit.gan.sample import sample
 from advkit.models.card import ModelCard, Preprocessing
 from advkit.models.load import load_model
@@ -53,7 +54,7 @@ class Subject:
     @property
     def seconds(self) -> float | None:
         """How long its training took, if it was named by its run folder or a file in it."""
-        path = Path(self.name)
+        path = numbered(self.name) or Path(self.name)
         file = (path if path.is_dir() else path.parent) / "result.json"
         if not path.exists() or not file.is_file():
             return None

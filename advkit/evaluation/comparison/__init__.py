@@ -1,0 +1,1 @@
+"""Comparing models image by image, from the results of their runs."""

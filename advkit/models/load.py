@@ -16,6 +16,7 @@ from advkit.core.in_hand import held
 from advkit.core.named import is_named
 from advkit.core.notes import Note
 from advkit.models import match
+from advkit.models.black_box import black_box
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import State, assemble, open_checkpoint
 from advkit.models.door import DOORS, Door, Found, Said, file_door, named_door, object_door
@@ -43,6 +44,9 @@ def load_model(
     std: Sequence[float] = (),
     outputs: Literal["logits", "probabilities"] = "logits",
     allow_torchscript: bool = False,
+    access: Literal["scores", "decisions"] | None = None,
+    max_queries: int | None = None,
+    max_total_queries: int | None = None,
     device: str | None = None,
     store: Store | None = None,
 ) -> Model:
@@ -66,6 +70,9 @@ def load_model(
         std: likewise.
         outputs: what a foreign model gives out.
         allow_torchscript: run a file of TorchScript, which holds code.
+        access: the function or object is a black box (`advkit.BlackBox`), which gives these.
+        max_queries: of a black box, the largest number of queries about one image.
+        max_total_queries: the same in total.
         device: where to put it; None leaves a module in hand where it is and everything else on the CPU.
         store: the model store; by default the user's.
 
@@ -79,13 +86,29 @@ def load_model(
         "the model's preprocessing",
     )
     _refuse_other_units(preprocessing)
-    said = Said(role, arch, shape, classes, preprocessing, weights_key, allow_torchscript=allow_torchscript)
+    said = Said(
+        role,
+        arch,
+        shape,
+        classes,
+        preprocessing,
+        weights_key,
+        allow_torchscript=allow_torchscript,
+        access=access,
+        max_queries=max_queries,
+        max_total_queries=max_total_queries,
+    )
     if isinstance(where, str | Path):
         model = _find(where, said, weights, store or Store())
     else:
         if any(given is not None for given in (arch, weights, weights_key)):
             raise ConfigError("a module in hand has its weights; leave arch, weights and weights_key out")
         model = _in_hand(where, said)
+    if black_box(model) is None and (access, max_queries, max_total_queries) != (None, None, None):
+        raise ConfigError(
+            "--access, --max-queries and --max-total-queries are for a black box: a package.module:function "
+            "of arrays with --access, or an object that answers queries; leave them out"
+        )
     if role is not None and model.card.role != role:
         named = where if isinstance(where, str | Path) else type(where).__name__
         raise ModelError(f"{named} is a {model.card.role}, but a {role} is wanted here; name another")
@@ -120,12 +143,16 @@ def as_classifier(model: Any, shape: Shape | None = None) -> Model:
 
 def _in_hand(thing: Any, said: Said) -> Model:
     """A module, or an object that a door takes."""
-    if (way := object_door(thing)) is not None:
+    way = object_door(thing)
+    if way is None and (said.access is not None or hasattr(thing, "predict_proba")):
+        way = DOORS.get("black-box")()
+    if way is not None:
         return _of_found(way.open(thing, said), said)
     if not isinstance(thing, nn.Module):
         raise ModelError(
             f"a {type(thing).__name__} is no model: give a torch.nn.Module, a file or a name; a function f "
-            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f)"
+            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f), and one of "
+            "arrays by: advkit.BlackBox(f)"
         )
     return _of_found(Found(thing), said)
 

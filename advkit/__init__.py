@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _PUBLIC = {
+    "BlackBox": "advkit.models.black_box",
     "Threat": "advkit.core.threat",
     "UserError": "advkit.core.errors",
     "certify": "advkit.verify.certification.certify",
@@ -40,6 +41,7 @@ _MOVED = {"images": "advkit.core.images"}
 """Modules of 0.1 that scripts import from here."""
 
 __all__ = [
+    "BlackBox",
     "Threat",
     "UserError",
     "__version__",
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from advkit.evaluation.evaluate import evaluate
     from advkit.integrations.art_models import from_art, to_art
     from advkit.listings import list_architectures, list_attacks, list_datasets
+    from advkit.models.black_box import BlackBox
     from advkit.models.checkpoint import save_model
     from advkit.models.load import load_model
     from advkit.trained_attacks.universal.make import train_patch, train_universal

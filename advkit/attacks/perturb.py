@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
+from advkit.models.black_box import Account, BlackBox, black_box
 from advkit.models.inspect import NO_GRADIENTS, inspect_classifier
 from advkit.models.load import as_classifier
 from advkit.models.model import evaluation_mode
@@ -51,7 +53,10 @@ def device_of(model: nn.Module) -> torch.device:
 def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     """(N, K) logits of all images, on the CPU; the model must be in eval mode."""
     device = device_of(model)
-    parts = [query(model, data.batch(index, device)[0]).float().cpu() for index in data.pieces(batch_size)]
+    parts = [
+        query(model, data.batch(index, device)[0], data.ids[index]).float().cpu()
+        for index in data.pieces(batch_size)
+    ]
     return torch.cat(parts)
 
 
@@ -69,7 +74,8 @@ class Perturbed(Tensor):
     distance: Tensor
     """(N,) float32: from the original, in the threat model's norm."""
     forwards: Tensor
-    """(N,) int64: forward passes, which are the queries of a black-box attack."""
+    """(N,) int64: forward passes of the attack; of a `BlackBox` all queries about the image, also that of its
+    original and those that failed."""
     backwards: Tensor
     """(N,) int64: backward passes."""
     notes: tuple[Note, ...]
@@ -161,9 +167,14 @@ def perturb(
     judged = as_classifier(model, data.shape, classes)
     few, _ = data.batch(torch.arange(min(8, n)), device_of(judged))
     facts = inspect_classifier(judged, few, classes, allow_random=allow_random)
-    if not facts.differentiable and surrogate is None and chosen.access == "gradients":
+    box = refuse_beyond(judged, config.attack, chosen, surrogated=surrogate is not None)
+    if box is None and not facts.differentiable and surrogate is None and chosen.access == "gradients":
         raise ModelError(f"attack {config.attack!r} needs gradients, and the model {NO_GRADIENTS}")
+    account = None
+    if box is not None:
+        account = Account(data.ids.tolist(), box.max_queries, box.max_total_queries)
     with (
+        nullcontext() if box is None or account is None else box.counting(account),
         evaluation_mode(judged),
         evaluation_mode(surrogate or judged),
         progress.task(config.attack, n, unit="image") as task,
@@ -192,6 +203,8 @@ def perturb(
             surrogate=surrogate,
         )
         search.run(torch.arange(n), keep, task.underway)
+    if account is not None:
+        forwards = torch.tensor([account.sent[sample] for sample in data.ids.tolist()])
     device = x.device if isinstance(x, Tensor) else "cpu"
     made = images.to(device).as_subclass(Perturbed)
     made.notes = facts.notes
@@ -230,6 +243,29 @@ def _targets(target: Any, data: Data, classes: int) -> Tensor:
 def _one_hot(given: Tensor) -> bool:
     """Whether each row is one 1 among zeros."""
     return bool(((given == 0) | (given == 1)).all() and (given.sum(-1) == 1).all())
+
+
+def refuse_beyond(
+    model: nn.Module, name: str, attack: Attack[Any], *, surrogated: bool = False
+) -> BlackBox | None:
+    """Raises a ConfigError if an attack wants more than a black box answers; returns the black box.
+
+    Args:
+        model: any classifier.
+        name: of the attack.
+        attack: the attack.
+        surrogated: gradients are those of another model.
+    """
+    box = black_box(model)
+    if box is None or (surrogated and attack.access == "gradients" and not attack.single_image):
+        return box
+    if attack.access == "gradients" or (attack.access == "scores" and box.access == "decisions"):
+        raise ConfigError(
+            f"{name} needs {attack.access}, and the black box gives {box.access} alone; choose square for "
+            "scores, hop-skip-jump for decisions, or leave the attack out",
+            code="black-box-access",
+        )
+    return box
 
 
 def refuse_misfit(clean: Tensor, images: Data) -> None:
@@ -347,8 +383,10 @@ def searching(
 @torch.no_grad()
 def refuse_other_classes(model: nn.Module, surrogate: nn.Module, images: Tensor) -> None:
     """Raises a ModelError unless both have the same number of logits on a few ``images``."""
-    classes, others = model(images).shape[1], surrogate(images).shape[1]
-    if classes != others:
+    box = black_box(model)
+    classes = box.classes if box is not None else model(images).shape[1]
+    others = surrogate(images).shape[1]
+    if classes not in (None, others):
         raise ModelError(
             f"the surrogate has {others} classes and the model {classes}; "
             "choose a surrogate with the classes of the model"

@@ -74,7 +74,7 @@ class Square(Attack[SquareState]):
         A proposal that changes nothing is rejected without a pass.
         """
         rows, best = state.rows, state.x
-        ahead = max(1, min(AHEAD, FULL // len(rows)))
+        ahead = 1 if oracle.box is not None else max(1, min(AHEAD, FULL // len(rows)))
         query = state.iteration[:, None] + torch.arange(ahead, device=best.device)
         key = rng.step(rows.key[:, None], query)
         x = self._moves(best).next(best, state.limits, key, query)

@@ -13,10 +13,11 @@ from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
 from advkit.evaluation.settings import Evaluation as Config
+from advkit.models.black_box import black_box
 from advkit.models.bpda import straight_through
 from advkit.models.load import load_model
 from advkit.report import evaluation as report
-from advkit.report.outcome import Outcome, Table, planned
+from advkit.report.outcome import Outcome, Picture, Table, planned
 from advkit.verify.bounds.read import read
 
 GROUP = "Robustness"
@@ -44,7 +45,9 @@ def run(config: Config, context: Context) -> Outcome:
         if distributed.rank() > 0:  # the first process draws and writes for all
             return report.attack(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)
-        pictures = report.nearest(run.path, result, model, images, adversarial)
+        pictures: tuple[Picture, ...] = ()
+        if result.queries is None:  # a picture names the class of each image, and would ask for it again
+            pictures = report.nearest(run.path, result, model, images, adversarial)
         if kept is not None:
             save(kept, images, adversarial, result)
         return report.attack(config, result, images, pictures, (*([kept] if kept else []), run.path))
@@ -58,7 +61,8 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
         read(model)  # fails now on a layer that cannot be bounded
     classes = model.card.classes or len(images.class_names)
     rows = []
-    for stage in plan(config.attack, against, classes, config.parameters):
+    box, surrogated = black_box(model), config.surrogate is not None
+    for stage in plan(config.attack, against, classes, config.parameters, box, surrogated=surrogated):
         made = make(stage.attack, against, stage.parameters)
         each = made.starts * max(1, min(made.targets, classes - 1))
         forwards = f"{(made.steps + 1) * each * count:,}"  # one more to confirm

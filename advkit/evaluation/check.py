@@ -45,16 +45,22 @@ CAUSE, BLIND, SYMPTOM = 1, 2, 3
 """Rank of a doubt: a cause (such as masked gradients), an ineffective attack, or a symptom."""
 
 
-def check(name: str, *, rank: int, summary: str, source: str) -> Callable[[Look], Look]:
-    """Decorator that registers a check under ``name``; doubts of a lower ``rank`` are reported first."""
-    return CHECKS.register(name, summary=summary, source=source, rank=rank)
+def check(
+    name: str, *, rank: int, summary: str, source: str, verdicts_only: bool = False
+) -> Callable[[Look], Look]:
+    """Decorator that registers a check under ``name``; doubts of a lower ``rank`` are reported first.
+
+    One that reads ``verdicts_only`` is made on black boxes, too: it costs no queries.
+    """
+    return CHECKS.register(name, summary=summary, source=source, rank=rank, verdicts_only=verdicts_only)
 
 
 def run_checks(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:
     """Results of all checks: doubts first, sorted by rank."""
     found = []
     for entry in sorted(CHECKS, key=lambda entry: (entry.facts["rank"], entry.name)):
-        answer = entry.thing(evidence)
+        inner = evidence.box is not None and not entry.facts["verdicts_only"]
+        answer = None if inner else entry.thing(evidence)
         task.advance()
         if isinstance(answer, Doubt):
             remedy = {"remedy": str(answer.remedy), "flags": answer.remedy.flags}

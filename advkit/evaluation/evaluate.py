@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from advkit.attacks.attack import Attack
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import logits_of, make, refuse_misfit
+from advkit.attacks.perturb import logits_of, make, refuse_beyond, refuse_misfit
 from advkit.core import distributed, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
@@ -33,6 +34,7 @@ from advkit.evaluation.ledger import Ledger, confirming
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
+from advkit.models.black_box import Account, BlackBox, black_box
 from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
 from advkit.models.model import evaluation_mode
@@ -40,6 +42,10 @@ from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
 """Batch size of the pass that computes clean logits."""
+QUERIED = 50
+"""The same of a black box: as many queries at most are asked again after a crash."""
+QUERIES = "queries.jsonl"
+"""The file of a run folder that counts the queries to a black box."""
 VOTES = 10
 """Passes of a randomised model whose mean probabilities confirm a success."""
 
@@ -162,15 +168,28 @@ def attacked(
     if other is not None:
         notes.append("gradient attacks used a surrogate in place of the model (transfer)")
     folder = run.path if run is not None else None
+    box, account = black_box(model), None
+    if box is not None:
+        _refuse_inner(config)
+        path = None if folder is None else folder / QUERIES
+        account = Account(images.ids.tolist(), box.max_queries, box.max_total_queries, path)
     with (
+        nullcontext() if box is None or account is None else box.counting(account),
         repeatable(),
         evaluation_mode(model),
         evaluation_mode(other or model),
         rng.scope(device, config.seed, "model"),
     ):
-        clean = _clean_logits(model, images)
+        if account is None:
+            clean = _clean_logits(model, images)
+        else:  # mistakes are reported before the first query, where the number of classes is known
+            if box is not None and box.classes is not None:
+                plan(config.attack, threat, box.classes, config.parameters, box, surrogated=other is not None)
+            clean = _asked_once(model, images, account)
         refuse_misfit(clean, images)
-        stages = plan(config.attack, threat, clean.shape[1], config.parameters)
+        stages = plan(
+            config.attack, threat, clean.shape[1], config.parameters, box, surrogated=other is not None
+        )
         made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
             refuse_idle_surrogate(made)
@@ -218,7 +237,17 @@ def attacked(
             verdicts = cascade.verdicts()
             ledger.finish()
             adversarial = cascade.adversarial() if keep else None
-    n, right, robust = len(images), int(cascade.correct.sum()), int(cascade.robust.sum())
+    forwards = n = len(images)
+    forwards += sum(stage.forwards for stage in done) + evidence.forwards
+    queries = None
+    if box is not None and account is not None:
+        queries, forwards = account.count(box.access), account.total
+        verdicts = tuple(
+            verdict.model_copy(update={"forwards": account.sent[verdict.id]}) for verdict in verdicts
+        )
+        if queries.stopped:
+            notes.append(f"the limit of queries ended the attacks on {queries.stopped} of {n} images")
+    right, robust = int(cascade.correct.sum()), int(cascade.robust.sum())
     certain = None if proved is None else int(proved.sum())
     result = EvaluationResult(
         **subject.about() | {"notes": tuple(notes)},
@@ -233,9 +262,10 @@ def attacked(
         certified_correct=certain,
         stages=done,
         checks=found,
-        forwards=n + sum(stage.forwards for stage in done) + evidence.forwards,
+        forwards=forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,
+        queries=queries,
         clean_accuracy=right / n,
         robust_accuracy=robust / n,
         clean_interval=clopper_pearson(right, n),
@@ -247,9 +277,17 @@ def attacked(
 
 
 def plan(
-    names: Sequence[str], threat: Threat, classes: int, parameters: Mapping[str, Mapping[str, Any]]
+    names: Sequence[str],
+    threat: Threat,
+    classes: int,
+    parameters: Mapping[str, Mapping[str, Any]],
+    box: BlackBox | None = None,
+    *,
+    surrogated: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of the requested attacks: one for an attack, several for an ensemble.
+
+    On a black box ``cascade`` is ``black-box``, with the queries that the black box allows.
 
     Raises:
         ConfigError: unknown names or parameters, or an attack that does not support the norm or the number of
@@ -267,6 +305,9 @@ def plan(
     stages: list[Stage] = []
     for name in names:
         chosen = parameters.get(name, {})
+        if box is not None and name in ("cascade", "black-box") and not surrogated:
+            limits = {} if box.max_queries is None else {"queries": max(box.max_queries, 2)}
+            name, chosen = "black-box", {"access": box.access, **limits, **chosen}
         if name in ENSEMBLES:
             kind = ENSEMBLES.get(name)
             parts = kind(validate(kind.Config, chosen, f"ensemble {name!r}")).stages(threat, classes)
@@ -275,7 +316,10 @@ def plan(
             stages.append(Stage(name, name, chosen))
     for stage in stages:
         # So that every mistake is reported before the work begins.
-        _refuse_few_classes(stage.name, make(stage.attack, threat, stage.parameters), classes)
+        made = make(stage.attack, threat, stage.parameters)
+        _refuse_few_classes(stage.name, made, classes)
+        if box is not None:
+            refuse_beyond(box, stage.name, made, surrogated=surrogated)
     return tuple(stages)
 
 
@@ -313,6 +357,24 @@ def _clean_logits(model: nn.Module, images: Data) -> Tensor:
     mine = batches[distributed.rank() :: distributed.world()]
     shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
     return torch.cat([shares[i % len(shares)][i // len(shares)] for i in range(len(batches))])
+
+
+def _asked_once(model: nn.Module, images: Data, account: Account) -> Tensor:
+    """(N, K) as `logits_of` of a black box; what an earlier process asked is not asked again."""
+    ids = images.ids.tolist()
+    new = torch.tensor([row for row, sample in enumerate(ids) if sample not in account.clean])
+    for rows in new.split(QUERIED) if len(new) else ():
+        account.keep_clean(images.ids[rows].tolist(), logits_of(model, images.take(rows)))
+    return torch.tensor([account.clean[sample] for sample in ids])
+
+
+def _refuse_inner(config: Evaluation) -> None:
+    """Raises a ConfigError for what looks inside a model, or needs several processes."""
+    inner = [name for name, used in (("--bpda", config.bpda), ("--certify", config.certify)) if used]
+    if inner:
+        raise ConfigError(f"{inner[0]} needs the layers of the model, which a black box hides; leave it out")
+    if distributed.world() > 1:
+        raise ConfigError("the queries to a black box are counted in one process; start a single one")
 
 
 def _refuse_disagreement(inputs: Mapping[str, Any]) -> None:

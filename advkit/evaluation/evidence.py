@@ -23,6 +23,7 @@ from advkit.evaluation.check import Remedy
 from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.gradient_trace import GradientTrace, RecordingOracle, trace
 from advkit.evaluation.result import Stage
+from advkit.models.black_box import black_box
 from advkit.models.bpda import obstacles
 from advkit.models.inspect import ModelFacts
 from advkit.models.model import Model
@@ -59,6 +60,8 @@ class Evidence:
     ) -> None:
         self.cascade, self.model, self.stages = cascade, model, stages
         self.facts, self.attacks = facts, attacks
+        self.box = black_box(model)
+        """The black box that the model is."""
         self.robust = cascade.nearest_first(cascade.undecided.nonzero()[:, 0].tolist())
         """Rows of the data that are neither broken nor certified, those with the largest margin first."""
         self.gradient_stages = [

@@ -11,6 +11,7 @@ from torch import Tensor
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
 from advkit.core.stored import SummarisedResult
+from advkit.models.black_box import QueryCount
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 
 VERSION = 5
@@ -43,7 +44,7 @@ class Verdict(StrictModel):
     image_sha256: str | None = None
     """Of the adversarial image in ``adversarial.bin``, of its bytes in float32."""
     forwards: int = 0
-    """Forward passes spent on it by all attacks."""
+    """Forward passes spent on it by all attacks; of a black box all queries about it."""
     backwards: int = 0
 
 
@@ -129,6 +130,8 @@ class EvaluationResult(SummarisedResult):
     """Of this process; a resumed run does not include earlier processes."""
     environment: dict[str, str]
     verdicts: tuple[Verdict, ...]
+    queries: QueryCount | None = None
+    """What a black box was asked; None: the model is none."""
     clean_accuracy: float
     robust_accuracy: float
     clean_interval: Interval
@@ -182,6 +185,11 @@ class EvaluationResult(SummarisedResult):
             others = f" ({more} more {'check doubts' if more == 1 else 'checks doubt'} it)" if more else ""
             remedy = f"; {first.remedy}" if first.remedy else ""
             return f"Do not believe this number yet: {first.detail}{others}{remedy}."
+        if self.queries is not None and self.robust_correct:
+            return (
+                f"Believe this number as an upper bound from queries only ({self.queries.access}): an attack "
+                "with gradients, or with more queries, could lower it."
+            )
         if self.robust_correct == 0:
             return "Believe this number: no image is robust, and the model itself confirmed every success."
         if self.robust_correct == self.certified_correct:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -36,6 +36,12 @@ class Said:
     """No weights are wanted."""
     allow_torchscript: bool = False
     """A file of TorchScript may be run."""
+    access: Literal["scores", "decisions"] | None = None
+    """It is a black box, which gives these."""
+    max_queries: int | None = None
+    """Limit of the queries about an image."""
+    max_total_queries: int | None = None
+    """Limit of the queries of a run."""
 
     @property
     def normalisation_open(self) -> bool:

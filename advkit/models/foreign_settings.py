@@ -29,6 +29,12 @@ class ForeignModel(StrictModel):
     """Outputs of a foreign model."""
     allow_torchscript: bool = False
     """Run a model file of TorchScript, which holds code: of those alone that you trust."""
+    access: Literal["scores", "decisions"] | None = None
+    """The model is a black box, a package.module:function from arrays (N,C,H,W) to scores or classes."""
+    max_queries: int | None = Field(None, ge=1)
+    """Largest number of images that a black box is sent about one image, all attempts counted."""
+    max_total_queries: int | None = Field(None, ge=1)
+    """The same of a whole run; each image has an equal share."""
 
     @property
     def said(self) -> dict[str, Any]:

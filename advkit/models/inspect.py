@@ -13,6 +13,7 @@ from torch import Tensor
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError, UserError, by_size
 from advkit.core.notes import Note
+from advkit.models.black_box import black_box
 from advkit.models.blame import backward_pass
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.outputs import Reading
@@ -63,6 +64,8 @@ def inspect_classifier(
             "(channels x height x width); choose data or a model that fits"
         )
     found = list(model.notes)
+    if black_box(model) is not None:  # every pass is a query
+        return ModelFacts(deterministic=not allow_random, notes=tuple(found))
     if any(getattr(module, "training", False) for module in model.modules()):
         found.append(Note("train-mode", "the model was in train mode; it is run in eval mode"))
     with evaluation_mode(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):

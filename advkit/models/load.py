@@ -17,6 +17,7 @@ from advkit.core.named import is_named
 from advkit.core.notes import Note
 from advkit.core.run_list import numbered
 from advkit.models import match
+from advkit.models.black_box import black_box
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import State, assemble, open_checkpoint
 from advkit.models.door import DOORS, Door, Found, Said, file_door, named_door, object_door
@@ -44,6 +45,9 @@ def load_model(
     std: Sequence[float] = (),
     outputs: Literal["logits", "probabilities"] = "logits",
     allow_torchscript: bool = False,
+    access: Literal["scores", "decisions"] | None = None,
+    max_queries: int | None = None,
+    max_total_queries: int | None = None,
     device: str | None = None,
     store: Store | None = None,
 ) -> Model:
@@ -52,8 +56,8 @@ def load_model(
     Args:
         where: a file, a run folder or its number, a name or the beginning of a hash in the store,
             ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers,
-            ``package.module:function`` (imported and called without arguments), or a module or exported program
-            in hand. Files are checkpoints, ``.pt2`` programs of ``torch.export``, ONNX and TorchScript.
+            ``package.module:function`` (imported and called without arguments), or a module, exported program
+            or black box in hand. Files are checkpoints, ``.pt2`` programs of ``torch.export``, ONNX and TorchScript.
         role: what the model must be; of a foreign one, what it is (a classifier, unless said).
         arch: for weights without a card, their architecture: a registered one, ``torchvision:NAME`` or
             ``package.module:function``; without it, the one registered classifier that fits.
@@ -67,6 +71,9 @@ def load_model(
         std: likewise.
         outputs: what a foreign model gives out.
         allow_torchscript: run a file of TorchScript, which holds code.
+        access: the function or object is a black box (`advkit.BlackBox`), which gives these.
+        max_queries: of a black box, the largest number of queries about one image.
+        max_total_queries: the same in total.
         device: where to put it; None leaves a module in hand where it is and everything else on the CPU.
         store: the model store; by default the user's.
 
@@ -80,13 +87,29 @@ def load_model(
         "the model's preprocessing",
     )
     _refuse_other_units(preprocessing)
-    said = Said(role, arch, shape, classes, preprocessing, weights_key, allow_torchscript=allow_torchscript)
+    said = Said(
+        role,
+        arch,
+        shape,
+        classes,
+        preprocessing,
+        weights_key,
+        allow_torchscript=allow_torchscript,
+        access=access,
+        max_queries=max_queries,
+        max_total_queries=max_total_queries,
+    )
     if isinstance(where, str | Path):
         model = _find(where, said, weights, store or Store())
     else:
         if any(given is not None for given in (arch, weights, weights_key)):
             raise ConfigError("a module in hand has its weights; leave arch, weights and weights_key out")
         model = _in_hand(where, said)
+    if black_box(model) is None and (access, max_queries, max_total_queries) != (None, None, None):
+        raise ConfigError(
+            "--access, --max-queries and --max-total-queries are for a black box: a package.module:function "
+            "of arrays with --access, or an object that answers queries; leave them out"
+        )
     if role is not None and model.card.role != role:
         named = where if isinstance(where, str | Path) else type(where).__name__
         raise ModelError(f"{named} is a {model.card.role}, but a {role} is wanted here; name another")
@@ -121,7 +144,10 @@ def as_classifier(model: Any, shape: Shape | None = None, classes: int | None = 
 
 def _in_hand(thing: Any, said: Said) -> Model:
     """A module, or an object that a door takes."""
-    if (way := object_door(thing)) is not None:
+    way = object_door(thing)
+    if way is None and (said.access is not None or hasattr(thing, "predict_proba")):
+        way = DOORS.get("black-box")()
+    if way is not None:
         return _of_found(way.open(thing, said), said)
     if isinstance(thing, nn.Module):
         return _of_found(Found(thing), said)

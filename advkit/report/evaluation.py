@@ -91,6 +91,7 @@ def attack(
         warning="" if result.trusted else result.trust,
         tables=(
             Table(f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
+            *_queries(result),
             *_sides(result),
             *_checks(result),
             by_class(result, images.class_names),
@@ -119,6 +120,27 @@ def _gate(config: Evaluation, result: EvaluationResult) -> tuple[bool, list[str]
         f"trusted: {', '.join(refused)} doubt{'s' * (len(refused) == 1)} it. Remove the cause, or accept it "
         f"with --accept-doubt {','.join(refused)}."
     ]
+
+
+def _queries(result: EvaluationResult) -> Iterator[Table]:
+    """The queries to a black box."""
+    if (asked := result.queries) is None:
+        return
+    limits = [
+        f"{limit:,} {what}"
+        for limit, what in ((asked.max_queries, "per image"), (asked.max_total_queries, "in total"))
+        if limit is not None
+    ]
+    row = (
+        f"{asked.mean:,.1f}",
+        f"{asked.median:,.1f}",
+        f"{asked.total:,}",
+        f"{asked.answered:,}",
+        ", ".join(limits) or "none",
+        f"{asked.stopped:,}",
+    )
+    columns = ("mean per image", "median", "total", "answered", "limit", "images stopped by it")
+    yield Table(f"queries ({asked.access})", columns, (row,))
 
 
 def _sides(result: EvaluationResult) -> Iterator[Table]:

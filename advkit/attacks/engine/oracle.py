@@ -15,6 +15,7 @@ from advkit.attacks.engine.record import TensorRecord, column
 from advkit.attacks.loss import AttackLoss, picked, strongest_other
 from advkit.core.levels import round_inside
 from advkit.core.threat import Threat
+from advkit.models.black_box import black_box
 from advkit.models.blame import backward_pass
 
 FEWEST = 16
@@ -85,11 +86,15 @@ def _margin(logits: Tensor, label: Tensor, target_class: Tensor | None) -> Tenso
     return picked(logits, target_class) - strongest_other(logits, target_class)
 
 
-def query(model: nn.Module, x: Tensor) -> Tensor:
+def query(model: nn.Module, x: Tensor, sample: Tensor | None = None) -> Tensor:
     """(R, K) logits, from a pass of at least `FEWEST` rows.
 
-    Without gradients, in two passes where the memory does not hold one.
+    Without gradients, in two passes where the memory does not hold one. A black box is sent these rows alone,
+    as queries about the images with the ids ``sample`` (R,).
     """
+    if (box := black_box(model)) is not None:
+        with box.about(sample):
+            return model(x)  # type: ignore[no-any-return]
     missing = FEWEST - len(x)
     if missing <= 0:
         if torch.is_grad_enabled() or len(x) == FEWEST:
@@ -136,6 +141,8 @@ class Oracle:
         self.backwards = 0
         """Images passed backward so far."""
         self._buffer: RowBuffer | None = None
+        self.box = black_box(model)
+        """The black box that the model is: each row that it is sent counts, so none is sent in advance."""
 
     def bind(self, buffer: RowBuffer | None) -> None:
         """Records successes in ``buffer`` from now on; queries must be about its rows."""
@@ -175,11 +182,12 @@ class Oracle:
         with torch.no_grad():
             if some:
                 index = asked.flatten().nonzero()[:, 0]
-                answers = query(self.search_model, points.index_select(0, index)).float()
+                sample = rows.sample.repeat_interleave(many)[index]
+                answers = query(self.search_model, points.index_select(0, index), sample).float()
                 logits = answers.new_full((len(points), answers.shape[1]), torch.nan)
                 logits.index_copy_(0, index, answers)
             else:
-                logits = query(self.search_model, points).float()
+                logits = query(self.search_model, points, rows.sample.repeat_interleave(many)).float()
         self.forwards += len(answers) if some else len(points)
         logits = logits.view(len(x), many, -1)
         target = None if rows.search_target is None else rows.search_target[:, None].expand(-1, many)
@@ -286,9 +294,9 @@ class Oracle:
     def confirm(self, x: Tensor, rows: Rows) -> Tensor:
         """(R,) bool: the model itself, in its own precision, misclassifies exactly this allowed tensor."""
         with torch.no_grad():
-            logits = query(self.model, x)
+            logits = query(self.model, x, rows.sample)
             if self.votes > 1:
-                votes = [logits, *(query(self.model, x) for _ in range(self.votes - 1))]
+                votes = [logits, *(query(self.model, x, rows.sample) for _ in range(self.votes - 1))]
                 logits = torch.stack([vote.softmax(1) for vote in votes]).mean(0)
         self.forwards += self.votes * len(x)
         wanted = rows.label if rows.target_class is None else rows.target_class
@@ -296,8 +304,9 @@ class Oracle:
         return met & ~logits.isnan().any(1) & self.threat.contains(x, rows.x0)
 
     def _logits(self, x: Tensor) -> Tensor:
+        sample = None if self._buffer is None else self._buffer.state.rows.sample
         with torch.no_grad():
-            logits = query(self.search_model, x).float()
+            logits = query(self.search_model, x, sample).float()
         self._count(len(x), forwards=1, backwards=0)
         self._record(x, logits)
         return logits

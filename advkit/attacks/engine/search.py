@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class Search:
         self.variants = attack.starts * max(self._targets, 1)
         """Rows per sample."""
         # On the CPU reading results is free; elsewhere it synchronises with the device.
-        self.check_every = 1 if device.type == "cpu" else 8
+        self.check_every = 1 if device.type == "cpu" or oracle.box is not None else 8
 
     def run(
         self,
@@ -99,6 +99,7 @@ class Search:
         """
         pending = {int(i): VariantResults(self.variants, nearest=self.oracle.nearest) for i in index}
         queue: Iterator[tuple[int, int]] = itertools.product(range(self.variants), index.tolist())
+        before = {} if self.oracle.box is None else self.oracle.box.account.sent.copy()
         gradients = self.attack.access == "gradients"
         buffer: RowBuffer | None = None
         jobs: list[_Job] = []
@@ -106,7 +107,7 @@ class Search:
         reported = checked
         while True:
             capacity = 1 if self.attack.single_image else self.tuner.size(gradients)
-            fresh = self._next(queue, pending, capacity - len(jobs))
+            fresh, queue = self._next(queue, pending, capacity - len(jobs))
             jobs += [_Job(i, variant, tick) for variant, i in fresh]
             if not jobs:
                 return
@@ -130,7 +131,7 @@ class Search:
             tick += 1
             oldest = tick - min(job.since for job in jobs)
             if tick % self.check_every == 0 or oldest == self.attack.steps:
-                buffer, jobs = self._remove_done(buffer, jobs, pending, report)
+                buffer, jobs = self._remove_done(buffer, jobs, pending, report, before)
                 now = time.perf_counter()
                 self.tuner.record(gradients, rows, (now - checked) / (tick - last))
                 checked, last = now, tick
@@ -147,16 +148,23 @@ class Search:
 
     def _next(
         self, queue: Iterator[tuple[int, int]], pending: dict[int, VariantResults], free: int
-    ) -> list[tuple[int, int]]:
-        """Up to ``free`` pairs (variant, index) that may still change a verdict."""
+    ) -> tuple[list[tuple[int, int]], Iterator[tuple[int, int]]]:
+        """Up to ``free`` pairs (variant, index) that may still change a verdict, and the queue after them.
+
+        The variants of an image run at the same time, but those of a black box one after the other: each
+        query counts, and a later variant may not be needed.
+        """
         jobs: list[tuple[int, int]] = []
+        held: list[tuple[int, int]] = []
         while len(jobs) < free:
             job = next(queue, None)
             if job is None:
                 break
-            if _matters(*job, pending):
-                jobs.append(job)
-        return jobs
+            if not _matters(*job, pending):
+                continue
+            early = self.oracle.box is not None and pending[job[1]].done < job[0]
+            (held if early else jobs).append(job)
+        return jobs, itertools.chain(held, queue) if held else queue
 
     def rows(self, jobs: Sequence[tuple[int, int]]) -> Rows:
         """The rows of ``jobs``: pairs of variant and index."""
@@ -180,9 +188,15 @@ class Search:
         jobs: list[_Job],
         pending: dict[int, VariantResults],
         report: Callable[[Found], None],
+        before: Mapping[int | None, int],
     ) -> tuple[RowBuffer | None, list[_Job]]:
-        """Confirms successes and removes the rows that are done, with the other variants of their samples."""
+        """Confirms successes and removes the rows that are done, with the other variants of their samples;
+        ``before`` are the queries to a black box about each image before this search."""
         finished = buffer.state.iteration >= self.attack.steps
+        if self.oracle.box is not None:  # what is left is needed to confirm
+            account = self.oracle.box.account
+            left = [account.left(sample) for sample in buffer.state.rows.sample.tolist()]
+            finished |= torch.tensor([each <= self.oracle.votes for each in left], device=self.device)
         done = (finished if self.oracle.nearest else buffer.success | finished).nonzero()[:, 0]
         if len(done) == 0:
             return buffer, jobs
@@ -234,6 +248,10 @@ class Search:
             )
             if found is not None:
                 del pending[index]
+                if self.oracle.box is not None:
+                    sample = int(self.data.ids[index])
+                    spent = self.oracle.box.account.sent[sample] - before[sample]
+                    found = replace(found, forwards=spent)
                 report(found)
         kept = [
             row

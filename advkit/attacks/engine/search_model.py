@@ -15,6 +15,7 @@ from advkit.attacks.attack import Access
 from advkit.attacks.engine.rewrite import rewritten
 from advkit.core.config import Precision
 from advkit.core.device import arithmetic
+from advkit.models.black_box import black_box
 
 LOG = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def _casting(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple
 
 
 def search_model(model: nn.Module, precision: Precision, images: Tensor, access: Access) -> nn.Module:
-    """A `SearchModel`, or the model itself where it cannot be copied or its copy has other outputs.
+    """A `SearchModel`, or the model itself: a black box, or where it cannot be copied or its copy has
+    other outputs.
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
@@ -83,6 +85,8 @@ def search_model(model: nn.Module, precision: Precision, images: Tensor, access:
         images: (N, C, H, W) a few images on the model's device to compare both on.
         access: what the search will query.
     """
+    if black_box(model) is not None:
+        return model
     with torch.no_grad():
         expected = model(images).float()
     scale = expected.abs().max()

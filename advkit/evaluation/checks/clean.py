@@ -15,6 +15,7 @@ TAIL = 0.05
     rank=CAUSE,
     summary="a clean accuracy that guessing reaches, or the same answer for all images",
     source="the model and its images must be those that belong together, before any attack",
+    verdicts_only=True,
 )
 def clean(evidence: Evidence) -> Doubt | str | None:
     """Compares the clean accuracy with one class in K; doubts it halfway to 1 at most, however few images."""

@@ -14,6 +14,7 @@ TOLERATED = 0.1
     rank=BLIND,
     summary="robust images for which the search found a success that the model did not confirm",
     source="successes count when the model itself confirms them",
+    verdicts_only=True,
 )
 def confirmation(evidence: Evidence) -> Doubt | str | None:
     """Reads the last verdict of each. Successes undone by rounding to 8 bits are no fault of the search."""

@@ -14,11 +14,14 @@ TOLERATED = 0.01
     rank=BLIND,
     summary="robust images that no gradient attack was run on",
     source="Carlini et al. 2019, On Evaluating Adversarial Robustness",
+    verdicts_only=True,
 )
 def white_box(evidence: Evidence) -> Doubt | str | None:
     """Reads the verdicts."""
     if not evidence.robust:
         return None
+    if evidence.box is not None:
+        return f"the model is a black box that gives {evidence.box.access}: its gradients cannot be used"
     cascade, names = evidence.cascade, {stage.name for stage in evidence.gradient_stages}
     tried = sum(
         any(entry.stage in names for entry in cascade.tried(cascade.ids[index])) for index in evidence.robust

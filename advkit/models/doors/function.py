@@ -7,8 +7,9 @@ from torch import nn
 from advkit.core import rng
 from advkit.core.errors import ModelError
 from advkit.core.named import named
+from advkit.models.black_box import BlackBox
 from advkit.models.card import ModelCard
-from advkit.models.door import Door, Found, Said, door
+from advkit.models.door import DOORS, Door, Found, Said, door
 from advkit.models.model import Model
 from advkit.models.weights import fill
 
@@ -19,8 +20,13 @@ class Function(Door):
 
     def open(self, where: str, said: Said) -> Found:
         """What the function returns, with the weights of a file if there is one."""
+        if said.access is not None:
+            thing = named(where, ModelError, f"check the model's name {where!r}")
+            return DOORS.get("black-box")().open(thing, said)
         with rng.scope("cpu", 0, "build"):
             module = made(where)
+        if isinstance(module, BlackBox):
+            return DOORS.get("black-box")().open(module, said)
         if said.state is None:
             return Found(module, where)
         inner = module.network if isinstance(module, Model) else module
@@ -48,5 +54,8 @@ def made(where: str) -> nn.Module:
             f"{where}() failed ({type(error).__name__}: {error}); it is called without arguments"
         ) from error
     if not isinstance(module, nn.Module):
-        raise ModelError(f"{where}() returned {type(module).__name__}; it must return a torch.nn.Module")
+        raise ModelError(
+            f"{where}() returned {type(module).__name__}; it must return a torch.nn.Module; "
+            "a function of arrays is a black box, with --access scores or decisions"
+        )
     return module

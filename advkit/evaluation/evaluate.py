@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ from advkit.data.threats import resolve
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
-from advkit.evaluation.ledger import Ledger
-from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.ledger import Entry, Ledger
+from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.models.bpda import straight_through
@@ -65,7 +65,7 @@ def evaluate(
     bpda: Sequence[str] = (),
     surrogate: nn.Module | str | Path | None = None,
     allow_random: bool = False,
-    certify: bool = False,
+    certify: bool | Literal["complete"] = False,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
 ) -> EvaluationResult:
@@ -101,7 +101,8 @@ def evaluate(
             it, and the model only confirms (a transfer attack). Black-box attacks query the model itself.
         allow_random: accept a model whose outputs change from pass to pass.
         certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
-            the result has a lower and an upper bound of the robust accuracy.
+            the result has a lower and an upper bound of the robust accuracy. ``"complete"``: also by branch
+            and bound, whose adversarial examples count as those of an attack (not with ``eight_bit``).
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
@@ -183,17 +184,33 @@ def attacked(
         if other is not None:
             determined["surrogate"] = other_hash
         if config.certify:  # only then, so that runs of earlier versions can resume
-            determined["certify"] = True
+            determined["certify"] = config.certify
         inputs = {**subject.inputs, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
         proved = None
-        if config.certify:
-            correct = clean.argmax(1) == images.labels
-            bounds = certified(model, images, correct, threat, folder=folder, progress=progress)
-            proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
-        with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
+        with Ledger(folder, images, [COMPLETE, *(stage.name for stage in stages)], keep=keep) as ledger:
+            if config.certify:
+
+                def broke(row: int, example: Tensor) -> None:
+                    if not config.eight_bit:  # where examples have to survive rounding
+                        x, _ = images.batch(torch.tensor([row]))
+                        distance = float(threat.distance(example[None], x))
+                        ledger.add(Entry.verified(int(images.ids[row]), distance), example)
+
+                bounds = certified(
+                    model,
+                    images,
+                    clean.argmax(1) == images.labels,
+                    threat,
+                    "complete" if config.certify == "complete" else "auto",
+                    folder=folder,
+                    progress=progress,
+                    broke=broke,
+                )
+                ledger.exchange()
+                proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
             cascade = Cascade(
                 model,
                 searched,

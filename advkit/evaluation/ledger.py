@@ -22,7 +22,7 @@ from advkit.attacks.engine.outcome import Found, Outcome
 from advkit.core import distributed, files
 from advkit.core.journal import Record
 from advkit.data.data import Data
-from advkit.evaluation.result import Verdict
+from advkit.evaluation.result import COMPLETE, Verdict
 from advkit.models.card import Shape
 
 
@@ -83,6 +83,12 @@ class Entry(Outcome):
     def of(cls, id: int, stage: str, found: Found) -> Entry:
         """What a search found."""
         return cls(id=id, stage=stage, **asdict(found.outcome))
+
+    @classmethod
+    def verified(cls, id: int, distance: float) -> Entry:
+        """An adversarial example of complete verification, which counts no passes."""
+        nothing = {"iteration": 0, "variant": 0, "refuted": 0, "forwards": 0, "backwards": 0}
+        return cls(id=id, stage=COMPLETE, broken=True, distance=distance, margin=None, **nothing)
 
 
 class Ledger(Record[tuple[str, int], Entry]):

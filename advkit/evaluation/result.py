@@ -18,6 +18,8 @@ VERSION = 5
 and numbered the adversarial images; 3 had no certificates and no surrogates; 4 had the flags of a remedy only
 in its text."""
 
+COMPLETE = "complete verification"
+"""What verdicts call the attack that found an adversarial example in complete verification."""
 Status = Literal["misclassified", "broken", "robust", "certified"]
 
 

@@ -33,9 +33,10 @@ class _Attacking(SubjectFields):
     """Images attacked at once; it changes the result by rounding at most."""
     eight_bit: bool = False
     """Round adversarial images to 8 bits, as in a PNG file; they must be misclassified after rounding."""
-    certify: bool = False
+    certify: bool | Literal["complete"] = False
     """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
-    upper bound of the robust accuracy."""
+    upper bound of the robust accuracy. --certify complete also proves or breaks the rest by branch and bound,
+    on small networks the exact robust accuracy."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
     """Required robust accuracy, as a fraction; below it, or with a doubt, the exit code is 1."""
     min_robust_of: Literal["accuracy", "interval"] = "accuracy"

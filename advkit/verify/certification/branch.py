@@ -37,8 +37,8 @@ FEW = 10
 """Steps of the search for each new problem; its slopes and multipliers start from its parent's."""
 CANDIDATES = 4
 """Inputs of ReLUs that are tried for a split."""
-LONG = 10 * STEPS
-"""Of a problem without an undecided sign, where no linear programme is solved."""
+LONG = 5 * STEPS
+"""Steps of a problem without an undecided sign, where no linear programme is solved."""
 LARGEST = 1e4
 """Of multipliers, in units of the coefficient at the ReLU; half precision keeps them."""
 
@@ -178,7 +178,7 @@ class Branching:
         margins = (bounder.margins(self.bounds, label) - rounding).nan_to_num(nan=-math.inf)
         true = one_hot(label, bounder.fine.classes).bool()
         self.low, self.high, self.reach = (
-            torch.cat([side[bounder.fine.nodes[k].inputs[0]].flatten(1) for k in self.relus], 1)
+            self._flat({k: side[bounder.fine.nodes[k].inputs[0]] for k in self.relus}, n)
             for side in (self.bounds.lower, self.bounds.upper, self.bounds.reach)
         )
         self.image, self.other = ((margins <= 0) & ~true).nonzero(as_tuple=True)
@@ -317,6 +317,12 @@ class Branching:
         pieces = self._shaped(problems.slopes.to(dtype))
         return {k: piece.clamp(*between[k]) for k, piece in zip(self.relus, pieces, strict=True)}
 
+    def _flat(self, shaped: Mapping[int, Tensor], count: int) -> Tensor:
+        """(S, F) of all ReLUs, of (S, *shape) for each."""
+        if not self.relus:
+            return torch.zeros(count, 0, dtype=torch.float64, device=self.x.device)
+        return torch.cat([shaped[k].flatten(1) for k in self.relus], 1)
+
     def _pushes(self, problems: Problems, dtype: torch.dtype) -> Tensor:
         """(S, F) what a unit of the multipliers adds to the coefficients of the inputs."""
         return -problems.signs.to(dtype) * self.scale[problems.root].to(dtype)
@@ -353,6 +359,8 @@ class Branching:
 
     def _searched(self, problems: Problems, steps: int) -> Problems:
         """The same with better slopes and multipliers."""
+        if not self.relus:
+            return problems
         relaxed, root = self._relaxed(problems, torch.float32), problems.root
         unit = self._shaped(self._pushes(problems, torch.float32))
         image = self.image[root]
@@ -374,14 +382,16 @@ class Branching:
         start |= {-k: weights[k] for k in signed}
         between |= {-k: (0.0, LARGEST) for k in signed}
         best = ascended(value, start, between, self.deducted[root], steps)
-        slopes = torch.cat([best[k].flatten(1) for k in self.relus], 1)
-        found = torch.cat([best.get(-k, weights[k]).flatten(1) for k in self.relus], 1)
+        slopes = self._flat(best, len(root))
+        found = self._flat({k: best.get(-k, weights[k]) for k in self.relus}, len(root))
         return replace(problems, slopes=slopes.half(), weights=found.half())
 
     def _candidates(self, problems: Problems, kept: Mapping[int, Tensor]) -> Tensor:
         """(S, C) the inputs of ReLUs whose relaxation seems to cost most, and the scale of multipliers."""
-        a = torch.cat([kept[k].flatten(1) for k in self.relus], 1)
-        image = self.image[problems.root]
+        padded = torch.full((len(problems), CANDIDATES), -1, device=self.x.device)
+        if not self.relus:
+            return padded
+        a, image = self._flat(kept, len(problems)), self.image[problems.root]
         low, high = self.low[image], self.high[image]
         free = (low < 0) & (high > 0) & (problems.signs == 0)
         first = (problems.signs == 0).all(1)
@@ -392,7 +402,6 @@ class Branching:
         cost, place = score.masked_fill(~free, -1).topk(min(CANDIDATES, score.shape[1]), 1)
         found = torch.where(cost >= 0, place, -1)
         found[(cost[:, 0] > 0)[:, None] & (cost <= 0)] = -1
-        padded = torch.full((len(found), CANDIDATES), -1, device=found.device)
         padded[:, : found.shape[1]] = found
         return padded
 
@@ -415,46 +424,50 @@ class Branching:
     def _leaves(self, problems: Problems) -> None:
         """Solves problems without an undecided sign. An image whose problem is neither proved nor gives an
         adversarial example cannot be certified any more."""
+        if not len(problems):
+            return
+        bound, box = problems.bound.clone(), self.threat.norm == "linf"
+        for way in self._programmed(problems) if box else [self._searched(problems, LONG)]:
+            better = self._sure(way)[0]
+            bound = torch.where(better > bound, better, bound)
+        for row, least in zip(*self._least(self.image[problems.root], bound), strict=True):
+            self.margin[row] = torch.minimum(self.margin[row], least)
+
+    def _programmed(self, problems: Problems) -> list[Problems]:
+        """The problems with the multipliers that linear programmes find, whose solutions are tried."""
+        found: list[Problems] = []
         for k in range(len(problems)):
             one = problems[torch.tensor([k], device=self.x.device)]
-            image = self.image[one.root]
-            if self.threat.norm == "linf":
-                points, ways = self._programmed(one)
-                self._try(points, image.expand(len(points)))
-            else:
-                ways = [self._searched(one, LONG)]
-            bounds = [one.bound, *(self._sure(way)[0] for way in ways)]
-            row = int(image)
-            self.margin[row] = torch.minimum(self.margin[row], torch.stack(bounds).amax())
+            place, solved = self._program(one)
+            for number, (point, multipliers) in enumerate(solved):
+                if number == len(found):
+                    found.append(
+                        replace(problems, weights=torch.zeros_like(problems.signs, dtype=torch.float64))
+                    )
+                unit = self.scale[one.root][0, place].double()
+                found[number].weights[k, place] = multipliers.to(place.device) / unit
+                near = point.to(place.device).view(1, *self.x.shape[1:])
+                self._try(near, self.image[one.root])
+        return found
 
-    def _programmed(self, one: Problems) -> tuple[Tensor, list[Problems]]:
-        """Points (P, C, H, W) where the margin of a problem is least, and the problem with the multipliers
-        that prove it, by linear programmes."""
+    def _program(self, one: Problems) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The inputs (M,) of ReLUs that have signs in a problem, and the solutions of `lowest`."""
         graph, image = self.bounder.fine, self.image[one.root]
-        relaxed = self._relaxed(one, torch.float64)
-        rows, ends, places = [], [], []
+        rows = [torch.zeros(0, self.x[0].numel(), dtype=torch.float64, device=self.x.device)]
+        ends, places = [rows[0][:, 0]], [torch.zeros(0, dtype=torch.int64, device=self.x.device)]
         for number, (k, signs) in enumerate(zip(self.relus, self._shaped(one.signs.double()), strict=True)):
             signed = signs.flatten().nonzero()[:, 0]
-            a = torch.zeros(len(signed), self.sizes[number], dtype=torch.float64, device=signs.device)
-            a[torch.arange(len(signed)), signed] = signs.flatten()[signed]
-            many = one[torch.zeros_like(signed)]
-            here = self._relaxed(many, torch.float64) if len(signed) else relaxed
-            a = a.view(-1, *graph.nodes[k].shape)
-            linear, total = carried(graph, here, graph.nodes[k].inputs[0], a, image.expand(len(signed)))
-            rows.append(linear.flatten(1))
-            ends.append(total)
-            places.append(signed + sum(self.sizes[:number]))
-        bare = replace(one, weights=torch.zeros_like(one.weights))
-        function, _ = self._carried(bare, torch.float64)
+            if len(signed):
+                a = torch.diag(signs.flatten())[signed].view(-1, *graph.nodes[k].shape)
+                relaxed = self._relaxed(one[torch.zeros_like(signed)], torch.float64)
+                linear, total = carried(graph, relaxed, graph.nodes[k].inputs[0], a, image.expand(len(a)))
+                rows.append(linear.flatten(1))
+                ends.append(total)
+                places.append(signed + sum(self.sizes[:number]))
+        function, _ = self._carried(replace(one, weights=torch.zeros_like(one.weights)), torch.float64)
         box = (side[image[0]].flatten().cpu() for side in (self.ball.lower, self.ball.upper))
         solved = lowest(function.flatten().cpu(), torch.cat(rows).cpu(), torch.cat(ends).cpu(), *box)
-        place, found = torch.cat(places), []
-        for _, multipliers in solved:
-            weights = torch.zeros_like(one.weights, dtype=torch.float64)
-            weights[0, place] = multipliers.to(place.device) / self.scale[one.root][0, place].double()
-            found.append(replace(one, weights=weights))
-        points = [point.to(place.device).view(self.x.shape[1:]) for point, _ in solved]
-        return torch.stack(points) if points else self.x[:0], found
+        return torch.cat(places), solved
 
 
 def _split(relaxed: Relaxation) -> Split:

@@ -20,7 +20,7 @@ class DeepFoolState(State):
     """The sum of the steps of each row."""
 
     change: Tensor
-    """(R, C, H, W) without overshoot, not clamped."""
+    """(R, C, H, W) without overshoot, inside the box."""
 
 
 @attack(
@@ -29,7 +29,7 @@ class DeepFoolState(State):
     source="Moosavi-Dezfooli, Fawzi and Frossard, CVPR 2016",
 )
 class DeepFool(Attack[DeepFoolState]):
-    """Algorithm 2: finds an adversarial image near the original in a few steps, rarely the nearest."""
+    """Algorithm 2, inside the box: finds an image near the original in a few steps, rarely the nearest."""
 
     class Config(StrictModel):
         steps: int = Field(50, ge=1)
@@ -52,9 +52,12 @@ class DeepFool(Attack[DeepFoolState]):
         rows, config = state.rows, self.config
         value, grad, logits = nearest(oracle, state.x, rows, self.threat.norm, config.classes)
         crossed = margin_of(logits, rows) > 0
+        if self.threat.norm == "l2":  # pixels that cannot move take no part, or the steps become ever shorter
+            grad = grad.where(torch.where(grad > 0, state.x < 1, state.x > 0), 0.0)
         slope = grad.abs().flatten(1).sum(1) if self.threat.norm == "linf" else grad.flatten(1).norm(dim=1)
         length = torch.where(crossed, 0.0, value.abs() / slope.clamp(min=1e-12))
         change = state.change + self.threat.ascent_(grad) * column(length, grad)
+        change = (rows.x0 + change).clamp_(0, 1) - rows.x0
         x = (rows.x0 + (1 + config.overshoot) * change).clamp_(0, 1)
         iteration = torch.where(crossed, self.steps - 1, state.iteration)  # the engine counts this step too
         return DeepFoolState(rows, x, iteration, change)

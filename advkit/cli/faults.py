@@ -25,7 +25,7 @@ from types import FrameType
 
 import click
 
-from advkit.core import distributed, files
+from advkit.core import distributed, files, memory
 from advkit.core.errors import OutputError, UserError
 
 MISSED, USER, BUG, INTERRUPTED, TERMINATED, UNREAD = 1, 2, 70, 130, 143, 141
@@ -132,9 +132,7 @@ def _of_the_machine(fault: Exception) -> str | None:
             return str(output)
     if isinstance(fault, RuntimeError) and "home directory" in str(fault):  # pathlib's own
         return "this user has no home folder; set ADVKIT_HOME and ADVKIT_DATA to folders of your own"
-    torch = sys.modules.get("torch")
-    on_device = torch is not None and isinstance(fault, torch.cuda.OutOfMemoryError)
-    if on_device or isinstance(fault, MemoryError) or "DefaultCPUAllocator" in str(fault):
+    if memory.exhausted(fault):
         return "out of memory; try a smaller --batch-size, or another --device"
     return None
 

@@ -31,7 +31,11 @@ def choose(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"there is no device {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cpu": True,
+        "cuda": (chosen.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not available.get(chosen.type, False):
         raise ConfigError(f"device {device!r} is not available on this machine; use --device cpu or auto")
     return chosen
@@ -81,3 +85,15 @@ def exact_float32() -> Iterator[None]:
     finally:
         for each, value in zip(settings, before, strict=True):
             setattr(each.owner, each.name, value)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Inside, cuDNN computes the same bits each time: a run resumed on a GPU equals one without a break."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

@@ -130,10 +130,12 @@ def join() -> None:
     if not launched():
         return
     from torch import distributed
-    from torch.cuda import is_available
+    from torch.cuda import device_count
 
-    # Plain values and tensors on the CPU go through gloo; means of tensors on a GPU stay on the GPUs.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if is_available() else "gloo", timeout=PATIENCE)
+    # Plain values and tensors on the CPU go through gloo; means of tensors on a GPU stay on the GPUs, if each
+    # process has one of its own: NCCL refuses two on one.
+    alone = device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if alone else "gloo", timeout=PATIENCE)
 
 
 def _runtime() -> Any:

@@ -31,3 +31,10 @@ def kept() -> Iterator[None]:
         libc.mallopt(_MMAP_THRESHOLD, 32 << 20)  # where glibc's own adjustment ends
         libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
         libc.malloc_trim(0)
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether ``error`` says that the memory of the device or of the machine is used up."""
+    torch = sys.modules.get("torch")
+    on_device = torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
+    return on_device or isinstance(error, MemoryError) or "CPUAllocator" in str(error)

@@ -21,7 +21,7 @@ from advkit.data.data import Data
 from advkit.data.dataset import Part
 from advkit.data.load import EVALUATED, as_data, load_data
 from advkit.models.card import ModelCard
-from advkit.models.foreign import TORCHVISION, pretrained
+from advkit.models.door import named_door
 from advkit.models.foreign_settings import BroughtData, ForeignModel, SubjectSettings
 from advkit.models.inspect import ModelFacts, inspect_classifier
 from advkit.models.load import as_classifier, load_model
@@ -203,15 +203,14 @@ def _are_files(name: str) -> bool:
 
 
 def _fit(config: _Subject, data: str) -> dict[str, Any]:
-    """How image files are resized and cropped: as is said, else as torchvision's own weights want it."""
+    """How image files are resized and cropped: as is said, else as the model's own weights want it."""
     said = _brought(config).model_dump(include={"resize", "crop"})
     model = _names(config.model)[0]
-    if any(said.values()) or config.said["weights"] or not model.startswith(TORCHVISION):
+    if any(said.values()) or config.said["weights"] or not _are_files(data):
         return said
-    if not _are_files(data):
-        return said
-    own = pretrained(model)
-    return {"resize": own.resize, "crop": own.shape[1], "bicubic": own.bicubic}
+    way = named_door(model)
+    own = way.fit(model) if way is not None else None
+    return said if own is None else vars(own)
 
 
 def _brought(config: _Attacked) -> BroughtData:

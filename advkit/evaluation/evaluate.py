@@ -17,7 +17,7 @@ from advkit.attacks.perturb import logits_of, make, refuse_misfit
 from advkit.core import distributed, memory, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
-from advkit.core.device import arithmetic
+from advkit.core.device import arithmetic, repeatable
 from advkit.core.errors import ConfigError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
@@ -163,6 +163,7 @@ def attacked(
     folder = run.path if run is not None else None
     with (
         memory.kept(),
+        repeatable(),
         evaluation_mode(model),
         evaluation_mode(other or model),
         rng.scope(device, config.seed, "model"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import advkit
+from advkit.core import memory
 from advkit.core.errors import ModelError, UserError, by_size
 
 _OURS = tuple(f"{Path(str(package.__file__)).parent}{os.sep}" for package in (advkit, torch))
@@ -24,8 +25,7 @@ def blamed(error: Exception, network: nn.Module, x: object) -> ModelError | None
         x: its input; no tensor while its graph is traced.
     """
     ours = isinstance(error, UserError) or type(network).__module__.startswith("advkit.")
-    memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "CPUAllocator" in str(error)
-    if ours or memory or not isinstance(x, Tensor) or torch.compiler.is_compiling():
+    if ours or memory.exhausted(error) or not isinstance(x, Tensor) or torch.compiler.is_compiling():
         return None
     reason = (str(error).splitlines() or [""])[0]
     said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from advkit import __version__
 from advkit.core import files, rng, runs
 from advkit.core.errors import ConfigError, ModelError, UserError, by_size
-from advkit.models import foreign
 from advkit.models.card import ModelCard
+from advkit.models.door import DOORS, named_door
 from advkit.models.header import (
     SUFFIXES,
     damaged,
@@ -189,15 +189,15 @@ def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:
         raise ConfigError(f"{where} says that its architecture is {name!r}, not {arch!r}; leave --arch out")
     try:
         with rng.scope("cpu", 0, "build"):
-            if name.startswith(foreign.TORCHVISION):
-                return foreign.torchvision_network(name, shape=card.shape, classes=card.classes)
+            if (way := named_door(name)) is not None:
+                return way.build(card)
             if ":" in name:
                 if arch is None:
                     raise ModelError(
                         f"its network is made by calling {name!r}, and a file alone must not run code; "
                         f"if you trust that function, say so with --arch {name}"
                     )
-                return foreign.factory_module(name)
+                return DOORS.get("function")().build(card)
             if (role := ARCHITECTURES.entry(name).facts["role"]) != card.role:
                 raise ModelError(f"its card calls a {role} architecture ({name!r}) a {card.role}")
             return build(name, shape=card.shape, classes=card.classes, config=card.config)

@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from advkit.core import device as devices
-from advkit.core import rng
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.core.in_hand import held
 from advkit.core.named import is_named
 from advkit.core.notes import Note
-from advkit.models import foreign, match
+from advkit.models import match
 from advkit.models.card import ModelCard, Preprocessing, Role, Shape
-from advkit.models.checkpoint import (
-    State,
-    assemble,
-    load_weights,
-    open_checkpoint,
-    refuse_nonfinite,
-)
-from advkit.models.header import SUFFIXES, read_card
+from advkit.models.checkpoint import State, assemble, open_checkpoint
+from advkit.models.door import DOORS, Door, Found, Said, file_door, named_door, object_door
+from advkit.models.header import SUFFIXES, read_card, refuse_absent
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, Network
 from advkit.models.store import Store
+from advkit.models.weights import in_float32, read_in
 
 _FILES = (*SUFFIXES, ".pth", ".ckpt", ".bin", ".tar")
 """What is surely meant as a file even if there is none."""
-
-
-@dataclass(frozen=True)
-class _Hints:
-    """What the caller says of a model that has no card."""
-
-    role: Role | None
-    arch: str | None
-    shape: Shape | None
-    classes: int | None
-    preprocessing: Preprocessing
-    weights_key: str | None = None
-
-    @property
-    def assumed(self) -> list[Note]:
-        """The note for a foreign model of which nothing was said."""
-        if self.preprocessing == Preprocessing():
-            said = "pixels in [0, 1] without normalisation were assumed"
-            return [Note("normalisation-assumed", f"{said} (--mean and --std say the one of the training)")]
-        return []
 
 
 def load_model(
@@ -96,26 +69,21 @@ def load_model(
         ModelError: there is no such model, or it cannot be loaded, or it has another role.
         ConfigError: what was said of it contradicts what it says of itself, or is not enough.
     """
-    said = validate(
+    preprocessing = validate(
         Preprocessing,
         {"pixel_range": pixel_range, "mean": tuple(mean), "std": tuple(std), "outputs": outputs},
         "the model's preprocessing",
     )
-    _refuse_other_units(said)
-    hints = _Hints(role, arch, shape, classes, said, weights_key)
-    if not isinstance(where, nn.Module | str | Path):
-        raise ModelError(
-            f"a {type(where).__name__} is no model: give a torch.nn.Module, a file or a name; a function f "
-            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f)"
-        )
-    if isinstance(where, nn.Module):
-        if any(said is not None for said in (arch, weights, weights_key)):
-            raise ConfigError("a module in hand has its weights; leave arch, weights and weights_key out")
-        model = _of_module(where, hints)
+    _refuse_other_units(preprocessing)
+    said = Said(role, arch, shape, classes, preprocessing, weights_key)
+    if isinstance(where, str | Path):
+        model = _find(where, said, weights, store or Store())
     else:
-        model = _find(where, hints, weights, store or Store())
+        if any(given is not None for given in (arch, weights, weights_key)):
+            raise ConfigError("a module in hand has its weights; leave arch, weights and weights_key out")
+        model = _in_hand(where, said)
     if role is not None and model.card.role != role:
-        named = type(where).__name__ if isinstance(where, nn.Module) else where
+        named = where if isinstance(where, str | Path) else type(where).__name__
         raise ModelError(f"{named} is a {model.card.role}, but a {role} is wanted here; name another")
     return (model if device is None else model.to(devices.choose(device))).eval()
 
@@ -132,10 +100,10 @@ def _refuse_other_units(said: Preprocessing) -> None:
 
 def wrap(module: nn.Module, *, shape: Shape | None = None, classes: int | None = None) -> Model:
     """A module in hand as a `Model`, like `load_model` but in the mode that it is in."""
-    return _of_module(module, _Hints(None, None, shape, classes, Preprocessing()))
+    return _in_hand(module, Said(shape=shape, classes=classes))
 
 
-def as_classifier(model: nn.Module | str | Path, shape: Shape | None = None) -> Model:
+def as_classifier(model: Any, shape: Shape | None = None) -> Model:
     """What a caller has at hand: a module, wrapped in the mode that it is in, or whatever `load_model` takes.
 
     Raises:
@@ -146,61 +114,82 @@ def as_classifier(model: nn.Module | str | Path, shape: Shape | None = None) -> 
     return load_model(model, role="classifier", shape=shape)
 
 
-def _find(where: str | Path, hints: _Hints, weights: str | Path | None, store: Store) -> Model:
+def _in_hand(thing: Any, said: Said) -> Model:
+    """A module, or an object that a door takes."""
+    if (way := object_door(thing)) is not None:
+        return _of_found(way.open(thing, said), said)
+    if not isinstance(thing, nn.Module):
+        raise ModelError(
+            f"a {type(thing).__name__} is no model: give a torch.nn.Module, a file or a name; a function f "
+            "of tensors becomes one by: class F(torch.nn.Module): forward = staticmethod(f)"
+        )
+    return _of_found(Found(thing), said)
+
+
+def _find(where: str | Path, said: Said, weights: str | Path | None, store: Store) -> Model:
     text, path = str(where), Path(where)
-    if (module := held(where)) is not None:
-        return _of_module(module, hints)
-    # What a function or torchvision makes, and not a file of that strange name.
-    made = text.startswith(foreign.TORCHVISION) or (is_named(text) and not path.exists())
-    if weights is not None and not made:
+    if (thing := held(where)) is not None:
+        return _in_hand(thing, said)
+    way = _named(text)
+    if way is not None:
+        if said.arch is not None:
+            raise ConfigError(f"{text} is an architecture itself; leave --arch out")
+        if weights is not None and str(weights) != "none":
+            return _of_file(Path(weights), said, text)
+        if said.weights_key is not None:
+            raise ConfigError(f"{text} is named without a file of weights; leave --weights-key out")
+        return _of_found(way.open(text, replace(said, untrained=weights is not None)), said)
+    if weights is not None:
         raise ConfigError(f"{text} has its own weights; leave --weights out")
-    if made and weights in (None, "none") and hints.weights_key is not None:
-        raise ConfigError(f"{text} is named without a file of weights; leave --weights-key out")
-    if made and hints.arch is not None:
-        raise ConfigError(f"{text} is an architecture itself; leave --arch out")
-    if made and weights is not None and str(weights) != "none":
-        return _of_file(Path(weights), hints, text)
-    if text.startswith(foreign.TORCHVISION):
-        return _of_torchvision(text, hints, foreign.download(text) if weights is None else None)
-    if made:
-        with rng.scope("cpu", 0, "build"):
-            return _of_module(foreign.factory_module(text), hints, text)
     if path.is_file():
-        return _of_file(path, hints, hints.arch)
+        return _of_file(path, said, said.arch)
     if isinstance(where, str) and text in store.names():
-        return _of_file(store.path(text), hints, hints.arch)
+        return _of_file(store.path(text), said, said.arch)
     if path.is_dir():
-        return _of_file(_in_folder(path, hints.role), hints, hints.arch)
-    if isinstance(where, Path) or path.suffix in _FILES or len(path.parts) > 1:
-        return _of_file(path, hints, hints.arch)  # it is not there, and that is said in a file's words
+        return _of_file(_in_folder(path, said.role), said, said.arch)
+    if isinstance(where, Path) or path.suffix in _FILES or file_door(path) or len(path.parts) > 1:
+        return _of_file(path, said, said.arch)  # it is not there, and that is said in a file's words
     try:
         found = store.path(text)
     except ModelError as error:
         near = did_you_mean(text, store.names())
-        way = "`advkit models ls` lists the store"
+        way_out = "`advkit models ls` lists the store"
         if text in ARCHITECTURES:
-            way = f"it is an architecture, whose weights one names with --arch {text}"
+            way_out = f"it is an architecture, whose weights one names with --arch {text}"
         raise ModelError(
             f"there is no model {text!r}{near}: it is no file, run folder, name in the store, "
-            f"torchvision:NAME or package.module:function; {way}",
+            f"torchvision:NAME or package.module:function; {way_out}",
             code="model-not-found",
         ) from error
-    return _of_file(found, hints, hints.arch)
+    return _of_file(found, said, said.arch)
 
 
-def _of_file(path: Path, hints: _Hints, arch: str | None) -> Model:
-    found = open_checkpoint(path, arch=arch, weights_key=hints.weights_key)
-    if not isinstance(found, Model):
-        return _of_state(found, hints, arch, path)
-    return _agreed(found, hints)
+def _named(text: str) -> Door | None:
+    """The door to what ``text`` names, unless it is a file of such a name."""
+    if (way := named_door(text)) is not None:
+        return way
+    return DOORS.get("function")() if is_named(text) and not Path(text).exists() else None
 
 
-def _agreed(model: Model, hints: _Hints) -> Model:
+def _of_file(path: Path, said: Said, arch: str | None) -> Model:
+    if (way := file_door(path)) is not None:
+        refuse_absent(path)
+        return _of_found(way.open(path, replace(said, file=path)), said)
+    found = open_checkpoint(path, arch=arch, weights_key=said.weights_key)
+    if isinstance(found, Model):
+        return _agreed(found, said)
+    if arch is not None and ":" in arch:
+        way = named_door(arch) or DOORS.get("function")()
+        return _of_found(way.open(arch, replace(said, state=found, file=path)), said)
+    return _of_state(found, said, arch, path)
+
+
+def _agreed(model: Model, said: Said) -> Model:
     """``model``, whose card is not to be contradicted."""
-    said, own = hints.preprocessing, model.card.preprocessing
-    if said not in (Preprocessing(), own):
+    own, other = model.card.preprocessing, said.preprocessing
+    if other not in (Preprocessing(), own):
         raise ConfigError(
-            f"the model's card says how its inputs are normalised ({own}), and the options differ ({said}); "
+            f"the model's card says how its inputs are normalised ({own}), and the options differ ({other}); "
             "leave --pixel-range, --mean, --std and --outputs out"
         )
     return model
@@ -226,22 +215,12 @@ def _in_folder(folder: Path, role: Role | None) -> Path:
     raise ModelError(f"{folder} holds no model; name the folder of a run that has made one, or a file")
 
 
-def _of_state(state: State, hints: _Hints, arch: str | None, path: Path) -> Model:
-    """Weights that something else wrote."""
-    state, notes = _in_float32(state)
-    if arch is not None and arch.startswith(foreign.TORCHVISION):
-        return _of_torchvision(arch, hints, state, path, notes)
-    if arch is not None and ":" in arch:
-        with rng.scope("cpu", 0, "build"):
-            module = foreign.factory_module(arch)
-        inner = module.network if isinstance(module, Model) else module
-        found = _matched(state, inner, f"{path} does not fit {arch}")
-        load_weights(inner, found.state, f"{path} does not fit {arch}")
-        refuse_nonfinite(inner, str(path), "take another copy")
-        return _of_module(module, hints, arch, found, notes)
+def _of_state(state: State, said: Said, arch: str | None, path: Path) -> Model:
+    """Weights that something else wrote, of a registered architecture."""
+    state, notes = in_float32(state)
     registered = [entry.name for entry in ARCHITECTURES if entry.facts["role"] == "classifier"]
     names = registered if arch is None else [ARCHITECTURES.entry(arch).name]
-    fits = match.fits(state, names, hints.shape)
+    fits = match.fits(state, names, said.shape)
     if len(fits) > 1:
         raise ConfigError(
             f"{path} has no card, and its weights fit {', '.join(fit.architecture for fit in fits)}; "
@@ -249,7 +228,7 @@ def _of_state(state: State, hints: _Hints, arch: str | None, path: Path) -> Mode
         )
     if not fits and arch is not None:
         raise ModelError(
-            f"{path} does not fit architecture {arch!r}: {match.misfit(state, names[0], hints.shape)}; "
+            f"{path} does not fit architecture {arch!r}: {match.misfit(state, names[0], said.shape)}; "
             "leave --arch out to try every classifier"
         )
     if not fits:
@@ -264,173 +243,69 @@ def _of_state(state: State, hints: _Hints, arch: str | None, path: Path) -> Mode
         Note("architecture-found", f"a bare state dict, read as {fit.architecture!r} on {images} images"),
         *notes,
     ]
-    if fit.size_open and fit.shape != hints.shape:
+    if fit.size_open and fit.shape != said.shape:
         notes.append(Note("size-assumed", f"the weights leave the image size open and {images} was assumed"))
-    hints = replace(hints, shape=fit.shape)
-    preprocessing, said = _read_in(fit.match, hints)
+    preprocessing, more = read_in(fit.match, replace(said, shape=fit.shape))
     card, notes = _card(
-        hints,
+        said,
+        preprocessing,
+        [*notes, *more],
         role=ARCHITECTURES.entry(fit.architecture).facts["role"],
         architecture=fit.architecture,
         shape=fit.shape,
         classes=fit.classes,
-        preprocessing=preprocessing,
-        notes=[*notes, *said],
     )
     model = assemble(card, fit.match.state, str(path))
     return Model(model.network, card, notes).eval()
 
 
-def _in_float32(state: State) -> tuple[State, list[Note]]:
-    """Weights of another precision are computed with in float32, as images are."""
-    others = {str(tensor.dtype)[6:] for tensor in state.values() if tensor.is_floating_point()} - {"float32"}
-    if not others:
-        return state, []
-    said = f"the weights are {' and '.join(sorted(others))}; they are computed with in float32"
-    converted = {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
+def _of_found(found: Found, said: Said) -> Model:
+    """A module in hand, or one that a door leads to."""
+    network = found.network
+    if isinstance(network, Model):
+        return _agreed(network, said)
+    facts: dict[str, Any] = {
+        "architecture": found.architecture or f"{type(network).__module__}:{type(network).__qualname__}",
+        "config": found.config,
+        "role": said.role or "classifier",
+        "shape": found.shape or said.shape,
+        "classes": found.classes or said.classes,
+        "labels": found.labels,
     }
-    return converted, [Note("weights-converted", said)]
-
-
-def _matched(state: State, network: nn.Module, trouble: str) -> match.Match:
-    """The weights of ``network`` in ``state``."""
-    own = {name: tensor.shape for name, tensor in network.state_dict().items() if torch.is_tensor(tensor)}
-    try:
-        return match.match(state, own)
-    except match.Misfit as error:
-        raise ModelError(f"{trouble}: {error}; take the file that belongs to the model") from error
-
-
-def _read_in(found: match.Match, hints: _Hints) -> tuple[Preprocessing, list[Note]]:
-    """How a file of weights says that images are normalised, unless the caller does, and the notes on it."""
-    notes = []
-    if not found.by_name:
-        said = "its tensors have other names, and were matched by the numbers in these and by their shapes"
-        notes.append(Note("weights-by-shape", said))
-    normaliser = {
-        named[3]: tuple(tensor.flatten().tolist())
-        for name, tensor in found.left.items()
-        if (named := match.NORMALISER.fullmatch(name)) and tensor.is_floating_point()
-    }
-    mean = normaliser.get("mean", normaliser.get("mu", ()))
-    std = normaliser.get("std", normaliser.get("sigma", ()))
-    channels = hints.shape[0] if hints.shape else max(len(mean), len(std))
-    assumed = hints.assumed
-    usable = all(len(values) in (0, 1, channels) for values in (mean, std))
-    if assumed and (mean or std) and usable and max(mean, default=0.0) <= 1 and min(std, default=1.0) > 0:
-        mean, std = (tuple(round(value, 6) for value in values) for values in (mean, std))
-        how = f"normalised as the file says (mean {mean}, std {std})"
-        return Preprocessing(mean=mean, std=std), [*notes, Note("normalisation-read", how)]
-    if found.left:
-        names = ", ".join(list(found.left)[:4]) + (", ..." if len(found.left) > 4 else "")
-        notes.append(Note("weights-left-out", f"no layer takes {names} of the file; left out"))
-    return hints.preprocessing, [*notes, *assumed]
-
-
-def _of_torchvision(
-    where: str, hints: _Hints, state: State | None, path: Path | None = None, said: Sequence[Note] = ()
-) -> Model:
-    """A classifier of torchvision with the weights ``state``, or untrained."""
-    default = foreign.pretrained(where)
-    shape, preprocessing = hints.shape or default.shape, hints.preprocessing
-    classes = hints.classes if state is None else match.classes_in(state, partial(_sizes, where, shape))
-    labels: tuple[str, ...] = ()
-    notes = [
-        Note("origin", f"torchvision's network with {'its own weights' if path is None else path.name}"),
-        *said,
-    ]
-    if state is None:
-        notes = [Note("origin", "torchvision's network, untrained")]
-    elif classes == len(default.labels):
-        labels = default.labels
-        if preprocessing == Preprocessing():
-            preprocessing = Preprocessing(mean=default.mean, std=default.std)
-            notes.append(Note("normalisation-read", "normalised as torchvision's own weights want it"))
-        if foreign.size_bound(where):
-            shape = default.shape
-        if shape != default.shape:
-            notes.append(Note("size-trained", f"trained on images of {by_size(default.shape)}"))
-    with rng.scope("cpu", 0, "build"):
-        network = foreign.torchvision_network(where, shape=shape, classes=classes)
-    if state is not None:
-        state = {name: state[name] for name in state if not foreign.AUXILIARY.match(name)}
-        found = _matched(state, network, f"{path or where} does not fit {where}")
-        load_weights(network, found.state, f"{path or where} does not fit {where}")
-        if preprocessing == hints.preprocessing:
-            preprocessing, more = _read_in(found, replace(hints, shape=shape))
-            notes += more if not labels else [note for note in more if note.code != "normalisation-assumed"]
-        refuse_nonfinite(network, str(path or where), "take another copy")
-    card, notes = _card(
-        hints,
-        role="classifier",
-        architecture=where,
-        shape=shape,
-        classes=classes,
-        labels=labels,
-        preprocessing=preprocessing,
-        notes=notes,
-    )
-    return Model(network, card, notes)
-
-
-def _sizes(where: str, shape: Shape, classes: int) -> dict[str, torch.Size]:
-    """Shapes of the tensors of a torchvision network that is not really built."""
-    with torch.device("meta"):
-        network = foreign.torchvision_network(where, shape=shape, classes=classes)
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
-
-
-def _of_module(
-    module: nn.Module,
-    hints: _Hints,
-    made_by: str | None = None,
-    weights: match.Match | None = None,
-    notes: Sequence[Note] = (),
-) -> Model:
-    """A module in hand, or one that a function has made."""
-    if isinstance(module, Model):
-        return _agreed(module, hints)
-    architecture = made_by or f"{type(module).__module__}:{type(module).__qualname__}"
-    config: dict[str, Any] = {}
-    role, shape, classes = hints.role or "classifier", hints.shape, hints.classes
-    if isinstance(module, Network):
-        entry = next((entry for entry in ARCHITECTURES if entry.thing is type(module)), None)
-        shape, classes = module.shape, module.classes
+    preprocessing = found.preprocessing
+    if isinstance(network, Network):
+        facts |= {"shape": network.shape, "classes": network.classes}
+        preprocessing = preprocessing or said.preprocessing
+        entry = next((entry for entry in ARCHITECTURES if entry.thing is type(network)), None)
         if entry is not None:
-            architecture, role = entry.name, entry.facts["role"]
-            config = module.config.model_dump(mode="json")
-    if shape is None:
+            facts |= {"architecture": entry.name, "role": entry.facts["role"]}
+            facts["config"] = network.config.model_dump(mode="json")
+    if facts["shape"] is None:
         raise ConfigError(
-            f"{architecture} does not say what images it takes; give their shape (channels, height, width), "
-            "for example shape=(1, 28, 28) or --shape 1,28,28"
+            f"{facts['architecture']} does not say what images it takes; give their shape (channels, height, "
+            "width), for example shape=(1, 28, 28) or --shape 1,28,28"
         )
-    preprocessing, said = hints.preprocessing, [] if isinstance(module, Network) else hints.assumed
-    if weights is not None:
-        preprocessing, said = _read_in(weights, replace(hints, shape=shape))
-    card, notes = _card(
-        hints,
-        role=role,
-        architecture=architecture,
-        config=config,
-        shape=shape,
-        classes=classes,
-        preprocessing=preprocessing,
-        notes=[*notes, *said],
-    )
-    model = Model(module, card, notes)
-    model.training = getattr(module, "training", False)
+    card, notes = _card(said, preprocessing, found.notes, **facts)
+    model = Model(network, card, notes)
+    model.training = getattr(network, "training", False)
     if model.casts:
-        kind = str(next(module.parameters()).dtype).removeprefix("torch.")
+        kind = str(next(network.parameters()).dtype).removeprefix("torch.")
         how = f"the network computes in {kind}, and is given images of that type"
         model.notes += (Note("weights-converted", how),)
-    anything = next(module.parameters(), None)
+    anything = next(network.parameters(), None)
     return model if anything is None else model.to(anything.device)
 
 
 def _card(
-    hints: _Hints, *, notes: Sequence[Note], architecture: str, **facts: Any
+    said: Said, own: Preprocessing | None, notes: Sequence[Note], *, architecture: str, **facts: Any
 ) -> tuple[ModelCard, list[Note]]:
-    values = {"preprocessing": hints.preprocessing, **facts, "architecture": architecture}
-    values["notes"] = "; ".join(map(str, notes))
-    return validate(ModelCard, values, f"model {architecture}"), list(notes)
+    """A card, with the normalisation that the caller says, else the model's ``own``, else none."""
+    preprocessing, found = said.preprocessing, list(notes)
+    if said.normalisation_open and own is None:
+        how = "pixels in [0, 1] without normalisation were assumed"
+        found.append(Note("normalisation-assumed", f"{how} (--mean and --std say the one of the training)"))
+    elif said.normalisation_open and own is not None:
+        preprocessing = own.model_copy(update={"outputs": preprocessing.outputs})
+    values = {"preprocessing": preprocessing, **facts, "architecture": architecture}
+    values["notes"] = "; ".join(map(str, found))
+    return validate(ModelCard, values, f"model {architecture}"), found

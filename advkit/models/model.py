@@ -153,11 +153,19 @@ def _digest(prefix: str, state: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode inside; every submodule's own mode is put back afterwards."""
+    """The model in eval mode inside; every submodule's own mode is put back afterwards.
+
+    Recurrent layers are given no dropout instead: cuDNN differentiates them in training mode alone.
+    """
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    recurrent = [(each, each.dropout) for each in model.modules() if isinstance(each, nn.RNNBase)]
     model.eval()
+    for layer, _ in recurrent:
+        layer.training, layer.dropout = True, 0.0
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+        for layer, dropout in recurrent:
+            layer.dropout = dropout

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from advkit.core import distributed, memory
+from advkit.core.device import repeatable
 from advkit.core.errors import DivergedError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
@@ -62,7 +63,7 @@ def repeat(
         _new_warnings(training, history[: at + 1], warned)
     first, spent, facts, reason = training.step, 0.0, dict[str, float](), training.end(history)
     task = progress.task(name, training.steps, done=first, unit=unit)
-    with memory.kept(), training.opened(run), task:
+    with memory.kept(), repeatable(), training.opened(run), task:
         shown, tick = first, time.perf_counter()
         saved = tick
         while training.step < training.steps and not reason:

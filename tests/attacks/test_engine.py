@@ -719,3 +719,68 @@ def test_a_copy_that_answers_otherwise_is_not_searched(factor, precision, search
     model, x = Skewed(factor), rng.uniform(torch.arange(20), (1, 2, 2))
     twin = search_model(model, precision, x, "scores")
     assert twin is model if searched is None else twin.dtype == searched
+
+
+class Small(nn.Module):
+    """A network on a device that holds no more than some rows; it keeps the sizes of the passes it made."""
+
+    def __init__(self, holds):
+        super().__init__()
+        self.network, self.holds, self.seen = Exact(3), holds, []
+
+    def forward(self, x):
+        if len(x) > self.holds:
+            raise torch.cuda.OutOfMemoryError
+        self.seen.append(len(x))
+        return self.network(x)
+
+
+@pytest.mark.parametrize("kind", ["decisions", "scores", "gradients"])
+@pytest.mark.parametrize("holds", [FEWEST, 30, 63])
+def test_rows_that_the_memory_does_not_hold_are_attacked_in_smaller_batches(kind, holds):
+    def attacked(model, size):
+        found, data = [], exact_data(Exact(3), 60)
+        tuner = BatchSizeTuner(CPU, data.shape, size)
+        how = {"seed": 0, "name": "m", "tuner": tuner, "device": CPU}
+        oracle = Oracle(model, THREAT, access=ACCESS[kind])
+        Search(Walk(kind, starts=2), oracle, data, logits_of(model, data, 8), **how).run(
+            torch.arange(60), found.append
+        )
+        return sorted(found, key=lambda one: one.index), tuner.size(kind == "gradients")
+
+    (plain, _), (small, size) = attacked(Small(10**9), 64), attacked(Small(holds), 64)
+    assert size == (64 if kind != "gradients" else max(n for n in (64, 32, 16) if n <= holds))
+    for one, other in zip(plain, small, strict=True):
+        assert torch.equal(one.x, other.x)
+        assert replace(one, x=None) == replace(other, x=None)
+
+
+def test_a_single_row_that_the_memory_does_not_hold_is_an_error():
+    data = exact_data(Exact(3), 4)
+    how = {"seed": 0, "name": "m", "tuner": BatchSizeTuner(CPU, data.shape, 8), "device": CPU}
+    search = Search(Walk("gradients"), Oracle(Small(8), THREAT), data, logits_of(Exact(3), data), **how)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        search.run(torch.arange(4), [].append)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of the model"), ValueError("CPUAllocator")])
+def test_other_faults_are_not_taken_for_lack_of_memory(error):
+    class Faulty(Exact):
+        def forward(self, x):
+            raise error
+
+    data = exact_data(Exact(3), 4)
+    how = {"seed": 0, "name": "m", "tuner": BatchSizeTuner(CPU, data.shape, 8), "device": CPU}
+    search = Search(Walk("gradients"), Oracle(Faulty(3), THREAT), data, logits_of(Exact(3), data), **how)
+    with pytest.raises(type(error)):
+        search.run(torch.arange(4), [].append)
+
+
+@pytest.mark.parametrize("holds", [FEWEST, 20, 50])
+def test_a_pass_without_gradients_is_halved_until_the_memory_holds_it(holds):
+    model, x = Small(holds), exact_data(Exact(3), 50).batch(torch.arange(50), CPU)[0]
+    with torch.no_grad():
+        assert torch.equal(query(model, x), model.network(x))
+    assert sum(model.seen) < 50 + 4 * FEWEST and max(model.seen) <= holds
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        query(Small(49), x)

@@ -172,9 +172,13 @@ def test_what_torchrun_started_is_joined(monkeypatch, world, launched):
     if world is not None:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
         monkeypatch.setenv("WORLD_SIZE", world)
-    distributed.join()
-    assert distributed.launched() == launched
-    assert did == (["gloo"] if launched else [])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for gpus, backend in ((0, "gloo"), (1, "gloo"), (2, "cpu:gloo,cuda:nccl"), (3, "cpu:gloo,cuda:nccl")):
+        did.clear()
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=gpus: count)
+        distributed.join()
+        assert distributed.launched() == launched
+        assert did == ([backend] if launched else [])
 
 
 def test_asking_imports_nothing_and_leaving_ends_at_once():

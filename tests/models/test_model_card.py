@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
 from advkit.models.card import ModelCard, Preprocessing
-from advkit.models.foreign import Pretrained
 from advkit.models.labels import need_classes, need_labels
 from advkit.models.match import Fit
 from advkit.models.model import Model, content_hash, evaluation_mode, weights_hash
 from advkit.models.network import ARCHITECTURES, build, generative, numbers, pairs, vaes
 from advkit.models.store import Kin
+from advkit.models.zoo import Pretrained
 
 SOME = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 CARD: dict[str, Any] = {"role": "classifier", "architecture": "tests:Net", "shape": (2, 1, 1), "classes": 2}
@@ -170,6 +171,17 @@ def test_modes_are_put_back(fails: bool) -> None:
         if fails:
             raise KeyError
     assert [module.training for module in network.modules()] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_recurrent_layers_compute_without_dropout_in_the_mode_of_cudnn(training: bool) -> None:
+    with rng.scope("cpu", 0, "lstm"):
+        layer, x = nn.LSTM(3, 4, num_layers=2, dropout=0.5), torch.rand(5, 2, 3)
+    said = layer.eval()(x)[0]
+    layer.train(training)
+    with evaluation_mode(layer):
+        assert layer.training and torch.equal(layer(x)[0], said)
+    assert (layer.training, layer.dropout) == (training, 0.5)
 
 
 def test_labels_of_a_conditional_network() -> None:

@@ -12,8 +12,8 @@ from torch import nn
 
 from advkit import load_model, save_model
 from advkit.core.errors import ConfigError, ModelError
-from advkit.models import foreign
 from advkit.models.checkpoint import load_weights
+from advkit.models.doors.torchvision import Torchvision
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import as_classifier, wrap
 from advkit.models.network import build
@@ -280,26 +280,26 @@ def test_what_torchvision_says_of_its_own_weights(name: str) -> None:
     from torchvision import models as zoo
 
     weights = zoo.get_model_weights(name).DEFAULT
-    transforms, found = weights.transforms(), foreign.pretrained(f"torchvision:{name}")
+    transforms, found = weights.transforms(), Torchvision().pretrained(f"torchvision:{name}")
     # The two prepare their pixels themselves unless they are told not to, which comes to this.
     hidden = (0.5,) * 3 if name in ("googlenet", "inception_v3") else None
-    assert found.mean == (hidden or tuple(transforms.mean))
-    assert found.std == (hidden or tuple(transforms.std))
+    assert found.preprocessing.mean == (hidden or tuple(transforms.mean))
+    assert found.preprocessing.std == (hidden or tuple(transforms.std))
     assert (found.shape, found.labels) == ((3, *transforms.crop_size * 2), tuple(weights.meta["categories"]))
-    assert foreign.size_bound(f"torchvision:{name}") == (name == "vit_h_14")
+    assert found.size_bound == (name == "vit_h_14")
 
 
 def test_torchvisions_networks_are_built_plainly_and_to_size() -> None:
     for name in ("googlenet", "inception_v3"):
         with torch.device("meta"):
-            network = foreign.torchvision_network(f"torchvision:{name}", shape=(3, 96, 96), classes=2)
+            network = Torchvision().network(f"torchvision:{name}", (3, 96, 96), 2)
         assert not network.aux_logits
         assert not network.transform_input
     torch.manual_seed(0)
-    network = foreign.torchvision_network("torchvision:googlenet", shape=(3, 96, 96), classes=2)
+    network = Torchvision().network("torchvision:googlenet", (3, 96, 96), 2)
     assert network.conv1.conv.weight.std().item() == pytest.approx(0.01, rel=0.1)
     with torch.device("meta"):
-        network = foreign.torchvision_network("torchvision:vit_b_32", shape=(3, 64, 64), classes=2)
+        network = Torchvision().network("torchvision:vit_b_32", (3, 64, 64), 2)
     assert network.encoder.pos_embedding.shape == (1, 2 * 2 + 1, 768)
 
 

@@ -37,10 +37,18 @@ class BatchSizeTuner:
         self._best = dict.fromkeys((True, False), 0)
         self._seconds: dict[tuple[bool, int], float] = {}
         self._measured = dict.fromkeys((True, False), 0)
+        self._most: dict[bool, int] = {}
 
     def size(self, gradients: bool) -> int:
         """Batch size, with or without gradients."""
-        return self._sizes[self._current[gradients]]
+        size = self._sizes[self._current[gradients]]
+        return min(size, self._most.get(gradients, size))
+
+    def halve(self, gradients: bool) -> bool:
+        """Half the size from now on, because the memory does not hold it; False if it is a single row."""
+        size = self.size(gradients)
+        self._most[gradients], self._measured[gradients] = max(size // 2, 1), -1
+        return size > 1
 
     def record(self, gradients: bool, rows: int, seconds: float) -> None:
         """Records the duration of a step of ``rows`` rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -84,10 +85,17 @@ def _margin(logits: Tensor, label: Tensor, target_class: Tensor | None) -> Tenso
 
 
 def query(model: nn.Module, x: Tensor) -> Tensor:
-    """(R, K) logits, from a pass of at least `FEWEST` rows."""
+    """(R, K) logits, from a pass of at least `FEWEST` rows.
+
+    Without gradients, in two passes where the memory does not hold one.
+    """
     missing = FEWEST - len(x)
     if missing <= 0:
-        return model(x)  # type: ignore[no-any-return]
+        if torch.is_grad_enabled() or len(x) == FEWEST:
+            return model(x)  # type: ignore[no-any-return]
+        with suppress(torch.cuda.OutOfMemoryError):
+            return model(x)  # type: ignore[no-any-return]
+        return torch.cat([query(model, half) for half in x.chunk(2)])
     return model(torch.cat([x, x[:1].expand(missing, *x.shape[1:])]))[: len(x)]  # type: ignore[no-any-return]
 
 

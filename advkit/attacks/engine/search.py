@@ -6,6 +6,8 @@ started while no adversarial example is known, and removed when an earlier varia
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +22,11 @@ from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import Oracle, RowBuffer
 from advkit.attacks.engine.outcome import Found, VariantResults
 from advkit.attacks.engine.record import column
-from advkit.core import rng
+from advkit.core import memory, rng
 from advkit.core.threat import Threat
 from advkit.data.data import Data
+
+LOG = logging.getLogger(__name__)
 
 FARTHER = (1.0001, 1.001, 1.01)
 """Factors by which the perturbation of a nearest success may grow until the model itself confirms it."""
@@ -94,7 +98,7 @@ class Search:
             underway: called about once a second with the progress on undecided samples, in samples.
         """
         pending = {int(i): VariantResults(self.variants, nearest=self.oracle.nearest) for i in index}
-        queue = ((variant, int(i)) for variant in range(self.variants) for i in index)
+        queue: Iterator[tuple[int, int]] = itertools.product(range(self.variants), index.tolist())
         gradients = self.attack.access == "gradients"
         buffer: RowBuffer | None = None
         jobs: list[_Job] = []
@@ -103,15 +107,24 @@ class Search:
         while True:
             capacity = 1 if self.attack.single_image else self.tuner.size(gradients)
             fresh = self._next(queue, pending, capacity - len(jobs))
-            if fresh:
-                new = RowBuffer.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
-                buffer = new if buffer is None else RowBuffer.cat([buffer, new])
-                jobs += [_Job(i, variant, tick) for variant, i in fresh]
-            if buffer is None or not jobs:
+            jobs += [_Job(i, variant, tick) for variant, i in fresh]
+            if not jobs:
                 return
             rows = len(jobs)
-            self.oracle.bind(buffer)
-            buffer.state = self.attack.step(buffer.state, self.oracle)
+            try:
+                if fresh:
+                    new = RowBuffer.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
+                    buffer = new if buffer is None else RowBuffer.cat([buffer, new])
+                assert buffer is not None
+                self.oracle.bind(buffer)
+                buffer.state = self.attack.step(buffer.state, self.oracle)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.exhausted(error) or not self.tuner.halve(gradients):
+                    raise
+                LOG.info("%d rows exceed the memory; they start again in smaller batches", rows)
+                queue = itertools.chain([(job.variant, job.index) for job in jobs], queue)
+                buffer, jobs = None, []
+                continue
             buffer.state.iteration = buffer.state.iteration + 1
             self.oracle.bind(None)
             tick += 1

@@ -18,6 +18,7 @@ from advkit.attacks.perturb import device_of, logits_of, make, refuse_misfit, se
 from advkit.core import memory
 from advkit.core.bars import shown
 from advkit.core.config import validate
+from advkit.core.device import repeatable
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
@@ -116,7 +117,7 @@ def measured(
     model, images = subject.model, subject.images
     norm = config.norm or default_threat(model, images).norm
     asked = sizes(config.eps, norm)
-    with memory.kept(), evaluation_mode(model):
+    with memory.kept(), repeatable(), evaluation_mode(model):
         clean = logits_of(model, images)
         refuse_misfit(clean, images)
         if not (clean.argmax(1) == images.labels).any():

@@ -1,0 +1,1 @@
+"""The ways to name a model that is no checkpoint, one file each."""

@@ -53,6 +53,8 @@ def _chosen(described: Command, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(name)
         if value not in (None, ()):
             values[name] = _parts(value) if isinstance(value, str) and _is_list(field.annotation) else value
+        if given.get(f"no_{name}"):
+            values[name] = False
     if operands := given.get("operands"):
         values[described.operands] = [*values.get(described.operands, ()), *operands]
     for assignment in given["set"]:
@@ -107,8 +109,18 @@ def _flags(described: Command) -> list[click.Parameter]:
         if name == described.operands:
             kind = completion.of_field(name, field, (), several=False)
             flags.append(Operands(name, f"The same as {flag}.", kind))
-        if _members(field.annotation) == [bool]:
+        if (members := _members(field.annotation)) == [bool]:
             flags.append(Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=_help(field)))
+        elif bool in members:  # alone the flag says yes, and it may have a word instead
+            _, choices = _metavar(Union[*(member for member in members if member is not bool)])
+            kind = completion.of_field(name, field, choices, several=False)
+            more: dict[str, Any] = {
+                "is_flag": False,
+                "flag_value": "yes",
+                "metavar": f"[{'|'.join(choices)}]",
+            }
+            flags.append(Option([flag, name], type=kind, help=_help(field), **more))
+            flags.append(Option([f"--no-{flag[2:]}", f"no_{name}"], is_flag=True, hidden=True))
         elif not _only_inner(field.annotation):
             metavar, choices = _metavar(field.annotation)
             kind = completion.of_field(name, field, choices, several=_is_list(field.annotation))

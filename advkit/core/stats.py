@@ -106,3 +106,11 @@ def accuracy(correct: int, n: int) -> str:
     """``"90.5 % [85.6, 94.2]"``: the fraction with its exact 95 % interval."""
     low, high = clopper_pearson(correct, n)
     return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def bracketed(certified: int, unbroken: int, n: int) -> str:
+    """The robust accuracy between what is certified and what is not broken; exact if these are the same."""
+    if certified == unbroken:
+        return f"robust accuracy: exactly {accuracy(certified, n)}"
+    low, high, open_ = (f"{100 * k / n:.1f} %" for k in (certified, unbroken, unbroken - certified))
+    return f"robust accuracy between {low} (certified) and {high} (attacked), undecided {open_}"

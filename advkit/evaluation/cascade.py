@@ -77,6 +77,8 @@ class Cascade:
         self.correct = clean.argmax(1) == images.labels
         self.robust = self.correct.clone()
         """(N,) bool: classified correctly, and not broken so far."""
+        for row, sample in enumerate(self.ids):
+            self.robust[row] &= (result.COMPLETE, sample) not in ledger.entries
         self.proved = torch.zeros_like(self.correct) if proved is None else proved
         self.noticed = self.confirmed = 0
         """Successes that the searches found, and those that the model confirmed; of all processes."""
@@ -242,9 +244,8 @@ class Cascade:
 
     def tried(self, sample: int) -> list[Entry]:
         """The entries of the stages for one image, in order."""
-        return [
-            e for stage in self.stages if (e := self.ledger.entries.get((stage.name, sample))) is not None
-        ]
+        names = (result.COMPLETE, *(stage.name for stage in self.stages))
+        return [e for name in names if (e := self.ledger.entries.get((name, sample))) is not None]
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """One for each image, in the order of the data."""

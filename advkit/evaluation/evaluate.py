@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ from advkit.data.threats import resolve
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
-from advkit.evaluation.ledger import Ledger, confirming
-from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.ledger import Entry, Ledger, confirming
+from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.models.black_box import Account, BlackBox, black_box
@@ -72,7 +72,7 @@ def evaluate(
     surrogate: nn.Module | str | Path | None = None,
     allow_random: bool = False,
     classes: int | None = None,
-    certify: bool = False,
+    certify: bool | Literal["complete"] = False,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
 ) -> EvaluationResult:
@@ -109,7 +109,8 @@ def evaluate(
         allow_random: accept a model whose outputs change from pass to pass.
         classes: how many there are; with 2, one output is read as the logit of class 1.
         certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
-            the result has a lower and an upper bound of the robust accuracy.
+            the result has a lower and an upper bound of the robust accuracy. ``"complete"``: also by branch
+            and bound, whose adversarial examples count as those of an attack (not with ``eight_bit``).
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
@@ -204,19 +205,35 @@ def attacked(
         if other is not None:
             determined["surrogate"] = other_hash
         if config.certify:  # only then, so that runs of earlier versions can resume
-            determined["certify"] = True
+            determined["certify"] = config.certify
         inputs = {**subject.inputs, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
         proved = None
-        if config.certify:
-            correct = clean.argmax(1) == images.labels
-            bounds = certified(model, images, correct, threat, folder=folder, progress=progress)
-            proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
         confirm = confirming(model if facts.deterministic else None, images, threat)
-        names = [stage.name for stage in stages]
+        names = [COMPLETE, *(stage.name for stage in stages)]
         with Ledger(folder, images, names, keep=keep, confirm=confirm, progress=progress) as ledger:
+            if config.certify:
+
+                def broke(row: int, example: Tensor) -> None:
+                    if not config.eight_bit:  # where examples have to survive rounding
+                        x, _ = images.batch(torch.tensor([row]))
+                        distance = float(threat.distance(example[None], x))
+                        ledger.add(Entry.verified(int(images.ids[row]), distance), example)
+
+                bounds = certified(
+                    model,
+                    images,
+                    clean.argmax(1) == images.labels,
+                    threat,
+                    "complete" if config.certify == "complete" else "auto",
+                    folder=folder,
+                    progress=progress,
+                    broke=broke,
+                )
+                ledger.exchange()
+                proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
             cascade = Cascade(
                 model,
                 searched,

@@ -29,7 +29,7 @@ from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.evaluation.result import Verdict
+from advkit.evaluation.result import COMPLETE, Verdict
 from advkit.models.card import Shape
 
 PIECE = 100
@@ -110,6 +110,22 @@ class Entry(Outcome):
     def of(cls, id: int, stage: str, found: Found) -> Entry:
         """What a search found."""
         return cls(id=id, stage=stage, **asdict(found.outcome))
+
+    @classmethod
+    def verified(cls, id: int, distance: float) -> Entry:
+        """An adversarial example of complete verification, which counts no passes."""
+        return cls(
+            id=id,
+            stage=COMPLETE,
+            broken=True,
+            distance=distance,
+            margin=None,
+            iteration=0,
+            variant=0,
+            refuted=0,
+            forwards=0,
+            backwards=0,
+        )
 
 
 class Ledger(Record[tuple[str, int], Entry]):

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
 from advkit.core.config import StrictModel
-from advkit.core.stats import Interval, accuracy
+from advkit.core.stats import Interval, accuracy, bracketed
 from advkit.core.stored import SummarisedResult
 from advkit.models.black_box import QueryCount
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
@@ -19,6 +19,8 @@ VERSION = 5
 and numbered the adversarial images; 3 had no certificates and no surrogates; 4 had the flags of a remedy only
 in its text."""
 
+COMPLETE = "complete verification"
+"""What verdicts call the attack that found an adversarial example in complete verification."""
 Status = Literal["misclassified", "broken", "robust", "certified"]
 
 
@@ -158,10 +160,7 @@ class EvaluationResult(SummarisedResult):
         """The robust accuracy in words: its upper bound, or lower and upper bound with certification."""
         if self.certified_correct is None:
             return f"robust accuracy {accuracy(self.robust_correct, self.n)}"
-        undecided = self.robust_correct - self.certified_correct
-        counts = (self.certified_correct, self.robust_correct, undecided)
-        low, high, open_ = (f"{100 * count / self.n:.1f} %" for count in counts)
-        return f"robust accuracy between {low} (certified) and {high} (attacked), undecided {open_}"
+        return bracketed(self.certified_correct, self.robust_correct, self.n)
 
     def summary(self) -> str:
         """One line for people."""

@@ -33,9 +33,10 @@ class Attacking(SubjectFields):
     """Images attacked at once; it changes the result by rounding at most."""
     eight_bit: bool = False
     """Round adversarial images to 8 bits, as in a PNG file; they must be misclassified after rounding."""
-    certify: bool = False
+    certify: bool | Literal["complete"] = False
     """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
-    upper bound of the robust accuracy."""
+    upper bound of the robust accuracy. --certify complete also proves or breaks the rest by branch and bound,
+    on small networks the exact robust accuracy."""
     bpda: tuple[str, ...] = ()
     """Layers that the search replaces by the identity in the backward pass, because they mask the gradient;
     successes are confirmed on the unchanged model."""

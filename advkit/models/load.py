@@ -57,7 +57,8 @@ def load_model(
         where: a file, a run folder or its number, a name or the beginning of a hash in the store,
             ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers,
             ``package.module:function`` (imported and called without arguments), or a module, exported program
-            or black box in hand. Files are checkpoints, ``.pt2`` programs of ``torch.export``, ONNX and TorchScript.
+            or black box in hand. Files are checkpoints, ``.pt2`` programs of ``torch.export``, ONNX files and
+            TorchScript.
         role: what the model must be; of a foreign one, what it is (a classifier, unless said).
         arch: for weights without a card, their architecture: a registered one, ``torchvision:NAME`` or
             ``package.module:function``; without it, the one registered classifier that fits.

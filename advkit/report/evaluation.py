@@ -18,7 +18,7 @@ from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
 from advkit.evaluation.curve.settings import Curve
 from advkit.evaluation.ledger import Adversarial
-from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial
@@ -73,6 +73,9 @@ def attack(
     """The outcome of ``advkit attack``."""
     n, threat = result.n, result.threat
     rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
+    if verified := sum(verdict.attack == COMPLETE for verdict in result.verdicts):
+        left = accuracy(result.clean_correct - verified, n)
+        rows.append((COMPLETE, f"{result.clean_correct:,}", f"{verified:,}", left, ""))
     rows += [
         (
             f"{stage.name} (on the surrogate)" if stage.transferred else stage.name,
@@ -169,7 +172,7 @@ def _checks(result: EvaluationResult) -> Iterator[Table]:
 
 def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
     threat, subject = result.threat, flags(config, config.data)
-    proofs = " --certify" if config.certify else ""
+    proofs = " --certify complete" if config.certify == "complete" else " --certify" * config.certify
     here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
     through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
     remedies = dict.fromkeys(check.flags for check in result.checks if check.flags)

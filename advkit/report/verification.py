@@ -34,7 +34,8 @@ def certification(config: Certification, result: CertificationResult, images: Da
         "Lower bound of the true class's margin within eps, and the method that proved it; above 0 an image "
         "is certified.",
     )
-    if result.clean_correct:
+    drawn = any(verdict.margin is not None for verdict in result.verdicts)
+    if drawn:
         write_margins(margins.path, result)
     here = f"{flags(config, result.data.name)} --norm {threat.norm}"
     columns = ("bounds", "tried", "proved", "certified accuracy [95 % interval]")
@@ -44,6 +45,7 @@ def certification(config: Certification, result: CertificationResult, images: Da
             result.sentence,
             f"No attack lowers the accuracy on these images below {100 * result.certified_accuracy:.1f} %; "
             f"{result.undecided:,} more are classified correctly but undecided.",
+            *([f"{result.broken_correct:,} have an adversarial example."] * (result.broken_correct > 0)),
             *partial(result.status, n),
             *said,
         ),
@@ -51,7 +53,7 @@ def certification(config: Certification, result: CertificationResult, images: Da
             Table(f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
             by_class(result, images.class_names, "certified"),
         ),
-        pictures=(margins,) if result.clean_correct else (),
+        pictures=(margins,) if drawn else (),
         files=(folder,),
         next=(
             f"advkit attack {here} --eps {threat.eps:.4g} --certify",

@@ -76,7 +76,9 @@ def test_sentences_and_tables_print_what_the_counts_say(printed, share):
         both = share(standing, n)
         if result.certified_correct is not None:
             proved = count["certified"]
-            both = [100 * proved / n, 100 * standing / n, 100 * (standing - proved) / n]
+            if proved != standing:
+                both = [100 * proved / n, 100 * standing / n, 100 * (standing - proved) / n]
+            assert ("exactly" in result.between) == (proved == standing)
         assert result.certified_accuracy == (None if proved is None else proved / n)
         printed(result.between, *both)
         line = [*share(clean, n), *both, *facts(result)]

@@ -1,6 +1,8 @@
 """What the tests of ``advkit certify`` and ``advkit smooth`` share."""
 
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +26,26 @@ def save(name, **more):
         weight.copy_(2 * means)
         bias.copy_(-means.square().sum(1))
     advkit.save_model(Model(network, ModelCard(**about, **more, classes=10)).eval(), name)
+
+
+def beside(name):
+    """A module in this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def exact():
+    """``exact.py``, which knows the exact minima of small networks."""
+    return beside("exact")
+
+
+@pytest.fixture(scope="session")
+def networks():
+    """``bounds/networks.py``, which draws random classifiers."""
+    return beside("bounds/networks")
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from advkit.report.plots import GREY, RED
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.smoothing.result import SmoothingResult
 
-COLOURS = {"interval": "#1b5e20", "linear": "#1565c0", "optimised": "#6a1b9a", "undecided": "#b0b0b0"}
+COLOURS = {"interval": "#1b5e20", "linear": "#1565c0", "optimised": "#6a1b9a"}
+COLOURS |= {"complete": "#e65100", "undecided": "#b0b0b0"}
 BINS = 40
 SHOWN = 99
 """Percentile up to which the margins are drawn; below 0 they are as far as above it."""

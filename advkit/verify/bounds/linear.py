@@ -44,25 +44,26 @@ class Bounds:
     """By index, the linear relaxations of nodes that are not affine."""
 
 
-def substitute(
+def carried(
     graph: Graph,
     relaxed: Mapping[int, Relaxation],
-    ball: Ball,
     start: int,
     a: Tensor,
     index: Tensor,
     slopes: Mapping[int, Tensor] | None = None,
-) -> Tensor:
-    """(R,) float64: lower bounds of linear functions of the node ``start``; differentiable in ``slopes``.
+    kept: dict[int, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Lower bounds of linear functions of the node ``start``, linear in the images: coefficients
+    (R, C, H, W) and constants (R,), these in float64; differentiable in ``slopes``.
 
     Args:
         graph: in the precision of ``a``.
         relaxed: by index, the linear relaxations of nodes that are not affine, in the same precision.
-        ball: the images.
         start: index of the node.
         a: (R, *shape) coefficients.
         index: (R,) image of each row.
         slopes: by index of a ReLU, (R, *shape) slopes of its lower lines for each row.
+        kept: gets the coefficients (R, *shape) of every node that is not affine.
     """
     pending = {start: a}
     total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
@@ -75,11 +76,27 @@ def substitute(
                 total = total + (a * node.op.offset).flatten(1).sum(1, dtype=torch.float64)
             parts = node.op.transpose(a)
         else:
+            if kept is not None:
+                kept[k] = a
             through, constant = relaxed[k].back(a, index, slopes.get(k) if slopes else None)
             parts, total = (through,), total + constant
         for place, part in zip(node.inputs, parts, strict=True):
             pending[place] = pending[place] + part if place in pending else part
-    return total + ball.least(pending[0], index)
+    return pending[0], total
+
+
+def substitute(
+    graph: Graph,
+    relaxed: Mapping[int, Relaxation],
+    ball: Ball,
+    start: int,
+    a: Tensor,
+    index: Tensor,
+    slopes: Mapping[int, Tensor] | None = None,
+) -> Tensor:
+    """(R,) float64: the minima of what is `carried` to the images, on their balls."""
+    linear, total = carried(graph, relaxed, start, a, index, slopes)
+    return total + ball.least(linear, index)
 
 
 def narrow(
@@ -257,6 +274,10 @@ class Bounder:
     def _off(self, k: int, dtype: torch.dtype) -> float:
         """Error of a bound of node ``k``, as a share of its reach."""
         return 4 * gamma(roundings(self.fine, k, dtype), dtype)
+
+    def off_at(self, k: int) -> float:
+        """Error of a bound of node ``k`` by rows in float64, as a share of its reach."""
+        return self._off(k, torch.float64)
 
     def _parts(self, count: int, dtype: torch.dtype, values: int | None = None) -> Iterator[slice]:
         """Batches of rows that fit in memory; ``values`` is the width of a row at its widest node."""

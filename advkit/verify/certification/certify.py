@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from advkit.models.card import ThreatFacts
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
+from advkit.verify.certification.complete import Completion
 from advkit.verify.certification.prove import METHODS, Prover
 from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
-from advkit.verify.certification.settings import Certification, Method
+from advkit.verify.certification.settings import TIMEOUT, Certification, Method
 
 BATCH = 64
 """Default batch size."""
@@ -44,6 +45,8 @@ def certify(
     threat: Threat | None = None,
     method: Method = "auto",
     *,
+    timeout: float = TIMEOUT,
+    subproblems: int | None = None,
     n: int | None = None,
     first: bool = False,
     batch_size: int = BATCH,
@@ -66,7 +69,10 @@ def certify(
         data: `Data`, a data set's name, (images, labels), or a ``Dataset`` or ``DataLoader`` of such pairs.
         threat: linf, l2 or l1; None: that of the model's robust training, else the default of the data set.
         method: ``interval``, ``linear`` or ``optimised`` bounds, or ``auto``: each in turn, on the images
-            that are not certified yet.
+            that are not certified yet. ``complete``: then branch and bound over the signs of the ReLUs'
+            inputs, which certifies an image, finds an adversarial example, or runs out of time.
+        timeout: seconds of branch and bound for each image, of its own time.
+        subproblems: number of subproblems after which branch and bound gives an image up.
         n: number of images; None: all.
         first: the first ``n``, also of rows that are in the order of their classes (`Data.limit`).
         batch_size: images in a batch; it changes the result by rounding at most.
@@ -78,7 +84,14 @@ def certify(
         DataError: the images or labels do not fit.
         ConfigError: an unknown method, the norm l0, or no default threat model.
     """
-    given = {"model": "", "method": method, "n": n, "batch_size": batch_size}
+    given = {
+        "model": "",
+        "method": method,
+        "timeout": timeout,
+        "subproblems": subproblems,
+        "n": n,
+        "batch_size": batch_size,
+    }
     config = validate(Certification, given, "advkit.certify")
     subject = Subject.of(model, data, config.n, first=first)
     return certified_subject(subject, threat, config, run=run, progress=shown(progress))
@@ -101,7 +114,9 @@ def certified_subject(
     refuse_l0(threat)
     with evaluation_mode(model):
         if run is not None:
-            plan = {"threat": threat.model_dump(), "method": method}
+            plan: dict[str, Any] = {"threat": threat.model_dump(), "method": method}
+            if method == "complete":  # only then, so that runs of earlier versions can resume
+                plan |= {"timeout": config.timeout, "subproblems": config.subproblems}
             run.begin_with(**subject.inputs, **{"plan of proof": plan})
         verdicts = certified(
             model,
@@ -109,6 +124,8 @@ def certified_subject(
             logits_of(model, images).argmax(1) == images.labels,
             threat,
             method,
+            timeout=config.timeout,
+            subproblems=config.subproblems,
             batch_size=config.batch_size,
             folder=run.path if run is not None else None,
             progress=progress,
@@ -116,7 +133,7 @@ def certified_subject(
     notes = (*subject.notes, *precision_notes(device_of(model)))
     return CertificationResult.of(
         verdicts,
-        METHODS if method == "auto" else (method,),
+        (*METHODS, method) if method == "complete" else METHODS if method == "auto" else (method,),
         **subject.about() | {"notes": notes},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         method=method,
@@ -130,9 +147,12 @@ def certified(
     threat: Threat,
     method: Method = "auto",
     *,
+    timeout: float = TIMEOUT,
+    subproblems: int | None = None,
     batch_size: int = BATCH,
     folder: Path | None = None,
     progress: Progress = SILENT,
+    broke: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[CertifiedVerdict, ...]:
     """One verdict for each image, in the order of the data; several processes divide the images among them.
 
@@ -142,9 +162,12 @@ def certified(
         correct: (N,) bool: classified correctly.
         threat: linf, l2 or l1.
         method: as in `certify`.
+        timeout: as in `certify`.
+        subproblems: as in `certify`.
         batch_size: images in a batch.
         folder: of the record, whose verdicts are not computed again.
         progress: shows how many images are done.
+        broke: gets the row of an image and its adversarial example (C, H, W), before this is recorded.
 
     Raises:
         ModelError: an unsupported layer, which is named.
@@ -156,7 +179,8 @@ def certified(
     graph = read(model)
     with exact_float32():
         check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
-    prover = Prover(graph, threat, method, device)
+    complete = method == "complete"
+    prover = Prover(graph, threat, "auto" if complete else method, device)
     ids = images.ids.tolist()
     record = Record[int, CertifiedVerdict](folder, "certified", 1, CertifiedVerdict, ids, progress=progress)
     with record, exact_float32():
@@ -168,18 +192,31 @@ def certified(
                 label = int(images.labels[row])
                 record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
         proved = sum(verdict.status == "certified" for verdict in known.values())
-        name = "certifying" if method == "auto" else f"certifying by {method} bounds"
+        name = f"certifying by {method} bounds" if method in METHODS else "certifying"
+        left: list[int] = []
         with progress.task(name, len(images), done=len(known), unit="image") as task:
             # Batches do not depend on earlier verdicts, since the last bits depend on the batches.
             batches = correct.nonzero()[:, 0].split(batch_size)
             for rows in batches[distributed.rank() :: distributed.world()]:
                 if all(ids[row] in known for row in rows.tolist()):
                     continue
-                new = [one for one in _batch(prover, images, rows) if one.id not in known]
+                found = _batch(prover, images, rows)
+                new = [one for one in found if one.id not in known]
+                if complete:
+                    left += [record.rows[one.id] for one in new if one.status == "undecided"]
+                    new = [one for one in new if one.status != "undecided"]
                 for verdict in new:
                     record.add(verdict)
                     proved += verdict.status == "certified"
-                task.advance(len(new), proved=proved / len(known))
+                task.advance(len(new), proved=proved / max(1, len(known)))
+            if left:
+                search = Completion(model, graph, threat, timeout=timeout, subproblems=subproblems)
+                for verdict, example, facts in search.verdicts(images, torch.tensor(left)):
+                    if example is not None and broke is not None:
+                        broke(record.rows[verdict.id], example)
+                    record.add(verdict)
+                    proved += verdict.status == "certified"
+                    task.advance(1, proved=proved / len(known), **facts)
         record.finish()
         return tuple(known[sample] for sample in ids)
 

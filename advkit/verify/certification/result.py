@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stats import Interval, accuracy, clopper_pearson
+from advkit.core.stats import Interval, accuracy, bracketed, clopper_pearson
 from advkit.core.stored import SummarisedResult
 from advkit.models.card import DataFacts, ModelCard, ThreatFacts
 from advkit.verify.certification.settings import Method
@@ -19,15 +19,18 @@ class CertifiedVerdict(StrictModel):
     id: int
     """Its position in the split."""
     label: int
-    status: Literal["misclassified", "certified", "undecided"]
-    """Misclassified; certified on the whole ball; classified correctly but not certified."""
-    method: Literal["interval", "linear", "optimised"] | None = None
-    """The bounds that gave the margin."""
+    status: Literal["misclassified", "broken", "certified", "undecided"]
+    """Misclassified; classified correctly, with an adversarial example in the ball; certified on the whole
+    ball; neither."""
+    method: Literal["interval", "linear", "optimised", "complete"] | None = None
+    """The bounds that gave the margin, or branch and bound."""
     margin: float | None = None
     """Lower bound, on the ball, of the true logit minus the largest other, less all rounding errors; above 0
     the image is certified."""
     rounding: float | None = None
     """The deduction for the rounding of the model's own float32 pass."""
+    subproblems: int | None = None
+    """That branch and bound bounded; None without it."""
 
 
 class MethodCount(StrictModel):
@@ -55,6 +58,8 @@ class CertificationResult(SummarisedResult):
     n: int
     clean_correct: int
     certified_correct: int
+    broken_correct: int = 0
+    """Images with an adversarial example, which only the method ``complete`` looks for."""
     methods: tuple[MethodCount, ...]
     notes: tuple[str, ...] = ()
     """Observations and assumptions of the loader."""
@@ -86,6 +91,7 @@ class CertificationResult(SummarisedResult):
             n=n,
             clean_correct=right,
             certified_correct=len(proved),
+            broken_correct=sum(verdict.status == "broken" for verdict in verdicts),
             methods=tuple(counts),
             verdicts=verdicts,
             clean_accuracy=right / n,
@@ -96,13 +102,19 @@ class CertificationResult(SummarisedResult):
 
     @property
     def undecided(self) -> int:
-        """Images that are classified correctly and not certified."""
-        return self.clean_correct - self.certified_correct
+        """Images that are classified correctly, neither certified nor broken."""
+        return self.clean_correct - self.certified_correct - self.broken_correct
+
+    @property
+    def between(self) -> str:
+        """What is known of the robust accuracy, in words."""
+        if self.method != "complete":
+            return f"certified accuracy {accuracy(self.certified_correct, self.n)}"
+        return bracketed(self.certified_correct, self.clean_correct - self.broken_correct, self.n)
 
     def summary(self) -> str:
         """One line for people."""
         return (
-            f"clean accuracy {accuracy(self.clean_correct, self.n)}, certified accuracy "
-            f"{accuracy(self.certified_correct, self.n)} at {self.threat.norm} eps {self.threat.eps:.4g} "
-            f"(n = {self.n}, {self.data.name} {self.data.split})"
+            f"clean accuracy {accuracy(self.clean_correct, self.n)}, {self.between} at {self.threat.norm} "
+            f"eps {self.threat.eps:.4g} (n = {self.n}, {self.data.name} {self.data.split})"
         )

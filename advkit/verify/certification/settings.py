@@ -9,8 +9,11 @@ from pydantic import Field
 from advkit.core.config import Fraction
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
-Method = Literal["auto", "interval", "linear", "optimised"]
-"""The bounds; auto: each of the others in turn, on the images that are not certified yet."""
+Method = Literal["auto", "interval", "linear", "optimised", "complete"]
+"""The bounds; auto: the next three in turn, on the images that are not certified yet; complete: auto, then
+branch and bound."""
+TIMEOUT = 30.0
+"""Default seconds of branch and bound for an image."""
 
 
 class _Certifying(SubjectFields):
@@ -22,7 +25,12 @@ class _Certifying(SubjectFields):
     """Largest change that the certificate covers, for pixels in [0, 1]; a fraction such as 8/255 is fine."""
     method: Method = "auto"
     """Bounds, from the cheapest to the tightest: interval, linear, optimised; auto uses each in turn, for the
-    images that are not certified yet."""
+    images that are not certified yet; complete then proves or breaks the rest by branch and bound."""
+    timeout: float = Field(TIMEOUT, gt=0)
+    """Seconds of branch and bound for each image, of its own time, with --method complete."""
+    subproblems: int | None = Field(None, ge=1)
+    """Number of subproblems after which branch and bound gives an image up, with --method complete; without a
+    time-out, the result does not depend on the machine's speed."""
     batch_size: int = Field(64, ge=1)
     """Images in a batch; it changes the result by rounding at most."""
     min_certified: Fraction | None = Field(None, ge=0, le=1)
@@ -34,7 +42,8 @@ class Certification(SubjectSettings, _Certifying):
 
     Bounds of the network's outputs hold against every attack, known or unknown. So the certified accuracy is
     a lower bound of the robust accuracy, as an attack gives an upper bound; `advkit attack --certify` reports
-    both. Networks of linear and convolutional layers, batch norm, ReLU, pooling and sums can be certified.
+    both, and --method complete closes the gap on small networks. Networks of linear and convolutional layers,
+    batch norm, ReLU, pooling and sums can be certified.
     """
 
     irrelevant: ClassVar = ("min_certified", "batch_size")

@@ -9,12 +9,6 @@ drawing = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(drawing)
 
 
-@pytest.fixture(scope="session")
-def networks():
-    """``networks.py``, which draws random classifiers."""
-    return drawing
-
-
 @pytest.fixture(params=[piece.__name__ for piece in drawing.PIECES])
 def piece(request):
     """Of a network, by its name."""

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-from scipy.optimize import linprog
 from torch import nn
 
 from advkit.core import rng
@@ -275,27 +274,8 @@ def test_nothing_is_outside_the_bounds(case):
     assert (case.found["linear"][1] <= case.found["optimised"][1]).all()
 
 
-def smallest(layers, ball, rows, slope):
-    """The exact minima of ``rows @ logits`` on a box: a linear program for each pattern of activations."""
-    best, widths = [numpy.inf] * len(rows), [len(bias) for _, bias in layers[:-1]]
-    box = torch.stack([ball.lower.flatten(), ball.upper.flatten()], 1).tolist()
-    for signs in itertools.product((False, True), repeat=sum(widths)):
-        a, b, sides, ends, left = numpy.eye(len(box)), numpy.zeros(len(box)), [], [], list(signs)
-        for number, (weight, bias) in enumerate(layers):
-            a, b = weight @ a, weight @ b + bias
-            if number < len(widths):
-                on = numpy.array([left.pop() for _ in bias])
-                sides, ends = [*sides, *numpy.where(on, -a.T, a.T).T], [*ends, *numpy.where(on, b, -b)]
-                factor = numpy.where(on, 1, slope)
-                a, b = a * factor[:, None], b * factor
-        for k, row in enumerate(rows):
-            solved = linprog(row @ a, numpy.array(sides), ends, bounds=box)
-            best[k] = min(best[k], solved.fun + row @ b) if solved.status == 0 else best[k]
-    return torch.tensor(best)
-
-
 @pytest.mark.parametrize("slope", [0.0, 0.2])
-def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
+def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope, exact):
     short, label, threat = [], torch.tensor([1]), Threat("linf", 0.3)
     for number in range(2):
         with rng.scope("cpu", number, "exact"):
@@ -307,7 +287,7 @@ def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope):
         x = 0.2 + 0.6 * rng.uniform(rng.keys(number, "exact", torch.arange(1)), (1, 1, 3))
         got = [proved(bounder, x, threat, label, method)[1][0, [0, 2]] for method in METHODS]
         plain = [[part.detach().double().numpy() for part in layer.parameters()] for layer in sizes]
-        truth = smallest(plain, Ball(x, threat), numpy.array([[-1.0, 1, 0], [0, 1, -1]]), slope)
+        truth = exact.smallest(plain, Ball(x, threat), numpy.array([[-1.0, 1, 0], [0, 1, -1]]), slope)
         short.append(truth - torch.stack(got))
         rows = (torch.zeros(2, dtype=torch.long), label.expand(2), torch.tensor([0, 2]))
         needed = torch.tensor([torch.inf, -torch.inf]).double()  # the second row is content

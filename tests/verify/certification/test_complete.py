@@ -1,0 +1,268 @@
+"""Complete verification decides what is true, whatever the arithmetic does; its examples are confirmed."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+import advkit
+from advkit.core import rng
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
+from advkit.evaluation.result import COMPLETE
+from advkit.models.load import wrap
+from advkit.verify.bounds.ball import Ball
+from advkit.verify.bounds.linear import Bounder
+from advkit.verify.bounds.read import read
+from advkit.verify.certification.branch import Branching
+from advkit.verify.certification.leaf import lowest
+from advkit.verify.certification.settings import Certification
+
+CPU = torch.device("cpu")
+
+
+def drawn(number, widths, slope=0.0, factor=2.0):
+    """(model, layers): a fully connected network, and its weights and biases."""
+    with rng.scope("cpu", number, "complete"):
+        sizes = [nn.Linear(*pair) for pair in itertools.pairwise(widths)]
+    for layer in sizes:
+        layer.weight.data.mul_(factor)
+    between = [layer for size in sizes for layer in (nn.LeakyReLU(slope) if slope else nn.ReLU(), size)][1:]
+    plain = [[part.detach().double().numpy() for part in layer.parameters()] for layer in sizes]
+    return wrap(nn.Sequential(nn.Flatten(), *between), shape=(1, 1, widths[0])).eval(), plain
+
+
+def searching(model, threat, **limits):
+    return Branching(
+        Bounder(read(model), CPU), threat, lambda x, label: model(x).argmax(1) != label, **limits
+    )
+
+
+def rows(label, classes):
+    eye = numpy.eye(classes)
+    return numpy.array([eye[label] - eye[other] for other in range(classes) if other != label])
+
+
+def fits(decision, truth, near=1e-6):
+    """Whether a decision says what an exact minimum does, unless this is within rounding of 0."""
+    if decision.example is None and decision.margin > truth + near:
+        return False
+    return abs(truth) < near or (decision.example is not None) == (truth < 0) == (decision.margin <= 0)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_every_pattern_of_signs_gives_the_same_answer(slope, exact):
+    """The bound of an image that ran out of problems is one, and no worse with more problems."""
+    threat, seen = Threat("linf", 0.3), set()
+    for number in range(5):
+        model, layers = drawn(number, (3, 3, 2, 3), slope, 3.0)
+        x = rng.uniform(rng.keys(number, "complete", torch.arange(1)), (1, 1, 3))
+        label = model(x).argmax(1)
+        truth = exact.smallest(layers, Ball(x, threat), rows(int(label), 3), slope).min()
+        decisions = [
+            next(searching(model, threat, limit=limit).decide(x, label)) for limit in (1, 7, math.inf)
+        ]
+        assert fits(decisions[-1], truth)
+        for one, more in itertools.pairwise(decisions):
+            assert one.margin <= truth + 1e-9 or one.example is not None
+            assert one.margin <= more.margin + 1e-9 or one.margin > 0 or more.example is not None
+        seen.add((truth > 0).item())
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_mixed_integer_programming_gives_the_same_answer(number, exact):
+    """With the last bias such that the least margin is just above or just below 0."""
+    model, layers = drawn(number, (5, 20, 16, 2), factor=3.0)
+    x = 0.2 + 0.6 * rng.uniform(rng.keys(number, "complete", torch.arange(1)), (1, 1, 5))
+    label, threat = torch.tensor([0]), Threat("linf", 0.15)
+    ends = [side.flatten().numpy() for side in (Ball(x, threat).lower, Ball(x, threat).upper)]
+    truth, undecided = exact.programmed(layers, *ends, numpy.array([1.0, -1]))
+    assert 20 <= undecided <= 40
+    for margin in (0.002, -0.004):
+        list(model.parameters())[-1].data[0] += margin - truth
+        truth = margin
+        (decision,) = searching(model, threat).decide(x, label)
+        assert decision.problems > 0 and fits(decision, margin)
+        if decision.example is not None:
+            near = decision.example[None]
+            assert threat.contains(near, x).all() and (model(near).argmax(1) != label).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_other_balls(norm):
+    """Nothing is decided wrongly, and most is decided."""
+    seen = []
+    for number in range(4):
+        model, _ = drawn(number, (6, 10, 8, 3))
+        x = 0.2 + 0.6 * rng.uniform(rng.keys(number, "complete", torch.arange(8)), (1, 1, 6))
+        label, threat = model(x).argmax(1), Threat(norm, 0.15)
+        for one in searching(model, threat, limit=60).decide(x, label):
+            near, y = x[one.row], label[one.row]
+            if one.example is not None:
+                assert threat.contains(one.example[None], near[None]).all()
+                assert model(one.example[None]).argmax(1) != y
+            else:
+                points = threat.sample(near.expand(2000, 1, 1, 6), rng.keys(0, "points", torch.arange(2000)))
+                logits = model(points).double()
+                lead = logits[:, y] - logits.scatter(1, y.expand(2000, 1), -torch.inf).amax(1)
+                assert lead.min() >= one.margin
+            seen.append("broken" if one.example is not None else "proved" if one.margin > 0 else "open")
+    assert seen.count("open") < 6 and {"broken", "proved"} <= set(seen)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e6, 1e30, 1e38])
+@pytest.mark.parametrize("lead", [-1e-9, 1e-9])
+def test_arithmetic_does_not_prove_what_is_false(factor, lead):
+    """Equal neurons cancel, and what leads is less than the rounding of either; or all overflows."""
+    large, last = nn.Linear(2, 4), nn.Linear(4, 2)
+    large.weight.data = torch.tensor([[1.0, -1], [1, -1], [-1, 1], [-1, 1]]) * factor
+    large.bias.data = torch.zeros(4)
+    last.weight.data = torch.tensor([[3.0, -3, 2, -2], [0, 0, 0, 0]])
+    last.bias.data = torch.tensor([lead * factor, 0.0])
+    model = wrap(nn.Sequential(nn.Flatten(), large, nn.ReLU(), last), shape=(1, 1, 2)).eval()
+    x = torch.full((1, 1, 1, 2), 0.5)
+    for threat in (Threat("linf", 0.1), Threat("l2", 0.1))[: 1 + (factor == 1e6)]:
+        (one,) = searching(model, threat, limit=30).decide(x, torch.tensor([0]))
+        assert not one.margin > 0 and (lead < 0 or one.example is None)
+
+
+def test_drawn_networks_of_any_scale_are_never_certified_wrongly(networks):
+    decided = 0
+    for number in range(12):
+        model, x = networks.network(number, networks.conv, networks.relu, scales=True)
+        threat, label = Threat(("linf", "l2", "l1")[number % 3], 0.03), model(x).argmax(1)
+        points = torch.cat([threat.sample(x, rng.keys(k, "points", torch.arange(2))) for k in range(50)])
+        broken = (model(points).argmax(1).view(50, 2) != label).any(0)
+        for one in searching(model, threat, limit=16).decide(x, label):
+            assert one.example is not None or one.margin <= 0 or not broken[one.row]
+            decided += one.example is not None or one.margin > 0
+    assert decided > 12
+
+
+@pytest.mark.parametrize("widths", [(6, 3), (6, 4, 3)])
+def test_networks_without_an_undecided_sign(widths):
+    """The bounds are exact, and the least margin is found in a corner."""
+    model, _ = drawn(1, widths)
+    x = 0.2 + 0.6 * rng.uniform(rng.keys(1, "complete", torch.arange(1)), (1, 1, 6))
+    if len(widths) == 3:
+        list(model.parameters())[1].data += 100.0
+    list(model.parameters())[-1].data += torch.tensor([0.05, 0, 0]) - model(x)[0].detach()
+    seen = set()
+    for norm, eps in itertools.product(("linf", "l2"), (0.001, 0.004, 0.02, 0.5)):
+        (one,) = searching(model, Threat(norm, eps)).decide(x, torch.tensor([0]))
+        assert (one.example is None) == (one.margin > 0)
+        seen.add((norm, one.margin > 0))
+    assert len(seen) == 4
+
+
+def test_linear_programmes():
+    """Least of x - y on a square where x + y >= 0.5 and x >= y, and where this is impossible."""
+    function, low, high = torch.tensor([1.0, -1]).double(), torch.zeros(2).double(), torch.ones(2).double()
+    sides = torch.tensor([[1.0, 1], [4, -4]]).double()
+    point, multipliers = lowest(function, sides, torch.tensor([-0.5, 0]).double(), low, high)[0]
+    assert float(function @ point) == pytest.approx(0, abs=1e-9)
+    assert torch.allclose(multipliers, torch.tensor([0, 0.25]).double())
+    for _, multipliers in lowest(function, sides, torch.tensor([-2.5, 0]).double(), low, high):
+        rest = function - multipliers @ sides
+        assert rest.clamp(max=0).sum() + 2.5 * multipliers[0] > 1  # where 1 would be the most
+
+
+N, THREAT = 24, Threat("linf", 0.12)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """(model, data): some images are proved, some are broken, and some need splits."""
+    model, _ = drawn(3, (16, 20, 12, 3))
+    x = rng.uniform(torch.arange(N), (1, 1, 16))
+    label = model(x).argmax(1)
+    label[0] = (label[0] + 1) % 3
+    return model, (x, label)
+
+
+def test_results_tell_what_is_exact(judged):
+    model, pair = judged
+    result = advkit.certify(model, pair, THREAT, "complete", timeout=600)
+    auto = advkit.certify(model, pair, THREAT)
+    status = [verdict.status for verdict in result.verdicts]
+    assert status[0] == "misclassified" and result.undecided == 0 < status.count("broken")
+    assert result.broken_correct == status.count("broken")
+    assert result.certified_correct == status.count("certified") > auto.certified_correct
+    assert "exactly" in result.summary() and "exactly" not in auto.summary()
+    assert [one.name for one in result.methods] == ["interval", "linear", "optimised", "complete"]
+    more = result.methods[-1]
+    assert more.proved == result.certified_correct - auto.certified_correct and more.tried == auto.undecided
+    for verdict, plain in zip(result.verdicts, auto.verdicts, strict=True):
+        assert plain.status != "certified" or verdict == plain
+        assert (verdict.status == "certified") == (verdict.margin is not None)
+        assert (verdict.method == "complete") == (verdict.status == "certified" != plain.status)
+    assert max(verdict.subproblems or 0 for verdict in result.verdicts) > 2
+    few = advkit.certify(model, pair, THREAT, "complete", subproblems=1)
+    assert few.undecided > 0 and "exactly" not in few.summary()
+    for verdict, whole in zip(few.verdicts, result.verdicts, strict=True):
+        assert verdict.status in ("undecided", whole.status)
+        assert verdict.status != "undecided" or (verdict.margin <= 0 and verdict.subproblems >= 1)
+    soon = advkit.certify(model, pair, THREAT, "complete", timeout=1e-9)
+    assert {v.status for v in soon.verdicts} >= {"undecided", "certified"}
+
+
+def test_a_stopped_run_goes_on(judged, stopping, tmp_path):
+    model, pair = judged
+
+    def run(folder, **how):
+        with RunFolder.open("certify", "toy", Certification(model="m"), tmp_path / folder) as opened:
+            return advkit.certify(
+                model, pair, THREAT, "complete", subproblems=40, timeout=600, batch_size=8, run=opened, **how
+            )
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", progress=stopping)
+    assert len((tmp_path / "killed" / "certified.jsonl").read_text().splitlines()) < N
+    again = run("killed")
+    assert [v.status for v in again.verdicts] == [v.status for v in whole.verdicts]
+    assert run("whole").verdicts == whole.verdicts
+
+
+def test_an_evaluation_counts_its_examples(judged):
+    model, (x, label) = judged
+    alone = advkit.certify(model, (x, label), THREAT, "complete")
+    both = advkit.evaluate(model, (x, label), THREAT, "fgsm", certify="complete", keep=True)
+    assert both.robust_correct == both.certified_correct == alone.certified_correct
+    assert "exactly" in both.summary() and both.stages[0].attacked == 0
+    for verdict, own in zip(both.verdicts, alone.verdicts, strict=True):
+        assert verdict.status == own.status
+        assert (verdict.attack == COMPLETE) == (verdict.status == "broken")
+        assert verdict.status != "broken" or 0 < verdict.distance <= THREAT.eps + THREAT.slack
+    broken = torch.tensor([verdict.status == "broken" for verdict in both.verdicts])
+    assert (model(both.adversarial[broken]).argmax(1) != label[broken]).all()
+    assert torch.equal(both.adversarial[~broken], x[~broken])
+    coarse = advkit.evaluate(
+        model, ((x * 255).byte(), label), THREAT, "fgsm", certify="complete", eight_bit=True
+    )
+    assert COMPLETE not in {verdict.attack for verdict in coarse.verdicts}
+
+
+@pytest.mark.usefixtures("here")
+def test_both_commands_take_it(typed, capsys):
+    words = ["--model=clf.pt", "--data=digits", "--n=40", "--norm=linf", "--eps=0.02"]
+    assert (
+        typed("certify", *words, "--method=complete", "--timeout=60", "--subproblems=50", "--json=a.json")
+        == 0
+    )
+    for certify in (["--certify", "complete"], ["--certify"], ["--no-certify"]):
+        assert typed("attack", *words, "--attack=fgsm", *certify, "--json=b.json") == 0
+        result = json.loads(Path("b.json").read_text(encoding="utf-8"))
+        assert (result["certified_correct"] is None) == (certify == ["--no-certify"])
+        if "complete" in certify[-1]:
+            alone = json.loads(Path("a.json").read_text(encoding="utf-8"))
+            assert result["certified_correct"] == alone["certified_correct"] == result["robust_correct"]
+    assert typed("attack", *words, "--certify=all") == 2
+    assert typed("certify", *words, "--method=complete", "--timeout=0") == 2
+    assert "timeout" in capsys.readouterr().err

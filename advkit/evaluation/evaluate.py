@@ -182,8 +182,8 @@ def attacked(
         if account is None:
             clean = _clean_logits(model, images)
         else:  # mistakes are reported before the first query, where the number of classes is known
-            if box is not None and box.classes is not None:
-                plan(config.attack, threat, box.classes, config.parameters, box, surrogated=other is not None)
+            if box is not None and box.known is not None:
+                plan(config.attack, threat, box.known, config.parameters, box, surrogated=other is not None)
             clean = _asked_once(model, images, account)
         refuse_misfit(clean, images)
         stages = plan(

@@ -384,7 +384,7 @@ def searching(
 def refuse_other_classes(model: nn.Module, surrogate: nn.Module, images: Tensor) -> None:
     """Raises a ModelError unless both have the same number of logits on a few ``images``."""
     box = black_box(model)
-    classes = box.classes if box is not None else model(images).shape[1]
+    classes = box.known if box is not None else model(images).shape[1]
     others = surrogate(images).shape[1]
     if classes not in (None, others):
         raise ModelError(

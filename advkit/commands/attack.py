@@ -62,7 +62,7 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
     classes = model.card.classes or len(images.class_names)
     rows = []
     box, surrogated = black_box(model), config.surrogate is not None
-    for stage in plan(config.attack, against, classes, config.parameters, box, surrogated=surrogated):
+    for stage in plan(config.attack, against, classes, config.parameters, box, surrogated):
         made = make(stage.attack, against, stage.parameters)
         each = made.starts * max(1, min(made.targets, classes - 1))
         forwards = f"{(made.steps + 1) * each * count:,}"  # one more to confirm

@@ -184,13 +184,11 @@ def attacked(
         if account is None:
             clean = _clean_logits(model, images)
         else:  # mistakes are reported before the first query, where the number of classes is known
-            if box is not None and box.classes is not None:
-                plan(config.attack, threat, box.classes, config.parameters, box, surrogated=other is not None)
+            if box is not None and box.known is not None:
+                plan(config.attack, threat, box.known, config.parameters, box, other is not None)
             clean = _asked_once(model, images, account)
         refuse_misfit(clean, images)
-        stages = plan(
-            config.attack, threat, clean.shape[1], config.parameters, box, surrogated=other is not None
-        )
+        stages = plan(config.attack, threat, clean.shape[1], config.parameters, box, other is not None)
         made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
             refuse_idle_surrogate(made)
@@ -299,7 +297,6 @@ def plan(
     classes: int,
     parameters: Mapping[str, Mapping[str, Any]],
     box: BlackBox | None = None,
-    *,
     surrogated: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of the requested attacks: one for an attack, several for an ensemble.

@@ -219,6 +219,9 @@ class BlackBox(nn.Module):
         own = len(self.labels) if self.labels is not None else getattr(predict, "nb_classes", None)
         said = getattr(predict, "input_shape", None)
         self.classes = classes or own
+        """As was said."""
+        self.known = self.classes
+        """As was said, or the number of scores of the first answer."""
         self.shape: Shape | None = shape or (tuple(said) if said and len(said) == 3 else None)
         self.features: int | None = getattr(predict, "n_features_in_", None)
         self.account = Account((), max_queries, max_total_queries)
@@ -314,7 +317,7 @@ class BlackBox(nn.Module):
                 f"the black box {self.named} gave no answer in {self.retries + 1} attempts "
                 f"({type(fault).__name__}: {fault}); repeat the command when it does, or raise retries"
             ) from fault
-        return x.new_full((len(x), self.classes or 1), torch.nan)
+        return x.new_full((len(x), self.known or 1), torch.nan)
 
     def _read(self, answer: Any, rows: int) -> Tensor:
         """(rows, K) float32 of what ``predict`` returned."""
@@ -328,11 +331,11 @@ class BlackBox(nn.Module):
                 + (", or say access='decisions'" if given.ndim == 1 and len(given) == rows else "")
             )
         if given.ndim == 2:
-            self.classes = self.classes or given.shape[1]
-            if given.shape[1] != self.classes or not np.isfinite(given.astype(np.float64)).all():
+            self.known = self.known or given.shape[1]
+            if given.shape[1] != self.known or not np.isfinite(given.astype(np.float64)).all():
                 raise ModelError(
                     f"the black box {self.named} answered {given.shape[1]} scores an image, some perhaps not "
-                    f"finite; {self.classes} finite ones are wanted"
+                    f"finite; {self.known} finite ones are wanted"
                 )
             scores = torch.from_numpy(given.astype(np.float32))
             if self.access == "scores":
@@ -340,15 +343,15 @@ class BlackBox(nn.Module):
             given = given.argmax(1)
         elif self.labels is not None:
             given = np.array([self.labels.index(label) for label in given])
-        if self.classes is None:
+        if self.known is None:
             raise ConfigError("a black box that gives classes does not say how many there are; say classes=")
         chosen = torch.from_numpy(given.astype(np.int64))
-        if int(chosen.min()) < 0 or int(chosen.max()) >= self.classes:
+        if int(chosen.min()) < 0 or int(chosen.max()) >= self.known:
             raise ModelError(
                 f"the black box {self.named} answered classes from {int(chosen.min())} to "
-                f"{int(chosen.max())}, but there are {self.classes} from 0; return their numbers"
+                f"{int(chosen.max())}, but there are {self.known} from 0; return their numbers"
             )
-        return nn.functional.one_hot(chosen, self.classes).float()
+        return nn.functional.one_hot(chosen, self.known).float()
 
 
 def black_box(model: nn.Module) -> BlackBox | None:

@@ -35,7 +35,7 @@ class BlackBoxDoor(Door):
                 pixel_range=said.preprocessing.pixel_range,
                 outputs="probabilities" if said.preprocessing.outputs == "probabilities" else None,
             )
-        box.classes = box.classes or said.classes
+        box.known = box.classes or said.classes or box.known
         shape = box.shape or said.shape
         if shape is not None and box.features not in (None, math.prod(shape)):
             raise DataError(
@@ -49,4 +49,4 @@ class BlackBoxDoor(Door):
         }
         scores = box.outputs if box.access == "scores" and box.outputs else "logits"
         own = Preprocessing(pixel_range=box.pixel_range, outputs=scores)
-        return Found(box, box.named, facts, shape, box.classes, (), own, (box.note,))
+        return Found(box, box.named, facts, shape, box.classes or said.classes, (), own, (box.note,))

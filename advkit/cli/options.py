@@ -114,12 +114,11 @@ def _flags(described: Command) -> list[click.Parameter]:
         elif bool in members:  # alone the flag says yes, and it may have a word instead
             _, choices = _metavar(Union[*(member for member in members if member is not bool)])
             kind = completion.of_field(name, field, choices, several=False)
-            more: dict[str, Any] = {
-                "is_flag": False,
-                "flag_value": "yes",
-                "metavar": f"[{'|'.join(choices)}]",
-            }
-            flags.append(Option([flag, name], type=kind, help=_help(field), **more))
+            metavar, about_it = f"[{'|'.join(choices)}]", _help(field)
+            word = Option(
+                [flag, name], is_flag=False, flag_value="yes", type=kind, metavar=metavar, help=about_it
+            )
+            flags.append(word)
             flags.append(Option([f"--no-{flag[2:]}", f"no_{name}"], is_flag=True, hidden=True))
         elif not _only_inner(field.annotation):
             metavar, choices = _metavar(field.annotation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -130,7 +129,7 @@ def _refuse_to_replace(path: Path, overwrite: bool) -> None:
         raise OutputError(f"--json {path} is a folder; name a file")
     if path.exists() and not overwrite:
         try:
-            json.loads(path.read_bytes() or "{}")
+            files.parsed(path.read_bytes() or "{}")
         except ValueError as error:
             raise OutputError(
                 f"--json {path} exists and is not JSON; name another file, or add --overwrite"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -72,13 +71,13 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        known: dict[str, Any] = files.read_json(path) if path.exists() else {}
         self.seconds, self.measured = known.get("seconds", 0.0), known.get("measured", "")
 
     def add(self, seconds: float) -> None:
         """Adds the seconds of work that has just ended."""
         self.seconds, self.measured = self.seconds + seconds, runs.now()
-        files.write_text(self._path, json.dumps({"seconds": self.seconds, "measured": self.measured}) + "\n")
+        files.write_json(self._path, {"seconds": self.seconds, "measured": self.measured})
 
 
 def _publish(run_folder: Path, file: Path) -> None:

@@ -240,7 +240,7 @@ def mutated(content: bytes, dice: random.Random) -> bytes:
 
 
 def silent(was: Any, now: Any, said: list[str]) -> bool:
-    """Whether something else was read than was written, and nobody was told."""
+    """Whether something else was read than was written, and nothing was said of it."""
     if isinstance(was, dict) and isinstance(now, dict):  # a record: what is missing is done again
         return any(was.get(key) != value for key, value in now.items())
     return was != now and not said
@@ -297,12 +297,13 @@ def _resident() -> int:
 
 def damage(count: int, seed: int) -> Iterator[tuple[str, Ended]]:
     """Reads ``count`` mutated files."""
+    intact = {kind: kind.read(Path(_intact().name), Saying()) for kind in KINDS}
     for number in range(count):
         kind, dice = KINDS[number % len(KINDS)], random.Random(f"{seed} {number}")
         with tempfile.TemporaryDirectory() as scratch:
             here = Path(scratch)
             write_all(here)
-            before = kind.read(here, Saying())
+            before = intact[kind]
             path = here / kind.file
             path.write_bytes(mutated(path.read_bytes(), dice))
 

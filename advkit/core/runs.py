@@ -166,7 +166,7 @@ class RunFolder:
             "trusted": getattr(result, "trusted", None),
             "data": getattr(data, "name", data),
         }
-        files.write_text(self.path / SUMMARY, _pretty(summary))
+        files.write_text(self.path / SUMMARY, files.json_text(summary, indent=2) + "\n")
 
     def once(self, kind: type[Result], work: Callable[[], Result | None]) -> Result:
         """The result of the work, read if it was completed earlier, else computed now.

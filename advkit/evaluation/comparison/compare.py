@@ -148,7 +148,7 @@ def compared(sources: Sequence[Source]) -> ComparisonResult:
         if model.trusted is False:
             notes.append(f"checks doubt the robust accuracy of {model.name}: see its own report first")
     if len(sources) > 2:
-        notes.append(f"{len(sources) - 1} comparisons with {names[0]}: each interval and p stands for itself")
+        notes.append(f"{len(sources) - 1} comparisons with {names[0]}: each interval and p is of one of them")
     return ComparisonResult(
         data=first.result.data.name,
         split=first.result.data.split,
@@ -202,8 +202,8 @@ def _refuse(first: Source, other: Source) -> list[str]:
         lists = [{json_text([s.attack, s.parameters]) for s in each.stages} for each in (one, two)]
         weaker = (first, other)[lists[0] > lists[1]] if lists[0] > lists[1] or lists[0] < lists[1] else None
         what = f"the attacks on {weaker.called} are weaker" if weaker else "the attacks are others"
-        told = " and ".join(",".join(stage.name for stage in each.stages) for each in (one, two))
-        raise _refused(first, other, f"{what} ({told})")
+        listed = " and ".join(",".join(stage.name for stage in each.stages) for each in (one, two))
+        raise _refused(first, other, f"{what} ({listed})")
     return [] if one.seed == two.seed else [f"the seeds are {one.seed} and {two.seed}"]
 
 

@@ -32,6 +32,7 @@ class Lazy(NamedTuple):
 
 HOUSEKEEPING = {
     "ls": Lazy("Start", "list data sets, architectures, attacks, recipes", "advkit.cli.ls:ls"),
+    "gate-init": Lazy("Robustness", "write a policy from a run", "advkit.cli.gate_init:gate_init", "gate"),
     "run": Lazy("Recipes", "run a recipe (cp: copy one, validate: check one)", "advkit.cli.recipe:run"),
     "cp": Lazy("Recipes", "copy a recipe to edit it", "advkit.cli.recipe:cp", "run"),
     "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate", "run"),

@@ -109,6 +109,11 @@ def read(path: Path) -> RunRow:
     )
 
 
+def began_with(path: Path) -> dict[str, Any]:
+    """The inputs of the run in a folder: hashes, and the plan of an attack."""
+    return dict(json.loads((path / "resolved.json").read_bytes()).get("inputs", {}))
+
+
 def numbered(run: object) -> Path | None:
     """The folder under ``runs/`` that has this number, ``12`` or ``"12"``; None if there is none."""
     text = str(run)

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from advkit.evaluation.comparison.compare import Source
+from advkit.evaluation.gate.judge import judge
+from advkit.evaluation.gate.settings import Policy
+from advkit.evaluation.result import EvaluationResult
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
 
 
@@ -48,3 +53,20 @@ def test_runs_are_removed_all_or_none(advkit, put):
     assert advkit("runs", "rm", "1", "3").exit_code == 0
     assert [row["number"] for row in listed(advkit)["runs"]] == [2] and listed(advkit)["damaged"] == []
     assert listed(advkit, "--data", "nothing")["runs"] == []
+
+
+def test_a_run_becomes_a_policy(advkit, put):
+    assert advkit("gate", "init", "1").exit_code == 0
+    (asked,) = Policy.load(Path("policy.toml")).require
+    result = EvaluationResult.load(1)
+    assert (asked.norm, asked.eps, asked.points) == (result.threat.norm, result.threat.eps, 3)
+    assert 0 <= result.interval.low - asked.robust < 0.001 and asked.baseline == "runs/00001-attack"
+    config = json.loads(Path("runs/00001-attack/resolved.json").read_text("utf-8"))["config"]
+    measured = asked.measuring()
+    assert {key: measured[key] for key in ("n", "seed")} == {key: config[key] for key in ("n", "seed")}
+    assert list(measured["attack"]) == config["attack"] and measured["parameters"] == config["parameters"]
+    found = judge(asked, Source.open(1), Source.open(asked.baseline))
+    assert found[0].bar == "robust" and found[0].passed and found[-1].passed
+    assert advkit("gate-init", "1").exit_code == 2
+    assert advkit("gate-init", "1", "--overwrite").exit_code == 0
+    assert advkit("gate-init", "2", "other.toml").exit_code == 2

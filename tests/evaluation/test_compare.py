@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binomtest
 
 import advkit
+from advkit.commands.attack import run as attack
 from advkit.commands.compare import run as command
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError
@@ -208,6 +209,18 @@ def test_models_are_measured_with_the_same_settings_and_once(two, monkeypatch):
     runs = Comparison(runs=("run/1-a.pt", "run/2-b.pt"))
     again = command(runs, Context(out=Path("again"))).stored
     assert again.differences == found.differences and again.images == found.images
+
+
+@pytest.mark.parametrize("values", [{"budget": 1}, {"parameters": {"cascade": {"tolerance": 0}}}], ids=str)
+def test_runs_with_another_budget_or_tolerance_are_refused(two, values):
+    few = {"attack": ("cascade",), "n": 4, "eps": 0.001}
+    asked = {"data": "npz:toy.npz", "norm": "linf"}
+    for place, more in (("a", {}), ("b", values), ("c", {"seed": 1})):
+        attack(Comparison(**asked | few | more).evaluation("a.pt"), Context(out=Path(place)))
+    with pytest.raises(ConfigError) as fault:
+        compare("a", "b")
+    assert fault.value.code == "not-comparable"
+    assert compare("a", "c").n == 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.files import json_text
-from advkit.core.run_list import find, read
+from advkit.core.run_list import began_with, find, read
 from advkit.evaluation.comparison.result import (
     MEASURES,
     ByAttack,
@@ -35,6 +35,8 @@ class Source:
     """The run folder or file that holds it."""
     name: str = ""
     """Of its model."""
+    plan: dict[str, Any] | None = None
+    """What its run folder, if it has one, says of the attacks beyond what the result does."""
 
     @classmethod
     def open(cls, run: Any) -> Source:
@@ -50,8 +52,12 @@ class Source:
             run = folder
         path = find(run)
         folder = path if path.is_dir() else path.parent
-        name = read(folder).model if (folder / "resolved.json").exists() else path.stem
-        return cls(_load(path), path, name)
+        result, row = _load(path), read(folder)
+        if row.state == "damaged":
+            return cls(result, path, path.stem)
+        plan = began_with(folder).get("plan of attack")
+        asked = None if plan is None else {key: plan.get(key) for key in ("stages", "budget")}
+        return cls(result, path, row.model, asked)
 
     @property
     def called(self) -> str:
@@ -148,7 +154,7 @@ def compared(sources: Sequence[Source]) -> ComparisonResult:
         if model.trusted is False:
             notes.append(f"checks doubt the robust accuracy of {model.name}: see its own report first")
     if len(sources) > 2:
-        notes.append(f"{len(sources) - 1} comparisons with {names[0]}: each interval and p stands for itself")
+        notes.append(f"{len(sources) - 1} comparisons with {names[0]}: each interval and p is of one of them")
     return ComparisonResult(
         data=first.result.data.name,
         split=first.result.data.split,
@@ -202,8 +208,10 @@ def _refuse(first: Source, other: Source) -> list[str]:
         lists = [{json_text([s.attack, s.parameters]) for s in each.stages} for each in (one, two)]
         weaker = (first, other)[lists[0] > lists[1]] if lists[0] > lists[1] or lists[0] < lists[1] else None
         what = f"the attacks on {weaker.called} are weaker" if weaker else "the attacks are others"
-        told = " and ".join(",".join(stage.name for stage in each.stages) for each in (one, two))
-        raise _refused(first, other, f"{what} ({told})")
+        listed = " and ".join(",".join(stage.name for stage in each.stages) for each in (one, two))
+        raise _refused(first, other, f"{what} ({listed})")
+    if None not in (first.plan, other.plan) and first.plan != other.plan:
+        raise _refused(first, other, "the attacks end at another budget or tolerance")
     return [] if one.seed == two.seed else [f"the seeds are {one.seed} and {two.seed}"]
 
 

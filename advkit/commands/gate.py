@@ -1,0 +1,73 @@
+"""Check a model against the requirements of a policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from advkit.commands import COMMANDS
+from advkit.core.config import validate
+from advkit.core.context import Context
+from advkit.core.run_list import find
+from advkit.evaluation.comparison.compare import Source
+from advkit.evaluation.gate.judge import judge
+from advkit.evaluation.gate.result import GateResult
+from advkit.evaluation.gate.settings import Gate as Config
+from advkit.evaluation.gate.settings import Policy, Requirement
+from advkit.evaluation.settings import Evaluation
+from advkit.report import gate as report
+from advkit.report.outcome import Outcome, Table, planned
+
+GROUP = "Robustness"
+EXAMPLE = "advkit gate policy.toml --model clf.pt"
+OPERANDS = "policy"
+
+
+def run(config: Config, context: Context) -> Outcome:
+    """Measures what the policies ask for, and judges it."""
+    requirements = [one for name in config.policy for one in Policy.load(Path(name)).require]
+    baselines = {name: Source.open(find(name)) for one in requirements if (name := one.baseline) is not None}
+    asked = [_evaluation(config, one) for one in requirements]
+    plans = list({one.model_dump_json(): one for one in asked}.values())
+    if context.dry_run:
+        return _plan(requirements)
+    inputs = {"requirements": [one.model_dump(mode="json") for one in requirements]}
+    with context.run_folder("gate", Path(config.model).stem, config, inputs) as folder:
+        measured = []
+        for number, plan in enumerate(plans, 1):
+            context.progress.say(f"{number}/{len(plans)} attacking {config.model}")
+            own = folder.path / f"{number}-attack"
+            COMMANDS["attack"].run(plan, replace(context, out=own, resume=False))
+            measured.append(Source.open(own))
+        sources = [measured[plans.index(one)] for one in asked]
+
+        def work() -> GateResult:
+            return GateResult(
+                model=config.model,
+                model_hash=sources[0].result.model_hash,
+                policy=config.policy,
+                data=sources[0].result.data.name,
+                findings=tuple(
+                    finding
+                    for one, source in zip(requirements, sources, strict=True)
+                    for finding in judge(one, source, baselines[one.baseline] if one.baseline else None)
+                ),
+            )
+
+        result = folder.once(GateResult, work)
+        return report.gate(result, report.write(folder.path, result), folder.path)
+
+
+def _evaluation(config: Config, requirement: Requirement) -> Evaluation:
+    given = config.model_dump(include=set(Evaluation.model_fields), exclude_unset=True)
+    return validate(Evaluation, requirement.measuring() | given, f"requirement {requirement.name!r}")
+
+
+def _plan(requirements: list[Requirement]) -> Outcome:
+    rows = tuple(
+        (one.name, f"{one.norm or 'default norm'} eps {one.eps or 'default'}", ",".join(one.attack))
+        for one in requirements
+    )
+    return planned(
+        f"{len(requirements)} requirements.", table=Table("", ("requirement", "threat", "attack"), rows)
+    )

@@ -1,0 +1,1 @@
+"""Whether a model meets what a policy requires."""

@@ -1,0 +1,242 @@
+"""Whether a model meets a policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from advkit.commands.gate import run as command
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError
+from advkit.core.stats import clopper_pearson
+from advkit.evaluation.comparison.compare import Source
+from advkit.evaluation.gate.judge import judge, not_worse
+from advkit.evaluation.gate.result import Finding, GateResult
+from advkit.evaluation.gate.settings import Gate, Policy, Requirement
+from advkit.evaluation.result import EvaluationResult
+from advkit.models.checkpoint import save_model
+from advkit.report import gate as report
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
+
+
+@pytest.mark.parametrize("only_each", [0.01, 0.025])
+def test_200_simulated_releases(only_each):
+    """At n = 1,000 the test of "not worse by more than 3 points" seldom stops a release that is as robust as
+    the last one, whatever images it swaps, and nearly always one that lost 3 points."""
+    draw = np.random.default_rng(7)
+
+    def stopped(lost: float, gained: float) -> float:
+        alarms = 0
+        for _ in range(200):
+            baseline = draw.random(1000) < 0.6
+            chance = draw.random(1000)
+            # Of the robust images some are lost, of the others some gained: shares of all images.
+            release = np.where(baseline, chance >= lost / 0.6, chance < gained / 0.4)
+            gone, come = int((baseline & ~release).sum()), int((~baseline & release).sum())
+            alarms += not not_worse(gone, come, 1000, 3.0)[0]
+        return alarms / 200
+
+    assert stopped(only_each, only_each) <= 0.05
+    assert stopped(only_each + 0.03, only_each) >= 0.8
+
+
+def test_the_limit_is_one_sided():
+    passed, low = not_worse(40, 20, 1000, 3.0)
+    assert passed == (low >= -0.03) and -0.034 < low < -0.032
+    assert not_worse(0, 0, 1000, 0.3)[0] and not not_worse(0, 0, 1000, 0.2)[0]  # z^2 / (n + z^2) = 0.27 %
+    assert not_worse(40, 20, 1000, -100 * low)[0] and not not_worse(40, 20, 1000, -100 * low - 1e-9)[0]
+
+
+def requirement(**values):
+    return Requirement(**{"name": "r", **values})
+
+
+def found(asked, result=None, baseline=None):
+    source = Source(result or EvaluationResult.load(GOLDEN / "attack"))
+    return {one.bar: one for one in judge(asked, source, baseline)}
+
+
+def test_bars_are_compared_with_the_interval_or_the_accuracy():
+    result = EvaluationResult.load(GOLDEN / "attack")
+    n = result.n
+    for bar, count in (("clean", result.clean_correct), ("robust", result.robust_correct)):
+        low = clopper_pearson(count, n).low
+        for of, value in (("interval", low), ("accuracy", count / n)):
+            exact = found(requirement(**{bar: value}, of=of))[bar]
+            assert exact.passed and exact.value == exact.needed == value
+            assert not found(requirement(**{bar: value + 1e-9}, of=of))[bar].passed
+    assert set(found(requirement(clean=0.1))) == {"clean", "trust"}
+    groups = {}
+    for verdict in result.verdicts:
+        groups.setdefault(verdict.label, []).append(verdict.status in ("robust", "certified"))
+    worst = min(sum(group) / len(group) for group in groups.values())
+    assert found(requirement(worst_class=worst, of="accuracy"))["worst_class"].passed
+    one = found(requirement(worst_class=min(1, worst + 0.01), of="accuracy"))["worst_class"]
+    assert not one.passed and one.value == worst
+    low = min(clopper_pearson(sum(group), len(group)).low for group in groups.values())
+    assert found(requirement(worst_class=0.5))["worst_class"].value == low
+
+
+def test_a_doubted_number_fails_unless_the_doubt_is_accepted():
+    golden = EvaluationResult.load(GOLDEN / "attack")
+    first = golden.checks[0]
+    doubted = golden.model_copy(
+        update={"checks": (first.model_copy(update={"verdict": "doubt"}), *golden.checks[1:])}
+    )
+    assert found(requirement(robust=0.0))["trust"].passed
+    assert not found(requirement(robust=0.0), doubted)["trust"].passed
+    assert found(requirement(robust=0.0, accept_doubt=(first.name,)), doubted)["trust"].passed
+
+
+def test_the_baseline_is_paired():
+    golden = Source(EvaluationResult.load(GOLDEN / "attack"))
+    same = found(requirement(baseline="12", points=20), baseline=golden)["baseline"]
+    assert same.passed and same.value == not_worse(0, 0, golden.result.n, 20)[1] and same.needed == -0.2
+    assert not found(requirement(baseline="12", points=0), baseline=golden)["baseline"].passed
+    other = golden.result.model_copy(update={"eight_bit": True})
+    with pytest.raises(ConfigError) as fault:
+        found(requirement(baseline="12"), baseline=Source(other))
+    assert fault.value.code == "not-comparable"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n = 3",
+        "require = []",
+        '[[require]]\nname = "a"',
+        '[[require]]\nname = "a"\nrobust = 2',
+        '[[require]]\nname = "a"\nrobsut = 0.5',
+        '[[require]]\nname = "a"\nrobust = 0.5\n[[require]]\nname = "a"\nrobust = 0.4',
+        "[[require]]\nrobust = 0.5",
+        "not toml",
+    ],
+)
+def test_faults_of_a_policy(text):
+    Path("policy.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        Policy.load(Path("policy.toml"))
+    with pytest.raises(ConfigError):
+        Policy.load(Path("missing.toml"))
+
+
+def test_a_requirement_inherits_from_its_policy():
+    first, second = ('name = "a"\nrobust = 0.5', 'name = "b"\nn = 9\ncertified = 0')
+    text = f'n = 7\neps = "8/255"\n[[require]]\n{first}\n[[require]]\n{second}'
+    Path("policy.toml").write_text(text, encoding="utf-8")
+    first, second = Policy.load(Path("policy.toml")).require
+    assert first.measuring() == {"n": 7, "eps": 8 / 255}
+    assert second.measuring() == {"n": 9, "eps": 8 / 255, "certify": True}
+
+
+NASTY = 'a|<b> & "c"'
+
+
+def result(*passed, bar="robust"):
+    findings = tuple(
+        Finding(requirement=NASTY, bar=bar, passed=one, value=0.5, needed=0.4, detail=NASTY) for one in passed
+    )
+    return GateResult(model=NASTY, model_hash="h", policy=("p.toml",), data="toy", findings=findings)
+
+
+def test_junit_has_a_case_for_each_bar():
+    root = ElementTree.fromstring(report.junit(result(True, False, False)))
+    (suite,) = root
+    assert (
+        (suite.get("tests"), suite.get("failures")) == ("3", "2") == (root.get("tests"), root.get("failures"))
+    )
+    assert [len(case.findall("failure")) for case in suite] == [0, 1, 1]
+    assert {case.get("classname") for case in suite} == {NASTY}
+
+
+def test_sarif_says_what_failed():
+    found = report.sarif(result(True, False))
+    assert found["version"] == "2.1.0"
+    (run,) = json.loads(json.dumps(found["runs"]))
+    assert [(one["kind"], one["level"]) for one in run["results"]] == [("pass", "none"), ("fail", "error")]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert all(rules[one["ruleIndex"]] == one["ruleId"] for one in run["results"])
+    uris = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]}
+    assert uris == {"p.toml"}
+
+
+@pytest.mark.parametrize(
+    ("made", "word"),
+    [
+        (result(True, True), "passed"),
+        (result(True, False), "failed"),
+        (result(False, bar="trust"), "doubted"),
+    ],
+    ids=["passed", "failed", "doubted"],
+)
+def test_the_badge_and_the_summary_tell_the_verdict(made, word):
+    badge = ElementTree.fromstring(report.badge(made))
+    assert badge.get("aria-label") == f"robustness: {word}"
+    lines = report.markdown(made).splitlines()
+    assert lines[0].endswith(word) and len(lines) == 4 + len(made.findings)
+    assert all(line.replace("\\|", "").count("|") == 5 for line in lines[2:])
+    assert "<b>" not in report.markdown(made)
+    assert made.passed == (word == "passed") and made.trusted == (word != "doubted")
+
+
+@pytest.fixture
+def model(judged):
+    model, data = judged
+    save_model(model, "clf.pt")
+    np.savez("toy.npz", x=data.images.numpy(), y=data.labels.numpy())
+    text = """
+        data = "npz:toy.npz"
+        attack = ["fgsm"]
+        norm = "linf"
+        [[require]]
+        name = "low"
+        eps = 0.03
+        clean = 0.0
+        robust = 0.0
+        [[require]]
+        name = "same threat"
+        eps = 0.03
+        worst_class = 0.0
+        [[require]]
+        name = "another"
+        eps = 0.04
+        robust = 0.0
+    """
+    Path("policy.toml").write_text(text, encoding="utf-8")
+    return Gate(policy=("policy.toml",), model="clf.pt")
+
+
+def test_each_threat_is_measured_once_and_the_exit_code_says_it(model):
+    outcome = command(model, Context(out=Path("run")))
+    stored = outcome.stored
+    assert isinstance(stored, GateResult) and outcome.passed == stored.passed
+    assert [one.bar for one in stored.findings] == [
+        *("clean", "robust", "trust"),
+        *("worst_class", "trust"),
+        *("robust", "trust"),
+    ]
+    assert all(one.passed for one in stored.findings if one.bar != "trust")
+    assert sorted(path.name for path in Path("run").glob("*-attack")) == ["1-attack", "2-attack"]
+    eps = [EvaluationResult.load(f"run/{place}-attack").threat.eps for place in (1, 2)]
+    assert eps == [0.03, 0.04]
+    for name in ("junit.xml", "gate.sarif", "summary.md", "badge.svg"):
+        assert (Path("run") / name) in outcome.files and (Path("run") / name).stat().st_size > 100
+    written = Path("run/1-attack/result.json").stat().st_mtime_ns
+    Path("run/result.json").unlink()
+    assert command(model, Context(out=Path("run"))).stored == stored
+    assert Path("run/1-attack/result.json").stat().st_mtime_ns == written
+    few = command(model.model_copy(update={"n": 5}), Context(dry_run=True))
+    assert few.tables[0].rows[0][0] == "low" and not Path("runs").exists()
+
+
+def test_a_bar_that_is_missed(model):
+    text = Path("policy.toml").read_text(encoding="utf-8").replace("robust = 0.0", "robust = 1.0")
+    Path("policy.toml").write_text(text, encoding="utf-8")
+    outcome = command(model, Context(out=Path("run")))
+    assert not outcome.passed
+    assert {one.bar for one in outcome.stored.failed} - {"trust"} == {"robust"}

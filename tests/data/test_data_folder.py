@@ -115,8 +115,9 @@ def test_faults_name_the_file(make_folder: MakeFolder) -> None:
     for write, said in ((lambda: file.write_bytes(b"?"), "read"), (lambda: large.save(file), "7x5"),
                         (lambda: deep.save(file, "TIFF"), "8 bits")):  # fmt: skip
         write()
-        with pytest.raises(DataError, match=rf"005\.png.* {said}"):
+        with pytest.raises(DataError, match=rf"005\.png.* {said}") as caught:
             load_data(f"folder:{folder}", "train")
+        assert said != "7x5" or "6x5" in str(caught.value)
 
 
 def test_damage_behind_the_header_is_found_on_reading(make_folder: MakeFolder) -> None:

@@ -76,7 +76,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "rest": {
         "attacks": "attacks",
-        "core": "core",
+        "core": "core cli",
         "data": "data",
         "defences": "defences",
         "gan": "gan",

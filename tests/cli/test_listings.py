@@ -92,7 +92,7 @@ def test_models_are_listed_and_shown(advkit, family):
     rows = json.loads(advkit("models", "ls", "--json", "-").stdout)["models"]
     assert sorted(row["names"][0] for row in rows) == ["gan-d", "gan-ema", "gan-generator"]
     rows = json.loads(advkit("models", "ls", "discriminator", "--json", "-").stdout)["models"]
-    assert [row["hash"] for row in rows] == [family.hash("gan-d")]
+    assert [(row["hash"], row["data"]) for row in rows] == [(family.hash("gan-d"), "digits")]
     answer = advkit("models", "show", "gan-d")
     assert "mlp-gan-discriminator" in answer.stdout
     assert answer.stdout.splitlines()[-1] == str(family.path("gan-d"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from advkit.core import l1_ball, rng
+from advkit.core.levels import round_inside
 from advkit.core.threat import Threat
 from advkit.core.water_filling import level
 
@@ -86,6 +87,26 @@ def test_projection_is_the_nearest_point_or_the_clamped_one_of_the_ball(norm, se
     for moved in (threat.project, threat.nearest):
         assert torch.allclose(moved(allowed, x0), allowed, atol=1e-6)
     assert threat.project_(x, x0) is x and torch.equal(x, once)
+
+
+@pytest.mark.parametrize("norm", EPS)
+@given(seed=seeds, far=reach)
+@few
+def test_rounded_images_have_the_nearest_levels_that_are_inside_or_those_toward_the_original(norm, seed, far):
+    threat = Threat(norm, 5.3 / 255 if norm == "linf" else EPS[norm])
+    x0, x = case(seed, far)
+    x0 = (x0 * 255).round() / 255
+    x = threat.project(x, x0)
+    rounded = round_inside(x, x0, threat)
+    levels, exact, own = ((image * 255).double().numpy() for image in (rounded, x, x0))
+    assert np.abs(levels - levels.round()).max() < 1e-3 and threat.contains(rounded, x0).all()
+    nearest = exact.round()
+    toward = np.where(exact > own, np.floor(exact + 1e-4), np.ceil(exact - 1e-4))
+    if norm == "linf":
+        inside = np.abs(nearest - own) < 5.31
+    else:
+        inside = threat.contains(torch.tensor(nearest / 255).float(), x0).numpy()[:, None, None, None]
+    assert np.abs(levels - np.where(inside, nearest, toward)).max() < 1e-3
 
 
 def test_l0_budgets_may_exceed_the_image():

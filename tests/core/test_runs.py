@@ -312,7 +312,7 @@ class Listed(Toy):
 def test_a_data_frame_has_a_row_for_each_image_or_one(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
     row = {"version": 1, "schema": "advkit/toy", "value": 2.5}
-    assert Toy(value=2.5).to_dataframe() == [row]
+    assert Toy(value=2.5).to_dataframe() == [row] == [Toy(value=2.5).to_dict()]
     assert Listed(value=2.5, images=[{"id": 3}, {"id": 4}]).to_dataframe() == [{"id": 3}, {"id": 4}]
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ConfigError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -115,8 +116,9 @@ def test_faults_name_the_file(make_folder: MakeFolder) -> None:
     for write, said in ((lambda: file.write_bytes(b"?"), "read"), (lambda: large.save(file), "7x5"),
                         (lambda: deep.save(file, "TIFF"), "8 bits")):  # fmt: skip
         write()
-        with pytest.raises(DataError, match=rf"005\.png.* {said}"):
+        with pytest.raises(DataError, match=rf"005\.png.* {said}") as caught:
             load_data(f"folder:{folder}", "train")
+        assert said != "7x5" or "6x5" in str(caught.value)
 
 
 def test_damage_behind_the_header_is_found_on_reading(make_folder: MakeFolder) -> None:
@@ -255,7 +257,7 @@ def test_whatever_is_left_out_is_counted(make_folder: MakeFolder) -> None:
     assert after.fingerprint == before.fingerprint and after.class_names == before.class_names
     said = {note.code: note.text for note in after.notes}
     assert set(said) == {"undivided", "loose-images", "other-files", "system-files"}
-    assert "5" in said["system-files"] and "1" in said["loose-images"]
+    assert "5" in said["system-files"] and re.findall(r"-?\d+", said["loose-images"]) == ["1"]
     assert all(f"1 {ending}" in said["other-files"] for ending in (".heic", ".md", ".txt"))
 
 

@@ -150,6 +150,9 @@ def test_what_is_reported_are_means_over_the_last_500_steps():
     told = recent(ROWS, ["d_loss", "d_accuracy"])
     mean = np.average([701, 900, 1200], weights=[1, 199, 300])
     assert told == pytest.approx({"steps": 500, "d_loss": mean / 7, "d_accuracy": mean / 2000, "fid": 1203})
+    first = [{key: row[key] for key in row if key != "fid"} for row in ROWS[:-1]]
+    assert recent([*first, ROWS[-1]], ["d_loss"])["fid"] == 1203  # that of the last row, where it has one
+    assert "fid" not in recent([*ROWS, {**first[0], "step": 1300}], ["d_loss"])
 
 
 def result(accuracy: float = 0.6, **config) -> GanTrainingResult:

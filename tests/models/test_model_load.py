@@ -307,6 +307,12 @@ def test_torchvisions_networks_are_built_plainly_and_to_size() -> None:
     assert network.encoder.pos_embedding.shape == (1, 2 * 2 + 1, 768)
 
 
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    torch.save({"features.weight": torch.zeros(2, 3)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"other\.pt"):
+        load_model("torchvision:squeezenet1_1", weights=tmp_path / "other.pt")
+
+
 def test_torchvision_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> Any:
         raise URLError("no route to host")

@@ -19,6 +19,7 @@ from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.models.checkpoint import load_checkpoint
+from advkit.training import trainer
 from advkit.training.settings import AdversarialTraining, Fitting
 from advkit.training.trainer import Trainer
 
@@ -77,3 +78,10 @@ def test_a_batch_that_cannot_be_shared_out(monkeypatch, make, digits, objective)
     monkeypatch.setattr(distributed, "world", lambda: 2)
     with pytest.raises(ConfigError):
         Trainer(make(), Fitting(batch_size=15), digits, objective("standard"), (), torch.device("cpu"), {})
+
+
+def test_the_rows_of_all_processes_are_in_the_order_of_the_batch(monkeypatch):
+    batch = torch.arange(12).view(6, 2)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", lambda rows: [batch[0::2], batch[1::2]])
+    assert trainer._whole(batch[0::2]).equal(batch)

@@ -46,6 +46,17 @@ def test_both_learn_and_the_generator_from_the_classifier_as_it_is(model, images
     assert misled(model.eval(), made, data, LINF, None).float().mean() > 0.8
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_loss_weighs_adversarial_and_clean_images(model, images, share):
+    data, wanted = images(), objective(clean_weight=share, eps_warmup=0)
+    x, y = data.batch(torch.arange(len(data)))
+    beside = wanted.companion(Setting(data.shape, (LINF,), 25, 0, torch.device("cpu")))
+    loss, logits = wanted.loss(model.eval(), x, y, Batch(data.ids, 0, 25, 0, LINF, companion=beside))
+    parts = torch.nn.functional.cross_entropy(logits, y), torch.nn.functional.cross_entropy(model(x), y)
+    assert abs(parts[0] - parts[1]) > 1e-3
+    assert loss.item() == pytest.approx(((1 - share) * parts[0] + share * parts[1]).item(), rel=1e-5)
+
+
 def test_eps_grows_and_the_rounds_count():
     wanted = objective(updates=3, clean_weight=0)
     assert wanted.passes == (4, 4) and wanted.inner == (3, 3)

@@ -100,8 +100,8 @@ def _refuse_batch_dependence(model: Model, images: Tensor, outputs: Tensor, scal
     # Other batch sizes take other kernels, on GPUs with rounded inputs: 1e-3 is theirs, more is not.
     if difference > max(1e-3, 8 * torch.finfo(outputs.dtype).eps) * scale:
         raise ModelError(
-            "the model's answer to an image depends on the rest of its batch (half of it makes a difference of "
-            f"{difference:.3g}), as batch norm in train mode and dynamic quantisation do; use running "
+            "the model's answer to an image depends on the rest of its batch (half of it makes a difference "
+            f"of {difference:.3g}), as batch norm in train mode and dynamic quantisation do; use running "
             "statistics, and fixed scales"
         )
 

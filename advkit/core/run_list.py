@@ -111,7 +111,7 @@ def read(path: Path) -> RunRow:
 
 def began_with(path: Path) -> dict[str, Any]:
     """The inputs of the run in a folder: hashes, and the plan of an attack."""
-    return dict(json.loads((path / "resolved.json").read_bytes()).get("inputs", {}))
+    return dict(files.read_json(path / "resolved.json").get("inputs", {}))
 
 
 def numbered(run: object) -> Path | None:

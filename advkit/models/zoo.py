@@ -76,13 +76,13 @@ class Zoo(Door):
         if state is not None:
             classes = match.classes_in(state, lambda count: self._sizes(own, shape, count))
             origin = f" with {said.file.name if said.file else 'its own weights'}"
-        notes = [Note("origin", f"{self.library}'s network{origin}")]
+        notes = [Note("origin", f"network of {self.library}{origin}")]
         trained = state is not None and classes == own.classes
         preprocessing = None if said.state or not said.untrained else Preprocessing()
         if trained:
             preprocessing = own.preprocessing
             if preprocessing is not None and said.normalisation_open:
-                how = f"normalised as {self.library}'s own weights want it"
+                how = f"normalised as the own weights of {self.library} want it"
                 notes.append(Note("normalisation-read", how))
             shape = own.shape if own.size_bound else shape
             if shape != own.shape:

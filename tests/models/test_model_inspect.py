@@ -228,12 +228,12 @@ def test_outputs_whose_meaning_is_clear_are_read_and_said(form: str) -> None:
 @pytest.mark.parametrize("declared", [False, True])
 def test_one_number_is_that_of_the_second_of_two_classes(declared: bool, flat: bool) -> None:
     def change(logits: Tensor) -> Tensor:
-        one = logits.sum(1) if flat else logits.sum(1, keepdim=True)
+        one = (logits.sum(1) if flat else logits.sum(1, keepdim=True)) - 5  # never from 0 to 1 by chance
         return one.sigmoid() if declared else one
 
     model = of(change, **({"preprocessing": PROBABILITIES} if declared else {}))
     assert inspect_classifier(model, IMAGES, 2).notes[0].code == "output-unwrapped"
-    two, one = model(IMAGES), model.network.dense(IMAGES.flatten(1)).sum(1)
+    two, one = model(IMAGES), model.network.dense(IMAGES.flatten(1)).sum(1) - 5
     torch.testing.assert_close(two[:, 1] - two[:, 0], one)
     with pytest.raises(ModelError, match="classes=2"):
         inspect_classifier(model, IMAGES, None)

@@ -240,7 +240,7 @@ def flags(config: _Attacked, data: str | None) -> str:
     for name, value in given.items():
         if value not in (None, "") and value != usual.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words.append(f"--{name.replace('_', '-')}={shlex.quote(text)}")
+            words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={shlex.quote(text)}"))
     return " ".join(words)
 
 

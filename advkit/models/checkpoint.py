@@ -189,7 +189,7 @@ def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:
         raise ConfigError(f"{where} says that its architecture is {name!r}, not {arch!r}; leave --arch out")
     try:
         with rng.scope("cpu", 0, "build"):
-            if (way := named_door(name)) is not None:
+            if (way := named_door(name) or (DOORS.get(name)() if name in DOORS else None)) is not None:
                 return way.build(card)
             if ":" in name:
                 if arch is None:
@@ -237,11 +237,6 @@ def _read_pickle(path: Path, weights_key: str | None) -> _Content:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                    raise ModelError(
-                        f"{path} is a TorchScript archive, which holds code; "
-                        "save the model's state_dict() instead"
-                    )
                 # PyTorch does not look at the checksums that it writes.
                 if (member := archive.testzip()) is not None:
                     raise damaged(path, f"the checksum of {member} is wrong")

@@ -34,6 +34,8 @@ class Said:
     """The file that they are from."""
     untrained: bool = False
     """No weights are wanted."""
+    allow_torchscript: bool = False
+    """A file of TorchScript may be run."""
 
     @property
     def normalisation_open(self) -> bool:
@@ -62,9 +64,9 @@ class Found:
 class Fit:
     """How image files become what a network was trained on."""
 
-    resize: int
-    """The shorter side to which they are resized."""
-    crop: int
+    resize: int | tuple[int, int] | None
+    """The shorter side to which they are resized, or (height, width)."""
+    crop: int | None
     """Side of the square that is then cut out of the middle."""
     bicubic: bool
     """Whether they are resized by bicubic interpolation, else bilinear."""
@@ -95,7 +97,10 @@ class Door(ABC):
         Raises:
             ModelError: it is nothing that a card can say.
         """
-        raise ModelError(f"a network of {card.architecture!r} cannot be made again from its card")
+        raise ModelError(
+            f"its network was read from a file or object of {card.architecture}, and no card holds one; "
+            "load that, or give the network as package.module:function"
+        )
 
     def fit(self, where: str) -> Fit | None:
         """How image files fit the model, found out without loading it; None where that is open."""

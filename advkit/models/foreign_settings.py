@@ -14,7 +14,7 @@ class ForeignModel(StrictModel):
     """Keys for models without a card; a model with one needs none of them."""
 
     weights: str | None = None
-    """Weights file, for torchvision:NAME and package.module:function."""
+    """Weights file, for a library's NAME and package.module:function."""
     weights_key: str | None = None
     """Which state dict of a file that holds several: its key, or the prefix of its names."""
     shape: tuple[int, int, int] | None = None
@@ -27,6 +27,8 @@ class ForeignModel(StrictModel):
     """A foreign model's normalisation, per channel, in units of its pixel range."""
     outputs: Literal["logits", "probabilities"] = "logits"
     """Outputs of a foreign model."""
+    allow_torchscript: bool = False
+    """Run a model file of TorchScript, which holds code: of those alone that you trust."""
 
     @property
     def said(self) -> dict[str, Any]:
@@ -38,7 +40,8 @@ class SubjectFields(StrictModel):
     """A base of its own, so that help lists these options first."""
 
     model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
+    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER,
+    or package.module:function."""
     data: DataName | None = None
     """Data set (see `advkit ls data`); by default what the classifier was trained on."""
     split: Literal["test", "train", "all"] | None = None

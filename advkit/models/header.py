@@ -80,11 +80,6 @@ def _archive(path: Path) -> str | None:
             names = archive.namelist()
     except Exception:  # a damaged one can fail in any way, and is called so where it is read
         return None
-    if any(name.endswith(("exported_program.json", "models/model.json", "archive_format")) for name in names):
-        return (
-            "a program of torch.export (.pt2), which advkit does not read; save the network's state_dict(), "
-            "and name the network with --arch package.module:function"
-        )
     if any(name.endswith("data.pkl") for name in names):
         return None
     if any(name.endswith(".h5") for name in names):

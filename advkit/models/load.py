@@ -42,6 +42,7 @@ def load_model(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     outputs: Literal["logits", "probabilities"] = "logits",
+    allow_torchscript: bool = False,
     device: str | None = None,
     store: Store | None = None,
 ) -> Model:
@@ -49,19 +50,22 @@ def load_model(
 
     Args:
         where: a file, a run folder, a name or the beginning of a hash in the store, ``torchvision:NAME``,
-            ``package.module:function`` (imported and called without arguments), or a module in hand.
+            ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers, ``package.module:function`` (imported
+            and called without arguments), or a module or exported program in hand. Files are checkpoints,
+            ``.pt2`` programs of ``torch.export``, and TorchScript.
         role: what the model must be; of a foreign one, what it is (a classifier, unless said).
         arch: for weights without a card, their architecture: a registered one, ``torchvision:NAME`` or
             ``package.module:function``; without it, the one registered classifier that fits.
         shape: images of a foreign model, (channels, height, width), where the weights leave it open.
         classes: of a foreign model whose weights do not say.
-        weights: for ``torchvision:NAME`` and functions, a file; ``"none"`` for an untrained torchvision
-            network, by default torchvision's own weights.
+        weights: for a library's name and functions, a file; ``"none"`` for an untrained network, by default
+            the library's own weights.
         weights_key: which state dict of a file that holds several: its key, or the prefix of its names.
         pixel_range: input range of a foreign model, (lowest, highest) pixel value.
         mean: a foreign model's normalisation, per channel, in units of ``pixel_range``.
         std: likewise.
         outputs: what a foreign model gives out.
+        allow_torchscript: run a file of TorchScript, which holds code.
         device: where to put it; None leaves a module in hand where it is and everything else on the CPU.
         store: the model store; by default the user's.
 
@@ -75,7 +79,7 @@ def load_model(
         "the model's preprocessing",
     )
     _refuse_other_units(preprocessing)
-    said = Said(role, arch, shape, classes, preprocessing, weights_key)
+    said = Said(role, arch, shape, classes, preprocessing, weights_key, allow_torchscript=allow_torchscript)
     if isinstance(where, str | Path):
         model = _find(where, said, weights, store or Store())
     else:
@@ -158,7 +162,7 @@ def _find(where: str | Path, said: Said, weights: str | Path | None, store: Stor
             way_out = f"it is an architecture, whose weights one names with --arch {text}"
         raise ModelError(
             f"there is no model {text!r}{near}: it is no file, run folder, name in the store, "
-            f"torchvision:NAME or package.module:function; {way_out}",
+            f"torchvision:NAME, timm:NAME, hf:NAME or package.module:function; {way_out}",
             code="model-not-found",
         ) from error
     return _of_file(found, said, said.arch)
@@ -174,6 +178,8 @@ def _named(text: str) -> Door | None:
 def _of_file(path: Path, said: Said, arch: str | None) -> Model:
     if (way := file_door(path)) is not None:
         refuse_absent(path)
+        if arch is not None:
+            raise ConfigError(f"{path} holds its own network; leave --arch and --weights out")
         return _of_found(way.open(path, replace(said, file=path)), said)
     found = open_checkpoint(path, arch=arch, weights_key=said.weights_key)
     if isinstance(found, Model):

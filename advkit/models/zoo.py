@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advkit.core import rng
-from advkit.core.errors import ConfigError, by_size
+from advkit.core.errors import ConfigError, ModelError, by_size
 from advkit.core.notes import Note
 from advkit.models import match
 from advkit.models.card import ModelCard, Preprocessing, Shape
@@ -23,10 +24,15 @@ from advkit.models.weights import fill
 class Pretrained:
     """What a library says of a classifier's own weights."""
 
+    architecture: str
+    """For the card: the prefix, and what names the network alone."""
     shape: Shape
-    preprocessing: Preprocessing
+    classes: int
+    preprocessing: Preprocessing | None = None
+    """None where the library does not say."""
     labels: tuple[str, ...] = ()
-    classes: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    """For the card: what else determines the network."""
     fit: Fit | None = None
     size_bound: bool = False
     """The weights fit images of this size alone."""
@@ -46,8 +52,8 @@ class Zoo(Door):
         """
 
     @abstractmethod
-    def network(self, where: str, shape: Shape, classes: int) -> nn.Module:
-        """A freshly initialised classifier (from PyTorch's global generator).
+    def network(self, architecture: str, shape: Shape, classes: int, config: dict[str, Any]) -> nn.Module:
+        """A freshly initialised classifier of a card (from PyTorch's global generator).
 
         Raises:
             ConfigError: images that it cannot take.
@@ -68,45 +74,63 @@ class Zoo(Door):
         if state is None and not said.untrained:
             state = self.weights(where)
         if state is not None:
-            classes = match.classes_in(state, lambda count: self._sizes(where, shape, count))
+            classes = match.classes_in(state, lambda count: self._sizes(own, shape, count))
             origin = f" with {said.file.name if said.file else 'its own weights'}"
         notes = [Note("origin", f"{self.library}'s network{origin}")]
         trained = state is not None and classes == own.classes
-        preprocessing = None if said.file else Preprocessing()
-        if trained and said.normalisation_open:
-            preprocessing = own.preprocessing
-            notes.append(Note("normalisation-read", f"normalised as {self.library}'s own weights want it"))
+        preprocessing = None if said.state or not said.untrained else Preprocessing()
         if trained:
+            preprocessing = own.preprocessing
+            if preprocessing is not None and said.normalisation_open:
+                how = f"normalised as {self.library}'s own weights want it"
+                notes.append(Note("normalisation-read", how))
             shape = own.shape if own.size_bound else shape
             if shape != own.shape:
                 notes.append(Note("size-trained", f"trained on images of {by_size(own.shape)}"))
         with rng.scope("cpu", 0, "build"):
-            network = self._built(where, shape, classes)
+            network = self._built(own.architecture, shape, classes, own.config)
         if state is not None:
             read, more = fill(network, self._needed(state), said, where)
             notes += more if preprocessing is None else [n for n in more if n.code != "normalisation-read"]
             preprocessing = preprocessing or read
-        labels = own.labels if trained else ()
-        return Found(network, where, {}, shape, classes, labels, preprocessing, tuple(notes))
+        return Found(
+            network,
+            own.architecture,
+            own.config,
+            shape,
+            classes,
+            own.labels if trained else (),
+            preprocessing,
+            tuple(notes),
+        )
 
     def build(self, card: ModelCard) -> nn.Module:
         """The network of a card."""
-        return self._built(card.architecture, card.shape, card.classes)
+        return self._built(card.architecture, card.shape, card.classes, card.config)
 
     def fit(self, where: str) -> Fit | None:
         """How image files fit a classifier's own weights."""
         return self.pretrained(where).fit
 
-    def _needed(self, state: Any) -> State:
+    def _needed(self, state: Mapping[str, Tensor]) -> State:
         return dict(state)
 
-    def _built(self, where: str, shape: Shape, classes: int | None) -> nn.Module:
+    def _built(
+        self, architecture: str, shape: Shape, classes: int | None, config: dict[str, Any]
+    ) -> nn.Module:
         if classes is None or classes < 2:
-            raise ConfigError(f"{where} without trained weights needs the number of classes; pass --classes")
-        return self.network(where, shape, classes)
+            raise ConfigError(
+                f"{architecture} without trained weights needs the number of classes; pass --classes"
+            )
+        return self.network(architecture, shape, classes, config)
 
-    def _sizes(self, where: str, shape: Shape, classes: int) -> dict[str, torch.Size]:
+    def _sizes(self, own: Pretrained, shape: Shape, classes: int) -> dict[str, torch.Size]:
         """Shapes of the tensors of a network that is not really built."""
         with torch.device("meta"):
-            network = self.network(where, shape, classes)
+            network = self.network(own.architecture, shape, classes, own.config)
         return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def needs(package: str, extra: str, where: str) -> ModelError:
+    """The error for a library that is not installed."""
+    return ModelError(f"{where} needs {package}; run: pip install {package} (the extra advkit[{extra}])")

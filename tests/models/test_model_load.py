@@ -292,14 +292,14 @@ def test_what_torchvision_says_of_its_own_weights(name: str) -> None:
 def test_torchvisions_networks_are_built_plainly_and_to_size() -> None:
     for name in ("googlenet", "inception_v3"):
         with torch.device("meta"):
-            network = Torchvision().network(f"torchvision:{name}", (3, 96, 96), 2)
+            network = Torchvision().network(f"torchvision:{name}", (3, 96, 96), 2, {})
         assert not network.aux_logits
         assert not network.transform_input
     torch.manual_seed(0)
-    network = Torchvision().network("torchvision:googlenet", (3, 96, 96), 2)
+    network = Torchvision().network("torchvision:googlenet", (3, 96, 96), 2, {})
     assert network.conv1.conv.weight.std().item() == pytest.approx(0.01, rel=0.1)
     with torch.device("meta"):
-        network = Torchvision().network("torchvision:vit_b_32", (3, 64, 64), 2)
+        network = Torchvision().network("torchvision:vit_b_32", (3, 64, 64), 2, {})
     assert network.encoder.pos_embedding.shape == (1, 2 * 2 + 1, 768)
 
 

@@ -307,11 +307,8 @@ def test_files_that_are_no_checkpoints_are_called_by_their_name(name: str, tmp_p
 
 def test_archives_that_are_no_checkpoints(theirs: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
-    program = torch.export.export(weights(theirs.distinct), (torch.zeros(1, 1, 8, 8),))
-    torch.export.save(program, tmp_path / "program.pt2")
-    for name, said in (("arrays.npz", "NumPy"), ("program.pt2", r"torch\.export")):
-        with pytest.raises(ModelError, match=said):
-            load_model(tmp_path / name)
+    with pytest.raises(ModelError, match="NumPy"):
+        load_model(tmp_path / "arrays.npz")
     safetensors.torch.save_file(weights(theirs.shallow).state_dict(), tmp_path / "m.bin")
     assert load_model(tmp_path / "m.bin", arch="zoo_net:shallow", shape=(1, 8, 8)).card.classes is None
 

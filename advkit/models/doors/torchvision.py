@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from advkit.core.errors import ConfigError, ModelError, did_you_mean
 from advkit.models.card import Preprocessing, Shape
@@ -35,22 +36,23 @@ class Torchvision(Zoo):
             mean, std = (0.5,) * 3, (0.5,) * 3  # what their hidden preprocessing comes to
         size, labels = transforms.crop_size[0], tuple(default.meta["categories"])
         return Pretrained(
+            where,
             (3, size, size),
+            len(labels),
             Preprocessing(mean=mean, std=std),
             labels,
-            len(labels),
-            Fit(transforms.resize_size[0], size, transforms.interpolation.value == "bicubic"),
+            fit=Fit(transforms.resize_size[0], size, transforms.interpolation.value == "bicubic"),
             size_bound=name.startswith(("vit_", "maxvit")),
         )
 
-    def network(self, where: str, shape: Shape, classes: int) -> nn.Module:
+    def network(self, architecture: str, shape: Shape, classes: int, config: dict[str, Any]) -> nn.Module:
         """Built for the images' size, where the architecture depends on it."""
         from torchvision import models as zoo
 
-        name = _name(where)
+        name = _name(architecture)
         if shape[0] != 3:
             raise ConfigError(
-                f"{where} takes images of 3 channels, not {shape[0]}; choose another architecture"
+                f"{architecture} takes images of 3 channels, not {shape[0]}; choose another architecture"
             )
         settings: dict[str, Any] = dict(_PLAINLY) if name in _PLAIN else {}
         if name == "maxvit_t":
@@ -62,7 +64,7 @@ class Torchvision(Zoo):
         except (ValueError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             size = f"{shape[1]}x{shape[2]}"
-            raise ConfigError(f"{where} cannot take {size} images ({reason}); resize them") from error
+            raise ConfigError(f"{architecture} cannot take {size} images ({reason}); resize them") from error
         return network
 
     def weights(self, where: str) -> State:
@@ -77,7 +79,7 @@ class Torchvision(Zoo):
             ) from error
         return dict(state)
 
-    def _needed(self, state: Any) -> State:
+    def _needed(self, state: Mapping[str, Tensor]) -> State:
         return {name: state[name] for name in state if not _AUXILIARY.match(name)}
 
 

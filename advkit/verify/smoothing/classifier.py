@@ -86,8 +86,10 @@ class SmoothedClassifier(nn.Module):
             raise ConfigError(f"samples and batch_size are 1 or more (got {samples} and {batch_size})")
         if not 0 < alpha < 1:
             raise ConfigError(f"alpha is a probability between 0 and 1 (got {alpha})")
-        twin = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        self.network: nn.Module = twin.eval().requires_grad_(False)
+        with torch.no_grad():  # where TorchScript, too, copies leaves
+            self.network: nn.Module = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
         self.sigma, self.samples, self.alpha, self.seed = float(sigma), samples, alpha, seed
         self.batch_size = batch_size
         # Part of the state, so that different settings have different hashes.

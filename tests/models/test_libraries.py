@@ -1,0 +1,213 @@
+"""Classifiers of timm and transformers, from folders and files: nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import advkit
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, ModelError
+from advkit.data.load import load_data
+from advkit.data.subjects import Subject
+from advkit.models.door import Fit, named_door
+from advkit.models.foreign_settings import SubjectSettings
+
+NAMES = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Photographs of other sizes than the networks take, in a folder for each class."""
+    noise = np.random.default_rng(0)
+    for number, name in enumerate(NAMES):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for place in range(3):
+            pixels = noise.integers(0, 256, (50 + 7 * number, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{place}.png")
+    return tmp_path / "photos"
+
+
+def opened(where: str, photos: Path, **more: Any) -> Subject:
+    return Subject.open(SubjectSettings(model=where, data=f"folder:{photos}", **more), Context())
+
+
+@pytest.mark.parametrize("where", ["timm:resnet18", "hf:folder"])
+def test_a_library_that_is_not_installed(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match="pip install") as caught:
+        advkit.load_model(where)
+    assert "\n" not in str(caught.value)
+
+
+def test_timms_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=3, img_size=32).eval()
+    timm.models.save_for_hf(network, "folder", model_args={"img_size": 32})
+    about = json.loads(Path("folder/config.json").read_text(encoding="utf-8"))
+    about["label_names"] = NAMES
+    about["pretrained_cfg"] |= {"input_size": [3, 32, 32], "std": [0.5, 0.25, 0.5], "crop_pct": 0.8}
+    Path("folder/config.json").write_text(json.dumps(about), encoding="utf-8")
+    subject = opened("timm:./folder", photos)
+    card = subject.model.card
+    assert (card.shape, card.classes, card.labels) == ((3, 32, 32), 3, NAMES)
+    assert (card.preprocessing.mean, card.preprocessing.std) == ((0.5, 0.5, 0.5), (0.5, 0.25, 0.5))
+    assert "normalisation-assumed" not in {note.code for note in subject.model.notes}
+    way = named_door("timm:./folder")
+    assert way is not None and way.fit("timm:./folder") == Fit(40, 32, bicubic=True)
+    fitted = load_data(f"folder:{photos}", resize=40, crop=32, bicubic=True)
+    assert subject.images.fingerprint == fitted.fingerprint
+    x, _ = subject.images.batch(torch.arange(4))
+    data = timm.data.resolve_data_config(pretrained_cfg=about["pretrained_cfg"])
+    image = Image.open(photos / "cat" / "0.png")
+    expected = timm.data.create_transform(**data)(image)[None]
+    own = (subject.images.batch(torch.tensor([0]))[0] - 0.5) / torch.tensor([0.5, 0.25, 0.5]).view(3, 1, 1)
+    assert (own - expected).abs().mean() < 0.02  # torchvision rounds on its way
+    std = torch.tensor(card.preprocessing.std).view(3, 1, 1)
+    torch.testing.assert_close(subject.model(x), network((x - 0.5) / std))
+    again = advkit.load_model(advkit.save_model(subject.model, tmp_path / "m.safetensors"))
+    assert again.hash == subject.model.hash
+    Path("folder/config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError):
+        advkit.load_model("timm:./folder")
+
+
+def test_timms_networks_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    for name in ("test_resnet", "test_vit"):
+        torch.manual_seed(1)
+        network = timm.create_model(name, num_classes=1000).eval()
+        torch.save({"state_dict": network.state_dict()}, tmp_path / "m.pth")
+        model = advkit.load_model(f"timm:{name}", weights=tmp_path / "m.pth")
+        x = torch.rand(2, *model.card.shape)
+        assert model.card.shape == (3, 160, 160)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in timm_normalisation(timm, name))
+        torch.testing.assert_close(model(x), network((x - mean) / std))
+        assert model.card.labels[0].startswith("tench")
+        few = timm.create_model(name, num_classes=7, **({"img_size": 64} if name == "test_vit" else {}))
+        torch.save(few.state_dict(), tmp_path / "few.pth")
+        own: Any = {"shape": (3, 64, 64), "mean": (0.25,)}
+        model = advkit.load_model(tmp_path / "few.pth", arch=f"timm:{name}", **own)
+        x = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(model(x), few.eval()(x - 0.25))
+        assert (model.card.classes, model.card.labels) == (7, ())
+    bare = advkit.load_model("timm:test_vit", weights="none", classes=5, shape=(1, 32, 32))
+    assert bare(torch.rand(2, 1, 32, 32)).shape == (2, 5)
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("timm:test_resnex", {}),
+        ("timm:test_vit", {"weights": "none"}),
+    ]
+    for where, more in said:
+        with pytest.raises(ConfigError):
+            advkit.load_model(where, **more)
+
+    def offline(*_: Any, **__: Any) -> Any:
+        raise OSError("no route to host\nat all")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", offline)
+    with pytest.raises(ModelError, match=r"no route to host.*--weights") as caught:
+        advkit.load_model("timm:test_vit")
+    assert "\n" not in str(caught.value)
+
+
+def timm_normalisation(timm: Any, name: str) -> tuple[Any, Any]:
+    found = timm.get_pretrained_cfg(name)
+    return found.mean, found.std
+
+
+PROCESSORS: dict[str, tuple[dict[str, Any], Fit | None, tuple[float, float]]] = {
+    "resized": ({}, Fit((32, 32), None, bicubic=False), (0.0, 1.0)),
+    "bicubic": ({"resample": 3}, Fit((32, 32), None, bicubic=True), (0.0, 1.0)),
+    "bytes": ({"do_rescale": False}, Fit((32, 32), None, bicubic=False), (0.0, 255.0)),
+    "wider": ({"rescale_factor": 1 / 127.5}, Fit((32, 32), None, bicubic=False), (0.0, 2.0)),
+    "left alone": ({"do_resize": False, "do_normalize": False}, None, (0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_a_folder_of_transformers(
+    kind: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    more, fit, pixels = PROCESSORS[kind]
+    monkeypatch.chdir(tmp_path)
+    network = tiny(transformers)
+    network.save_pretrained("folder")
+    mean, std = [0.5, 0.25, 0.5], [0.5, 0.5, 0.25]
+    size = {"height": 32, "width": 32}
+    processor = transformers.ViTImageProcessor(size=size, image_mean=mean, image_std=std, **more)
+    processor.save_pretrained("folder")
+    way = named_door("hf:./folder")
+    assert way is not None and way.fit("hf:./folder") == fit
+    subject = opened("hf:./folder", photos, **({"resize": (32, 32)} if fit is None else {}))
+    card = subject.model.card
+    assert (card.shape, card.classes, card.labels) == ((3, 32, 32), 3, NAMES)
+    assert card.preprocessing.pixel_range == pixels
+    x, _ = subject.images.batch(torch.arange(4))
+    same = {"do_resize": False, "do_rescale": True}
+    prepared = transformers.ViTImageProcessor(**{**processor.to_dict(), **same})
+    factor = pixels[1] / 255
+    batch = (x * 255).round().to(torch.uint8)
+    own = prepared(list(batch), return_tensors="pt", rescale_factor=factor)["pixel_values"]
+    torch.testing.assert_close(subject.model(x), network(own).logits, rtol=1e-4, atol=1e-5)
+    assert "output-unwrapped" in {note.code for note in subject.facts.notes}
+    again = advkit.load_model(advkit.save_model(subject.model, tmp_path / "m.pt"))
+    assert again.hash == subject.model.hash
+    torch.testing.assert_close(again(x), subject.model(x))
+
+
+def tiny(transformers: Any, **more: Any) -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: n for n, name in enumerate(NAMES)}}
+    config = transformers.ViTConfig(image_size=32, patch_size=8, **sizes, **labels, **more)
+    return transformers.AutoModelForImageClassification.from_config(config).eval()
+
+
+def test_transformers_that_crop_and_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
+    config.num_labels = 4
+    network = transformers.AutoModelForImageClassification.from_config(config).eval()
+    network.save_pretrained("folder")
+    with pytest.raises(ConfigError):  # which says no size
+        advkit.load_model("hf:folder", shape=None)
+    for portion, side, fit in (
+        (0.5, 64, Fit(128, 64, bicubic=True)),
+        (0.5, 384, Fit((384, 384), None, bicubic=True)),
+    ):
+        processor = transformers.ConvNextImageProcessor(size={"shortest_edge": side}, crop_pct=portion)
+        processor.save_pretrained("folder")
+        way = named_door("hf:folder")
+        assert way is not None and way.fit("hf:folder") == fit
+    processor = transformers.ViTImageProcessor(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, do_center_crop=True, resample=2
+    )
+    processor.save_pretrained("folder")
+    assert way.fit("hf:folder") == Fit(40, 32, bicubic=False)
+    model = advkit.load_model("hf:folder", shape=(3, 48, 48))
+    assert (model.card.shape, model.card.classes, model.card.labels) == ((3, 48, 48), 4, ())
+    state = {f"module.{name}": tensor + 1e-3 for name, tensor in network.state_dict().items()}
+    torch.save(state, "tuned.pt")
+    tuned = advkit.load_model("hf:folder", weights="tuned.pt")
+    x = torch.rand(2, 3, 32, 32)
+    assert not torch.allclose(tuned(x), model(x))
+    bare = advkit.load_model("hf:folder", weights="none", classes=7)
+    assert bare(x).shape == (2, 7)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for where in ("hf:./nowhere", "hf:."):
+        with pytest.raises(ModelError) as caught:
+            advkit.load_model(where)
+        assert "\n" not in str(caught.value)

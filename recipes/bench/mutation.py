@@ -63,6 +63,8 @@ PARTS: dict[str, dict[str, str]] = {
         "core/files.py": "core",
         "core/runs.py": "core",
         "core/stored.py": "core",
+        "models/onnx_graph": "models/onnx_graph",
+        "models/doors/onnx_file.py": "models/onnx_graph",
         "models/store.py": "models",
         "models/checkpoint.py": "models",
         "models/load.py": "models",

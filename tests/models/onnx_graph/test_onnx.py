@@ -25,7 +25,7 @@ from advkit.models.onnx_graph.content import content  # noqa: E402
 from advkit.models.onnx_graph.read import read  # noqa: E402
 from advkit.verify.bounds.read import check  # noqa: E402
 from advkit.verify.bounds.read import read as bounds  # noqa: E402
-from tests.models.onnx_graphs import Drawn, Graph  # noqa: E402
+from tests.models.onnx_graph.onnx_graphs import Drawn, Graph  # noqa: E402
 
 quick = settings(
     deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.generate,)

@@ -146,7 +146,8 @@ def as_classifier(model: Any, shape: Shape | None = None, classes: int | None = 
 def _in_hand(thing: Any, said: Said) -> Model:
     """A module, or an object that a door takes."""
     way = object_door(thing)
-    if way is None and (said.access is not None or hasattr(thing, "predict_proba")):
+    estimator = hasattr(thing, "predict_proba") and not isinstance(thing, nn.Module)
+    if way is None and (said.access is not None or estimator):
         way = DOORS.get("black-box")()
     if way is not None:
         return _of_found(way.open(thing, said), said)

@@ -248,6 +248,8 @@ def test_a_module_is_asked_without_its_gradient():
     x = Counted().data[0]
     model = load_model(BlackBox(module, shape=SHAPE, classes=3))
     assert torch.equal(model(x), module(x).detach())
+    module.predict_proba = None  # a module with such a method is a module
+    assert load_model(module, shape=SHAPE)(x).requires_grad
 
 
 def test_the_command_takes_a_function(tmp_path, monkeypatch, capsys):

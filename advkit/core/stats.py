@@ -47,3 +47,27 @@ def accuracy(correct: int, n: int) -> str:
     """``"90.5 % [85.6, 94.2]"``: the fraction with its exact 95 % interval."""
     low, high = clopper_pearson(correct, n)
     return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def most_successes(successes: int, sample: int, population: int, confidence: float = 0.95) -> int:
+    """Largest number of successes in a population that a random sample of it does not exclude.
+
+    Exact and one-sided, for a sample without replacement (hypergeometric); it is never above the upper limit
+    of Clopper and Pearson times the population.
+
+    Args:
+        successes: how many of ``sample`` succeeded.
+        sample: size of the uniformly random sample.
+        population: size of what it was drawn from.
+        confidence: with it at least, the true number is no larger.
+    """
+    from scipy.stats import hypergeom
+
+    low, high = successes, population - (sample - successes)
+    while low < high:  # the probability of so few falls as the number rises
+        middle = (low + high + 1) // 2
+        if hypergeom.cdf(successes, population, middle, sample) > 1.0 - confidence:
+            low = middle
+        else:
+            high = middle - 1
+    return low

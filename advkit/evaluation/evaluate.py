@@ -30,6 +30,7 @@ from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Ledger
+from advkit.evaluation.missing import look, pair, sample_size
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
@@ -66,6 +67,7 @@ def evaluate(
     surrogate: nn.Module | str | Path | None = None,
     allow_random: bool = False,
     certify: bool = False,
+    check_sample: int | None = None,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
 ) -> EvaluationResult:
@@ -102,6 +104,9 @@ def evaluate(
         allow_random: accept a model whose outputs change from pass to pass.
         certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
             the result has a lower and an upper bound of the robust accuracy.
+        check_sample: survivors, drawn at random, that Square with 5,000 queries and targeted Auto-PGD attack
+            to bound what is missing (`advkit.evaluation.missing`); None: twice the root of ``n`` after
+            ``cascade``, none after other attacks.
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
@@ -122,6 +127,7 @@ def evaluate(
         "batch_size": batch_size,
         "eight_bit": eight_bit,
         "certify": certify,
+        "check_sample": check_sample,
         "bpda": tuple(bpda),
         "allow_random": allow_random,
     }
@@ -194,7 +200,9 @@ def attacked(
             correct = clean.argmax(1) == images.labels
             bounds = certified(model, images, correct, threat, folder=folder, progress=progress)
             proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
-        with Ledger(folder, images, [stage.name for stage in stages], keep=keep) as ledger:
+        size = sample_size(config.check_sample, config.attack, len(images))
+        sampled = pair(threat, clean.shape[1]) if size else ()
+        with Ledger(folder, images, [stage.name for stage in (*stages, *sampled)], keep=keep) as ledger:
             cascade = Cascade(
                 model,
                 searched,
@@ -209,6 +217,8 @@ def attacked(
                 proved=proved,
             )
             done = tuple(cascade.run(stage) for stage in stages)
+            checked, cascade.missing = look(cascade, sampled, size)
+            done += checked
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
@@ -230,6 +240,7 @@ def attacked(
         certified_correct=certain,
         stages=done,
         checks=found,
+        missing=cascade.missing,
         forwards=n + sum(stage.forwards for stage in done) + evidence.forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,

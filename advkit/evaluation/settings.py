@@ -36,6 +36,9 @@ class _Attacking(SubjectFields):
     certify: bool = False
     """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
     upper bound of the robust accuracy."""
+    check_sample: int | None = Field(None, ge=0)
+    """Survivors, drawn at random, that two long attacks attack to bound how many points may be missing; by
+    default twice the root of --n after cascade, and none after other attacks."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
     """Required robust accuracy, as a fraction; below it, or with a doubt, the exit code is 1."""
     min_robust_of: Literal["accuracy", "interval"] = "accuracy"

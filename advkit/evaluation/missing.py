@@ -81,8 +81,8 @@ def look(
     return tuple(done), missing
 
 
-def _drawn(cascade: Cascade, survivors: Sequence[int], size: int) -> set[int]:
+def _drawn(cascade: Cascade, survivors: Sequence[int], size: int) -> list[int]:
     """A uniformly random sample, which follows from the seed."""
     ids = torch.tensor([cascade.ids[row] for row in survivors])
     draws = rng.uniform(rng.keys(cascade.config.seed, "sample", ids), (1,))[:, 0]
-    return {survivors[place] for place in draws.argsort(stable=True)[:size].tolist()}
+    return sorted(survivors[place] for place in draws.argsort(stable=True)[:size].tolist())

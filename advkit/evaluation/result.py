@@ -86,8 +86,8 @@ class Check(StrictModel):
 
 class Missing(StrictModel):
     """What a random sample of the survivors says about the others: how many two long attacks, Square with
-    5,000 queries and targeted Auto-PGD with 100 steps, would still break if they attacked all of them. It does
-    not bound what other attacks could find."""
+    5,000 queries and targeted Auto-PGD with 100 steps, would still break if they attacked all of them. It
+    does not bound what other attacks could find."""
 
     sample: int
     """Size of the sample."""
@@ -205,8 +205,8 @@ class EvaluationResult(SummarisedResult):
         if self.missing is not None:
             seen = self.missing
             return (
-                f"Believe this number as an upper bound: at most {seen.points:.1f} points may be missing (95 %), "
-                f"of what long attacks find on all {seen.survivors} survivors; they broke none of "
+                f"Believe this number as an upper bound: at most {seen.points:.1f} points may be missing "
+                f"(95 %), of what long attacks find on all {seen.survivors} survivors; they broke none of "
                 f"{seen.sample}, drawn at random."
             )
         return (

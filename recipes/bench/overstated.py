@@ -1,16 +1,16 @@
-"""How much `cascade` misses of what AutoAttack and a long Square Attack find, on classifiers trained by others.
+"""How much `cascade` misses of what AutoAttack and a long Square Attack find, on public classifiers.
 
     python recipes/bench/overstated.py FOLDER --n 500 --device cuda > overstated.jsonl
     python recipes/bench/overstated.py FOLDER --n 20 --only mnist_cnn_a_adv        # tries the script itself
 
-FOLDER has the public classifiers (docs/benchmarks.md says which); the data sets must be where ADVKIT_DATA says.
+FOLDER has the classifiers of SUBJECTS; the data sets must be where ADVKIT_DATA says.
 Expected time at n = 500: four minutes on a data-centre GPU; on a CPU one second for each image and subject.
 
 Each line is one classifier and threat model. AutoAttack has another seed than `cascade`, or both would make
-the same random windows. `left`: images that stand after each. `missed`: survivors of `cascade` that AutoAttack
-broke. `fallen`: survivors that 5,000 queries of Square or APGD-T (9 targets, 100 steps) break, with a third
-seed, all of them attacked. `stated`: how many may be missing, as `cascade` says it. `covered`: the share of 200
-random samples of the survivors, of the size that `cascade` took, whose stated bound is not below `fallen`.
+the same random windows. `left`: images that stand after each. `missed`: survivors of `cascade` that
+AutoAttack broke. `fallen`: survivors that 5,000 queries of Square or APGD-T (9 targets, 100 steps) break,
+with a third seed, all of them attacked. `stated`: how many may be missing, as `cascade` says it. `covered`: of
+200 random samples of the survivors, of that size, the share whose stated bound is not below `fallen`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 
 import advkit
 from advkit import Threat
+from advkit.core.stats import most_successes
 from advkit.data.data import Data
 from advkit.evaluation.result import EvaluationResult
 
@@ -54,12 +55,8 @@ def standing(result: EvaluationResult) -> set[int]:
     return {verdict.id for verdict in result.verdicts if verdict.status == "robust"}
 
 
-def covered(fallen: set[int], survivors: list[int], sample: int) -> float | None:
+def covered(fallen: set[int], survivors: list[int], sample: int) -> float:
     """The share of random samples whose bound covers what there is to find."""
-    try:
-        from advkit.core.stats import most_successes
-    except ImportError:  # earlier versions state no bound
-        return None
     good = 0
     for seed in range(RESAMPLES):
         drawn = torch.randperm(len(survivors), generator=torch.Generator().manual_seed(seed))[:sample]
@@ -78,9 +75,7 @@ def compared(model: Any, data: Data, threat: Threat) -> Iterator[tuple[str, Any]
     ours, mine = timed(lambda: advkit.evaluate(model, data, threat, "cascade", seed=0))
     theirs, long = timed(lambda: advkit.evaluate(model, data, threat, "autoattack", seed=1))
     left = standing(ours)
-    rows = torch.tensor(
-        [row for row, sample in enumerate(data.ids.tolist()) if sample in left], dtype=torch.int64
-    )
+    rows = torch.isin(data.ids, torch.tensor(sorted(left), dtype=torch.int64)).nonzero()[:, 0]
     fallen: set[int] = set()
     if left:
         again = advkit.evaluate(model, data.take(rows), threat, PAIR, seed=2)
@@ -92,10 +87,9 @@ def compared(model: Any, data: Data, threat: Threat) -> Iterator[tuple[str, Any]
     yield "missed", sorted(left - standing(theirs))
     yield "extra", len(standing(theirs) - left)
     yield "fallen", sorted(fallen)
-    check = getattr(ours, "missing", None)
-    if check is not None:
-        yield "stated", check.model_dump()
-        yield "covered", covered(fallen, sorted(left), check.sample)
+    if ours.missing is not None:
+        yield "stated", ours.missing.model_dump()
+        yield "covered", covered(fallen, sorted(left), ours.missing.sample)
     yield "passes", {"cascade": passes(ours), "autoattack": passes(theirs)}
     yield "ratio", round(passes(ours) / passes(theirs), 4)
     yield "seconds", {"cascade": round(mine, 1), "autoattack": round(long, 1)}

@@ -9,8 +9,9 @@ Expected time at n = 500: four minutes on a data-centre GPU; on a CPU one second
 Each line is one classifier and threat model. AutoAttack has another seed than `cascade`, or both would make
 the same random windows. `left`: images that stand after each. `missed`: survivors of `cascade` that
 AutoAttack broke. `fallen`: survivors that 5,000 queries of Square or APGD-T (9 targets, 100 steps) break,
-with a third seed, all of them attacked. `stated`: how many may be missing, as `cascade` says it. `covered`: of
-200 random samples of the survivors, of that size, the share whose stated bound is not below `fallen`.
+with a third seed, all of them attacked. `stated`: how many may be missing, as `cascade` says it.
+`covered`: of 200 random samples of the survivors, of that size,
+the share whose stated bound is not below `fallen`.
 """
 
 from __future__ import annotations

@@ -114,3 +114,27 @@ def bracketed(certified: int, unbroken: int, n: int) -> str:
         return f"robust accuracy: exactly {accuracy(certified, n)}"
     low, high, open_ = (f"{100 * k / n:.1f} %" for k in (certified, unbroken, unbroken - certified))
     return f"robust accuracy between {low} (certified) and {high} (attacked), undecided {open_}"
+
+
+def most_successes(successes: int, sample: int, population: int, confidence: float = 0.95) -> int:
+    """Largest number of successes in a population that a random sample of it does not exclude.
+
+    Exact and one-sided, for a sample without replacement (hypergeometric); it is never above the upper limit
+    of Clopper and Pearson times the population.
+
+    Args:
+        successes: how many of ``sample`` succeeded.
+        sample: size of the uniformly random sample.
+        population: size of what it was drawn from.
+        confidence: with it at least, the true number is no larger.
+    """
+    from scipy.stats import hypergeom
+
+    low, high = successes, population - (sample - successes)
+    while low < high:  # the probability of so few falls as the number rises
+        middle = (low + high + 1) // 2
+        if hypergeom.cdf(successes, population, middle, sample) > 1.0 - confidence:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -29,7 +29,7 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.evaluation.result import Status, Verdict
+from advkit.evaluation.result import Missing, Status, Verdict
 from advkit.evaluation.settings import Evaluation
 
 ROUNDS = 24
@@ -85,6 +85,8 @@ class Cascade:
         self.passes = 0
         """Forward and backward passes so far, including those of earlier processes."""
         self.stages: list[Stage] = []
+        self.missing: Missing | None = None
+        """What the check on a random sample found, if there was one."""
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest margin that the stages reached on each image; above 0 it is misclassified."""
         self._search_models: dict[tuple[Precision, Access, bool], nn.Module] = {}
@@ -121,6 +123,19 @@ class Cascade:
                 expected = left * sum(entry.broken for entry in second) / len(second)
                 if expected < stage.tolerance * len(self.images):
                     break
+        return self.summary(stage, entries)
+
+    def attack(self, stage: Stage, rows: list[int]) -> list[Entry]:
+        """Runs a stage on chosen rows at once."""
+        if stage not in self.stages:
+            self.stages.append(stage)
+        if not rows:
+            return []
+        with self.progress.task(f"checking with {stage.name}", len(rows), unit="image") as task:
+            return self._round(stage, rows, task)
+
+    def summary(self, stage: Stage, entries: Sequence[Entry]) -> result.Stage:
+        """The result of a stage, from its entries."""
         return result.Stage(
             name=stage.name,
             attack=stage.attack,

@@ -31,6 +31,7 @@ from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
+from advkit.evaluation.missing import look, pair, sample_size
 from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
@@ -73,6 +74,7 @@ def evaluate(
     allow_random: bool = False,
     classes: int | None = None,
     certify: bool | Literal["complete"] = False,
+    check_sample: int | None = None,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
 ) -> EvaluationResult:
@@ -111,6 +113,9 @@ def evaluate(
         certify: certify images before any attack (`advkit.certify`). Certified images are not attacked, and
             the result has a lower and an upper bound of the robust accuracy. ``"complete"``: also by branch
             and bound, whose adversarial examples count as those of an attack (not with ``eight_bit``).
+        check_sample: survivors, drawn at random, that Square with 5,000 queries and targeted Auto-PGD attack
+            to bound what is missing (`advkit.evaluation.missing`); None: twice the root of ``n`` after
+            ``cascade``, none after other attacks.
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
@@ -131,6 +136,7 @@ def evaluate(
         "batch_size": batch_size,
         "eight_bit": eight_bit,
         "certify": certify,
+        "check_sample": check_sample,
         "bpda": tuple(bpda),
         "allow_random": allow_random,
     }
@@ -210,7 +216,9 @@ def attacked(
             run.begin_with(**inputs)
         proved = None
         confirm = confirming(model if facts.deterministic else None, images, threat)
-        names = [COMPLETE, *(stage.name for stage in stages)]
+        size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
+        sampled = pair(threat, clean.shape[1]) if size else ()
+        names = [COMPLETE, *(stage.name for stage in (*stages, *sampled))]
         with Ledger(folder, images, names, keep=keep, confirm=confirm, progress=progress) as ledger:
             if config.certify:
 
@@ -246,6 +254,8 @@ def attacked(
                 proved=proved,
             )
             done = tuple(cascade.run(stage) for stage in stages)
+            checked, cascade.missing = look(cascade, sampled, size)
+            done += checked
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
@@ -277,6 +287,7 @@ def attacked(
         certified_correct=certain,
         stages=done,
         checks=found,
+        missing=cascade.missing,
         forwards=forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,

@@ -89,6 +89,27 @@ class Check(StrictModel):
     """The options of ``advkit attack`` for it, if there are any."""
 
 
+class Missing(StrictModel):
+    """What a random sample of the survivors says about the others: how many two long attacks, Square with
+    5,000 queries and targeted Auto-PGD with 100 steps, would still break if they attacked all of them. It
+    does not bound what other attacks could find."""
+
+    sample: int
+    """Size of the sample."""
+    survivors: int
+    """Images that it was drawn from."""
+    hits: int
+    """Images of the sample that were broken."""
+    broken: int
+    """All images that were broken: an attack that breaks some of the sample attacks all survivors."""
+    by: tuple[str, ...] = ()
+    """The attacks that broke them."""
+    at_most: int
+    """Images that may be missing, with 95 %, beyond those that were broken."""
+    points: float
+    """The same in percentage points of n."""
+
+
 class EvaluationResult(SummarisedResult):
     """Clean and robust accuracy of one model under one threat model, with all verdicts.
 
@@ -124,6 +145,8 @@ class EvaluationResult(SummarisedResult):
     """Certified images among these; None without certification."""
     stages: tuple[Stage, ...]
     checks: tuple[Check, ...]
+    missing: Missing | None = None
+    """How many points may be missing, from a random sample; None without one."""
     notes: tuple[str, ...] = ()
     """Observations and assumptions of the loader."""
     forwards: int
@@ -193,6 +216,13 @@ class EvaluationResult(SummarisedResult):
             return "Believe this number: no image is robust, and the model itself confirmed every success."
         if self.robust_correct == self.certified_correct:
             return "Believe this number: every robust image is certified, and no attack can lower it."
+        if self.missing is not None:
+            seen = self.missing
+            return (
+                f"Believe this number as an upper bound: at most {seen.points:.1f} points may be missing "
+                f"(95 %), of what long attacks find on all {seen.survivors} survivors; they broke none of "
+                f"{seen.sample}, drawn at random."
+            )
         return (
             f"Believe this number as an upper bound: none of {len(self.checks)} checks found a reason for "
             "doubt, and a stronger attack could only lower it."

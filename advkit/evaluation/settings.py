@@ -37,6 +37,9 @@ class Attacking(SubjectFields):
     """First certify images (see `advkit certify`), which are then not attacked: the result has a lower and an
     upper bound of the robust accuracy. --certify complete also proves or breaks the rest by branch and bound,
     on small networks the exact robust accuracy."""
+    check_sample: int | None = Field(None, ge=0)
+    """Survivors, drawn at random, that two long attacks attack to bound how many points may be missing; by
+    default twice the root of --n after cascade, and none after other attacks."""
     bpda: tuple[str, ...] = ()
     """Layers that the search replaces by the identity in the backward pass, because they mask the gradient;
     successes are confirmed on the unchanged model."""

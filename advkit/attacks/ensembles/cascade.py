@@ -21,7 +21,7 @@ class Cascade(Ensemble):
     """The default.
 
     Two short stages attack every image. The others take the images in the order of the largest margin reached
-    so far, in rounds, and stop when a round finds too little. The last four repeat a kind of attack that has
+    so far, in rounds, and stop when a round finds too little. The last three repeat a kind of attack that has
     found something, with more steps, restarts or queries.
     """
 
@@ -32,15 +32,14 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Eleven stages, the last four only where their kind has found something; in l0 two, made for it."""
+        """Ten stages, the last three only where their kind has found something; in l0 two, made for it."""
         if threat.norm == "l0":
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)
         ratio = "dlr" if classes >= 4 else "logit-difference"
         apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
         fab = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
-        square = stage("square", "square", queries=2500)
-        more_square = stage("square-again", "square")
+        square = stage("square", "square", queries=5000)
         return (
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
@@ -51,8 +50,7 @@ class Cascade(Ensemble):
             self._nearest(8, stage("restarts", "apgd", loss=ratio, targets=wrong, restarts=2, steps=100)),
             self._nearest(8, stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
             self._nearest(8, stage("fab-again", "fab-t", targets=wrong, restarts=2), after=fab),
-            self._nearest(8, more_square, None, after=square),
-            self._nearest(8, stage("square-longer", "square", queries=10000), None, after=more_square),
+            self._nearest(8, stage("square-longer", "square", queries=10000), None, after=square),
         )
 
     def _nearest(

@@ -1,0 +1,31 @@
+"""Attacks on a random sample of the survivors must not break any."""
+
+from __future__ import annotations
+
+from advkit.attacks.attack import ATTACKS
+from advkit.evaluation.check import BLIND, Doubt, check
+from advkit.evaluation.evidence import Evidence
+
+
+@check(
+    "missing",
+    rank=BLIND,
+    summary="robust images of a random sample that a long Square Attack or targeted Auto-PGD breaks",
+    source="Clopper and Pearson 1934, for a sample without replacement",
+)
+def missing(evidence: Evidence) -> Doubt | str | None:
+    """Reads what `advkit.evaluation.missing` found."""
+    seen = evidence.cascade.missing
+    if seen is None:
+        return None
+    detail = (
+        f"{seen.hits} of {seen.sample} robust images, drawn at random from {seen.survivors}, are broken by "
+        f"long attacks; at most {seen.points:.1f} points may be missing (95 %)"
+    )
+    if not seen.hits:
+        return detail
+    blind = any(
+        ATTACKS.get(stage.attack).access != "gradients" for stage in evidence.stages if stage.name in seen.by
+    )
+    said = f"{detail}; {' and '.join(seen.by)} then broke {seen.broken} of them all"
+    return Doubt(said, evidence.without_gradients if blind else evidence.harder)

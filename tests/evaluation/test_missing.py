@@ -1,0 +1,137 @@
+"""What a random sample of the survivors says about the others."""
+
+from math import comb
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import advkit
+from advkit.core.stats import clopper_pearson, most_successes
+from advkit.core.threat import Threat
+from advkit.evaluation.check import CHECKS, Doubt
+from advkit.evaluation.missing import look, pair, sample_size
+from advkit.evaluation.result import Missing, Stage
+
+
+def chance(most, bad, sample, population):
+    """Of at most so many bad ones in a sample."""
+    ways = sum(comb(bad, k) * comb(population - bad, sample - k) for k in range(most + 1))
+    return ways / comb(population, sample)
+
+
+@pytest.mark.parametrize("population", [1, 7, 40])
+def test_the_bound_is_the_largest_number_that_is_not_excluded(population):
+    for sample in range(1, population + 1):
+        for hits in range(min(sample, 4) + 1):
+            possible = range(hits, population - sample + hits + 1)
+            kept = [bad for bad in possible if chance(hits, bad, sample, population) > 0.05]
+            most = most_successes(hits, sample, population)
+            assert most == max(kept) and (most == hits or sample < population)
+            assert most <= clopper_pearson(hits, sample, 0.9).high * population + 1e-9
+    assert most_successes(0, 0, 5) == 5
+
+
+@pytest.mark.parametrize("bad", [0, 1, 9, 30])
+def test_it_covers_nineteen_in_twenty_times(bad):
+    draws = (torch.randperm(60, generator=torch.Generator().manual_seed(seed))[:14] for seed in range(200))
+    good = sum(most_successes(int((drawn < bad).sum()), 14, 60) >= bad for drawn in draws)
+    assert good >= 184  # 190 are expected at least, and fewer than this once in 10,000
+
+
+class Scripted:
+    """A cascade of 60 images, ten of them wrong, whose attacks break what they are told to."""
+
+    exhausted, config = False, SimpleNamespace(seed=3)
+
+    def __init__(self, falls):
+        self.falls, self.asked = falls, []
+        self.undecided, self.ids, self.images = torch.arange(60) >= 10, [*range(100, 160)], range(60)
+
+    def attack(self, stage, rows):
+        self.asked.append((stage.attack, list(rows)))
+        broken = [row in self.falls[stage.attack] for row in rows]
+        for row, gone in zip(rows, broken, strict=True):
+            self.undecided[row] = self.undecided[row] and not gone
+        return [SimpleNamespace(broken=gone) for gone in broken]
+
+    def summary(self, stage, entries):
+        broken = sum(entry.broken for entry in entries)
+        counts = {"attacked": len(entries), "correct_after": 0, "forwards": 0, "backwards": 0}
+        return Stage(name=stage.name, attack=stage.attack, parameters={}, broken=broken, **counts)
+
+
+LINF = Threat("linf", 0.1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_breaks_some_of_the_sample_attacks_all(seed):
+    shuffled = (torch.randperm(50, generator=torch.Generator().manual_seed(seed)) + 10).tolist()
+    falls = {"square": set(shuffled[:20]), "apgd": set(range(10))}
+    cascade = Scripted(falls)
+    stages = pair(LINF, 10)
+    done, missing = look(cascade, stages, 12)
+    (_, first), (_, others), (_, again) = cascade.asked
+    assert len(first) == 12 and sorted(first + others) == list(range(10, 60))
+    assert again == [row for row in first if row not in falls["square"]]
+    hits = len(falls["square"] & set(first))
+    assert hits and (missing.sample, missing.survivors, missing.hits, missing.broken) == (12, 50, hits, 20)
+    assert missing.by == (stages[0].name,) == (done[0].name,) and done[0].attacked == 50
+    assert missing.at_most == max(most_successes(hits, 12, 50) - 20, 0)
+    assert missing.points == pytest.approx(100 * missing.at_most / 60)
+    assert look(Scripted(falls), stages, 12)[1] == missing
+
+
+def test_where_none_of_the_sample_falls_the_others_are_left_alone():
+    cascade = Scripted({"square": set(), "apgd": set()})
+    _, missing = look(cascade, pair(LINF, 10), 12)
+    assert [len(rows) for _, rows in cascade.asked] == [12, 12]
+    assert (missing.at_most, missing.by) == (most_successes(0, 12, 50), ())
+    whole = look(Scripted({"square": set(), "apgd": set()}), pair(LINF, 10), 99)[1]
+    assert (whole.sample, whole.at_most, whole.points) == (50, 0, 0)
+    for size, spent in ((0, False), (12, True)):
+        cascade.exhausted = spent
+        assert look(cascade, pair(LINF, 10), size) == ((), None)
+
+
+def test_which_attacks_look_and_at_how_many():
+    square, apgd = (one.parameters for one in pair(LINF, 10))
+    assert square == {"queries": 5000} and apgd == {"loss": "dlr", "targets": 9, "steps": 100}
+    two = pair(LINF, 2)[1].parameters
+    assert (two["targets"], two["loss"]) == (1, "logit-difference") and pair(Threat("l0", 5), 10) == ()
+    assert [pair(LINF, k)[1].parameters["loss"] for k in (3, 4)] == ["logit-difference", "dlr"]
+    assert [sample_size(None, ("pgd", "cascade"), n) for n in (1, 50, 10_000)] == [2, 14, 200]
+    assert sample_size(None, ("pgd",), 50) == 0 and sample_size(7, ("pgd",), 50) == 7
+    assert sample_size(0, ("cascade",), 50) == 0
+
+
+def told(hits, by=(), stages=()):
+    seen = Missing(sample=20, survivors=80, hits=hits, broken=3 * hits, by=by, at_most=9, points=4.5)
+    return SimpleNamespace(
+        cascade=SimpleNamespace(missing=seen), stages=stages, without_gradients="blind", harder="harder"
+    )
+
+
+@pytest.mark.parametrize(("attack", "remedy"), [("square", "blind"), ("apgd", "harder")])
+def test_a_hit_is_a_reason_for_doubt(printed, attack, remedy):
+    look_at = CHECKS.get("missing")
+    printed(look_at(told(0)), 0, 20, 80, 4.5, 95)
+    stage = SimpleNamespace(name="it", attack=attack)
+    said = look_at(told(1, ("it",), (stage, SimpleNamespace(name="other", attack="square"))))
+    assert isinstance(said, Doubt) and said.remedy == remedy
+    printed(said.detail, 1, 20, 80, 4.5, 95, 3)
+    nothing = told(0)
+    nothing.cascade.missing = None
+    assert look_at(nothing) is None
+
+
+def test_an_evaluation_says_what_may_be_missing(judged, printed):
+    model, data = judged
+    short = {"pgd": {"steps": 20}}
+    result = advkit.evaluate(model, data, Threat("linf", 0.012), "pgd", parameters=short, check_sample=5)
+    seen, stood = result.missing, result.robust_correct + result.missing.broken
+    assert (seen.sample, seen.survivors) == (5, stood) and len(result.stages) == 3
+    assert advkit.evaluate(model, data, Threat("linf", 0.012), "pgd", parameters=short).missing is None
+    calm = result.model_copy(update={"checks": ()})
+    printed(calm.trust, seen.points, 95, seen.survivors, seen.sample)
+    assert type(result).from_json(result.to_json()) == result

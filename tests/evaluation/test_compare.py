@@ -17,7 +17,7 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.files import json_text
 from advkit.evaluation.comparison.compare import Source, compare
-from advkit.evaluation.comparison.result import MEASURES, ComparisonResult
+from advkit.evaluation.comparison.result import MEASURES, ComparisonResult, Difference
 from advkit.evaluation.comparison.settings import Comparison
 from advkit.evaluation.result import EvaluationResult
 from advkit.models.checkpoint import save_model
@@ -94,6 +94,17 @@ def test_counts_are_those_of_the_verdicts():
     again = ComparisonResult.from_json(found.to_json())
     assert again == found and found.summary() in str(found) and found.to_dict()["n"] == 60
     assert "<table>" in found._repr_html_()
+
+
+@pytest.mark.parametrize(("gone", "come"), [(0, 5), (0, 6), (6, 0)])
+def test_a_difference_is_significant_by_the_exact_test(gone, come):
+    first = [True] * gone + [False] * (60 - gone)
+    second = [False] * gone + [True] * come + [False] * (60 - gone - come)
+    found = Difference.of(("one", "two"), "robust", first, second)
+    assert found.significant == (max(gone, come) == 6) == (found.p_value <= 0.05)
+    if found.significant:
+        assert (found.text.index("two") < found.text.index("one")) == (come > gone)
+    assert found.only_first == gone and found.only_second == come
 
 
 def test_each_model_is_compared_with_the_first():

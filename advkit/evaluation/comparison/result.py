@@ -100,7 +100,7 @@ class Difference(StrictModel):
         if not self.significant:
             return f"no significant difference in {self.measure} accuracy: {self.second} {said}"
         better, worse = (self.second, self.first) if self.difference > 0 else (self.first, self.second)
-        return f"{better} has a higher {self.measure} accuracy than {worse}: {self.second} {said}"
+        return f"higher {self.measure} accuracy of {better} than of {worse}: {self.second} {said}"
 
 
 class ComparedImage(StrictModel):

@@ -58,7 +58,7 @@ def test_every_option_is_explained():
             f"{name} {option.opts[0]}"
             for each in inner
             for option in each.params
-            if isinstance(option, click.Option) and not option.help
+            if isinstance(option, click.Option) and not option.help and not option.hidden
         ]
     assert silent == []
 

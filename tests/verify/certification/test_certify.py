@@ -17,7 +17,7 @@ from torch import nn
 
 import advkit
 from advkit.attacks.perturb import perturb
-from advkit.core import rng
+from advkit.core import files, rng
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
@@ -209,8 +209,9 @@ def test_a_run_in_pieces_ends_as_a_whole_one(judged, stopping, tmp_path):
 
     whole, text = run("whole")
     head, *lines = text.splitlines(keepends=True)
-    assert json.loads(head) == {"schema": "advkit/certified", "version": 1}
-    recorded = [CertifiedVerdict.model_validate_json(line) for line in lines]
+    facts = [files.unsealed_line(line.rstrip("\n")) for line in (head, *lines)]
+    assert json.loads(facts[0]) == {"schema": "advkit/certified", "version": 1}
+    recorded = [CertifiedVerdict.model_validate_json(line) for line in facts[1:]]
     assert recorded == list(whole.verdicts)
     with pytest.raises(KeyboardInterrupt):
         run("killed", progress=stopping)

@@ -157,11 +157,9 @@ def conv(d: Drawn, x: str) -> str:
 
 def max_pool(d: Drawn, x: str) -> str:
     kernel = [d.upto(min(3, n)) for n in d.g.shape(x)[2:]]
-    more: dict[str, Any] = windows(d, x, kernel, dilated=d.opset >= 10)
-    if more.get("auto_pad") == "SAME_LOWER":  # of which, and of ceil_mode with uneven pads, the reference of
-        more["auto_pad"] = "VALID"  # ONNX makes another shape
-    if "pads" in more and d.opset >= 10 and d.bit():
-        more |= {"ceil_mode": 1, "pads": 2 * more["pads"][:2]}
+    more = windows(d, x, kernel, dilated=False)  # whose pads the reference of ONNX takes in another order
+    if more.get("auto_pad") == "SAME_LOWER":  # of which, as of ceil_mode, the reference of ONNX makes
+        more["auto_pad"] = "VALID"  # another shape
     return str(d.g.add("MaxPool", x, **more))
 
 

@@ -63,13 +63,13 @@ def compare(data: Any, evaluated: Any, *, strict: bool) -> None:
     torch.testing.assert_close(twice.float(), torch.from_numpy(wanted), atol=2 * tolerance, rtol=2e-5)
 
 
-@settings(quick, max_examples=100)
+@settings(quick, max_examples=60)
 @given(st.data())
 def test_random_graphs_compute_what_the_reference_of_onnx_does(data: Any) -> None:
     compare(data, lambda model: lambda x: ReferenceEvaluator(model).run(None, {"images": x})[0], strict=True)
 
 
-@settings(quick, max_examples=100)
+@settings(quick, max_examples=60)
 @given(st.data())
 def test_random_graphs_compute_what_onnxruntime_does(data: Any) -> None:
     runtime = pytest.importorskip("onnxruntime")

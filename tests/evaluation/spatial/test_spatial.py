@@ -95,6 +95,9 @@ def test_every_verdict_is_that_of_trying_all_moves(upper, monkeypatch, confirmed
                 assert found.size == pytest.approx(float(limits.size(torch.tensor(to[index]))))
                 assert verdict.status == "broken"
     assert (result.forwards, result.unconfirmed) == (forwards, 0 if confirmed else hits)
+    right = [verdict for verdict in result.verdicts if verdict.status != "misclassified"]
+    assert result.random_correct == sum(verdict.random is None for verdict in right)
+    assert result.grid_correct == sum(verdict.grid is None for verdict in right)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,7 @@ def test_goes_on_after_an_interruption(upper, tmp_path, monkeypatch, stopping):
     with pytest.raises(KeyboardInterrupt):
         run(stopping)
     lines = (tmp_path / "run/moved.jsonl").read_text().splitlines(keepends=True)
-    assert len(lines) == 1 + 18
+    assert len(lines) == 1 + 18 and '"version": 1' in lines[0]
     (tmp_path / "run/moved.jsonl").write_text("".join([*lines[:13], lines[13][:20]]))  # and the power went
     entries, begun = evaluating._entries, []
     monkeypatch.setattr(evaluating, "_entries", lambda *args: begun.append(int(args[2][0])) or entries(*args))

@@ -7,11 +7,11 @@ FOLDER has the classifiers of SUBJECTS; the data sets must be where ADVKIT_DATA 
 Expected time at n = 500: four minutes on a data-centre GPU; on a CPU one second for each image and subject.
 
 Each line is one classifier and threat model. AutoAttack has another seed than `cascade`, or both would make
-the same random windows. `left`: images that stand after each. `missed`: survivors of `cascade` that
-AutoAttack broke. `fallen`: survivors that 5,000 queries of Square or APGD-T (9 targets, 100 steps) break,
+the same random windows. `left`: images that are robust after each. `missed`: survivors of `cascade` that
+AutoAttack broke. `lost`: survivors that 5,000 queries of Square or APGD-T (9 targets, 100 steps) break,
 with a third seed, all of them attacked. `stated`: how many may be missing, as `cascade` says it.
 `covered`: of 200 random samples of the survivors, of that size,
-the share whose stated bound is not below `fallen`.
+the share whose stated bound is not below `lost`.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ def passes(result: EvaluationResult) -> int:
     return result.forwards + result.backwards
 
 
-def standing(result: EvaluationResult) -> set[int]:
+def robust(result: EvaluationResult) -> set[int]:
     """Ids of the images that are classified correctly after all."""
     return {verdict.id for verdict in result.verdicts if verdict.status == "robust"}
 
 
-def covered(fallen: set[int], survivors: list[int], sample: int) -> float:
+def covered(lost: set[int], survivors: list[int], sample: int) -> float:
     """The share of random samples whose bound covers what there is to find."""
     good = 0
     for seed in range(RESAMPLES):
         drawn = torch.randperm(len(survivors), generator=torch.Generator().manual_seed(seed))[:sample]
-        hits = sum(survivors[at] in fallen for at in drawn.tolist())
-        good += most_successes(hits, len(drawn), len(survivors)) >= len(fallen)
+        hits = sum(survivors[at] in lost for at in drawn.tolist())
+        good += most_successes(hits, len(drawn), len(survivors)) >= len(lost)
     return good / RESAMPLES
 
 
@@ -75,22 +75,22 @@ def compared(model: Any, data: Data, threat: Threat) -> Iterator[tuple[str, Any]
 
     ours, mine = timed(lambda: advkit.evaluate(model, data, threat, "cascade", seed=0))
     theirs, long = timed(lambda: advkit.evaluate(model, data, threat, "autoattack", seed=1))
-    left = standing(ours)
+    left = robust(ours)
     rows = torch.isin(data.ids, torch.tensor(sorted(left), dtype=torch.int64)).nonzero()[:, 0]
-    fallen: set[int] = set()
+    lost: set[int] = set()
     if left:
         again = advkit.evaluate(model, data.take(rows), threat, PAIR, seed=2)
-        fallen = left - standing(again)
-        found = {v.id: (v.attack, v.iteration) for v in again.verdicts if v.id in fallen}
+        lost = left - robust(again)
+        found = {v.id: (v.attack, v.iteration) for v in again.verdicts if v.id in lost}
         yield "by", found
     yield "clean", ours.clean_correct
-    yield "left", {"cascade": len(left), "autoattack": len(standing(theirs))}
-    yield "missed", sorted(left - standing(theirs))
-    yield "extra", len(standing(theirs) - left)
-    yield "fallen", sorted(fallen)
+    yield "left", {"cascade": len(left), "autoattack": len(robust(theirs))}
+    yield "missed", sorted(left - robust(theirs))
+    yield "extra", len(robust(theirs) - left)
+    yield "lost", sorted(lost)
     if ours.missing is not None:
         yield "stated", ours.missing.model_dump()
-        yield "covered", covered(fallen, sorted(left), ours.missing.sample)
+        yield "covered", covered(lost, sorted(left), ours.missing.sample)
     yield "passes", {"cascade": passes(ours), "autoattack": passes(theirs)}
     yield "ratio", round(passes(ours) / passes(theirs), 4)
     yield "seconds", {"cascade": round(mine, 1), "autoattack": round(long, 1)}

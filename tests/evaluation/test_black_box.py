@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import advkit
 from advkit import BlackBox, Threat
 from advkit.attacks.perturb import perturb
+from advkit.core import files
 from advkit.core.errors import ConfigError, ModelError, UserError
 from advkit.core.runs import RunFolder
 from advkit.evaluation.evaluate import evaluate
@@ -150,8 +151,8 @@ def test_a_killed_run_and_its_resume_keep_the_limit_together(dies, tmp_path):
     assert result.queries.total == asked.rows == 6 * 30
     assert [verdict.forwards for verdict in result.verdicts] == [30] * 6
     assert result.queries.answered == asked.rows - lost
-    lines = [json.loads(line) for line in (tmp_path / "run" / "queries.jsonl").read_text().splitlines()]
-    assert lines[0] == {"schema": "advkit/queries", "version": 1}
+    first = (tmp_path / "run" / "queries.jsonl").read_text().splitlines()[0]
+    assert json.loads(files.unsealed_line(first)) == {"schema": "advkit/queries", "version": 1}
 
 
 def test_gradients_layers_and_scores_are_refused_before_any_query():

@@ -304,6 +304,23 @@ class Arrays(Mapping[str, Any]):
         return len(self._members)
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as zip archives do; it may be damaged all the same."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # up to Python 3.11 for an end that is damaged
+        return True
+
+
+def zip_names(path: Path) -> list[str]:
+    """The names in a zip archive; none of another file, or of a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # a damaged file fails in as many ways as it has bytes
+        return []
+
+
 def refuse_bomb(member: zipfile.ZipInfo) -> None:
     """Raises a ValueError for a member of an archive that unpacks to far more than it takes."""
     if member.file_size > 1 << 28 and member.file_size > 100 * member.compress_size:

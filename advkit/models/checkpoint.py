@@ -287,7 +287,7 @@ def _read_pickle(path: Path, weights_key: str | None) -> _Content:
     if (what := kind(path)) is not None:
         raise ModelError(f"{path} is {what}")
     try:
-        if zipfile.is_zipfile(path):
+        if files.is_zip(path):
             with zipfile.ZipFile(path) as archive:
                 for part in archive.infolist():
                     files.refuse_bomb(part)
@@ -328,7 +328,7 @@ def _read_pickle(path: Path, weights_key: str | None) -> _Content:
 
 def _blocked_call(path: Path) -> str | None:
     """The first thing but PyTorch's own that a pickle looks up by name, read without executing anything."""
-    if zipfile.is_zipfile(path):
+    if files.is_zip(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
             content = archive.read(names[0]) if names else b""

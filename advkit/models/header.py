@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,22 +72,18 @@ def kind(path: Path) -> str | None:
     for start, said in _KINDS:
         if head.startswith(start):
             return said
-    if head[257:262] == b"ustar" and not zipfile.is_zipfile(path):
+    if head[257:262] == b"ustar" and not files.is_zip(path):
         return "a tar archive; unpack it and name the file inside"
-    return _archive(path) if zipfile.is_zipfile(path) else None
+    return _archive(path)
 
 
 def _archive(path: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # a damaged one can fail in any way, and is called so where it is read
-        return None
-    if any(name.endswith("data.pkl") for name in names):
+    names = files.zip_names(path)
+    if not names or any(name.endswith("data.pkl") for name in names):
         return None
     if any(name.endswith(".h5") for name in names):
         return "a Keras file, which holds no PyTorch weights; save a state_dict"
-    if names and all(name.endswith(".npy") for name in names):
+    if all(name.endswith(".npy") for name in names):
         return "an archive of NumPy arrays (.npz), not a checkpoint; save model.state_dict() with torch.save"
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"a zip archive ({listed}), not a checkpoint; unpack it and name the file inside"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advkit.core import files
 from advkit.core.errors import ModelError, UserError
 from advkit.core.notes import Note
 from advkit.models.door import Door, Found, Said, door
@@ -59,14 +60,8 @@ class Exported(Door):
 
     def holds(self, path: Path) -> bool:
         """By the names of what is inside."""
-        if not zipfile.is_zipfile(path):
-            return False
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except zipfile.BadZipFile:
-            return False
-        return any(name.endswith(("exported_program.json", "models/model.json")) for name in names)
+        ends = ("exported_program.json", "models/model.json")
+        return any(name.endswith(ends) for name in files.zip_names(path))
 
 
 class _Archive:

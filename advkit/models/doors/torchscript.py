@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from advkit.core import files
 from advkit.core.errors import ModelError
 from advkit.models.door import Door, Found, Said, door
 from advkit.models.header import damaged
@@ -40,10 +40,4 @@ class TorchScript(Door):
 
     def holds(self, path: Path) -> bool:
         """By the constants that every archive of TorchScript has."""
-        if not zipfile.is_zipfile(path):
-            return False
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return any(name.endswith("/constants.pkl") for name in archive.namelist())
-        except zipfile.BadZipFile:
-            return False
+        return any(name.endswith("/constants.pkl") for name in files.zip_names(path))

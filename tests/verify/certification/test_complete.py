@@ -129,7 +129,11 @@ def test_arithmetic_does_not_prove_what_is_false(factor, lead):
     x = torch.full((1, 1, 1, 2), 0.5)
     for threat in (Threat("linf", 0.1), Threat("l2", 0.1))[: 1 + (factor == 1e6)]:
         (one,) = searching(model, threat, limit=30).decide(x, torch.tensor([0]))
-        assert not one.margin > 0 and (lead < 0 or one.example is None)
+        assert not one.margin > 0
+        if (
+            lead > 0 and one.example is not None
+        ):  # a processor's order of sums may break what is robust exactly
+            assert int(model(one.example[None]).argmax()) == 1
 
 
 def test_drawn_networks_of_any_scale_are_never_certified_wrongly(networks):

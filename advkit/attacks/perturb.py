@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.load import as_data
-from advkit.models.black_box import Account, BlackBox, black_box
+from advkit.models.black_box import BlackBox, black_box, counted
 from advkit.models.inspect import NO_GRADIENTS, inspect_classifier
 from advkit.models.load import as_classifier
 from advkit.models.model import evaluation_mode
@@ -170,11 +169,8 @@ def perturb(
     box = refuse_beyond(judged, config.attack, chosen, surrogated=surrogate is not None)
     if box is None and not facts.differentiable and surrogate is None and chosen.access == "gradients":
         raise ModelError(f"attack {config.attack!r} needs gradients, and the model {NO_GRADIENTS}")
-    account = None
-    if box is not None:
-        account = Account(data.ids.tolist(), box.max_queries, box.max_total_queries)
     with (
-        nullcontext() if box is None or account is None else box.counting(account),
+        counted(judged, data.ids.tolist()) as account,
         evaluation_mode(judged),
         evaluation_mode(surrogate or judged),
         progress.task(config.attack, n, unit="image") as task,

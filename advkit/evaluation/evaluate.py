@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +34,7 @@ from advkit.evaluation.missing import look, pair, sample_size
 from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
-from advkit.models.black_box import Account, BlackBox, black_box
+from advkit.models.black_box import Account, BlackBox, black_box, counted
 from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
 from advkit.models.model import evaluation_mode
@@ -175,13 +174,10 @@ def attacked(
     if other is not None:
         notes.append("gradient attacks used a surrogate in place of the model (transfer)")
     folder = run.path if run is not None else None
-    box, account = black_box(model), None
-    if box is not None:
+    if (box := black_box(model)) is not None:
         _refuse_inner(config)
-        path = None if folder is None else folder / QUERIES
-        account = Account(images.ids.tolist(), box.max_queries, box.max_total_queries, path)
     with (
-        nullcontext() if box is None or account is None else box.counting(account),
+        counted(model, images.ids.tolist(), None if folder is None else folder / QUERIES) as account,
         repeatable(),
         evaluation_mode(model),
         evaluation_mode(other or model),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -262,8 +262,9 @@ class BlackBox(nn.Module):
         return Note("black-box", "; ".join(parts))
 
     @contextmanager
-    def counting(self, account: Account) -> Iterator[Account]:
-        """Inside, queries count on this account."""
+    def counting(self, ids: Iterable[int], path: Path | None = None) -> Iterator[Account]:
+        """Inside, queries about the images with these ids count on an account of their own."""
+        account = Account(ids, self.max_queries, self.max_total_queries, path)
         before, self.account = self.account, account
         try:
             yield account
@@ -358,6 +359,14 @@ def black_box(model: nn.Module) -> BlackBox | None:
     """The black box that ``model`` is."""
     inner = getattr(model, "network", model)
     return inner if isinstance(inner, BlackBox) else None
+
+
+def counted(
+    model: nn.Module, ids: Iterable[int], path: Path | None = None
+) -> AbstractContextManager[Account | None]:
+    """`BlackBox.counting` of a model that is a black box; of another one nothing is counted."""
+    box = black_box(model)
+    return nullcontext() if box is None else box.counting(ids, path)
 
 
 @torch.no_grad()

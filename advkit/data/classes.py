@@ -20,6 +20,11 @@ from advkit.data.data import Data
 _SYNSET = re.compile(r"n\d{8}")
 
 
+def class_name(label: int, names: Sequence[str]) -> str:
+    """Of a class; its number where it has no name."""
+    return names[label] if label < len(names) else str(label)
+
+
 def read_classes(path: Path) -> tuple[str, ...]:
     """Names of a model's classes, in the order of its outputs.
 

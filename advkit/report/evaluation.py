@@ -12,6 +12,7 @@ import torch
 
 from advkit.attacks.perturb import device_of
 from advkit.core.stats import accuracy
+from advkit.data.classes import class_name
 from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.evaluation.curve.result import SecurityCurve
@@ -56,7 +57,7 @@ def by_class(
     for label, found in sorted(statuses.items()):
         n, good = len(found), found.count(what) + (what == "robust") * found.count("certified")
         clean = n - found.count("misclassified")
-        name = names[label] if label < len(names) else str(label)
+        name = class_name(label, names)
         rows.append((good / n, (name, f"{n:,}", accuracy(clean, n), accuracy(good, n))))
     shown, title = worst(rows)
     columns = ("class", "n", "clean accuracy [95 % interval]", f"{what} accuracy [95 % interval]")

@@ -10,6 +10,7 @@ from typing import Any
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.files import json_text
 from advkit.core.run_list import began_with, find, read
+from advkit.data.classes import class_name
 from advkit.evaluation.comparison.result import (
     MEASURES,
     ByAttack,
@@ -239,7 +240,7 @@ def _classes(
     return tuple(
         ByClass(
             label=label,
-            name=names[label] if label < len(names) else str(label),
+            name=class_name(label, names),
             n=labels.count(label),
             correct=tuple(
                 sum(fine for fine, own in zip(each, labels, strict=True) if own == label) for each in good

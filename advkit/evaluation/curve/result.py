@@ -14,6 +14,7 @@ from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, clopper_pearson, median_ranks
 from advkit.core.stored import SummarisedResult
 from advkit.core.threat import Norm
+from advkit.data.classes import class_name
 from advkit.evaluation.curve.scale import Scale, parts_of_one
 from advkit.models.card import DataFacts, ModelCard
 
@@ -289,7 +290,7 @@ def _classes(images: Sequence[MinimumNorm], names: Sequence[str], eps: float) ->
         rows.append(
             ClassRow(
                 label=label,
-                name=names[label] if label < len(names) else str(label),
+                name=class_name(label, names),
                 n=len(values),
                 clean_correct=sum(value > 0 for value in values),
                 robust_correct=left,

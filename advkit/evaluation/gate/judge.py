@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from advkit.core.stats import clopper_pearson, paired_difference
+from advkit.data.classes import class_name
 from advkit.evaluation.comparison.compare import Source, compared
 from advkit.evaluation.gate.result import Finding
 from advkit.evaluation.gate.settings import Requirement
@@ -73,7 +74,7 @@ def _worst_class(requirement: Requirement, result: EvaluationResult) -> Iterator
     label = min(values, key=lambda one: (values[one][0], one))
     value, what = values[label]
     names = result.card.labels if result.card else ()
-    name = names[label] if label < len(names) else str(label)
+    name = class_name(label, names)
     yield _finding(requirement, "worst_class", value, needed, f"robust accuracy of class {name}{what}")
 
 

@@ -77,8 +77,7 @@ class Cascade:
         self.correct = clean.argmax(1) == images.labels
         self.robust = self.correct.clone()
         """(N,) bool: classified correctly, and not broken so far."""
-        for row, sample in enumerate(self.ids):
-            self.robust[row] &= (result.COMPLETE, sample) not in ledger.entries
+        self.robust &= torch.tensor([(result.COMPLETE, sample) not in ledger.entries for sample in self.ids])
         self.proved = torch.zeros_like(self.correct) if proved is None else proved
         self.noticed = self.confirmed = 0
         """Successes that the searches found, and those that the model confirmed; of all processes."""

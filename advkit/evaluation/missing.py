@@ -56,15 +56,14 @@ def look(
     if not stages or not size or not survivors or cascade.exhausted:
         return (), None
     drawn = _drawn(cascade, survivors, size)
+    others = sorted({*survivors} - {*drawn})
     done, by, hits = [], [], 0
     for one in stages:
         first = cascade.attack(one, [row for row in drawn if cascade.undecided[row]])
         found, more = sum(entry.broken for entry in first), []
         if found:
             by.append(one.name)
-            more = cascade.attack(
-                one, [row for row in survivors if cascade.undecided[row] and row not in drawn]
-            )
+            more = cascade.attack(one, [row for row in others if cascade.undecided[row]])
         hits += found
         done.append(cascade.summary(one, [*first, *more]))
     broken, n = sum(each.broken for each in done), len(cascade.images)

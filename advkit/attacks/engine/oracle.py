@@ -179,15 +179,16 @@ class Oracle:
         self._require("scores")
         many, points = x.shape[1], x.flatten(0, 1)
         some = x.device.type == "cpu" and not bool(asked.all())
+        sample = None if self.box is None else rows.sample.repeat_interleave(many)
         with torch.no_grad():
             if some:
                 index = asked.flatten().nonzero()[:, 0]
-                sample = rows.sample.repeat_interleave(many)[index]
-                answers = query(self.search_model, points.index_select(0, index), sample).float()
+                about = None if sample is None else sample[index]
+                answers = query(self.search_model, points.index_select(0, index), about).float()
                 logits = answers.new_full((len(points), answers.shape[1]), torch.nan)
                 logits.index_copy_(0, index, answers)
             else:
-                logits = query(self.search_model, points, rows.sample.repeat_interleave(many)).float()
+                logits = query(self.search_model, points, sample).float()
         self.forwards += len(answers) if some else len(points)
         logits = logits.view(len(x), many, -1)
         target = None if rows.search_target is None else rows.search_target[:, None].expand(-1, many)

@@ -33,7 +33,7 @@ def gate_init(run: str, file: Path, overwrite: bool) -> None:
     resolved = path / "resolved.json"
     if not resolved.exists():
         raise DataError(f"{path} is no run folder; name one, whose settings the policy can ask for")
-    config = json.loads(resolved.read_bytes())["config"]
+    config = files.read_json(resolved)["config"]
     shared = {
         "data": result.data.name,
         "split": config.get("split"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +11,7 @@ from advkit.cli import completion
 from advkit.cli.completion import Words
 from advkit.cli.described import DescribedGroup, Option
 from advkit.cli.execute import json_option, show
-from advkit.core import run_list
+from advkit.core import files, run_list
 from advkit.core.errors import ConfigError
 from advkit.core.run_list import RUNS, RunRow, Trust, find
 from advkit.report.outcome import Outcome, Table
@@ -79,7 +78,7 @@ def show_run(run: str, json_to: Path | None) -> None:
         raise ConfigError(
             f"{path} is no run folder, or it is damaged ({row.found}); `advkit runs` lists runs"
         )
-    resolved = json.loads((path / "resolved.json").read_bytes())
+    resolved = files.read_json(path / "resolved.json")
     facts = {
         "command": row.command,
         "began": row.started,

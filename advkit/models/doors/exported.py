@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +74,7 @@ class _Archive:
         return next((name for name in self.names if f"/{name}".endswith(f"/{ending}")), None)
 
     def json(self, ending: str) -> Any:
-        return json.loads(self.archive.read(self.find(ending) or ending))
+        return files.parsed(self.archive.read(self.find(ending) or ending))
 
     def tensors(self, member: str) -> Any:
         """What was saved by ``torch.save``, if it is tensors alone."""
@@ -94,8 +93,8 @@ def _program(archive: _Archive) -> Program:
     if archive.find("models/model.json"):
         content = archive.json("models/model.json")
         tensors = {**_payload(archive, "weights"), **_payload(archive, "constants")}
-    elif member := archive.find("serialized_exported_program.json"):
-        content = json.loads(archive.archive.read(member))
+    elif archive.find("serialized_exported_program.json"):
+        content = archive.json("serialized_exported_program.json")
         tensors = {}
         for part in ("state_dict", "constants"):
             if (found := archive.find(f"serialized_{part}.pt")) is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from advkit.core import files
 from advkit.core.errors import ConfigError, ModelError, did_you_mean
 from advkit.models.card import Preprocessing, Shape
 from advkit.models.checkpoint import State, open_checkpoint
@@ -29,7 +29,7 @@ class Timm(Zoo):
         labels: list[str] | None
         if (folder := _folder(where)) is not None:
             try:
-                about = json.loads((folder / "config.json").read_text("utf-8"))
+                about = files.parsed(files.read(folder / "config.json"))
                 name, given = about["architecture"], about.get("pretrained_cfg", {})
             except (OSError, ValueError, KeyError) as error:
                 raise damaged(folder / "config.json") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ class Cascade:
         votes: passes that confirm a success; above 1 for randomised models.
         progress: shows how many images are done.
         proved: (N,) bool: certified images, which are not attacked.
+        few: (n, C, H, W) images that the searches' copies of the model are compared on; None: the first ones.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Cascade:
         progress: Progress,
         surrogate: nn.Module | None = None,
         proved: Tensor | None = None,
+        few: Tensor | None = None,
     ) -> None:
         self.model, self.searched, self.surrogate = model, searched, surrogate
         self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
@@ -88,6 +91,7 @@ class Cascade:
         """What the check on a random sample found, if there was one."""
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest margin that the stages reached on each image; above 0 it is misclassified."""
+        self._few = few_of(images, self.device) if few is None else few
         self._search_models: dict[tuple[Precision, Access, bool], nn.Module] = {}
 
     @property
@@ -177,6 +181,7 @@ class Cascade:
         return make(stage.attack, self.threat, stage.parameters)
 
     def _round(self, stage: Stage, chosen: Sequence[int], task: Task) -> list[Entry]:
+        self.ledger.take((stage.name, self.ids[index]) for index in chosen)
         earlier = [self.ledger.entries.get((stage.name, self.ids[index])) for index in chosen]
         todo = [index for index, entry in zip(chosen, earlier, strict=True) if entry is None]
         done = len(chosen) - len(todo)
@@ -231,9 +236,8 @@ class Cascade:
         """An oracle on the model, which searches on a copy of it or of the surrogate."""
         key = (precision, access, on_surrogate)
         if key not in self._search_models:
-            few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
             copied = self.surrogate if on_surrogate and self.surrogate is not None else self.searched
-            self._search_models[key] = search_model(copied, precision, few, access)
+            self._search_models[key] = search_model(copied, precision, self._few, access)
         return kind(
             self.model,
             threat,
@@ -295,3 +299,14 @@ class Cascade:
         """
         last = (tried[-1] for sample in self.ids if (tried := self.tried(sample)))
         return self.ledger.adversarial(entry for entry in last if entry.broken)
+
+
+def few_of(images: Data, device: torch.device) -> Tensor:
+    """(n, C, H, W) the first images, on which the searches' copies of a model are compared with it."""
+    return images.batch(torch.arange(min(16, len(images))), device)[0]
+
+
+def certain(stages: Sequence[Stage]) -> list[Stage]:
+    """The first stages, of which each image that is still robust is certain to see all steps: what any image
+    goes through there does not depend on others."""
+    return [*takewhile(lambda stage: stage.tolerance <= 0 and stage.after is None, stages)]

@@ -90,7 +90,8 @@ def _corrupted_not_worse(
     earlier = baseline.result
     if not isinstance(earlier, CorruptionResult):
         raise ConfigError(
-            f"{baseline.called}, the baseline of {requirement.name!r}, is no run of `advkit corrupt`; name one"
+            f"{baseline.called}, the baseline of {requirement.name!r}, is no run of `advkit corrupt`; "
+            "name one"
         )
     refuse_others(result, earlier)
     apart = [new - old for new, old in zip(result.scores, earlier.scores, strict=True)]

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
 import advkit
+import advkit.functions
 from advkit.commands.corrupt import run as corrupt
 from advkit.core import rng
 from advkit.core.context import Context
@@ -184,6 +186,48 @@ def test_the_command(monkeypatch):
     assert (measured.folder / "baseline" / "result.json").exists()
     number = read(measured.folder / "baseline").model
     assert number == "clf.pt"
+
+
+@pytest.mark.usefixtures("here")
+def test_models_are_compared_by_the_means_of_images():
+    mild = ("brightness", "jpeg", "gaussian-noise")
+    results = [
+        advkit.corrupt(
+            model=name,
+            data="npz:toy.npz",
+            corruptions=mild,
+            severities=(1, 2),
+            progress=False,
+            out=name[:-3],
+        ).result
+        for name in ("clf.pt", "worse.pt")
+    ]
+    found = advkit.compare("clf", "worse")
+    assert found.decisive == "corrupted" and found.measures == ("clean", "corrupted")
+    (one,) = found.deciding
+    scores = [np.array(result.scores) for result in results]
+    wanted = ttest_1samp([*(scores[1] - scores[0]), -1, 1], 0)
+    assert one.difference == pytest.approx((scores[1] - scores[0]).mean()) and one.difference < 0
+    assert one.interval == pytest.approx(tuple(wanted.confidence_interval()))
+    assert one.p_value == pytest.approx(wanted.pvalue)
+    assert one.both + one.only_first == round(scores[0].sum() * 6) == found.models[0].correct["corrupted"]
+    assert one.both + one.only_first + one.only_second + one.neither == 30 * 6 == found.n * found.answers
+    shares = [found.share(place, "corrupted") for place in range(2)]
+    assert [each.interval for each in shares] == [result.interval for result in results]
+    assert [each.correct / each.n for each in shares] == pytest.approx([r.mean_accuracy for r in results])
+    assert found.share(0, "clean").n == 30
+    errors = {kind: [30 * 2 * (1 - each.accuracy_of(kind)) for each in results] for kind in mild}
+    assert {one.name: one.broken for one in found.attacks} == {k: pytest.approx(v) for k, v in errors.items()}
+    assert type(found).from_json(found.to_json()) == found
+
+    outcome = advkit.functions.function("compare")(runs=("clf", "worse"), progress=False).outcome
+    assert [row[0] for row in outcome.tables[1].rows] == ["clean", "corrupted"]
+    assert f"{100 * results[1].mean_accuracy:.1f} %" in outcome.tables[0].rows[1][2]
+    attacked = advkit.evaluate("clf.pt", "npz:toy.npz", advkit.Threat("linf", 0.01), attack="fgsm")
+    for others in ((results[0], attacked), (attacked, results[0])):
+        with pytest.raises(ConfigError) as refused:
+            advkit.compare(*others)
+        assert refused.value.code == "not-comparable"
 
 
 @pytest.mark.usefixtures("here")

@@ -37,14 +37,17 @@ def _numbers(value: object) -> object:
     )
 
 
+Severities = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=5)], ...], BeforeValidator(_numbers), Field(min_length=1)
+]
+
+
 class _Corrupting(SubjectFields):
     """Options that help lists before those of foreign models."""
 
     corruptions: CorruptionNames = Field(COMMON, min_length=1)
     """Corruptions, separated by commas (see `advkit ls corruptions`)."""
-    severities: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=5)], ...], BeforeValidator(_numbers), Field(min_length=1)
-    ] = (1, 2, 3, 4, 5)
+    severities: Severities = (1, 2, 3, 4, 5)
     """Severities from 1 to 5, separated by commas."""
     constants: Literal["mnist-c", "cifar-10-c", "imagenet-c"] | None = None
     """The published set whose constants are used; by default that of images like these."""

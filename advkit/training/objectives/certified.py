@@ -169,14 +169,20 @@ class Certified(Objective):
         """(N, K) logits nowhere better than the worst within eps, of the model as its clean pass has been
         ``seen``."""
 
+    def robust_loss(
+        self, model: nn.Module, seen: Bounded, worst: Tensor, x: Tensor, y: Tensor, batch: Batch
+    ) -> Tensor:
+        """The second term, of the ``worst`` logits."""
+        return cross_entropy(worst, y)
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """That sum, and the worst logits, whose accuracy is what intervals prove."""
         config = self.config
         clean, seen = passed(model, x)
-        said = self.certified(model, seen, x, y, batch)
+        worst = self.certified(model, seen, x, y, batch)
         kappa = 1 - (1 - config.clean_weight) * batch.growth(config.eps_warmup)
         natural = cross_entropy(clean, y, label_smoothing=config.label_smoothing)
-        return kappa * natural + (1 - kappa) * cross_entropy(said, y), said
+        return kappa * natural + (1 - kappa) * self.robust_loss(model, seen, worst, x, y, batch), worst
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """Whether intervals prove the image at the eps that is asked for; rounding is left out of account."""
@@ -244,6 +250,21 @@ def margins_by_lines(graph: Graph, lows: list[Tensor], highs: list[Tensor], ball
     return substitute(graph, relaxed, ball, len(graph) - 1, rows, index).view(n, classes).float()
 
 
+def pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, batch: Batch) -> Tensor:
+    """(N, C, H, W) where PGD ends within ``eps`` of ``x`` in every pixel."""
+    return fixed(
+        model,
+        x,
+        y,
+        threat=Threat("linf", eps),
+        attack="pgd",
+        parameters={"steps": steps},
+        ids=batch.ids,
+        seed=batch.seed,
+        step=batch.step,
+    )
+
+
 @objective(
     "small-box",
     summary="interval bounds of a small box around a PGD example (SABR): more accurate, certifies less",
@@ -276,15 +297,5 @@ class SmallBox(Certified):
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) nowhere better than the worst in the small box alone."""
         eps, share = self.eps(batch), self.config.share
-        centre = fixed(
-            model,
-            x,
-            y,
-            threat=Threat("linf", (1 - share) * eps),
-            attack="pgd",
-            parameters={"steps": self.config.steps},
-            ids=batch.ids,
-            seed=batch.seed,
-            step=batch.step,
-        )
+        centre = pgd(model, x, y, (1 - share) * eps, self.config.steps, batch)
         return seen.worst(centre, share * eps, y)

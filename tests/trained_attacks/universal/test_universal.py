@@ -108,9 +108,12 @@ def test_an_untargeted_perturbation_takes_the_larger_side(mixed, grey):
     assert torch.allclose(result.perturbation, 0.05 * weight.sign(), atol=1e-5)
     assert result.classifiers[0].rate == pytest.approx(60 / 70, abs=0.01)
     # What leaves the budget does not count.
-    kind, facts = Perturbation(Threat("linf", 0.05), data.shape, 0.1), {"seed": 0, "trained_on": True}
+    kind, facts = (
+        Perturbation(Threat("linf", 0.05), data.shape, 0.1),
+        {"name": "toy", "seed": 0, "trained_on": True},
+    )
     judged = [
-        judge_perturbation(model, "toy", data, kind, size * weight[None].sign(), target=None, **facts)
+        judge_perturbation(model, data, kind, size * weight[None].sign(), target=None, **facts)
         for size in (0.05, 0.06)
     ]
     assert judged[0].fooled > 0 and judged[1].fooled == 0

@@ -21,9 +21,9 @@ from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, planned
 from advkit.trained_attacks.latent.invert import invert
 from advkit.trained_attacks.latent.natural import search_latent
-from advkit.trained_attacks.latent.natural_result import NaturalResult, Searched
-from advkit.trained_attacks.latent.natural_settings import Natural as Config
-from advkit.trained_attacks.latent.natural_settings import NaturalSettings
+from advkit.trained_attacks.latent.result import NaturalResult, Searched
+from advkit.trained_attacks.latent.settings import Natural as Config
+from advkit.trained_attacks.latent.settings import NaturalSettings
 
 GROUP = "Robustness"
 EXAMPLE = "advkit natural --model clf.pt --generator digits-conv-gan-ema --n 100"

@@ -21,11 +21,10 @@ from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, planned
-from advkit.trained_attacks.latent.auxiliary import auxiliary_classifier
-from advkit.trained_attacks.latent.unrestricted import construct
-from advkit.trained_attacks.latent.unrestricted_result import Example, UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted as Config
-from advkit.trained_attacks.latent.unrestricted_settings import UnrestrictedSettings
+from advkit.trained_attacks.latent.result import Example, UnrestrictedResult
+from advkit.trained_attacks.latent.settings import Unrestricted as Config
+from advkit.trained_attacks.latent.settings import UnrestrictedSettings
+from advkit.trained_attacks.latent.unrestricted import auxiliary_classifier, construct
 
 GROUP = "Robustness"
 EXAMPLE = "advkit unrestricted --model clf.pt --generator digits-conditional-ema"

@@ -25,13 +25,9 @@ from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanTraining
 from advkit.trained_attacks.latent.invert import Inverted
 from advkit.trained_attacks.latent.natural import NaturalExamples
-from advkit.trained_attacks.latent.natural_result import NaturalResult
-from advkit.trained_attacks.latent.natural_settings import Natural
-from advkit.trained_attacks.latent.result import InversionResult
-from advkit.trained_attacks.latent.settings import GanInversion
+from advkit.trained_attacks.latent.result import InversionResult, NaturalResult, UnrestrictedResult
+from advkit.trained_attacks.latent.settings import GanInversion, Natural, Unrestricted
 from advkit.trained_attacks.latent.unrestricted import Constructed
-from advkit.trained_attacks.latent.unrestricted_result import UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 from advkit.trained_attacks.universal.change import Patch, Perturbation, paste

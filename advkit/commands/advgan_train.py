@@ -34,7 +34,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Trains a perturbation generator and evaluates it."""
     file = model_file(context)
     (model,), (learn, whole) = open_subjects(config, context, "train", "test")
-    target = None if config.target is None else class_number(config.target, learn)
+    target = None if config.target is None else class_number(config.target, learn.class_names, learn.name)
     against = threats.choose(config.norm, config.eps, model, learn, context.progress)
     refuse_norm(against)
     test = random_subset(whole, config.n, config.seed)

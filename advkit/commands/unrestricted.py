@@ -9,7 +9,7 @@ import torch
 from advkit.core import device as devices
 from advkit.core import files
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError, ModelError, did_you_mean
+from advkit.core.errors import DataError, ModelError
 from advkit.core.levels import as_image
 from advkit.core.runs import environment
 from advkit.core.stats import clopper_pearson
@@ -25,6 +25,7 @@ from advkit.trained_attacks.latent.result import Example, UnrestrictedResult
 from advkit.trained_attacks.latent.settings import Unrestricted as Config
 from advkit.trained_attacks.latent.settings import UnrestrictedSettings
 from advkit.trained_attacks.latent.unrestricted import auxiliary_classifier, construct
+from advkit.trained_attacks.universal.make import class_number
 
 GROUP = "Robustness"
 EXAMPLE = "advkit unrestricted --model clf.pt --generator digits-conditional-ema"
@@ -57,7 +58,7 @@ def run(config: Config, context: Context) -> Outcome:
     auxiliary = auxiliary_model and auxiliary_classifier(
         auxiliary_model, subject.generator, model, config.auxiliary or ""
     )
-    target = None if config.target is None else _class(config.target, names)
+    target = None if config.target is None else class_number(config.target, names, config.generator)
     if context.dry_run:
         passes = config.passes * config.n
         return planned(
@@ -133,11 +134,3 @@ def run(config: Config, context: Context) -> Outcome:
             )
 
         return report.unrestricted(config, run.once(UnrestrictedResult, work), run.path)
-
-
-def _class(target: int | str, names: tuple[str, ...]) -> int:
-    if str(target) not in names:
-        raise ConfigError(
-            f"there is no class {target!r}{did_you_mean(str(target), names)}; name one of {', '.join(names)}"
-        )
-    return names.index(str(target))

@@ -107,7 +107,7 @@ class Trial:
         """
         models, (learn, whole) = open_subjects(config, context, "train", "test", transfer=config.transfer)
         if config.target is not None:
-            class_number(config.target, learn)
+            class_number(config.target, learn.class_names, learn.name)
         first, names = len(config.model), (*config.model, *config.transfer)
         test = random_subset(whole, config.n, config.seed)
         return cls(models[:first], models[first:], names, learn, test, progress=context.progress)
@@ -169,20 +169,19 @@ def _classifiers(models: Modules, data: Data) -> list[Model]:
     return found
 
 
-def class_number(target: int | str, data: Data) -> int:
-    """The number of a class, given its name or, where no class has that name, its number.
+def class_number(target: int | str, names: Sequence[str], where: str) -> int:
+    """The number of a class, given its name or, where none of ``names`` is its name, its number.
 
     Raises:
-        ConfigError: there is no such class.
+        ConfigError: there is no such class in ``where``.
     """
-    names = list(data.class_names)
     if str(target) in names:
         return names.index(str(target))
-    if str(target).isdecimal() and int(target) < data.classes:
+    if str(target).isdecimal() and int(target) < len(names):
         return int(target)
     raise ConfigError(
-        f"there is no class {target!r} in {data.name}{did_you_mean(str(target), names)}; name one of "
-        f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}, or a number below {data.classes}"
+        f"there is no class {target!r} in {where}{did_you_mean(str(target), names)}; name one of "
+        f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}, or a number below {len(names)}"
     )
 
 
@@ -227,7 +226,7 @@ def train_patch(
 def make_patch(trial: Trial, config: PatchSettings) -> PatchResult:
     """`train_patch` with loaded models and data."""
     start = time.perf_counter()
-    target = class_number(config.target, trial.learn)
+    target = class_number(config.target, trial.learn.class_names, trial.learn.name)
     kind = Patch(config, trial.learn.shape)
     steps = len(trial.names) * judgements(kind)
     with trial.trained(kind, config, target, "training the patch") as trained:
@@ -323,7 +322,9 @@ def make_perturbation(trial: Trial, threat: Threat, config: PerturbationSettings
     """`train_universal` with loaded models and data; the norm and eps of ``config`` are ignored."""
     start = time.perf_counter()
     refuse_norm(threat)
-    target = None if config.target is None else class_number(config.target, trial.learn)
+    names, target = trial.learn.class_names, None
+    if config.target is not None:
+        target = class_number(config.target, names, trial.learn.name)
     kind = Perturbation(threat, trial.learn.shape, config.rate)
     with trial.trained(kind, config, target, "training the perturbation", config.clip) as change:
         judged = tuple(
@@ -337,7 +338,7 @@ def make_perturbation(trial: Trial, threat: Threat, config: PerturbationSettings
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         size=float(threat.distance(change, change * 0)),
         target=target,
-        target_name="" if target is None else trial.learn.class_names[target],
+        target_name="" if target is None else names[target],
         classifiers=judged,
     )
     result._perturbation = change[0].cpu()

@@ -89,12 +89,8 @@ def defend(
     Args:
         classifier: the classifier behind it.
         purifier: on the same device.
-        images: to judge.
-        threat: the threat model.
-        config: everything else.
         generator_hash: of the generator or VAE inside the purifier.
         folder: for records from which an interrupted run resumes.
-        progress: shows how far the work is.
     """
     begun = time.perf_counter()
     stages = attacks_of(config, classifier, images, threat)

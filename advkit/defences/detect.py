@@ -56,12 +56,8 @@ def detect(
     Args:
         classifier: the classifier that it protects.
         detector: on the same device.
-        images: to judge.
         held: other clean images, to fix thresholds on.
-        threat: the threat model.
-        config: everything else.
         folder: for records from which an interrupted run resumes.
-        progress: shows how far the work is.
 
     Returns:
         (the result; by row, the images that are misclassified and not flagged at the first rate)

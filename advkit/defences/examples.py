@@ -55,14 +55,8 @@ def fooled(
     """The first adversarial example that an attack finds for each image that the classifier gets right.
 
     Args:
-        model: the classifier.
-        data: images to attack.
-        threat: the threat model.
         attack: a registered attack.
-        parameters: its own.
-        seed: random numbers follow from it and an image's id.
         precision: arithmetic of the search; successes are confirmed in the classifier's own.
-        progress: shows how many images are done.
     """
     rows: list[int] = []
     images: list[Tensor] = []
@@ -141,14 +135,8 @@ def examples(
     """All clean images (class 0) and the adversarial examples of the attacks (class 1), as training data.
 
     Args:
-        model: the classifier.
-        data: images.
-        threat: the threat model.
         attacks: registered attacks, each run on every image.
-        parameters: theirs, by name.
-        seed: random numbers follow from it.
         file: an .npz where the adversarial images are kept; if it exists, they are read from it.
-        progress: shows how far the work is.
 
     Raises:
         DataError: no attack succeeded on any image.

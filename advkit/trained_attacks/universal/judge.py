@@ -56,10 +56,7 @@ class PatchJudge:
 
     Args:
         model: the classifier, in eval mode.
-        test: images.
         kind: the patch and its positions.
-        target: the target class.
-        seed: of the positions.
 
     Raises:
         DataError: no image is left for evaluation.
@@ -128,11 +125,8 @@ def judge_patch(
 
     Args:
         model: the classifier, in eval mode.
-        test: images.
         kind: the patch and its positions.
         patches: ``patch``, ``noise``, ``grey`` and ``real``, (1, C, h, w) each.
-        target: the target class.
-        seed: of the positions.
         task: advanced for each of `judgements`.
         facts: further fields of the result.
     """
@@ -194,11 +188,8 @@ def judge_perturbation(
 
     Args:
         model: the classifier, in eval mode.
-        test: images.
         kind: the norm and the budget; an image outside it counts as not fooled.
         change: (1, C, H, W) the perturbation.
-        target: the target class, if any.
-        seed: of the random perturbation.
         facts: further fields of the result.
     """
     device = device_of(model)

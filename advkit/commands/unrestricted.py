@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from advkit.core import device as devices
@@ -11,7 +9,6 @@ from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import DataError, ModelError
 from advkit.core.levels import as_image
-from advkit.core.runs import environment
 from advkit.core.stats import clopper_pearson
 from advkit.gan.evaluation.subject import open_subject
 from advkit.gan.judge import DIGITS, judge
@@ -75,7 +72,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("unrestricted", "digits", config, hashes) as run:
 
         def work() -> UnrestrictedResult:
-            begun = time.perf_counter()
             made = construct(
                 model,
                 subject.generator,
@@ -129,8 +125,6 @@ def run(config: Config, context: Context) -> Outcome:
                 interval=clopper_pearson(good, n),
                 passes=float(made.passes.float().mean()),
                 examples=tuple(Example(**dict(zip(keys, row, strict=True))) for row in rows),
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
             )
 
         return report.unrestricted(config, run.once(UnrestrictedResult, work), run.path)

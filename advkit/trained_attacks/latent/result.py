@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import SummarisedResult
+from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 
 
@@ -30,7 +30,7 @@ class Reached(StrictModel):
     """The best start."""
 
 
-class InversionResult(SummarisedResult):
+class InversionResult(TimedResult):
     """All images, and means over them."""
 
     command = "gan-invert"
@@ -41,8 +41,6 @@ class InversionResult(SummarisedResult):
     data: DataFacts
     train: DataFacts
     """Source of the nearest images."""
-    settings: dict[str, Any]
-    """All parameters, defaults too."""
     n: int
     error: float
     """Mean over the images."""
@@ -51,8 +49,6 @@ class InversionResult(SummarisedResult):
     nearer: int
     """Images whose reconstruction is closer than the nearest training image."""
     images: tuple[Reached, ...]
-    seconds: float
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line of text."""
@@ -80,7 +76,7 @@ class Searched(StrictModel):
     """Queries to the classifier."""
 
 
-class NaturalResult(SummarisedResult):
+class NaturalResult(TimedResult):
     """All images and their totals."""
 
     command = "natural"
@@ -96,7 +92,6 @@ class NaturalResult(SummarisedResult):
     reconstructed: int
     """Images whose reconstruction, the start of the search, has the same class according to the judge."""
     data: DataFacts
-    settings: dict[str, Any]
     n: int
     clean_correct: int
     """Correctly classified images; only these are attacked."""
@@ -114,8 +109,6 @@ class NaturalResult(SummarisedResult):
     queries: float
     """Mean queries to the classifier per image."""
     images: tuple[Searched, ...]
-    seconds: float
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line of text."""
@@ -145,7 +138,7 @@ class Example(StrictModel):
     """Forward and backward passes of the classifier."""
 
 
-class UnrestrictedResult(SummarisedResult):
+class UnrestrictedResult(TimedResult):
     """All examples and their totals."""
 
     command = "unrestricted"
@@ -161,8 +154,6 @@ class UnrestrictedResult(SummarisedResult):
     search: Literal["gradient", "monte-carlo"]
     target: int | None
     target_name: str
-    settings: dict[str, Any]
-    """All parameters, defaults too."""
     n: int
     """Number of examples."""
     start_wrong: int
@@ -186,8 +177,6 @@ class UnrestrictedResult(SummarisedResult):
     passes: float
     """Mean forward and backward passes of the classifier per example."""
     examples: tuple[Example, ...]
-    seconds: float
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line of text."""

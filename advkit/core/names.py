@@ -28,6 +28,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 """Names, or one text of names separated by commas."""
 AttackNames = Annotated[Names, OneOf("advkit.attacks.ensemble:names")]
 """Ensembles among them."""
+CorruptionNames = Annotated[
+    tuple[str, ...], BeforeValidator(parse_names), OneOf("advkit.data.corruption:CORRUPTIONS")
+]
 DefenceName = Annotated[str, OneOf(_DEFENCES)]
 GanLossName = Annotated[str, OneOf(_LOSSES)]
 RegulariserNames = Annotated[tuple[str, ...], OneOf(_REGULARISERS)]

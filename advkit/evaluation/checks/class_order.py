@@ -36,8 +36,12 @@ def class_order(evidence: Evidence) -> Doubt | str | None:
     detail = f"{int(now.sum())} of {len(labels)} clean images are classified correctly"
     if better.sum() <= now.sum() or mcnemar(int((better & ~now).sum()), int((now & ~better).sum())) > CHANCE:
         return f"{detail}, and not significantly more in any other order of the classes"
-    names = cascade.images.class_names
-    said = ", ".join(f"output {k} as {names[of]}, not {names[k]}" for k, of in [*pairs.items()][:3])
+    names = dict(
+        enumerate(cascade.images.class_names)
+    )  # the model may have more outputs than the data classes
+    said = ", ".join(
+        f"output {k} as {names.get(of, of)}, not {names.get(k, k)}" for k, of in [*pairs.items()][:3]
+    )
     return Doubt(
         f"{detail}, and {int(better.sum())} in another order of the classes ({said})",
         Remedy("compare the order of the model's outputs with the class names, and say it", "--classes FILE"),

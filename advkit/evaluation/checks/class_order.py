@@ -25,25 +25,21 @@ def class_order(evidence: Evidence) -> Doubt | str | None:
     """Assigns outputs to classes on every second image, and counts on the others, and the other way round."""
     cascade = evidence.cascade
     outputs, labels = cascade.clean.argmax(1).cpu(), cascade.images.labels.cpu()
+    names = cascade.images.class_names
     halves = [slice(0, None, 2), slice(1, None, 2)]
     better, pairs = torch.zeros(len(labels)).bool(), dict[int, int]()
     for seen, unseen in (halves, halves[::-1]):
         order = assigned(outputs[seen], labels[seen])
-        meant = torch.tensor([order.get(output, output) for output in outputs[unseen].tolist()])
-        better[unseen] = meant == labels[unseen]
-        pairs |= {output: label for output, label in order.items() if output != label}
+        said = outputs[unseen].tolist()
+        better[unseen] = torch.tensor([order.get(output, output) for output in said]) == labels[unseen]
+        pairs |= {k: order[k] for k in said if order.get(k, k) != k and order[k] < len(names)}
     now = outputs == labels
     detail = f"{int(now.sum())} of {len(labels)} clean images are classified correctly"
     if better.sum() <= now.sum() or mcnemar(int((better & ~now).sum()), int((now & ~better).sum())) > CHANCE:
         return f"{detail}, and not significantly more in any other order of the classes"
-    names = dict(
-        enumerate(cascade.images.class_names)
-    )  # the model may have more outputs than the data classes
-    said = ", ".join(
-        f"output {k} as {names.get(of, of)}, not {names.get(k, k)}" for k, of in [*pairs.items()][:3]
-    )
+    examples = ", ".join(f"output {k} as {names[meant]}" for k, meant in [*pairs.items()][:3])
     return Doubt(
-        f"{detail}, and {int(better.sum())} in another order of the classes ({said})",
+        f"{detail}, and {int(better.sum())} in another order of the classes ({examples})",
         Remedy("compare the order of the model's outputs with the class names, and say it", "--classes FILE"),
     )
 

@@ -80,8 +80,15 @@ def test_bars_are_compared_with_the_interval_or_the_accuracy():
         groups.setdefault(verdict.label, []).append(verdict.status in ("robust", "certified"))
     worst = min(sum(group) / len(group) for group in groups.values())
     assert found(requirement(worst_class=worst, of="accuracy"))["worst_class"].passed
-    one = found(requirement(worst_class=min(1, worst + 0.01), of="accuracy"))["worst_class"]
+    asked = requirement(worst_class=min(1, worst + 0.01), of="accuracy")
+    one = found(asked)["worst_class"]
     assert not one.passed and one.value == worst
+    label = min(groups, key=lambda label: (sum(groups[label]) / len(groups[label]), label))
+    names = tuple(f"class {k}" for k in range(1 + max(groups)))
+    assert result.card is not None
+    for card, word in ((result.card.model_copy(update={"labels": names}), names[label]), (None, str(label))):
+        detail = found(asked, result.model_copy(update={"card": card}))["worst_class"].detail
+        assert f" {word} " in detail
     low = min(clopper_pearson(sum(group), len(group)).low for group in groups.values())
     assert found(requirement(worst_class=0.5))["worst_class"].value == low
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from advkit.core.errors import ConfigError, ModelError
 from advkit.data.load import load_data
 from advkit.data.subjects import Subject
 from advkit.models.door import Fit, named_door
+from advkit.models.doors.hf import HuggingFace
 from advkit.models.foreign_settings import SubjectSettings
 
 NAMES = ("cat", "dog", "eel")
@@ -130,7 +132,7 @@ PROCESSORS: dict[str, tuple[dict[str, Any], Fit | None, tuple[float, float]]] = 
     "resized": ({}, Fit((32, 32), None, bicubic=False), (0.0, 1.0)),
     "bicubic": ({"resample": 3}, Fit((32, 32), None, bicubic=True), (0.0, 1.0)),
     "bytes": ({"do_rescale": False}, Fit((32, 32), None, bicubic=False), (0.0, 255.0)),
-    "wider": ({"rescale_factor": 1 / 127.5}, Fit((32, 32), None, bicubic=False), (0.0, 2.0)),
+    "wider": ({"rescale_factor": 0.007843137}, Fit((32, 32), None, bicubic=False), (0.0, 2.0)),
     "left alone": ({"do_resize": False, "do_normalize": False}, None, (0.0, 1.0)),
 }
 
@@ -211,3 +213,71 @@ def test_transformers_that_crop_and_other_sources(tmp_path: Path, monkeypatch: p
         with pytest.raises(ModelError) as caught:
             advkit.load_model(where)
         assert "\n" not in str(caught.value)
+
+
+RESIZED, CROPPED = {"do_resize": True}, {"do_center_crop": True}
+SAID: list[tuple[dict[str, Any], tuple[int, int], Fit | None, tuple[float, float]]] = [
+    (
+        {"crop_size": {"height": 28, "width": 28}, "size": {"shortest_edge": 32}, "resample": 3}
+        | {**RESIZED, **CROPPED},
+        (28, 28),
+        Fit(32, 28, bicubic=True),
+        (0, 1),
+    ),
+    ({"size": 32, "do_rescale": False, **RESIZED}, (32, 32), Fit((32, 32), None, bicubic=False), (0, 255)),
+    (
+        {"size": {"height": 20, "width": 30}, "rescale_factor": 1 / 127.5, "rescale_offset": True}
+        | {**RESIZED, **CROPPED},
+        (20, 30),
+        Fit((20, 30), None, bicubic=False),
+        (-1, 1),
+    ),
+    ({"size": {"height": 20}, "crop_size": [24, 20], **RESIZED}, (24, 20), None, (0, 1)),
+    (
+        {"size": {"shortest_edge": 224}, "crop_pct": 0.875, **RESIZED},
+        (224, 224),
+        Fit(256, 224, bicubic=False),
+        (0, 1),
+    ),
+    (
+        {"size": {"shortest_edge": 384}, "crop_pct": 0.875, **RESIZED},
+        (384, 384),
+        Fit((384, 384), None, bicubic=False),
+        (0, 1),
+    ),
+    ({"size": {"shortest_edge": 40}, "rescale_factor": 0.007843137, **RESIZED}, (40, 40), None, (0, 2)),
+    ({"size": 40, "crop_size": 28, **CROPPED}, (28, 28), Fit(None, 28, bicubic=False), (0, 1)),
+    ({"size": 40}, (40, 40), None, (0, 1)),
+    ({}, (24, 24), None, (0, 1)),
+]
+
+
+@pytest.mark.parametrize(("more", "size", "fit", "pixels"), SAID)
+@pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("LABEL_0", "cat")])
+def test_what_a_processor_of_transformers_says(
+    more: dict[str, Any], size: Any, fit: Any, pixels: Any, labels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(
+        id2label=dict(enumerate(labels)),
+        num_labels=2,
+        image_size=24,
+        model_type="kind",
+        to_diff_dict=lambda: {"depth": 3, "dtype": "float32"},
+    )
+    usual = {"rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": [0.2, 0.3, 0.4]}
+    parts = {"AutoConfig": config, "AutoImageProcessor": SimpleNamespace(**usual | more)}
+    library = {
+        name: SimpleNamespace(from_pretrained=lambda *_, part=part, **__: part)
+        for name, part in parts.items()
+    }
+    quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **library))
+    found = HuggingFace().pretrained("hf:name")
+    assert found.preprocessing is not None
+    assert (found.shape, found.classes, found.config) == ((3, *size), 2, {"depth": 3})
+    assert (found.fit, found.preprocessing.pixel_range) == (fit, pixels)
+    assert (found.preprocessing.mean, found.preprocessing.std) == ((), ())
+    assert found.labels == (() if labels[1] == "LABEL_1" else labels)
+    parts["AutoImageProcessor"].do_normalize = True
+    said = HuggingFace().pretrained("hf:name").preprocessing
+    assert said is not None and (said.mean, said.std) == ((0.5,), (0.2, 0.3, 0.4))

@@ -305,6 +305,8 @@ def test_torchvisions_networks_are_built_plainly_and_to_size() -> None:
     with torch.device("meta"):
         network = Torchvision().network("torchvision:vit_b_32", (3, 64, 64), 2, {})
     assert network.encoder.pos_embedding.shape == (1, 2 * 2 + 1, 768)
+    with pytest.raises(ConfigError, match="90x64"):
+        Torchvision().network("torchvision:maxvit_t", (3, 90, 64), 2, {})
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -113,13 +113,14 @@ class Building:
         return Value(self.images, self._within(lambda i: torch.empty(BATCHES[i], *shape, device="meta")))
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A function of PyTorch on values and constants; computed at once where there are only constants."""
-        if not any(isinstance(one, Value) for one in _inside((args, kwargs))):
+        """A function of PyTorch on values and constants, which are positional; computed at once where
+        there are only constants."""
+        if not any(isinstance(one, Value) for one in _inside(args)):
             return self._computed(function, args, kwargs)
-        like = self._within(lambda i: function(*_run(args, i, "meta"), **_run(kwargs, i, "meta")))
-        node = self.graph.call_function(function, self._nodes(args), self._nodes(kwargs))
+        like = self._within(lambda i: function(*_run(args, i, "meta"), **kwargs))
+        node = self.graph.call_function(function, self._nodes(args), kwargs)
         if isinstance(like[0], Tensor):
-            return _as_before(Value(node, like), _inside((args, kwargs)))
+            return _as_before(Value(node, like), _inside(args))
         parts = zip(*like, strict=True)
         return [
             Value(self.graph.call_function(operator.getitem, (node, k)), (one, other))
@@ -188,12 +189,12 @@ class Building:
 
     def _computed(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A call on constants alone."""
-        self._within(lambda i: function(*_run(args, i, "meta"), **_run(kwargs, i, "meta")))
-        constants = [one for one in _inside((args, kwargs)) if isinstance(one, Constant)]
+        self._within(lambda i: function(*_run(args, i, "meta"), **kwargs))
+        constants = [one for one in _inside(args) if isinstance(one, Constant)]
         with torch.no_grad():
-            first = function(*_run(args, 0), **_run(kwargs, 0))
+            first = function(*_run(args, 0), **kwargs)
             alike = all(one.of[0] is one.of[1] for one in constants)
-            second = first if alike else function(*_run(args, 1), **_run(kwargs, 1))
+            second = first if alike else function(*_run(args, 1), **kwargs)
         if isinstance(first, Tensor):
             return Constant((first, second))
         return [Constant(pair) for pair in zip(first, second, strict=True)]
@@ -202,15 +203,13 @@ class Building:
         """Arguments as the graph holds them."""
         if isinstance(something, tuple | list):
             return type(something)(self._nodes(one) for one in something)
-        if isinstance(something, dict):
-            return {key: self._nodes(one) for key, one in something.items()}
         if isinstance(something, Value):
             return something.node
         return self._attribute(something) if isinstance(something, Constant) else something
 
     def _attribute(self, constant: Constant) -> fx.Node:
         one, other = constant.of
-        if one.shape[1:] == other.shape[1:] and (len(one), len(other)) == BATCHES and _repeated(one, other):
+        if (one.shape[:1], other.shape[:1]) == ((BATCHES[0],), (BATCHES[1],)) and _repeated(one, other):
             row = self._attribute(Constant((one[:1], one[:1]), constant.name))
             count = self.graph.call_method("size", (self.images, 0))
             return self.graph.call_method("expand", (row, count, *[-1] * (one.dim() - 1)))
@@ -241,8 +240,6 @@ def _run(something: Any, batch: int, device: str | None = None) -> Any:
     """Arguments with tensors in place of values."""
     if isinstance(something, tuple | list):
         return type(something)(_run(one, batch, device) for one in something)
-    if isinstance(something, dict):
-        return {key: _run(one, batch, device) for key, one in something.items()}
     if isinstance(something, Value):
         return something.like[batch]
     if isinstance(something, Constant):
@@ -252,8 +249,6 @@ def _run(something: Any, batch: int, device: str | None = None) -> Any:
 
 def _inside(something: Any) -> list[Any]:
     """All that is in nested arguments."""
-    if isinstance(something, dict):
-        something = list(something.values())
     if isinstance(something, tuple | list):
         return [one for part in something for one in _inside(part)]
     return [something]
@@ -264,4 +259,4 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _repeated(one: Tensor, other: Tensor) -> bool:
-    return bool((one == one[:1]).all() and (other == one[:1]).all())
+    return one.shape[1:] == other.shape[1:] and bool((one == one[:1]).all() and (other == one[:1]).all())

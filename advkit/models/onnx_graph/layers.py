@@ -244,8 +244,8 @@ def _layer_norm(call: Call) -> Any:
 
 @operation("InstanceNormalization")
 def _instance_norm(call: Call) -> Any:
-    rest = {"weight": call[1], "bias": call[2], "eps": call.attribute("epsilon", 1e-5)}
-    return call.call(functional.instance_norm, call[0], **rest)
+    rest = call[1], call[2], True, 0.0, call.attribute("epsilon", 1e-5)
+    return call.call(functional.instance_norm, call[0], None, None, *rest)
 
 
 @operation("LRN")

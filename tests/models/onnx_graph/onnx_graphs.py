@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +423,186 @@ STEPS: Any = {
     **dict.fromkeys((flattened, squeezed), lambda rank: 2 <= rank <= 4),
 }
 """Which operations there are, and on tensors of how many dimensions."""
+
+
+def I(g: Graph, *values: int) -> str:  # noqa: E743 (short, in a table)
+    return g.constant(values, np.int64)
+
+
+def read_of(g: Graph, *names: str) -> str:
+    """Values of any shape, added to the images each as one number of its place."""
+    x = "images"
+    for name in names:
+        whole = g.add("Cast", g.add("Reshape", name, I(g, -1)), to=TensorProto.FLOAT)
+        scale = g.constant(0.3 + 0.1 * np.arange(g.values[whole].size))
+        x = g.add("Add", x, g.add("ReduceSum", g.add("Mul", whole, scale), I(g, 0), keepdims=0))
+    return x
+
+
+def attribute(g: Graph, **given: Any) -> str:
+    return str(g.add("Constant", **given))
+
+
+OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
+    "constants": (
+        17,
+        lambda g: read_of(
+            g,
+            attribute(g, value_float=0.7),
+            attribute(g, value_floats=[0.7, 0.2]),
+            g.add("Div", attribute(g, value_int=-7), attribute(g, value_ints=[2, 3])),
+            g.add("ConstantOfShape", I(g, 2, 3)),
+            g.add("ConstantOfShape", I(g, 2), value=numpy_helper.from_array(np.array([0.6], np.float32))),
+            g.add("Range", *(g.constant(k, np.int64) for k in (1, 8, 3))),
+            g.add("Range", *(g.constant(k) for k in (2.5, 0.9, -0.5))),
+            g.add("Range", *(g.constant(k, np.int64) for k in (3, 3, 1))),
+            g.add("Transpose", g.weight(3, 2)),
+            g.add("Reshape", g.weight(3, 2), I(g, 0, -1, 2)),
+            g.add("Mod", g.constant([-7, 7], np.int64), g.constant([3, -3], np.int64)),
+            g.add("Mod", g.constant([-7.5, 7.5]), g.constant([3.0, -3.0]), fmod=1),
+            g.add("Concat", g.weight(2, 2), g.weight(2, 3), axis=1),
+            g.add("Relu", g.weight(4)),
+        ),
+    ),
+    "sizes": (
+        17,
+        lambda g: read_of(
+            g,
+            g.add("Shape", "images", start=1),
+            g.add("Shape", "images", start=-2, end=-1),
+            g.add("Size", g.weight(2, 3)),
+            *g.add("Split", g.add("Shape", "images"), I(g, 1, 3), outputs=2)[1:],
+        ),
+    ),
+    "flatten": (17, lambda g: g.add("Flatten", g.add("Flatten", "images"), axis=-1)),
+    "reshape to nothing left out": (17, lambda g: g.add("Reshape", "images", I(g, 0, 4, 5, 2))),
+    "reshape that allows 0": (17, lambda g: g.add("Reshape", "images", I(g, -1, 8, 5), allowzero=1)),
+    "squeeze all": (11, lambda g: g.add("Squeeze", g.add("Unsqueeze", "images", axes=[1, 3]))),
+    "unsqueeze from behind": (17, lambda g: g.add("Unsqueeze", "images", I(g, -1, 2))),
+    "split unevenly": (18, lambda g: g.add("Split", "images", outputs=2, axis=-1, num_outputs=2)[1]),
+    "split evenly": (11, lambda g: g.add("Split", "images", outputs=2, axis=2)[1]),
+    "slices": (
+        17,
+        lambda g: g.add("Slice", "images", I(g, -1, 1, 3), I(g, -5, 3, 5), I(g, 2, 1, 3), I(g, -2, 1, 1)),
+    ),
+    "slice of half": (17, lambda g: g.add("Slice", "images", I(g, 2), I(g, 4), I(g, 2))),
+    "slice in between": (17, lambda g: g.add("Slice", "images", I(g, 1), I(g, 3), I(g, 2))),
+    "slice of all axes": (17, lambda g: g.add("Slice", "images", I(g, 0, 1), I(g, 2**31 - 1, 9))),
+    "slice of old": (9, lambda g: g.add("Slice", "images", starts=[0, 1], ends=[2**31 - 1, 2])),
+    "gather one": (17, lambda g: g.add("Gather", "images", g.constant(-1, np.int64), axis=1)),
+    "gather the last": (17, lambda g: g.add("Gather", "images", I(g, 3, -4), axis=-2)),
+    "gather a plane": (17, lambda g: g.add("Gather", "images", g.constant([[0, -1]] * 3, np.int64), axis=3)),
+    "expand": (17, lambda g: g.add("Expand", g.add("Unsqueeze", "images", I(g, 1)), I(g, 3, 1, 1, 1))),
+    "tile": (17, lambda g: g.add("Tile", "images", I(g, 1, 2, 1, 3))),
+    "pad": (17, lambda g: g.add("Pad", "images", I(g, 0, 0, 1, 0, 0, 2, 0, 1))),
+    "pad some": (18, lambda g: g.add("Pad", "images", I(g, 1, 0, 0, 2), "", I(g, -1, 1), mode="constant")),
+    "reflect": (17, lambda g: g.add("Pad", "images", I(g, 0, 0, 0, 2, 0, 0, 0, 1), mode="reflect")),
+    "convolution of rows": (
+        17,
+        lambda g: g.add("Conv", g.add("Reshape", "images", I(g, 0, 2, 20)), g.weight(3, 2, 4), strides=[3]),
+    ),
+    "transposed convolution by default": (
+        17,
+        lambda g: g.add("ConvTranspose", "images", g.weight(2, 3, 2, 2)),
+    ),
+    "product with constants": (
+        17,
+        lambda g: g.add(
+            "Gemm",
+            g.add("Flatten", "images"),
+            g.add(
+                "Gemm", g.weight(3, 40), g.weight(5, 3), g.weight(5), transA=1, transB=1, alpha=0.5, beta=2.0
+            ),
+            g.weight(1, 5),
+            beta=0.5,
+        ),
+    ),
+    "product with what depends on the images": (
+        17,
+        lambda g: g.add(
+            "Gemm",
+            g.add("Flatten", "images"),
+            g.weight(3, 40),
+            g.add("MatMul", g.add("Flatten", "images"), g.weight(40, 3)),
+            transB=1,
+            alpha=0.5,
+            beta=2.0,
+        ),
+    ),
+    "product with a row": (17, lambda g: g.add("MatMul", "images", g.weight(5))),
+    "normalisation of batches": (
+        17,
+        lambda g: g.add(
+            "BatchNormalization", "images", g.weight(2), g.weight(2), g.weight(2), g.constant([1e-6, 2e-5])
+        ),
+    ),
+    "normalisation of layers": (
+        17,
+        lambda g: g.add(
+            "LayerNormalization",
+            g.add("Mul", "images", g.constant(0.01)),
+            g.weight(5),
+            g.weight(4, 1),
+            axis=-2,
+        ),
+    ),
+    "normalisation of a row": (
+        17,
+        lambda g: g.add("LayerNormalization", g.add("Mul", "images", g.constant(0.01)), g.weight(5)),
+    ),
+    "normalisation of instances": (
+        17,
+        lambda g: g.add(
+            "InstanceNormalization", g.add("Mul", "images", g.constant(0.01)), g.weight(2), g.weight(2)
+        ),
+    ),
+    "average of all": (17, lambda g: g.add("GlobalAveragePool", g.add("Reshape", "images", I(g, 0, 4, 10)))),
+    "reductions": (
+        17,
+        lambda g: g.add(
+            "Add",
+            g.add("ReduceLogSumExp", "images", axes=[-1, 1]),
+            g.add("ReduceL2", "images", axes=[1], keepdims=1),
+        ),
+    ),
+    "no reduction": (18, lambda g: g.add("ReduceMean", "images", noop_with_empty_axes=1)),
+    "reduction of a constant": (
+        17,
+        lambda g: g.add("Add", "images", g.add("ReduceMean", g.weight(2, 4, 5))),
+    ),
+    "largest": (
+        17,
+        lambda g: read_of(
+            g, g.add("ArgMax", g.weight(4, 3)), g.add("ArgMax", g.weight(4, 3), axis=1, keepdims=0)
+        ),
+    ),
+    "softmax": (17, lambda g: g.add("Softmax", "images")),
+    "softmax of old": (11, lambda g: g.add("LogSoftmax", "images")),
+    "functions": (
+        17,
+        lambda g: g.add(
+            "Sum",
+            g.add("LeakyRelu", g.add("Neg", "images")),
+            g.add("Celu", g.add("Neg", "images"), alpha=0.6),
+            g.add("Celu", g.add("Neg", "images")),
+            g.add("Elu", g.add("Neg", "images")),
+            g.add("Softplus", g.add("Mul", "images", g.constant(60.0))),
+            g.add("ThresholdedRelu", g.add("Mul", "images", g.constant(3.0))),
+            g.add("HardSigmoid", g.add("Mul", "images", g.constant(0.5)), beta=0.4),
+            g.add("Pow", "images", g.constant(1.5)),
+            g.add("Mean", "images", g.constant(0.5), "images"),
+            g.add("Max", "images", g.constant(0.3), g.constant(0.5)),
+            g.add("Clip", "images"),
+            g.add("Selu", g.add("Neg", "images"), alpha=1.6733),
+            g.add("Dropout", "images", g.constant(0.5), g.constant(False, np.bool_)),
+            g.add("CastLike", "images", g.constant(1.0)),
+        ),
+    ),
+    "conditions": (
+        17,
+        lambda g: g.add(
+            "Where", g.add("Greater", g.weight(4, 5), g.constant(0.0)), "images", g.add("Neg", "images")
+        ),
+    ),
+}
+"""Operations with options and defaults that random graphs seldom have, each with its opset."""

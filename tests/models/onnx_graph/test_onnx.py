@@ -25,7 +25,7 @@ from advkit.models.onnx_graph.content import content  # noqa: E402
 from advkit.models.onnx_graph.read import read  # noqa: E402
 from advkit.verify.bounds.read import check  # noqa: E402
 from advkit.verify.bounds.read import read as bounds  # noqa: E402
-from tests.models.onnx_graph.onnx_graphs import Drawn, Graph  # noqa: E402
+from tests.models.onnx_graph.onnx_graphs import OPTIONS, Drawn, Graph  # noqa: E402
 
 quick = settings(
     deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.generate,)
@@ -116,6 +116,48 @@ def test_windows_move_as_in_onnxruntime(data: Any) -> None:
         (wanted,) = session.run(None, {"x": x})
     except Exception:  # it cannot do everything that the standard has
         return
+    found = read(content(model, "net.onnx", None), None).module(torch.from_numpy(x))
+    torch.testing.assert_close(found.detach(), torch.from_numpy(wanted), atol=1e-5, rtol=1e-5)
+
+
+def weights(*shape: int) -> Any:
+    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+
+ALONE: Any = {  # which the reference of ONNX cannot compute
+    "transposed convolution": of_one_node(
+        "ConvTranspose",
+        {"w": weights(2, 3, 3, 2), "b": weights(6)},
+        (2, 4, 5),
+        group=2,
+        strides=[2, 3],
+        pads=[1, 0, 1, 0],
+        output_padding=[1, 2],
+        dilations=[2, 1],
+    ),
+    "padding taken away": of_one_node(
+        "Pad", {"p": np.array([0, 0, -1, 2, 0, 0, 1, -2]), "v": np.float32(0.3)}, (2, 4, 5)
+    ),
+    "windows with gaps between them": of_one_node(
+        "Conv", {"w": weights(3, 2, 2, 1)}, (2, 4, 5), strides=[4, 3], auto_pad="SAME_UPPER"
+    ),
+    "local response": of_one_node("LRN", {}, (2, 4, 5), size=1),
+    "local response, said": of_one_node("LRN", {}, (2, 4, 5), size=1, alpha=0.3, beta=0.5, bias=2.0),
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *ALONE])
+def test_options_and_defaults_are_those_of_onnxruntime(name: str) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    x = np.random.default_rng(1).random((3, 2, 4, 5)).astype(np.float32)
+    model = ALONE.get(name)
+    if model is None:
+        opset, made = OPTIONS[name]
+        graph = Graph(x, opset)
+        model = graph.model(made(graph))
+    x = np.concatenate([x, 1 - x]) * (30 if "response" in name else 1)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {model.graph.input[0].name: x})
     found = read(content(model, "net.onnx", None), None).module(torch.from_numpy(x))
     torch.testing.assert_close(found.detach(), torch.from_numpy(wanted), atol=1e-5, rtol=1e-5)
 
@@ -312,7 +354,9 @@ def hostile() -> dict[str, Any]:
     later.graph.node[0].CopyFrom(node("Squeeze", ["images"], ["row"], axes=[1]))
     sparse = linear(1, 3, 3)
     sparse.graph.sparse_initializer.add()
+    gaps = {"kernel_shape": [2, 2], "dilations": [2, 2], "auto_pad": "SAME_UPPER"}
     found |= {
+        "gaps": model_of([node("MaxPool", ["images"], ["logits"], **gaps)], [images], [logits]),
         "huge": big,
         "negative dimensions": negative,
         "strings": strings,

@@ -10,7 +10,6 @@ from advkit.attacks.perturb import logits_of
 from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import DataError
-from advkit.core.stats import clopper_pearson
 from advkit.data.subjects import open_subjects
 from advkit.gan.evaluation.subject import open_subject
 from advkit.gan.judge import DIGITS, judge
@@ -19,7 +18,7 @@ from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, planned
 from advkit.trained_attacks.latent.invert import invert
 from advkit.trained_attacks.latent.natural import search_latent
-from advkit.trained_attacks.latent.result import NaturalResult, Searched
+from advkit.trained_attacks.latent.result import NaturalResult, Searched, successes
 from advkit.trained_attacks.latent.settings import Natural as Config
 from advkit.trained_attacks.latent.settings import NaturalSettings
 
@@ -78,7 +77,6 @@ def run(config: Config, context: Context) -> Outcome:
                 legitimate=legitimate.numpy(),
             )
             report.draw_natural(run.path, data, x, own, found, legitimate)
-            hits, good = int(found.found.sum()), int(legitimate.sum())
             columns = (data.ids, labels, found.found, found.said, judged, found.distance, found.queries)
             names = ("id", "label", "found", "said", "judged", "distance", "queries")
             rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -94,12 +92,7 @@ def run(config: Config, context: Context) -> Outcome:
                 settings=config.model_dump(mode="json", include=set(NaturalSettings.model_fields)),
                 n=len(chosen),
                 clean_correct=n,
-                found=hits,
-                legitimate=good,
-                raw_success=hits / n,
-                legitimacy=good / max(hits, 1),
-                success=good / n,
-                interval=clopper_pearson(good, n),
+                **successes(int(found.found.sum()), int(legitimate.sum()), n),
                 queries=float(found.queries.float().mean()),
                 images=tuple(Searched(**dict(zip(names, row, strict=True))) for row in rows),
             )

@@ -18,7 +18,7 @@ from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, planned
-from advkit.trained_attacks.latent.result import Example, UnrestrictedResult
+from advkit.trained_attacks.latent.result import Example, UnrestrictedResult, successes
 from advkit.trained_attacks.latent.settings import Unrestricted as Config
 from advkit.trained_attacks.latent.settings import UnrestrictedSettings
 from advkit.trained_attacks.latent.unrestricted import auxiliary_classifier, construct
@@ -115,14 +115,9 @@ def run(config: Config, context: Context) -> Outcome:
                 n=n,
                 start_wrong=int((made.start_said != made.labels).sum()),
                 start_read=int((began == made.labels).sum()),
-                found=found,
-                legitimate=good,
-                raw_success=found / n,
+                **successes(found, good, n),
                 raw_interval=clopper_pearson(found, n),
-                legitimacy=good / max(found, 1),
                 legitimacy_interval=clopper_pearson(good, found),
-                success=good / n,
-                interval=clopper_pearson(good, n),
                 passes=float(made.passes.float().mean()),
                 examples=tuple(Example(**dict(zip(keys, row, strict=True))) for row in rows),
             )

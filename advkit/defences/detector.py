@@ -10,14 +10,13 @@ from torch.nn.functional import cross_entropy
 
 from advkit.core import rng
 from advkit.core.config import StrictModel
-from advkit.core.errors import ConfigError
 from advkit.data.data import Data
 from advkit.defences.examples import CLASSES
 from advkit.defences.settings import DetectorTraining
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.models.network import ARCHITECTURES, build
-from advkit.reuse.classifier import pretrained
+from advkit.models.network import build
+from advkit.reuse.classifier import pretrained, untrained
 from advkit.training.objective import Batch, Objective
 
 
@@ -55,16 +54,7 @@ def learner(config: DetectorTraining, data: Data, source: Model | None) -> Model
     two = replace(data, labels=torch.zeros_like(data.labels), class_names=CLASSES)
     if source is not None:
         return pretrained(source, two, config.seed)
-    entry = ARCHITECTURES.entry(config.detector_arch)
-    if entry.facts["role"] != "classifier":
-        raise ConfigError(
-            f"architecture {config.detector_arch!r} is a {entry.facts['role']}; name a classifier's with "
-            "--detector-arch (`advkit ls architectures`)"
-        )
-    with rng.scope("cpu", config.seed, "init"):
-        network = build(entry.name, shape=two.shape, classes=2, config=config.architecture)
-    about = {"role": "classifier", "architecture": entry.name, "config": config.architecture}
-    return Model(network, ModelCard(**about, shape=two.shape, classes=2, labels=CLASSES))
+    return untrained(config.detector_arch, config.architecture, two, config.seed, "--detector-arch")
 
 
 def as_detector(learnt: Model) -> Model:

@@ -25,7 +25,12 @@ from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanTraining
 from advkit.trained_attacks.latent.invert import Inverted
 from advkit.trained_attacks.latent.natural import NaturalExamples
-from advkit.trained_attacks.latent.result import InversionResult, NaturalResult, UnrestrictedResult
+from advkit.trained_attacks.latent.result import (
+    InversionResult,
+    JudgedResult,
+    NaturalResult,
+    UnrestrictedResult,
+)
 from advkit.trained_attacks.latent.settings import GanInversion, Natural, Unrestricted
 from advkit.trained_attacks.latent.unrestricted import Constructed
 from advkit.trained_attacks.transfer.result import SubstituteResult
@@ -446,7 +451,7 @@ def inversion(config: GanInversion, result: InversionResult, folder: Path) -> Ou
     )
 
 
-def _successes(result: NaturalResult | UnrestrictedResult, n: int, kept: str) -> list[tuple[str, str, str]]:
+def _successes(result: JudgedResult, n: int, kept: str) -> list[tuple[str, str, str]]:
     """Rows of a table: what was found, and how much of it the judge reads as it should."""
     rows = [
         ("raw success: found", accuracy(result.found, n), f"{n:,}"),

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from advkit.core import rng
-from advkit.core.errors import DataError, ModelError, by_size
+from advkit.core.errors import ConfigError, DataError, ModelError, by_size
 from advkit.data.data import Data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
@@ -17,6 +17,32 @@ PARTS = {"discriminator": "network.trunk", "vae": "network.encoder"}
 """The submodule of the classifiers made here that is reused, by the role of what it comes from."""
 LEFT_OUT = {"discriminator": "head.", "vae": "decoder."}
 """What the names of the parameters begin with that are not reused."""
+
+
+def untrained(
+    architecture: str, config: dict[str, Any], data: Data, seed: int, option: str = "--arch", **about: Any
+) -> Model:
+    """An untrained classifier of the images and classes of ``data``.
+
+    Args:
+        architecture: a classifier's.
+        config: its own parameters.
+        option: the one to name another architecture with.
+        about: further fields of the card.
+
+    Raises:
+        ConfigError: unknown names or parameters, or an architecture of another role.
+    """
+    entry = ARCHITECTURES.entry(architecture)
+    if (role := entry.facts["role"]) != "classifier":
+        raise ConfigError(
+            f"architecture {architecture!r} is a {role}; name a classifier with {option} "
+            "(`advkit ls architectures`)"
+        )
+    about |= {"role": "classifier", "architecture": entry.name, "config": config}
+    with rng.scope("cpu", seed, "init"):
+        network = build(entry.name, shape=data.shape, classes=data.classes, config=config)
+    return Model(network, ModelCard(**about, shape=data.shape, classes=data.classes, labels=data.class_names))
 
 
 def from_scratch(source: Model, data: Data, seed: int) -> Model:
@@ -44,21 +70,7 @@ def from_scratch(source: Model, data: Data, seed: int) -> Model:
         )
     if card.role not in PARTS:
         raise ModelError(f"a {card.role} has no features to reuse; give a discriminator or a VAE")
-    architecture, config = _architecture(card)
-    with rng.scope("cpu", seed, "init"):
-        network = build(architecture, shape=data.shape, classes=data.classes, config=config)
-    return Model(
-        network,
-        ModelCard(
-            role="classifier",
-            architecture=architecture,
-            config=config,
-            shape=data.shape,
-            classes=data.classes,
-            labels=data.class_names,
-            preprocessing=card.preprocessing,
-        ),
-    )
+    return untrained(*_architecture(card), data, seed, preprocessing=card.preprocessing)
 
 
 def pretrained(source: Model, data: Data, seed: int) -> Model:

@@ -48,17 +48,8 @@ class Trained(Course):
 
 class Trainer(TrainedNetworks, Training):
     """Several processes train on a share of every batch each; gradients, and the statistics of batch norm,
-    become the means over all of them.
-
-    Args:
-        model: trained in place.
-        objective: what to minimise.
-        threats: what the attacker may change.
-        rates: factors of the learning rate for parameters whose names begin so; the first that fits counts.
-        extra: more images, a share of every batch, as `advkit.training.extra.fitting` returns them.
-        union: how several threat models count.
-        held: images on which the best checkpoint is chosen.
-        patience: checks without a better one after which training ends.
+    become the means over all of them. Arguments as in `advkit.training.loop.fit`, ``threats`` together and
+    ``extra`` as `advkit.training.extra.fitting` returns it.
 
     Raises:
         ConfigError: nothing to train, or a batch that the processes cannot share out.

@@ -11,7 +11,22 @@ from advkit.core.names import Architecture, DataName, OpponentParameters, Pair, 
 from advkit.models.foreign_settings import ForeignModel
 
 
-class AdvGanSettings(StrictModel):
+class GameSettings(StrictModel):
+    """Parameters of a perturbation generator, of its discriminator and of their losses."""
+
+    kappa: float = Field(5.0, ge=0)
+    """Margin, in logits, beyond which the attack loss is constant (Carlini and Wagner 2017)."""
+    gan_weight: float = Field(0.1, ge=0)
+    """Weight of the GAN loss relative to the margin loss; 0 for no discriminator."""
+    generator: PerturbationParameters = {}
+    """The perturbation generator's own parameters, as --set generator.KEY=VALUE."""
+    opponent: Pair = "conv-gan"
+    """Pair that the discriminator comes from (see `advkit ls pairs`)."""
+    discriminator: OpponentParameters = {}
+    """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
+
+
+class AdvGanSettings(GameSettings):
     """Parameters of the training of a perturbation generator."""
 
     target: int | str | None = None
@@ -22,18 +37,8 @@ class AdvGanSettings(StrictModel):
     """Batch size."""
     rate: float = Field(5e-3, gt=0)
     """Learning rate (Adam); it decreases to 0 along half a cosine."""
-    kappa: float = Field(5.0, ge=0)
-    """Margin, in logits, beyond which the attack loss is constant (Carlini and Wagner 2017)."""
-    gan_weight: float = Field(0.1, ge=0)
-    """Weight of the GAN loss relative to the margin loss; 0 for no discriminator."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the EMA weights, per update; 0 for none. The EMA weights are evaluated and saved."""
-    generator: PerturbationParameters = {}
-    """The perturbation generator's own parameters, as --set generator.KEY=VALUE."""
-    opponent: Pair = "conv-gan"
-    """Pair that the discriminator comes from (see `advkit ls pairs`)."""
-    discriminator: OpponentParameters = {}
-    """The discriminator's own parameters, as --set discriminator.KEY=VALUE."""
     black_box: Literal["static", "dynamic"] | None = None
     """Query access only: the generator is trained against a distilled copy, which is trained once before
     (static), or repeatedly, on the generator's images too (dynamic)."""

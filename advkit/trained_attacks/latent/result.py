@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stats import Interval, accuracy
+from advkit.core.stats import Interval, accuracy, clopper_pearson
 from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 
@@ -58,6 +58,42 @@ class InversionResult(TimedResult):
         )
 
 
+class JudgedResult(TimedResult):
+    """What attacks without a budget found, and how much of it the judge reads as it should."""
+
+    model: str
+    model_hash: str
+    generator: str
+    generator_hash: str
+    judge: str
+    """Hash of the judge."""
+    n: int
+    """Images, or examples to make."""
+    found: int
+    legitimate: int
+    """Found examples that show the right class according to the judge."""
+    raw_success: float
+    """Found examples, as a share of those that were searched for."""
+    legitimacy: float
+    """legitimate / found"""
+    success: float
+    """Their product."""
+    interval: Interval
+    """Exact 95 % interval of ``success``."""
+
+
+def successes(found: int, legitimate: int, searched: int) -> dict[str, Any]:
+    """The counts and shares of a `JudgedResult`, of so many examples that were searched for."""
+    return {
+        "found": found,
+        "legitimate": legitimate,
+        "raw_success": found / searched,
+        "legitimacy": legitimate / max(found, 1),
+        "success": legitimate / searched,
+        "interval": clopper_pearson(legitimate, searched),
+    }
+
+
 class Searched(StrictModel):
     """One correctly classified image."""
 
@@ -76,36 +112,18 @@ class Searched(StrictModel):
     """Queries to the classifier."""
 
 
-class NaturalResult(TimedResult):
+class NaturalResult(JudgedResult):
     """All images and their totals."""
 
     command = "natural"
     schema_name: Literal["advkit/natural"] = Field("advkit/natural", alias="schema")
-    model: str
-    model_hash: str
-    generator: str
-    generator_hash: str
-    judge: str
-    """Hash of the judge."""
     judge_correct: int
     """Original images that the judge classifies correctly."""
     reconstructed: int
     """Images whose reconstruction, the start of the search, has the same class according to the judge."""
     data: DataFacts
-    n: int
     clean_correct: int
     """Correctly classified images; only these are attacked."""
-    found: int
-    legitimate: int
-    """Found examples that still have the same class according to the judge."""
-    raw_success: float
-    """found / clean_correct"""
-    legitimacy: float
-    """legitimate / found"""
-    success: float
-    """Their product, legitimate / clean_correct."""
-    interval: Interval
-    """Exact 95 % interval of ``success``."""
     queries: float
     """Mean queries to the classifier per image."""
     images: tuple[Searched, ...]
@@ -138,42 +156,23 @@ class Example(StrictModel):
     """Forward and backward passes of the classifier."""
 
 
-class UnrestrictedResult(TimedResult):
+class UnrestrictedResult(JudgedResult):
     """All examples and their totals."""
 
     command = "unrestricted"
     schema_name: Literal["advkit/unrestricted"] = Field("advkit/unrestricted", alias="schema")
-    model: str
-    model_hash: str
-    generator: str
-    generator_hash: str
     auxiliary: str | None
     auxiliary_hash: str | None
-    judge: str
-    """Hash of the judge."""
     search: Literal["gradient", "monte-carlo"]
     target: int | None
     target_name: str
-    n: int
-    """Number of examples."""
     start_wrong: int
     """First images that the classifier misclassifies."""
     start_read: int
     """First images of the requested class according to the judge: the expected legitimacy."""
-    found: int
-    legitimate: int
-    """Found examples of the requested class according to the judge."""
-    raw_success: float
-    """found / n"""
     raw_interval: Interval
     """Exact 95 % interval of ``raw_success``."""
-    legitimacy: float
-    """legitimate / found"""
     legitimacy_interval: Interval
-    success: float
-    """Their product, legitimate / n."""
-    interval: Interval
-    """Exact 95 % interval of ``success``."""
     passes: float
     """Mean forward and backward passes of the classifier per example."""
     examples: tuple[Example, ...]

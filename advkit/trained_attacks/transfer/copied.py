@@ -9,15 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advkit.core import rng
 from advkit.core.config import StrictModel
-from advkit.core.errors import ConfigError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.data.data import Data
-from advkit.models.card import ModelCard
 from advkit.models.model import Model
-from advkit.models.network import ARCHITECTURES, build
+from advkit.reuse.classifier import untrained
 from advkit.trained_attacks.transfer.queries import BlackBox, Queries, augmented, real_images
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 from advkit.training.loop import fit
@@ -55,16 +52,7 @@ def fresh(config: SubstituteTraining, data: Data) -> Model:
     Raises:
         ConfigError: unknown names or parameters, or an architecture that is not a classifier.
     """
-    entry = ARCHITECTURES.entry(config.copy_arch)
-    if entry.facts["role"] != "classifier":
-        raise ConfigError(
-            f"architecture {config.copy_arch!r} is a {entry.facts['role']}; name a classifier with "
-            "--copy-arch (`advkit ls architectures`)"
-        )
-    with rng.scope("cpu", config.seed, "init"):
-        network = build(entry.name, shape=data.shape, classes=data.classes, config=config.architecture)
-    about = {"role": "classifier", "architecture": entry.name, "config": config.architecture}
-    return Model(network, ModelCard(**about, shape=data.shape, classes=data.classes, labels=data.class_names))
+    return untrained(config.copy_arch, config.architecture, data, config.seed, "--copy-arch")
 
 
 def train_copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,7 +46,8 @@ from advkit.trained_attacks.universal.settings import (
     PerturbationSettings,
     PerturbationTraining,
 )
-from advkit.trained_attacks.universal.train import train
+from advkit.trained_attacks.universal.train import ChangeTraining
+from advkit.training.loop import repeat
 
 Modules = nn.Module | Sequence[nn.Module]
 """One classifier, or several."""
@@ -124,23 +126,19 @@ class Trial:
 
     @contextmanager
     def trained(
-        self, kind: Change, config: ChangeSettings, target: int | None, name: str, clip: float = float("inf")
+        self, kind: Change, config: ChangeSettings, target: int | None, name: str, clip: float = math.inf
     ) -> Iterator[Tensor]:
-        """The change that `train` returns; inside, all classifiers are in eval mode."""
+        """The trained change, (1, C, h, w) on the models' device; inside, all classifiers are in eval mode.
+
+        Raises:
+            DivergedError: the loss is no longer finite.
+        """
         with ExitStack() as stack:
             for model in (*self.models, *self.others):
                 stack.enter_context(evaluation_mode(model))
-            yield train(
-                kind,
-                self.models,
-                self.learn,
-                config,
-                target=target,
-                clip=clip,
-                run=self.run,
-                progress=self.progress,
-                name=name,
-            )
+            training = ChangeTraining(kind, self.models, self.learn, config, target, clip)
+            repeat(training, run=self.run, progress=self.progress, name=name)
+            yield training.change
 
     def classifiers(self) -> Iterator[tuple[Model, dict[str, Any]]]:
         """Each classifier, with its name and whether it is attacked in training."""

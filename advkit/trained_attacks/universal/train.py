@@ -6,6 +6,7 @@ and the number of updates: a run that is resumed ends with the same change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,14 +17,11 @@ from torch.nn.functional import cross_entropy
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core import rng
-from advkit.core.progress import SILENT, Progress
-from advkit.core.runs import RunFolder
 from advkit.data.augment import Order
 from advkit.data.data import Data
 from advkit.models.model import Model
 from advkit.trained_attacks.universal.change import Change
 from advkit.trained_attacks.universal.settings import ChangeSettings
-from advkit.training.loop import repeat
 from advkit.training.training import Training, evenly
 
 CHECKS = 20
@@ -33,7 +31,13 @@ CHECKS = 20
 class ChangeTraining(Training):
     """Steepest ascent with momentum on normalised gradients; the step size decreases linearly to 0.
 
-    Arguments as in `train`.
+    Args:
+        kind: of change.
+        models: classifiers to attack, in eval mode and on one device.
+        data: training images.
+        config: updates, batch size and seed.
+        target: minimises the models' mean loss of this class; None: maximises that of the label.
+        clip: largest loss of an image, without a target.
     """
 
     figures = ("loss", "misled")
@@ -48,7 +52,7 @@ class ChangeTraining(Training):
         data: Data,
         config: ChangeSettings,
         target: int | None,
-        clip: float,
+        clip: float = math.inf,
     ) -> None:
         self.kind, self.models, self.data, self.config = kind, models, data, config
         self.target, self.clip, self.device = target, clip, device_of(models[0])
@@ -79,42 +83,6 @@ class ChangeTraining(Training):
         """Restores the result of `state`."""
         self.step = state["step"]
         self.change, self.velocity = (state[key].to(self.device) for key in ("change", "velocity"))
-
-
-def train(
-    change: Change,
-    models: Sequence[Model],
-    data: Data,
-    config: ChangeSettings,
-    *,
-    target: int | None,
-    clip: float = float("inf"),
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
-    name: str = "training",
-) -> Tensor:
-    """The change that minimises the models' mean loss of the target, or maximises that of the label.
-
-    Args:
-        change: to train.
-        models: classifiers to attack, in eval mode and on one device.
-        config: updates, batch size and seed.
-        target: target class; None: any other than the label.
-        clip: largest loss of an image, without a target.
-        run: folder for metrics and checkpoints; None: nothing is written.
-
-    Returns:
-        (1, C, h, w), on the models' device.
-
-    Raises:
-        ConfigError: a run that was started with other models or images.
-        DivergedError: the loss is no longer finite.
-    """
-    if run is not None:
-        run.begin_with(**{"models": [model.hash for model in models], "training images": data.fingerprint})
-    training = ChangeTraining(change, models, data, config, target, clip)
-    repeat(training, run=run, progress=progress, name=name)
-    return training.change
 
 
 def _losses(

@@ -17,7 +17,8 @@ from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, 
 from advkit.trained_attacks.universal.judge import PatchJudge, judge_perturbation, random_like
 from advkit.trained_attacks.universal.make import class_number
 from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
-from advkit.trained_attacks.universal.train import train
+from advkit.trained_attacks.universal.train import ChangeTraining
+from advkit.training.loop import repeat
 
 SHORT = {"steps": 40, "batch_size": 20}
 
@@ -134,7 +135,8 @@ def test_every_update_is_a_step_of_normalised_momentum(norm, target, grey):
     labels = torch.arange(20) % 3
     data = replace(data, labels=labels)
     config = ChangeSettings(steps=3, batch_size=8, momentum=0.6, seed=4)
-    found = train(Perturbation(threat, data.shape, 0.7), models, data, config, target=target, clip=1.1)
+    training = ChangeTraining(Perturbation(threat, data.shape, 0.7), models, data, config, target, 1.1)
+    repeat(training)
     now, velocity, order = torch.zeros(1, 1, 12, 12), 0, Order(20, 8, 4)
     for step in range(3):
         index, leaf, loss = order.batch(step), now.clone().requires_grad_(True), 0
@@ -149,7 +151,7 @@ def test_every_update_is_a_step_of_normalised_momentum(norm, target, grey):
         velocity = 0.6 * velocity + slope / slope.abs().mean()
         way = velocity.sign() if norm == "linf" else velocity / velocity.norm()
         now = threat.project(0.5 + now + 0.7 * (1 - step / 3) * 0.3 * way, torch.full_like(now, 0.5)) - 0.5
-    torch.testing.assert_close(found, now, rtol=0, atol=1e-5)
+    torch.testing.assert_close(training.change, now, rtol=0, atol=1e-5)
 
 
 def test_several_classifiers_are_misled_alike_and_others_only_judged(mixed, grey):

@@ -21,7 +21,7 @@ from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import ARCHITECTURES
 from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
 from advkit.trained_attacks.generators.make import refuse_norm
-from advkit.trained_attacks.generators.settings import AdvGanSettings
+from advkit.trained_attacks.generators.settings import AdvGanSettings, GameSettings
 from advkit.training.objective import Batch, Companion, Objective, Passes, Setting, Smoothing, objective
 
 
@@ -80,7 +80,7 @@ class AdvGanTraining(Objective):
     gradient-based attacks: evaluate it by `cascade`.
     """
 
-    class Config(Smoothing):
+    class Config(Smoothing, GameSettings):
         updates: int = Field(1, ge=1)
         """Updates of the generator per update of the classifier."""
         clean_weight: Fraction = Field(0.5, ge=0, le=1)
@@ -89,16 +89,6 @@ class AdvGanTraining(Objective):
         """Share of the training over which eps grows from 0 to its full size."""
         rate: float = Field(2e-3, gt=0)
         """Learning rate of the generator (Adam); it decreases to 0 along half a cosine."""
-        kappa: float = Field(5.0, ge=0)
-        """Margin, in logits, beyond which the attack loss is constant."""
-        gan_weight: float = Field(0.1, ge=0)
-        """Weight of the GAN loss relative to the margin loss; 0 for no discriminator."""
-        generator: dict[str, Any] = {}
-        """The perturbation generator's own parameters."""
-        opponent: str = "conv-gan"
-        """Pair that the discriminator comes from."""
-        discriminator: dict[str, Any] = {}
-        """The discriminator's own parameters."""
 
     config: Config
 
@@ -120,9 +110,8 @@ class AdvGanTraining(Objective):
 
     def companion(self, setting: Setting) -> Generators:
         """A new generator for each threat model."""
-        shared = ("rate", "kappa", "gan_weight", "generator", "opponent", "discriminator")
         config = AdvGanSettings(
-            **self.config.model_dump(include=set(shared)),
+            **self.config.model_dump(include={"rate", *GameSettings.model_fields}),
             steps=setting.steps * self.config.updates,
             seed=setting.seed,
         )

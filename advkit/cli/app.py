@@ -95,7 +95,7 @@ class App(DescribedGroup):
         formatter.write_paragraph()
         for group, commands in sections():
             for name, summary in commands.items():
-                if name not in HOUSEKEEPING or not HOUSEKEEPING[name].beside:
+                if not (HOUSEKEEPING.get(name) or COMMANDS[name]).beside:
                     formatter.write(f"{group:12} {name:15} {summary}\n")
                     group = ""
 
@@ -105,6 +105,10 @@ class App(DescribedGroup):
         formatter.write(
             f"{'Options':12} {'-h, --version':15} show this help (of any command), or the version\n"
         )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example, without a line between."""
+        formatter.write(f"Example:\n  {self.example}\n")
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
         """Runs the command line and exits with a code of `advkit.cli.faults`."""

@@ -132,3 +132,20 @@ def test_a_small_box_is_inside_the_ball_and_no_better_than_its_middle(make, obje
     losses = [loss("small-box", share=share) for share in (0.001, 0.3, 0.6, 0.999)]
     assert losses == sorted(losses) and losses[-1] == pytest.approx(loss("ibp", clean_weight=0), rel=1e-2)
     assert losses[0] == pytest.approx(loss("pgd", steps=8, eps_warmup=0), rel=1e-2)
+
+
+def test_expressive_losses_lie_between_pgd_and_bounds(make, objective, digits):
+    model, (x, y, last) = make("small-cnn"), batch_of(digits)
+
+    def loss(name, **parameters):
+        return objective(name, **parameters).loss(model, x, y, last)[0].item()
+
+    ends = loss("pgd", steps=8, eps_warmup=0), loss("ibp", clean_weight=0)
+    for name in ("mtl-ibp", "cc-ibp", "exp-ibp"):
+        losses = [loss(name, bound_weight=weight) for weight in (0.001, 0.3, 0.6, 0.999)]
+        assert losses == sorted(losses) and (losses[0], losses[-1]) == pytest.approx(ends, rel=1e-2), name
+    # cross-entropy is convex in the logits, and a geometric mean is below the arithmetic one
+    for weight in (0.1, 0.5, 0.9):
+        assert loss("cc-ibp", bound_weight=weight) < loss("mtl-ibp", bound_weight=weight)
+        assert loss("exp-ibp", bound_weight=weight) < loss("mtl-ibp", bound_weight=weight)
+    assert loss("mtl-ibp", bound_weight=0.3) == pytest.approx(0.7 * ends[0] + 0.3 * ends[1], rel=1e-2)

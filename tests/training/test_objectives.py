@@ -32,10 +32,11 @@ VARIANTS = [
     ("noise", {"copies": 2, "consistency": 10, "consistency_warmup": 0.5}),
     ("smooth-adv", {"copies": 2, "consistency": 5, "radius": 0.5, "steps": 3}),
 ]
+CERTIFIED = ("ibp", "crown-ibp", "small-box", "mtl-ibp", "cc-ibp", "exp-ibp")
 REFUSED = {
     ("fgsm", "l1"),
     ("advgan", "l1"),
-    *((name, norm) for name in ("ibp", "crown-ibp", "small-box") for norm in ("l2", "l1")),
+    *((name, norm) for name in CERTIFIED for norm in ("l2", "l1")),
 }
 IDS = [f"{name}{i}" for i, (name, _) in enumerate(VARIANTS)]
 

@@ -136,6 +136,7 @@ class Certified(Objective):
         ModelError: when training begins, a layer that cannot be bounded.
     """
 
+    Config = CertifiedConfig
     config: CertifiedConfig
     criterion = "certified"
     advice = (
@@ -169,14 +170,20 @@ class Certified(Objective):
         """(N, K) logits nowhere better than the worst within eps, of the model as its clean pass has been
         ``seen``."""
 
+    def robust_loss(
+        self, model: nn.Module, seen: Bounded, worst: Tensor, x: Tensor, y: Tensor, batch: Batch
+    ) -> Tensor:
+        """The second term, of the ``worst`` logits."""
+        return cross_entropy(worst, y)
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """That sum, and the worst logits, whose accuracy is what intervals prove."""
         config = self.config
         clean, seen = passed(model, x)
-        said = self.certified(model, seen, x, y, batch)
+        worst = self.certified(model, seen, x, y, batch)
         kappa = 1 - (1 - config.clean_weight) * batch.growth(config.eps_warmup)
         natural = cross_entropy(clean, y, label_smoothing=config.label_smoothing)
-        return kappa * natural + (1 - kappa) * cross_entropy(said, y), said
+        return kappa * natural + (1 - kappa) * self.robust_loss(model, seen, worst, x, y, batch), worst
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """Whether intervals prove the image at the eps that is asked for; rounding is left out of account."""
@@ -192,11 +199,6 @@ class Certified(Objective):
 class Ibp(Certified):
     """Differences of logits are bounded through the last layer, as in section 3 there."""
 
-    class Config(CertifiedConfig):
-        """Parameters."""
-
-    config: Config
-
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by intervals."""
         return seen.worst(x, self.eps(batch), y)
@@ -211,11 +213,6 @@ class CrownIbp(Certified):
     """Margins are beta times those of linear bounds and 1 - beta times those of intervals, where beta falls
     from 1 to 0 as eps grows (their beta_start 1, beta_end 0). Until then an image also costs a row for each
     class that is followed back through the network; from there on what it costs in `ibp`."""
-
-    class Config(CertifiedConfig):
-        """Parameters."""
-
-    config: Config
 
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by that mixture."""
@@ -244,6 +241,21 @@ def margins_by_lines(graph: Graph, lows: list[Tensor], highs: list[Tensor], ball
     return substitute(graph, relaxed, ball, len(graph) - 1, rows, index).view(n, classes).float()
 
 
+def pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, batch: Batch) -> Tensor:
+    """(N, C, H, W) where PGD ends within ``eps`` of ``x`` in every pixel."""
+    return fixed(
+        model,
+        x,
+        y,
+        threat=Threat("linf", eps),
+        attack="pgd",
+        parameters={"steps": steps},
+        ids=batch.ids,
+        seed=batch.seed,
+        step=batch.step,
+    )
+
+
 @objective(
     "small-box",
     summary="interval bounds of a small box around a PGD example (SABR): more accurate, certifies less",
@@ -254,8 +266,6 @@ class SmallBox(Certified):
     lies inside the ball; its worst outputs are trained on."""
 
     class Config(CertifiedConfig):
-        """Parameters."""
-
         share: Fraction = Field(0.6, gt=0, lt=1)
         """Of eps, what the box has (lambda): the authors take 0.4 on MNIST at linf 0.1 and 0.6 at 0.3. The
         larger it is, the more is proved."""
@@ -276,15 +286,5 @@ class SmallBox(Certified):
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) nowhere better than the worst in the small box alone."""
         eps, share = self.eps(batch), self.config.share
-        centre = fixed(
-            model,
-            x,
-            y,
-            threat=Threat("linf", (1 - share) * eps),
-            attack="pgd",
-            parameters={"steps": self.config.steps},
-            ids=batch.ids,
-            seed=batch.seed,
-            step=batch.step,
-        )
+        centre = pgd(model, x, y, (1 - share) * eps, self.config.steps, batch)
         return seen.worst(centre, share * eps, y)

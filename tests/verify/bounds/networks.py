@@ -142,12 +142,15 @@ def moved(d, shape):
         lambda s, x: x[..., s.first :] * 2,
         lambda s, x: x[:, ::2],
         lambda s, x: x.narrow(dim, first, 1).expand(-1, *shape),
-        lambda s, x: torch.cat([x.select(dim, first).unsqueeze(dim), x], dim),
-        lambda s, x: torch.cat([x.unbind(dim)[k].unsqueeze(dim) for k in (first, 0)], dim),
         lambda s, x: torch.cat(torch.split(x, lengths, dim)[::-1], dim),
         lambda s, x: torch.cat([x.split(2, dim)[0].relu(), x], dim - rank - 1),
         lambda s, x: torch.tile(x, (1, *[2] * rank)),
     ]
+    if rank > 1:  # else single numbers would be left
+        calls += [
+            lambda s, x: torch.cat([x.select(dim, first).unsqueeze(dim), x], dim),
+            lambda s, x: torch.cat([x.unbind(dim)[k].unsqueeze(dim) for k in (first, 0)], dim),
+        ]
     return Call(d.choice(calls), places=places, first=first)
 
 

@@ -76,14 +76,14 @@ def _decided(config: Config, file: str, context: Context) -> Outcome:
     if context.dry_run:
         return planned(about, boxes=len(regions), alternatives=count)
     answer = decide(model, regions, timeout=config.timeout, subproblems=config.subproblems)
-    told = {
+    sentences = {
         "holds": "The property holds: no input within the bounds gives these outputs.",
         "violated": "The property is violated, by an input that the network confirms (`input` of --json).",
         "open": "The property is open: neither proved nor violated within --timeout.",
     }
     return Outcome(
         f"property of {config.model}",
-        (told[answer.status], about),
+        (sentences[answer.status], about),
         result={
             "property": file,
             "status": answer.status,

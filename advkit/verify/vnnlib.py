@@ -116,7 +116,7 @@ def _regions(text: str) -> tuple[Region, ...]:
         for row, form in zip(rows, outputs, strict=True):
             for name, factor in form.items():
                 if name[:1] == "X" or name not in {*names, ""}:
-                    raise _Odd(f"{name} stands in a constraint of the outputs")
+                    raise _Odd(f"{name} occurs in a constraint of the outputs")
                 row[int(name[2:]) if name else -1] = -factor  # forms are at most 0
         if all(low <= high for low, high in zip(box[::2], box[1::2], strict=True)):
             found.setdefault(box, []).append((rows[:, :-1], rows[:, -1]))

@@ -91,7 +91,7 @@ class Gather(Affine):
 
     source: Size
     index: Tensor
-    """(*target) int64: place among the values of an image; their number stands for the constant."""
+    """(*target) int64: place among the values of an image; their number means the constant."""
     fill: float = 0.0
     """The constant."""
 
@@ -108,7 +108,7 @@ class Gather(Affine):
 
     @property
     def offset(self) -> Tensor | None:
-        """The constant, where it stands."""
+        """The constant, at its places."""
         constant = self.index == math.prod(self.source)
         return torch.where(constant, self.fill, 0.0) if self.fill else None
 

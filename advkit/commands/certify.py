@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 from advkit.core.context import Context
 from advkit.core.errors import by_size
 from advkit.core.shards import ShardResult
+from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.subjects import Subject
+from advkit.models.load import load_model
 from advkit.report import verification as report
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.report.shards import shard
-from advkit.verify.bounds.ball import refuse_l0
+from advkit.verify.bounds.ball import Ball, refuse_l0
+from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import read
 from advkit.verify.certification.certify import certified_subject
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification as Config
+from advkit.verify.vnnlib import decide, load_property
 
 GROUP = "Robustness"
 EXAMPLE = "advkit certify --model clf.pt --norm linf --eps 0.05"
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Certifies images."""
+    """Certifies images, or decides a property."""
+    if config.property is not None:
+        return _decided(config, config.property, context)
     subject = Subject.open(config, context)
     model, images = subject.model, subject.images
     against = threats.choose(config.norm, config.eps, model, images, context.progress)
@@ -31,13 +39,17 @@ def run(config: Config, context: Context) -> Outcome:
             (node.name, type(node.op).__name__ if node.op else "-", by_size(node.shape))
             for node in read(model).nodes
         )
+        unsure = _unsure(subject, against)
         return planned(
             f"{model.card.architecture} on {len(images):,} images of {images.name} ({images.split}), "
             f"{against}, method {config.method}.",
+            f"Of an image, {unsure:,.0f} inputs of ReLUs have an open sign by interval bounds "
+            "(mean of a few).",
             table=Table("layers of the network", ("layer", "operation", "values"), rows),
             n=len(images),
             threat=against.model_dump(),
             layers=len(rows),
+            unsure=unsure,
         )
     with context.run_folder("certify", images.name, config, subject.inputs) as run:
 
@@ -48,3 +60,36 @@ def run(config: Config, context: Context) -> Outcome:
             return shard(run.once(ShardResult, work), run.path)
         result = run.once(CertificationResult, work)
         return report.certification(config, result, images, run.path)
+
+
+def _unsure(subject: Subject, against: Threat) -> float:
+    few = subject.few.cpu()
+    bounder = Bounder(read(subject.model), few.device)
+    return float(bounder.unsure(bounder.interval(Ball(few, against))).double().mean())
+
+
+def _decided(config: Config, file: str, context: Context) -> Outcome:
+    """A property in place of images."""
+    model, regions = load_model(config.model, arch=config.arch, **config.said), load_property(file)
+    count = sum(len(region.alternatives) for region in regions)
+    about = f"{file}: {count:,} alternatives in {len(regions):,} boxes of inputs."
+    if context.dry_run:
+        return planned(about, boxes=len(regions), alternatives=count)
+    answer = decide(model, regions, timeout=config.timeout, subproblems=config.subproblems)
+    sentences = {
+        "holds": "The property holds: no input within the bounds gives these outputs.",
+        "violated": "The property is violated, by an input that the network confirms (`input` of --json).",
+        "open": "The property is open: neither proved nor violated within --timeout.",
+    }
+    return Outcome(
+        f"property of {config.model}",
+        (sentences[answer.status], about),
+        result={
+            "property": file,
+            "status": answer.status,
+            "margin": answer.margin if math.isfinite(answer.margin) else None,
+            "subproblems": answer.subproblems,
+            "input": None if answer.input is None else answer.input.tolist(),
+        },
+        passed=answer.status == "holds",
+    )

@@ -1,35 +1,104 @@
-"""Readers of sums, products with constants, concatenations and chunks; see `layers`."""
+"""Readers of arithmetic with constants, sums, clamps, and of what moves values elsewhere; see `layers`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from advkit.verify.bounds.affine import Scale
-from advkit.verify.bounds.arrange import Concatenation, Slice, Sum
+from advkit.verify.bounds.arrange import Concatenation, Gather, Reshape, Sum, Total
 from advkit.verify.bounds.reading import Reading, Unreadable, Value
+from advkit.verify.bounds.relaxation import Relu
 
 
 def concatenated(reading: Reading, name: str, tensors: Sequence[Any], dim: int = 0) -> Value:
     """A concatenation."""
-    if not all(isinstance(x, Value) for x in tensors) or dim % tensors[0].example.dim() != 1:
-        raise Unreadable("only a concatenation of values of the images along the first dimension can be read")
+    if not all(isinstance(x, Value) for x in tensors) or dim % tensors[0].example.dim() == 0:
+        raise Unreadable("only a concatenation of values of the images, not of images, can be read")
+    dim %= tensors[0].example.dim()
+    if dim != 1:
+        turned = [moved(torch.transpose, reading, name, x, 1, dim) for x in tensors]
+        whole: Value = moved(torch.transpose, reading, name, concatenated(reading, name, turned, 1), 1, dim)
+        return whole
     return reading.add(name, Concatenation(tuple(x.example.shape[1] for x in tensors)), *tensors)
 
 
-def chunks(reading: Reading, name: str, x: Value, chunks: int, dim: int = 0) -> list[Value]:
-    """Parts of equal length."""
-    if dim % x.example.dim() != 1:
-        raise Unreadable("only parts along the first dimension of an image's values can be read")
-    found, first = [], 0
-    for part in x.example.chunk(chunks, 1):
-        op = Slice(tuple(x.example.shape[1:]), first, part.shape[1])
-        found.append(reading.add(name, op, x))
-        first += part.shape[1]
-    return found
+def moved(call: Callable[..., Any], reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Any:
+    """What ``call`` does, if it moves values, or takes a part of them: a tensor, or several."""
+    if not all(isinstance(one, int | slice | str | tuple | list | Tensor) for one in args):
+        raise Unreadable("it chooses values by values of the images")
+    count = x.example[0].numel()
+    places = torch.arange(2 * count, device=x.example.device).view(x.example.shape)
+    try:
+        found = call(places, *args, **kwargs)
+    except (RuntimeError, IndexError) as error:
+        raise Unreadable(str(error).splitlines()[0].rstrip(".")) from error
+    several = isinstance(found, tuple | list)
+    values = []
+    for part in found if several else (found,):
+        if part.dim() < 2 or len(part) != 2 or not part.numel() or (part[1] - part[0] != count).any():
+            raise Unreadable("it mixes the images of a batch, or leaves nothing")
+        values.append(reading.add(name, Gather(tuple(x.example.shape[1:]), part[0]), x))
+    return values if several else values[0]
+
+
+def padded(
+    reading: Reading,
+    name: str,
+    x: Value,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> Value:
+    """An edge of constants or copies."""
+    if len(pad) // 2 >= x.example.dim():
+        raise Unreadable("it pads the batch")
+    count = x.example[0].numel()
+    places = torch.arange(count, dtype=torch.float64).view(1, *x.example.shape[1:])
+    if mode == "constant":
+        found = functional.pad(places, tuple(pad), mode, count)
+    else:
+        found = functional.pad(places, tuple(pad), mode)
+    op = Gather(tuple(x.example.shape[1:]), found[0].long().to(x.example.device), float(value or 0.0))
+    return reading.add(name, op, x)
+
+
+def total(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    """A sum over some dimensions."""
+    rank = x.example.dim()
+    chosen = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    over = tuple(sorted({d % rank for d in chosen}))
+    if not over or 0 in over or (len(over) == rank - 1 and not keepdim):
+        raise Unreadable("it sums over the images of a batch, or leaves one number of each")
+    summed = reading.add(name, Total(tuple(x.example.shape[1:]), over), x)
+    if keepdim:
+        return summed
+    return reading.add(
+        name, Reshape(tuple(summed.example.shape[1:]), tuple(x.example.sum(over).shape[1:])), summed
+    )
+
+
+def mean(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    """A mean over some dimensions."""
+    summed = total(reading, name, x, dim, keepdim)
+    return div(reading, name, summed, x.example.numel() // summed.example.numel())
+
+
+def clamped(
+    reading: Reading, name: str, x: Value, min: float | None = None, max: float | None = None
+) -> Value:
+    """Values between two constants, as ReLUs: the larger of x and c is c + relu(x - c)."""
+    if any(isinstance(end, Tensor | Value) for end in (min, max)):
+        raise Unreadable("its ends are no numbers")
+    if min is not None:
+        x = add(reading, name, reading.add(name, Relu(), sub(reading, name, x, min)), min)
+    if max is not None:
+        x = sub(reading, name, max, reading.add(name, Relu(), sub(reading, name, max, x)))
+    return x
 
 
 def _sum(reading: Reading, name: str, x: Any, y: Any, sign: int) -> Value:

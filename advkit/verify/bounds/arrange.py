@@ -1,8 +1,10 @@
-"""Affine operations without weights: averages, sums, reshaping, slices and concatenations."""
+"""Affine operations without weights: averages, sums, other shapes and orders, and concatenations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -84,28 +86,68 @@ class Sum(Affine):
 
 
 @dataclass(frozen=True, eq=False)
-class Slice(Affine):
-    """A part along the first dimension of an image's values."""
+class Gather(Affine):
+    """Values in another order: some may occur several times, others not at all."""
 
     source: Size
-    first: int
-    length: int
+    index: Tensor
+    """(*target) int64: place among the values of an image; their number means the constant."""
+    fill: float = 0.0
+    """The constant."""
 
     def linear(self, *x: Tensor) -> Tensor:
-        """(N, length, ...)"""
-        return x[0][:, self.first : self.first + self.length]
+        """(N, *target)"""
+        flat = torch.nn.functional.pad(x[0].flatten(1), (0, 1))
+        return flat[:, self.index.flatten()].view(-1, *self.index.shape)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         """(R, *source)"""
-        shape = (len(a), *self.source[1:])
-        before = a.new_zeros(shape[0], self.first, *shape[1:])
-        behind = a.new_zeros(shape[0], self.source[0] - self.first - self.length, *shape[1:])
-        return (torch.cat([before, a, behind], 1),)
+        flat = a.new_zeros(len(a), math.prod(self.source) + 1)
+        flat = flat.index_add(1, self.index.flatten(), a.flatten(1))
+        return (flat[:, :-1].reshape(-1, *self.source),)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The constant, at its places."""
+        constant = self.index == math.prod(self.source)
+        return torch.where(constant, self.fill, 0.0) if self.fill else None
+
+    @property
+    def once(self) -> bool:
+        """Whether no value occurs twice."""
+        kept = self.index[self.index < math.prod(self.source)]
+        return len(kept) == len(kept.unique())
 
     @property
     def terms(self) -> int:
-        """One sum where the branches split."""
-        return 2
+        """As many sums as a value occurs, or branches split."""
+        return 2 + int(torch.bincount(self.index.flatten())[: math.prod(self.source)].max())
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """See `Affine`; places stay whole numbers."""
+        return replace(self, index=self.index.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Total(Affine):
+    """Sums over some dimensions, which become 1."""
+
+    source: Size
+    over: Size
+    """Dimensions, counted with that of the batch."""
+
+    def linear(self, *x: Tensor) -> Tensor:
+        """(N, ...)"""
+        return x[0].sum(self.over, keepdim=True)
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(R, *source)"""
+        return (a.expand(-1, *self.source),)
+
+    @property
+    def terms(self) -> int:
+        """The values under a sum."""
+        return math.prod(self.source[d - 1] for d in self.over) + 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advkit.verify.bounds.affine import Affine, Elementwise, Size
-from advkit.verify.bounds.arrange import Concatenation, Reshape, Slice, Sum
+from advkit.verify.bounds.arrange import Concatenation, Gather, Reshape, Sum
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 
 
@@ -93,10 +93,10 @@ class Graph:
         for k, node in enumerate(self.nodes[1:], 1):
             if isinstance(node.op, Sum | Concatenation):
                 continue
-            single = isinstance(node.op, Elementwise | Reshape | Slice | Relu)
+            single = isinstance(node.op, Elementwise | Reshape | Gather | Relu)
             before = node.inputs[0] if node.also is None else node.also[1]
             if before in apart or (single and before in exact):
                 exact.add(k)
-            if single and before in apart:
+            if single and before in apart and (not isinstance(node.op, Gather) or node.op.once):
                 apart.add(k)
         return frozenset(exact)

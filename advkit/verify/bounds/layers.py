@@ -6,6 +6,7 @@ type `Value`; all others are unchanged.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -124,14 +125,6 @@ def _adaptive_avg_pool2d(reading: Reading, name: str, x: Value, output_size: Any
     return _averaged(reading, name, x, along)
 
 
-def _mean(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    chosen = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
-    if x.example.dim() != 4 or {d % 4 for d in chosen} != {2, 3}:
-        raise Unreadable("only a mean over height and width can be read")
-    pooled = _adaptive_avg_pool2d(reading, name, x, 1)
-    return pooled if keepdim else _reshaped(reading, name, pooled, x.example.mean((2, 3)))
-
-
 def _batch_norm(reading: Reading, name: str, layer: nn.modules.batchnorm._BatchNorm, x: Value) -> Value:
     mean, variance = layer.running_mean, layer.running_var
     if mean is None or variance is None:
@@ -186,8 +179,13 @@ def _attribute(reading: Reading, name: str, x: Value, attribute: str) -> Any:
 
 def _item(reading: Reading, name: str, something: Any, place: Any) -> Any:
     if isinstance(something, Value):
-        raise Unreadable("it indexes the values")
+        return arithmetic.moved(operator.getitem, reading, name, something, place)
     return something[place]
+
+
+def _moving(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The reader of a function that puts values in another order, or takes some of them."""
+    return functools.partial(arithmetic.moved, call)
 
 
 def _convolution(reading: Reading, name: str, layer: nn.Conv2d, x: Value) -> Value:
@@ -203,6 +201,12 @@ MODULES: dict[type[nn.Module], Callable[[Reading, str, Any, Value], Value]] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.ReLU: lambda r, n, m, x: _relu(r, n, x),
+    nn.ReLU6: lambda r, n, m, x: arithmetic.clamped(r, n, x, 0, 6),
+    nn.Hardtanh: lambda r, n, m, x: arithmetic.clamped(r, n, x, m.min_val, m.max_val),
+    nn.ZeroPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding),
+    nn.ConstantPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding, "constant", m.value),
+    nn.ReflectionPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding, "reflect"),
+    nn.ReplicationPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding, "replicate"),
     nn.LeakyReLU: lambda r, n, m, x: _leaky_relu(r, n, x, m.negative_slope),
     nn.MaxPool2d: lambda r, n, m, x: _max_pool2d(
         r, n, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
@@ -220,6 +224,12 @@ MODULES: dict[type[nn.Module], Callable[[Reading, str, Any, Value], Value]] = {
 }
 """By the type of a layer; in eval mode."""
 
+MOVING = (
+    *("chunk", "split", "permute", "transpose", "select", "narrow", "flip", "index_select", "unbind"),
+    *("movedim", "roll", "tile", "expand"),
+)
+"""Names of functions and methods that move values, or take a part of them."""
+
 CALLS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _relu),
     functional.leaky_relu: _leaky_relu,
@@ -228,10 +238,23 @@ CALLS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool2d),
     **dict.fromkeys((functional.avg_pool2d, torch._C._nn.avg_pool2d), _avg_pool2d),
     functional.adaptive_avg_pool2d: _adaptive_avg_pool2d,
-    **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((torch.mean, "mean"), arithmetic.mean),
+    **dict.fromkeys((torch.sum, "sum"), arithmetic.total),
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_"), arithmetic.clamped),
+    functional.relu6: lambda r, n, x, inplace=False: arithmetic.clamped(r, n, x, 0, 6),
+    functional.hardtanh: lambda r, n, x, min_val=-1.0, max_val=1.0, inplace=False: arithmetic.clamped(
+        r, n, x, min_val, max_val
+    ),
+    **dict.fromkeys((functional.pad, torch._C._nn.pad), arithmetic.padded),
     **dict.fromkeys((functional.dropout, functional.dropout2d), _dropout),
     **dict.fromkeys((torch.cat, torch.concat), arithmetic.concatenated),
-    **dict.fromkeys((torch.chunk, "chunk"), arithmetic.chunks),
+    **{
+        getattr(owner, name): _moving(getattr(owner, name))
+        for name in MOVING
+        for owner in (torch, Tensor)
+        if hasattr(owner, name)
+    },
+    **{name: _moving(getattr(Tensor, name)) for name in MOVING},
     operator.getitem: _item,
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), arithmetic.add),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), arithmetic.sub),

@@ -19,8 +19,8 @@ from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.interval import ends
 from advkit.verify.bounds.pooling import unpooled
-from advkit.verify.bounds.relaxation import Lines, Relaxation
-from advkit.verify.bounds.rounding import gamma, roundings
+from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
+from advkit.verify.bounds.rounding import Float32, gamma, roundings
 from advkit.verify.bounds.window import Step, Window, widest, windowed_path
 
 MEMORY = 64 << 20
@@ -177,6 +177,36 @@ class Bounder:
         """(N, K) bound of the rounding error of the true logit minus each logit."""
         reach = bounds.reach[-1]
         return self._off(len(self.fine) - 1, torch.float64) * (reach + reach.gather(1, label[:, None]))
+
+    def unsure(self, bounds: Bounds) -> Tensor:
+        """(N,) number of ReLUs' inputs, those of poolings included, whose sign is open.
+
+        Args:
+            bounds: of all nodes.
+        """
+        found = torch.zeros(len(bounds.ball.x), dtype=torch.int64, device=self.device)
+        for node in self.fine.nodes:
+            if isinstance(node.op, Relu):
+                low, high = (side[node.inputs[0]] for side in (bounds.lower, bounds.upper))
+                found += node.op.open(low, high).flatten(1).sum(1)
+        return found
+
+    def rounding(self, bounds: Bounds, label: Tensor) -> Tensor:
+        """(N, K) bounds of the rounding error of the model's own float32 pass, in the true logit minus each.
+
+        Args:
+            bounds: of all nodes.
+            label: (N,) true classes.
+        """
+        errors = Float32(self.fine, bounds.lower, bounds.upper, self._parts)
+        last, classes = len(self.fine) - 1, self.fine.classes
+        found = []
+        for part in self._parts(len(label) * classes, torch.float64):
+            row = torch.arange(part.start, part.stop, device=self.device)
+            index = row // classes
+            a = differences(label[index], row % classes, classes, torch.float64)
+            found.append(errors.of(last, a, index))
+        return torch.cat(found).view(-1, classes)
 
     def rows(
         self,

@@ -26,7 +26,6 @@ from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.linear import Bounder, carried, differences
 from advkit.verify.bounds.optimised import HELD, STEPS, ascended, slopes_between, tighten
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
-from advkit.verify.bounds.rounding import float32_error
 from advkit.verify.certification.leaf import lowest
 
 MEMORY = 256 << 20
@@ -173,8 +172,7 @@ class Branching:
         self.ball = Ball(x, self.threat)
         self.bounds = bounder.linear(self.ball)
         tighten(bounder, self.bounds)
-        error = float32_error(bounder.fine, self.bounds.lower, self.bounds.upper)
-        rounding = error + error.gather(1, label[:, None])
+        rounding = bounder.rounding(self.bounds, label)
         margins = (bounder.margins(self.bounds, label) - rounding).nan_to_num(nan=-math.inf)
         true = one_hot(label, bounder.fine.classes).bool()
         self.low, self.high, self.reach = (

@@ -72,7 +72,7 @@ class Prover:
     def _by_rows(self, proof: Proof, left: Tensor, x: Tensor, label: Tensor) -> None:
         bounds = self.bounder.linear(Ball(x, self.threat))
         margins = self.bounder.margins(bounds, label)
-        rounding = _rounding(self.bounder, bounds, label)
+        rounding = self.bounder.rounding(bounds, label)
         by: By = "linear" if "linear" in self.methods else "optimised"
         self._learn(proof, left, *self._lowest(margins - rounding, rounding, label), by)
         if "optimised" not in self.methods:
@@ -89,7 +89,8 @@ class Prover:
         return margins - self.bounder.off(bounds, label)
 
     def _net(self, bounds: Bounds, label: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
-        rounding = _rounding(self.bounder, bounds, label)
+        error = float32_error(self.bounder.fine, bounds.lower, bounds.upper)
+        rounding = error + error.gather(1, label[:, None])
         return self._lowest(margins - rounding, rounding, label)
 
     def _lowest(self, net: Tensor, rounding: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,9 +107,3 @@ class Prover:
 
 def _true(label: Tensor, classes: int) -> Tensor:
     return torch.nn.functional.one_hot(label, classes).bool()
-
-
-def _rounding(bounder: Bounder, bounds: Bounds, label: Tensor) -> Tensor:
-    """(N, K) bound of the rounding error of the model's own pass in the true logit minus each other."""
-    error = float32_error(bounder.fine, bounds.lower, bounds.upper)
-    return error + error.gather(1, label[:, None])

@@ -32,6 +32,9 @@ class _Certifying(SubjectFields):
     subproblems: int | None = Field(None, ge=1)
     """Number of subproblems after which branch and bound gives an image up, with --method complete; without a
     time-out, the result does not depend on the machine's speed."""
+    property: str | None = None
+    """A file of VNN-LIB (.vnnlib), with inputs and outputs that should not occur together: branch and bound
+    proves or breaks it instead of images; unless it holds, the exit code is 1."""
     batch_size: int = Field(64, ge=1)
     """Images in a batch; it changes the result by rounding at most."""
     min_certified: Fraction | None = Field(None, ge=0, le=1)

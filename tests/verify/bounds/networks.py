@@ -126,6 +126,72 @@ def parts(d, shape):
     return Call(call if shape[0] > 1 else lambda s, x: torch.cat((x, x.relu()), dim))
 
 
+def moved(d, shape):
+    """Other orders, and parts of unequal length."""
+    rank = len(shape)
+    dim, other, order = d.randint(1, rank), d.randint(1, rank), [0, *d.sample(range(1, rank + 1), rank)]
+    size = shape[dim - 1]
+    first, places = d.randrange(size), torch.tensor([d.randrange(size) for _ in range(d.randint(1, 3))])
+    lengths = [first, size - first] if first else [size]
+    calls = [
+        lambda s, x: x.permute(order),
+        lambda s, x: torch.permute(x, order),
+        lambda s, x: x.transpose(dim, other),
+        lambda s, x: torch.movedim(x.flip(dim), other, dim),
+        lambda s, x: torch.index_select(x.roll(1, dim), dim, s.places),
+        lambda s, x: x[..., s.first :] * 2,
+        lambda s, x: x[:, ::2],
+        lambda s, x: x.narrow(dim, first, 1).expand(-1, *shape),
+        lambda s, x: torch.cat(torch.split(x, lengths, dim)[::-1], dim),
+        lambda s, x: torch.cat([x.split(2, dim)[0].relu(), x], dim - rank - 1),
+        lambda s, x: torch.tile(x, (1, *[2] * rank)),
+    ]
+    if rank > 1:  # else single numbers would be left
+        calls += [
+            lambda s, x: torch.cat([x.select(dim, first).unsqueeze(dim), x], dim),
+            lambda s, x: torch.cat([x.unbind(dim)[k].unsqueeze(dim) for k in (first, 0)], dim),
+        ]
+    return Call(d.choice(calls), places=places, first=first)
+
+
+def padded(d, shape):
+    """An edge."""
+    wide, value = [d.randint(0, 2) for _ in range(4)], d.choice([0.0, 0.5, -0.7])
+    if len(shape) < 3:
+        return Call(lambda s, x: functional.pad(x, wide[:2], value=value))
+    layers = [nn.ZeroPad2d(1), nn.ConstantPad2d(tuple(wide), value)]
+    layers += [nn.ReflectionPad2d((1, 0, 2, 1)), nn.ReplicationPad2d(tuple(wide))]
+    calls = [
+        lambda s, x: functional.pad(x, wide),
+        lambda s, x: functional.pad(x, [*wide, 1, 0], "constant", value),
+        lambda s, x: functional.pad(x, (1, 1, 0, 1), mode="circular"),
+    ]
+    return d.choice([*layers, *map(Call, calls)])
+
+
+def clamp(d, shape):
+    low, high = d.choice([(-0.5, 0.5), (0.2, 1.2), (None, 0.3), (-0.1, None)])
+    calls = [
+        lambda s, x: torch.clamp(x, low, high),
+        lambda s, x: x.clamp(min=low, max=high),
+        lambda s, x: functional.relu6(x * 4),
+        lambda s, x: functional.hardtanh(x, -0.5, 0.25),
+    ]
+    return d.choice([nn.ReLU6(), nn.Hardtanh(), *map(Call, calls)])
+
+
+def total(d, shape):
+    """Sums and means that keep the number of dimensions."""
+    dims = d.sample(range(1, len(shape) + 1), d.randint(1, len(shape)))
+    calls = [
+        lambda s, x: x.sum(dims, keepdim=True),
+        lambda s, x: torch.sum(x, dims[0], True) / 3,
+        lambda s, x: torch.mean(x, dim=dims, keepdim=True),
+        lambda s, x: x.sum(-1).unsqueeze(-1) if len(shape) > 1 else 2 * x,
+    ]
+    return Call(d.choice(calls))
+
+
 def residual(d, shape):
     """The sum or difference of two branches."""
     first, second = (drawn(d, shape, same=True) for _ in range(2))
@@ -154,6 +220,7 @@ def order(d, shape):
 def ended(d, shape):
     """To vectors."""
     ways = [lambda s, x: x.mean((2, 3)), lambda s, x: torch.mean(x, dim=[-1, -2])]
+    ways.append(lambda s, x: x.sum(-1).mean(2))
     ways.append(lambda s, x: x.mean((3, 2), keepdim=True).flatten(1))
     return d.choice([nn.Flatten(), nn.Flatten(), Call(d.choice(ways))])
 
@@ -164,7 +231,7 @@ def linear(d, shape):
     return d.choice([layer, call])
 
 
-ANY = [norm, relu, leaky, constant, parts, order, residual]
+ANY = [norm, relu, leaky, constant, parts, order, residual, moved, padded, clamp, total]
 PIECES = [conv, max_pool, avg_pool, adaptive, *ANY]
 
 

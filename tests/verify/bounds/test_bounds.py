@@ -107,10 +107,10 @@ class Reference:
         below, above, shift, ways = lines(node.op, low.flatten(), high.flatten(), shape)
         self.parts.append((below, above, shift))
         low, most, error = (node.op.apply(part).flatten() for part in (low, high, error))
-        if isinstance(node.op, Relu) and node.op.slope:
-            error = error + gamma(2, torch.float32) * (torch.maximum(low.abs(), most.abs()) + error)
-        elif isinstance(node.op, Relu):  # what is surely negative is 0 without any error
-            error = error * (high.flatten() + error > 0)
+        if isinstance(node.op, Relu):  # what is surely negative is 0 without any error
+            own = gamma(2, torch.float32) * (torch.maximum(low.abs(), most.abs()) + error)
+            passes = (high.flatten() + error > 0) | ~self._cut(node.op, shape[1:])
+            error = torch.where(passes, error, node.op.slope * error) + (own if node.op.slope else 0)
         self.errors.append(error)
         return low, most, (ways * self.reach[i]).amax(1) + shift.abs(), torch.zeros(len(shift))
 
@@ -288,6 +288,74 @@ def test_nothing_is_outside_the_bounds(case):
             assert (margins <= least + 1e-15 * seen[-1].abs().max()).all() and margins.isfinite().all()
             assert ((computed - seen[-1]).abs() <= float32_error(graph, bounds.lower, bounds.upper)).all()
     assert (case.found["linear"][1] <= case.found["optimised"][1]).all()
+
+
+def noisy(graph, x, rows, label):
+    """(exact, computed) leads (N, K) of the true logits, where rounding does most to those of ``rows``."""
+
+    def passed(deltas, scaled):
+        seen = [x]
+        for k, node in enumerate(graph.nodes[1:], 1):
+            before = [seen[i] for i in node.inputs]
+            z = node.op.apply(*before)
+            if isinstance(node.op, Affine):
+                own = gamma(node.op.terms, torch.float32) * node.op.size(*(part.abs() for part in before))
+            else:
+                leaky = isinstance(node.op, Relu) and node.op.slope
+                own = gamma(2, torch.float32) * z.abs() if leaky else torch.zeros_like(z)
+            seen.append(z + (deltas[k] * own if scaled else deltas[k]))
+        return seen[-1].gather(1, label[:, None]) - seen[-1]
+
+    deltas = [
+        torch.zeros(len(x), *node.shape, dtype=torch.float64, requires_grad=True) for node in graph.nodes
+    ]
+    exact = passed(deltas, False)
+    slants = torch.autograd.grad((exact * rows).sum(), deltas[1:], materialize_grads=True)
+    signs = [deltas[0], *(slant.sign() for slant in slants)]
+    return exact.detach(), passed(signs, True).detach()
+
+
+def test_the_worst_rounding_is_within_the_deduction(case):
+    """Every operation adds all that it may, with the sign that hurts."""
+    graph, bounds = read(case.model).to(CPU, torch.float64), case.found["linear"][0]
+    with torch.no_grad():
+        deducted = case.bounder.rounding(bounds, case.label)
+        plain = float32_error(case.bounder.fine, bounds.lower, bounds.upper)
+        plain = plain + plain.gather(1, case.label[:, None])
+    assert (deducted <= plain * (1 + 1e-6)).all()
+    for point in found(case, 2):
+        for other in range(3):
+            rows = nn.functional.one_hot(torch.tensor([other, other]), 3)
+            exact, computed = noisy(graph, point.double(), rows, case.label)
+            assert ((computed - exact).abs() <= deducted * (1 + 1e-8)).all()  # of the points' own arithmetic
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+@torch.no_grad()
+def test_the_deduction_is_what_the_worst_rounding_takes(slope):
+    """On a small ball, but for one that crosses the kinks of two ReLUs."""
+    with rng.scope("cpu", 7, "deep"):
+        sizes = [nn.Linear(*pair) for pair in [(5, 9), (9, 8), (8, 7), (7, 3)]]
+    layers = [part for size in sizes for part in (size, nn.LeakyReLU(slope) if slope else nn.ReLU())][:-1]
+    model = wrap(nn.Sequential(nn.Flatten(), *layers), shape=(1, 1, 5)).eval()
+    bounder, x = fine(model), rng.uniform(torch.arange(4), (1, 1, 5))
+    graph, label = read(model).to(CPU, torch.float64), torch.tensor([0, 1, 2, 0])
+    bounds = bounder.linear(Ball(x, Threat("linf", 1e-6)))
+    deducted, other = bounder.rounding(bounds, label), (label + 1) % 3
+    with torch.enable_grad():
+        exact, computed = noisy(graph, x.double(), nn.functional.one_hot(other, 3), label)
+    reached = ((computed - exact).abs() / deducted).gather(1, other[:, None])
+    assert (reached <= 1).all() and (reached > 0.99).all()
+    first, last = nn.Linear(1, 1), nn.Linear(1, 3)
+    first.weight.data, first.bias.data = torch.tensor([[2.0]]), torch.tensor([-1.0])
+    last.weight.data, last.bias.data = torch.tensor([[3.0], [0.0], [0.0]]), torch.zeros(3)
+    kink = wrap(nn.Sequential(nn.Flatten(), first, layers[1], last), shape=(1, 1, 1)).eval()
+    one, ball = fine(kink), Ball(torch.full((1, 1, 1, 1), 0.5), Threat("linf", 0.25))
+    near, wide = gamma(3, torch.float32), 0.25 + Threat("linf", 0.25).slack
+    before = near * (2 * (0.5 + wide) + 1)
+    behind = (2 * wide + before) * (gamma(2, torch.float32) if slope else 0)
+    least = 3 * (before + behind) + gamma(5, torch.float32) * 3 * (2 * wide + before + behind)
+    assert one.rounding(one.linear(ball), torch.tensor([0]))[0, 1].item() == pytest.approx(least, rel=1e-6)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2])

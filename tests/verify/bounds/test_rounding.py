@@ -9,7 +9,7 @@ import torch
 
 from advkit.core import rng
 from advkit.verify.bounds.affine import Affine, Convolution, Dense, Normalise, Scale
-from advkit.verify.bounds.arrange import Average, Concatenation, Reshape, Slice, Sum
+from advkit.verify.bounds.arrange import Average, Concatenation, Gather, Reshape, Sum, Total
 from advkit.verify.bounds.graph import Graph, Node
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.bounds.rounding import float32_error, gamma, roundings
@@ -44,13 +44,14 @@ def pieces(number=0):
         (Average(some(number, 2, 4).abs(), some(1, 3, 5).abs()), 4 * 5 + 4, 0.02, (1, 4, 5)),
         (Average(some(number, 4, 2).abs(), some(1, 5, 3).abs()), 4 * 5 + 4, 0.02, (1, 2, 3)),
         (Reshape((4,), (2, 2)), 0, 0, (4,)),
-        (Slice((4,), 1, 2), 2, 0, (4,)),
+        (Gather((4,), torch.tensor([3, 1, 4, 3]), 0.3), 4, 0, (4,)),
+        (Total((3, 2, 4), (1, 3)), 3 * 4 + 2, 0.1, (3, 2, 4)),
         (Concatenation((4,)), 2, 0, (4,)),
         (Relu(0.3 + some(number, 1).abs().item() / 9), 2, 0.5, (3,)),
     ]
 
 
-@pytest.mark.parametrize("which", range(14))
+@pytest.mark.parametrize("which", range(15))
 def test_each_operation_rounds_as_often_as_is_said(which):
     most = 0.0
     for number in range(0, 200, 10):

@@ -1,0 +1,159 @@
+"""Properties of VNN-LIB are read as they are meant, and decided as they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from advkit.core import rng
+from advkit.core.errors import DataError
+from advkit.models.load import wrap
+from advkit.verify.vnnlib import decide, load_property
+
+NAMES = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"
+BOX = "(assert (>= X_0 0.25))(assert (<= X_0 1.0))(assert (<= -1 X_1))(assert (>= 1e0 X_1)) ; the inputs\n"
+
+
+def written(tmp_path, *asserted, box=BOX, names=NAMES):
+    path = tmp_path / "one.vnnlib"
+    path.write_text(names + box + "".join(f"(assert {one})" for one in asserted), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asserted", "rows"),
+    [
+        (["(>= Y_0 3)"], [[[1, 0, -3]]]),
+        (["(<= Y_0 Y_1)"], [[[-1, 1, 0]]]),
+        (["(<= Y_0 Y_1)", "(< 2 Y_1)"], [[[-1, 1, 0], [0, 1, -2]]]),
+        (
+            ["(or (and (>= Y_0 1) (<= Y_1 0)) (> (+ Y_0 (* 2 Y_1) 5) 1))"],
+            [[[1, 0, -1], [0, -1, 0]], [[1, 2, 4]]],
+        ),
+        (["(<= (- Y_0 Y_1 1) (- 3))"], [[[-1, 1, -2]]]),
+        (
+            ["(or (>= Y_0 1) (>= Y_1 1))", "(>= (* Y_0 3) 2)"],
+            [[[1, 0, -1], [3, 0, -2]], [[0, 1, -1], [3, 0, -2]]],
+        ),
+    ],
+)
+def test_constraints_are_read(tmp_path, asserted, rows):
+    (region,) = load_property(written(tmp_path, *asserted))
+    assert (region.low.tolist(), region.high.tolist()) == ([0.25, -1], [1, 1])
+    found = [torch.cat([factors, ends[:, None]], 1).tolist() for factors, ends in region.alternatives]
+    assert found == rows
+
+
+def test_boxes_of_alternatives_are_apart(tmp_path):
+    parts = [
+        "(and (<= X_0 0.5) (>= Y_0 1))",
+        "(and (>= X_0 (* 0.5 1)) (<= X_0 0.75) (>= Y_1 1))",
+        "(>= Y_0 2)",
+    ]
+    parts += ["(and (>= X_0 2) (>= Y_0 1))"]  # an empty one
+    regions = load_property(written(tmp_path, f"(or {' '.join(parts)})"))
+    assert [(r.low.tolist(), r.high.tolist(), len(r.alternatives)) for r in regions] == [
+        ([0.25, -1], [0.5, 1], 1),
+        ([0.5, -1], [0.75, 1], 1),
+        ([0.25, -1], [1, 1], 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "asserted",
+    [
+        ["(>= Y_0 X_0)"],
+        ["(<= (+ X_0 X_1) 1)", "(>= Y_0 1)"],
+        ["(>= Y_2 1)"],
+        ["(>= (* Y_0 Y_1) 1)"],
+        ["(= Y_0 1)"],
+        ["(>= Y_0 one)"],
+        ["(<= X_0 0.5)"],
+        ["(>= Y_0 1"],
+        ["(>= Y_0)"],
+        ["(" * 200 + ")" * 200],
+        ["(or " + "(>= Y_0 1)" * 101 + ")"] * 2,
+    ],
+)
+def test_what_is_no_property_is_refused(tmp_path, asserted):
+    with pytest.raises(DataError):
+        load_property(written(tmp_path, *asserted))
+
+
+def test_files_without_bounds_or_variables_are_refused(tmp_path):
+    for more in (
+        {"box": "(assert (>= X_0 0))"},
+        {"names": "(declare-const X_0 Real)"},
+        {"box": BOX + "(exit)"},
+    ):
+        with pytest.raises(DataError):
+            load_property(written(tmp_path, "(>= Y_0 1)", **more))
+    with pytest.raises(DataError):
+        load_property(tmp_path / "none.vnnlib")
+
+
+def drawn():
+    with rng.scope("cpu", 4, "property"):
+        layers = [nn.Linear(2, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 2)]
+    for layer in layers[::2]:
+        layer.weight.data.mul_(3)
+    return wrap(nn.Sequential(nn.Flatten(), *layers), shape=(1, 1, 2)).eval()
+
+
+def grid(count=301):
+    return torch.cartesian_prod(torch.linspace(0.25, 1, count), torch.linspace(-1, 1, count))
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_answers_are_true(tmp_path, both):
+    """Around the largest value that occurs: of one function, or of the lesser of two."""
+    model = drawn()
+    with torch.no_grad():
+        outputs = model.network(grid()[:, None, None])
+    value = torch.minimum(outputs[:, 0], 1 - outputs[:, 1]) if both else outputs[:, 0]
+    for gap, status in ((-0.05, "violated"), (0.05, "holds")):
+        end = float(value.max()) + gap
+        least = f"(and (>= Y_0 {end}) (<= Y_1 {1 - end}))" if both else f"(>= Y_0 {end})"
+        regions = load_property(written(tmp_path, f"(or {least} (>= Y_1 1000))"))
+        answer = decide(model, regions, timeout=60)
+        assert answer.status == status
+        assert answer.input is not None or 0 < answer.margin < 0.05
+        if answer.input is not None:
+            with torch.no_grad():
+                found = model.network(answer.input.view(1, 1, 1, 2))[0]
+            assert (torch.minimum(found[0], 1 - found[1]) if both else found[0]) >= end - 1e-6
+            assert ((regions[0].low <= answer.input) & (answer.input <= regions[0].high)).all()
+
+
+def test_one_violated_region_is_enough_and_few_problems_leave_it_open(tmp_path):
+    model = drawn()
+    with torch.no_grad():
+        largest = float(model.network(grid()[:, None, None])[:, 0].max())
+    far, near = f"(and (<= X_0 0.5) (>= Y_0 {largest + 100}))", f"(and (<= X_0 1) (>= Y_0 {largest - 0.1}))"
+    assert (
+        decide(model, load_property(written(tmp_path, f"(or {far} {near})")), timeout=60).status == "violated"
+    )
+    holds = load_property(written(tmp_path, f"(>= Y_0 {largest + 0.05})"))
+    answers = [decide(model, holds, timeout=60, subproblems=limit) for limit in (1, None)]
+    assert [one.status for one in answers] == ["open", "holds"] and answers[0].margin <= 0 < answers[1].margin
+    with pytest.raises(DataError):
+        decide(wrap(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), shape=(1, 1, 3)).eval(), holds, timeout=1)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_command_says_so(typed, tmp_path):
+    names = "".join(f"(declare-const X_{k} Real)" for k in range(64))
+    names += "".join(f"(declare-const Y_{k} Real)" for k in range(10))
+    box = "".join(f"(assert (>= X_{k} 0.4))(assert (<= X_{k} 0.5))" for k in range(64))
+    for end, code, status in ((1000, 0, "holds"), (-1000, 1, "violated")):
+        file = written(tmp_path, f"(>= Y_3 {end})", box=box, names=names)
+        assert typed("certify", "--model=clf.pt", f"--property={file}", "--json=a.json") == code
+        said = json.loads(Path("a.json").read_text(encoding="utf-8"))
+        assert said["status"] == status and (said["input"] is None) == (code == 0)
+    words = ["certify", "--model=clf.pt", "--dry-run", "--json=b.json"]
+    assert (
+        typed(*words, f"--property={file}") == 0 and typed("certify", "--model=clf.pt", "--property=no") == 2
+    )
+    assert json.loads(Path("b.json").read_text(encoding="utf-8"))["alternatives"] == 1

@@ -106,6 +106,10 @@ class App(DescribedGroup):
             f"{'Options':12} {'-h, --version':15} show this help (of any command), or the version\n"
         )
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example, without a line between."""
+        formatter.write(f"Example:\n  {self.example}\n")
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
         """Runs the command line and exits with a code of `advkit.cli.faults`."""
         if "_ADVKIT_COMPLETE" in os.environ:  # the shell asks what it could complete to

@@ -27,6 +27,7 @@ Names = Callable[[], Iterable[str]]
 
 KINDS = {
     "advkit.attacks.ensemble:names": ("attacks", "ensembles", "art-attacks"),
+    "advkit.data.corruption:CORRUPTIONS": ("corruptions",),
     "advkit.data.dataset:DATASETS": ("data",),
     "advkit.defences.purifier:DEFENCES": ("defences",),
     "advkit.evaluation.check:CHECKS": ("checks",),

@@ -162,6 +162,12 @@ KINDS = {
         "check",
         "evaluation/checks/*.py",
     ),
+    "corruptions": _registry(
+        "common corruptions in five severities: corrupt --corruptions NAME",
+        "advkit.data.corruption:CORRUPTIONS",
+        "corruption",
+        "data/corruptions/*.py",
+    ),
     "defences": _registry(
         "input preprocessing before a classifier: defence-eval --defence NAME",
         "advkit.defences.purifier:DEFENCES",

@@ -10,6 +10,7 @@ from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.run_list import find
 from advkit.evaluation.comparison.compare import Source
+from advkit.evaluation.corruptions.settings import Corruptions
 from advkit.evaluation.gate.judge import judge
 from advkit.evaluation.gate.result import GateResult
 from advkit.evaluation.gate.settings import Gate as Config
@@ -27,17 +28,17 @@ def run(config: Config, context: Context) -> Outcome:
     """Measures what the policies ask for, and judges it."""
     requirements = [one for name in config.policy for one in Policy.load(Path(name)).require]
     baselines = {name: Source.open(find(name)) for one in requirements if (name := one.baseline) is not None}
-    asked = [_evaluation(config, one) for one in requirements]
-    plans = list({one.model_dump_json(): one for one in asked}.values())
+    asked = [_measuring(config, one) for one in requirements]
+    plans = [one for place, one in enumerate(asked) if one not in asked[:place]]
     if context.dry_run:
         return _plan(requirements)
-    inputs = {"requirements": [one.model_dump(mode="json") for one in requirements]}
+    inputs = {"requirements": [one.asked for one in requirements]}
     with context.run_folder("gate", Path(config.model).stem, config, inputs) as folder:
         measured = []
-        for number, plan in enumerate(plans, 1):
-            context.progress.say(f"{number}/{len(plans)} attacking {config.model}")
-            own = folder.path / f"{number}-attack"
-            COMMANDS["attack"].run(plan, replace(context, out=own, resume=False))
+        for number, (name, plan) in enumerate(plans, 1):
+            context.progress.say(f"{number}/{len(plans)} advkit {name} of {config.model}")
+            own = folder.path / f"{number}-{name}"
+            COMMANDS[name].run(plan, replace(context, out=own, resume=False))
             measured.append(Source.open(own))
         sources = [measured[plans.index(one)] for one in asked]
 
@@ -58,14 +59,19 @@ def run(config: Config, context: Context) -> Outcome:
         return report.gate(result, report.write(folder.path, result), folder.path)
 
 
-def _evaluation(config: Config, requirement: Requirement) -> Evaluation:
-    given = config.model_dump(include=set(Evaluation.model_fields), exclude_unset=True)
-    return validate(Evaluation, requirement.measuring() | given, f"requirement {requirement.name!r}")
+def _measuring(config: Config, requirement: Requirement) -> tuple[str, Evaluation | Corruptions]:
+    """The command that measures what is required, and its settings."""
+    kind: type[Evaluation | Corruptions] = Evaluation if requirement.corrupted is None else Corruptions
+    given = config.model_dump(include=set(kind.model_fields), exclude_unset=True)
+    settings = validate(kind, requirement.measuring() | given, f"requirement {requirement.name!r}")
+    return "attack" if kind is Evaluation else "corrupt", settings
 
 
 def _plan(requirements: list[Requirement]) -> Outcome:
     rows = tuple(
-        (one.name, f"{one.norm or 'default norm'} eps {one.eps or 'default'}", ",".join(one.attack))
+        (one.name, "common corruptions", ",".join(one.corruptions))
+        if one.corrupted is not None
+        else (one.name, f"{one.norm or 'default norm'} eps {one.eps or 'default'}", ",".join(one.attack))
         for one in requirements
     )
     return planned(

@@ -26,6 +26,9 @@ Generative = Annotated[str, OneOf("advkit.models.network:generative")]
 Pair = Annotated[str, OneOf("advkit.models.network:pairs")]
 AttackNames = Annotated[tuple[str, ...], BeforeValidator(parse_names), OneOf("advkit.attacks.ensemble:names")]
 """Ensembles among them."""
+CorruptionNames = Annotated[
+    tuple[str, ...], BeforeValidator(parse_names), OneOf("advkit.data.corruption:CORRUPTIONS")
+]
 DefenceName = Annotated[str, OneOf(_DEFENCES)]
 GanLossName = Annotated[str, OneOf(_LOSSES)]
 RegulariserNames = Annotated[tuple[str, ...], OneOf(_REGULARISERS)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -73,6 +75,47 @@ def paired_difference(only_first: int, only_second: int, n: int, confidence: flo
 
     z = float(ndtri(0.5 + confidence / 2.0))
     return Interval(-_most(only_second, only_first, n, z), _most(only_first, only_second, n, z))
+
+
+class Mean(NamedTuple):
+    """A mean with its interval, and how likely one so far from 0 is if the true one is 0."""
+
+    mean: float
+    interval: Interval
+    p_value: float
+
+
+def mean_interval(values: Sequence[float], low: float, high: float, confidence: float = 0.95) -> Mean:
+    """Interval of the mean of what bounded values were drawn from, by Student's t.
+
+    One value at each bound is added first, as Agresti and Caffo (The American Statistician 2000) do for
+    fractions, so that equal values leave an interval, too.
+
+    Args:
+        values: independent ones, in [low, high]; at least one.
+        low: least possible value.
+        high: largest possible value.
+        confidence: coverage, in (0, 1).
+
+    Returns:
+        The mean of the values; the interval, within the bounds; the two-sided p-value of a true mean of 0.
+
+    Example:
+        >>> low, high = mean_interval([1.0] * 100, 0.0, 1.0).interval
+        >>> round(low, 4), high
+        (0.9709, 1.0)
+    """
+    from scipy.special import stdtr, stdtrit
+
+    more = [*values, low, high]
+    n, middle = len(more), math.fsum(more) / len(more)
+    error = math.sqrt(math.fsum((value - middle) ** 2 for value in more) / (n - 1) / n)
+    reach = error * float(stdtrit(n - 1, 0.5 + confidence / 2.0))
+    return Mean(
+        math.fsum(values) / len(values),
+        Interval(max(low, middle - reach), min(high, middle + reach)),
+        2.0 * float(stdtr(n - 1, -abs(middle) / error)),
+    )
 
 
 def _most(losses: int, gains: int, n: int, z: float) -> float:

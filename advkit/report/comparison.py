@@ -8,6 +8,7 @@ from pathlib import Path
 from advkit.core.stats import accuracy
 from advkit.evaluation.comparison.compare import Source
 from advkit.evaluation.comparison.result import ComparisonResult, Difference
+from advkit.evaluation.corruptions.result import CorruptionVerdict
 from advkit.evaluation.ledger import images_of, read_image
 from advkit.evaluation.result import Verdict
 from advkit.report.evaluation import EXAMPLES, worst
@@ -38,8 +39,7 @@ def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: 
         warning=warning,
         tables=(
             Table(
-                f"{result.data} {result.split}, {result.threat.norm} eps {result.threat.eps:.4g}, "
-                f"n = {result.n:,}",
+                f"{result.data} {result.split}, {result.under}, n = {result.n:,}",
                 ("model", *accuracies),
                 tuple(result.rows()),
             ),
@@ -49,7 +49,7 @@ def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: 
                     "measure",
                     "models",
                     "points [95 % interval]",
-                    "McNemar's p",
+                    "p" if result.threat is None else "McNemar's p",
                     "both",
                     "only first",
                     "only second",
@@ -57,7 +57,7 @@ def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: 
                 tuple(map(_difference, result.differences)),
             ),
             Table(f"images that one alone loses ({result.decisive})", ("model", "images", "ids"), lost),
-            _by_class(result, names),
+            *([_by_class(result, names)] if result.classes else []),
             *_by_attack(result, names),
         ),
         pictures=pictures,
@@ -95,7 +95,10 @@ def _by_attack(result: ComparisonResult, names: tuple[str, ...]) -> tuple[Table,
     rows = tuple(
         (one.name, *(f"{count:,}" for count in one.broken)) for one in result.attacks if any(one.broken)
     )
-    return (Table("images broken by attack", ("attack", *names), rows),) if rows else ()
+    title = ("images broken by attack", "attack")
+    if result.threat is None:
+        title = (f"errors by corruption, of {result.n:,} images in each severity", "corruption")
+    return (Table(title[0], (title[1], *names), rows),) if rows else ()
 
 
 def pictures(folder: Path, result: ComparisonResult, sources: Sequence[Source]) -> tuple[Picture, ...]:
@@ -114,7 +117,7 @@ def _lost(folder: Path, result: ComparisonResult, source: Source, place: int) ->
         return None
     import torch
 
-    verdicts: Sequence[Verdict | CertifiedVerdict] = source.result.verdicts
+    verdicts: Sequence[Verdict | CertifiedVerdict | CorruptionVerdict] = source.result.verdicts
     rows = {verdict.id: row for row, verdict in enumerate(verdicts)}
     x = torch.stack([read_image(images_of(run), rows[image.id], card.shape) for image in shown])
     name, path = result.models[place].name, folder / f"lost-{place + 1}.png"

@@ -56,6 +56,7 @@ PARTS: dict[str, dict[str, str]] = {
         "core/threat.py": "core attacks",
         "evaluation/curve": "evaluation/curve",
         "evaluation/spatial": "evaluation/spatial",
+        "evaluation/corruptions": "evaluation",
         "evaluation": "evaluation",
     },
     "records": {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, ttest_1samp
 
-from advkit.core.stats import mcnemar, paired_difference
+from advkit.core.stats import mcnemar, mean_interval, paired_difference
 
 
 def tables(count: int, seed: int) -> list[tuple[int, int, int]]:
@@ -82,3 +82,32 @@ def test_coverage(n, first, second):
     above = sum(many for key, many in counted.items() if ends[key].low > second - first)
     below = sum(many for key, many in counted.items() if ends[key].high < second - first)
     assert max(above, below) <= 0.035 * 2000 and above + below <= 0.06 * 2000
+
+
+@pytest.mark.parametrize(("low", "high", "shift"), [(0.0, 1.0, 0.0), (-1.0, 1.0, 0.05)])
+def test_mean_interval_is_student_s_of_two_more_values(low, high, shift):
+    draw = np.random.default_rng(3)
+    for n in (1, 2, 7, 400):
+        values = np.clip(draw.beta(4, 2, n) * (high - low) + low + shift, low, high)
+        found = mean_interval(values.tolist(), low, high)
+        wanted = ttest_1samp([*values, low, high], 0.0)
+        limits = wanted.confidence_interval(0.95)
+        assert found.mean == pytest.approx(values.mean())
+        assert found.p_value == pytest.approx(wanted.pvalue)
+        assert found.interval == pytest.approx((max(low, limits.low), min(high, limits.high)))
+        wide = ttest_1samp([*values, low, high], 0.0).confidence_interval(0.99)
+        assert mean_interval(values.tolist(), low, high, 0.99).interval.low == pytest.approx(
+            max(low, wide.low)
+        )
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.5, 0.97])
+def test_coverage_of_mean_interval(mean):
+    """Shares of few answers that belong together, as of an image under corruptions."""
+    draw = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        values = draw.binomial(5, draw.beta(mean, 1 - mean, 60)) / 5
+        low, high = mean_interval(values.tolist(), 0.0, 1.0).interval
+        covered += low <= mean <= high
+    assert covered >= 0.92 * 400

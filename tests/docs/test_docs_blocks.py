@@ -44,6 +44,7 @@ SHORT = {
     "smooth": ["--n", "5", "--samples", "200"],
     "curve": ["--n", "20"],
     "spatial": ["--n", "20"],
+    "corrupt": ["--n", "20"],
     "patch": ["--steps", "5", "--n", "40"],
     "universal": ["--steps", "5", "--n", "40"],
     "advgan-train": ["--steps", "10", "--n", "40"],

@@ -100,8 +100,8 @@ def test_counts_are_those_of_the_verdicts():
 
 @pytest.mark.parametrize(("gone", "come"), [(0, 5), (0, 6), (6, 0)])
 def test_a_difference_is_significant_by_the_exact_test(gone, come):
-    first = [True] * gone + [False] * (60 - gone)
-    second = [False] * gone + [True] * come + [False] * (60 - gone - come)
+    first = [[True]] * gone + [[False]] * (60 - gone)
+    second = [[False]] * gone + [[True]] * come + [[False]] * (60 - gone - come)
     found = Difference.of(("one", "two"), "robust", first, second)
     assert found.significant == (max(gone, come) == 6) == (found.p_value <= 0.05)
     if found.significant:

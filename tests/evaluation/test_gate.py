@@ -12,8 +12,12 @@ import pytest
 from advkit.commands.gate import run as command
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
-from advkit.core.stats import clopper_pearson
+from advkit.core.stats import clopper_pearson, mean_interval
+from advkit.data.subjects import Subject
 from advkit.evaluation.comparison.compare import Source
+from advkit.evaluation.corruptions.measure import measure
+from advkit.evaluation.corruptions.result import CorruptionResult
+from advkit.evaluation.corruptions.settings import Corruptions
 from advkit.evaluation.gate.judge import judge, not_worse
 from advkit.evaluation.gate.result import Finding, GateResult
 from advkit.evaluation.gate.settings import Gate, Policy, Requirement
@@ -240,3 +244,80 @@ def test_a_bar_that_is_missed(model):
     outcome = command(model, Context(out=Path("run")))
     assert not outcome.passed
     assert {one.bar for one in outcome.stored.failed} - {"trust"} == {"robust"}
+
+
+KINDS = ("brightness", "jpeg", "gaussian-noise")
+
+
+def corrupted(judged):
+    return measure(Subject.of(*judged), Corruptions(model="m", corruptions=KINDS, severities=(1, 2)))
+
+
+def test_accuracy_under_corruptions(judged):
+    result = corrupted(judged)
+    low, mean = result.interval.low, result.mean_accuracy
+    for value, of in ((low, "interval"), (mean, "accuracy")):
+        for least, passed in ((value, True), (value + 1e-9, False)):
+            bars = found(requirement(corrupted=least, of=of), result)
+            assert list(bars) == ["corrupted"]
+            assert (bars["corrupted"].passed, bars["corrupted"].value) == (passed, value)
+    clean = clopper_pearson(result.clean_correct, result.n).low
+    bars = found(requirement(corrupted=0, clean=clean), result)
+    assert bars["clean"].passed and bars["clean"].value == clean
+    with pytest.raises(ValueError):
+        requirement(corrupted=0.5, robust=0.5)
+
+
+def test_a_baseline_of_corruptions_is_paired_by_the_means_of_images(judged):
+    result = corrupted(judged)
+    wrong = {KINDS[0]: (1, 2)}
+    worse = result.verdicts[:5] + tuple(v.model_copy(update={"wrong": wrong}) for v in result.verdicts[5:])
+    other = result.model_copy(update={"verdicts": worse})
+    apart = [new - old for new, old in zip(result.scores, other.scores, strict=True)]
+    low = mean_interval(apart, -1, 1, 0.9).interval.low
+    for points, passed in ((-100 * low + 1e-6, True), (-100 * low - 1e-6, False)):
+        bars = found(requirement(corrupted=0, baseline="x", points=points), result, Source(other))
+        assert (bars["baseline"].passed, bars["baseline"].value) == (passed, low)
+    assert low < 0
+    asked = requirement(corrupted=0, baseline="x")
+    for unlike in (EvaluationResult.load(GOLDEN / "attack"), result.model_copy(update={"seed": 5})):
+        with pytest.raises(ConfigError):
+            found(asked, result, Source(unlike))
+
+
+def test_corruptions_and_attacks_in_one_policy(model):
+    Path("policy.toml").write_text(
+        """
+        data = "npz:toy.npz"
+        attack = ["fgsm"]
+        corruptions = ["jpeg", "contrast"]
+        severities = [1]
+        n = 12
+
+        [[require]]
+        name = "small"
+        norm = "linf"
+        eps = 0.001
+        robust = 0.0
+
+        [[require]]
+        name = "compressed"
+        corrupted = 0.01
+
+        [[require]]
+        name = "compressed more"
+        severities = [5]
+        corrupted = 1
+        """,
+        encoding="utf-8",
+    )
+    gate = Gate(model="clf.pt", policy=("policy.toml",))
+    outcome = command(gate, Context(out=Path("run")))
+    bars = {(one["requirement"], one["bar"]): one["passed"] for one in outcome.result["findings"]}
+    assert bars["compressed", "corrupted"] and not bars["compressed more", "corrupted"]
+    assert ("small", "robust") in bars
+    first, second = (CorruptionResult.load(Path("run") / f"{k}-corrupt") for k in (2, 3))
+    assert (first.corruptions, first.severities, first.n) == (("jpeg", "contrast"), (1,), 12)
+    assert second.severities == (5,)
+    plan = command(gate, Context(dry_run=True))
+    assert [row[2] for row in plan.tables[0].rows] == ["fgsm", "jpeg,contrast", "jpeg,contrast"]

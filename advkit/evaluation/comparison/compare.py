@@ -13,6 +13,7 @@ from advkit.core.run_list import began_with, find, read
 from advkit.data.classes import class_name
 from advkit.evaluation.comparison.result import (
     MEASURES,
+    Answers,
     ByAttack,
     ByClass,
     Compared,
@@ -21,10 +22,12 @@ from advkit.evaluation.comparison.result import (
     Difference,
     Measure,
 )
+from advkit.evaluation.corruptions.measure import refuse_others
+from advkit.evaluation.corruptions.result import CorruptionResult
 from advkit.evaluation.result import EvaluationResult
 from advkit.verify.certification.result import CertificationResult
 
-Measured = EvaluationResult | CertificationResult
+Measured = EvaluationResult | CertificationResult | CorruptionResult
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ class Source:
 
     @classmethod
     def open(cls, run: Any) -> Source:
-        """A result, a `Run` of ``attack`` or ``certify``, a run's number, or the path of a run or a result.
+        """A result, a `Run`, its number, or its path: of ``attack``, ``certify`` or ``corrupt``.
 
         Raises:
             ConfigError: there is no such run.
-            DataError: it holds no verdicts of an attack or a certification, or is damaged.
+            DataError: it holds no verdicts of one of these, or is damaged.
         """
         if isinstance(run, Measured):
             return cls(run, None, run.card.architecture if run.card else "")
@@ -68,7 +71,7 @@ class Source:
 
 def _load(path: Path) -> Measured:
     faults = []
-    for kind in (EvaluationResult, CertificationResult):
+    for kind in (EvaluationResult, CertificationResult, CorruptionResult):
         try:
             return kind.load(path)
         except DataError as fault:
@@ -84,7 +87,8 @@ def compare(*runs: Any) -> ComparisonResult:
     a note says so.
 
     Args:
-        *runs: results of `advkit.evaluate` or `advkit.certify`, `Run`s, or numbers or paths of runs.
+        *runs: results of `advkit.evaluate` or `advkit.certify`, `Run`s, also of `advkit.corrupt`, or numbers
+            or paths of runs.
 
     Returns:
         Accuracies with exact intervals; their differences with paired intervals (Tango 1998) and McNemar's
@@ -135,9 +139,10 @@ def compared(sources: Sequence[Source]) -> ComparisonResult:
     )
     measures = [measure for measure in MEASURES if all(_has(source.result, measure) for source in sources)]
     decisive = measures[1] if len(measures) > 1 else measures[0]
-    good = {
+    good: dict[Measure, list[Answers]] = {
         measure: [
-            [image.status[place] in MEASURES[measure] for image in images] for place in range(len(sources))
+            [_answers(source.result, table[id], measure) for id in ids]
+            for source, table in zip(sources, tables, strict=True)
         ]
         for measure in measures
     }
@@ -147,7 +152,8 @@ def compared(sources: Sequence[Source]) -> ComparisonResult:
             source=str(source.path or ""),
             model_hash=source.result.model_hash,
             trusted=source.result.trusted if isinstance(source.result, EvaluationResult) else None,
-            correct={measure: sum(good[measure][place]) for measure in measures},
+            correct={measure: sum(map(sum, good[measure][place])) for measure in measures},
+            corrupted_interval=source.result.interval if "corrupted" in measures else None,
         )
         for place, (name, source) in enumerate(zip(names, sources, strict=True))
     )
@@ -160,7 +166,8 @@ def compared(sources: Sequence[Source]) -> ComparisonResult:
         data=first.result.data.name,
         split=first.result.data.split,
         n=len(ids),
-        threat=first.result.threat,
+        threat=getattr(first.result, "threat", None),
+        answers=len(first.result.rows) if isinstance(first.result, CorruptionResult) else 1,
         decisive=decisive,
         models=models,
         differences=tuple(
@@ -189,6 +196,11 @@ def _names(sources: Sequence[Source]) -> list[str]:
 def _refuse(first: Source, other: Source) -> list[str]:
     """Raises a `ConfigError` for results that cannot be compared; what there is to note of those that can."""
     one, two = first.result, other.result
+    if isinstance(one, CorruptionResult) or isinstance(two, CorruptionResult):
+        if not (isinstance(one, CorruptionResult) and isinstance(two, CorruptionResult)):
+            raise _refused(first, other, "only one is of corruptions")
+        refuse_others(one, two)
+        return []
     if (one.data.name, one.data.split) != (two.data.name, two.data.split):
         data = f"{one.data.name} {one.data.split} and {two.data.name} {two.data.split}"
         raise _refused(first, other, f"they are on other images ({data})")
@@ -229,12 +241,24 @@ def _has(result: Measured, measure: Measure) -> bool:
         return True
     if measure == "robust":
         return isinstance(result, EvaluationResult)
+    if measure == "corrupted" or isinstance(result, CorruptionResult):
+        return measure == "corrupted" and isinstance(result, CorruptionResult)
     return result.certified_correct is not None
 
 
+def _answers(result: Measured, verdict: Any, measure: Measure) -> tuple[bool, ...]:
+    """Whether the image counts; of corruptions, for each."""
+    if measure == "corrupted" and isinstance(result, CorruptionResult):
+        return tuple(row.severity not in verdict.wrong.get(row.corruption, ()) for row in result.rows)
+    return (verdict.status in MEASURES[measure],)
+
+
 def _classes(
-    result: Measured, images: Sequence[ComparedImage], good: Sequence[Sequence[bool]]
+    result: Measured, images: Sequence[ComparedImage], good: Sequence[Answers]
 ) -> tuple[ByClass, ...]:
+    """None of corruptions, where an image counts several times."""
+    if isinstance(result, CorruptionResult):
+        return ()
     names = result.card.labels if result.card else ()
     labels = [image.label for image in images]
     return tuple(
@@ -243,7 +267,8 @@ def _classes(
             name=class_name(label, names),
             n=labels.count(label),
             correct=tuple(
-                sum(fine for fine, own in zip(each, labels, strict=True) if own == label) for each in good
+                sum(sum(fine) for fine, own in zip(each, labels, strict=True) if own == label)
+                for each in good
             ),
         )
         for label in sorted(set(labels))
@@ -251,11 +276,20 @@ def _classes(
 
 
 def _attacks(sources: Sequence[Source], images: Sequence[ComparedImage]) -> tuple[ByAttack, ...]:
+    """Images broken by each stage; of corruptions, the errors under each."""
+    results = [source.result for source in sources]
+    if isinstance(results[0], CorruptionResult):
+        errors = [
+            {
+                name: sum(result.n - row.correct for row in result.rows if row.corruption == name)
+                for name in result.corruptions
+            }
+            for result in results
+            if isinstance(result, CorruptionResult)
+        ]
+        return tuple(ByAttack(name=name, broken=tuple(each[name] for each in errors)) for name in errors[0])
     stages = dict.fromkeys(
-        stage.name
-        for source in sources
-        if isinstance(source.result, EvaluationResult)
-        for stage in source.result.stages
+        stage.name for result in results if isinstance(result, EvaluationResult) for stage in result.stages
     )
     return tuple(
         ByAttack(

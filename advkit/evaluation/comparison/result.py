@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Literal
 
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stats import Interval, accuracy, clopper_pearson, mcnemar, paired_difference
+from advkit.core.stats import Interval, clopper_pearson, mcnemar, mean_interval, paired_difference
 from advkit.core.stored import SummarisedResult
 from advkit.models.card import ThreatFacts
 
-Measure = Literal["clean", "robust", "certified"]
+Measure = Literal["clean", "robust", "certified", "corrupted"]
 
 MEASURES: dict[Measure, tuple[str, ...]] = {
     "clean": ("broken", "robust", "certified", "undecided"),
     "robust": ("robust", "certified"),
     "certified": ("certified",),
+    "corrupted": ("robust",),
 }
 """What can be compared, and the status of the images that count in it."""
+
+Answers = Sequence[Sequence[bool]]
+"""For each image whether it counts: once, or as often as it was corrupted."""
 
 
 class Compared(StrictModel):
@@ -34,7 +38,9 @@ class Compared(StrictModel):
     trusted: bool | None = None
     """What the sanity checks say of its robust accuracy; None where none was measured."""
     correct: dict[Measure, int]
-    """Images that count in each measure."""
+    """Images that count in each measure; of corrupted ones, over all corruptions and severities."""
+    corrupted_interval: Interval | None = None
+    """95 % interval of the mean accuracy under corruptions (`advkit.core.stats.mean_interval`)."""
 
 
 class Share(StrictModel):
@@ -43,12 +49,18 @@ class Share(StrictModel):
     correct: int
     n: int
     interval: Interval
-    """Exact 95 % interval."""
+    """Exact 95 % interval; of a mean over corruptions, of Student's t."""
 
     @classmethod
     def of(cls, correct: int, n: int) -> Share:
         """With its interval."""
         return cls(correct=correct, n=n, interval=clopper_pearson(correct, n))
+
+    @property
+    def text(self) -> str:
+        """In percent, with the interval."""
+        low, high = self.interval
+        return f"{100 * self.correct / self.n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 class Difference(StrictModel):
@@ -67,13 +79,18 @@ class Difference(StrictModel):
     interval: Interval
     """95 % interval of it for other images of this kind, paired (`advkit.core.stats.paired_difference`)."""
     p_value: float
-    """McNemar's exact test of no difference, two-sided."""
+    """Of no difference, two-sided: McNemar's exact test; of corruptions the t test of the images' means."""
 
     @classmethod
-    def of(cls, pair: tuple[str, str], measure: Measure, first: list[bool], second: list[bool]) -> Difference:
+    def of(cls, pair: tuple[str, str], measure: Measure, first: Answers, second: Answers) -> Difference:
         """Of two models, for each image whether it counts."""
-        cells = list(zip(first, second, strict=True))
+        cells = [cell for images in zip(first, second, strict=True) for cell in zip(*images, strict=True)]
         gone, come, n = cells.count((True, False)), cells.count((False, True)), len(cells)
+        if measure == "corrupted":  # the answers to an image belong together
+            apart = [sum(b) / len(b) - sum(a) / len(a) for a, b in zip(first, second, strict=True)]
+            _, interval, p_value = mean_interval(apart, -1.0, 1.0)
+        else:
+            interval, p_value = paired_difference(gone, come, n), mcnemar(gone, come)
         return cls(
             first=pair[0],
             second=pair[1],
@@ -83,8 +100,8 @@ class Difference(StrictModel):
             only_second=come,
             neither=cells.count((False, False)),
             difference=(come - gone) / n,
-            interval=paired_difference(gone, come, n),
-            p_value=mcnemar(gone, come),
+            interval=interval,
+            p_value=p_value,
         )
 
     @property
@@ -96,7 +113,8 @@ class Difference(StrictModel):
     def text(self) -> str:
         """In words: who leads, by how much, and whether that can be chance."""
         low, high = (f"{100 * end:+.1f}" for end in self.interval)
-        said = f"{100 * self.difference:+.1f} points [{low}, {high}], McNemar's exact p = {self.p_value:.3g}"
+        test = "the paired t test's" if self.measure == "corrupted" else "McNemar's exact"
+        said = f"{100 * self.difference:+.1f} points [{low}, {high}], {test} p = {self.p_value:.3g}"
         if not self.significant:
             return f"no significant difference in {self.measure} accuracy: {self.second} {said}"
         better, worse = (self.second, self.first) if self.difference > 0 else (self.first, self.second)
@@ -143,7 +161,10 @@ class ComparisonResult(SummarisedResult):
     split: str
     n: int
     """Images that all have."""
-    threat: ThreatFacts
+    threat: ThreatFacts | None
+    """None of corruptions."""
+    answers: int = 1
+    """Of corruptions, in how many kinds and severities each image was classified."""
     decisive: Measure
     """Of the differences, the one that the summary is about: robust where it was measured, else certified."""
     models: tuple[Compared, ...]
@@ -162,7 +183,11 @@ class ComparisonResult(SummarisedResult):
 
     def share(self, model: int, measure: Measure) -> Share:
         """A measure of the model at this position."""
-        return Share.of(self.models[model].correct[measure], self.n)
+        found = self.models[model]
+        if measure == "corrupted" and found.corrupted_interval is not None:
+            n = self.n * self.answers
+            return Share(correct=found.correct[measure], n=n, interval=found.corrupted_interval)
+        return Share.of(found.correct[measure], self.n)
 
     def lost(self, model: int) -> list[ComparedImage]:
         """The images that only this model loses, in the decisive measure."""
@@ -187,15 +212,20 @@ class ComparisonResult(SummarisedResult):
     def summary(self) -> str:
         """One line for people."""
         said = "; ".join(one.text for one in self.deciding)
-        return (
-            f"{said} (n = {self.n}, {self.data} {self.split}, {self.threat.norm} eps {self.threat.eps:.4g})"
-        )
+        return f"{said} (n = {self.n}, {self.data} {self.split}, {self.under})"
+
+    @property
+    def under(self) -> str:
+        """The threat model, or what else the models were tried with, in words."""
+        if self.threat is None:
+            return f"{self.answers} corruptions of each image"
+        return f"{self.threat.norm} eps {self.threat.eps:.4g}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """For each model its name, and each measure with its exact 95 % interval."""
         return [
-            (model.name, *(accuracy(model.correct[measure], self.n) for measure in self.measures))
-            for model in self.models
+            (model.name, *(self.share(place, measure).text for measure in self.measures))
+            for place, model in enumerate(self.models)
         ]
 
     def _repr_html_(self) -> str:

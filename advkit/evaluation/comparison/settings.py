@@ -15,7 +15,7 @@ class _Compared(Attacking):
     """Options that help lists first."""
 
     runs: tuple[str, ...] = ()
-    """Runs of `advkit attack` or `advkit certify`, by their numbers or paths, or their result.json."""
+    """Runs of `advkit attack`, `certify` or `corrupt`, by their numbers or paths, or their result.json."""
 
 
 class Comparison(SubjectSettings, _Compared):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from advkit.core.stats import clopper_pearson, paired_difference
+from advkit.core.errors import ConfigError
+from advkit.core.stats import clopper_pearson, mean_interval, paired_difference
 from advkit.data.classes import class_name
 from advkit.evaluation.comparison.compare import Source, compared
+from advkit.evaluation.corruptions.measure import refuse_others
+from advkit.evaluation.corruptions.result import CorruptionResult
 from advkit.evaluation.gate.result import Finding
 from advkit.evaluation.gate.settings import Requirement
 from advkit.evaluation.result import EvaluationResult
@@ -18,13 +21,18 @@ def judge(requirement: Requirement, source: Source, baseline: Source | None = No
 
     Args:
         requirement: the bars.
-        source: an evaluation of the model.
-        baseline: the evaluation of the earlier model, if the requirement names one.
+        source: an evaluation of the model, or its accuracy under corruptions, as the requirement asks.
+        baseline: the same of the earlier model, if the requirement names one.
 
     Raises:
         ConfigError: the baseline is not comparable.
     """
     result = source.result
+    if isinstance(result, CorruptionResult):
+        return (
+            *_corrupted(requirement, result),
+            *(_corrupted_not_worse(requirement, baseline, result) if baseline is not None else ()),
+        )
     assert isinstance(result, EvaluationResult)
     return (
         *_accuracies(requirement, result),
@@ -64,6 +72,47 @@ def _accuracies(requirement: Requirement, result: EvaluationResult) -> Iterator[
             yield _finding(requirement, bar, value, needed, f"{bar} accuracy{what}")
 
 
+def _corrupted(requirement: Requirement, result: CorruptionResult) -> Iterator[Finding]:
+    if requirement.clean is not None:
+        value, what = _value(requirement, result.clean_correct, result.n)
+        yield _finding(requirement, "clean", value, requirement.clean, f"clean accuracy{what}")
+    assert requirement.corrupted is not None
+    value, said = result.mean_accuracy, ""
+    if requirement.of == "interval":
+        value, said = result.interval.low, "lower end of the 95 % interval, "
+    what = f"mean accuracy under {len(result.corruptions)} corruptions ({said}n = {result.n:,})"
+    yield _finding(requirement, "corrupted", value, requirement.corrupted, what)
+
+
+def _corrupted_not_worse(
+    requirement: Requirement, baseline: Source, result: CorruptionResult
+) -> Iterator[Finding]:
+    earlier = baseline.result
+    if not isinstance(earlier, CorruptionResult):
+        raise ConfigError(
+            f"{baseline.called}, the baseline of {requirement.name!r}, is no run of `advkit corrupt`; "
+            "name one"
+        )
+    refuse_others(result, earlier)
+    apart = [new - old for new, old in zip(result.scores, earlier.scores, strict=True)]
+    found = mean_interval(apart, -1.0, 1.0, 0.9)  # one-sided, so 5 % on this side
+    yield _at_most_lost(requirement, baseline, found.mean, found.interval.low, f"n = {result.n:,}")
+
+
+def _at_most_lost(
+    requirement: Requirement, baseline: Source, difference: float, low: float, counts: str
+) -> Finding:
+    return Finding(
+        requirement=requirement.name,
+        bar="baseline",
+        passed=low >= -requirement.points / 100,
+        value=low,
+        needed=-requirement.points / 100,
+        detail=f"{100 * difference:+.1f} points from {baseline.called}, with 95 % confidence at least "
+        f"{100 * low:+.1f}, needed {-requirement.points:+.1f} ({counts})",
+    )
+
+
 def _worst_class(requirement: Requirement, result: EvaluationResult) -> Iterator[Finding]:
     if (needed := requirement.worst_class) is None:
         return
@@ -98,17 +147,9 @@ def _finding(requirement: Requirement, bar: Any, value: float, needed: float, wh
 def _not_worse(requirement: Requirement, baseline: Source, source: Source) -> Iterator[Finding]:
     found = compared([baseline, source])
     (one,) = (each for each in found.differences if each.measure == "robust")
-    passed, low = not_worse(one.only_first, one.only_second, found.n, requirement.points)
-    yield Finding(
-        requirement=requirement.name,
-        bar="baseline",
-        passed=passed,
-        value=low,
-        needed=-requirement.points / 100,
-        detail=f"{100 * one.difference:+.1f} points from {baseline.called}, with 95 % confidence at least "
-        f"{100 * low:+.1f}, needed {-requirement.points:+.1f} (n = {found.n:,}, lost {one.only_first:,}, "
-        f"gained {one.only_second:,})",
-    )
+    _, low = not_worse(one.only_first, one.only_second, found.n, requirement.points)
+    counts = f"n = {found.n:,}, lost {one.only_first:,}, gained {one.only_second:,}"
+    yield _at_most_lost(requirement, baseline, one.difference, low, counts)
 
 
 def _trust(requirement: Requirement, result: EvaluationResult) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ class Finding(StrictModel):
     """One bar of one requirement."""
 
     requirement: str
-    bar: Literal["clean", "robust", "certified", "worst_class", "baseline", "trust"]
+    bar: Literal["clean", "robust", "certified", "worst_class", "corrupted", "baseline", "trust"]
     """Trust: whether no check doubts the number."""
     passed: bool
     value: float | None = None

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 
 from advkit.core.config import Fraction, StrictModel, validate
 from advkit.core.errors import ConfigError
-from advkit.core.names import AttackNames, AttackParameters, CheckNames, DataName
+from advkit.core.names import AttackNames, AttackParameters, CheckNames, CorruptionNames, DataName
+from advkit.evaluation.corruptions.settings import COMMON, Corruptions, Severities
 from advkit.models.foreign_settings import SubjectSettings
 
-BARS = ("clean", "robust", "certified", "worst_class", "baseline")
+BARS = ("clean", "robust", "certified", "worst_class", "corrupted", "baseline")
 """The keys that require something."""
 
 
@@ -38,6 +39,10 @@ class _Measured(StrictModel):
     """Every random number follows from it."""
     eight_bit: bool = False
     """Round adversarial images to 8 bits."""
+    corruptions: CorruptionNames = Field(COMMON, min_length=1)
+    """Corruptions, for ``corrupted``."""
+    severities: Severities = (1, 2, 3, 4, 5)
+    """Severities of them."""
 
 
 class Requirement(_Measured):
@@ -53,12 +58,15 @@ class Requirement(_Measured):
     """Least certified accuracy; images are then certified first."""
     worst_class: Fraction | None = Field(None, ge=0, le=1)
     """Least robust accuracy of each class."""
+    corrupted: Fraction | None = Field(None, ge=0, le=1)
+    """Least mean accuracy under common corruptions (`advkit corrupt`); nothing is attacked then."""
     of: Literal["interval", "accuracy"] = "interval"
     """What must reach these: the lower end of the exact 95 % interval, or the accuracy itself."""
     baseline: str | None = None
-    """A run of `advkit attack` on the earlier model, by number or path, with the same settings."""
+    """A run of `advkit attack` on the earlier model, by number or path, with the same settings; for
+    ``corrupted`` one of `advkit corrupt`."""
     points: float = Field(1.0, ge=0, le=100)
-    """With 95 % confidence the robust accuracy is at most so many points below the baseline's."""
+    """With 95 % confidence the accuracy, robust or corrupted, is at most so many points below that one's."""
     accept_doubt: CheckNames = ()
     """Checks (see `advkit ls checks`) whose doubt is no failure."""
 
@@ -66,11 +74,24 @@ class Requirement(_Measured):
     def _requires_something(self) -> Requirement:
         if all(getattr(self, key) is None for key in BARS):
             raise ValueError(f"{self.name!r} requires nothing; give one of {', '.join(BARS)}")
+        attacked = [key for key in ("robust", "certified", "worst_class") if getattr(self, key) is not None]
+        if self.corrupted is not None and attacked:
+            raise ValueError(
+                f"{self.name!r} requires corrupted and {attacked[0]}; make two requirements of it"
+            )
         return self
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Its keys, but those of corruptions where it is about none, which older versions did not have."""
+        new = {"corrupted", "corruptions", "severities"} if self.corrupted is None else set()
+        return self.model_dump(mode="json", exclude=new)
+
     def measuring(self) -> dict[str, Any]:
-        """Settings of `advkit attack` that it asks for."""
-        keys = set(_Measured.model_fields)
+        """Settings of `advkit attack`, or of `advkit corrupt`, that it asks for."""
+        if self.corrupted is not None:
+            return self.model_dump(include=set(Corruptions.model_fields) - {"baseline"}, exclude_unset=True)
+        keys = set(_Measured.model_fields) - {"corruptions", "severities"}
         certify = {"certify": True} if self.certified is not None else {}
         return self.model_dump(include=keys, exclude_unset=True) | certify
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from advkit.evaluation.comparison.result import ComparisonResult
 from advkit.report import plots
 
-COLOURS = {"clean": plots.GREY, "robust": plots.BLUE, "certified": plots.RED}
+COLOURS = {"clean": plots.GREY, "robust": plots.BLUE, "certified": plots.RED, "corrupted": plots.BLUE}
 
 
 def write_bars(path: Path, result: ComparisonResult) -> None:

@@ -1,0 +1,1 @@
+"""Common corruptions, one family a file."""

@@ -40,7 +40,7 @@ from advkit.data.load import load_data
 from advkit.models.checkpoint import load_checkpoint
 from advkit.models.store import Store
 
-ELSEWHERE = {"seconds", "environment", "sha256", "resumed_at"}
+ELSEWHERE = {"seconds", "environment", "sha256", "resumed_at", "created", "files"}
 """Members of results that tell of time and place."""
 APART = {"env.json", "report.html", ".lock", "state.pt", "state-previous.pt"}
 """Files that do."""

@@ -386,6 +386,8 @@ def _claim(
     path.mkdir(parents=True, exist_ok=True)
     lock, resolved = lock or _lock(path), path / "resolved.json"
     try:
+        for half in path.glob(".*.tmp"):  # written when an earlier process was killed
+            half.unlink(missing_ok=True)
         if begun := resolved.exists():
             _refuse_changes(path, _begun(resolved, defaults), identity)
         else:

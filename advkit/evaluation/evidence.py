@@ -139,8 +139,12 @@ class Evidence:
     def search(self, name: str, attack: Attack[Any], chosen: Sequence[int]) -> list[Found]:
         """Outcomes of ``attack`` on the rows ``chosen``; its random numbers follow from ``name``."""
         found: list[Found] = []
-        search = self.cascade.searching(f"checks/{name}", attack, self.oracle(attack.threat))
+        oracle = self.oracle(attack.threat)
+        search = self.cascade.searching(f"checks/{name}", attack, oracle)
         search.run(torch.tensor(chosen, dtype=torch.int64), found.append)
+        # As in a stage, and not as it happened, which depends on how many rows were searched at once.
+        oracle.forwards = sum(each.outcome.forwards for each in found)
+        oracle.backwards = sum(each.outcome.backwards for each in found)
         return sorted(found, key=lambda each: chosen.index(each.index))
 
     @cached_property

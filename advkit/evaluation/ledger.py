@@ -2,8 +2,9 @@
 
 ``verdicts.jsonl`` has a line per image and stage.
 ``adversarial.bin`` holds the adversarial images: float32 (N, C, H, W), zeros where there is none. An image is
-written before its line, so every line has its image; it has the image's digest, too. Process R > 0 of several
-writes ``adversarial.R.bin``.
+written before its line, so every line has its image; it has the image's digest, too. In place of one that has
+a line, a nearer one is first written to ``adversarial.next.bin``, so that a crash before its own line loses
+nothing. Process R > 0 of several writes ``adversarial.R.bin``.
 """
 
 from __future__ import annotations
@@ -95,6 +96,11 @@ def images_of(folder: Path, rank: int = 0) -> Path:
     return folder / (f"adversarial.{rank}.bin" if rank else "adversarial.bin")
 
 
+def following(path: Path) -> Path:
+    """Where the nearer images of those in a file wait for their lines."""
+    return path.with_suffix(".next.bin")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry(Outcome):
     """The outcome of one stage on one image."""
@@ -164,13 +170,21 @@ class Ledger(Record[tuple[str, int], Entry]):
     def add(self, entry: Entry, image: Tensor | None = None) -> None:
         """Records a verdict, and the adversarial image (C, H, W) of a broken one; None keeps that of an
         earlier stage."""
-        if image is not None and entry.broken:
-            entry = replace(entry, image_sha256=files.digest(_content(image)))
-            if self._writer is not None:
-                self._writer.write(self.rows[entry.id], image)
-            elif self._keep:
-                self._images[self.rows[entry.id]] = image
+        if image is None or not entry.broken:
+            super().add(entry)
+            return
+        row, entry = self.rows[entry.id], replace(entry, image_sha256=files.digest(_content(image)))
+        held = any(one.image_sha256 for one in self._of_image(entry.id))
+        if self._writer is None:
+            self._images |= {row: image} if self._keep else {}
+        elif held:
+            with ImageWriter(following(self._writer.path), len(self._data), self._data.shape) as spare:
+                spare.write(row, image)
+        else:
+            self._writer.write(row, image)
         super().add(entry)
+        if self._writer is not None and held:
+            self._writer.write(row, image)
 
     def finish(self) -> None:
         """Merges everything into the two plain files, or all images into the memory of every process."""
@@ -206,6 +220,9 @@ class Ledger(Record[tuple[str, int], Entry]):
                 self._writer.write(row, image)
         super()._adopt(entry, part)
 
+    def _of_image(self, sample: int) -> list[Entry]:
+        return [entry for name in self._stages if (entry := self.entries.get((name, sample))) is not None]
+
     def _images_from(self, folder: Path, rank: int) -> ImageWriter:
         return ImageWriter(images_of(folder, rank), len(self._data), self._data.shape)
 
@@ -223,11 +240,14 @@ class Ledger(Record[tuple[str, int], Entry]):
             row = self.rows[entry.id]
             if entry.broken and (entry.image_sha256 is not None or row not in last):
                 last[row] = entry
-        missing = set()
+        missing, late = set[int](), set[int]()
         for rows in torch.tensor([*last]).long().split(PIECE):
             found = {}
             for row in rows.tolist():
                 image = _intact(path, row, self._data.shape, last[row].image_sha256)
+                if image is None:
+                    image = _intact(following(path), row, self._data.shape, last[row].image_sha256)
+                    late.add(row)
                 if image is None:
                     missing.add(row)
                 else:
@@ -235,8 +255,9 @@ class Ledger(Record[tuple[str, int], Entry]):
             if self._confirm is not None and found:
                 sure = self._confirm(torch.stack([*found.values()]), torch.tensor([*found])).tolist()
                 missing |= {row for row, adversarial in zip(found, sure, strict=True) if not adversarial}
-            for row in found.keys() - missing if rank else ():
-                self._merged.write(row, found[row])
+            if folder == self._folder:
+                for row in found.keys() - missing if rank else late & found.keys() - missing:
+                    self._merged.write(row, found[row])
         return [entry for entry in entries if not (entry.broken and self.rows[entry.id] in missing)]
 
 

@@ -377,3 +377,12 @@ def test_results_come_back_and_others_are_refused(value, version, other, kind):
         kind.from_json(json.dumps({**whole, "version": kind.newest + 1}))
     del whole["version"]
     assert kind.from_json(json.dumps(whole)) == result
+
+
+def test_what_a_killed_process_half_wrote_is_removed(tmp_path):
+    with RunFolder.open("attack", "toy", StrictModel(), tmp_path / "run") as run:
+        half, whole = run.path / ".state.pt.0123abcd.tmp", run.path / "kept.tmp"
+        half.write_bytes(b"x")
+        whole.write_bytes(b"x")
+    with RunFolder.open("attack", "toy", StrictModel(), tmp_path / "run"):
+        assert not half.exists() and whole.exists()

@@ -6,8 +6,8 @@ import random
 import re
 import threading
 from collections import Counter
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from fractions import Fraction
 from math import comb
 from pathlib import Path
@@ -25,11 +25,12 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.ensembles.cascade import SILENT
 from advkit.core import distributed, files, rng
 from advkit.core.errors import OutputError
+from advkit.core.journal import Journal
 from advkit.core.progress import Progress, Task
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation.cascade import Cascade, most_common
-from advkit.evaluation.ledger import Entry, Ledger
+from advkit.evaluation.ledger import Entry, ImageWriter, Ledger
 from advkit.evaluation.settings import Evaluation
 
 ACCESS = {name: ATTACKS.get(name).access for name in ("noise", "square", "pgd", "fgsm")}
@@ -392,3 +393,43 @@ def test_a_crash_on_the_way_of_merging_loses_nothing(tmp_path, allowed):
     assert {path.name for path in tmp_path.iterdir()} == {"verdicts.jsonl", "adversarial.bin"}
     with pytest.raises(OutputError):
         Ledger(tmp_path / "gone", data, ["one"], keep=False)
+
+
+@pytest.mark.parametrize("allowed", range(9))
+def test_a_crash_between_a_nearer_image_and_its_line_loses_nothing(tmp_path, allowed):
+    """Of one image there is a success, then a nearer one, and a third: the process dies at any write."""
+    data = Data("toy", "test", torch.zeros(2, 1, 1, 1), torch.zeros(2).long(), ("a",), torch.arange(2))
+    stages, left = ["one", "two", "three"], [allowed]
+
+    def dying(write, half):
+        def call(self, *given):
+            left[0] -= 1
+            if left[0] < 0:
+                half(self, *given)
+                raise Killed
+            return write(self, *given)
+
+        return call
+
+    def half(writer, row, image):
+        writer._file.seek(row * writer._size)
+        writer._file.write(b"\xff\xff")
+
+    lives = ExitStack()
+    lives.enter_context(mock.patch.object(ImageWriter, "write", dying(ImageWriter.write, half)))
+    lives.enter_context(mock.patch.object(Journal, "add", dying(Journal.add, lambda *given: None)))
+    added = 0
+    with lives, suppress(Killed), Ledger(tmp_path, data, stages, keep=False) as ledger:
+        for number, name in enumerate(stages):
+            ledger.add(replace(entry(0, broken=True), stage=name), torch.full((1, 1, 1), number + 1.0))
+            added += 1
+    # A line is written before the image is, in its own place: the first takes two writes, the others three.
+    known = sum(allowed >= writes for writes in (2, 4, 7))
+    assert added in (known, known - 1)
+    told = Told()
+    with Ledger(tmp_path, data, stages, keep=False, progress=told) as again:
+        assert told.said == [] and [*again.entries] == [(name, 0) for name in stages[:known]]
+        again.finish()
+        if known:
+            assert float(again.image(again.entries[stages[known - 1], 0])) == known
+    assert {path.name for path in tmp_path.iterdir()} == {"verdicts.jsonl", "adversarial.bin"}

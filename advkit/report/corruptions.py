@@ -39,7 +39,7 @@ def corruptions(
         tables=(_accuracies(result), *_relative(result)),
         pictures=pictures,
         files=(folder,),
-        next=(f"advkit train --data {result.data.name} --objective augmix", f"advkit attack {subject}"),
+        next=(f"advkit attack {subject}",),
         stored=result,
         passed=passed,
     )

@@ -1,0 +1,175 @@
+"""What an evaluation will cost, from a pilot on a few images.
+
+Cheap stages are run on the pilot's images, so that it is known how many images they leave. Of expensive
+stages a short form is timed: the images that get there seldom break, so that each costs all its passes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from advkit.attacks.attack import Attack
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.perturb import logits_of, make
+from advkit.core import rng
+from advkit.core.device import arithmetic, repeatable
+from advkit.core.progress import SILENT
+from advkit.core.threat import Threat
+from advkit.data.subjects import Subject
+from advkit.evaluation.cascade import ROUNDS, Cascade
+from advkit.evaluation.ledger import Ledger
+from advkit.evaluation.missing import pair, sample_size
+from advkit.evaluation.settings import Evaluation
+from advkit.models.bpda import straight_through
+from advkit.models.model import evaluation_mode
+
+PILOT = 48
+"""Images of a pilot."""
+CLEAN = 500
+"""Images by which the clean accuracy is estimated."""
+CHEAP = 260
+"""Passes per image up to which a stage is run on the pilot."""
+PROBED = {"steps": 6, "queries": 60}
+"""The parameters of the short form of an expensive stage."""
+FEW = 12
+"""Images that it attacks."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One stage."""
+
+    name: str
+    images: float
+    """That it attacks."""
+    passes: float
+    """Forward and backward."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the evaluation is expected to cost on this machine."""
+
+    pilot: int
+    """Images of the pilot."""
+    stages: tuple[Expected, ...]
+    memory: int
+    """Largest number of bytes of the process, or of the device, in the pilot."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "passes": self.passes, "seconds": self.seconds}
+
+    @property
+    def passes(self) -> float:
+        """Of all stages."""
+        return sum(stage.passes for stage in self.stages)
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def most_passes(attack: Attack[Any], classes: int) -> int:
+    """Forward and backward passes that an image costs at most, with one to confirm."""
+    variants = attack.starts * max(1, min(attack.targets, classes - 1))
+    return variants * (attack.steps * (2 if attack.access == "gradients" else 1) + 1)
+
+
+def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Sequence[Stage]) -> Forecast:
+    """What an evaluation without a black box, a surrogate and certificates is expected to cost.
+
+    Args:
+        subject: a classifier and all images.
+        threat: what may be changed.
+        config: of the evaluation.
+        stages: its plan.
+
+    Example:
+        >>> from advkit.evaluation.evaluate import plan
+        >>> stages = plan(config.attack, threat, 10, config.parameters)  # doctest: +SKIP
+        >>> forecast(subject, threat, config, stages).seconds  # doctest: +SKIP
+        41.3
+    """
+    model, images, device = subject.model, subject.images, subject.few.device
+    order = rng.permutation(config.seed, "pilot", len(images))
+    searched = straight_through(model, config.bpda, subject.few) if config.bpda else model
+    config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
+    few = images.take(order[:PILOT].sort().values)
+    with repeatable(), evaluation_mode(model), rng.scope(device, config.seed, "model"), torch.enable_grad():
+        seen = images.take(order[:CLEAN].sort().values)
+        with torch.no_grad():
+            right = int((logits_of(model, seen).argmax(1) == seen.labels).sum()) / len(seen)
+            clean = logits_of(model, few)
+        classes = clean.shape[1]
+        size = sample_size(config.check_sample, config.attack, len(images))
+        sampled = pair(threat, classes) if size else ()
+        names = [stage.name for stage in (*stages, *sampled)]
+        with Ledger(None, few, names, keep=False, confirm=None, progress=SILENT) as ledger:
+            pilot = Cascade(model, searched, few, clean, threat, ledger, config, votes=1, progress=SILENT)
+            left, found = len(images) * right, []
+            for stage in stages:
+                one, left = _stage(pilot, stage, left, len(images))
+                found.append(one)
+            found += [_stage(pilot, stage, min(size, left), len(images))[0] for stage in sampled]
+    return Forecast(len(few), tuple(found), _memory(device))
+
+
+def _stage(pilot: Cascade, stage: Stage, left: float, n: int) -> tuple[Expected, float]:
+    """What a stage costs that gets ``left`` images, and how many it leaves."""
+    attack, classes = make(stage.attack, pilot.threat, stage.parameters), pilot.clean.shape[1]
+    rows, most = pilot.undecided.nonzero()[:, 0].tolist(), most_passes(attack, classes)
+    if stage.tolerance > 0:
+        if stage.after is not None:  # it runs only where another of its kind has found something
+            return Expected(stage.name, 0, 0, 0), left
+        left_of_round = min(left, max(stage.round, math.ceil(left / ROUNDS)))
+        return _probed(pilot, stage, attack, rows, most, left_of_round), left
+    if most > CHEAP or not rows:
+        return _probed(pilot, stage, attack, rows, most, left), left
+    begun = time.perf_counter()
+    entries = pilot.attack(stage, rows)
+    seconds = (time.perf_counter() - begun) / len(rows)
+    passes = sum(entry.forwards + entry.backwards for entry in entries) / len(rows)
+    share = sum(entry.broken for entry in entries) / len(rows)
+    return Expected(stage.name, left, left * passes, left * seconds), left * (1 - share)
+
+
+def _probed(
+    pilot: Cascade, stage: Stage, attack: Attack[Any], rows: list[int], most: int, count: float
+) -> Expected:
+    """A stage whose images all cost the most, timed by a short form of it."""
+    if not rows or count <= 0:
+        return Expected(stage.name, count, count * most, 0)
+    fields = type(attack.config).model_fields
+    short = {
+        key: value for key, value in PROBED.items() if key in fields and value < getattr(attack.config, key)
+    }
+    probe = make(stage.attack, pilot.threat, {**stage.parameters, **short})
+    oracle = pilot.oracle(pilot.threat, probe.access, stage.precision or pilot.config.precision)
+    passes: list[int] = []
+    begun = time.perf_counter()
+    pilot.searching(stage.key, probe, oracle).run(
+        torch.tensor(rows[:FEW]), lambda one: passes.append(one.outcome.forwards + one.outcome.backwards)
+    )
+    each = (time.perf_counter() - begun) / max(1, sum(passes))
+    return Expected(stage.name, count, count * most, count * most * each)
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
 
 from advkit.commands import COMMANDS, Command, current
 from advkit.core import in_hand
@@ -51,6 +54,11 @@ class Run:
     def files(self) -> tuple[Path, ...]:
         """What was written."""
         return self.outcome.files
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bar that was set is met: the command's exit code would be 0."""
+        return self.outcome.passed
 
     @property
     def result(self) -> StoredResult | None:
@@ -113,6 +121,7 @@ def function(name: str) -> Callable[..., Run]:
             if where.get(key) is not None:
                 where[key] = Path(where[key])
         settings, held = _named(given)
+        settings = {key: _several(command.config.model_fields.get(key), of) for key, of in settings.items()}
         config = validate(command.config, settings, where=f"advkit.{call.__name__}")
         import torch
 
@@ -150,6 +159,16 @@ def _named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             settings[key] = f"{in_hand.PREFIX}{content[:16]}"
             held[settings[key]] = splits
     return settings, held
+
+
+def _several(about: FieldInfo | None, value: Any) -> Any:
+    """A lone text, path or number as a tuple, where the field holds several and does not divide a text."""
+    if about is None or not isinstance(value, str | Path | int | float):
+        return value
+    kinds = {about.annotation, *get_args(about.annotation)}
+    several = any(get_origin(kind) is tuple for kind in kinds)
+    divided = any(isinstance(part, BeforeValidator) for part in about.metadata)
+    return (value,) if several and not divided else value
 
 
 def _documentation(command: Command) -> str:

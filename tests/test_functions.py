@@ -1,6 +1,7 @@
 """The commands as Python functions."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,17 @@ def test_a_module_and_data_in_hand():
     run = advkit.adv_train(model=network, norm="linf", eps=0.1, progress=False, **given)
     assert network.hash == before  # a copy was trained
     assert run.figures["config"]["model"].startswith("memory:") and run.figures["test"]["after"]["n"] == 60
+
+
+def test_one_value_stands_for_several():
+    advkit.train(data="digits", arch="mlp", epochs=1, out="m.pt", progress=False)
+    policy = 'data = "digits"\nn = 5\nattack = ["fgsm"]\n[[require]]\neps = 0.01\nclean = 0.99\nname = "a"\n'
+    Path("policy.toml").write_text(policy, encoding="utf-8")
+    run = advkit.gate(policy="policy.toml", model="m.pt", progress=False)
+    assert not run.passed
+    assert run.figures == advkit.gate(policy=["policy.toml"], model="m.pt", progress=False).figures
+    with pytest.raises(ConfigError):
+        advkit.gate(policy=True, model="m.pt")
 
 
 def test_a_wrong_keyword_is_one_sentence_with_a_suggestion():

@@ -95,7 +95,7 @@ class App(DescribedGroup):
         formatter.write_paragraph()
         for group, commands in sections():
             for name, summary in commands.items():
-                if name not in HOUSEKEEPING or not HOUSEKEEPING[name].beside:
+                if not (HOUSEKEEPING.get(name) or COMMANDS[name]).beside:
                     formatter.write(f"{group:12} {name:15} {summary}\n")
                     group = ""
 

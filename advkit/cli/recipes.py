@@ -8,7 +8,8 @@
     steps = 2000
     generator.latent_dim = 64
 
-``command`` names a command, the other keys are those of its configuration, and ``about`` is for people.
+``command`` names a command, the other keys are those of its configuration, and ``about`` is for people. A
+recipe of ``sweep`` has evaluations, which are recipes themselves; ``recipes`` adds others by their names.
 """
 
 from __future__ import annotations
@@ -104,20 +105,42 @@ def load(where: str | Path, overrides: Sequence[str] = ()) -> tuple[Command, Str
     values = read(where)
     for assignment in overrides:
         config.assign(values, assignment)
+    command, faults = _judged(values, str(where))
+    if command is None or faults:
+        raise ConfigError("; ".join(faults))
+    return command, command.config.model_validate(values)
+
+
+def _judged(values: dict[str, Any], where: str) -> tuple[Command | None, list[str]]:
+    """The command that values name, if there is one, and all faults; what is left are the command's keys."""
     faults = _faults_of(About, values.pop("about", {}), f"{where}, about")
     name = values.pop("command", None)
     command = COMMANDS.get(current(name)) if isinstance(name, str) else None
     if command is None:
         near = did_you_mean(str(name), COMMANDS)
         wrong = f"unknown command {name!r}{near}" if name else "'command' is missing"
-        faults.append(f"{where}: {wrong}; known: {', '.join(COMMANDS)}")
-        raise ConfigError("; ".join(faults))
-    faults += _faults_of(command.config, values, str(where))
+        return None, [*faults, f"{where}: {wrong}; known: {', '.join(COMMANDS)}"]
+    if command.name == "sweep":
+        faults += _evaluations(values, where)
+    faults += _faults_of(command.config, values, where)
     faults += [f"{where}: {fault}" for fault in _unknown_names(command, values)]
-    faults += _inner_faults(command, values, str(where))
-    if faults:
-        raise ConfigError("; ".join(faults))
-    return command, command.config.model_validate(values)
+    return command, faults + _inner_faults(command, values, where)
+
+
+def _evaluations(values: dict[str, Any], where: str) -> list[str]:
+    """Adds the recipes that a sweep names to its evaluations; the faults of all of these."""
+    named, groups, faults = values.pop("recipes", []), values.setdefault("evaluation", {}), []
+    if not isinstance(groups, dict) or not isinstance(named, list):
+        return [f"{where}: 'recipes' is a list of names, and 'evaluation' a group of keys"]
+    for name in map(str, named):
+        if (short := name.removesuffix(".toml")) in groups:
+            faults.append(f"{where}: two evaluations are called {short!r}; copy one under another name")
+        groups[short] = {key: value for key, value in read(name).items() if key != "about"}
+    model = {"model": values["model"][0]} if values.get("model") else {}
+    for name, group in groups.items():
+        if isinstance(group, dict):
+            faults += _judged({**group, **model}, f"{where}, evaluation {name!r}")[1]
+    return faults
 
 
 def _faults_of(model: type[BaseModel], values: Any, where: str) -> list[str]:

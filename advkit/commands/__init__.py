@@ -25,6 +25,7 @@ from advkit.report.outcome import Outcome
 
 GROUPS = ("Start", "GANs", "Classifiers", "Robustness", "Attacks", "Defences")
 """The groups of ``advkit --help``, in their order."""
+FACTS = ("GROUP", "EXAMPLE", "DISTRIBUTED", "OPERANDS", "FORMERLY", "BESIDE")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Command:
     """The key of the configuration, a list, whose values can be typed without a flag."""
     formerly: tuple[str, ...] = ()
     """Older names, which still work."""
+    beside: str = ""
+    """The command whose options tell of it, so that the overview need not."""
 
     @property
     def config(self) -> type[StrictModel]:
@@ -66,7 +69,7 @@ def read(file: Path) -> Command:
     settings = f"{__name__}.{file.stem}:Config"
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if (name := node.targets[0].id) in ("GROUP", "EXAMPLE", "DISTRIBUTED", "OPERANDS", "FORMERLY"):
+            if (name := node.targets[0].id) in FACTS:
                 facts[name.lower()] = ast.literal_eval(node.value)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:

@@ -6,6 +6,7 @@ from advkit.attacks.perturb import make
 from advkit.core import distributed
 from advkit.core.bars import duration
 from advkit.core.context import Context
+from advkit.core.shards import ShardResult
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.subjects import Subject
@@ -20,6 +21,7 @@ from advkit.models.bpda import straight_through
 from advkit.models.load import load_model
 from advkit.report import evaluation as report
 from advkit.report.outcome import Outcome, Picture, Table, planned
+from advkit.report.shards import shard
 from advkit.verify.bounds.read import read
 
 GROUP = "Robustness"
@@ -40,10 +42,13 @@ def run(config: Config, context: Context) -> Outcome:
         other = load_model(config.surrogate, role="classifier", shape=images.shape, device=context.device)
         inputs = {**inputs, "surrogate": other.hash}
     with context.run_folder("attack", images.name, config, inputs) as run:
-        result = run.once(
-            EvaluationResult,
-            lambda: attacked(subject, against, config, surrogate=other, run=run, progress=context.progress),
-        )
+
+        def work() -> EvaluationResult | ShardResult:
+            return attacked(subject, against, config, surrogate=other, run=run, progress=context.progress)
+
+        if config.shard is not None:
+            return shard(run.once(ShardResult, work), run.path)
+        result = run.once(EvaluationResult, work)
         if distributed.rank() > 0:  # the first process draws and writes for all
             return report.attack(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from advkit.core.context import Context
 from advkit.core.errors import by_size
+from advkit.core.shards import ShardResult
 from advkit.data import threats
 from advkit.data.subjects import Subject
 from advkit.report import verification as report
 from advkit.report.outcome import Outcome, Table, planned
+from advkit.report.shards import shard
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import read
 from advkit.verify.certification.certify import certified_subject
@@ -38,8 +40,11 @@ def run(config: Config, context: Context) -> Outcome:
             layers=len(rows),
         )
     with context.run_folder("certify", images.name, config, subject.inputs) as run:
-        result = run.once(
-            CertificationResult,
-            lambda: certified_subject(subject, against, config, run=run, progress=context.progress),
-        )
+
+        def work() -> CertificationResult | ShardResult:
+            return certified_subject(subject, against, config, run=run, progress=context.progress)
+
+        if config.shard is not None:
+            return shard(run.once(ShardResult, work), run.path)
+        result = run.once(CertificationResult, work)
         return report.certification(config, result, images, run.path)

@@ -6,6 +6,7 @@ import math
 
 from advkit.attacks.perturb import make
 from advkit.core.context import Context
+from advkit.core.shards import ShardResult
 from advkit.core.threat import Norm, Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
@@ -16,6 +17,7 @@ from advkit.evaluation.curve.settings import Curve as Config
 from advkit.models.model import Model
 from advkit.report import evaluation as report
 from advkit.report.outcome import Outcome, Table, planned
+from advkit.report.shards import shard
 
 GROUP = "Robustness"
 EXAMPLE = "advkit curve --model clf.pt --norm linf --n 300 --eps 0.05,0.1,0.15"
@@ -33,9 +35,13 @@ def run(config: Config, context: Context) -> Outcome:
     if context.dry_run:
         return _plan(config, model, images, norm)
     with context.run_folder("curve", images.name, config, subject.inputs) as run:
-        result = run.once(
-            SecurityCurve, lambda: measured(subject, config, run=run, progress=context.progress)
-        ).asked(config.eps)
+
+        def work() -> SecurityCurve | ShardResult:
+            return measured(subject, config, run=run, progress=context.progress)
+
+        if config.shard is not None:
+            return shard(run.once(ShardResult, work), run.path)
+        result = run.once(SecurityCurve, work).asked(config.eps)
         run.finish(result.as_values())
         return report.curve(config, result, run.path)
 

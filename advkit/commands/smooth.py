@@ -5,10 +5,12 @@ from __future__ import annotations
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
+from advkit.core.shards import ShardResult
 from advkit.data.subjects import Subject
 from advkit.models.card import ModelCard
 from advkit.report import verification as report
 from advkit.report.outcome import Outcome, planned
+from advkit.report.shards import shard
 from advkit.training.objective import OBJECTIVES
 from advkit.training.objectives.smoothing import NoiseTraining
 from advkit.verify.smoothing.certify import smoothed_subject
@@ -43,9 +45,13 @@ def run(config: Config, context: Context) -> Outcome:
             largest_radius=most,
         )
     with context.run_folder("smooth", images.name, config, subject.inputs) as run:
-        result = run.once(
-            SmoothingResult, lambda: smoothed_subject(subject, config, run=run, progress=context.progress)
-        )
+
+        def work() -> SmoothingResult | ShardResult:
+            return smoothed_subject(subject, config, run=run, progress=context.progress)
+
+        if config.shard is not None:
+            return shard(run.once(ShardResult, work), run.path)
+        result = run.once(SmoothingResult, work)
         return report.smoothing(config, result, run.path)
 
 

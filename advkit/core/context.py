@@ -25,6 +25,8 @@ class Context:
     device: str = "auto"
     data_dir: Path | None = None
     """Folder of the data sets; None: ``$ADVKIT_DATA`` or the user's data folder."""
+    parts: tuple[Path, ...] = ()
+    """Run folders of shards (`advkit.core.shards`), whose records the run takes over."""
     dry_run: bool = False
     """Say what would be done and what it would cost, and stop."""
     progress: Progress = SILENT
@@ -49,5 +51,12 @@ class Context:
         """
         out = None if beside else self.out
         return RunFolder.open(
-            command, label, config, out, inputs=inputs, resume=self.resume, progress=self.progress
+            command,
+            label,
+            config,
+            out,
+            inputs=inputs,
+            resume=self.resume,
+            parts=self.parts,
+            progress=self.progress,
         )

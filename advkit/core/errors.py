@@ -11,6 +11,8 @@ Codes, each the one of its class unless the error says a narrower one:
                      ``run-differs``: a run folder of other settings, models or data;
                      ``nothing-to-resume``: no run to resume;
                      ``run-not-found``: no such run;
+                     ``not-in-shards``: an option that no shard can follow alone;
+                     ``shards-missing``: not all shards of a run are done and named;
                      ``not-comparable``: runs on other images, under another threat model or
                      weaker attacks
 ``invalid-model``    `ModelError`; of these ``model-not-found``: neither a file nor in the store

@@ -108,6 +108,7 @@ class Record(Generic[Key, Entry]):
             given.
         ids: of all images, in order.
         stages: in order.
+        parts: folders of shards (`advkit.core.shards`), whose finished records `take` takes over.
         progress: shows what was damaged.
     """
 
@@ -120,6 +121,7 @@ class Record(Generic[Key, Entry]):
         ids: Sequence[int],
         stages: Sequence[str] = (),
         *,
+        parts: Sequence[Path] = (),
         progress: Progress = SILENT,
     ) -> None:
         self.entries: dict[Key, Entry] = {}
@@ -136,6 +138,10 @@ class Record(Generic[Key, Entry]):
                     self._merge(folder)
                 self.entries = distributed.share(self.entries)
             self._journal = self._part(folder, distributed.rank())
+        self._parts = parts
+        self._offered: dict[Key, tuple[Entry, Path]] = {}
+        for part in parts if distributed.rank() == 0 else ():
+            self._offered |= {self._key(entry): (entry, part) for entry in self._read(part, 0)}
 
     def add(self, entry: Entry) -> None:
         """Records an entry."""
@@ -143,6 +149,16 @@ class Record(Generic[Key, Entry]):
         self._news.append(entry)
         if self._folder is not None:
             self._journal.add(self._lines.dump_json(entry).decode())
+
+    def take(self, keys: Iterable[Key]) -> None:
+        """Takes over what shards have found out of these, as far as it is not known; the rest of what they
+        have found out stays out of this record."""
+        if not self._parts:
+            return
+        for key in keys if distributed.rank() == 0 else ():
+            if key not in self.entries and key in self._offered:
+                self._adopt(*self._offered[key])
+        self.exchange()
 
     def exchange(self) -> None:
         """Shares the entries since the last exchange with the other processes, and receives theirs."""
@@ -171,9 +187,15 @@ class Record(Generic[Key, Entry]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _key(self, entry: Any) -> Any:
+        return (entry.stage, entry.id) if self._stages else entry.id
+
     def _learn(self, entry: Any) -> None:
-        key: Any = (entry.stage, entry.id) if self._stages else entry.id
-        self.entries[key] = entry
+        self.entries[self._key(entry)] = entry
+
+    def _adopt(self, entry: Entry, part: Path) -> None:
+        """Records an entry of a shard, with what lies beside it."""
+        Record.add(self, entry)
 
     def _order(self, entry: Any) -> tuple[int, int]:
         return self._stages[entry.stage] if self._stages else 0, self.rows[entry.id]
@@ -188,18 +210,22 @@ class Record(Generic[Key, Entry]):
         names = folder.glob(f"{self._name}.*.jsonl")
         others = [int(found[1]) for path in names if (found := re.search(r"\.([1-9]\d{0,5})\.", path.name))]
         for rank in (0, *others):
-            journal = self._part(folder, rank)
-            read = self._entries(journal.read())
-            sound = self._sound([entry for entry in read if entry is not None], rank)
-            if damaged := journal.damaged + len(read) - len(sound):
-                lost = f"{damaged:,} damaged record{'s' if damaged > 1 else ''}"
-                self._progress.say(f"{journal.path}: left out {lost}; the images are done again")
-            for entry in sound:
+            for entry in self._read(folder, rank):
                 self._learn(entry)
         ordered = sorted(self.entries.values(), key=self._order)
         self._part(folder, 0).replace(self._lines.dump_json(entry).decode() for entry in ordered)
         for rank in others:
             self._part(folder, rank).path.unlink()
+
+    def _read(self, folder: Path, rank: int) -> list[Entry]:
+        """The sound entries of a file."""
+        journal = self._part(folder, rank)
+        read = self._entries(journal.read())
+        sound = self._sound([entry for entry in read if entry is not None], folder, rank)
+        if damaged := journal.damaged + len(read) - len(sound):
+            lost = f"{damaged:,} damaged record{'s' if damaged > 1 else ''}"
+            self._progress.say(f"{journal.path}: left out {lost}; the images are done again")
+        return sound
 
     def _entries(self, facts: Iterable[str]) -> list[Entry | None]:
         """The entries of lines; None where it is none of this record's."""
@@ -214,6 +240,6 @@ class Record(Generic[Key, Entry]):
                 entries.append(entry)
         return entries
 
-    def _sound(self, entries: list[Entry], rank: int) -> list[Entry]:
-        """Those of the entries in the file of process ``rank`` that what lies beside the file agrees with."""
+    def _sound(self, entries: list[Entry], folder: Path, rank: int) -> list[Entry]:
+        """Those of the entries in a process's file that what lies beside it in its folder agrees with."""
         return entries

@@ -16,7 +16,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import compress
@@ -72,12 +72,19 @@ class RunFolder:
         path: the folder.
         resumed: an earlier process began this run.
         finished: an earlier process completed it; ``result()`` has what it said.
+        parts: run folders of shards, whose records it takes over.
     """
 
     def __init__(
-        self, path: Path, lock: FileLock | None, *, resumed: bool, progress: Progress = SILENT
+        self,
+        path: Path,
+        lock: FileLock | None,
+        *,
+        resumed: bool,
+        parts: Sequence[Path] = (),
+        progress: Progress = SILENT,
     ) -> None:
-        self.path, self.resumed, self._progress = path, resumed, progress
+        self.path, self.resumed, self.parts, self._progress = path, resumed, parts, progress
         self._lock = lock
         self._metrics: IO[str] | None = None
 
@@ -91,6 +98,7 @@ class RunFolder:
         *,
         inputs: Mapping[str, Any] | None = None,
         resume: bool = False,
+        parts: Sequence[Path] = (),
         progress: Progress = SILENT,
     ) -> RunFolder:
         """Opens the run of this configuration: the unfinished one if there is one, else a new one.
@@ -102,6 +110,7 @@ class RunFolder:
             out: folder to use; by default the next free number under ``runs/``.
             inputs: what the run begins with, as in `begin_with`.
             resume: insist that there is a run to go on with.
+            parts: run folders of shards, whose records it takes over.
             progress: where `once` says that there is nothing left to do.
 
         Raises:
@@ -121,7 +130,8 @@ class RunFolder:
                     claimed = _claim(identity, defaults, label, out, resume=resume, progress=progress)
             shared = distributed.share(claimed and (claimed[0], claimed[2]))
             assert shared is not None  # process 0 has found a folder, or raised in all of them
-            return cls(shared[0], claimed and claimed[1], resumed=shared[1], progress=progress)
+            lock = claimed and claimed[1]
+            return cls(shared[0], lock, resumed=shared[1], parts=parts, progress=progress)
 
     def begin_with(self, **inputs: Any) -> None:
         """Notes what the run begins with beside its configuration: hashes of models and data, for example.
@@ -130,14 +140,21 @@ class RunFolder:
         is given before resuming earlier work, or before showing its result.
 
         Raises:
-            ConfigError: the run did not begin with the same.
+            ConfigError: the run did not begin with the same, or one of its `parts` did not.
         """
         if self._lock is None:
             return
         path = self.path / "resolved.json"
-        resolved = _resolved(path)
+        resolved = began(path)
         known, given = resolved.get("inputs", {}), _plain(inputs)
         _refuse_other_inputs(self.path, known, given)
+        for part in self.parts:
+            if others := _others(began(part / "resolved.json")["inputs"], given):
+                raise ConfigError(
+                    f"{part} is of a shard that did not begin with the same {' and '.join(others)} as here; "
+                    "merge on a machine of the same kind and with the same files, or run this shard again",
+                    code="run-differs",
+                )
         if given.keys() - known.keys():
             files.write_json(path, {**resolved, "inputs": {**known, **given}})
 
@@ -170,7 +187,7 @@ class RunFolder:
         }
         files.write_json(self.path / SUMMARY, summary)
 
-    def once(self, kind: type[Result], work: Callable[[], Result | None]) -> Result:
+    def once(self, kind: type[Result], work: Callable[[], StoredResult | None]) -> Result:
         """The result of the work, read if it was completed earlier, else computed now.
 
         Args:
@@ -182,6 +199,7 @@ class RunFolder:
             return kind.load(self.path)
         with distributed.together():
             result = work()
+            assert result is None or isinstance(result, kind)
             if result is not None:
                 self.summarise(result)
                 self.finish(result.as_values())
@@ -324,7 +342,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(files.json_text(values)))
 
 
-def _resolved(path: Path) -> dict[str, Any]:
+def began(path: Path) -> dict[str, Any]:
     """What a run began with. Older versions wrote the bytes of a name that is no text as half a character."""
     found = _plain(files.read_json(path))
     groups = (found.get("config"), found.setdefault("inputs", {}))
@@ -377,7 +395,7 @@ def _claim(
 
 def _begun(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What a run began with."""
-    before = _resolved(path)
+    before = began(path)
     return {**before, "config": {**defaults, **before["config"]}}
 
 

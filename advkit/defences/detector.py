@@ -18,7 +18,7 @@ from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
 from advkit.reuse.classifier import pretrained
-from advkit.training.objective import Batch, Objective, Passes
+from advkit.training.objective import Batch, Objective
 
 
 class Detect(Objective):
@@ -33,11 +33,6 @@ class Detect(Objective):
     def __init__(self, data: Data) -> None:
         super().__init__(StrictModel())
         self._weights = len(data) / (2 * data.labels.bincount(minlength=2).float())
-
-    @property
-    def passes(self) -> Passes:
-        """One forward and one backward."""
-        return Passes(1, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weighted mean over the batch, and the logits of the two classes."""

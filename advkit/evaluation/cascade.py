@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from advkit.attacks.perturb import device_of, make
 from advkit.core import distributed
 from advkit.core.config import Precision
 from advkit.core.progress import Progress, Task
+from advkit.core.stats import lower_limit
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation import result
@@ -34,6 +36,22 @@ from advkit.evaluation.settings import Evaluation
 
 ROUNDS = 24
 """Largest number of rounds of a stage."""
+RARE, ERROR = 0.25, 0.05
+"""A stage may stop when it breaks fewer than this share of the images left, with this error at most."""
+
+
+def most_common(broken: int, tried: int, look: int) -> float:
+    """Upper limit of the share that a stage would break of the images left, after ``look`` rounds.
+
+    The limit of Clopper and Pearson, from all images that it has tried. The first look may err with half of
+    `ERROR`, each later one with half as much as that before, so all looks together err with less than it.
+    Images are tried in the order of their margins: those left are taken to fall no more often.
+    """
+    return 1 - lower_limit(tried - broken, tried, ERROR / 2**look)
+
+
+def _broken(entries: Iterable[Entry]) -> int:
+    return sum(entry.broken for entry in entries)
 
 
 class Cascade:
@@ -51,6 +69,7 @@ class Cascade:
         votes: passes that confirm a success; above 1 for randomised models.
         progress: shows how many images are done.
         proved: (N,) bool: certified images, which are not attacked.
+        few: (n, C, H, W) images that the searches' copies of the model are compared on; None: the first ones.
     """
 
     def __init__(
@@ -67,6 +86,7 @@ class Cascade:
         progress: Progress,
         surrogate: nn.Module | None = None,
         proved: Tensor | None = None,
+        few: Tensor | None = None,
     ) -> None:
         self.model, self.searched, self.surrogate = model, searched, surrogate
         self.images, self.clean, self.threat, self.ledger = images, clean, threat, ledger
@@ -88,6 +108,7 @@ class Cascade:
         """What the check on a random sample found, if there was one."""
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest margin that the stages reached on each image; above 0 it is misclassified."""
+        self._few = few_of(images, self.device) if few is None else few
         self._search_models: dict[tuple[Precision, Access, bool], nn.Module] = {}
 
     @property
@@ -104,11 +125,12 @@ class Cascade:
     def run(self, stage: Stage) -> result.Stage:
         """Runs one stage; verdicts of an earlier process are kept."""
         self.stages.append(stage)
-        begun = self.undecided.nonzero()[:, 0].tolist() if self._worthwhile(stage) else []
-        rounds = self._rounds(begun, stage)
+        begun = self.undecided.nonzero()[:, 0].tolist()
+        rounds = self._rounds(begun, stage) if self._worthwhile(stage) else []
         entries: list[Entry] = []
+        share = None
         with self.progress.task(f"attacking with {stage.name}", 0, unit="image") as task:
-            for number, chosen in enumerate(rounds):
+            for look, chosen in enumerate(rounds, 1):
                 if self.exhausted:
                     budget = self.config.budget
                     self.progress.say(f"{stage.name}: the budget of {budget} passes per image is spent")
@@ -116,13 +138,18 @@ class Cascade:
                 task.extend(len(chosen))
                 new = self._round(stage, chosen, task)
                 entries += new
-                left = sum(map(len, rounds[number + 1 :]))
-                # The remaining images have smaller margins than the second half of this round.
-                second = new[len(new) // 2 :]
-                expected = left * sum(entry.broken for entry in second) / len(second)
-                if expected < stage.tolerance * len(self.images):
+                left = sum(map(len, rounds[look:]))
+                share = most_common(_broken(entries), len(entries), look) if left else None
+                if share is not None and self._hopeless(stage, new, left, share):
                     break
-        return self.summary(stage, entries)
+        return self.summary(stage, entries).model_copy(
+            update={"left": len(begun) - len(entries), "at_most": share}
+        )
+
+    def _hopeless(self, stage: Stage, new: Sequence[Entry], left: int, share: float) -> bool:
+        """Whether neither the bound nor the last round promises enough on the images left."""
+        worth = stage.tolerance * len(self.images)
+        return left * share < max(worth, RARE * left) and left * _broken(new) < worth * len(new)
 
     def attack(self, stage: Stage, rows: list[int]) -> list[Entry]:
         """Runs a stage on chosen rows at once."""
@@ -140,7 +167,7 @@ class Cascade:
             attack=stage.attack,
             parameters=self._attack(stage).config.model_dump(mode="json"),
             attacked=len(entries),
-            broken=sum(entry.broken for entry in entries),
+            broken=_broken(entries),
             correct_after=int(self.robust.sum()),
             forwards=sum(entry.forwards for entry in entries),
             backwards=sum(entry.backwards for entry in entries),
@@ -177,6 +204,7 @@ class Cascade:
         return make(stage.attack, self.threat, stage.parameters)
 
     def _round(self, stage: Stage, chosen: Sequence[int], task: Task) -> list[Entry]:
+        self.ledger.take((stage.name, self.ids[index]) for index in chosen)
         earlier = [self.ledger.entries.get((stage.name, self.ids[index])) for index in chosen]
         todo = [index for index, entry in zip(chosen, earlier, strict=True) if entry is None]
         done = len(chosen) - len(todo)
@@ -196,7 +224,7 @@ class Cascade:
         if todo:
             task.advance(len(todo) - len(mine), **self._left)
         self.passes += sum(entry.forwards + entry.backwards for entry in entries)
-        broken = sum(entry.broken for entry in entries)
+        broken = _broken(entries)
         self.confirmed += broken
         if not self._transfers(self._attack(stage)):  # successes on another model need not transfer
             self.noticed += sum(entry.refuted for entry in entries)
@@ -231,9 +259,8 @@ class Cascade:
         """An oracle on the model, which searches on a copy of it or of the surrogate."""
         key = (precision, access, on_surrogate)
         if key not in self._search_models:
-            few, _ = self.images.batch(torch.arange(min(16, len(self.images))), self.device)
             copied = self.surrogate if on_surrogate and self.surrogate is not None else self.searched
-            self._search_models[key] = search_model(copied, precision, few, access)
+            self._search_models[key] = search_model(copied, precision, self._few, access)
         return kind(
             self.model,
             threat,
@@ -295,3 +322,14 @@ class Cascade:
         """
         last = (tried[-1] for sample in self.ids if (tried := self.tried(sample)))
         return self.ledger.adversarial(entry for entry in last if entry.broken)
+
+
+def few_of(images: Data, device: torch.device) -> Tensor:
+    """(n, C, H, W) the first images, on which the searches' copies of a model are compared with it."""
+    return images.batch(torch.arange(min(16, len(images))), device)[0]
+
+
+def certain(stages: Sequence[Stage]) -> list[Stage]:
+    """The first stages, of which each image that is still robust is certain to see all steps: what any image
+    goes through there does not depend on others."""
+    return [*takewhile(lambda stage: stage.tolerance <= 0 and stage.after is None, stages)]

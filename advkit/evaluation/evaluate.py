@@ -21,12 +21,13 @@ from advkit.core.device import arithmetic, repeatable
 from advkit.core.errors import ConfigError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.core.shards import ShardResult
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.data.threats import resolve
-from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.cascade import Cascade, certain, few_of
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
@@ -141,9 +142,11 @@ def evaluate(
     }
     config = validate(Evaluation, given, "advkit.evaluate")
     subject = Subject.of(model, data, config.n, first=first, allow_random=allow_random, classes=classes)
-    return attacked(
+    result = attacked(
         subject, threat, config, surrogate=surrogate, keep=keep, run=run, progress=shown(progress)
     )
+    assert isinstance(result, EvaluationResult)  # no shard is named
+    return result
 
 
 @distributed.together()
@@ -156,8 +159,11 @@ def attacked(
     keep: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
-) -> EvaluationResult:
-    """As `evaluate`, of a model and images that were inspected; those of the configuration are ignored."""
+) -> EvaluationResult | ShardResult:
+    """As `evaluate`, of a model and images that were inspected; those of the configuration are ignored.
+
+    Of a shard (``config.shard``) the stages that do not depend on other images attack its images.
+    """
     if distributed.rank() > 0:
         progress = SILENT
     model, images, facts, few = subject.model, subject.images, subject.facts, subject.few
@@ -176,6 +182,9 @@ def attacked(
     folder = run.path if run is not None else None
     if (box := black_box(model)) is not None:
         _refuse_inner(config)
+    asked = config.model_dump(include={"budget", "certify", "save", "min_robust"})
+    config.refuse(len(images), **asked, access=box, allow_random=not facts.deterministic)
+    mine = images.take(config.mine(torch.arange(len(images)))) if config.shard else images
     with (
         counted(model, images.ids.tolist(), None if folder is None else folder / QUERIES) as account,
         repeatable(),
@@ -184,16 +193,17 @@ def attacked(
         rng.scope(device, config.seed, "model"),
     ):
         if account is None:
-            clean = _clean_logits(model, images)
+            clean = _clean_logits(model, mine)
         else:  # mistakes are reported before the first query, where the number of classes is known
             if box is not None and box.known is not None:
                 plan(config.attack, threat, box.known, config.parameters, box, other is not None)
             clean = _asked_once(model, images, account)
-        refuse_misfit(clean, images)
+        refuse_misfit(clean, mine)
         stages = plan(config.attack, threat, clean.shape[1], config.parameters, box, other is not None)
         made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
             refuse_idle_surrogate(made)
+        given = config
         config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
         determined: dict[str, Any] = {
             "threat": threat.model_dump(),
@@ -215,7 +225,10 @@ def attacked(
         size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
         sampled = pair(threat, clean.shape[1]) if size else ()
         names = [COMPLETE, *(stage.name for stage in (*stages, *sampled))]
-        with Ledger(folder, images, names, keep=keep, confirm=confirm, progress=progress) as ledger:
+        parts = () if run is None else run.parts
+        with Ledger(
+            folder, images, names, keep=keep, confirm=confirm, parts=parts, progress=progress
+        ) as ledger:
             if config.certify:
 
                 def broke(row: int, example: Tensor) -> None:
@@ -239,7 +252,7 @@ def attacked(
             cascade = Cascade(
                 model,
                 searched,
-                images,
+                mine,
                 clean,
                 threat,
                 ledger,
@@ -248,7 +261,13 @@ def attacked(
                 progress=progress,
                 surrogate=other,
                 proved=proved,
+                few=few_of(images, device),
             )
+            if config.shard is not None:
+                for stage in certain(stages):
+                    cascade.run(stage)
+                ledger.finish()
+                return ShardResult.of(given, len(images), ledger.entries.values(), subject.about())
             done = tuple(cascade.run(stage) for stage in stages)
             checked, cascade.missing = look(cascade, sampled, size)
             done += checked
@@ -269,7 +288,7 @@ def attacked(
         if queries.stopped:
             notes.append(f"the limit of queries ended the attacks on {queries.stopped} of {n} images")
     right, robust = int(cascade.correct.sum()), int(cascade.robust.sum())
-    certain = None if proved is None else int(proved.sum())
+    proved_correct = None if proved is None else int(proved.sum())
     result = EvaluationResult(
         **subject.about() | {"notes": tuple(notes)},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
@@ -280,7 +299,7 @@ def attacked(
         n=n,
         clean_correct=right,
         robust_correct=robust,
-        certified_correct=certain,
+        certified_correct=proved_correct,
         stages=done,
         checks=found,
         missing=cascade.missing,
@@ -292,7 +311,7 @@ def attacked(
         robust_accuracy=robust / n,
         clean_interval=clopper_pearson(right, n),
         interval=clopper_pearson(robust, n),
-        certified_interval=None if certain is None else clopper_pearson(certain, n),
+        certified_interval=None if proved_correct is None else clopper_pearson(proved_correct, n),
     )
     result._adversarial = adversarial
     return result

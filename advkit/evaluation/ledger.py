@@ -138,6 +138,7 @@ class Ledger(Record[tuple[str, int], Entry]):
         keep: keep adversarial images, also without a folder.
         confirm: says of images (N, C, H, W) that an earlier process left, with the rows (N,) of their
             originals, which are adversarial: (N,) bool. The others are searched again.
+        parts: run folders of shards, as in `Record`.
         progress: shows what was damaged.
     """
 
@@ -149,12 +150,14 @@ class Ledger(Record[tuple[str, int], Entry]):
         *,
         keep: bool,
         confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
+        parts: Sequence[Path] = (),
         progress: Progress = SILENT,
     ) -> None:
         self._data, self._keep, self._confirm = data, keep, confirm
         self._images: dict[int, Tensor] = {}
         self._merged: ImageWriter | None = None
-        super().__init__(folder, "verdicts", 3, Entry, data.ids.tolist(), stages, progress=progress)
+        ids = data.ids.tolist()
+        super().__init__(folder, "verdicts", 3, Entry, ids, stages, parts=parts, progress=progress)
         self._confirm = None  # what is found from here on, the search confirms
         self._writer = None if folder is None else self._images_from(folder, distributed.rank())
 
@@ -195,6 +198,14 @@ class Ledger(Record[tuple[str, int], Entry]):
         if self._writer is not None:
             self._writer.__exit__()
 
+    def _adopt(self, entry: Entry, part: Path) -> None:
+        if entry.broken and self._writer is not None:
+            row = self.rows[entry.id]
+            image = _intact(images_of(part), row, self._data.shape, entry.image_sha256)
+            if image is not None:  # else a later entry of this image has written its own
+                self._writer.write(row, image)
+        super()._adopt(entry, part)
+
     def _images_from(self, folder: Path, rank: int) -> ImageWriter:
         return ImageWriter(images_of(folder, rank), len(self._data), self._data.shape)
 
@@ -204,10 +215,10 @@ class Ledger(Record[tuple[str, int], Entry]):
         for images in folder.glob("adversarial.*.bin"):  # after the lines, which need them
             images.unlink()
 
-    def _sound(self, entries: list[Entry], rank: int) -> list[Entry]:
+    def _sound(self, entries: list[Entry], folder: Path, rank: int) -> list[Entry]:
         """Entries whose images are there. Of several of one image, the last to have a digest wrote it."""
-        assert self._folder is not None and self._merged is not None
-        path, last = images_of(self._folder, rank), dict[int, Entry]()
+        assert self._merged is not None
+        path, last = images_of(folder, rank), dict[int, Entry]()
         for entry in sorted(entries, key=self._order):
             row = self.rows[entry.id]
             if entry.broken and (entry.image_sha256 is not None or row not in last):

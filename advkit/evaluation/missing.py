@@ -1,8 +1,9 @@
 """A check on a random sample of the survivors, which does not depend on what the cascade chose to attack.
 
 Two attacks, Square with 5,000 queries and targeted Auto-PGD with 100 steps toward up to nine classes, attack
-a uniformly random sample of the images that are still robust. The number that they break bounds, with 95 %,
-how many they would break if they attacked all of them. It says nothing about other attacks.
+a uniformly random sample of the images that are still robust and that they have not attacked yet. The number
+that they break bounds, with 95 %, how many they would break if they attacked all of them. It says nothing
+about other attacks.
 """
 
 from __future__ import annotations
@@ -13,27 +14,21 @@ from dataclasses import replace
 
 import torch
 
-from advkit.attacks.ensemble import Stage, stage
+from advkit.attacks.ensemble import Stage
+from advkit.attacks.ensembles.cascade import long_attacks
 from advkit.core import rng
 from advkit.core.stats import most_successes
 from advkit.core.threat import Threat
 from advkit.evaluation import result
 from advkit.evaluation.cascade import Cascade
 
-QUERIES, STEPS, TARGETS = 5000, 100, 9
-
 
 def pair(threat: Threat, classes: int) -> tuple[Stage, ...]:
-    """The attacks of the check; none in l0, where Square is not defined."""
+    """The attacks of the check, with the random numbers of the cascade's; none in l0, where Square is not
+    defined."""
     if threat.norm == "l0":
         return ()
-    loss = "dlr" if classes >= 4 else "logit-difference"
-    targets = min(TARGETS, classes - 1)
-    parts = (
-        stage("square", "square", queries=QUERIES),
-        stage("apgd-t", "apgd", loss=loss, targets=targets, steps=STEPS),
-    )
-    return tuple(replace(one, name=f"sample/{one.name}", key=f"sample/{one.key}") for one in parts)
+    return tuple(replace(one, name=f"sample/{one.name}") for one in reversed(long_attacks(classes)))
 
 
 def sample_size(asked: int | None, attacks: Sequence[str], n: int) -> int:
@@ -49,28 +44,33 @@ def look(
 ) -> tuple[tuple[result.Stage, ...], result.Missing | None]:
     """Attacks a sample of the survivors, and with an attack that breaks some of it all the others too.
 
+    What a stage of the cascade has done with the same attack and random numbers is not done again: the sample
+    is drawn from the survivors on which some of it is left to do, and is smaller by their share.
+
     Returns:
         The results of the attacks, and the bound; nothing without a sample or when the budget is spent.
     """
     survivors = cascade.undecided.nonzero()[:, 0].tolist()
     if not stages or not size or not survivors or cascade.exhausted:
         return (), None
-    drawn = _drawn(cascade, survivors, size)
-    others = sorted({*survivors} - {*drawn})
+    todo = {one.name: [row for row in survivors if not _done(cascade, one, row)] for one in stages}
+    unseen = sorted({row for rows in todo.values() for row in rows})
+    drawn = {*_drawn(cascade, unseen, math.ceil(size * len(unseen) / len(survivors)))}
     done, by, hits = [], [], 0
     for one in stages:
-        first = cascade.attack(one, [row for row in drawn if cascade.undecided[row]])
+        rows = [row for row in todo[one.name] if cascade.undecided[row]]
+        first = cascade.attack(one, [row for row in rows if row in drawn])
         found, more = sum(entry.broken for entry in first), []
         if found:
             by.append(one.name)
-            more = cascade.attack(one, [row for row in others if cascade.undecided[row]])
+            more = cascade.attack(one, [row for row in rows if row not in drawn])
         hits += found
         done.append(cascade.summary(one, [*first, *more]))
     broken, n = sum(each.broken for each in done), len(cascade.images)
-    left = max(most_successes(hits, len(drawn), len(survivors)) - broken, 0)
+    left = max(most_successes(hits, len(drawn), len(unseen)) - broken, 0)
     missing = result.Missing(
         sample=len(drawn),
-        survivors=len(survivors),
+        survivors=len(unseen),
         hits=hits,
         broken=broken,
         by=tuple(by),
@@ -80,8 +80,18 @@ def look(
     return tuple(done), missing
 
 
+def _done(cascade: Cascade, one: Stage, row: int) -> bool:
+    """Whether a stage has made the same attack on an image."""
+    same = (
+        each.name
+        for each in cascade.stages
+        if (each.key, each.attack, each.parameters) == (one.key, one.attack, one.parameters)
+    )
+    return any((name, cascade.ids[row]) in cascade.ledger.entries for name in same)
+
+
 def _drawn(cascade: Cascade, survivors: Sequence[int], size: int) -> list[int]:
     """A uniformly random sample, which follows from the seed."""
-    ids = torch.tensor([cascade.ids[row] for row in survivors])
+    ids = torch.tensor([cascade.ids[row] for row in survivors], dtype=torch.int64)
     draws = rng.uniform(rng.keys(cascade.config.seed, "sample", ids), (1,))[:, 0]
     return sorted(survivors[place] for place in draws.argsort(stable=True)[:size].tolist())

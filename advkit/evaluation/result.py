@@ -66,6 +66,11 @@ class Stage(StrictModel):
     """Images still classified correctly after it."""
     forwards: int
     backwards: int
+    left: int = 0
+    """Images that were robust when it began and that it did not attack, because little was to be found."""
+    at_most: float | None = None
+    """Upper limit of the share of these that it would break (`advkit.evaluation.cascade.most_common`); None
+    if it tried none or all."""
     transferred: bool = False
     """Whether it searched on a surrogate, which took most of its passes; the model itself only confirmed."""
 
@@ -91,13 +96,13 @@ class Check(StrictModel):
 
 class Missing(StrictModel):
     """What a random sample of the survivors says about the others: how many two long attacks, Square with
-    5,000 queries and targeted Auto-PGD with 100 steps, would still break if they attacked all of them. It
-    does not bound what other attacks could find."""
+    5,000 queries and targeted Auto-PGD with 100 steps, would still break if they attacked all of them. What
+    the same stages of ``cascade`` did is known and not sampled. It does not bound what other attacks find."""
 
     sample: int
     """Size of the sample."""
     survivors: int
-    """Images that it was drawn from."""
+    """Images that it was drawn from: robust, and not yet attacked by both."""
     hits: int
     """Images of the sample that were broken."""
     broken: int
@@ -216,12 +221,13 @@ class EvaluationResult(SummarisedResult):
             return "Believe this number: no image is robust, and the model itself confirmed every success."
         if self.robust_correct == self.certified_correct:
             return "Believe this number: every robust image is certified, and no attack can lower it."
-        if self.missing is not None:
-            seen = self.missing
+        if (seen := self.missing) is not None and not seen.survivors:
+            return "Believe this number as an upper bound: the long attacks attacked every survivor."
+        if seen is not None:
             return (
                 f"Believe this number as an upper bound: at most {seen.points:.1f} points may be missing "
-                f"(95 %), of what long attacks find on all {seen.survivors} survivors; they broke none of "
-                f"{seen.sample}, drawn at random."
+                f"(95 %), of what long attacks find; of the {seen.survivors} survivors that had not seen all "
+                f"of these they broke none of {seen.sample}, drawn at random."
             )
         return (
             f"Believe this number as an upper bound: none of {len(self.checks)} checks found a reason for "

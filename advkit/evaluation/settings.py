@@ -8,6 +8,7 @@ from pydantic import Field
 
 from advkit.core.config import Fraction, Precision
 from advkit.core.names import AttackNames, AttackParameters, CheckNames
+from advkit.core.shards import Sharded
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
@@ -62,7 +63,7 @@ class _Asked(Attacking):
     with --eight-bit a folder of PNG files, which --data folder:PATH reads back."""
 
 
-class Evaluation(SubjectSettings, _Asked):
+class Evaluation(Sharded, SubjectSettings, _Asked):
     """Attack a classifier and report its robust accuracy.
 
     The attacks run in the given order, each on the images that are still classified correctly. By default,

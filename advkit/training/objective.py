@@ -127,9 +127,9 @@ class Objective(ABC):
         self.config = config
 
     @property
-    @abstractmethod
     def passes(self) -> Passes:
-        """What an image costs in one update."""
+        """What an image costs in one update; by default one pass each way."""
+        return Passes(1, 1)
 
     def refuse(self, threat: Threat) -> None:  # noqa: B027 (most have nothing to refuse)
         """Raises a `ConfigError` where the objective cannot train against ``threat``."""

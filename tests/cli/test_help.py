@@ -92,8 +92,8 @@ def test_help_imports_nothing_heavy(words, tmp_path, monkeypatch):
 def test_help_fits_on_one_screen(advkit):
     lines = advkit("--help").output.splitlines()  # with the command fake
     assert len(lines) <= 40 + 1 and max(map(len, lines)) <= 80
-    beside = {name for name, lazy in HOUSEKEEPING.items() if lazy.beside}
-    assert beside == {"cp", "validate", "gate-init"}
+    beside = {name for name, one in (HOUSEKEEPING | COMMANDS).items() if one.beside}
+    assert beside == {"cp", "validate", "gate-init", "merge", "sweep"}
     own = {*COMMANDS, *HOUSEKEEPING} - beside
     for name in own:
         assert sum(line[13:].startswith(f"{name} ") for line in lines) == 1

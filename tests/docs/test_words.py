@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("advkit", "docs", "README.md", "recipes")
-KINDS = {".py", ".md", ".toml", ".jinja", ".yml", ".sh", ".txt"}
+KINDS = {".py", ".md", ".toml", ".jinja", ".yml", ".sh", ".txt", ".ipynb"}
 
 WORDS = {
     "command": r"(a|the|each|every|two|three|four|five|six|seven) trades?",

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from fractions import Fraction
+from math import comb
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -21,12 +22,13 @@ from torch import nn
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
+from advkit.attacks.ensembles.cascade import SILENT
 from advkit.core import distributed, files, rng
 from advkit.core.errors import OutputError
 from advkit.core.progress import Progress, Task
 from advkit.core.threat import Threat
 from advkit.data.data import Data
-from advkit.evaluation.cascade import Cascade
+from advkit.evaluation.cascade import Cascade, most_common
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.settings import Evaluation
 
@@ -162,12 +164,23 @@ class Scripted(Cascade):
         return SimpleNamespace(run=run)
 
 
+def chance(most, tried, share):
+    """Of at most so many hits in independent tries."""
+    return sum(comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(most + 1))
+
+
+def excluded(broken, tried, look, share):
+    """Whether such a share or more of the images left is, in a series of looks that errs in one of twenty."""
+    return share > 1 or chance(broken, tried, Fraction(share)) < Fraction(1, 20) / 2**look
+
+
 def reference(case):
     """What comes of each stage and each image, with lists and loops."""
     standing, near = list(case.correct), [Fraction(-1000)] * case.n
     entries, spent, stages, confirmed, noticed = {}, 0, [], 0, 0
     for stage in case.stages:
         rows = [row for row in range(case.n) if standing[row] and not (case.proved and case.proved[row])]
+        left, looks = len(rows), []
         if stage.after:
             won = sum(said["broken"] for (name, _), said in entries.items() if name == stage.after)
             if won == 0 or won < Fraction(stage.tolerance) * case.n:
@@ -195,13 +208,15 @@ def reference(case):
                 spent += said["forwards"] + said["backwards"]
                 entries[stage.name, row] = said
                 attacked.append(said)
-            half = [entries[stage.name, row]["broken"] for row in now[len(now) // 2 :]]
-            if len(rows) * Fraction(sum(half), len(half)) < Fraction(stage.tolerance) * case.n:
+            hits, worth = (sum(entries[stage.name, row]["broken"] for row in now), stage.tolerance * case.n)
+            looks.append((sum(said["broken"] for said in attacked), len(attacked), len(looks) + 1))
+            few = rows and len(rows) * Fraction(hits, len(now)) < worth
+            if few and excluded(*looks[-1], max(Fraction(worth) / len(rows), Fraction(1, 4))):
                 break
         total = {key: sum(said[key] for said in attacked) for key in ("broken", "forwards", "backwards")}
-        stages.append(
-            (stage.name, stage.attack, len(attacked), *total.values(), sum(standing), transferred, spent)
-        )
+        left -= len(attacked)
+        counts = (stage.name, stage.attack, len(attacked), *total.values(), sum(standing), transferred, spent)
+        stages.append((*counts, left, looks[-1] if left and looks else None))
     return SimpleNamespace(
         entries=entries, standing=standing, stages=stages, spent=spent, confirmed=confirmed, noticed=noticed
     )
@@ -230,7 +245,8 @@ def attacked(case, folder, fate=None):
         for stage in case.stages:
             told = cascade.run(stage)
             counts = (told.name, told.attack, told.attacked, told.broken, told.forwards, told.backwards)
-            stages.append((*counts, told.correct_after, told.transferred, cascade.passes))
+            counts += (told.correct_after, told.transferred, cascade.passes)
+            stages.append((*counts, told.left, told.at_most))
         verdicts = [verdict.model_dump() for verdict in cascade.verdicts()]
         ledger.finish()
         return cascade, earlier, stages, verdicts, cascade.adversarial()
@@ -240,7 +256,16 @@ def check(case, want, ends):
     rows = {sample: row for row, sample in enumerate(case.ids)}
     searched = Counter()
     for cascade, earlier, stages, verdicts, x in ends:
-        assert stages == want.stages
+        assert [told[:-1] for told in stages] == [known[:-1] for known in want.stages]
+        for (*_, share), (*_, last) in zip(stages, want.stages, strict=True):
+            assert (share is None) == (last is None)
+            if last is not None:
+                broken, tried, look = last
+                assert (
+                    share == 1
+                    if broken == tried
+                    else chance(broken, tried, share) == pytest.approx(0.05 / 2**look)
+                )
         digests = [verdict.pop("image_sha256") for verdict in verdicts]
         assert verdicts == [verdict_of(case, want, row) for row in range(case.n)]
         assert cascade.robust.tolist() == want.standing and cascade.passes == want.spent
@@ -271,6 +296,19 @@ def test_it_attacks_and_counts_as_plain_lists_say(first):
     for seed in range(first, first + 60):
         case = drawn(seed)
         check(case, reference(case), [attacked(case, None)])
+
+
+def test_thirteen_images_are_the_fewest_whose_silence_excludes_one_in_four():
+    assert most_common(0, SILENT, 1) < 0.25 < most_common(0, SILENT - 1, 1)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.6])
+def test_all_looks_together_err_seldom(share):
+    """Stages of five rounds on images that fall independently: one in twenty may state too little."""
+    falls = torch.rand(400, 5 * 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64) < share
+    seen = falls.cumsum(1)[:, 12::13].tolist()
+    wrong = sum(any(most_common(h, 13 * k, k) < share for k, h in enumerate(told, 1)) for told in seen)
+    assert wrong <= 0.05 * 400
 
 
 @pytest.mark.parametrize("first", range(0, 60, 20))

@@ -1,5 +1,6 @@
 """What a random sample of the survivors says about the others."""
 
+from dataclasses import replace
 from math import comb
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import advkit
+from advkit.attacks.ensembles.cascade import long_attacks
 from advkit.core.stats import clopper_pearson, most_successes
 from advkit.core.threat import Threat
 from advkit.evaluation.check import CHECKS, Doubt
@@ -39,13 +41,26 @@ def test_it_covers_nineteen_in_twenty_times(bad):
     assert good >= 184  # 190 are expected at least, and fewer than this once in 10,000
 
 
+MORE = {"key": "another"}, {"attack": "pgd"}, {"parameters": {"queries": 500}}
+"""What makes a stage another attack than one of the check."""
+
+
 class Scripted:
     """A cascade of 60 images, ten of them wrong, whose attacks break what they are told to."""
 
     exhausted, config = False, SimpleNamespace(seed=3)
 
-    def __init__(self, falls):
+    def __init__(self, falls, seen=()):
+        """``seen``: (attack, row) of what stages of the cascade have tried in vain."""
         self.falls, self.asked = falls, []
+        cascades = {each.attack: each for each in long_attacks(10)}
+        others = [
+            replace(each, name=f"other {each.key}", **more) for each in long_attacks(10) for more in MORE
+        ]
+        self.stages = [*cascades.values(), *others]
+        entries = [(cascades[attack].name, 100 + row) for attack, row in seen]
+        entries += [(each.name, 100 + row) for each in others for row in range(60)]
+        self.ledger = SimpleNamespace(entries=dict.fromkeys(entries))
         self.undecided, self.ids, self.images = torch.arange(60) >= 10, [*range(100, 160)], range(60)
 
     def attack(self, stage, rows):
@@ -82,6 +97,32 @@ def test_what_breaks_some_of_the_sample_attacks_all(seed):
     assert look(Scripted(falls), stages, 12)[1] == missing
 
 
+def test_what_the_cascade_has_tried_is_not_tried_again():
+    seen = [("square", row) for row in range(10, 40)] + [("apgd", row) for row in range(20, 60)]
+    cascade = Scripted({"square": set(range(40, 45)), "apgd": {10, 11}}, seen)
+    _, missing = look(
+        cascade, pair(LINF, 10), 50
+    )  # as many as survive, so all whom something is left to do on
+    assert [(name, rows) for name, rows in cascade.asked if rows] == [
+        ("square", [*range(40, 60)]), ("apgd", [*range(10, 20)]),
+    ]  # fmt: skip
+    assert (missing.sample, missing.survivors, missing.hits, missing.at_most) == (30, 30, 7, 0)
+    cascade = Scripted({"square": set(), "apgd": set()}, seen)
+    _, missing = look(cascade, pair(LINF, 10), 12)
+    assert (missing.sample, missing.survivors) == (8, 30)  # 12 of 50, of these 7.2 of 30
+    for attack, rows in cascade.asked:
+        assert not {(attack, row) for row in rows} & {*seen}
+    known = [(attack, row) for attack in ("square", "apgd") for row in range(10, 60)]
+    cascade = Scripted({}, known)
+    _, missing = look(cascade, pair(LINF, 10), 12)
+    assert (missing.sample, missing.survivors, missing.points, cascade.asked) == (
+        0,
+        0,
+        0,
+        [("square", []), ("apgd", [])],
+    )
+
+
 def test_where_none_of_the_sample_falls_the_others_are_left_alone():
     cascade = Scripted({"square": set(), "apgd": set()})
     _, missing = look(cascade, pair(LINF, 10), 12)
@@ -96,6 +137,7 @@ def test_where_none_of_the_sample_falls_the_others_are_left_alone():
 
 def test_which_attacks_look_and_at_how_many():
     square, apgd = (one.parameters for one in pair(LINF, 10))
+    assert {(one.key, one.precision) for one in pair(LINF, 10)} == {("square", None), ("restarts", "float32")}
     assert square == {"queries": 5000} and apgd == {"loss": "dlr", "targets": 9, "steps": 100}
     two = pair(LINF, 2)[1].parameters
     assert (two["targets"], two["loss"]) == (1, "logit-difference") and pair(Threat("l0", 5), 10) == ()
@@ -123,6 +165,20 @@ def test_a_hit_is_a_reason_for_doubt(printed, attack, remedy):
     nothing = told(0)
     nothing.cascade.missing = None
     assert look_at(nothing) is None
+
+
+def test_attacks_on_all_images_leave_nothing_to_sample(judged):
+    """The long attacks are stages of the cascade, with the same random numbers."""
+    model, data = judged
+    given = {"cascade": {"tolerance": 0}}
+    result = advkit.evaluate(model, data.take(torch.arange(8)), Threat("linf", 0.004), parameters=given)
+    assert result.robust_correct and result.missing.survivors == result.missing.at_most == 0
+    assert [stage.attacked for stage in result.stages[-2:]] == [0, 0] and not any(
+        s.left for s in result.stages
+    )
+    whole = result.model_copy(update={"checks": ()})
+    sampled = whole.missing.model_copy(update={"survivors": 1})
+    assert whole.trust != whole.model_copy(update={"missing": sampled}).trust
 
 
 def test_an_evaluation_says_what_may_be_missing(judged, printed):

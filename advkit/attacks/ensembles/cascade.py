@@ -8,8 +8,11 @@ from dataclasses import replace
 from pydantic import Field
 
 from advkit.attacks.ensemble import Ensemble, Stage, ensemble, stage
-from advkit.core.config import Fraction, Precision, StrictModel
+from advkit.core.config import Fraction, StrictModel
 from advkit.core.threat import Threat
+
+SILENT = 13
+"""Fewest images that show, when none of them falls, that fewer than one in four of those left would."""
 
 
 @ensemble(
@@ -21,8 +24,8 @@ class Cascade(Ensemble):
     """The default.
 
     Two short stages attack every image. The others take the images in the order of the largest margin reached
-    so far, in rounds, and stop when a round finds too little. The last three repeat a kind of attack that has
-    found something, with more steps, restarts or queries.
+    so far, in rounds, and stop when these show that little is left to find (`advkit.evaluation.cascade`).
+    Those that repeat a kind of attack, with more targets, restarts or queries, run where it has found some.
     """
 
     class Config(StrictModel):
@@ -32,39 +35,40 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Ten stages, the last three only where their kind has found something; in l0 two, made for it."""
+        """Ten stages, three only where their kind has found something; in l0 two, made for it."""
         if threat.norm == "l0":
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)
         ratio = "dlr" if classes >= 4 else "logit-difference"
-        apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
         fab = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
-        square = stage("square", "square", queries=5000)
+        apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
+        longest, square = long_attacks(classes)
         return (
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
-            self._nearest(24, stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50)),
-            self._nearest(24, apgd_ce),
-            self._nearest(24, fab),
-            self._nearest(16, square, None),
-            self._nearest(8, stage("restarts", "apgd", loss=ratio, targets=wrong, restarts=2, steps=100)),
-            self._nearest(8, stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
-            self._nearest(8, stage("fab-again", "fab-t", targets=wrong, restarts=2), after=fab),
-            self._nearest(8, stage("square-longer", "square", queries=10000), None, after=square),
+            self._nearest(fab),
+            self._nearest(stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50)),
+            self._nearest(apgd_ce),
+            self._nearest(stage("fab-again", "fab-t", targets=wrong, restarts=2), after=fab),
+            self._nearest(stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
+            self._nearest(longest),
+            self._nearest(square),
+            self._nearest(stage("square-longer", "square", queries=10000), after=square),
         )
 
-    def _nearest(
-        self,
-        fewest: int,
-        one: Stage,
-        precision: Precision | None = "float32",
-        *,
-        after: Stage | None = None,
-    ) -> Stage:
+    def _nearest(self, one: Stage, *, after: Stage | None = None) -> Stage:
         return replace(
             one,
             tolerance=self.config.tolerance,
-            round=fewest,
-            precision=precision,
+            round=SILENT,
+            precision="float32" if one.attack != "square" else None,
             after=after.name if after and self.config.tolerance else None,
         )
+
+
+def long_attacks(classes: int) -> tuple[Stage, Stage]:
+    """The strongest stages: targeted Auto-PGD, 100 steps toward up to nine classes, and Square with 5,000
+    queries."""
+    loss = "dlr" if classes >= 4 else "logit-difference"
+    longest = stage("restarts", "apgd", loss=loss, targets=min(classes - 1, 9), steps=100)
+    return replace(longest, precision="float32"), stage("square", "square", queries=5000)

@@ -27,8 +27,6 @@ class DefenseGan(Purifier):
     """
 
     class Config(StrictModel):
-        """Parameters."""
-
         restarts: int = Field(4, ge=1)
         """Latent vectors to start from (R); the paper has 10."""
         steps: int = Field(30, ge=1)

@@ -20,8 +20,6 @@ class FeatureSqueezing(Purifier):
     """Rounding has no useful gradient; adaptive attacks replace it by the identity (BPDA)."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         bit_depth: int = Field(3, ge=1, le=8)
         """Bits per pixel after rounding."""
 

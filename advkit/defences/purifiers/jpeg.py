@@ -20,8 +20,6 @@ class Jpeg(Purifier):
     """Compression has no useful gradient; adaptive attacks replace it by the identity (BPDA)."""
 
     class Config(StrictModel):
-        """Parameters."""
-
         quality: int = Field(50, ge=1, le=95)
         """Of the JPEG file."""
 

@@ -21,6 +21,7 @@ from advkit.core.device import repeatable
 from advkit.core.errors import ConfigError, ModelError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.core.shards import ShardResult
 from advkit.core.threat import Norm, Threat, norm_called
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
@@ -101,7 +102,9 @@ def security_curve(
     }
     config = validate(Curve, given, "advkit.security_curve")
     subject = Subject.of(model, data, config.n, first=first)
-    return measured(subject, config, keep=keep, run=run, progress=shown(progress))
+    result = measured(subject, config, keep=keep, run=run, progress=shown(progress))
+    assert isinstance(result, SecurityCurve)  # no shard is named
+    return result
 
 
 def measured(
@@ -111,11 +114,13 @@ def measured(
     keep: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
-) -> SecurityCurve:
-    """As `security_curve`, of a model and images that were inspected; the configuration's are ignored."""
+) -> SecurityCurve | ShardResult:
+    """As `security_curve`, of a model and images that were inspected; the configuration's are ignored. Of a
+    shard (``config.shard``) its images are searched."""
     model, images = subject.model, subject.images
     norm = config.norm or default_threat(model, images).norm
     asked = sizes(config.eps, norm)
+    config.refuse(len(images))
     with repeatable(), evaluation_mode(model):
         clean = logits_of(model, images)
         refuse_misfit(clean, images)
@@ -131,11 +136,16 @@ def measured(
         folder = run.path if run is not None else None
         confirm = confirming(model, images, Threat.whole(norm, math.prod(images.shape)))
         names = [stage.name for stage in stages]
-        with Ledger(folder, images, names, keep=keep, confirm=confirm, progress=progress) as ledger:
+        parts = () if run is None else run.parts
+        with Ledger(
+            folder, images, names, keep=keep, confirm=confirm, parts=parts, progress=progress
+        ) as ledger:
             nearest = Nearest(model, images, clean, norm, ledger, config)
             for stage in stages:
                 nearest.run(stage, progress)
             ledger.finish()
+            if config.shard is not None:
+                return ShardResult.of(config, len(images), ledger.entries.values(), subject.about())
             adversarial = ledger.adversarial(nearest.best.values()) if keep else None
     done = nearest.searched()
     curve = SecurityCurve.of(
@@ -180,6 +190,7 @@ class Nearest:
         self.config = config
         self.ids: list[int] = images.ids.tolist()
         self.correct: list[bool] = (clean.argmax(1) == images.labels).tolist()
+        self._chosen = [row for row in config.mine(range(len(images))) if self.correct[row]]
         self.best: dict[int, Entry] = {}
         """The nearest success for each image so far, by id."""
         self.entries: dict[str, list[Entry]] = {}
@@ -189,8 +200,8 @@ class Nearest:
     def run(self, stage: Stage, progress: Progress) -> None:
         """Runs one attack on all correctly classified images; outcomes of an earlier process are kept."""
         attack = make(stage.attack, self.threat, stage.parameters)
-        chosen = [index for index, right in enumerate(self.correct) if right]
-        known = self.ledger.entries
+        chosen, known = self._chosen, self.ledger.entries
+        self.ledger.take((stage.name, self.ids[index]) for index in chosen)
         todo = [index for index in chosen if (stage.name, self.ids[index]) not in known]
         done = len(chosen) - len(todo)
         if done:

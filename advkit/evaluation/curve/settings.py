@@ -8,6 +8,7 @@ from pydantic import Field
 
 from advkit.core.config import Fraction
 from advkit.core.names import AttackNames, AttackParameters
+from advkit.core.shards import Sharded
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
@@ -30,7 +31,7 @@ class _Measuring(SubjectFields):
     """Images in a batch; it changes the result by rounding at most."""
 
 
-class Curve(SubjectSettings, _Measuring):
+class Curve(Sharded, SubjectSettings, _Measuring):
     """Measure the security curve: robust accuracy as a function of eps.
 
     Minimum-norm attacks search the nearest adversarial image around each image, without a fixed eps. So one

@@ -1,1 +1,1 @@
-"""One file per GAN loss; the decorator enrols it."""
+"""GAN losses; a decorator registers each."""

@@ -1,1 +1,1 @@
-"""One file per regulariser; the decorator enrols it."""
+"""Regularisers of a discriminator; a decorator registers each."""

@@ -19,7 +19,7 @@ from advkit.core.threat import Threat
 from advkit.data.augment import Order
 from advkit.data.data import Data
 from advkit.gan.critic import Critic
-from advkit.gan.losses.least_squares import LeastSquares
+from advkit.gan.losses.one_discriminator import LeastSquares
 from advkit.models.card import Shape
 from advkit.models.network import ARCHITECTURES, Network, PerturbationGenerator, build
 from advkit.trained_attacks.generators.judge import misled

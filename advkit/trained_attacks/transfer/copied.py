@@ -21,7 +21,7 @@ from advkit.models.network import ARCHITECTURES, build
 from advkit.trained_attacks.transfer.queries import BlackBox, Queries, augmented, real_images
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 from advkit.training.loop import fit
-from advkit.training.objective import Batch, Objective, Passes
+from advkit.training.objective import Batch, Objective
 from advkit.training.settings import Fitting
 from advkit.training.trainer import Trained
 
@@ -41,11 +41,6 @@ class Distil(Objective):
     def __init__(self, answers: Tensor) -> None:
         super().__init__(StrictModel())
         self._answers = answers
-
-    @property
-    def passes(self) -> Passes:
-        """One each way."""
-        return Passes(1, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean over the batch, and the logits."""

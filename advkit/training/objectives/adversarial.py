@@ -31,16 +31,9 @@ from advkit.training.objective import Batch, Objective, Passes, Smoothing, objec
 class Standard(Objective):
     """-log p(label), averaged over the batch."""
 
-    class Config(Smoothing):
-        """Parameters."""
-
-    config: Config
+    Config = Smoothing
+    config: Smoothing
     needs_threat = False
-
-    @property
-    def passes(self) -> Passes:
-        """One each way."""
-        return Passes(1, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy, and the logits on the clean images."""
@@ -167,9 +160,9 @@ class InnerAttack(Objective):
         """Name and parameters of the attack."""
 
     @property
-    @abstractmethod
     def own(self) -> Passes:
-        """What an image costs in `outer`."""
+        """What an image costs in `outer`; by default one pass each way."""
+        return Passes(1, 1)
 
     @abstractmethod
     def outer(
@@ -269,8 +262,6 @@ class PgdTraining(ChosenAttack):
     """Equation 2.1: the attacker climbs the cross-entropy of the model in eval mode, the update goes down."""
 
     class Config(Attacker, Smoothing):
-        """Parameters."""
-
         clean_weight: Fraction = Field(0.0, ge=0, le=1)
         """Share of the clean images' loss: 0 trains on adversarial examples only, 0.5 on both alike."""
 
@@ -310,8 +301,6 @@ class FgsmTraining(InnerAttack):
     """
 
     class Config(Inside, Smoothing):
-        """Parameters."""
-
         step: float = Field(1.25, gt=0)
         """Length of the step, in units of eps: 1 is safer, 2 leads to catastrophic overfitting."""
 
@@ -321,11 +310,6 @@ class FgsmTraining(InnerAttack):
     def attacker(self) -> tuple[str, dict[str, Any]]:
         """The one step."""
         return "r-fgsm", {"step": self.config.step}
-
-    @property
-    def own(self) -> Passes:
-        """One each way."""
-        return Passes(1, 1)
 
     def outer(
         self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, batch: Batch
@@ -354,8 +338,6 @@ class Free(Objective):
     """
 
     class Config(Smoothing):
-        """Parameters."""
-
         replays: int = Field(8, ge=1)
         """Updates in a row on the same batch, m in the paper."""
         eps_warmup: Fraction = Field(0.1, ge=0, le=1)
@@ -366,11 +348,6 @@ class Free(Objective):
     def __init__(self, config: StrictModel) -> None:
         super().__init__(config)
         self.replays = self.config.replays
-
-    @property
-    def passes(self) -> Passes:
-        """One each way."""
-        return Passes(1, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy, and the logits on the images as they are perturbed now."""
@@ -424,8 +401,6 @@ class Trades(ChosenAttack):
     """
 
     class Config(Attacker, Smoothing):
-        """Parameters."""
-
         steps: int = Field(10, ge=1)
         """Gradient steps of the attacker."""
         beta: float = Field(6.0, ge=0)
@@ -435,11 +410,7 @@ class Trades(ChosenAttack):
 
     config: Config
     ahead = Passes(1, 0)
-
-    @property
-    def own(self) -> Passes:
-        """Clean and adversarial images."""
-        return Passes(2, 2)
+    own = Passes(2, 2)
 
     def climb(self, model: nn.Module, x: Tensor) -> AttackLoss:
         """The divergence from the model's present answers."""
@@ -482,8 +453,6 @@ class Mart(ChosenAttack):
     attacker climbs the cross-entropy."""
 
     class Config(Attacker):
-        """Parameters."""
-
         steps: int = Field(10, ge=1)
         """Gradient steps of the attacker."""
         beta: float = Field(5.0, ge=0)
@@ -492,11 +461,7 @@ class Mart(ChosenAttack):
         """Share of the training over which beta grows from 0 to its full size."""
 
     config: Config
-
-    @property
-    def own(self) -> Passes:
-        """Clean and adversarial images."""
-        return Passes(2, 2)
+    own = Passes(2, 2)
 
     def outer(
         self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, batch: Batch

@@ -136,6 +136,7 @@ class Certified(Objective):
         ModelError: when training begins, a layer that cannot be bounded.
     """
 
+    Config = CertifiedConfig
     config: CertifiedConfig
     criterion = "certified"
     advice = (
@@ -198,11 +199,6 @@ class Certified(Objective):
 class Ibp(Certified):
     """Differences of logits are bounded through the last layer, as in section 3 there."""
 
-    class Config(CertifiedConfig):
-        """Parameters."""
-
-    config: Config
-
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by intervals."""
         return seen.worst(x, self.eps(batch), y)
@@ -217,11 +213,6 @@ class CrownIbp(Certified):
     """Margins are beta times those of linear bounds and 1 - beta times those of intervals, where beta falls
     from 1 to 0 as eps grows (their beta_start 1, beta_end 0). Until then an image also costs a row for each
     class that is followed back through the network; from there on what it costs in `ibp`."""
-
-    class Config(CertifiedConfig):
-        """Parameters."""
-
-    config: Config
 
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by that mixture."""
@@ -275,8 +266,6 @@ class SmallBox(Certified):
     lies inside the ball; its worst outputs are trained on."""
 
     class Config(CertifiedConfig):
-        """Parameters."""
-
         share: Fraction = Field(0.6, gt=0, lt=1)
         """Of eps, what the box has (lambda): the authors take 0.4 on MNIST at linf 0.1 and 0.6 at 0.3. The
         larger it is, the more is proved."""

@@ -34,6 +34,7 @@ class Expressive(Certified):
     """PGD searches the whole ball. Its examples are judged with the batch norms of the clean pass, as the
     bounds are."""
 
+    Config = ExpressiveConfig
     config: ExpressiveConfig
     bounding = Passes(3, 3)
     """A box has a middle and a radius; and one of what PGD found."""
@@ -75,11 +76,6 @@ class Expressive(Certified):
 class MtlIbp(Expressive):
     """(1 - alpha) CE(PGD) + alpha CE(worst)."""
 
-    class Config(ExpressiveConfig):
-        """Parameters."""
-
-    config: Config
-
     def mixed(self, found: Tensor, worst: Tensor, y: Tensor) -> Tensor:
         """(N,) sums."""
         weight = self.config.bound_weight
@@ -95,11 +91,6 @@ class MtlIbp(Expressive):
 class CcIbp(Expressive):
     """CE((1 - alpha) PGD's + alpha worst), both as leads over the true class."""
 
-    class Config(ExpressiveConfig):
-        """Parameters."""
-
-    config: Config
-
     def mixed(self, found: Tensor, worst: Tensor, y: Tensor) -> Tensor:
         """(N,) losses of the sum."""
         weight = self.config.bound_weight
@@ -114,11 +105,6 @@ class CcIbp(Expressive):
 )
 class ExpIbp(Expressive):
     """CE(PGD) ** (1 - alpha) CE(worst) ** alpha."""
-
-    class Config(ExpressiveConfig):
-        """Parameters."""
-
-    config: Config
 
     def mixed(self, found: Tensor, worst: Tensor, y: Tensor) -> Tensor:
         """(N,) products. The powers' slopes are unbounded at 0; losses below 1e-6 have none."""

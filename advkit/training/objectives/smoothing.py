@@ -50,8 +50,6 @@ class NoiseTraining(Objective):
     """
 
     class Config(Smoothing):
-        """Parameters."""
-
         sigma: Fraction = Field(0.25, gt=0)
         """Standard deviation of the noise, for pixels in [0, 1]; smooth with the same."""
         copies: int = Field(1, ge=1)
@@ -132,8 +130,6 @@ class SmoothAdvTraining(NoiseTraining):
     in l2; the update is that of `noise` on the image that was reached, under the same noise."""
 
     class Config(NoiseTraining.Config):
-        """Parameters."""
-
         radius: float = Field(1.0, gt=0)
         """How far an image may be moved in l2, for pixels in [0, 1]; the authors use 0.25 to 2."""
         steps: int = Field(2, ge=1)

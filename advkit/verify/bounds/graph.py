@@ -25,6 +25,8 @@ class Node:
     """Indices of its input nodes."""
     shape: Size
     """Of its values for one image."""
+    also: tuple[MaxPool, int] | None = None
+    """A max pooling and the node it is of, whose values these are, computed in another way."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Graph:
         for k, node in enumerate(self.nodes[1:], 1):
             if isinstance(node.op, Sum | Concatenation):
                 continue
-            single, before = isinstance(node.op, Elementwise | Reshape | Slice | Relu), node.inputs[0]
+            single = isinstance(node.op, Elementwise | Reshape | Slice | Relu)
+            before = node.inputs[0] if node.also is None else node.also[1]
             if before in apart or (single and before in exact):
                 exact.add(k)
             if single and before in apart:

@@ -18,6 +18,7 @@ from advkit.verify.bounds.affine import Affine, Convolution
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.interval import ends
+from advkit.verify.bounds.pooling import unpooled
 from advkit.verify.bounds.relaxation import Lines, Relaxation
 from advkit.verify.bounds.rounding import gamma, roundings
 from advkit.verify.bounds.window import Step, Window, widest, windowed_path
@@ -141,7 +142,7 @@ class Bounder:
     """
 
     def __init__(self, graph: Graph, device: torch.device, *, memory: int = MEMORY) -> None:
-        self.device, self.memory = device, memory
+        self.device, self.memory, graph = device, memory, unpooled(graph)
         self.fine, self.coarse = (graph.to(device, dtype) for dtype in (torch.float64, torch.float32))
         self.exact = graph.exact_on_boxes()
         # Elsewhere float32 may be computed in TF32 or bfloat16, which have no known error bound.
@@ -218,6 +219,10 @@ class Bounder:
                 reach = node.op.size(*(bounds.reach[i] for i in node.inputs))
                 off = self._off(k, torch.float64) * reach
                 low, high = low - off, high + off
+                if node.also is not None:
+                    pool, i = node.also
+                    low = torch.maximum(low, pool.apply(bounds.lower[i]))
+                    high = torch.minimum(high, pool.apply(bounds.upper[i]))
                 if rows and (ball.norm != "linf" or k not in self.exact):
                     low, high = self._narrowed(bounds, coarse, k, low, high, reach)
             else:

@@ -83,23 +83,32 @@ class Relu:
 
     slope: float = 0.0
     """In [0, 1]."""
+    cut: tuple[bool, ...] = (True,)
+    """Which channels, over and over; the others pass unchanged."""
 
     def apply(self, z: Tensor) -> Tensor:
         """(N, *shape)"""
-        return functional.leaky_relu(z, self.slope) if self.slope else z.relu()
+        cut = functional.leaky_relu(z, self.slope) if self.slope else z.relu()
+        return cut if all(self.cut) else torch.where(self._passing(z), z, cut)
+
+    def _passing(self, z: Tensor) -> Tensor:
+        """bool, to be broadcast to ``z`` (N, C, ...)."""
+        passing = ~torch.tensor(self.cut, device=z.device)
+        return passing if all(self.cut) else passing.repeat(z.shape[1] // len(self.cut))[:, None, None]
 
     def open(self, lower: Tensor, upper: Tensor) -> Tensor:
         """(N, *shape) bool: inputs for which tighter bounds would help."""
-        return (lower < 0) & (upper > 0)
+        return (lower < 0) & (upper > 0) & ~self._passing(lower)
 
     def relaxed(self, lower: Tensor, upper: Tensor) -> Lines:
         """The lines of inputs between ``lower`` and ``upper`` (N, *shape)."""
         bottom, top = self.apply(lower), self.apply(upper)
         chord = (top - bottom) / (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
         unstable, one = self.open(lower, upper), torch.ones_like(lower)  # two numbers would give float32
+        sure = torch.where((upper > 0) | self._passing(upper), one, self.slope)
         return Lines(
-            torch.where(torch.where(unstable, upper > -lower, upper > 0), one, self.slope),
-            torch.where(unstable, chord, torch.where(upper > 0, one, self.slope)),
+            torch.where(unstable, torch.where(upper > -lower, one, self.slope), sure),
+            torch.where(unstable, chord, sure),
             torch.where(unstable, top - chord * upper, 0.0),
         )
 

@@ -55,7 +55,10 @@ def float32_error(graph: Graph, lower: Sequence[Tensor], upper: Sequence[Tensor]
     errors = [torch.zeros_like(lower[0])]
     for k, node in enumerate(graph.nodes[1:], 1):
         op, before = node.op, [errors[i] for i in node.inputs]
-        if isinstance(op, Affine):
+        if node.also is not None:  # the model compares, which is exact
+            pool, i = node.also
+            errors.append(pool.apply(errors[i]))
+        elif isinstance(op, Affine):
             computed = [_size(lower[i], upper[i]) + errors[i] for i in node.inputs]
             errors.append(op.absolute(*before) + gamma(op.terms, torch.float32) * op.size(*computed))
         elif isinstance(op, Relu) and not op.slope:

@@ -181,6 +181,8 @@ class Branching:
             self._flat({k: side[bounder.fine.nodes[k].inputs[0]] for k in self.relus}, n)
             for side in (self.bounds.lower, self.bounds.upper, self.bounds.reach)
         )
+        sides = zip(self.relus, self._shaped(self.low), self._shaped(self.high), strict=True)
+        self.unsure = self._flat({k: self._relu(k).open(low, high) for k, low, high in sides}, n)
         self.image, self.other = ((margins <= 0) & ~true).nonzero(as_tuple=True)
         self.deducted = rounding[self.image, self.other]
         self.rounding = rounding.masked_fill(true, 0).amax(1)
@@ -292,7 +294,7 @@ class Branching:
 
     def _relaxed(self, problems: Problems, dtype: torch.dtype) -> dict[int, Relaxation]:
         """The linear relaxations of the rows, with multipliers 0."""
-        image, nodes = self.image[problems.root], self.bounder.fine.nodes
+        image = self.image[problems.root]
         low, high = self.low[image], self.high[image]
         low = torch.where(problems.signs > 0, low.clamp(min=0), low).to(dtype)
         high = torch.where(problems.signs < 0, high.clamp(max=0), high).to(dtype)
@@ -300,10 +302,13 @@ class Branching:
             k: one.to(dtype) for k, one in self.bounds.relaxed.items() if k not in self.relus
         }
         for k, below, above in zip(self.relus, self._shaped(low), self._shaped(high), strict=True):
-            op = nodes[k].op
-            assert isinstance(op, Relu)
-            found[k] = Split(op.relaxed(below, above), torch.zeros_like(below))
+            found[k] = Split(self._relu(k).relaxed(below, above), torch.zeros_like(below))
         return found
+
+    def _relu(self, k: int) -> Relu:
+        op = self.bounder.fine.nodes[k].op
+        assert isinstance(op, Relu)
+        return op
 
     def _shaped(self, flat: Tensor) -> list[Tensor]:
         """(S, *shape) of each ReLU, of all (S, F)."""
@@ -393,7 +398,7 @@ class Branching:
             return padded
         a, image = self._flat(kept, len(problems)), self.image[problems.root]
         low, high = self.low[image], self.high[image]
-        free = (low < 0) & (high > 0) & (problems.signs == 0)
+        free = self.unsure[image] & (problems.signs == 0)
         first = (problems.signs == 0).all(1)
         mean = a.abs().mean(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         self.scale[problems.root[first]] = (a.abs() + mean)[first].float()

@@ -18,6 +18,7 @@ from advkit.core.errors import ModelError
 from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.core.shards import Sharded, ShardResult
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
@@ -94,7 +95,9 @@ def certify(
     }
     config = validate(Certification, given, "advkit.certify")
     subject = Subject.of(model, data, config.n, first=first)
-    return certified_subject(subject, threat, config, run=run, progress=shown(progress))
+    result = certified_subject(subject, threat, config, run=run, progress=shown(progress))
+    assert isinstance(result, CertificationResult)  # no shard is named
+    return result
 
 
 @distributed.together()
@@ -105,13 +108,15 @@ def certified_subject(
     *,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
-) -> CertificationResult:
-    """As `certify`, of a model and images that were inspected; those of the configuration are ignored."""
+) -> CertificationResult | ShardResult:
+    """As `certify`, of a model and images that were inspected; those of the configuration are ignored. Of a
+    shard (``config.shard``) its batches are certified."""
     if distributed.rank() > 0:
         progress = SILENT
     model, images, method = subject.model, subject.images, config.method
     threat = resolve(threat, model, images)
     refuse_l0(threat)
+    config.refuse(len(images), min_certified=config.min_certified)
     with evaluation_mode(model):
         if run is not None:
             plan: dict[str, Any] = {"threat": threat.model_dump(), "method": method}
@@ -127,9 +132,13 @@ def certified_subject(
             timeout=config.timeout,
             subproblems=config.subproblems,
             batch_size=config.batch_size,
+            shard=config,
             folder=run.path if run is not None else None,
+            parts=() if run is None else run.parts,
             progress=progress,
         )
+    if config.shard is not None:
+        return ShardResult.of(config, len(images), verdicts, subject.about())
     notes = (*subject.notes, *precision_notes(device_of(model)))
     return CertificationResult.of(
         verdicts,
@@ -150,11 +159,13 @@ def certified(
     timeout: float = TIMEOUT,
     subproblems: int | None = None,
     batch_size: int = BATCH,
+    shard: Sharded | None = None,
     folder: Path | None = None,
+    parts: Sequence[Path] = (),
     progress: Progress = SILENT,
     broke: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[CertifiedVerdict, ...]:
-    """One verdict for each image, in the order of the data; several processes divide the images among them.
+    """One verdict for each image of the shard, in the order of the data; several processes share the work.
 
     Args:
         model: a classifier in eval mode.
@@ -165,7 +176,9 @@ def certified(
         timeout: as in `certify`.
         subproblems: as in `certify`.
         batch_size: images in a batch.
+        shard: says which batches, and which of the misclassified images, are its; None: all.
         folder: of the record, whose verdicts are not computed again.
+        parts: run folders of shards, as in `Record`.
         progress: shows how many images are done.
         broke: gets the row of an image and its adversarial example (C, H, W), before this is recorded.
 
@@ -182,12 +195,16 @@ def certified(
     complete = method == "complete"
     prover = Prover(graph, threat, "auto" if complete else method, device)
     ids = images.ids.tolist()
-    record = Record[int, CertifiedVerdict](folder, "certified", 1, CertifiedVerdict, ids, progress=progress)
+    mine = (shard or Sharded()).mine
+    record = Record[int, CertifiedVerdict](
+        folder, "certified", 1, CertifiedVerdict, ids, parts=parts, progress=progress
+    )
     with record, exact_float32():
+        record.take(ids)
         known = record.entries
         if known:
             progress.say(f"{len(known)} of {len(images)} images were decided earlier")
-        for row in (~correct).nonzero()[:, 0].tolist():
+        for row in mine((~correct).nonzero()[:, 0].tolist()):
             if ids[row] not in known:
                 label = int(images.labels[row])
                 record.add(CertifiedVerdict(id=ids[row], label=label, status="misclassified"))
@@ -196,7 +213,7 @@ def certified(
         left: list[int] = []
         with progress.task(name, len(images), done=len(known), unit="image") as task:
             # Batches do not depend on earlier verdicts, since the last bits depend on the batches.
-            batches = correct.nonzero()[:, 0].split(batch_size)
+            batches = mine(correct.nonzero()[:, 0].split(batch_size))
             for rows in batches[distributed.rank() :: distributed.world()]:
                 if all(ids[row] in known for row in rows.tolist()):
                     continue
@@ -218,7 +235,7 @@ def certified(
                     proved += verdict.status == "certified"
                     task.advance(1, proved=proved / len(known), **facts)
         record.finish()
-        return tuple(known[sample] for sample in ids)
+        return tuple(known[sample] for sample in ids if sample in known)
 
 
 def precision_notes(device: torch.device) -> list[str]:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from advkit.core.config import Fraction
+from advkit.core.shards import Sharded
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 Method = Literal["auto", "interval", "linear", "optimised", "complete"]
@@ -37,7 +38,7 @@ class _Certifying(SubjectFields):
     """Required certified accuracy, as a fraction; below it, the exit code is 1."""
 
 
-class Certification(SubjectSettings, _Certifying):
+class Certification(Sharded, SubjectSettings, _Certifying):
     """Certify images: prove that no change within eps makes the classifier misclassify them.
 
     Bounds of the network's outputs hold against every attack, known or unknown. So the certified accuracy is

@@ -15,6 +15,7 @@ from advkit.core.errors import ConfigError
 from advkit.core.journal import Record
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
+from advkit.core.shards import ShardResult
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.models.model import evaluation_mode
@@ -74,7 +75,9 @@ def certify_smoothed(
     given |= {"samples": samples, "selection": selection, "alpha": alpha, "seed": seed}
     config = validate(SmoothedCertification, given, "certify_smoothed")
     subject = Subject.of(model, data, n, first=first, skip=skip, only_decisions=True)
-    return smoothed_subject(subject, config, run=run, progress=progress)
+    result = smoothed_subject(subject, config, run=run, progress=progress)
+    assert isinstance(result, SmoothingResult)  # no shard is named
+    return result
 
 
 @distributed.together()
@@ -84,13 +87,14 @@ def smoothed_subject(
     *,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
-) -> SmoothingResult:
+) -> SmoothingResult | ShardResult:
     """As `certify_smoothed`, of a model and images that were inspected; those of the configuration, which has
-    a sigma, are ignored."""
+    a sigma, are ignored. Of a shard (``config.shard``) its images are certified."""
     if distributed.rank() > 0:
         progress = SILENT
     model, images = subject.model, subject.images
     assert config.sigma is not None
+    config.refuse(len(images))
     smoothed = SmoothedClassifier(
         model, config.sigma, alpha=config.alpha, seed=config.seed, batch_size=config.batch_size
     )
@@ -104,9 +108,10 @@ def smoothed_subject(
         noise = (smoothed.sigma, *facts.values(), device_of(model).type)
         run.begin_with(**subject.inputs, **{"noise (and where it is drawn)": noise})
     with evaluation_mode(model):
+        verdicts = _certified(smoothed, images, config, run, progress)
+        if config.shard is not None:
+            return ShardResult.of(config, len(images), verdicts, subject.about())
         bare = int((logits_of(model, images).argmax(1) == images.labels).sum())
-        folder = run.path if run is not None else None
-        verdicts = _certified(smoothed, images, config.selection, config.samples, folder, progress)
     return SmoothingResult.of(
         verdicts, sigma=smoothed.sigma, skip=config.skip, bare_correct=bare, **facts, **subject.about()
     )
@@ -115,28 +120,29 @@ def smoothed_subject(
 def _certified(
     smoothed: SmoothedClassifier,
     images: Data,
-    selection: int,
-    samples: int,
-    folder: Path | None,
+    config: SmoothedCertification,
+    run: RunFolder | None,
     progress: Progress,
 ) -> tuple[SmoothedVerdict, ...]:
-    """A verdict for each image, in the order of the data."""
+    """A verdict for each image of the shard, in the order of the data."""
     device, ids = device_of(smoothed), images.ids.tolist()
+    folder, parts = (None, ()) if run is None else (run.path, run.parts)
     with Record[int, SmoothedVerdict](
-        folder, "smoothed", 1, SmoothedVerdict, ids, progress=progress
+        folder, "smoothed", 1, SmoothedVerdict, ids, parts=parts, progress=progress
     ) as record:
-        missing = [row for row, sample in enumerate(ids) if sample not in record.entries]
-        mine = missing[distributed.rank() :: distributed.world()]
-        earlier = len(ids) - len(missing)
+        record.take(ids)
+        missing = [row for row in config.mine(range(len(ids))) if ids[row] not in record.entries]
+        samples, mine = config.samples, missing[distributed.rank() :: distributed.world()]
+        earlier = len(config.mine(ids)) - len(missing)
         if earlier:
-            progress.say(f"{earlier} of {len(ids)} images were certified earlier")
+            progress.say(f"{earlier} of {len(config.mine(ids))} images were certified earlier")
         radii = right = 0.0
         name = "smoothing" if distributed.world() == 1 else f"smoothing, 1 of {distributed.world()} shares"
         with progress.task(name, len(mine), unit="image") as task:
             for done, row in enumerate(mine, start=1):
                 x, label = images.batch(torch.tensor([row]), device)
                 found = smoothed.certify_one(
-                    x[0], ids[row], selection, samples, lambda votes: task.underway(votes / samples)
+                    x[0], ids[row], config.selection, samples, lambda votes: task.underway(votes / samples)
                 )
                 own = int(label)
                 correct = found.predicted == own
@@ -155,4 +161,4 @@ def _certified(
                 right, radii = right + correct, radii + correct * found.radius
                 task.advance(1, accuracy=right / done, average_radius=radii / done)
         record.finish()
-        return tuple(record.entries[sample] for sample in ids)
+        return tuple(record.entries[sample] for sample in config.mine(ids))

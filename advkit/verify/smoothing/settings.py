@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from advkit.core.config import Fraction
+from advkit.core.shards import Sharded
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
 
 
@@ -31,7 +32,7 @@ class _Smoothing(SubjectFields):
     """Required average certified radius; below it, the exit code is 1."""
 
 
-class SmoothedCertification(SubjectSettings, _Smoothing):
+class SmoothedCertification(Sharded, SubjectSettings, _Smoothing):
     """Certify an l2 radius around each image by randomized smoothing.
 
     The smoothed classifier returns the most frequent class of a classifier under Gaussian noise. The votes of

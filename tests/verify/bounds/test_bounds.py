@@ -1,6 +1,7 @@
 """Bounds hold at every node, are what the method can prove, and are the same whatever the batch."""
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import numpy
@@ -17,8 +18,9 @@ from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.interval import margins_at_last
 from advkit.verify.bounds.linear import Bounder, differences, substitute
 from advkit.verify.bounds.optimised import optimised_rows
+from advkit.verify.bounds.pooling import unpooled
 from advkit.verify.bounds.read import read
-from advkit.verify.bounds.relaxation import Relu
+from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.bounds.rounding import float32_error, gamma, roundings
 from advkit.verify.bounds.window import Window, windowed_path
 
@@ -134,10 +136,17 @@ class Reference:
             computed = torch.maximum(self.low[i].abs(), self.high[i].abs()) + self.errors[i]
             rounded = rounded + weight.abs() @ computed
         self.errors.append(error + gamma(node.op.terms, torch.float32) * rounded)
+        pooled = [low, high]
+        if node.also is not None:  # the model compares without rounding
+            pool, source = node.also
+            sides, shape = (self.low, self.high, self.errors), self.graph.nodes[source].shape
+            *pooled, self.errors[-1] = (pool.apply(side[source].view(1, *shape)).flatten() for side in sides)
         near, far = (
             4 * gamma(roundings(self.graph, k, d), d) * reach for d in (torch.float64, torch.float32)
         )
         low, high = low - near, high + near
+        if node.also is not None:
+            low, high = torch.maximum(low, pooled[0]), torch.minimum(high, pooled[1])
         asked = self._asked(k, low, high) & (self.rows and (self.norm != "linf" or k not in self.exact))
         off = torch.where((far < 0.01 * (high - low)) & self.strict, far, near)
         eye = torch.eye(len(low), dtype=torch.float64)
@@ -153,13 +162,20 @@ class Reference:
                 continue
             if isinstance(reader.op, Relu):
                 slope = torch.where(low < 0, reader.op.slope, 1), torch.where(high < 0, reader.op.slope, 1)
-                asked |= (low < 0) & (high > 0) | self._asked(j, slope[0] * low, slope[1] * high)
+                asked |= (low < 0) & (high > 0) & self._cut(reader.op, reader.shape)
+                asked |= self._asked(j, slope[0] * low, slope[1] * high)
             else:
                 asked |= low < high
         return asked
 
+    def _cut(self, op, shape):
+        """Which of the values the ReLU ``op`` is applied to."""
+        return torch.tensor(op.cut).repeat(shape[0] // len(op.cut)).repeat_interleave(math.prod(shape[1:]))
+
     def _relu(self, op, low, high, shape):
-        unsure, side = (low < 0) & (high > 0), torch.where(high > 0, torch.ones_like(low), op.slope)
+        cut = self._cut(op, shape[1:])
+        unsure = (low < 0) & (high > 0) & cut
+        side = torch.where((high > 0) | ~cut, torch.ones_like(low), op.slope)
         chord = torch.where(unsure, (high - op.slope * low) / (high - low), side)
         below, ways = torch.where(unsure & (high <= -low), op.slope, side), torch.where(unsure, 1, side)
         return *map(torch.diag, (below, chord)), torch.where(unsure, high - chord * high, 0), torch.diag(ways)
@@ -433,14 +449,85 @@ def test_lines_enclose_a_relu_and_are_exact_where_its_sign_is_known(slope):
 @torch.no_grad()
 @pytest.mark.parametrize("between", [(), (nn.ReLU(),), (nn.ReLU(), nn.LeakyReLU())])
 def test_what_a_pooling_compares_is_bounded_by_rows(between):
-    """In l2 the ends of a sum of pixels lie eps times the root of their number away."""
+    """In l2 the ends of a difference of pixels lie eps times the root of their number away."""
     sums = nn.Conv2d(1, 1, 2)
     sums.weight.data, sums.bias.data = torch.ones(1, 1, 2, 2), torch.zeros(1)
     layers = nn.Sequential(sums, *between, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1, 3))
     bounder, threat = fine(wrap(layers, shape=(1, 3, 3)).eval()), Threat("l2", 0.1)
     bounds = bounder.linear(Ball(torch.full((1, 1, 3, 3), 0.5), threat))
-    wide = torch.full((1, 1, 2, 2), 2 * (threat.eps + threat.slack)).double()
-    assert torch.allclose(bounds.lower[1], 2 - wide) and torch.allclose(bounds.upper[1], 2 + wide)
+    wide, first = 2 * (threat.eps + threat.slack), 2 + len(between)
+    ends = torch.stack([-bounds.lower[first], bounds.upper[first]]).flatten(1)[:, ::2]
+    assert torch.allclose(ends, torch.full((2, 2), wide).double())
+
+
+POOLED = [
+    (nn.MaxPool2d(2), True),
+    (nn.MaxPool2d((1, 2), 1), True),
+    (nn.MaxPool2d(3, 2, 1), False),  # values beside the edge may be negative
+    (nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, 1)), True),
+    (nn.Sequential(nn.LeakyReLU(), nn.MaxPool2d(3, 2, 1)), False),
+    (nn.MaxPool2d(4, 1, dilation=(2, 1)), True),
+    (nn.MaxPool2d((3, 1), 2, dilation=2), True),
+    (nn.MaxPool2d((1, 17)), False),
+    (nn.MaxPool2d(1), False),
+    (nn.MaxPool2d((2, 3), (2, 3), ceil_mode=True), False),
+    (nn.MaxPool2d((2, 5), (2, 7), ceil_mode=True), True),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("pool", "fits"), POOLED)
+def test_a_tournament_has_the_same_winner(pool, fits):
+    x = rng.normal(torch.arange(5), (3, 8, 19)).double()
+    graph = read(wrap(nn.Sequential(pool, nn.Flatten()), shape=(3, 8, 19)).eval())
+    changed = unpooled(graph)
+    assert fits == all(not isinstance(node.op, MaxPool) for node in changed.nodes)
+    assert fits or len(changed) == len(graph)
+    changed = changed.to(CPU, torch.float64)
+    assert torch.allclose(changed.forward(x), graph.forward(x), rtol=1e-12, atol=1e-12)
+    seen = values(changed, x)
+    for node, value in zip(changed.nodes, seen, strict=True):
+        if node.also is not None:
+            assert torch.allclose(node.also[0].apply(seen[node.also[1]]), value, rtol=1e-12, atol=1e-12)
+    assert fits == any(node.also is not None for node in changed.nodes)
+
+
+def written(channels):
+    """2x2 max pooling of values that are at least 0, by convolutions and ReLUs."""
+    weights = [
+        torch.tensor([[[[1, -1], [0, 0]]], [[[0, 1], [0, 0]]], [[[0, 0], [1, -1]]], [[[0, 0], [0, 1]]]]),
+        torch.tensor([[1, 1, -1, -1], [0, 0, 1, 1]])[..., None, None],
+        torch.ones(1, 2, 1, 1),
+    ]
+    layers = []
+    for number, weight in enumerate(weights):
+        many = weight.repeat(channels, 1, 1, 1).float()
+        layer = nn.Conv2d(
+            many.shape[1] * channels, len(many), many.shape[2:], 2 - (number > 0), groups=channels
+        )
+        layer.weight.data, layer.bias.data = many, torch.zeros(len(many))
+        layers += [layer, nn.ReLU()]
+    return layers[:-1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("threat", THREATS)
+def test_a_pooling_is_bounded_as_well_as_the_same_by_relus(threat):
+    """On average, and within a little of the values for each."""
+    gained = []
+    for number in range(4):
+        with rng.scope("cpu", number, "pooled"):
+            first, second, last = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 2), nn.Linear(8, 3)
+        for layer in (first, second, last):
+            layer.weight.mul_(2)
+        x = rng.uniform(rng.keys(number, "pooled", torch.arange(2)), (1, 4, 6))
+        found = []
+        for pool in ([nn.MaxPool2d(2)], written(3)):
+            layers = [first, nn.ReLU(), *pool, second, nn.ReLU(), nn.Flatten(), last]
+            model = wrap(nn.Sequential(*layers), shape=(1, 4, 6)).eval()
+            found.append(proved(fine(model), x, threat, model(x).argmax(1), "optimised")[1])
+        gained.append(found[0] - found[1])
+    assert torch.cat(gained).min() > -1e-3 and torch.cat(gained).mean() > -1e-4
 
 
 EXACT = {
@@ -453,7 +540,7 @@ EXACT = {
         nn.Linear(2, 3),
     ],
     3: lambda call: [nn.Conv2d(1, 2, (1, 2)), nn.BatchNorm2d(2), nn.LeakyReLU(), nn.MaxPool2d((1, 2))],
-    2: lambda call: [nn.MaxPool2d((1, 2), 1), nn.ReLU(), nn.AvgPool2d((1, 2))],
+    5: lambda call: [nn.MaxPool2d((1, 2), 1), nn.ReLU(), nn.LeakyReLU(), nn.AvgPool2d((1, 2))],
     4: lambda call: [nn.LeakyReLU(), call(lambda s, x: -x), nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 3)],
     0: lambda call: [call(lambda s, x: x - x), nn.ReLU()],
     1: lambda call: [nn.Flatten(), call(lambda s, x: torch.cat([x, x], 1)), nn.Linear(6, 3)],

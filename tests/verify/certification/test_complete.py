@@ -75,6 +75,28 @@ def test_every_pattern_of_signs_gives_the_same_answer(slope, exact):
     assert len(seen) == 2
 
 
+def test_poolings_are_split_too(exact):
+    """The larger of a and b is relu(a - b) + relu(b) - relu(-b)."""
+    threat, seen = Threat("linf", 0.3), set()
+    for number in range(6):
+        _, layers = drawn(number, (3, 4, 3), factor=3.0)
+        (weight, bias), (second, last) = layers[0], drawn(number + 50, (2, 3))[1][0]
+        first, end = nn.Linear(3, 4), nn.Linear(2, 3)
+        for layer, values in ((first, (weight, bias)), (end, (3 * second, last))):
+            layer.weight.data, layer.bias.data = (torch.from_numpy(value).float() for value in values)
+        pool = (nn.Unflatten(1, (1, 1, 4)), nn.MaxPool2d((1, 2)))
+        model = wrap(nn.Sequential(nn.Flatten(), first, *pool, nn.Flatten(), end), shape=(1, 1, 3)).eval()
+        compared = numpy.array([[1, -1], [0, 1], [0, -1]])
+        both, joined = numpy.kron(numpy.eye(2), compared), numpy.kron(numpy.eye(2), [1.0, 1, -1])
+        plain = [(both @ weight, both @ bias), (3 * second @ joined, last)]
+        x = rng.uniform(rng.keys(number, "pooled", torch.arange(1)), (1, 1, 3))
+        label = model(x).argmax(1)
+        truth = exact.smallest(plain, Ball(x, threat), rows(int(label), 3), 0.0).min()
+        assert fits(next(searching(model, threat).decide(x, label)), truth)
+        seen.add((truth > 0).item())
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_mixed_integer_programming_gives_the_same_answer(number, exact):
     """With the last bias such that the least margin is just above or just below 0."""

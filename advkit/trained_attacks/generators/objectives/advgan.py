@@ -81,8 +81,6 @@ class AdvGanTraining(Objective):
     """
 
     class Config(Smoothing):
-        """Parameters."""
-
         updates: int = Field(1, ge=1)
         """Updates of the generator per update of the classifier."""
         clean_weight: Fraction = Field(0.5, ge=0, le=1)

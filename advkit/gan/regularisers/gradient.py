@@ -1,4 +1,4 @@
-"""A slope of one between real and generated images."""
+"""Penalties on the gradient of a discriminator with respect to its images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,36 @@ from torch import Tensor
 from advkit.gan.critic import Critic
 from advkit.gan.loss import Judgement
 from advkit.gan.regulariser import Regulariser, Schedule, regulariser, squared_gradient
+
+
+@regulariser(
+    "r1",
+    summary="half the squared gradient of the discriminator at real images",
+    source="Mescheder et al. 2018, eq. 9",
+)
+class R1(Regulariser):
+    """E |grad D(x)|^2 / 2."""
+
+    through = ("real",)
+
+    def penalty(self, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement, noise: Tensor) -> Tensor:
+        """The term, without its weight."""
+        return squared_gradient(judged.real, real).mean() / 2
+
+
+@regulariser(
+    "r2",
+    summary="half the squared gradient of the discriminator at generated images",
+    source="Mescheder et al. 2018, eq. 10",
+)
+class R2(Regulariser):
+    """E |grad D(G(z))|^2 / 2."""
+
+    through = ("fake",)
+
+    def penalty(self, critic: Critic, real: Tensor, fake: Tensor, judged: Judgement, noise: Tensor) -> Tensor:
+        """The term, without its weight."""
+        return squared_gradient(judged.fake, fake).mean() / 2
 
 
 @regulariser(

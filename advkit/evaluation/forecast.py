@@ -23,7 +23,7 @@ from advkit.core.device import arithmetic, repeatable
 from advkit.core.progress import SILENT
 from advkit.core.threat import Threat
 from advkit.data.subjects import Subject
-from advkit.evaluation.cascade import ROUNDS, Cascade
+from advkit.evaluation.cascade import RARE, ROUNDS, Cascade, most_common
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.missing import pair, sample_size
 from advkit.evaluation.settings import Evaluation
@@ -120,8 +120,22 @@ def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Seque
             for stage in stages:
                 one, left = _stage(pilot, stage, left, len(images))
                 found.append(one)
-            found += [_stage(pilot, stage, min(size, left), len(images))[0] for stage in sampled]
+            for stage in sampled:  # of the survivors on which no stage has made the same attack
+                done = sum(one.images for one, by in zip(found, stages, strict=False) if by.key == stage.key)
+                share = 1 - done / left if left else 0.0
+                found.append(_stage(pilot, stage, min(math.ceil(size * share), left - done), len(images))[0])
     return Forecast(len(few), tuple(found), _memory(device))
+
+
+def silent(stage: Stage, left: float, n: int) -> float:
+    """Of ``left`` images those that a stage in rounds attacks before it stops, if it breaks none of them."""
+    size, tried = max(stage.round, math.ceil(left / ROUNDS)), 0.0
+    for look in range(1, ROUNDS + 1):
+        tried = min(left, look * size)
+        rest = left - tried
+        if rest * most_common(0, int(tried), look) < max(stage.tolerance * n, RARE * rest):
+            break
+    return tried
 
 
 def _stage(pilot: Cascade, stage: Stage, left: float, n: int) -> tuple[Expected, float]:
@@ -131,8 +145,7 @@ def _stage(pilot: Cascade, stage: Stage, left: float, n: int) -> tuple[Expected,
     if stage.tolerance > 0:
         if stage.after is not None:  # it runs only where another of its kind has found something
             return Expected(stage.name, 0, 0, 0), left
-        left_of_round = min(left, max(stage.round, math.ceil(left / ROUNDS)))
-        return _probed(pilot, stage, attack, rows, most, left_of_round), left
+        return _probed(pilot, stage, attack, rows, most, silent(stage, left, n)), left
     if most > CHEAP or not rows:
         return _probed(pilot, stage, attack, rows, most, left), left
     begun = time.perf_counter()

@@ -1,7 +1,7 @@
 """What an evaluation will cost, from a pilot on a few images.
 
-Cheap stages are run on the pilot's images, so that it is known how many images they leave. Of expensive
-stages a short form is timed: the images that get there seldom break, so that each costs all its passes.
+Stages are run on the pilot's images, dear ones on a few of them, so that it is known how many images they
+leave. Of the dearest a short form is timed: what gets there seldom breaks, and costs all passes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PILOT = 48
 """Images of a pilot."""
 CLEAN = 500
 """Images by which the clean accuracy is estimated."""
-CHEAP = 260
-"""Passes per image up to which a stage is run on the pilot."""
+CHEAP, DEAR = 260, 2000
+"""Passes per image up to which a stage is run on the pilot, and up to which on a few of its images."""
+FEW = 8
+"""So many."""
 PROBED = {"steps": 6, "queries": 60}
-"""The parameters of the short form of an expensive stage."""
-FEW = 12
-"""Images that it attacks."""
+"""The parameters of the short form of a stage that is dearer still."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,15 @@ def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Seque
         with Ledger(None, few, names, keep=False, confirm=None, progress=SILENT) as ledger:
             pilot = Cascade(model, searched, few, clean, threat, ledger, config, votes=1, progress=SILENT)
             left, found = len(images) * right, []
+            broken: dict[str, float] = {}
             for stage in stages:
-                one, left = _stage(pilot, stage, left, len(images))
+                one, left = _stage(pilot, stage, left, len(images), broken)
                 found.append(one)
             for stage in sampled:  # of the survivors on which no stage has made the same attack
                 done = sum(one.images for one, by in zip(found, stages, strict=False) if by.key == stage.key)
                 share = 1 - done / left if left else 0.0
-                found.append(_stage(pilot, stage, min(math.ceil(size * share), left - done), len(images))[0])
+                drawn = min(math.ceil(size * share), left - done)
+                found.append(_stage(pilot, stage, drawn, len(images), broken)[0])
     return Forecast(len(few), tuple(found), _memory(device))
 
 
@@ -138,43 +140,42 @@ def silent(stage: Stage, left: float, n: int) -> float:
     return tried
 
 
-def _stage(pilot: Cascade, stage: Stage, left: float, n: int) -> tuple[Expected, float]:
-    """What a stage costs that gets ``left`` images, and how many it leaves."""
-    attack, classes = make(stage.attack, pilot.threat, stage.parameters), pilot.clean.shape[1]
-    rows, most = pilot.undecided.nonzero()[:, 0].tolist(), most_passes(attack, classes)
-    if stage.tolerance > 0:
-        if stage.after is not None:  # it runs only where another of its kind has found something
-            return Expected(stage.name, 0, 0, 0), left
-        return _probed(pilot, stage, attack, rows, most, silent(stage, left, n)), left
-    if most > CHEAP or not rows:
-        return _probed(pilot, stage, attack, rows, most, left), left
-    begun = time.perf_counter()
-    entries = pilot.attack(stage, rows)
-    seconds = (time.perf_counter() - begun) / len(rows)
-    passes = sum(entry.forwards + entry.backwards for entry in entries) / len(rows)
-    share = sum(entry.broken for entry in entries) / len(rows)
-    return Expected(stage.name, left, left * passes, left * seconds), left * (1 - share)
+def _stage(
+    pilot: Cascade, stage: Stage, left: float, n: int, found: dict[str, float]
+) -> tuple[Expected, float]:
+    """What a stage costs that gets ``left`` images, and how many it leaves; ``found``: successes by stage."""
+    attack = make(stage.attack, pilot.threat, stage.parameters)
+    rows, most = pilot.undecided.nonzero()[:, 0].tolist(), most_passes(attack, pilot.clean.shape[1])
+    if stage.after is not None and found.get(stage.after, 0.0) < max(1.0, stage.tolerance * n):
+        return Expected(stage.name, 0, 0, 0), left
+    some = rows[: PILOT if most <= CHEAP else FEW if most <= DEAR else 0]
+    if some:
+        begun = time.perf_counter()
+        entries = pilot.attack(stage, some)
+        seconds = (time.perf_counter() - begun) / len(some)
+        passes = sum(entry.forwards + entry.backwards for entry in entries) / len(some)
+        share = sum(entry.broken for entry in entries) / len(some)
+    else:
+        passes, share = float(most), 0.0
+        seconds = most * (_seconds(pilot, stage, attack, rows[:FEW]) if rows and left else 0.0)
+    count, kept = left, left * (1 - share)
+    if stage.tolerance > 0:  # the images that break come first
+        count = min(left, left * share + silent(stage, kept, n))
+    found[stage.name] = left - kept
+    return Expected(stage.name, count, count * passes, count * seconds), kept
 
 
-def _probed(
-    pilot: Cascade, stage: Stage, attack: Attack[Any], rows: list[int], most: int, count: float
-) -> Expected:
-    """A stage whose images all cost the most, timed by a short form of it."""
-    if not rows or count <= 0:
-        return Expected(stage.name, count, count * most, 0)
-    fields = type(attack.config).model_fields
-    short = {
-        key: value for key, value in PROBED.items() if key in fields and value < getattr(attack.config, key)
-    }
-    probe = make(stage.attack, pilot.threat, {**stage.parameters, **short})
+def _seconds(pilot: Cascade, stage: Stage, attack: Attack[Any], rows: list[int]) -> float:
+    """Of a pass, from a short form of the stage."""
+    parameters = {k: v for k, v in PROBED.items() if v < getattr(attack.config, k, 0)}
+    probe = make(stage.attack, pilot.threat, {**stage.parameters, **parameters})
     oracle = pilot.oracle(pilot.threat, probe.access, stage.precision or pilot.config.precision)
     passes: list[int] = []
     begun = time.perf_counter()
     pilot.searching(stage.key, probe, oracle).run(
-        torch.tensor(rows[:FEW]), lambda one: passes.append(one.outcome.forwards + one.outcome.backwards)
+        torch.tensor(rows), lambda one: passes.append(one.outcome.forwards + one.outcome.backwards)
     )
-    each = (time.perf_counter() - begun) / max(1, sum(passes))
-    return Expected(stage.name, count, count * most, count * most * each)
+    return (time.perf_counter() - begun) / max(1, sum(passes))
 
 
 def _memory(device: torch.device) -> int:

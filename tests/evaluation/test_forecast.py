@@ -71,11 +71,24 @@ def test_most_passes_are_those_of_images_that_stay_robust(judged, name, paramete
 
 def test_expensive_stages_cost_all_their_passes(judged, monkeypatch):
     settings = {"attack": ("square",), "parameters": {"square": {"queries": 300}}, "check_sample": 0}
+    monkeypatch.setattr(module, "DEAR", 300)
     found, _ = expected(judged, Threat("linf", 1e-5), **settings)
     assert found.stages[0].passes == pytest.approx(28 * 301)
     monkeypatch.setattr(module, "CHEAP", 301)
     found, real = expected(judged, Threat("linf", 1e-5), **settings)
     assert found.stages[0].passes == real.stages[0].forwards < 28 * 301
+
+
+def test_dear_stages_are_tried_on_a_few_images(judged, monkeypatch):
+    monkeypatch.setattr(module, "CHEAP", 10)
+    settings = {"attack": ("pgd",), "parameters": {"pgd": {"steps": 20}}, "check_sample": 0}
+    monkeypatch.setattr(module, "FEW", 30)
+    found, real = expected(judged, **settings)
+    assert found.passes == pytest.approx(real.stages[0].forwards + real.stages[0].backwards)
+    monkeypatch.setattr(module, "DEAR", 41)
+    assert expected(judged, **settings)[0].passes == pytest.approx(found.passes)
+    monkeypatch.setattr(module, "DEAR", 40)
+    assert expected(judged, **settings)[0].passes == pytest.approx(28 * 41)
 
 
 def test_the_rounds_of_the_cascade(judged):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
 
 from advkit.core.context import Context
-from advkit.core.runs import environment
 from advkit.data import threats
 from advkit.data.subjects import open_subjects
 from advkit.models.card import ModelCard, ThreatFacts
@@ -34,7 +32,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Trains a perturbation generator and evaluates it."""
     file = model_file(context)
     (model,), (learn, whole) = open_subjects(config, context, "train", "test")
-    target = None if config.target is None else class_number(config.target, learn)
+    target = None if config.target is None else class_number(config.target, learn.class_names, learn.name)
     against = threats.choose(config.norm, config.eps, model, learn, context.progress)
     refuse_norm(against)
     test = random_subset(whole, config.n, config.seed)
@@ -63,7 +61,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("advgan-train", learn.name, config, inputs, beside=file) as run:
 
         def work() -> AdvGanResult:
-            begun = time.perf_counter()
             found = make_generator(
                 model, learn, test, against, target, config, run=run, progress=context.progress
             )
@@ -92,8 +89,6 @@ def run(config: Config, context: Context) -> Outcome:
                 threat=threat,
                 target=target,
                 target_name="" if target is None else learn.class_names[target],
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
                 **found.figures,
             )
 

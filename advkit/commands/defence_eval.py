@@ -6,7 +6,7 @@ from advkit.core.context import Context
 from advkit.data import threats
 from advkit.data.subjects import open_subjects
 from advkit.defences.defend import defend, unaveraged
-from advkit.defences.non_adaptive import attacks_of
+from advkit.defences.examples import attacks_of
 from advkit.defences.purifier import build
 from advkit.defences.result import PurificationResult
 from advkit.defences.settings import Purification as Config

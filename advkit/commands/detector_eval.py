@@ -10,7 +10,7 @@ from advkit.data import threats
 from advkit.data.subjects import open_subjects
 from advkit.defences.detect import detect, refuse_misfit
 from advkit.defences.evade import adaptive_attacks
-from advkit.defences.non_adaptive import attacks_of
+from advkit.defences.examples import attacks_of
 from advkit.defences.result import DetectionResult
 from advkit.defences.settings import Detection as Config
 from advkit.defences.threshold import divided, threshold

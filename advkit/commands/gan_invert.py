@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 
 from advkit.core import files
 from advkit.core.context import Context
-from advkit.core.runs import environment
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import learned
@@ -45,7 +42,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("gan-invert", train.name, config, inputs) as run:
 
         def work() -> InversionResult:
-            begun = time.perf_counter()
             x, labels = chosen.batch(torch.arange(len(chosen)))
             found = invert(
                 subject.generator,
@@ -83,8 +79,6 @@ def run(config: Config, context: Context) -> Outcome:
                 nearest_error=float(errors.mean()),
                 nearer=int((found.error < errors).sum()),
                 images=tuple(Reached(**dict(zip(names, row, strict=True))) for row in rows),
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
             )
 
         return report.inversion(config, run.once(InversionResult, work), run.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from advkit.attacks.perturb import logits_of
 from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import DataError
-from advkit.core.runs import environment
 from advkit.core.stats import clopper_pearson
 from advkit.data.subjects import open_subjects
 from advkit.gan.evaluation.subject import open_subject
@@ -21,9 +19,9 @@ from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, planned
 from advkit.trained_attacks.latent.invert import invert
 from advkit.trained_attacks.latent.natural import search_latent
-from advkit.trained_attacks.latent.natural_result import NaturalResult, Searched
-from advkit.trained_attacks.latent.natural_settings import Natural as Config
-from advkit.trained_attacks.latent.natural_settings import NaturalSettings
+from advkit.trained_attacks.latent.result import NaturalResult, Searched
+from advkit.trained_attacks.latent.settings import Natural as Config
+from advkit.trained_attacks.latent.settings import NaturalSettings
 
 GROUP = "Robustness"
 EXAMPLE = "advkit natural --model clf.pt --generator digits-conv-gan-ema --n 100"
@@ -61,7 +59,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("natural", whole.name, config, inputs) as run:
 
         def work() -> NaturalResult:
-            begun = time.perf_counter()
             x, labels = data.batch(torch.arange(n))
             how: dict[str, Any] = {"ids": data.ids, "progress": context.progress}
             own = invert(subject.generator, x, labels, config, encoder=subject.whole, **how)
@@ -105,8 +102,6 @@ def run(config: Config, context: Context) -> Outcome:
                 interval=clopper_pearson(good, n),
                 queries=float(found.queries.float().mean()),
                 images=tuple(Searched(**dict(zip(names, row, strict=True))) for row in rows),
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
             )
 
         return report.natural(config, run.once(NaturalResult, work), run.path)

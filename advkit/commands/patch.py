@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advkit.core import files, images
 from advkit.core.context import Context
-from advkit.data.subjects import open_subjects
 from advkit.report import trained_attacks as report
-from advkit.report.outcome import Outcome, Table, planned
+from advkit.report.outcome import Outcome
 from advkit.trained_attacks.universal.change import Patch
-from advkit.trained_attacks.universal.export import export, requested_files, run_identity
-from advkit.trained_attacks.universal.judge import passes, random_subset
-from advkit.trained_attacks.universal.make import class_number, make_patch
+from advkit.trained_attacks.universal.export import export, requested_files
+from advkit.trained_attacks.universal.judge import passes
+from advkit.trained_attacks.universal.make import Trial, make_patch
 from advkit.trained_attacks.universal.result import PatchResult
 from advkit.trained_attacks.universal.settings import PatchTraining as Config
 
@@ -21,36 +22,22 @@ EXAMPLE = "advkit patch --model clf.pt --target 3 --out patch.png"
 def run(config: Config, context: Context) -> Outcome:
     """Trains a patch and evaluates it."""
     wanted = requested_files(context)
-    models, (learn, whole) = open_subjects(config, context, "train", "test", transfer=config.transfer)
-    class_number(config.target, learn)  # complains now of a class that is not there
-    first, test = len(config.model), random_subset(whole, config.n, config.seed)
+    trial = Trial.named(config, context)
+    learn, test = trial.learn, trial.test
     if context.dry_run:
         kind = Patch(config, learn.shape)
-        training = config.steps * min(config.batch_size, len(learn)) * first
-        judging = len(models) * passes(kind, len(test))
-        rows = (("training", f"{training:,}", f"{training:,}"), ("evaluation, at most", f"{judging:,}", "0"))
-        return planned(
+        return report.universal_plan(
             f"A patch of {kind.pixels}x{kind.pixels} pixels, trained against {', '.join(config.model)} "
             f"on {len(learn):,} images of {learn.name}, evaluated on at most {len(test):,} test images.",
-            table=Table("cost", ("", "images forward", "images backward"), rows),
+            config,
+            trial,
+            passes(kind, len(test)),
             pixels=kind.pixels,
-            forwards=training + judging,
-            backwards=training,
         )
-    inputs = run_identity(models, first, learn, test)
-    with context.run_folder("patch", learn.name, config, inputs, beside=wanted) as run:
+    with context.run_folder("patch", learn.name, config, trial.inputs, beside=wanted) as run:
 
         def work() -> PatchResult:
-            result = make_patch(
-                models[:first],
-                models[first:],
-                (*config.model, *config.transfer),
-                learn,
-                test,
-                config,
-                run=run,
-                progress=context.progress,
-            )
+            result = make_patch(replace(trial, run=run), config)
             assert result.patch is not None
             files.write_arrays(
                 run.path / "patch.npz",
@@ -60,7 +47,7 @@ def run(config: Config, context: Context) -> Outcome:
                 rotation=config.rotation,
                 target=result.target,
             )
-            report.draw_patch(run.path, config, models[0], test, result)
+            report.draw_patch(run.path, config, trial.models[0], test, result)
             return result
 
         result = run.once(PatchResult, work)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from advkit.attacks.perturb import logits_of
 from advkit.core import device as devices
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, by_size
-from advkit.core.runs import environment
 from advkit.core.stats import clopper_pearson
 from advkit.data.data import Data
 from advkit.data.subjects import open_subjects
@@ -58,7 +55,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("substitute", learn.name, config, inputs, beside=file) as run:
 
         def work() -> SubstituteResult:
-            begun = time.perf_counter()
             queries = gather(
                 BlackBox(model, config.answers, config.queries),
                 learn,
@@ -94,8 +90,6 @@ def run(config: Config, context: Context) -> Outcome:
                 asked={origin: count for origin, count in queries.counts().items() if count},
                 test=test.facts,
                 trained_per_second=trained.images_per_second,
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
                 **judged,
             )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advkit.core import files
 from advkit.core.context import Context
 from advkit.data import threats
-from advkit.data.subjects import open_subjects
 from advkit.report import trained_attacks as report
-from advkit.report.outcome import Outcome, Table, planned
-from advkit.trained_attacks.universal.export import export, requested_files, run_identity
-from advkit.trained_attacks.universal.judge import random_subset
-from advkit.trained_attacks.universal.make import class_number, make_perturbation, refuse_norm
+from advkit.report.outcome import Outcome
+from advkit.trained_attacks.universal.export import export, requested_files
+from advkit.trained_attacks.universal.make import Trial, make_perturbation, refuse_norm
 from advkit.trained_attacks.universal.result import PerturbationResult
 from advkit.trained_attacks.universal.settings import PerturbationTraining as Config
 
@@ -21,40 +21,24 @@ EXAMPLE = "advkit universal --model clf.pt --norm linf --eps 0.1"
 def run(config: Config, context: Context) -> Outcome:
     """Trains a universal perturbation and evaluates it."""
     wanted = requested_files(context)
-    models, (learn, whole) = open_subjects(config, context, "train", "test", transfer=config.transfer)
-    if config.target is not None:
-        class_number(config.target, learn)  # fails now on a class that is not there
-    against = threats.choose(config.norm, config.eps, models[0], learn, context.progress)
+    trial = Trial.named(config, context)
+    learn, test = trial.learn, trial.test
+    against = threats.choose(config.norm, config.eps, trial.models[0], learn, context.progress)
     refuse_norm(against)
-    first, test = len(config.model), random_subset(whole, config.n, config.seed)
     config = config.model_copy(update={"norm": against.norm, "eps": against.eps})
     if context.dry_run:
-        training = config.steps * min(config.batch_size, len(learn)) * first
-        judging = 3 * len(models) * len(test)
-        rows = (("training", f"{training:,}", f"{training:,}"), ("evaluation", f"{judging:,}", "0"))
-        return planned(
+        return report.universal_plan(
             f"One perturbation, {against}, trained on {len(learn):,} images of {learn.name} against "
             f"{', '.join(config.model)}, evaluated on {len(test):,} test images.",
-            table=Table("cost", ("", "images forward", "images backward"), rows),
+            config,
+            trial,
+            3 * len(test),
             threat=against.model_dump(),
-            forwards=training + judging,
-            backwards=training,
         )
-    inputs = run_identity(models, first, learn, test)
-    with context.run_folder("universal", learn.name, config, inputs, beside=wanted) as run:
+    with context.run_folder("universal", learn.name, config, trial.inputs, beside=wanted) as run:
 
         def work() -> PerturbationResult:
-            result = make_perturbation(
-                models[:first],
-                models[first:],
-                (*config.model, *config.transfer),
-                learn,
-                test,
-                against,
-                config,
-                run=run,
-                progress=context.progress,
-            )
+            result = make_perturbation(replace(trial, run=run), against, config)
             assert result.perturbation is not None
             files.write_arrays(
                 run.path / "universal.npz",
@@ -62,7 +46,7 @@ def run(config: Config, context: Context) -> Outcome:
                 norm=against.norm,
                 eps=against.eps,
             )
-            report.draw_perturbation(run.path, config, models[0], test, against, result)
+            report.draw_perturbation(run.path, config, trial.models[0], test, against, result)
             return result
 
         result = run.once(PerturbationResult, work)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from advkit.core import device as devices
 from advkit.core import files
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError, ModelError, did_you_mean
+from advkit.core.errors import DataError, ModelError
 from advkit.core.levels import as_image
-from advkit.core.runs import environment
 from advkit.core.stats import clopper_pearson
 from advkit.gan.evaluation.subject import open_subject
 from advkit.gan.judge import DIGITS, judge
@@ -21,11 +18,11 @@ from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, planned
-from advkit.trained_attacks.latent.auxiliary import auxiliary_classifier
-from advkit.trained_attacks.latent.unrestricted import construct
-from advkit.trained_attacks.latent.unrestricted_result import Example, UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted as Config
-from advkit.trained_attacks.latent.unrestricted_settings import UnrestrictedSettings
+from advkit.trained_attacks.latent.result import Example, UnrestrictedResult
+from advkit.trained_attacks.latent.settings import Unrestricted as Config
+from advkit.trained_attacks.latent.settings import UnrestrictedSettings
+from advkit.trained_attacks.latent.unrestricted import auxiliary_classifier, construct
+from advkit.trained_attacks.universal.make import class_number
 
 GROUP = "Robustness"
 EXAMPLE = "advkit unrestricted --model clf.pt --generator digits-conditional-ema"
@@ -58,7 +55,7 @@ def run(config: Config, context: Context) -> Outcome:
     auxiliary = auxiliary_model and auxiliary_classifier(
         auxiliary_model, subject.generator, model, config.auxiliary or ""
     )
-    target = None if config.target is None else _class(config.target, names)
+    target = None if config.target is None else class_number(config.target, names, config.generator)
     if context.dry_run:
         passes = config.passes * config.n
         return planned(
@@ -75,7 +72,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("unrestricted", "digits", config, hashes) as run:
 
         def work() -> UnrestrictedResult:
-            begun = time.perf_counter()
             made = construct(
                 model,
                 subject.generator,
@@ -129,16 +125,6 @@ def run(config: Config, context: Context) -> Outcome:
                 interval=clopper_pearson(good, n),
                 passes=float(made.passes.float().mean()),
                 examples=tuple(Example(**dict(zip(keys, row, strict=True))) for row in rows),
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
             )
 
         return report.unrestricted(config, run.once(UnrestrictedResult, work), run.path)
-
-
-def _class(target: int | str, names: tuple[str, ...]) -> int:
-    if str(target) not in names:
-        raise ConfigError(
-            f"there is no class {target!r}{did_you_mean(str(target), names)}; name one of {', '.join(names)}"
-        )
-    return names.index(str(target))

@@ -24,7 +24,9 @@ Architecture = Annotated[str, OneOf(_ARCHITECTURES)]
 Generative = Annotated[str, OneOf("advkit.models.network:generative")]
 """A pair, or an architecture that is trained as a VAE."""
 Pair = Annotated[str, OneOf("advkit.models.network:pairs")]
-AttackNames = Annotated[tuple[str, ...], BeforeValidator(parse_names), OneOf("advkit.attacks.ensemble:names")]
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
+"""Names, or one text of names separated by commas."""
+AttackNames = Annotated[Names, OneOf("advkit.attacks.ensemble:names")]
 """Ensembles among them."""
 CorruptionNames = Annotated[
     tuple[str, ...], BeforeValidator(parse_names), OneOf("advkit.data.corruption:CORRUPTIONS")

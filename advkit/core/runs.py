@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -30,7 +31,7 @@ from advkit.core.config import StrictModel
 from advkit.core.errors import BusyError, ConfigError, DataError, OutputError, UserError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.run_list import RUNS, SUMMARY
-from advkit.core.stored import StoredResult, SummarisedResult
+from advkit.core.stored import StoredResult, SummarisedResult, TimedResult
 
 if TYPE_CHECKING:  # it takes as long to import as all of this
     from filelock import FileLock
@@ -198,7 +199,11 @@ class RunFolder:
             self._progress.say(f"{self.path} is finished; showing its result")
             return kind.load(self.path)
         with distributed.together():
+            begun = time.perf_counter()
             result = work()
+            if isinstance(result, TimedResult):
+                spent = time.perf_counter() - begun
+                result = result.model_copy(update={"seconds": spent, "environment": environment()})
             assert result is None or isinstance(result, kind)
             if result is not None:
                 self.summarise(result)

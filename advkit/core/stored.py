@@ -152,3 +152,13 @@ class SummarisedResult(StoredResult):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {'; '.join((self.summary(), *getattr(self, 'notes', ())))}>"
+
+
+class TimedResult(SummarisedResult):
+    """A result whose time and place `advkit.core.runs.RunFolder.once` fills in."""
+
+    settings: dict[str, Any]
+    """All parameters, defaults too."""
+    seconds: float = 0.0
+    """Of this process; a resumed run does not count earlier processes."""
+    environment: dict[str, str] = {}

@@ -19,8 +19,7 @@ from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.evade import clean_right
-from advkit.defences.examples import Fooled
-from advkit.defences.non_adaptive import attacks_of, left, non_adaptive
+from advkit.defences.examples import Fooled, attacks_of, left, non_adaptive
 from advkit.defences.purifier import Purifier, Way
 from advkit.defences.result import AdaptiveEvaluation, PurificationResult, Recovered
 from advkit.defences.settings import Purification
@@ -90,12 +89,8 @@ def defend(
     Args:
         classifier: the classifier behind it.
         purifier: on the same device.
-        images: to judge.
-        threat: the threat model.
-        config: everything else.
         generator_hash: of the generator or VAE inside the purifier.
         folder: for records from which an interrupted run resumes.
-        progress: shows how far the work is.
     """
     begun = time.perf_counter()
     stages = attacks_of(config, classifier, images, threat)

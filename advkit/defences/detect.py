@@ -17,8 +17,7 @@ from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.defences.evade import Evaded, clean_right, evade
-from advkit.defences.examples import Fooled
-from advkit.defences.non_adaptive import attacks_of, left, non_adaptive
+from advkit.defences.examples import Fooled, attacks_of, left, non_adaptive
 from advkit.defences.result import Adaptive, DetectionResult, NonAdaptive, OperatingPoint
 from advkit.defences.settings import Detection
 from advkit.defences.threshold import scores, threshold
@@ -57,12 +56,8 @@ def detect(
     Args:
         classifier: the classifier that it protects.
         detector: on the same device.
-        images: to judge.
         held: other clean images, to fix thresholds on.
-        threat: the threat model.
-        config: everything else.
         folder: for records from which an interrupted run resumes.
-        progress: shows how far the work is.
 
     Returns:
         (the result; by row, the images that are misclassified and not flagged at the first rate)

@@ -45,7 +45,6 @@ def learner(config: DetectorTraining, data: Data, source: Model | None) -> Model
     """An untrained classifier of two classes, clean and adversarial.
 
     Args:
-        config: its architecture.
         data: images of its input shape.
         source: a discriminator whose features initialise it instead.
 

@@ -88,17 +88,12 @@ def evade(
         classifier: images in [0, 1] to logits.
         detector: images in [0, 1] to scores.
         threshold: scores above it are flagged.
-        data: images.
         passed: (N,) bool: those that are classified correctly and not flagged; only they are attacked.
-        threat: what may be changed.
         attacks: with their parameters.
         weights: of the detector in the loss, each tried in turn.
         known: what non-adaptive attacks found; an adaptive attacker may use it, too.
         flagged: (A,) bool for each of them: which images are flagged.
-        seed: random numbers follow from it and an image's id.
-        precision: arithmetic of the search.
         folder: for the record of verdicts; verdicts in it are not computed again.
-        progress: shows how many images are done.
     """
     robust, images = passed.clone(), dict[int, Tensor]()
     for found, alarm in zip(known, flagged, strict=True):

@@ -1,4 +1,5 @@
-"""Training data of a detector: clean images, and adversarial examples made from them."""
+"""Adversarial examples of the bare classifier: non-adaptive attacks on a defence, and training data of a
+detector."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from advkit.attacks.engine.outcome import Found
+from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import logits_of, make, searching
 from advkit.core import files
 from advkit.core.config import Precision
@@ -18,6 +20,8 @@ from advkit.core.errors import DataError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.threat import Threat
 from advkit.data.data import Data
+from advkit.defences.settings import Judged
+from advkit.evaluation.evaluate import plan
 from advkit.models.model import Model, evaluation_mode
 
 CLASSES = ("clean", "adversarial")
@@ -51,14 +55,8 @@ def fooled(
     """The first adversarial example that an attack finds for each image that the classifier gets right.
 
     Args:
-        model: the classifier.
-        data: images to attack.
-        threat: the threat model.
         attack: a registered attack.
-        parameters: its own.
-        seed: random numbers follow from it and an image's id.
         precision: arithmetic of the search; successes are confirmed in the classifier's own.
-        progress: shows how many images are done.
     """
     rows: list[int] = []
     images: list[Tensor] = []
@@ -81,6 +79,48 @@ def fooled(
     return Fooled(torch.tensor(rows, dtype=torch.int64)[order], turned)
 
 
+def attacks_of(config: Judged, classifier: Model, data: Data, threat: Threat) -> tuple[Stage, ...]:
+    """The requested attacks, ensembles as their stages; every mistake is reported before the work begins.
+
+    Raises:
+        ConfigError: unknown attacks or parameters, or an attack that does not support the norm or the number
+            of classes.
+    """
+    return plan(config.attack, threat, classifier.card.classes or data.classes, config.parameters)
+
+
+def non_adaptive(
+    attacks: Sequence[Stage],
+    classifier: Model,
+    data: Data,
+    threat: Threat,
+    config: Judged,
+    progress: Progress,
+) -> list[Fooled]:
+    """The adversarial examples that each attack finds on the bare classifier."""
+    return [
+        fooled(
+            classifier,
+            data,
+            threat,
+            stage.attack,
+            stage.parameters,
+            seed=config.seed,
+            precision=config.precision,
+            progress=progress,
+        )
+        for stage in attacks
+    ]
+
+
+def left(right: Tensor, found: Sequence[Fooled]) -> Tensor:
+    """(N,) bool: the images that are ``right`` and that no attack has broken."""
+    robust = right.clone()
+    for each in found:
+        robust[each.rows] = False
+    return robust
+
+
 def examples(
     model: Model,
     data: Data,
@@ -95,14 +135,8 @@ def examples(
     """All clean images (class 0) and the adversarial examples of the attacks (class 1), as training data.
 
     Args:
-        model: the classifier.
-        data: images.
-        threat: the threat model.
         attacks: registered attacks, each run on every image.
-        parameters: theirs, by name.
-        seed: random numbers follow from it.
         file: an .npz where the adversarial images are kept; if it exists, they are read from it.
-        progress: shows how far the work is.
 
     Raises:
         DataError: no attack succeeded on any image.

@@ -24,7 +24,6 @@ class Purifier(nn.Module, ABC):
     """Maps images (N, C, H, W) in [0, 1] to images of the same shape, each independently of the others.
 
     Args:
-        config: its own parameters.
         subject: the generator or VAE inside it, if it `needs` one.
         shape: of the images.
     """
@@ -68,8 +67,6 @@ def build(
     """The defence called ``name``.
 
     Args:
-        name: a registered one.
-        config: its own parameters.
         subject: the generator or VAE inside it.
         shape: of the images that are classified.
         classes: number of classes of the classifier.

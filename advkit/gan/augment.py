@@ -38,7 +38,6 @@ class Augment:
         target: mean sign of the discriminator's verdicts on real images that the probability is steered to;
             None leaves it as it is, and otherwise it begins at 0.
         batch_size: real images a step, for the speed of adaption.
-        device: where the images are.
     """
 
     def __init__(

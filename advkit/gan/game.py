@@ -48,11 +48,6 @@ def _differ(data: Data) -> bool:
 class Game(TrainedNetworks, Training):
     """One kind of generative training; its EMA draws the samples.
 
-    Args:
-        config: the run's configuration.
-        data: images to learn.
-        device: where to work.
-
     Raises:
         ConfigError: options that do not go with the data or with each other.
         DataError: all images are the same.

@@ -49,8 +49,6 @@ def sample_labelled(
         classifier: what tells the classes; on the same device.
         n: how many images; where they do not divide evenly, the first classes get one more.
         confidence: least probability of the most probable class.
-        seed: which images.
-        progress: shows how many are found.
 
     Raises:
         ModelError: the classifier takes other images, or knows other classes than a conditional generator.

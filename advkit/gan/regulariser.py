@@ -31,11 +31,7 @@ class Schedule(StrictModel):
 
 
 class Regulariser(ABC):
-    """A term of a discriminator's loss.
-
-    Args:
-        config: its parameters.
-    """
+    """A term of a discriminator's loss."""
 
     Config: ClassVar[type[Schedule]] = Schedule
     through: ClassVar[tuple[Literal["real", "fake"], ...]] = ()

@@ -38,9 +38,7 @@ def sample(
     Args:
         model: a generator, on any device; left in the mode that it is in.
         n: how many.
-        seed: which ones.
         labels: (n,) int64 classes to draw, of a conditional generator; by default its classes in turn.
-        progress: shows how many are drawn.
 
     Returns:
         Images (n, C, H, W) uint8 and their latent vectors (n, latent_dim) float32, on the CPU.
@@ -92,7 +90,6 @@ def piece(model: Model, seed: int, first: int, labels: Tensor | None) -> tuple[T
 
     Args:
         model: a generator.
-        seed: which ones.
         first: number of the first one, a multiple of `BATCH`.
         labels: (up to BATCH,) classes to draw, of a conditional generator; else None.
     """

@@ -18,24 +18,21 @@ from advkit.data.subjects import flags
 from advkit.gan.judge import DIGITS
 from advkit.models.model import Model, evaluation_mode
 from advkit.report.figures.universal import write_maps, write_perturbation, write_print
-from advkit.report.outcome import Outcome, Picture, Table
+from advkit.report.outcome import Outcome, Picture, Table, planned
 from advkit.report.plots import write_images
 from advkit.trained_attacks.generators.judge import attackable, generate, hits
 from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanTraining
 from advkit.trained_attacks.latent.invert import Inverted
 from advkit.trained_attacks.latent.natural import NaturalExamples
-from advkit.trained_attacks.latent.natural_result import NaturalResult
-from advkit.trained_attacks.latent.natural_settings import Natural
-from advkit.trained_attacks.latent.result import InversionResult
-from advkit.trained_attacks.latent.settings import GanInversion
+from advkit.trained_attacks.latent.result import InversionResult, NaturalResult, UnrestrictedResult
+from advkit.trained_attacks.latent.settings import GanInversion, Natural, Unrestricted
 from advkit.trained_attacks.latent.unrestricted import Constructed
-from advkit.trained_attacks.latent.unrestricted_result import UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.transfer.settings import SubstituteTraining
 from advkit.trained_attacks.universal.change import Patch, Perturbation, paste
 from advkit.trained_attacks.universal.judge import PatchJudge, predicted_classes
+from advkit.trained_attacks.universal.make import Trial
 from advkit.trained_attacks.universal.result import Hits, PatchJudged, PatchResult, PerturbationResult
 from advkit.trained_attacks.universal.settings import PatchTraining, PerturbationTraining
 
@@ -45,6 +42,22 @@ FOUND = 10
 """Examples of each class in a grid, and examples shown beside their start."""
 INVERTED, ACROSS = 60, 20
 """Images in the picture of an inversion at most, and across it."""
+
+
+def universal_plan(
+    sentence: str,
+    config: PatchTraining | PerturbationTraining,
+    trial: Trial,
+    judged: int,
+    **values: object,
+) -> Outcome:
+    """What training a universal change costs; the evaluation of a classifier takes ``judged`` forward passes
+    at most."""
+    training = config.steps * min(config.batch_size, len(trial.learn)) * len(trial.models)
+    judging = judged * len(trial.names)
+    rows = (("training", f"{training:,}", f"{training:,}"), ("evaluation, at most", f"{judging:,}", "0"))
+    cost = Table("cost", ("", "images forward", "images backward"), rows)
+    return planned(sentence, table=cost, forwards=training + judging, backwards=training, **values)
 
 
 def draw_patch(folder: Path, config: PatchTraining, model: Model, test: Data, result: PatchResult) -> None:

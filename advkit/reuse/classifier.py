@@ -25,7 +25,6 @@ def from_scratch(source: Model, data: Data, seed: int) -> Model:
     Args:
         source: a discriminator, or a VAE, whose encoder is meant.
         data: images of the shape that it takes.
-        seed: of the initial weights.
 
     Raises:
         DataError: the images are not those that it takes.

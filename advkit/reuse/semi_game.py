@@ -71,11 +71,9 @@ class SemiGame(TrainedNetworks, Training):
     """A classifier, whose EMA is kept, and a generator.
 
     Args:
-        config: the run's configuration.
         labelled: images with the labels that may be used.
         unlabelled: all training images; their labels are not looked at.
         discriminator: whose weights to begin with, or None.
-        device: where to work.
 
     Raises:
         ConfigError: there is no such pair of networks, or it is not that of ``discriminator``.

@@ -65,7 +65,6 @@ def export_beside(
         beside: the models, by what is added to the classifier's name.
         classifier: what they were trained against.
         name: its name in the store.
-        run: its run folder.
 
     Returns:
         Their roles, by their names in the store.
@@ -93,7 +92,6 @@ def trained_card(card: ModelCard, command: str, config: StrictModel, step: int, 
     Args:
         card: what is known of the model already.
         command: that trained it.
-        config: its settings.
         step: of the checkpoint that was kept.
         more: further fields of the card.
     """

@@ -44,8 +44,6 @@ def repeat(
     Args:
         training: as it begins.
         run: folder for metrics and the state to resume from; None keeps nothing.
-        progress: shows figures, images a second and warnings.
-        name: what progress calls it.
 
     Raises:
         ConfigError: the folder has a state of another version of advkit.

@@ -30,10 +30,8 @@ def counts(
 
     Args:
         model: images in [0, 1] to logits.
-        data: images and their classes.
         threats: each attacks what the ones before have left; none: nothing is attacked.
         parameters: of PGD.
-        seed: random numbers follow from it and an image's id.
     """
     mine = torch.arange(distributed.rank(), len(data), distributed.world())
     right = robust = 0

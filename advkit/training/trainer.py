@@ -52,11 +52,8 @@ class Trainer(TrainedNetworks, Training):
 
     Args:
         model: trained in place.
-        config: how to train.
-        data: images to learn.
         objective: what to minimise.
         threats: what the attacker may change.
-        device: where to work.
         rates: factors of the learning rate for parameters whose names begin so; the first that fits counts.
         extra: more images, a share of every batch, as `advkit.training.extra.fitting` returns them.
         union: how several threat models count.

@@ -49,5 +49,7 @@ def test_the_ordinary_one_falls_and_the_hardened_one_stands():
     )
     assert ordinary.threat.eps == 0.3  # default of MNIST
     assert ordinary.robust_correct == 0 and ordinary.trusted
-    assert {check.name for check in ordinary.checks} == {"clean", "determinism", "confirmation"}
+    assert {check.name for check in ordinary.checks} == {
+        "class-order", "clean", "confirmation", "determinism",
+    }  # fmt: skip
     assert hardened.robust_correct >= 34 and hardened.trusted

@@ -27,9 +27,7 @@ from advkit.models.checkpoint import load_checkpoint
 from advkit.models.store import Store
 from advkit.reuse.result import FineTuningResult, SemiTrainingResult
 from advkit.trained_attacks.generators.result import AdvGanResult
-from advkit.trained_attacks.latent.natural_result import NaturalResult
-from advkit.trained_attacks.latent.result import InversionResult
-from advkit.trained_attacks.latent.unrestricted_result import UnrestrictedResult
+from advkit.trained_attacks.latent.result import InversionResult, NaturalResult, UnrestrictedResult
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
 from advkit.training.result import TrainingResult

@@ -9,7 +9,7 @@ from advkit.defences.result import DetectionResult, OperatingPoint, Purification
 from advkit.evaluation.curve.result import MinimumNorm, SecurityCurve
 from advkit.evaluation.spatial.result import Move, SpatialResult, SpatialVerdict
 from advkit.models.card import ThreatFacts
-from advkit.trained_attacks.latent.natural_result import NaturalResult
+from advkit.trained_attacks.latent.result import NaturalResult
 from advkit.trained_attacks.transfer.result import SubstituteResult
 from advkit.trained_attacks.universal.result import (
     Hits,

@@ -33,7 +33,6 @@ class Reference:
         test: what they have not seen.
         judge: who looks.
         n: images of each kind; fewer where there are fewer.
-        seed: which ones.
 
     Raises:
         ConfigError: too few images.

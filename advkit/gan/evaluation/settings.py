@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import Field, field_serializer
 
 from advkit.core.config import OneOf, StrictModel
-from advkit.core.names import DataName
-
-
-def _parts(value: Any) -> Any:
-    """A text as it is typed, ``a,b``, as its parts."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_parts)]
-"""Names, or one text of names separated by commas."""
+from advkit.core.names import DataName, Names
 
 
 class Judging(StrictModel):

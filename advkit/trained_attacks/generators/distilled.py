@@ -40,10 +40,7 @@ class Distilled(Victim):
     Args:
         model: the black box.
         learn: real images for queries; their labels are not used.
-        config: of the training.
-        device: of the computation.
         folder: of the stored answers; stored queries are not repeated.
-        progress: reports queries.
 
     Raises:
         ConfigError: unknown names, or an architecture that is not a classifier.

@@ -43,11 +43,8 @@ class AdvGanGame(TrainedNetworks):
     changed.
 
     Args:
-        config: of the training.
-        threat: norm and budget.
         shape: of the images.
         target: target class; None: any other than the label.
-        device: of the computation.
 
     Raises:
         ConfigError: unknown names or parameters, or images too small for the networks.
@@ -174,7 +171,6 @@ class GeneratorTraining(Training):
         game: before its first update.
         victim: the source of gradients.
         model: classifier to attack, for the success on held-out images; in eval mode.
-        data: training images.
         held: images for evaluation during training.
     """
 

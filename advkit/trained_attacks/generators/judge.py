@@ -24,8 +24,6 @@ def attackable(model: nn.Module, data: Data, target: int | None) -> Data:
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
-        data: images.
-        target: target class, if any.
 
     Raises:
         DataError: there are none.
@@ -65,7 +63,6 @@ def hits(
         x: (N, C, H, W) changed images, on the CPU.
         data: the originals, all `attackable`.
         threat: an image outside it does not count.
-        target: target class, if any.
 
     Returns:
         (N,) bool and (N,) int64, on the CPU; the class is -1 where a logit is NaN.

@@ -20,6 +20,7 @@ from advkit.trained_attacks.generators.distilled import Distilled, frozen_copy
 from advkit.trained_attacks.generators.game import AdvGanGame, GeneratorTraining, Victim, WhiteBox
 from advkit.trained_attacks.generators.judge import attackable, generate, hits, noise
 from advkit.trained_attacks.generators.settings import AdvGanSettings
+from advkit.trained_attacks.universal.judge import frequencies
 from advkit.training.loop import repeat
 
 HELD_OUT = 500
@@ -78,7 +79,7 @@ def make_generator(
     device = device_of(model)
     game = AdvGanGame(config, threat, learn.shape, target, device)
     with evaluation_mode(model):
-        rest, held = _split(learn)
+        rest, held = learn.holdout(min(0.1, HELD_OUT / len(learn)))
         held, judged = (attackable(model, data, target) for data in (held, test))
         victim: Victim
         if config.black_box is None:
@@ -95,8 +96,6 @@ def make_generator(
         met, predicted = hits(model, x, judged, threat, target)
         by_noise, _ = hits(model, noise(judged, threat, config.seed), judged, threat, target)
         correct = len(judged if target is None else attackable(model, test, None))
-    names = dict(enumerate(learn.class_names))
-    counts = {label: int((predicted[met] == label).sum()) for label in predicted[met].unique().tolist()}
     figures = {
         "train": rest.facts,
         "n": len(test),
@@ -106,17 +105,9 @@ def make_generator(
         "hits_by_noise": int(by_noise.sum()),
         "rate": int(met.sum()) / len(judged),
         "interval": clopper_pearson(int(met.sum()), len(judged)),
-        "becomes": {
-            names.get(label, str(label)): count
-            for label, count in sorted(counts.items(), key=lambda item: -item[1])
-        },
+        "becomes": frequencies(predicted[met], learn.class_names),
         "made_per_second": speed,
         "trained_per_second": course.images_per_second,
         "black_box": victim.facts(model, test) if isinstance(victim, Distilled) else None,
     }
     return MadeGenerator(generator, figures)
-
-
-def _split(learn: Data) -> tuple[Data, Data]:
-    """(images to train on, images held out)"""
-    return learn.holdout(min(0.1, HELD_OUT / len(learn)))

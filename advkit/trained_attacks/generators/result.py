@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import SummarisedResult
+from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts, ThreatFacts
 from advkit.training.result import CardedModel, NamedModel
 
@@ -31,7 +31,7 @@ class BlackBoxFacts(StrictModel):
         return sum(self.asked.values())
 
 
-class AdvGanResult(SummarisedResult):
+class AdvGanResult(TimedResult):
     """One perturbation generator and its success."""
 
     command = "advgan-train"
@@ -43,8 +43,6 @@ class AdvGanResult(SummarisedResult):
     """The training images that are classified correctly."""
     test: DataFacts
     """The sampled test images."""
-    settings: dict[str, Any]
-    """All parameters, defaults too."""
     threat: ThreatFacts
     target: int | None
     target_name: str
@@ -69,9 +67,6 @@ class AdvGanResult(SummarisedResult):
     """Adversarial images per second of the generator."""
     trained_per_second: float
     """Training images per second; 0 where this process had nothing left to do."""
-    seconds: float
-    """Of this process; a resumed run does not count earlier processes."""
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line of text."""

@@ -16,7 +16,7 @@ from advkit.core.progress import SILENT, Progress
 from advkit.gan.sample import of_known_prior
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Generator
-from advkit.trained_attacks.latent.natural_settings import NaturalSettings
+from advkit.trained_attacks.latent.settings import NaturalSettings
 
 DRAWN = 1000
 """Latent vectors for the estimate of the prior's size."""

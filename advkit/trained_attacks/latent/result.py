@@ -1,13 +1,14 @@
-"""The result of GAN inversion, as a versioned file."""
+"""The results of attacks in latent space and of GAN inversion, as versioned files."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stored import SummarisedResult
+from advkit.core.stats import Interval, accuracy
+from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 
 
@@ -29,7 +30,7 @@ class Reached(StrictModel):
     """The best start."""
 
 
-class InversionResult(SummarisedResult):
+class InversionResult(TimedResult):
     """All images, and means over them."""
 
     command = "gan-invert"
@@ -40,8 +41,6 @@ class InversionResult(SummarisedResult):
     data: DataFacts
     train: DataFacts
     """Source of the nearest images."""
-    settings: dict[str, Any]
-    """All parameters, defaults too."""
     n: int
     error: float
     """Mean over the images."""
@@ -50,12 +49,139 @@ class InversionResult(SummarisedResult):
     nearer: int
     """Images whose reconstruction is closer than the nearest training image."""
     images: tuple[Reached, ...]
-    seconds: float
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line of text."""
         return (
             f"mean squared error {self.error:.4f} over {self.n} images of {self.data.name}; "
             f"{self.nearest_error:.4f} for the nearest training images, {self.start_error:.4f} for the starts"
+        )
+
+
+class Searched(StrictModel):
+    """One correctly classified image."""
+
+    id: int
+    """Its position in the split."""
+    label: int
+    found: bool
+    """A misclassified image was found."""
+    said: int
+    """Its predicted class."""
+    judged: int
+    """Its class according to the judge."""
+    distance: float
+    """From the image's own latent vector, in units of the mean distance of a sample from the prior's mean."""
+    queries: int
+    """Queries to the classifier."""
+
+
+class NaturalResult(TimedResult):
+    """All images and their totals."""
+
+    command = "natural"
+    schema_name: Literal["advkit/natural"] = Field("advkit/natural", alias="schema")
+    model: str
+    model_hash: str
+    generator: str
+    generator_hash: str
+    judge: str
+    """Hash of the judge."""
+    judge_correct: int
+    """Original images that the judge classifies correctly."""
+    reconstructed: int
+    """Images whose reconstruction, the start of the search, has the same class according to the judge."""
+    data: DataFacts
+    n: int
+    clean_correct: int
+    """Correctly classified images; only these are attacked."""
+    found: int
+    legitimate: int
+    """Found examples that still have the same class according to the judge."""
+    raw_success: float
+    """found / clean_correct"""
+    legitimacy: float
+    """legitimate / found"""
+    success: float
+    """Their product, legitimate / clean_correct."""
+    interval: Interval
+    """Exact 95 % interval of ``success``."""
+    queries: float
+    """Mean queries to the classifier per image."""
+    images: tuple[Searched, ...]
+
+    def summary(self) -> str:
+        """One line of text."""
+        return (
+            f"natural adversarial examples that keep the class found for "
+            f"{accuracy(self.legitimate, self.clean_correct)} of {self.clean_correct:,} images"
+        )
+
+
+class Example(StrictModel):
+    """One example, found or not."""
+
+    id: int
+    """Its number, on which its latent vector depends."""
+    label: int
+    """The requested class."""
+    start_said: int
+    """Predicted class of the image of the first latent vector."""
+    start_judged: int
+    """Its class according to the judge."""
+    found: bool
+    said: int
+    """Predicted class of the returned image."""
+    judged: int
+    """Its class according to the judge."""
+    passes: int
+    """Forward and backward passes of the classifier."""
+
+
+class UnrestrictedResult(TimedResult):
+    """All examples and their totals."""
+
+    command = "unrestricted"
+    schema_name: Literal["advkit/unrestricted"] = Field("advkit/unrestricted", alias="schema")
+    model: str
+    model_hash: str
+    generator: str
+    generator_hash: str
+    auxiliary: str | None
+    auxiliary_hash: str | None
+    judge: str
+    """Hash of the judge."""
+    search: Literal["gradient", "monte-carlo"]
+    target: int | None
+    target_name: str
+    n: int
+    """Number of examples."""
+    start_wrong: int
+    """First images that the classifier misclassifies."""
+    start_read: int
+    """First images of the requested class according to the judge: the expected legitimacy."""
+    found: int
+    legitimate: int
+    """Found examples of the requested class according to the judge."""
+    raw_success: float
+    """found / n"""
+    raw_interval: Interval
+    """Exact 95 % interval of ``raw_success``."""
+    legitimacy: float
+    """legitimate / found"""
+    legitimacy_interval: Interval
+    success: float
+    """Their product, legitimate / n."""
+    interval: Interval
+    """Exact 95 % interval of ``success``."""
+    passes: float
+    """Mean forward and backward passes of the classifier per example."""
+    examples: tuple[Example, ...]
+
+    def summary(self) -> str:
+        """One line of text."""
+        effect = "misled" if self.target is None else f"made to predict {self.target_name!r}"
+        return (
+            f"the classifier is {effect} by {accuracy(self.legitimate, self.n)} of {self.n:,} generated "
+            "images that show the requested class"
         )

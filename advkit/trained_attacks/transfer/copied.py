@@ -84,11 +84,6 @@ def train_copy(
         copy: the initial network.
         queries: with their answers.
         class_names: of the classes, in the order of the answers.
-        config: of the training.
-        run: folder for metrics and checkpoints.
-        device: of the computation.
-        progress: reports the training.
-        name: of the progress task.
     """
     objective = Distil(queries.answers)
     data = queries.data(class_names)
@@ -110,11 +105,8 @@ def gather(
     Args:
         box: the black box.
         learn: real images; their labels are not used.
-        config: of the queries.
         generated: returns n images (n, C, H, W) uint8 of a generator.
         folder: of the stored answers; stored queries are not repeated.
-        device: of the computation.
-        progress: reports queries.
     """
     first = max(1, box.limit // 2**config.jacobian)
     if folder is not None and (folder / FILE).exists():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import SummarisedResult
+from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 from advkit.training.result import CardedModel, NamedModel
 
 
-class SubstituteResult(SummarisedResult):
+class SubstituteResult(TimedResult):
     """One copy and its agreement with the original."""
 
     command = "substitute"
@@ -23,8 +23,6 @@ class SubstituteResult(SummarisedResult):
     """The classifier that was copied."""
     generator: str | None
     """As given."""
-    settings: dict[str, Any]
-    """All parameters, defaults too."""
     answers: Literal["labels", "probabilities"]
     limit: int
     """Query limit."""
@@ -41,9 +39,6 @@ class SubstituteResult(SummarisedResult):
     copy_correct: int
     original_correct: int
     trained_per_second: float
-    seconds: float
-    """Of this process; a resumed run does not count earlier processes."""
-    environment: dict[str, str]
 
     @property
     def queries(self) -> int:

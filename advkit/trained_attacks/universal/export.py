@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from advkit.core import files
 from advkit.core.context import Context
-from advkit.data.data import Data
-from advkit.models.model import Model
 
 SUFFIXES = (".png", ".npz")
 
@@ -27,17 +23,6 @@ def requested_files(context: Context) -> tuple[Path, ...]:
     for path in found:
         files.refuse_to_replace(path, overwrite=context.overwrite)
     return found
-
-
-def run_identity(models: Sequence[Model], trained_on: int, learn: Data, test: Data) -> dict[str, Any]:
-    """The inputs of a run, for `RunFolder.open`; it is trained on the first ``trained_on`` models."""
-    hashes = [model.hash for model in models]
-    return {
-        "models": hashes[:trained_on],
-        "transfer models": hashes[trained_on:],
-        "training images": learn.fingerprint,
-        "test images": test.fingerprint,
-    }
 
 
 def export(folder: Path, stem: str, wanted: tuple[Path, ...]) -> None:

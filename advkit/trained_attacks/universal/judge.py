@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -53,10 +56,7 @@ class PatchJudge:
 
     Args:
         model: the classifier, in eval mode.
-        test: images.
         kind: the patch and its positions.
-        target: the target class.
-        seed: of the positions.
 
     Raises:
         DataError: no image is left for evaluation.
@@ -80,13 +80,8 @@ class PatchJudge:
         count = 0
         for part in torch.arange(len(place)).split(BATCH):
             x, _ = self.data.batch(part, self.device)
-            batch_place = place.take(part.to(self.device))
-            count += int(
-                (
-                    predicted_classes(self.model, paste(patch, x, batch_place, self.kind.settings.form))
-                    == self.target
-                ).sum()
-            )
+            patched = paste(patch, x, place.take(part.to(self.device)), self.kind.settings.form)
+            count += int((predicted_classes(self.model, patched) == self.target).sum())
         return count
 
     def drawn(self, scale: tuple[float, float], stream: str) -> Place:
@@ -117,30 +112,26 @@ class PatchJudge:
 
 def judge_patch(
     model: Model,
-    name: str,
     test: Data,
     kind: Patch,
     patches: dict[str, Tensor],
     *,
     target: int,
     seed: int,
-    trained_on: bool,
     task: Task,
+    **facts: Any,
 ) -> PatchJudged:
     """One classifier under the patch and the patches for comparison.
 
     Args:
         model: the classifier, in eval mode.
-        name: of the classifier.
-        test: images.
         kind: the patch and its positions.
         patches: ``patch``, ``noise``, ``grey`` and ``real``, (1, C, h, w) each.
-        target: the target class.
-        seed: of the positions.
-        trained_on: whether the patch was trained on it.
         task: advanced for each of `judgements`.
+        facts: further fields of the result.
     """
     judge = PatchJudge(model, test, kind, target, seed)
+    patches = {name: patch.to(judge.device) for name, patch in patches.items()}
     low, high = kind.settings.scale
     scales = [low] if low == high else torch.linspace(low, high, SCALES, dtype=torch.float64).tolist()
     anywhere = judge.compared(patches, (low, high))
@@ -154,9 +145,8 @@ def judge_patch(
         task.advance(1)
     n = len(judge.data)
     return PatchJudged(
-        name=name,
+        **facts,
         model_hash=model.hash,
-        trained_on=trained_on,
         n=len(test),
         clean_correct=judge.clean_correct,
         judged=n,
@@ -186,26 +176,21 @@ def _parts(kind: Patch) -> tuple[int, int, int]:
 
 def judge_perturbation(
     model: Model,
-    name: str,
     test: Data,
     kind: Perturbation,
     change: Tensor,
     *,
     target: int | None,
     seed: int,
-    trained_on: bool,
+    **facts: Any,
 ) -> PerturbationJudged:
     """One classifier under the perturbation, and under a random one of the same size.
 
     Args:
         model: the classifier, in eval mode.
-        name: of the classifier.
-        test: images.
         kind: the norm and the budget; an image outside it counts as not fooled.
         change: (1, C, H, W) the perturbation.
-        target: the target class, if any.
-        seed: of the random perturbation.
-        trained_on: whether the perturbation was trained on it.
+        facts: further fields of the result.
     """
     device = device_of(model)
     random = random_like(kind, seed).to(device)
@@ -222,13 +207,9 @@ def judge_perturbation(
     fooled = changed != clean
     judged = clean != target if target is not None else torch.ones_like(fooled)
     hits = judged & ((changed == target) if target is not None else fooled)
-    names = dict(enumerate(test.class_names))
-    counts = {label: int((changed[fooled] == label).sum()) for label in changed[fooled].unique().tolist()}
-    common = sorted(counts, key=lambda label: -counts[label])
     return PerturbationJudged(
-        name=name,
+        **facts,
         model_hash=model.hash,
-        trained_on=trained_on,
         n=len(test),
         clean_correct=int((clean == test.labels).sum()),
         correct=int((changed == test.labels).sum()),
@@ -236,10 +217,18 @@ def judge_perturbation(
         fooled_by_random=int((by_random != clean).sum()),
         judged=int(judged.sum()),
         hits=int(hits.sum()),
-        becomes={names.get(label, str(label)): counts[label] for label in common},
+        becomes=frequencies(changed[fooled], test.class_names),
         rate=int(hits.sum()) / max(1, int(judged.sum())),
         interval=clopper_pearson(int(hits.sum()), int(judged.sum())),
     )
+
+
+def frequencies(predicted: Tensor, class_names: Sequence[str]) -> dict[str, int]:
+    """How often each class is among ``predicted`` (N,), the most frequent first."""
+    labels, counts = predicted.unique(return_counts=True)
+    names = dict(enumerate(class_names))
+    pairs = sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    return {names.get(label, str(label)): count for label, count in pairs}
 
 
 def random_like(kind: Perturbation, seed: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from advkit.attacks.perturb import device_of, logits_of
 from advkit.core import rng
 from advkit.core.bars import shown
 from advkit.core.config import validate
+from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, did_you_mean
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
@@ -22,11 +24,12 @@ from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
+from advkit.data.subjects import open_subjects
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
 from advkit.models.load import wrap
 from advkit.models.model import Model, evaluation_mode
-from advkit.trained_attacks.universal.change import Patch, Perturbation
+from advkit.trained_attacks.universal.change import Change, Patch, Perturbation
 from advkit.trained_attacks.universal.judge import (
     judge_patch,
     judge_perturbation,
@@ -35,36 +38,130 @@ from advkit.trained_attacks.universal.judge import (
     rounded_to_8_bits,
 )
 from advkit.trained_attacks.universal.result import PatchResult, PerturbationResult
-from advkit.trained_attacks.universal.settings import PatchSettings, PerturbationSettings
+from advkit.trained_attacks.universal.settings import (
+    ChangeSettings,
+    PatchSettings,
+    PatchTraining,
+    PerturbationSettings,
+    PerturbationTraining,
+)
 from advkit.trained_attacks.universal.train import train
 
 Modules = nn.Module | Sequence[nn.Module]
 """One classifier, or several."""
+CANDIDATES = 500
+"""Training images of the target class considered for the real-image baseline."""
+NORMS = ("linf", "l2")
+"""Norms of universal perturbations."""
 
 
-def both_splits(
-    data: Data | str | tuple[object, object], test: Data | tuple[object, object] | None
-) -> list[Data]:
-    """[training images, test images].
+@dataclass(frozen=True)
+class Trial:
+    """The classifiers and images of one universal change."""
 
-    Raises:
-        DataError: test images are missing.
-    """
-    if isinstance(data, str):
-        return [load_data(data, "train"), load_data(data, "test") if test is None else as_data(test)]
-    if test is None:
-        raise DataError("test images are missing; give test=..., or name a data set")
-    return [as_data(data), as_data(test)]
+    models: Sequence[Model]
+    """Classifiers to attack."""
+    others: Sequence[Model]
+    """Classifiers for evaluation only."""
+    names: Sequence[str]
+    """Of both, in order."""
+    learn: Data
+    """Training images."""
+    test: Data
+    """Test images."""
+    run: RunFolder | None = None
+    """Folder to resume from."""
+    progress: Progress = SILENT
+
+    @classmethod
+    def opened(
+        cls,
+        model: Modules,
+        transfer: Modules,
+        data: Data | str | tuple[Any, Any],
+        test: Data | tuple[Any, Any] | None,
+        n: int,
+        seed: int,
+        progress: Progress,
+    ) -> Trial:
+        """Of the arguments of `train_patch` and `train_universal`.
+
+        Raises:
+            DataError: test images are missing.
+            ModelError: a module that is not a classifier.
+        """
+        if test is None and not isinstance(data, str):
+            raise DataError("test images are missing; give test=..., or name a data set")
+        learn = load_data(data, "train") if isinstance(data, str) else as_data(data)
+        whole = load_data(str(data), "test") if test is None else as_data(test)
+        models, others = (_classifiers(given, learn) for given in (model, transfer))
+        names = [each.card.architecture for each in (*models, *others)]
+        return cls(models, others, names, learn, random_subset(whole, n, seed), progress=progress)
+
+    @classmethod
+    def named(cls, config: PatchTraining | PerturbationTraining, context: Context) -> Trial:
+        """Of the names that a command is given.
+
+        Raises:
+            UserError: whatever is wrong with a model or the data, or an unknown target class.
+        """
+        models, (learn, whole) = open_subjects(config, context, "train", "test", transfer=config.transfer)
+        if config.target is not None:
+            class_number(config.target, learn.class_names, learn.name)
+        first, names = len(config.model), (*config.model, *config.transfer)
+        test = random_subset(whole, config.n, config.seed)
+        return cls(models[:first], models[first:], names, learn, test, progress=context.progress)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a run begins with, for `RunFolder.open`."""
+        return {
+            "models": [model.hash for model in self.models],
+            "transfer models": [model.hash for model in self.others],
+            "training images": self.learn.fingerprint,
+            "test images": self.test.fingerprint,
+        }
+
+    @contextmanager
+    def trained(
+        self, kind: Change, config: ChangeSettings, target: int | None, name: str, clip: float = float("inf")
+    ) -> Iterator[Tensor]:
+        """The change that `train` returns; inside, all classifiers are in eval mode."""
+        with ExitStack() as stack:
+            for model in (*self.models, *self.others):
+                stack.enter_context(evaluation_mode(model))
+            yield train(
+                kind,
+                self.models,
+                self.learn,
+                config,
+                target=target,
+                clip=clip,
+                run=self.run,
+                progress=self.progress,
+                name=name,
+            )
+
+    def classifiers(self) -> Iterator[tuple[Model, dict[str, Any]]]:
+        """Each classifier, with its name and whether it is attacked in training."""
+        for number, model in enumerate((*self.models, *self.others)):
+            yield model, {"name": self.names[number], "trained_on": number < len(self.models)}
+
+    def facts(self, config: ChangeSettings, kind: type[ChangeSettings], start: float) -> dict[str, Any]:
+        """The common fields of both results; the work began at ``start``."""
+        return {
+            "train": self.learn.facts,
+            "test": self.test.facts,
+            "settings": config.model_dump(mode="json", include=set(kind.model_fields)),
+            "seconds": time.perf_counter() - start,
+            "environment": environment(),
+        }
 
 
-def classifiers(models: Modules, data: Data) -> list[Model]:
-    """Modules as checked `Model` objects.
-
-    Raises:
-        ModelError: a module that is not a classifier.
-    """
+def _classifiers(models: Modules, data: Data) -> list[Model]:
+    """One or several modules as checked `Model` objects."""
     found = []
-    for module in listed(models):
+    for module in [models] if isinstance(models, nn.Module) else models:
         model = wrap(module, shape=data.shape)
         few, _ = data.batch(torch.arange(min(8, len(data))), device_of(model))
         inspect_classifier(model, few, data.classes if data.classes_known else None)
@@ -72,51 +169,20 @@ def classifiers(models: Modules, data: Data) -> list[Model]:
     return found
 
 
-def listed(models: Modules) -> list[nn.Module]:
-    """One or several as a list."""
-    return [models] if isinstance(models, nn.Module) else list(models)
-
-
-def _opened(
-    model: Modules,
-    transfer: Modules,
-    data: Data | str | tuple[object, object],
-    test: Data | tuple[object, object] | None,
-) -> tuple[Data, Data, list[Model], list[Model], list[str]]:
-    """Training images, test images, models to attack, models for evaluation only, the names of both."""
-    learn, judged = both_splits(data, test)
-    models, others = classifiers(model, learn), classifiers(transfer, learn)
-    return learn, judged, models, others, [each.card.architecture for each in (*models, *others)]
-
-
-def class_number(target: int | str, data: Data) -> int:
-    """The number of a class, given its name or, where no class has that name, its number.
+def class_number(target: int | str, names: Sequence[str], where: str) -> int:
+    """The number of a class, given its name or, where none of ``names`` is its name, its number.
 
     Raises:
-        ConfigError: there is no such class.
+        ConfigError: there is no such class in ``where``.
     """
-    names = list(data.class_names)
     if str(target) in names:
         return names.index(str(target))
-    if str(target).isdecimal() and int(target) < data.classes:
+    if str(target).isdecimal() and int(target) < len(names):
         return int(target)
     raise ConfigError(
-        f"there is no class {target!r} in {data.name}{did_you_mean(str(target), names)}; name one of "
-        f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}, or a number below {data.classes}"
+        f"there is no class {target!r} in {where}{did_you_mean(str(target), names)}; name one of "
+        f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}, or a number below {len(names)}"
     )
-
-
-@contextmanager
-def all_in_evaluation_mode(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode for every model inside; restores their modes afterwards."""
-    with ExitStack() as stack:
-        for model in models:
-            stack.enter_context(evaluation_mode(model))
-        yield
-
-
-CANDIDATES = 500
-"""Training images of the target class considered for the real-image baseline."""
 
 
 @torch.inference_mode(False)
@@ -153,67 +219,32 @@ def train_patch(
         ModelError: a model that is not a classifier.
     """
     config = validate(PatchSettings, {"target": target, **settings}, "train_patch")
-    learn, judged, models, others, names = _opened(model, transfer, data, test)
-    few = random_subset(judged, n, config.seed)
-    return make_patch(models, others, names, learn, few, config, progress=shown(progress))
+    trial = Trial.opened(model, transfer, data, test, n, config.seed, shown(progress))
+    return make_patch(trial, config)
 
 
-def make_patch(
-    models: Sequence[Model],
-    others: Sequence[Model],
-    names: Sequence[str],
-    learn: Data,
-    test: Data,
-    config: PatchSettings,
-    *,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
-) -> PatchResult:
-    """`train_patch` with loaded models and data.
-
-    Args:
-        models: classifiers to attack.
-        others: classifiers for evaluation only.
-        names: of both, in order.
-        learn: training images.
-        test: test images.
-        config: of the patch and its training.
-        run: folder to resume from.
-        progress: reports updates and evaluations.
-    """
+def make_patch(trial: Trial, config: PatchSettings) -> PatchResult:
+    """`train_patch` with loaded models and data."""
     start = time.perf_counter()
-    target = class_number(config.target, learn)
-    kind = Patch(config, learn.shape)
-    everyone = [*models, *others]
-    with all_in_evaluation_mode(everyone):
-        trained = train(
-            kind, models, learn, config, target=target, run=run, progress=progress, name="training the patch"
+    target = class_number(config.target, trial.learn.class_names, trial.learn.name)
+    kind = Patch(config, trial.learn.shape)
+    steps = len(trial.names) * judgements(kind)
+    with trial.trained(kind, config, target, "training the patch") as trained:
+        patches = _with_baselines(
+            rounded_to_8_bits(trained), trial.models[0], trial.learn, target, config.seed
         )
-        patches = _with_baselines(rounded_to_8_bits(trained), models[0], learn, target, config.seed)
-        with progress.task("judging the patch", len(everyone) * judgements(kind), unit="judgement") as task:
+        with trial.progress.task("judging the patch", steps, unit="judgement") as task:
             judged = tuple(
                 judge_patch(
-                    each,
-                    name,
-                    test,
-                    kind,
-                    {key: patch.to(device_of(each)) for key, patch in patches.items()},
-                    target=target,
-                    seed=config.seed,
-                    trained_on=number < len(models),
-                    task=task,
+                    model, trial.test, kind, patches, target=target, seed=config.seed, task=task, **facts
                 )
-                for number, (each, name) in enumerate(zip(everyone, names, strict=True))
+                for model, facts in trial.classifiers()
             )
     result = PatchResult(
-        train=learn.facts,
-        test=test.facts,
-        settings=config.model_dump(mode="json", include=set(PatchSettings.model_fields)),
-        seconds=time.perf_counter() - start,
-        environment=environment(),
+        **trial.facts(config, PatchSettings, start),
         target=target,
-        target_name=learn.class_names[target],
-        shape=learn.shape,
+        target_name=trial.learn.class_names[target],
+        shape=trial.learn.shape,
         pixels=kind.pixels,
         classifiers=judged,
     )
@@ -245,10 +276,6 @@ def _most_confident(model: Model, learn: Data, target: int) -> Tensor:
     few = learn.take(index)
     best = logits_of(model, few).softmax(1)[:, target].argmax()
     return few.batch(best[None])[0]
-
-
-NORMS = ("linf", "l2")
-"""Norms of universal perturbations."""
 
 
 @torch.inference_mode(False)
@@ -284,81 +311,34 @@ def train_universal(
         DataError: no images for training or evaluation.
         ModelError: a model that is not a classifier.
     """
-    progress = shown(progress)
     config = validate(PerturbationSettings, settings, "train_universal")
-    learn, judged, models, others, names = _opened(model, transfer, data, test)
+    trial = Trial.opened(model, transfer, data, test, n, config.seed, shown(progress))
     if threat is None:
-        threat = threats.choose(config.norm, config.eps, models[0], learn, progress)
-    threat = Threat.of(threat)
-    few = random_subset(judged, n, config.seed)
-    return make_perturbation(models, others, names, learn, few, threat, config, progress=progress)
+        threat = threats.choose(config.norm, config.eps, trial.models[0], trial.learn, trial.progress)
+    return make_perturbation(trial, Threat.of(threat), config)
 
 
-def make_perturbation(
-    models: Sequence[Model],
-    others: Sequence[Model],
-    names: Sequence[str],
-    learn: Data,
-    test: Data,
-    threat: Threat,
-    config: PerturbationSettings,
-    *,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
-) -> PerturbationResult:
-    """`train_universal` with loaded models and data.
-
-    Args:
-        models: classifiers to attack.
-        others: classifiers for evaluation only.
-        names: of both, in order.
-        learn: training images.
-        test: test images.
-        threat: norm and budget.
-        config: of the training; its norm and eps are ignored.
-        run: folder to resume from.
-        progress: reports updates.
-    """
+def make_perturbation(trial: Trial, threat: Threat, config: PerturbationSettings) -> PerturbationResult:
+    """`train_universal` with loaded models and data; the norm and eps of ``config`` are ignored."""
     start = time.perf_counter()
     refuse_norm(threat)
-    target = None if config.target is None else class_number(config.target, learn)
-    kind = Perturbation(threat, learn.shape, config.rate)
-    everyone = [*models, *others]
-    with all_in_evaluation_mode(everyone):
-        change = train(
-            kind,
-            models,
-            learn,
-            config,
-            target=target,
-            clip=config.clip,
-            run=run,
-            progress=progress,
-            name="training the perturbation",
-        )
+    names, target = trial.learn.class_names, None
+    if config.target is not None:
+        target = class_number(config.target, names, trial.learn.name)
+    kind = Perturbation(threat, trial.learn.shape, config.rate)
+    with trial.trained(kind, config, target, "training the perturbation", config.clip) as change:
         judged = tuple(
             judge_perturbation(
-                each,
-                name,
-                test,
-                kind,
-                change,
-                target=target,
-                seed=config.seed,
-                trained_on=number < len(models),
+                model, test=trial.test, kind=kind, change=change, target=target, seed=config.seed, **facts
             )
-            for number, (each, name) in enumerate(zip(everyone, names, strict=True))
+            for model, facts in trial.classifiers()
         )
     result = PerturbationResult(
-        train=learn.facts,
-        test=test.facts,
-        settings=config.model_dump(mode="json", include=set(PerturbationSettings.model_fields)),
-        seconds=time.perf_counter() - start,
-        environment=environment(),
+        **trial.facts(config, PerturbationSettings, start),
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         size=float(threat.distance(change, change * 0)),
         target=target,
-        target_name="" if target is None else learn.class_names[target],
+        target_name="" if target is None else names[target],
         classifiers=judged,
     )
     result._perturbation = change[0].cpu()

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from advkit.core.config import Fraction, StrictModel
-from advkit.core.names import Architecture, DataName
+from advkit.core.names import Architecture, DataName, Names
 from advkit.models.foreign_settings import ForeignModel
-
-
-def _parts(value: Any) -> Any:
-    """The parts of a text such as ``a,b``."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_parts)]
-"""Names, or one text of names separated by commas."""
 
 
 class Subjects(StrictModel):

@@ -98,13 +98,10 @@ def train(
     Args:
         change: to train.
         models: classifiers to attack, in eval mode and on one device.
-        data: training images.
         config: updates, batch size and seed.
         target: target class; None: any other than the label.
         clip: largest loss of an image, without a target.
         run: folder for metrics and checkpoints; None: nothing is written.
-        progress: reports the loss and the share of misclassified images.
-        name: of the progress task.
 
     Returns:
         (1, C, h, w), on the models' device.

@@ -18,11 +18,14 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import wrap
 from advkit.models.model import weights_hash
 from advkit.trained_attacks.latent.natural import extent, search_latent
-from advkit.trained_attacks.latent.natural_result import NaturalResult
-from advkit.trained_attacks.latent.natural_settings import Natural, NaturalSettings
+from advkit.trained_attacks.latent.result import NaturalResult, UnrestrictedResult
+from advkit.trained_attacks.latent.settings import (
+    Natural,
+    NaturalSettings,
+    Unrestricted,
+    UnrestrictedSettings,
+)
 from advkit.trained_attacks.latent.unrestricted import construct
-from advkit.trained_attacks.latent.unrestricted_result import UnrestrictedResult
-from advkit.trained_attacks.latent.unrestricted_settings import Unrestricted, UnrestrictedSettings
 
 INNER = {"generator": "mlp-gan-generator", "generator_config": {"latent_dim": 3, "hidden": [16]}}
 CLASSIFIER = ("mlp", "classifier", 10)

@@ -108,9 +108,12 @@ def test_an_untargeted_perturbation_takes_the_larger_side(mixed, grey):
     assert torch.allclose(result.perturbation, 0.05 * weight.sign(), atol=1e-5)
     assert result.classifiers[0].rate == pytest.approx(60 / 70, abs=0.01)
     # What leaves the budget does not count.
-    kind, facts = Perturbation(Threat("linf", 0.05), data.shape, 0.1), {"seed": 0, "trained_on": True}
+    kind, facts = (
+        Perturbation(Threat("linf", 0.05), data.shape, 0.1),
+        {"name": "toy", "seed": 0, "trained_on": True},
+    )
     judged = [
-        judge_perturbation(model, "toy", data, kind, size * weight[None].sign(), target=None, **facts)
+        judge_perturbation(model, data, kind, size * weight[None].sign(), target=None, **facts)
         for size in (0.05, 0.06)
     ]
     assert judged[0].fooled > 0 and judged[1].fooled == 0
@@ -178,7 +181,7 @@ def test_the_model_and_the_global_generator_are_left_as_they_were(bright, grey):
 
 def test_faults_are_told_in_one_sentence(bright, grey):
     data = grey(bright)
-    assert class_number("bright", data) == class_number(1, data) == class_number("1", data) == 1
+    assert [class_number(given, data.class_names, "toy") for given in ("bright", 1, "1")] == [1, 1, 1]
     for kind, target, more in (
         (ConfigError, "brigth", {}),
         (ConfigError, 3, {}),

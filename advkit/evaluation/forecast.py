@@ -1,7 +1,7 @@
 """What an evaluation will cost, from a pilot on a few images.
 
-Stages are run on the pilot's images, dear ones on a few of them, so that it is known how many images they
-leave. Of the dearest a short form is timed: what gets there seldom breaks, and costs all passes.
+Stages are run on the pilot's images, expensive ones on a few of them, so that it is known how many images they
+leave. Of the most expensive a short form is timed: what gets there seldom breaks, and costs all passes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PILOT = 48
 """Images of a pilot."""
 CLEAN = 500
 """Images by which the clean accuracy is estimated."""
-CHEAP, DEAR = 260, 2000
+CHEAP, EXPENSIVE = 260, 2000
 """Passes per image up to which a stage is run on the pilot, and up to which on a few of its images."""
 FEW = 8
 """So many."""
 PROBED = {"steps": 6, "queries": 60}
-"""The parameters of the short form of a stage that is dearer still."""
+"""The parameters of the short form of a stage that is more expensive still."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _stage(
     rows, most = pilot.undecided.nonzero()[:, 0].tolist(), most_passes(attack, pilot.clean.shape[1])
     if stage.after is not None and found.get(stage.after, 0.0) < max(1.0, stage.tolerance * n):
         return Expected(stage.name, 0, 0, 0), left
-    some = rows[: PILOT if most <= CHEAP else FEW if most <= DEAR else 0]
+    some = rows[: PILOT if most <= CHEAP else FEW if most <= EXPENSIVE else 0]
     if some:
         begun = time.perf_counter()
         entries = pilot.attack(stage, some)

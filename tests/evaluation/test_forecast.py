@@ -71,7 +71,7 @@ def test_most_passes_are_those_of_images_that_stay_robust(judged, name, paramete
 
 def test_expensive_stages_cost_all_their_passes(judged, monkeypatch):
     settings = {"attack": ("square",), "parameters": {"square": {"queries": 300}}, "check_sample": 0}
-    monkeypatch.setattr(module, "DEAR", 300)
+    monkeypatch.setattr(module, "EXPENSIVE", 300)
     found, _ = expected(judged, Threat("linf", 1e-5), **settings)
     assert found.stages[0].passes == pytest.approx(28 * 301)
     monkeypatch.setattr(module, "CHEAP", 301)
@@ -79,15 +79,15 @@ def test_expensive_stages_cost_all_their_passes(judged, monkeypatch):
     assert found.stages[0].passes == real.stages[0].forwards < 28 * 301
 
 
-def test_dear_stages_are_tried_on_a_few_images(judged, monkeypatch):
+def test_expensive_stages_are_tried_on_a_few_images(judged, monkeypatch):
     monkeypatch.setattr(module, "CHEAP", 10)
     settings = {"attack": ("pgd",), "parameters": {"pgd": {"steps": 20}}, "check_sample": 0}
     monkeypatch.setattr(module, "FEW", 30)
     found, real = expected(judged, **settings)
     assert found.passes == pytest.approx(real.stages[0].forwards + real.stages[0].backwards)
-    monkeypatch.setattr(module, "DEAR", 41)
+    monkeypatch.setattr(module, "EXPENSIVE", 41)
     assert expected(judged, **settings)[0].passes == pytest.approx(found.passes)
-    monkeypatch.setattr(module, "DEAR", 40)
+    monkeypatch.setattr(module, "EXPENSIVE", 40)
     assert expected(judged, **settings)[0].passes == pytest.approx(28 * 41)
 
 

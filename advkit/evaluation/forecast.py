@@ -1,7 +1,7 @@
 """What an evaluation will cost, from a pilot on a few images.
 
-Stages are run on the pilot's images, expensive ones on a few of them, so that it is known how many images they
-leave. Of the most expensive a short form is timed: what gets there seldom breaks, and costs all passes.
+Stages are run on the pilot's images, expensive ones on a few of them, so that it is known how many images
+they leave. Of the most expensive a short form is timed: what gets there seldom breaks, and costs all passes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PILOT = 48
 CLEAN = 500
 """Images by which the clean accuracy is estimated."""
 CHEAP, EXPENSIVE = 260, 2000
-"""Passes per image up to which a stage is run on the pilot, and up to which on a few of its images."""
+"""Passes per image up to which a stage is run on the pilot, and on a few of its images."""
 FEW = 8
 """So many."""
 PROBED = {"steps": 6, "queries": 60}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from advkit.attacks.perturb import make
 from advkit.core import distributed
+from advkit.core.bars import duration
 from advkit.core.context import Context
 from advkit.core.shards import ShardResult
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.subjects import Subject
 from advkit.evaluation.evaluate import attacked, plan
+from advkit.evaluation.forecast import forecast
 from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
@@ -65,18 +67,39 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
     if config.certify:
         read(model)  # fails now on a layer that cannot be bounded
     classes = model.card.classes or len(images.class_names)
-    rows = []
     box, surrogated = black_box(model), config.surrogate is not None
-    for stage in plan(config.attack, against, classes, config.parameters, box, surrogated):
-        made = make(stage.attack, against, stage.parameters)
+    stages = plan(config.attack, against, classes, config.parameters, box, surrogated)
+    attacks = {stage.name: make(stage.attack, against, stage.parameters) for stage in stages}
+    expected = None
+    if not (box or surrogated or config.certify or any(made.cost for made in attacks.values())):
+        expected = forecast(subject, against, config, stages)
+    about = {one.name: one for one in expected.stages} if expected else {}
+    rows = []
+    for stage in stages:
+        made, one = attacks[stage.name], about.get(stage.name)
         each = made.starts * max(1, min(made.targets, classes - 1))
         forwards = f"{(made.steps + 1) * each * count:,}"  # one more to confirm
-        rows.append((stage.name, stage.attack, str(made.steps), str(each), made.cost or forwards))
+        likely = ("-", "-") if one is None else (f"{one.passes:,.0f}", duration(one.seconds))
+        rows.append((stage.name, stage.attack, str(made.steps), str(each), made.cost or forwards, *likely))
+    for name in [name for name in about if name not in attacks]:  # the check on a sample
+        likely = (f"{about[name].passes:,.0f}", duration(about[name].seconds))
+        rows.append((name, "", "", "", "", *likely))
+    columns = (
+        "stage",
+        "attack",
+        "steps",
+        "starts",
+        "forward passes at most",
+        "passes expected",
+        "time expected",
+    )
     return planned(
         f"{model.card.architecture} on {count} images of {images.name} ({images.split}), {against}.",
         "An image is not attacked again once it is misclassified, so this is the largest possible cost.",
-        table=Table("attacks", ("stage", "attack", "steps", "starts", "forward passes at most"), tuple(rows)),
+        *report.expected(expected),
+        table=Table("attacks", columns, tuple(rows)),
         n=count,
         threat=against.model_dump(),
-        attacks=[row[0] for row in rows],
+        attacks=list(attacks),
+        expected=None if expected is None else expected.to_dict(),
     )

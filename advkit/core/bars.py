@@ -37,7 +37,11 @@ def duration(seconds: float) -> str:
 
 
 def _facts(facts: dict[str, float | str]) -> str:
-    return "   ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in facts.items())
+    def shown(name: str, value: float | str) -> str:
+        share = "accuracy" in name and not isinstance(value, str)
+        return f"{100 * float(value):.1f} %" if share else figure(value)
+
+    return "   ".join(f"{name.replace('_', ' ')} {shown(name, value)}" for name, value in facts.items())
 
 
 class _Bars(bars.Progress):

@@ -73,3 +73,34 @@ def turn_and_shift(x: Tensor, angle: Tensor, across: Tensor, down: Tensor, paddi
     half_width, half_height = torch.full_like(angle, width / 2), torch.full_like(angle, height / 2)
     u, v = frame(height, width, half_width + across, half_height + down, angle, half_width, half_height)
     return look_up(x, u, v, padding).clamp(0, 1)
+
+
+def mapped(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    across: Tensor | float = 0.0,
+    down: Tensor | float = 0.0,
+) -> Tensor:
+    """Images under affine maps about their centre; the border is black.
+
+    The pixel at (u, v) from the centre, in pixels to the right and downwards, gets the colour at
+    (a u + b v + across, c u + d v + down), interpolated bilinearly.
+
+    Args:
+        x: (R, C, H, W) in [0, 1].
+        a: (R,), as b, c, d, across and down.
+
+    Returns:
+        (R, C, H, W) in [0, 1].
+    """
+    height, width = x.shape[2:]
+    right = torch.arange(width, device=x.device) - (width - 1) / 2
+    below = (torch.arange(height, device=x.device) - (height - 1) / 2)[:, None]
+    parts = (torch.as_tensor(each, device=x.device).view(-1, 1, 1) for each in (a, b, c, d, across, down))
+    a, b, c, d, across, down = parts
+    return look_up(
+        x, 2 * (a * right + b * below + across) / width, 2 * (c * right + d * below + down) / height, "zeros"
+    )

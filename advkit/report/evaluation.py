@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from advkit.attacks.perturb import device_of
+from advkit.core.bars import duration
 from advkit.core.stats import accuracy
 from advkit.data.classes import class_name
 from advkit.data.data import Data
@@ -18,6 +19,7 @@ from advkit.data.subjects import flags
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.scale import written
 from advkit.evaluation.curve.settings import Curve
+from advkit.evaluation.forecast import Forecast
 from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
@@ -105,6 +107,18 @@ def attack(
         next=_next(config, result),
         stored=result,
         passed=passed,
+    )
+
+
+def expected(found: Forecast | None) -> tuple[str, ...]:
+    """What an evaluation will probably cost, in words."""
+    if found is None:
+        return (
+            "What is expected is not known: a pilot needs the model itself, and attacks that count passes.",
+        )
+    return (
+        f"Expected, from a pilot on {found.pilot} images: {found.passes:,.0f} passes, forward and backward, "
+        f"in {duration(found.seconds)} on this machine, with {found.memory / 1e6:,.0f} MB of memory.",
     )
 
 

@@ -111,8 +111,17 @@ class _Hardening(StrictModel):
     """The objective's own parameters, as --set parameters.KEY=VALUE."""
 
 
-class OrdinaryTraining(ForeignModel, Fitting, _Classifier):
-    """Train a classifier on clean images, from scratch or from a trained one.
+class _Ordinary(StrictModel):
+    """What is minimised without an attacker."""
+
+    objective: ObjectiveName = "standard"
+    """Training objective without a threat model: standard, augmix or noise (see `advkit ls objectives`)."""
+    parameters: ObjectiveParameters = {}
+    """The objective's own parameters, as --set parameters.KEY=VALUE."""
+
+
+class OrdinaryTraining(ForeignModel, Fitting, _Ordinary, _Classifier):
+    """Train a classifier without an attacker, from scratch or from a trained one.
 
     The checkpoint with the best clean accuracy on held-out images is kept. Where the data have a default
     threat model, the result also has the accuracy under PGD, to compare with adversarial training.

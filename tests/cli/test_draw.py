@@ -136,7 +136,7 @@ def test_bars_fit_the_terminal(width):
         shown.print(*progress.bars.get_renderables())
         lines = _text(shown).splitlines()
     assert "6,000/12,001 steps" in lines[0]
-    assert lines[1].strip() == "D loss 0.62   D accuracy 0.625   G loss 1.06   images/s 12,345"
+    assert lines[1].strip() == "D loss 0.62   D accuracy 62.5 %   G loss 1.06   images/s 12,345"
     assert all(len(line) <= width for line in lines)
 
 

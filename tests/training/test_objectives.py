@@ -69,7 +69,7 @@ def test_what_the_parameters_ask_for():
     with pytest.raises(ConfigError):
         validate(OBJECTIVES.get("noise").Config, {"consistency": 1, "copies": 1}, "noise")
     needy = {name for name in NAMES if OBJECTIVES.get(name).needs_threat}
-    assert set(NAMES) - needy == {"standard", "noise", "smooth-adv"}
+    assert set(NAMES) - needy == {"standard", "noise", "smooth-adv", "augmix"}
 
 
 @pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=IDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit.core.warp import look_up
+from advkit.core.warp import mapped
 from advkit.data.corruption import SIDES, Draw, corruption
 
 SOURCE = "Mu and Gilmer 2019"
@@ -20,14 +20,14 @@ SOURCE = "Mu and Gilmer 2019"
 def rotate(x: Tensor, radians: float, draw: Draw) -> Tensor:
     """About the centre, to a random side."""
     angle = radians * draw.signs(1)[:, 0]
-    return _mapped(x, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+    return mapped(x, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
 
 
 @corruption("shear", source=SOURCE, summary="sheared to either side", large=(0.2, 0.4, 0.6, 0.8, 1.0))
 def shear(x: Tensor, radians: float, draw: Draw) -> Tensor:
     """Vertical lines tilt by an angle, to a random side, at their length."""
     angle = radians * draw.signs(1)[:, 0]
-    return _mapped(x, torch.ones_like(angle), -angle.sin(), torch.zeros_like(angle), angle.cos())
+    return mapped(x, torch.ones_like(angle), -angle.sin(), torch.zeros_like(angle), angle.cos())
 
 
 @corruption(
@@ -36,7 +36,7 @@ def shear(x: Tensor, radians: float, draw: Draw) -> Tensor:
 def scale(x: Tensor, factor: float, draw: Draw) -> Tensor:
     """About the centre."""
     by, zero = torch.full((len(x),), 1 / factor), torch.zeros(len(x))
-    return _mapped(x, by, zero, zero, by)
+    return mapped(x, by, zero, zero, by)
 
 
 @corruption("translate", source=SOURCE, summary="moved in a diagonal direction", large=(1, 2, 3, 4, 5))
@@ -44,24 +44,4 @@ def translate(x: Tensor, pixels: int, draw: Draw) -> Tensor:
     """By pixels of an image of 28 x 28, in each of the two directions to a random side."""
     one, zero = torch.ones(len(x)), torch.zeros(len(x))
     by = pixels * min(x.shape[2:]) / SIDES["mnist-c"] * draw.signs(2)
-    return _mapped(x, one, zero, zero, one, by[:, 0], by[:, 1])
-
-
-def _mapped(
-    x: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    d: Tensor,
-    across: Tensor | float = 0.0,
-    down: Tensor | float = 0.0,
-) -> Tensor:
-    """Each pixel from where ((a, b), (c, d)) takes it from the centre, moved by (across, down) pixels."""
-    height, width = x.shape[2:]
-    right = torch.arange(width) - (width - 1) / 2
-    below = (torch.arange(height) - (height - 1) / 2)[:, None]
-    one, other, third, fourth = (each.view(-1, 1, 1) for each in (a, b, c, d))
-    moved = [torch.as_tensor(each).view(-1, 1, 1) for each in (across, down)]
-    u = 2 * (one * right + other * below + moved[0]) / width
-    v = 2 * (third * right + fourth * below + moved[1]) / height
-    return look_up(x, u, v, "zeros")
+    return mapped(x, one, zero, zero, one, by[:, 0], by[:, 1])

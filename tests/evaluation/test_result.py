@@ -196,7 +196,7 @@ def test_a_dry_run_prints_what_it_would_cost_at_most(
     steps = parameters.get("steps", 1)
     (row,) = outcome.tables[0].rows
     assert row[:2] == (attack, attack)
-    printed(" ; ".join(row[2:]), steps, rows, (steps + 1) * rows * 13)
+    printed(" ; ".join(row[2:5]), steps, rows, (steps + 1) * rows * 13)
     assert outcome.result["n"] == 13 and outcome.result["attacks"] == [attack]
 
 

@@ -11,6 +11,7 @@ from advkit.evaluation.comparison.result import ComparisonResult, Difference
 from advkit.evaluation.corruptions.result import CorruptionVerdict
 from advkit.evaluation.ledger import images_of, read_image
 from advkit.evaluation.result import Verdict
+from advkit.report.bars import Bars
 from advkit.report.evaluation import EXAMPLES, worst
 from advkit.report.figures.comparison import write_bars
 from advkit.report.outcome import Outcome, Picture, Table
@@ -63,6 +64,14 @@ def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: 
         pictures=pictures,
         files=(folder,),
         stored=result,
+        bars=tuple(
+            Bars.of(
+                f"{measure} accuracy [95 % interval]",
+                [(model.name, model.correct[measure], result.n) for model in result.models],
+            )
+            for measure in result.measures
+            if measure != "corrupted"  # a mean, which has no exact interval
+        ),
     )
 
 

@@ -26,6 +26,7 @@ from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.model import Model, evaluation_mode
+from advkit.report.bars import Bar, Bars
 from advkit.report.figures.evaluation import write_curve, write_norms, write_sizes
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 from advkit.report.plots import write_images
@@ -52,18 +53,38 @@ def by_class(
 ) -> Table:
     """Clean and robust (or certified) accuracy of each class that occurs, with its number of images: an
     average may hide that one class is much less robust than the others."""
-    statuses: dict[int, list[str]] = {}
-    for verdict in result.verdicts:
-        statuses.setdefault(verdict.label, []).append(verdict.status)
     rows = []
-    for label, found in sorted(statuses.items()):
-        n, good = len(found), found.count(what) + (what == "robust") * found.count("certified")
+    for label, found in sorted(statuses_of(result).items()):
+        n, good = len(found), _good(found, what)
         clean = n - found.count("misclassified")
         name = class_name(label, names)
         rows.append((good / n, (name, f"{n:,}", accuracy(clean, n), accuracy(good, n))))
     shown, title = worst(rows)
     columns = ("class", "n", "clean accuracy [95 % interval]", f"{what} accuracy [95 % interval]")
     return Table(title, columns, tuple(shown))
+
+
+def bars_by_class(
+    result: EvaluationResult | CertificationResult, names: Sequence[str], what: str = "robust"
+) -> Bars:
+    """The last column of `by_class`."""
+    found = sorted(statuses_of(result).items())
+    rows = [(class_name(label, names), _good(statuses, what), len(statuses)) for label, statuses in found]
+    shown, title = worst([(good / n, (name, good, n)) for name, good, n in rows])
+    return Bars.of(f"{what} accuracy, {title} [95 % interval]", shown)
+
+
+def statuses_of(result: EvaluationResult | CertificationResult) -> dict[int, list[str]]:
+    """The verdicts' statuses by class."""
+    found: dict[int, list[str]] = {}
+    for verdict in result.verdicts:
+        found.setdefault(verdict.label, []).append(verdict.status)
+    return found
+
+
+def _good(statuses: Sequence[str], what: str) -> int:
+    """Of one class, robust (certified, too) or certified."""
+    return statuses.count(what) + (what == "robust") * statuses.count("certified")
 
 
 def attack(
@@ -88,12 +109,21 @@ def attack(
             f"{stage.forwards + stage.backwards:,}",
         )
         for stage in result.stages
+        if stage.attacked or stage.left
     ]
     columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
     passed, said = _gate(config, result)
+    ran = [stage for stage in result.stages if stage.attacked]
+    idle = sum(not stage.attacked and not stage.left for stage in result.stages)
     return Outcome(
         title=f"attack on {config.model}",
-        sentences=(result.sentence, result.trust, *partial(result.status, n), *said),
+        sentences=(
+            result.sentence,
+            result.trust,
+            *partial(result.status, n),
+            *said,
+            *([f"No image was left for {idle} of {len(result.stages)} attacks."] if idle else []),
+        ),
         warning="" if result.trusted else result.trust,
         tables=(
             Table(f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
@@ -107,6 +137,28 @@ def attack(
         next=_next(config, result),
         stored=result,
         passed=passed,
+        bars=(
+            Bars(
+                f"accuracy at {threat.norm} eps {threat.eps:.4g}, of {n:,} images [95 % interval]",
+                (
+                    Bar("clean", result.clean_correct, n),
+                    Bar(
+                        "robust" if result.certified_correct == result.robust_correct else "robust, at most",
+                        result.robust_correct,
+                        n,
+                        result.certified_correct or 0,
+                    ),
+                ),
+            ),
+            Bars.of(
+                "after each attack [95 % interval]",
+                [
+                    ("clean", result.clean_correct, n),
+                    *((stage.name, stage.correct_after, n) for stage in ran),
+                ],
+            ),
+            bars_by_class(result, images.class_names),
+        ),
     )
 
 

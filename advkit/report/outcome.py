@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit.core.stored import StoredResult
+from advkit.report.bars import Bars
 
 _NUMBER = re.compile(r"^[<>~+-]?[\d.,]+([eE][+-]?\d+)?\s*(%|s|ms|min|h)?(\s*[^\w\s].*)?$")
 
@@ -61,6 +62,16 @@ class Outcome:
     """What is in ``result.json``."""
     notes: tuple[str, ...] = ()
     """What was assumed or left out, which people read before the numbers; by default that of ``stored``."""
+
+    bars: tuple[Bars, ...] = ()
+    """For the report, above its tables."""
+
+    @property
+    def badges(self) -> tuple[tuple[bool, str], ...]:
+        """What decides, in a word each, and whether it is good."""
+        trusted = getattr(self.stored, "trusted", None)
+        said = () if trusted is None else ((trusted, "trusted" if trusted else "doubted"),)
+        return (*said, *([(False, "threshold not met")] * (not self.passed)))
 
     def __post_init__(self) -> None:
         if self.stored is not None:

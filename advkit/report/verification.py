@@ -8,7 +8,8 @@ from advkit.core import distributed
 from advkit.core.stats import accuracy
 from advkit.data.data import Data
 from advkit.data.subjects import flags
-from advkit.report.evaluation import by_class
+from advkit.report.bars import Bars
+from advkit.report.evaluation import bars_by_class, by_class
 from advkit.report.figures.verification import write_margins, write_radii
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 from advkit.verify.certification.result import CertificationResult
@@ -61,6 +62,16 @@ def certification(config: Certification, result: CertificationResult, images: Da
         ),
         stored=result,
         passed=passed,
+        bars=(
+            Bars.of(
+                f"accuracy at {threat.norm} eps {threat.eps:.4g}, of {n:,} images [95 % interval]",
+                (
+                    ("clean", result.clean_correct, n),
+                    ("certified, at least", result.certified_correct, n),
+                ),
+            ),
+            bars_by_class(result, images.class_names, "certified"),
+        ),
     )
 
 

@@ -89,17 +89,19 @@ def _publish(run_folder: Path, file: Path) -> None:
 
 def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outcome:
     from advkit.evaluation.result import EvaluationResult
+    from advkit.report.bars import Bars
 
     before, after = outcomes["3-attack"].result, outcomes["5-attack"].result
     n, threat = before["n"], before["threat"]
     gained = 100 * (after["robust_accuracy"] - before["robust_accuracy"])
     cleaner = 100 * (after["clean_accuracy"] - before["clean_accuracy"])
-    rows, trust = [], []
+    rows, trust, bars = [], [], []
     for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after)):
         result = validate(EvaluationResult, found, who)
         trusted = "yes" if result.trusted else "doubted"
         accuracies = (accuracy(result.clean_correct, n), accuracy(result.robust_correct, n))
         rows.append((who, *accuracies, str(n), trusted))
+        bars += [(f"{who}, clean", result.clean_correct, n), (f"{who}, robust", result.robust_correct, n)]
         trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
     gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
@@ -126,6 +128,7 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
                 for name, who in (("3-attack", "ordinary"), ("5-attack", "hardened"))
             ),
         ),
+        bars=(Bars.of(f"accuracy on {n} images [95 % interval]", bars),),
         pictures=(grid, *broken, *still),
         files=(folder / "clf.pt", folder / "hard.pt", folder),
         next=(

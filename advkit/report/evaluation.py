@@ -96,6 +96,7 @@ def attack(
 ) -> Outcome:
     """The outcome of ``advkit attack``."""
     n, threat = result.n, result.threat
+    ran = [stage for stage in result.stages if stage.attacked]
     rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
     if verified := sum(verdict.attack == COMPLETE for verdict in result.verdicts):
         left = accuracy(result.clean_correct - verified, n)
@@ -108,13 +109,11 @@ def attack(
             accuracy(stage.correct_after, n),
             f"{stage.forwards + stage.backwards:,}",
         )
-        for stage in result.stages
-        if stage.attacked or stage.left
+        for stage in ran
     ]
     columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
     passed, said = _gate(config, result)
-    ran = [stage for stage in result.stages if stage.attacked]
-    idle = sum(not stage.attacked and not stage.left for stage in result.stages)
+    idle = len(result.stages) - len(ran)
     return Outcome(
         title=f"attack on {config.model}",
         sentences=(
@@ -122,7 +121,7 @@ def attack(
             result.trust,
             *partial(result.status, n),
             *said,
-            *([f"No image was left for {idle} of {len(result.stages)} attacks."] if idle else []),
+            *([f"{idle} of {len(result.stages)} attacks ran on no image."] if idle else []),
         ),
         warning="" if result.trusted else result.trust,
         tables=(

@@ -147,8 +147,13 @@ def median_ranks(n: int, confidence: float = 0.95) -> tuple[int, int]:
 
 def accuracy(correct: int, n: int) -> str:
     """``"90.5 % [85.6, 94.2]"``: the fraction with its exact 95 % interval."""
-    low, high = clopper_pearson(correct, n)
-    return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return percent(correct / n, clopper_pearson(correct, n))
+
+
+def percent(share: float, interval: tuple[float, float]) -> str:
+    """``"90.5 % [85.6, 94.2]"``: a share with an interval of it."""
+    low, high = interval
+    return f"{100 * share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def bracketed(certified: int, unbroken: int, n: int) -> str:

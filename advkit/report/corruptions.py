@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from advkit.attacks.perturb import device_of
-from advkit.core.stats import accuracy
+from advkit.core.stats import accuracy, percent
 from advkit.data.corruption import corrupted
 from advkit.data.data import Data
 from advkit.data.subjects import flags
@@ -53,8 +53,7 @@ def _accuracies(result: CorruptionResult) -> Table:
         for name, rows in _by_corruption(result).items()
     ]
     empty = ("",) * (len(result.severities) - 1)
-    low, high = result.interval
-    mean = f"{100 * result.mean_accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    mean = percent(result.mean_accuracy, result.interval)
     return Table(
         f"accuracy by corruption and severity [95 % interval], n = {n:,}",
         ("corruption", "mean", *(f"severity {severity}" for severity in result.severities)),

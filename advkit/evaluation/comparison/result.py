@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stats import Interval, clopper_pearson, mcnemar, mean_interval, paired_difference
+from advkit.core.stats import Interval, clopper_pearson, mcnemar, mean_interval, paired_difference, percent
 from advkit.core.stored import SummarisedResult
 from advkit.models.card import ThreatFacts
 
@@ -59,8 +59,7 @@ class Share(StrictModel):
     @property
     def text(self) -> str:
         """In percent, with the interval."""
-        low, high = self.interval
-        return f"{100 * self.correct / self.n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        return percent(self.correct / self.n, self.interval)
 
 
 class Difference(StrictModel):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stats import Interval, accuracy, clopper_pearson, mean_interval
+from advkit.core.stats import Interval, accuracy, clopper_pearson, mean_interval, percent
 from advkit.core.stored import SummarisedResult
 from advkit.models.card import DataFacts, ModelCard
 
@@ -138,15 +138,13 @@ class CorruptionResult(SummarisedResult):
 
     def summary(self) -> str:
         """One line for people."""
-        low, high = self.interval
         relative = self.relative
         said = ""
         if relative is not None and relative.mean_corruption_error is not None:
             said = f", mean corruption error {100 * relative.mean_corruption_error:.1f} % of {relative.name}"
         return (
             f"clean accuracy {accuracy(self.clean_correct, self.n)}, mean accuracy "
-            f"{100 * self.mean_accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}] "
-            f"under {len(self.corruptions)} corruptions in "
+            f"{percent(self.mean_accuracy, self.interval)} under {len(self.corruptions)} corruptions in "
             f"{len(self.severities)} severities{said} (n = {self.n}, {self.data.name} {self.data.split}, "
             f"constants of {self.constants})"
         )

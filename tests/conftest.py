@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from scipy.stats import beta
@@ -26,6 +27,10 @@ from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
 from advkit.report import plots
+
+# The same examples in every run, on a machine of any speed.
+settings.register_profile("advkit", derandomize=True, deadline=None, database=None)
+settings.load_profile("advkit")
 
 
 @pytest.fixture(autouse=True)

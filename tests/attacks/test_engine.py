@@ -624,7 +624,7 @@ def test_the_pace_tries_larger_sizes_while_they_pay(device, shape, first, many):
 
 
 @given(st.lists(st.integers(1, 60), min_size=12, max_size=12))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 def test_the_pace_settles_on_the_least_time_per_row(seconds):
     """A size must be 3 % faster than the best smaller one; two in a row that are not end the trials."""
     tuner, sizes = BatchSizeTuner(CPU, (1, 28, 28)), [64, 128, 256, 512]

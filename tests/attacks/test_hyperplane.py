@@ -55,7 +55,7 @@ def least(x, w, rise, norm):
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-12, 1.0, 1e6]))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_is_the_smallest_change_that_gets_there(norm, seed, scale):
     x, w, rise = case(seed, scale)
     change = toward(x, w, rise, norm)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from advkit.core.config import Fraction, OneOf, ParametersOf, StrictModel, assign, mark, validate
 from advkit.core.errors import ConfigError
 
-SOME = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+SOME = settings(max_examples=60)
 ONE, OTHER = OneOf("a:b"), ParametersOf("a:b", "{arch}")
 
 

@@ -96,7 +96,7 @@ def test_alone_nothing_happens(monkeypatch):
     distributed.wait()
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20)
 @given(st.integers(2, 4), st.lists(st.sampled_from([(), (3,), (2, 2), (0,)]), max_size=3), st.integers(0, 99))
 def test_all_learn_what_each_has(world, shapes, seed):
     def made(rank):

@@ -16,7 +16,7 @@ from advkit.core import files
 from advkit.core.errors import ConfigError, OutputError
 from advkit.core.journal import Journal
 
-SOME = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+SOME = settings(max_examples=40)
 FACTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).map(
     lambda text: json.dumps({"said": text}, ensure_ascii=False)
 )

@@ -16,7 +16,7 @@ from advkit.core.water_filling import level
 
 EPS = {"linf": 0.2, "l2": 0.6, "l1": 1.0, "l0": 2}
 ROWS = 4
-few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=15)
 seeds = st.integers(0, 10_000)
 reach = st.sampled_from([0.01, 0.2, 1.0, 4.0, 30.0])
 

@@ -58,7 +58,7 @@ def test_a_registry_finds_files_and_other_distributions_when_it_is_first_asked(t
 NAMES = st.sampled_from(["alpha", "beta", "gamma", "delta"])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(NAMES, st.lists(NAMES, max_size=2, unique=True)), max_size=4), NAMES)
 def test_a_name_means_one_thing(wanted, asked):
     registry, meant = Registry("thing"), {}

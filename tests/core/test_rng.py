@@ -28,7 +28,7 @@ def unsigned(keys):
     return keys.numpy().view(np.uint64).tolist()
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEED, st.lists(ID, min_size=1, max_size=3), ID, SHAPE, HIGH)
 def test_every_number_is_that_of_the_reference_alone_and_in_company(seed, ids, number, shape, high):
     n, count, sample, base = len(ids), math.prod(shape), torch.tensor(ids), rng.derive(seed, "a")

@@ -347,7 +347,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(
     value=st.floats(allow_nan=False, allow_infinity=False),
     version=JSON,

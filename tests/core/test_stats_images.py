@@ -14,7 +14,7 @@ from scipy.stats import binom, binomtest
 from advkit.core import images
 from advkit.core.stats import accuracy, clopper_pearson, median_ranks
 
-CASES = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+CASES = settings(max_examples=60)
 COUNTS = st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 COUNTS |= COUNTS.map(lambda counts: (counts[1], counts[1]))
 

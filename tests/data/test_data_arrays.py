@@ -147,7 +147,6 @@ def test_the_edges_of_the_ranges_are_allowed() -> None:
     assert as_data(black, LABELS).shape == (3, 4, 1)
 
 
-@settings(derandomize=True, deadline=None, database=None)
 @given(
     hnp.arrays(
         st.sampled_from([np.uint8, np.int32, np.float32, np.float64]),

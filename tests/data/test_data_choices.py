@@ -30,7 +30,7 @@ from advkit.models.network import build
 from advkit.trained_attacks.universal.settings import PatchTraining
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=40)
+@settings(max_examples=40)
 @given(n=st.integers(1, 12), size=st.integers(1, 30), seed=st.integers(0, 3))
 def test_epochs_are_permutations_cut_into_batches(n: int, size: int, seed: int) -> None:
     epochs = -(-4 * size // n)

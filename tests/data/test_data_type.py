@@ -153,7 +153,7 @@ def test_fingerprint_does_not_depend_on_the_piece(piece: int, monkeypatch: pytes
 labels_of_all_classes = st.lists(st.integers(0, 2), max_size=40).map(lambda more: [0, 1, 2, *more])
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=50)
+@settings(max_examples=50)
 @given(labels=labels_of_all_classes, seed=st.integers(0, 5), cut=st.data())
 def test_balanced_is_nested_balanced_and_fixed(labels: list[int], seed: int, cut: st.DataObject) -> None:
     data = data_of(labels)

@@ -50,7 +50,7 @@ JUDGING = Detection(
 )
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     values=st.lists(st.integers(-20, 20), min_size=1, max_size=60),
     share=st.sampled_from([0.02, 0.05, 0.1, 0.34]),

@@ -37,7 +37,7 @@ class Counted:
         assert x.dtype == np.float32 and x.shape[1:] == SHAPE
         self.batches.append(len(x))
         for row in x:
-            self.each[np.abs(self.x - row).max((1, 2, 3)).argmin()] += 1
+            self.each[((self.x - row) ** 2).sum((1, 2, 3)).argmin()] += 1
         if self.dies is not None and sum(self.batches) >= self.dies:
             raise KeyboardInterrupt
         if len(self.batches) in self.fails:
@@ -66,7 +66,7 @@ def checked(asked, result, wall, near=True):
     assert result.queries.stopped == int((each >= wall).sum())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 99),
     wall=st.integers(1, 60),
@@ -90,7 +90,7 @@ def test_reported_is_sent_and_within_the_wall_whatever_the_batch_size(seed, wall
     assert found[0] == found[1]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(total=st.integers(6, 100), wall=st.one_of(st.none(), st.integers(1, 30)))
 def test_a_total_is_shared_equally(total, wall):
     asked = Counted()

@@ -24,7 +24,7 @@ from advkit.models.network import ARCHITECTURES, build, generative, numbers, pai
 from advkit.models.store import Kin
 from advkit.models.zoo import Pretrained
 
-SOME = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+SOME = settings(max_examples=60)
 CARD: dict[str, Any] = {"role": "classifier", "architecture": "tests:Net", "shape": (2, 1, 1), "classes": 2}
 
 

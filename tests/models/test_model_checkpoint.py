@@ -263,7 +263,7 @@ def test_a_card_that_is_no_json(tmp_path: Path) -> None:
         assert "its card is no JSON" in refusal(load_checkpoint, path)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(1, 2), max_size=2)),
     st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(1, 2), max_size=2)),
@@ -276,7 +276,7 @@ def test_the_first_difference_is_named(wanted: dict[str, list[int]], given: dict
     assert said.startswith(f"'{wrong[0]}' is " if wrong else "") and bool(said) == bool(wrong)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.sampled_from(["list", "state_dict", "model_state_dict", "model", "net", "weights"]), max_size=4

@@ -46,7 +46,7 @@ def deep_first(name: str, tensor: torch.Tensor) -> tuple[bool, int]:
     return tensor.dim() != 4, -max(tensor.shape, default=0)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@settings(max_examples=15)
 @given(
     name=st.sampled_from(SMALL),
     channels=st.sampled_from([1, 3]),

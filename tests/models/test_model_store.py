@@ -135,9 +135,7 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None, derandomize=True, database=None
-)
+TestStores.settings = settings(max_examples=25, stateful_step_count=12)
 
 
 def test_the_default_store_is_under_advkit_home(tmp_path: Path) -> None:
@@ -175,7 +173,7 @@ def test_export_and_import(store: Store, make: Any, tmp_path: Path) -> None:
         store.import_(tmp_path / "foreign.pth", "wrong", arch="mlp")
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25)
 @given(
     drawn=st.lists(
         st.dictionaries(st.integers(0, 6), st.sampled_from(["ema-of", "fine-tuned-from"]), max_size=2),

@@ -13,7 +13,7 @@ from advkit.models.card import Shape
 from advkit.models.layers import growth, halvings, refuse_small, transposed
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(0, 2), *[st.sampled_from([7, 8, 9]) | st.integers(1, 70)] * 2),
     steps=st.none() | st.integers(0, 6),

@@ -56,11 +56,11 @@ def test_a_linear_model_has_the_curve_of_its_closed_form(norm, linear):
     assert sum(one.nearest for one in curve.attacks) == 38 and curve.unbroken == 0
 
 
-FINE = {"derandomize": True, "deadline": None, "database": None, "max_examples": 40}
+FINE = settings(max_examples=40)
 NORMS = st.one_of(st.just(0.0), st.integers(1, 40).map(lambda n: n / 255), st.floats(0.01, 0.9), st.none())
 
 
-@settings(**FINE)
+@FINE
 @given(
     found=st.lists(st.tuples(NORMS, st.integers(0, 3)), min_size=1, max_size=30),
     marks=st.sampled_from([(), (8 / 255,), (0.1, 0.3)]),
@@ -121,7 +121,7 @@ def test_every_figure_is_a_count_of_minimum_norms(found, marks):
     assert [point.eps for point in more.points] == sorted(point.eps for point in more.points)
 
 
-@settings(**FINE)
+@FINE
 @given(
     norm=st.sampled_from(["linf", "l2", "l0"]),
     norms=st.lists(st.floats(1e-3, 0.99) | st.sampled_from([0.06, 0.3, 0.6]), min_size=1, max_size=30),
@@ -337,7 +337,7 @@ def test_faults_of_the_data(linear):
         advkit.security_curve(model, (data.images, data.labels))
 
 
-@settings(**FINE)
+@FINE
 @given(st.lists(st.floats(0, 1) | st.just(math.inf), min_size=1, max_size=40))
 @example([0.3])
 @example([0.1] * 6)

@@ -27,9 +27,7 @@ from advkit.verify.bounds.read import check  # noqa: E402
 from advkit.verify.bounds.read import read as bounds  # noqa: E402
 from tests.models.onnx_graph.onnx_graphs import OPTIONS, Drawn, Graph  # noqa: E402
 
-quick = settings(
-    deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.generate,)
-)
+quick = settings(suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
 
 
 def of_one_node(kind: str, inputs: dict[str, Any], shape: Any, opset: int = 17, **attributes: Any) -> Any:

@@ -127,7 +127,7 @@ FOUND = [(status, method) for status in ("certified", "undecided") for method in
 FOUND = st.sampled_from([("misclassified", None), *FOUND])
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(FOUND, min_size=1, max_size=60), st.floats(1e-4, 10))
 def test_the_figures_are_those_of_the_verdicts(found, eps):
     names = ("id", "status", "method")

@@ -67,7 +67,7 @@ FOUND = st.tuples(st.sampled_from(["right", "wrong", "abstained"]), st.integers(
 SETTINGS = st.tuples(st.sampled_from([0.12, 0.5, 1.0]), st.integers(10, 100_000), st.floats(1e-6, 0.1))
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(FOUND, min_size=1, max_size=40), SETTINGS)
 def test_the_figures_are_those_of_the_verdicts(found, how):
     about = {"selection": 100, "seed": 0, "skip": 1, "bare_correct": 0, "status": "complete", "seconds": 1.0}

@@ -31,7 +31,7 @@ def tallies(image, classes, counts, sigma, seed, stream, sample):
         yield torch.bincount(pixels.argmax(1), minlength=classes)
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     FROM_1, st.integers(30, 700), FROM_1, st.floats(0.001, 0.5), st.floats(0.1, 1), FROM_1, st.integers(2, 4)
 )

@@ -10,7 +10,7 @@ from scipy.stats import binom, binomtest, norm
 from advkit.core.errors import ConfigError
 from advkit.verify.smoothing.statistics import certified_radius, chance, least_share, reach, refuse_too_few
 
-CASES = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+CASES = settings(max_examples=60)
 VOTES = st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n) | st.just(n), st.just(n)))
 SIGMA = st.floats(0.01, 3)
 ALPHA = st.floats(0.05, 0.95) | st.floats(-30, -1).map(lambda power: 10.0**power)

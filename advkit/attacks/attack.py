@@ -127,6 +127,10 @@ class Attack(ABC, Generic[S]):
         """Number of target classes, one row each, largest logit first; 0: untargeted."""
         return int(getattr(self.config, "targets", 0))
 
+    def variants(self, classes: int) -> int:
+        """Rows per sample, of a classifier with so many classes."""
+        return self.starts * max(1, min(self.targets, classes - 1))
+
     @property
     def artifact_hash(self) -> str:
         """Hash of what the attack uses besides its parameters, such as a network; usually empty."""

@@ -77,7 +77,7 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
     rows = []
     for stage in stages:
         made, one = attacks[stage.name], about.get(stage.name)
-        each = made.starts * max(1, min(made.targets, classes - 1))
+        each = made.variants(classes)
         forwards = f"{(made.steps + 1) * each * count:,}"  # one more to confirm
         likely = ("-", "-") if one is None else (f"{one.passes:,.0f}", duration(one.seconds))
         rows.append((stage.name, stage.attack, str(made.steps), str(each), made.cost or forwards, *likely))

@@ -52,7 +52,7 @@ def _plan(config: Config, model: Model, images: Data, norm: Norm) -> Outcome:
     rows, total = [], 0
     for stage in stages_of(norm, images, classes, config):
         made = make(stage.attack, threat, stage.parameters)
-        each = made.starts * max(1, min(made.targets, classes - 1))
+        each = made.variants(classes)
         passes = (made.steps + 1) * each * len(images)  # one more to confirm
         total += passes
         rows.append((stage.name, str(made.steps), str(each), f"{passes:,}"))

@@ -34,10 +34,11 @@ def run(config: Config, context: Context) -> Outcome:
     config = config.on(test.name, against)
     attacks = attacks_of(config, classifier, test, against)
     if context.dry_run:
+        classes = classifier.card.classes or test.classes
         plan = adaptive_attacks(attacks, config.detector_weights)
         made = [make(one.stage.attack, against, one.stage.parameters) for one in plan]
         rows = tuple(
-            (one.name, str(attack.steps), str(attack.starts * max(attack.targets, 1)))
+            (one.name, str(attack.steps), str(attack.variants(classes)))
             for one, attack in zip(plan, made, strict=True)
         )
         return planned(

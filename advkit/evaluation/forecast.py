@@ -81,8 +81,7 @@ class Forecast:
 
 def most_passes(attack: Attack[Any], classes: int) -> int:
     """Forward and backward passes that an image costs at most, with one to confirm."""
-    variants = attack.starts * max(1, min(attack.targets, classes - 1))
-    return variants * (attack.steps * (2 if attack.access == "gradients" else 1) + 1)
+    return attack.variants(classes) * (attack.steps * (2 if attack.access == "gradients" else 1) + 1)
 
 
 def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Sequence[Stage]) -> Forecast:

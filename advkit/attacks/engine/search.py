@@ -78,8 +78,9 @@ class Search:
         self.attack, self.oracle, self.data, self.clean = attack, oracle, data, clean
         self.seed, self.name, self.tuner, self.device = seed, name, tuner, device
         self.target_class = target_class
-        self._targets = 0 if target_class is not None else min(attack.targets, clean.shape[1] - 1)
-        self.variants = attack.starts * max(self._targets, 1)
+        classes = clean.shape[1]
+        self._targets = 0 if target_class is not None else min(attack.targets, classes - 1)
+        self.variants = attack.starts if target_class is not None else attack.variants(classes)
         """Rows per sample."""
         # On the CPU reading results is free; elsewhere it synchronises with the device.
         self.check_every = 1 if device.type == "cpu" or oracle.box is not None else 8

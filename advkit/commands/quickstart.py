@@ -103,8 +103,13 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
         trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
     gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
-    broken = [replace(p, title=f"{p.title}: ordinary classifier") for p in outcomes["3-attack"].pictures]
-    still = [replace(p, title=f"{p.title}: hardened classifier") for p in outcomes["5-attack"].pictures]
+    pairs = zip(outcomes["3-attack"].pictures, outcomes["5-attack"].pictures, strict=False)
+    beside = [
+        replace(picture, title=f"{picture.title}: {who} classifier")
+        for pair in pairs
+        for who, picture in zip(("ordinary", "hardened"), pair, strict=True)
+    ]
+    attacks = {"ordinary": outcomes["3-attack"], "hardened": outcomes["5-attack"]}
     return Outcome(
         title="quickstart",
         sentences=(
@@ -115,6 +120,10 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
             f"Measured on {n} test images that no training used, in {clock.seconds:.0f} s "
             f"({clock.measured}).",
         ),
+        bars=tuple(
+            replace(bar, name=f"{who}: {bar.name}") for who, each in attacks.items() for bar in each.bars
+        ),
+        legend=attacks["ordinary"].legend,
         tables=(
             Table(
                 f"before and after hardening ({threat['norm']} eps {threat['eps']:.4g})",
@@ -122,11 +131,11 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
                 tuple(rows),
             ),
             *(
-                replace(outcomes[name].tables[0], title=f"{who} classifier, attack by attack")
-                for name, who in (("3-attack", "ordinary"), ("5-attack", "hardened"))
+                replace(each.tables[0], title=f"{who} classifier, attack by attack")
+                for who, each in attacks.items()
             ),
         ),
-        pictures=(grid, *broken, *still),
+        pictures=(*beside, *outcomes["4-adv-train"].pictures, grid),
         files=(folder / "clf.pt", folder / "hard.pt", folder),
         next=(
             f"advkit attack --model {folder / 'hard.pt'} --eps 0.2",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import torch
 
 from advkit.core.errors import OutputError
 from advkit.core.images import png_bytes
+from advkit.core.stored import StoredResult
 from advkit.report import html
+from advkit.report.charts import Bar, alone, bars
 from advkit.report.outcome import Outcome, Picture, Table
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
@@ -123,3 +127,53 @@ def test_pictures_are_what_they_are_said_to_be(tmp_path):
     page = Page(_render(Outcome("pictures", pictures=pictures)))
     sources = [facts["src"] for tag, facts in page.tags if tag == "img"]
     assert [source.partition(";")[0] for source in sources] == ["data:image/png", "data:image/gif"]
+
+
+@pytest.mark.parametrize(
+    ("passed", "judged", "trusted", "badges"),
+    [
+        (True, False, None, ()),
+        (False, False, None, (("missed", False),)),
+        (True, True, True, (("trusted", True), ("met", True))),
+        (False, True, False, (("doubted", False), ("missed", False))),
+    ],
+)
+def test_badges_tell_the_verdict(passed, judged, trusted, badges):
+    class Stored(StoredResult):
+        @property
+        def trusted(self):
+            return trusted
+
+    outcome = Outcome("a", passed=passed, judged=judged, stored=Stored())
+    assert outcome.badges == badges
+    page = _render(outcome)
+    assert [("good" in kind, word) for kind, word in re.findall(r'"badge (\w+)">(\w+)<', page)] == [
+        (good, word) for word, good in badges
+    ]
+
+
+def test_the_first_screen_has_the_verdict_the_bars_and_what_to_do():
+    page = _render(
+        Outcome(
+            "a",
+            ("Verdict.",),
+            (Table("", ("name",), (("cell",),), "said below"),),
+            next=("advkit attack",),
+            bars=(Bar.of("clean", 1, 2),),
+            legend={"red": "lost"},
+            pictures=(Picture.chart("chart", bars("inside", ()), "caption"),),
+        )
+    )
+    order = ("Verdict.", ">clean<", "<pre>advkit attack", ">inside<", ">cell<")
+    places = [page.index(words) for words in order]
+    assert places == sorted(places) and page.index("said below") > places[-1] and ">lost<" in page
+    assert 'data-name="name">cell' in page  # beside the cell where the screen is narrow
+
+
+def test_a_chart_is_a_file_too_unless_it_cannot_be_written(tmp_path, caplog):
+    made = Picture.chart("chart", bars("inside", ()), "", tmp_path / "a.svg")
+    assert made.path.read_text(encoding="utf-8") == alone(made.svg)
+    with caplog.at_level(logging.WARNING):
+        lost = Picture.chart("chart", made.svg, "", made.path / "lost.svg")
+    assert str(lost.path) in caplog.text and lost.svg == made.svg
+    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]

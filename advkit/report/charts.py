@@ -117,7 +117,7 @@ class Line:
     """Each value holds up to the next place."""
     dashes: str = ""
     thin: bool = False
-    """In the background: its name stands only in its title."""
+    """In the background: the legend leaves it out."""
     band: Sequence[tuple[float, float, float]] = ()
     """Places with the lower and the upper end of an interval."""
     dots: bool = False

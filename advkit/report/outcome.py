@@ -96,12 +96,12 @@ class Outcome:
             object.__setattr__(self, "notes", self.notes or getattr(self.stored, "notes", ()))
 
     @property
-    def badges(self) -> tuple[tuple[str, bool], ...]:
-        """The verdict in a word or two, and whether each is good."""
+    def badges(self) -> tuple[tuple[bool, str], ...]:
+        """What decides, in a word or two each, and whether it is good."""
         trusted = getattr(self.stored, "trusted", None)
-        trust = () if trusted is None else (("trusted" if trusted else "doubted", bool(trusted)),)
-        judged = self.judged or not self.passed
-        return (*trust, *((("met" if self.passed else "missed", self.passed),) if judged else ()))
+        said = () if trusted is None else ((bool(trusted), "trusted" if trusted else "doubted"),)
+        met = (self.passed, "threshold met" if self.passed else "threshold not met")
+        return (*said, *([met] * (self.judged or not self.passed)))
 
 
 def planned(*sentences: str, table: Table | None = None, **result: Any) -> Outcome:

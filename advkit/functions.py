@@ -10,7 +10,6 @@ import copy
 import hashlib
 import html
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +25,7 @@ from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.progress import Progress
+from advkit.core.runs import history
 from advkit.core.stored import StoredResult
 from advkit.report.outcome import Outcome, Table
 
@@ -73,10 +73,7 @@ class Run:
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """A training's figures as they were written, a row each; empty for other commands."""
-        path = self.folder and self.folder / "metrics.jsonl"
-        if path is None or not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return history(self.folder) if self.folder else []
 
     @cached_property
     def models(self) -> dict[str, Model]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 # Tests run beside each other. PyTorch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,7 +27,7 @@ from advkit.data.data import Data
 from advkit.models.card import ModelCard
 from advkit.models.model import Model
 from advkit.models.network import build
-from advkit.report import plots
+from advkit.report import charts
 
 # The same examples in every run, on a machine of any speed.
 settings.register_profile("advkit", derandomize=True, deadline=None, database=None)
@@ -69,12 +70,28 @@ def stopping() -> Progress:
     return Stopping()
 
 
-@pytest.fixture
-def plotted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that would have been saved."""
-    figures: list[Any] = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
-    return figures
+@pytest.fixture(scope="session")
+def drawn() -> Callable[[str], dict[str, list[tuple[float, float]]]]:
+    """Reads the lines of a chart: by name, their points as shares of the width and height of the frame."""
+
+    def numbers(text: str) -> list[float]:
+        return [float(number) for number in re.findall(r"-?[0-9.]+", text)]
+
+    def of(svg: str) -> dict[str, list[tuple[float, float]]]:
+        paths = ElementTree.fromstring(svg).findall("path")
+        (_, top, bottom) = next(numbers(one.get("d", "")) for one in paths if "V" in one.get("d", ""))
+        left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+        made = {}
+        for path in paths:
+            if (title := path.find("title")) is not None:
+                flat = numbers(path.get("d", ""))
+                made[title.text or ""] = [
+                    ((x - left) / (right - left), (bottom - y) / (bottom - top))
+                    for x, y in zip(flat[::2], flat[1::2], strict=True)
+                ]
+        return made
+
+    return of
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,10 @@ def outcome(console: Console, result: Outcome) -> None:
     for each in result.tables:
         console.print()
         console.print(table(each, console.width))
+        if each.note:
+            console.print(Text(each.note), soft_wrap=wrap)
     *others, last = result.files or (None,)
-    lines = [f"{picture.title}: {picture.path}" for picture in result.pictures]
+    lines = [f"{picture.title}: {picture.path}" for picture in result.pictures if picture.path]
     lines += [str(path) for path in others if path not in {picture.path for picture in result.pictures}]
     for heading, body in (("written", lines), ("next", result.next)):
         if body:

@@ -25,7 +25,6 @@ from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
 from advkit.report import training as report
-from advkit.report.figures.curves import write_curves
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.training.export import (
     export,
@@ -139,8 +138,6 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
                 notes="",
             )
             hardened = Model(done.best.network, card)
-            best = next((row["epoch"] for row in done.history if row["step"] == done.step), None)
-            write_curves(run.path / "curves.png", done.history, title=name, best=best)
             return TrainingResult(
                 config=config.model_dump(mode="json"),
                 model=export(hardened, name, run, file, overwrite=context.overwrite),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from advkit.core.context import Context
@@ -13,7 +11,6 @@ from advkit.models.card import ModelCard, ThreatFacts
 from advkit.models.model import Model
 from advkit.models.network import numbers
 from advkit.report import trained_attacks as report
-from advkit.report.figures.curves import write_advgan_curves
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
 from advkit.trained_attacks.generators.make import make_generator, refuse_norm
@@ -76,9 +73,6 @@ def run(config: Config, context: Context) -> Outcome:
             )
             card = trained_card(card, "advgan-train", config, config.steps)
             generator = Model(found.generator, card)
-            title = f"{name} against {Path(config.model).name}"
-            judged = config.gan_weight > 0
-            write_advgan_curves(run.path / "curves.png", run.history(), title=title, judged=judged)
             report.draw_advgan(run.path, config, generator, model, test, against, target)
             saved = export(generator, name, run, file, overwrite=context.overwrite)
             return AdvGanResult(

@@ -15,7 +15,6 @@ from advkit.models.card import ThreatFacts
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.report import defences as report
-from advkit.report.figures.curves import write_curves
 from advkit.report.outcome import Outcome, planned
 from advkit.training.export import export, model_file, parent, store_name, trained_card
 from advkit.training.loop import fit
@@ -82,7 +81,6 @@ def run(config: Config, context: Context) -> Outcome:
                 progress=context.progress,
                 name="training the detector",
             )
-            write_curves(run.path / "curves.png", trained.history, title=f"{name}: clean against adversarial")
             made = as_detector(trained.best)
             lineage = [parent("trained-against", classifier)]
             if source is not None:

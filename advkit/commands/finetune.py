@@ -11,7 +11,6 @@ from advkit.data.load import load_data
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.report import training as report
-from advkit.report.figures.curves import write_curves
 from advkit.report.outcome import Outcome, planned
 from advkit.reuse.classifier import PARTS, from_scratch, layer_rates, pretrained
 from advkit.reuse.result import FineTuningResult
@@ -95,8 +94,6 @@ def run(config: Config, context: Context) -> Outcome:
                 data=labelled.facts,
                 metrics={"test_accuracy": 1 - found["clean"] / found["n"]},
             )
-            title = f"{name}: accuracy on training batches"
-            write_curves(run.path / "curves.png", done.history, title=title)
             classifier = Model(done.model.network, card)
             return FineTuningResult(
                 config=config.model_dump(mode="json"),

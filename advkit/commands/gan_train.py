@@ -25,7 +25,6 @@ from advkit.models.model import Model
 from advkit.models.network import Generator, numbers
 from advkit.models.store import Store, refuse_bad_name
 from advkit.report import gan as report
-from advkit.report.figures.curves import write_gan_curves
 from advkit.report.figures.gan import WAYS, write_film, write_ways
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.training.board import refuse_without_tensorboard
@@ -70,8 +69,6 @@ def _finish(
     for name, model in models.items():
         Store().add(model, f"{game.name}-{name}")
     config, rows = game.config, run.history()
-    title = f"{game.name}: losses and the discriminator's accuracy"
-    write_gan_curves(run.path / "curves.png", rows, title=title)
     _draw(game, load_checkpoint(run.path / "ema.safetensors").to(device), run.path)
     return GanTrainingResult(
         config=config.model_dump(mode="json"),

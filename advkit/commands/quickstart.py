@@ -89,24 +89,27 @@ def _publish(run_folder: Path, file: Path) -> None:
 
 def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outcome:
     from advkit.evaluation.result import EvaluationResult
-    from advkit.report.bars import Bars
 
     before, after = outcomes["3-attack"].result, outcomes["5-attack"].result
     n, threat = before["n"], before["threat"]
     gained = 100 * (after["robust_accuracy"] - before["robust_accuracy"])
     cleaner = 100 * (after["clean_accuracy"] - before["clean_accuracy"])
-    rows, trust, bars = [], [], []
+    rows, trust = [], []
     for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after)):
         result = validate(EvaluationResult, found, who)
         trusted = "yes" if result.trusted else "doubted"
         accuracies = (accuracy(result.clean_correct, n), accuracy(result.robust_correct, n))
         rows.append((who, *accuracies, str(n), trusted))
-        bars += [(f"{who}, clean", result.clean_correct, n), (f"{who}, robust", result.robust_correct, n)]
         trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
     gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
-    broken = [replace(p, title=f"{p.title}: ordinary classifier") for p in outcomes["3-attack"].pictures]
-    still = [replace(p, title=f"{p.title}: hardened classifier") for p in outcomes["5-attack"].pictures]
+    pairs = zip(outcomes["3-attack"].pictures, outcomes["5-attack"].pictures, strict=False)
+    beside = [
+        replace(picture, title=f"{picture.title}: {who} classifier")
+        for pair in pairs
+        for who, picture in zip(("ordinary", "hardened"), pair, strict=True)
+    ]
+    attacks = {"ordinary": outcomes["3-attack"], "hardened": outcomes["5-attack"]}
     return Outcome(
         title="quickstart",
         sentences=(
@@ -117,6 +120,10 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
             f"Measured on {n} test images that no training used, in {clock.seconds:.0f} s "
             f"({clock.measured}).",
         ),
+        bars=tuple(
+            replace(bar, name=f"{who}: {bar.name}") for who, each in attacks.items() for bar in each.bars
+        ),
+        legend=attacks["ordinary"].legend,
         tables=(
             Table(
                 f"before and after hardening ({threat['norm']} eps {threat['eps']:.4g})",
@@ -124,12 +131,11 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
                 tuple(rows),
             ),
             *(
-                replace(outcomes[name].tables[0], title=f"{who} classifier, attack by attack")
-                for name, who in (("3-attack", "ordinary"), ("5-attack", "hardened"))
+                replace(each.tables[0], title=f"{who} classifier, attack by attack")
+                for who, each in attacks.items()
             ),
         ),
-        bars=(Bars.of(f"accuracy on {n} images [95 % interval]", bars),),
-        pictures=(grid, *broken, *still),
+        pictures=(*beside, *outcomes["4-adv-train"].pictures, grid),
         files=(folder / "clf.pt", folder / "hard.pt", folder),
         next=(
             f"advkit attack --model {folder / 'hard.pt'} --eps 0.2",

@@ -14,7 +14,6 @@ from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.report import training as report
-from advkit.report.figures.curves import write_semi_curves
 from advkit.report.outcome import Outcome, planned
 from advkit.reuse.result import SemiTrainingResult
 from advkit.reuse.semi_game import SemiGame
@@ -71,7 +70,6 @@ def run(config: Config, context: Context) -> Outcome:
                 data=labelled.facts,
                 metrics={"test_accuracy": 1 - tested["clean"] / tested["n"]},
             )
-            write_semi_curves(run.path / "curves.png", course.history, title=f"{name}: losses")
             _draw(game, config, run)
             classifier = Model(average.network, card)
             return SemiTrainingResult(

@@ -12,7 +12,6 @@ from advkit.data.subjects import open_subjects
 from advkit.gan.evaluation.subject import Subject, open_subject
 from advkit.models.model import Model, evaluation_mode
 from advkit.report import trained_attacks as report
-from advkit.report.figures.curves import write_curves
 from advkit.report.outcome import Outcome, planned
 from advkit.trained_attacks.transfer.copied import fresh, gather, train_copy
 from advkit.trained_attacks.transfer.queries import BlackBox
@@ -67,7 +66,6 @@ def run(config: Config, context: Context) -> Outcome:
             trained = train_copy(
                 copy, queries, learn.class_names, config, run=run, device=device, progress=context.progress
             )
-            write_curves(run.path / "curves.png", trained.history, title=f"{name}: agreement on the queries")
             judged = _judged(trained.model, model, test)
             card = trained_card(
                 trained.model.card,

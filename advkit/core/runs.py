@@ -278,18 +278,7 @@ class RunFolder:
 
     def history(self) -> list[dict[str, Any]]:
         """All rows of ``metrics.jsonl``."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        rows = []
-        with files.writing(path):  # which could not be gone on with
-            lines = files.read(path, sys.maxsize, own=True).splitlines()
-        for line in lines:
-            try:
-                rows.append(files.parsed(line))
-            except ValueError:
-                break  # the line that a crash cut short
-        return rows
+        return history(self.path)
 
     def _text(self, step: float) -> str:
         """The metrics up to a step, as lines of their file."""
@@ -318,6 +307,22 @@ class RunFolder:
             self._metrics.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """All rows of the ``metrics.jsonl`` in a run folder."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    with files.writing(path):  # which could not be gone on with
+        lines = files.read(path, sys.maxsize, own=True).splitlines()
+    for line in lines:
+        try:
+            rows.append(files.parsed(line))
+        except ValueError:
+            break  # the line that a crash cut short
+    return rows
 
 
 def refuse_other(path: Path) -> None:

@@ -11,12 +11,13 @@ from advkit.evaluation.comparison.result import ComparisonResult, Difference
 from advkit.evaluation.corruptions.result import CorruptionVerdict
 from advkit.evaluation.ledger import images_of, read_image
 from advkit.evaluation.result import Verdict
-from advkit.report.bars import Bars
+from advkit.report.charts import Bar
 from advkit.report.evaluation import EXAMPLES, worst
-from advkit.report.figures.comparison import write_bars
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.report.plots import write_images
 from advkit.verify.certification.result import CertifiedVerdict
+
+COLOURS = {"clean": "grey", "robust": "blue", "certified": "green", "corrupted": "amber"}
 
 
 def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: Path) -> Outcome:
@@ -36,6 +37,17 @@ def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: 
             *(f"{one.text[0].upper()}{one.text[1:]}." for one in result.deciding),
             *([upper] if "robust" in result.measures else []),
             *([warning] if warning else []),
+        ),
+        bars=tuple(
+            Bar(
+                f"{one.name}: {measure}",
+                ((share.correct / share.n, COLOURS[measure]),),
+                share.interval,
+                share.text,
+            )
+            for measure in result.measures
+            for place, one in enumerate(result.models)
+            for share in [result.share(place, measure)]
         ),
         warning=warning,
         tables=(
@@ -64,14 +76,6 @@ def comparison(result: ComparisonResult, pictures: tuple[Picture, ...], folder: 
         pictures=pictures,
         files=(folder,),
         stored=result,
-        bars=tuple(
-            Bars.of(
-                f"{measure} accuracy [95 % interval]",
-                [(model.name, model.correct[measure], result.n) for model in result.models],
-            )
-            for measure in result.measures
-            if measure != "corrupted"  # a mean, which has no exact interval
-        ),
     )
 
 
@@ -111,11 +115,9 @@ def _by_attack(result: ComparisonResult, names: tuple[str, ...]) -> tuple[Table,
 
 
 def pictures(folder: Path, result: ComparisonResult, sources: Sequence[Source]) -> tuple[Picture, ...]:
-    """The accuracies as bars, and for each model adversarial images that it alone loses, at most eight."""
-    bars = Picture("accuracies", folder / "accuracies.png", "Shares of the images with exact 95 % intervals.")
-    write_bars(bars.path, result)
+    """For each model adversarial images that it alone loses, at most eight."""
     drawn = [_lost(folder, result, sources[place], place) for place in range(len(sources))]
-    return (bars, *(picture for picture in drawn if picture is not None))
+    return tuple(picture for picture in drawn if picture is not None)
 
 
 def _lost(folder: Path, result: ComparisonResult, source: Source, place: int) -> Picture | None:

@@ -14,7 +14,8 @@ from advkit.data.subjects import flags
 from advkit.evaluation.corruptions.result import CorruptionAccuracy, CorruptionResult
 from advkit.evaluation.corruptions.settings import Corruptions
 from advkit.models.model import Model, evaluation_mode
-from advkit.report.figures.corruptions import write_gallery, write_severities
+from advkit.report.charts import Bar
+from advkit.report.figures.corruptions import severities, write_gallery
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 
 
@@ -36,12 +37,26 @@ def corruptions(
             *partial(result.status, result.n),
             *said,
         ),
+        bars=_bars(result),
         tables=(_accuracies(result), *_relative(result)),
         pictures=pictures,
         files=(folder,),
         next=(f"advkit attack {subject}",),
         stored=result,
         passed=passed,
+        judged=config.min_accuracy is not None,
+    )
+
+
+def _bars(result: CorruptionResult) -> tuple[Bar, ...]:
+    """Clean, the mean, and the mean over the severities of each corruption."""
+    mean, (low, high) = result.mean_accuracy, result.interval
+    said = f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    alone = ((name, result.accuracy_of(name)) for name in result.corruptions)
+    return (
+        Bar.of(f"clean accuracy, n = {result.n:,}", result.clean_correct, result.n, "grey"),
+        Bar("mean under corruptions", ((mean, "blue"),), (low, high), said),
+        *(Bar(name, ((value, "amber"),), None, f"{100 * value:.1f} %") for name, value in alone),
     )
 
 
@@ -87,13 +102,13 @@ def _unknown(result: CorruptionResult) -> tuple[str, ...]:
 
 def pictures(folder: Path, result: CorruptionResult, model: Model, data: Data) -> tuple[Picture, ...]:
     """Accuracy by severity, and an image under every corruption."""
-    curve = Picture(
+    curve = Picture.chart(
         "accuracy by severity",
-        folder / "severities.png",
+        severities(result),
         "The mean over all corruptions with its 95 % interval, and each corruption.",
+        folder / "severities.svg",
     )
-    write_severities(curve.path, result)
-    severities = (result.severities[0], result.severities[-1])
+    ends = (result.severities[0], result.severities[-1])
     shown = next((v.id for v in result.verdicts if v.status != "misclassified"), result.verdicts[0].id)
     ids = torch.tensor([shown])
     x, label = data.batch((data.ids == shown).nonzero()[:, 0])
@@ -102,19 +117,20 @@ def pictures(folder: Path, result: CorruptionResult, model: Model, data: Data) -
             corrupted(x, ids, name, severity, family=result.constants, seed=result.seed)
             for name in result.corruptions
         ]
-        for severity in dict.fromkeys(severities)
+        for severity in dict.fromkeys(ends)
     ]
     with torch.no_grad(), evaluation_mode(model):
         said = [[int(model(image.to(device_of(model))).argmax()) for image in row] for row in changed]
     names = dict(enumerate(data.class_names))
+    path = folder / "gallery.png"
     gallery = Picture(
         "gallery",
-        folder / "gallery.png",
+        path,
         f"An image of class {names[int(label)]} (id {shown}) under each corruption, in severities "
-        f"{' and '.join(map(str, dict.fromkeys(severities)))}, and what the model calls it; red: wrong.",
+        f"{' and '.join(map(str, dict.fromkeys(ends)))}, and what the model calls it; red: wrong.",
     )
     write_gallery(
-        gallery.path,
+        path,
         result.corruptions,
         [torch.cat(row) for row in changed],
         [[(names.get(one, str(one)), one != int(label)) for one in row] for row in said],

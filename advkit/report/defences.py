@@ -16,6 +16,7 @@ from advkit.data.subjects import flags
 from advkit.defences.purifier import Purifier
 from advkit.defences.result import DetectionResult, DetectorResult, PurificationResult
 from advkit.defences.settings import Detection, DetectorTraining, Purification
+from advkit.report.figures.curves import CLASSIFIER, course
 from advkit.report.outcome import Outcome, Picture, Table
 
 COLUMNS = 20
@@ -37,7 +38,7 @@ def trained(config: DetectorTraining, result: DetectorResult, folder: Path) -> O
             f"In the model store as {result.model.name}.",
         ),
         tables=(Table("images", ("", "clean", "adversarial"), rows),),
-        pictures=(Picture("curves", folder / "curves.png", "Accuracy during training."),),
+        pictures=tuple(course(folder, CLASSIFIER, "Accuracy during training.", kept=result.kept_step)),
         files=(*map(Path, result.model.files), folder),
         next=(
             f"advkit detector-eval {subject} {_budget(config)}",

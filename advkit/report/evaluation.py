@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +27,8 @@ from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial
 from advkit.models.model import Model, evaluation_mode
-from advkit.report.bars import Bar, Bars
-from advkit.report.figures.evaluation import write_curve, write_norms, write_sizes
+from advkit.report.charts import Bar, matrix
+from advkit.report.figures import evaluation as figures
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 from advkit.report.plots import write_images
 from advkit.verify.certification.result import CertificationResult
@@ -36,6 +37,8 @@ SHOWN = 10
 """Classes in a table; of more, the worst."""
 EXAMPLES = 8
 """Images in a picture of examples."""
+CONFUSED = 1000
+"""Images misclassified under attack, at most, whose predicted classes are asked for."""
 
 Row = TypeVar("Row")
 
@@ -53,38 +56,33 @@ def by_class(
 ) -> Table:
     """Clean and robust (or certified) accuracy of each class that occurs, with its number of images: an
     average may hide that one class is much less robust than the others."""
-    rows = []
-    for label, found in sorted(statuses_of(result).items()):
-        n, good = len(found), _good(found, what)
-        clean = n - found.count("misclassified")
-        name = class_name(label, names)
-        rows.append((good / n, (name, f"{n:,}", accuracy(clean, n), accuracy(good, n))))
-    shown, title = worst(rows)
+    rows, title = _classes(result, names, what)
     columns = ("class", "n", "clean accuracy [95 % interval]", f"{what} accuracy [95 % interval]")
-    return Table(title, columns, tuple(shown))
+    said = tuple((name, f"{n:,}", accuracy(clean, n), accuracy(good, n)) for name, n, clean, good in rows)
+    return Table(title, columns, said)
 
 
-def bars_by_class(
+def class_bars(
     result: EvaluationResult | CertificationResult, names: Sequence[str], what: str = "robust"
-) -> Bars:
-    """The last column of `by_class`."""
-    found = sorted(statuses_of(result).items())
-    rows = [(class_name(label, names), _good(statuses, what), len(statuses)) for label, statuses in found]
-    shown, title = worst([(good / n, (name, good, n)) for name, good, n in rows])
-    return Bars.of(f"{what} accuracy, {title} [95 % interval]", shown)
+) -> Picture:
+    """The same as a chart."""
+    rows, title = _classes(result, names, what)
+    svg = figures.classes([row[0] for row in rows], [row[1:] for row in rows], what)
+    return Picture.chart(f"{what} accuracy {title}", svg, "With exact 95 % intervals.")
 
 
-def statuses_of(result: EvaluationResult | CertificationResult) -> dict[int, list[str]]:
-    """The verdicts' statuses by class."""
-    found: dict[int, list[str]] = {}
+def _classes(
+    result: EvaluationResult | CertificationResult, names: Sequence[str], what: str
+) -> tuple[list[tuple[str, int, int, int]], str]:
+    """For each class its name, and the number of images, of those classified correctly, and of good ones."""
+    statuses: dict[int, list[str]] = {}
     for verdict in result.verdicts:
-        found.setdefault(verdict.label, []).append(verdict.status)
-    return found
-
-
-def _good(statuses: Sequence[str], what: str) -> int:
-    """Of one class, robust (certified, too) or certified."""
-    return statuses.count(what) + (what == "robust") * statuses.count("certified")
+        statuses.setdefault(verdict.label, []).append(verdict.status)
+    rows = []
+    for label, found in sorted(statuses.items()):
+        n, good = len(found), found.count(what) + (what == "robust") * found.count("certified")
+        rows.append((good / n, (class_name(label, names), n, n - found.count("misclassified"), good)))
+    return worst(rows)
 
 
 def attack(
@@ -96,7 +94,6 @@ def attack(
 ) -> Outcome:
     """The outcome of ``advkit attack``."""
     n, threat = result.n, result.threat
-    ran = [stage for stage in result.stages if stage.attacked]
     rows = [("none (clean)", "", "", accuracy(result.clean_correct, n), f"{n:,}")]
     if verified := sum(verdict.attack == COMPLETE for verdict in result.verdicts):
         left = accuracy(result.clean_correct - verified, n)
@@ -109,56 +106,74 @@ def attack(
             accuracy(stage.correct_after, n),
             f"{stage.forwards + stage.backwards:,}",
         )
-        for stage in ran
+        for stage in result.stages
+        if stage.attacked
     ]
     columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
     passed, said = _gate(config, result)
-    idle = len(result.stages) - len(ran)
     return Outcome(
         title=f"attack on {config.model}",
-        sentences=(
-            result.sentence,
-            result.trust,
-            *partial(result.status, n),
-            *said,
-            *([f"{idle} of {len(result.stages)} attacks ran on no image."] if idle else []),
-        ),
+        sentences=(result.sentence, result.trust, *partial(result.status, n), *said),
+        bars=figures.first_bars(result),
+        legend={
+            key: figures.BOUNDS[key] for key in figures.BOUNDS if result.certified_correct or key != "green"
+        },
         warning="" if result.trusted else result.trust,
         tables=(
-            Table(f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
+            Table(
+                f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}",
+                columns,
+                tuple(rows),
+                _idle(result),
+            ),
             *_queries(result),
             *_sides(result),
             *_checks(result),
             by_class(result, images.class_names),
+            _cost(result),
         ),
-        pictures=pictures,
+        pictures=(*_charts(result, images.class_names), *pictures),
         files=files,
         next=_next(config, result),
         stored=result,
         passed=passed,
-        bars=(
-            Bars(
-                f"accuracy at {threat.norm} eps {threat.eps:.4g}, of {n:,} images [95 % interval]",
-                (
-                    Bar("clean", result.clean_correct, n),
-                    Bar(
-                        "robust" if result.certified_correct == result.robust_correct else "robust, at most",
-                        result.robust_correct,
-                        n,
-                        result.certified_correct or 0,
-                    ),
-                ),
-            ),
-            Bars.of(
-                "after each attack [95 % interval]",
-                [
-                    ("clean", result.clean_correct, n),
-                    *((stage.name, stage.correct_after, n) for stage in ran),
-                ],
-            ),
-            bars_by_class(result, images.class_names),
-        ),
+        judged=config.min_robust is not None,
     )
+
+
+def _idle(result: EvaluationResult) -> str:
+    """The stages that attacked nothing, which have no row."""
+    why = {False: "had nothing left to attack", True: "attacked nothing, since little was to be found"}
+    said = []
+    for left, reason in why.items():
+        names = [one.name for one in result.stages if not one.attacked and bool(one.left) == left]
+        if names:
+            said.append(f"{len(names)} stage{'s' * (len(names) > 1)} {reason}: {', '.join(names)}.")
+    return " ".join(said)
+
+
+def _charts(result: EvaluationResult, names: Sequence[str]) -> Iterator[Picture]:
+    left = "The accuracy after each attack with its exact 95 % interval, and the images that it took away."
+    yield Picture.chart("accuracy after each attack", figures.waterfall(result), left)
+    yield class_bars(result, names)
+    if any(verdict.margin is not None for verdict in result.verdicts):
+        caption = (
+            "The largest margin that an attack reached on each robust image; at 0 it would be misclassified."
+        )
+        yield Picture.chart("margins", figures.margins(result), caption)
+
+
+def _cost(result: EvaluationResult) -> Table:
+    facts = {
+        "forward passes": f"{result.forwards:,}",
+        "backward passes": f"{result.backwards:,}",
+        "seconds": f"{result.seconds:,.1f}",
+        "precision": result.precision,
+        "seed": str(result.seed),
+        "model": result.model_hash,
+        "images": result.data.fingerprint,
+    }
+    return Table("cost and settings", ("", "value"), tuple(facts.items()))
 
 
 def expected(found: Forecast | None) -> tuple[str, ...]:
@@ -261,17 +276,45 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
 def nearest(
     folder: Path, result: EvaluationResult, model: Model, data: Data, adversarial: Adversarial
 ) -> tuple[Picture, ...]:
-    """The adversarial examples that are nearest to their originals, at most eight."""
+    """The predicted classes under attack, and the adversarial examples that are nearest to their originals,
+    at most eight."""
     broken = [verdict for verdict in result.verdicts if verdict.status == "broken"]
     shown = sorted(broken, key=lambda verdict: (verdict.distance or 0.0, verdict.id))[:EXAMPLES]
     if not shown:
         return ()
     return (
+        *_confusion(result, model, data, adversarial),
         Picture(
             "adversarial examples",
             _examples(folder, [verdict.id for verdict in shown], model, data, adversarial),
             "The adversarial examples with the smallest perturbations: true class and predicted class.",
         ),
+    )
+
+
+def _confusion(
+    result: EvaluationResult, model: Model, data: Data, adversarial: Adversarial
+) -> Iterator[Picture]:
+    """What the model calls the images that the attacks broke, by true class; of many classes, the ten of most
+    such images."""
+    places = adversarial.broken.nonzero()[:CONFUSED, 0]
+    said: list[int] = []
+    with torch.no_grad(), evaluation_mode(model):
+        for few in places.split(50):
+            said += model(adversarial[few].to(device_of(model))).argmax(1).tolist()
+    pairs = Counter(zip((result.verdicts[place].label for place in places.tolist()), said, strict=True))
+    seen = Counter[int]()
+    for pair, count in pairs.items():
+        seen.update(dict.fromkeys(pair, count))
+    shown = sorted(sorted(seen, key=lambda label: (-seen[label], label))[:SHOWN])
+    counts = [[pairs[row, column] for column in shown] for row in shown]
+    names = [class_name(label, data.class_names) for label in shown]
+    left = len(places) - sum(map(sum, counts))
+    some = f" {left:,} more are of other classes." if left else ""
+    yield Picture.chart(
+        "true class against predicted class under attack",
+        matrix("true class against predicted class under attack", names, counts, "true", "predicted"),
+        f"Of {len(places):,} images misclassified under attack.{some}",
     )
 
 
@@ -300,20 +343,25 @@ def _examples(
 def curve(config: Curve, result: SecurityCurve, folder: Path) -> Outcome:
     """The outcome of ``advkit curve``."""
     pictures = (
-        Picture(
+        Picture.chart(
             "security curve",
-            folder / "curve.png",
+            figures.security_curve(result),
             "Robust accuracy by eps (an upper bound) with its 95 % interval.",
+            folder / "curve.svg",
         ),
-        Picture(
+        Picture.chart(
             "minimum norms",
-            folder / "norms.png",
-            "Smallest perturbations found: a histogram, and for each class the median, the quartiles (box) "
-            "and the range from 5 to 95 % of the images (whiskers).",
+            figures.norms(result),
+            f"Smallest perturbations found.{figures.not_drawn(result)}",
+            folder / "norms.svg",
+        ),
+        Picture.chart(
+            "minimum norms by class",
+            figures.norms_by_class(result),
+            "The median (line), the quartiles (box) and the range from 5 to 95 % of the images (whiskers).",
+            folder / "classes.svg",
         ),
     )
-    write_curve(pictures[0].path, result)
-    write_norms(pictures[1].path, result)
     warning = ""
     if result.unbroken:
         warning = (
@@ -332,8 +380,12 @@ def curve(config: Curve, result: SecurityCurve, folder: Path) -> Outcome:
             *partial(result.status, result.n),
             *([warning] if warning else []),
         ),
+        bars=(
+            Bar.of(f"clean accuracy, n = {result.n:,}", result.clean_correct, result.n, "grey"),
+            *_at(result),
+        ),
         warning=warning,
-        tables=(_points(config, result), _classes(result), _attacks(result)),
+        tables=(_points(config, result), _norms_by_class(result), _attacks(result)),
         pictures=pictures,
         files=(folder,),
         next=(
@@ -342,6 +394,13 @@ def curve(config: Curve, result: SecurityCurve, folder: Path) -> Outcome:
         ),
         stored=result,
     )
+
+
+def _at(result: SecurityCurve) -> Iterator[Bar]:
+    """The robust accuracy at the usual sizes of a threat, else in the middle of the table."""
+    for eps in [mark.eps for mark in result.marks] or [result.class_eps]:
+        left = sum(norm > eps for norm in result.norms)
+        yield Bar.of(f"robust at {result.norm} eps {written(eps, result.norm)}, at most", left, result.n)
 
 
 def _points(config: Curve, result: SecurityCurve) -> Table:
@@ -355,7 +414,7 @@ def _points(config: Curve, result: SecurityCurve) -> Table:
     return Table(f"{norm}, n = {n:,}", columns, tuple(rows))
 
 
-def _classes(result: SecurityCurve) -> Table:
+def _norms_by_class(result: SecurityCurve) -> Table:
     rows = []
     for row in result.classes:
         place = (row.robust_correct / row.n, math.inf if row.median.value is None else row.median.value)
@@ -412,6 +471,7 @@ def spatial(
             *([unconfirmed] if result.unconfirmed else []),
             f"{result.forwards:,} forward passes.",
         ),
+        bars=tuple(Bar.of(name, left, n, "blue" if at else "grey") for at, (name, left) in enumerate(tried)),
         tables=(
             Table(
                 f"up to {result.rotation:g} degrees and {result.shift:g} px, n = {n:,}",
@@ -430,8 +490,8 @@ def least_moved(
     folder: Path, result: SpatialResult, model: Model, data: Data, moved: torch.Tensor
 ) -> tuple[Picture, ...]:
     """The smallest transformations that are misclassified, at most eight, and the accuracy by size."""
-    sizes = Picture("accuracy by size", folder / "curve.png", "Accuracy on the grid as its range grows.")
-    write_sizes(sizes.path, result)
+    caption = "Accuracy on the grid as its range grows."
+    sizes = Picture.chart("accuracy by size", figures.sizes(result), caption, folder / "curve.svg")
     broken = [(verdict.move, verdict.id) for verdict in result.verdicts if verdict.move is not None]
     shown = sorted(broken, key=lambda pair: (pair[0].size, pair[1]))[:EXAMPLES]
     if not shown:

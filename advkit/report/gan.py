@@ -10,6 +10,7 @@ from typing import Any
 from advkit.gan.evaluation.result import GRID_FILE, NEAREST_FILE, GanEvaluationResult, Judged
 from advkit.gan.monitor import WON, warnings
 from advkit.gan.result import GanTrainingResult
+from advkit.report.figures.curves import GAN, course
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.report.training import data_flag
 
@@ -64,7 +65,14 @@ def trained(result: GanTrainingResult, folder: Path) -> Outcome:
         ),
         pictures=(
             Picture("generated images", folder / "grid.png", f"{SIDE * SIDE} samples of the EMA generator."),
-            Picture("curves", folder / "curves.png", "Losses and accuracy by step."),
+            *course(folder, GAN, "Losses during training.", steady=True),
+            *course(
+                folder,
+                {"d_accuracy": "D accuracy"},
+                "What the discriminator classified correctly, real or generated; 50 % is balance.",
+                name="accuracy",
+                steady=True,
+            ),
             Picture(
                 "interpolation", folder / "interpolation.png", "Each row interpolates between two samples."
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from advkit import __version__
@@ -24,6 +25,7 @@ def gate(result: GateResult, written: tuple[Path, ...], folder: Path) -> Outcome
     )
     return Outcome(
         title=f"gate of {result.model}",
+        judged=True,
         sentences=(result.sentence, *([warning] if warning else [])),
         warning=warning,
         tables=(Table("requirements", ("requirement", "bar", "", "found"), rows),),
@@ -66,7 +68,7 @@ def junit(result: GateResult) -> str:
 def sarif(result: GateResult) -> dict[str, object]:
     """SARIF 2.1.0: a result for each bar, at the first policy."""
     bars = list(dict.fromkeys(one.bar for one in result.findings))
-    place = {"artifactLocation": {"uri": Path(result.policy[0]).as_posix()}}
+    place = {"artifactLocation": {"uri": quote(readable(Path(result.policy[0]).as_posix()))}}
     results = [
         {
             "ruleId": one.bar,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from advkit import __version__
 from advkit.core import files
+from advkit.report import charts
 from advkit.report.outcome import Outcome, Picture
 
 
@@ -40,7 +41,9 @@ def render(
         command=command,
         environment=environment,
         version=__version__,
+        style=charts.STYLE,
         source=_source,
+        bars=_bars,
     )
 
 
@@ -74,9 +77,13 @@ def _code(text: str) -> str:
     )
 
 
+def _bars(outcome: Outcome) -> str:
+    return charts.bars(outcome.title, outcome.bars, legend=outcome.legend)
+
+
 def _source(picture: Picture) -> str | None:
     """The picture as a data URL; None if the file has been removed since."""
-    if not picture.path.exists():
+    if picture.path is None or not picture.path.exists():
         return None
     kind = mimetypes.guess_type(picture.path.name)[0] or "image/png"
     return f"data:{kind};base64," + base64.b64encode(picture.path.read_bytes()).decode("ascii")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from advkit.core import distributed, files
+from advkit.core.errors import OutputError
 from advkit.core.stored import StoredResult
-from advkit.report.bars import Bars
+from advkit.report import charts
+from advkit.report.charts import Bar
+
+LOG = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"^[<>~+-]?[\d.,]+([eE][+-]?\d+)?\s*(%|s|ms|min|h)?(\s*[^\w\s].*)?$")
 
@@ -20,6 +26,8 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    """What is said below it."""
 
     @property
     def numeric(self) -> tuple[bool, ...]:
@@ -33,11 +41,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and its caption."""
+    """A picture and its caption: a file, or a chart, which may be in a file, too."""
 
     title: str
-    path: Path
+    path: Path | None
     caption: str = ""
+    svg: str = ""
+    """Of a chart (`advkit.report.charts`)."""
+
+    @classmethod
+    def chart(cls, title: str, svg: str, caption: str = "", path: Path | None = None) -> Picture:
+        """A chart; of several processes the first writes its file. One that cannot be written is left out
+        with a logged warning: the result is there, whatever happens to its pictures."""
+        if path is not None and distributed.rank() == 0:
+            try:
+                files.write_text(path, charts.alone(svg))
+            except OutputError as fault:
+                LOG.warning("%s is missing: %s", path, fault)
+        return cls(title, path, caption, svg)
 
 
 @dataclass(frozen=True)
@@ -56,27 +77,31 @@ class Outcome:
     """The same as plain values, for ``--json``; by default those of ``stored``."""
     passed: bool = True
     """False when a threshold of the user was not met: exit code 1."""
+    judged: bool = False
+    """Whether the user set a threshold."""
     warning: str = ""
     """The one of the sentences that must not be overlooked, if any."""
     stored: StoredResult | None = None
     """What is in ``result.json``."""
     notes: tuple[str, ...] = ()
     """What was assumed or left out, which people read before the numbers; by default that of ``stored``."""
-
-    bars: tuple[Bars, ...] = ()
-    """For the report, above its tables."""
-
-    @property
-    def badges(self) -> tuple[tuple[bool, str], ...]:
-        """What decides, in a word each, and whether it is good."""
-        trusted = getattr(self.stored, "trusted", None)
-        said = () if trusted is None else ((trusted, "trusted" if trusted else "doubted"),)
-        return (*said, *([(False, "threshold not met")] * (not self.passed)))
+    bars: tuple[Bar, ...] = ()
+    """The figures that matter most, for the first screen of the report."""
+    legend: dict[str, str] = field(default_factory=dict)
+    """What the colours of the bars are."""
 
     def __post_init__(self) -> None:
         if self.stored is not None:
             object.__setattr__(self, "result", self.stored.as_values())
             object.__setattr__(self, "notes", self.notes or getattr(self.stored, "notes", ()))
+
+    @property
+    def badges(self) -> tuple[tuple[bool, str], ...]:
+        """What decides, in a word or two each, and whether it is good."""
+        trusted = getattr(self.stored, "trusted", None)
+        said = () if trusted is None else ((bool(trusted), "trusted" if trusted else "doubted"),)
+        met = (self.passed, "threshold met" if self.passed else "threshold not met")
+        return (*said, *([met] * (self.judged or not self.passed)))
 
 
 def planned(*sentences: str, table: Table | None = None, **result: Any) -> Outcome:

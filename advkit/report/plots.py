@@ -8,17 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from advkit.core import files
 from advkit.core.errors import readable
-from advkit.core.stats import clopper_pearson
 
 LOG = logging.getLogger(__name__)
 
-BLUE, RED, GREY = "#1565c0", "#b00020", "#606060"
-BAND = 300
-"""Places at most at which an interval is drawn."""
+RED = "#b00020"
 
 
 def figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
@@ -55,16 +50,6 @@ def save(figure: Any, path: Path) -> None:
             figure.savefig(temporary, format="png", dpi=120)
     except Exception as fault:  # the result is there, whatever happens to its pictures
         LOG.warning("%s is missing: it could not be drawn (%s: %s)", path, type(fault).__name__, fault)
-
-
-def steps(axis: Any, places: np.ndarray, left: np.ndarray, n: int, label: str) -> None:
-    """A step curve of ``left`` of ``n`` images, in %, with its exact 95 % interval."""
-    axis.step(places, 100 * left / n, where="post", color=BLUE, label=label)
-    some = np.unique(np.linspace(0, len(places) - 1, min(len(places), BAND)).round().astype(int))
-    low, high = np.array([clopper_pearson(int(count), n) for count in left[some]]).T * 100
-    axis.fill_between(
-        places[some], low, high, step="post", color=BLUE, alpha=0.18, linewidth=0, label="95 % interval"
-    )
 
 
 def write_images(

@@ -17,6 +17,7 @@ from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.gan.judge import DIGITS
 from advkit.models.model import Model, evaluation_mode
+from advkit.report.figures.curves import ADVGAN, CLASSIFIER, course
 from advkit.report.figures.universal import write_maps, write_perturbation, write_print
 from advkit.report.outcome import Outcome, Picture, Table, planned
 from advkit.report.plots import write_images
@@ -257,7 +258,11 @@ def advgan(config: AdvGanTraining, result: AdvGanResult, folder: Path) -> Outcom
                 folder / "examples.png",
                 "Random test images, the perturbation (grey is 0), and the perturbed images.",
             ),
-            Picture("curves", folder / "curves.png", "Success during training."),
+            *course(
+                folder,
+                {key: ADVGAN[key] for key in ADVGAN if config.gan_weight > 0 or key != "d_accuracy"},
+                "Success during training.",
+            ),
         ),
         files=(*map(Path, result.model.files), folder),
         next=(
@@ -291,10 +296,8 @@ def substitute(config: SubstituteTraining, result: SubstituteResult, folder: Pat
                 rows,
             ),
         ),
-        pictures=(
-            Picture(
-                "curves", folder / "curves.png", "Agreement with the original on the queries during training."
-            ),
+        pictures=tuple(
+            course(folder, CLASSIFIER, "Agreement with the original on the queries during training.")
         ),
         files=(*map(Path, result.model.files), folder),
         next=(

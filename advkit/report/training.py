@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from advkit.core.stats import accuracy, clopper_pearson
+from advkit.report.charts import Bar
+from advkit.report.figures.curves import CLASSIFIER, SEMI, course
 from advkit.report.outcome import Outcome, Picture, Table
 from advkit.reuse.result import AttackFacts, Errors, FineTuningResult, SemiTrainingResult
 from advkit.training.objective import OBJECTIVES
@@ -54,6 +56,15 @@ def trained(result: TrainingResult, folder: Path) -> Outcome:
     return Outcome(
         title=f"trained against {against}" if result.card.threat else "trained",
         sentences=(*sentences, *result.warnings),
+        bars=tuple(
+            bar
+            for when, row in (("before", test.before), ("after", test.after))
+            if row is not None
+            for bar in (
+                Bar.of(f"clean accuracy {when}, n = {row.n:,}", row.clean, row.n, "grey"),
+                *([] if row.robust is None else [Bar.of(f"{pgd} {when}", row.robust, row.n)]),
+            )
+        ),
         tables=(
             Table(
                 f"{test.data.name} test images, {against}",
@@ -61,13 +72,14 @@ def trained(result: TrainingResult, folder: Path) -> Outcome:
                 rows,
             ),
         ),
-        pictures=(
-            Picture(
-                "curves",
-                folder / "curves.png",
+        pictures=tuple(
+            course(
+                folder,
+                CLASSIFIER,
                 "Accuracy during training. Robust accuracy that decreases on held-out images while it "
                 "increases on training images is robust overfitting.",
-            ),
+                kept=result.kept_step,
+            )
         ),
         files=(*map(Path, result.model.files), folder),
         next=(
@@ -94,7 +106,7 @@ def fine_tuned(result: FineTuningResult, folder: Path) -> Outcome:
             *which,
         ),
         tables=(errors(test.errors, test.data.name, test.attack),),
-        pictures=(Picture("curves", folder / "curves.png", "Accuracy on training batches during training."),),
+        pictures=tuple(course(folder, CLASSIFIER, "Accuracy on training batches during training.")),
         files=(*map(Path, result.model.files), folder),
         next=(
             f"advkit attack --model {model}",
@@ -117,7 +129,7 @@ def semi_supervised(result: SemiTrainingResult, folder: Path) -> Outcome:
         ),
         tables=(errors({"K+1 head": test}, test.data.name, test.attack),),
         pictures=(
-            Picture("curves", folder / "curves.png", "Losses during training."),
+            *course(folder, SEMI, "Losses during training."),
             Picture(
                 "generated images", folder / "grid.png", "Samples of the generator that was trained with it."
             ),

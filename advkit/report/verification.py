@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advkit.core import distributed
 from advkit.core.stats import accuracy
 from advkit.data.data import Data
 from advkit.data.subjects import flags
-from advkit.report.bars import Bars
-from advkit.report.evaluation import bars_by_class, by_class
-from advkit.report.figures.verification import write_margins, write_radii
+from advkit.report.charts import Bar
+from advkit.report.evaluation import by_class, class_bars
+from advkit.report.figures import verification as figures
 from advkit.report.outcome import Outcome, Picture, Table, check_threshold, partial
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.certification.settings import Certification
@@ -29,15 +28,16 @@ def certification(config: Certification, result: CertificationResult, images: Da
         left += method.proved
         rows.append((method.name, f"{method.tried:,}", f"{method.proved:,}", accuracy(left, n)))
     passed, said = check_threshold(config.min_certified, "certified accuracy", result.certified_accuracy)
-    margins = Picture(
-        "certified margins",
-        folder / "margins.png",
-        "Lower bound of the true class's margin within eps, and the method that proved it; above 0 an image "
-        "is certified.",
-    )
-    drawn = any(verdict.margin is not None for verdict in result.verdicts)
-    if drawn:
-        write_margins(margins.path, result)
+    pictures = [class_bars(result, images.class_names, "certified")]
+    if any(verdict.margin is not None for verdict in result.verdicts):
+        margins = Picture.chart(
+            "certified margins",
+            figures.margins(result),
+            "Lower bound of the true class's margin within eps, and the method that proved it; above 0 an "
+            "image is certified.",
+            folder / "margins.svg",
+        )
+        pictures.insert(0, margins)
     here = f"{flags(config, result.data.name)} --norm {threat.norm}"
     columns = ("bounds", "tried", "proved", "certified accuracy [95 % interval]")
     return Outcome(
@@ -50,11 +50,15 @@ def certification(config: Certification, result: CertificationResult, images: Da
             *partial(result.status, n),
             *said,
         ),
+        bars=(
+            Bar.of(f"clean accuracy, n = {n:,}", result.clean_correct, n, "grey"),
+            Bar.of("certified accuracy, at least", left, n, "green"),
+        ),
         tables=(
             Table(f"{threat.norm} eps {threat.eps:.4g}, n = {n:,}", columns, tuple(rows)),
             by_class(result, images.class_names, "certified"),
         ),
-        pictures=(margins,) if drawn else (),
+        pictures=tuple(pictures),
         files=(folder,),
         next=(
             f"advkit attack {here} --eps {threat.eps:.4g} --certify",
@@ -62,30 +66,20 @@ def certification(config: Certification, result: CertificationResult, images: Da
         ),
         stored=result,
         passed=passed,
-        bars=(
-            Bars.of(
-                f"accuracy at {threat.norm} eps {threat.eps:.4g}, of {n:,} images [95 % interval]",
-                (
-                    ("clean", result.clean_correct, n),
-                    ("certified, at least", result.certified_correct, n),
-                ),
-            ),
-            bars_by_class(result, images.class_names, "certified"),
-        ),
+        judged=config.min_certified is not None,
     )
 
 
 def smoothing(config: SmoothedCertification, result: SmoothingResult, folder: Path) -> Outcome:
     """The outcome of ``advkit smooth``."""
     n, subject = result.n, flags(config, result.data.name)
-    curve = Picture(
+    curve = Picture.chart(
         "certified accuracy by radius",
-        folder / "curve.png",
+        figures.radii(result),
         "The share of images classified correctly and certified within the radius. Each radius holds with "
         "probability 1 - alpha.",
+        folder / "curve.svg",
     )
-    if distributed.rank() == 0:  # the first draws for all
-        write_radii(curve.path, result)
     follow = f"advkit attack {subject} --norm l2 --eps {result.average_radius or result.sigma:.3g}"
     warning = ""
     if result.right < LOST * result.bare_correct:
@@ -121,6 +115,10 @@ def smoothing(config: SmoothedCertification, result: SmoothingResult, folder: Pa
             *([warning] if warning else []),
             *said,
         ),
+        bars=(
+            Bar.of(f"accuracy without noise, n = {n:,}", result.bare_correct, n, "grey"),
+            Bar.of("smoothed accuracy", result.right, n, "green"),
+        ),
         tables=(
             Table(f"predictions, {how}", ("prediction", "images", "share [95 % interval]"), rows),
             Table(f"certified, {how}", ("l2 radius", "images", "certified accuracy [95 % interval]"), radii),
@@ -130,5 +128,6 @@ def smoothing(config: SmoothedCertification, result: SmoothingResult, folder: Pa
         next=(follow,),
         stored=result,
         passed=passed,
+        judged=config.min_radius is not None,
         warning=warning,
     )

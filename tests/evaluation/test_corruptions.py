@@ -155,7 +155,8 @@ def test_relative_errors(subject):
 def test_the_command(monkeypatch):
     one = corrupt(PLAN, Context(out=Path("run")))
     assert one.passed and one.files == (Path("run"),)
-    assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in one.pictures)
+    starts = {picture.path.suffix: picture.path.read_bytes()[:5] for picture in one.pictures}
+    assert starts == {".png": b"\x89PNG\r", ".svg": b"<?xml"}
     row = read(Path("run"))
     assert (row.command, row.state, row.data) == ("corrupt", "finished", "npz:toy.npz")
     assert f"{100 * one.result['mean_accuracy']:.1f} %" in row.found

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from advkit.commands.gate import run as command
 from advkit.core.context import Context
@@ -163,6 +167,103 @@ def test_junit_has_a_case_for_each_bar():
     )
     assert [len(case.findall("failure")) for case in suite] == [0, 1, 1]
     assert {case.get("classname") for case in suite} == {NASTY}
+
+
+NUMBER = re.compile(r"\d+")
+JUNIT = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, set(), {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname", "id", "package"},
+        {"name", "tests", "failures", "errors"},
+        {"properties", "testcase", "system-out", "system-err"},
+    ),
+    "testcase": (
+        {"name", "classname", "time", "group"},
+        {"name", "classname"},
+        {"skipped", "error", "failure", "system-out", "system-err"},
+    ),
+    "failure": ({"message", "type"}, {"type"}, set()),
+}
+"""What Jenkins's schema (junit-10) says: attributes that may and that must be there, and children."""
+
+
+@pytest.mark.parametrize("passed", [(True,), (False,), (True, False, False)])
+def test_junit_is_as_its_schema_says(passed):
+    root = ElementTree.fromstring(report.junit(result(*passed)))
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        may, must, children = JUNIT[element.tag]
+        assert must <= set(element.attrib) <= may, element.tag
+        assert {child.tag for child in element} <= children
+        for key in ("tests", "failures", "errors", "skipped"):
+            assert NUMBER.fullmatch(element.get(key, "0"))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Text(_Strict):
+    text: str
+
+
+class _Rule(_Strict):
+    id: str
+    shortDescription: _Text
+
+
+class _Driver(_Strict):
+    name: str
+    version: str
+    rules: list[_Rule]
+
+
+class _Tool(_Strict):
+    driver: _Driver
+
+
+class _Artifact(_Strict):
+    uri: str = Field(pattern=r"^[A-Za-z0-9._~/%-]+$")
+
+
+class _Physical(_Strict):
+    artifactLocation: _Artifact
+
+
+class _Location(_Strict):
+    physicalLocation: _Physical
+
+
+class _Result(_Strict):
+    ruleId: str
+    ruleIndex: int = Field(ge=-1)
+    kind: Literal["notApplicable", "pass", "fail", "review", "open", "informational"]
+    level: Literal["none", "note", "warning", "error"]
+    message: _Text
+    locations: list[_Location]
+
+
+class _Run(_Strict):
+    tool: _Tool
+    results: list[_Result]
+
+
+class _Sarif(_Strict):
+    """The objects of SARIF 2.1.0 that the gate writes (OASIS 2020, sections 3.13 to 3.49), closed."""
+
+    version: Literal["2.1.0"]
+    runs: list[_Run]
+    schema_: str = Field(alias="$schema", pattern="^https://")
+
+
+@pytest.mark.parametrize("passed", [(True,), (False,), (True, False, False)])
+def test_sarif_is_as_its_schema_says(passed):
+    made = result(*passed).model_copy(update={"policy": ("a folder/pölicy.toml",)})
+    found = _Sarif.model_validate_json(json.dumps(report.sarif(made)))
+    for one in found.runs[0].results:
+        assert (one.kind == "fail") or one.level == "none"  # 3.27.10: another level asks for the kind fail
+    place = found.runs[0].results[0].locations[0].physicalLocation.artifactLocation.uri
+    assert unquote(place) == made.policy[0]
 
 
 def test_sarif_says_what_failed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -26,7 +27,6 @@ from advkit.gan.sample_logger import BEST, SampleLogger
 from advkit.gan.train import train_gan
 from advkit.models.architectures.small_gans import DenseGenerator
 from advkit.models.checkpoint import load_checkpoint
-from advkit.report.figures.curves import write_gan_curves as write_curves
 from advkit.report.gan import trained
 
 
@@ -211,13 +211,12 @@ def test_the_balance_is_told_from_the_accuracy():
     assert len({said(low) for low, _ in groups}) == 4
 
 
-def test_the_curves_are_of_every_row_that_counts(tmp_path, plotted):
+def test_the_curves_are_of_every_row_that_counts(tmp_path, drawn):
     """Rows that cover less than a fifth of the steps of the longest would show noise."""
-    write_curves(tmp_path / "curves.png", ROWS, title="toy")
-    losses, accuracy = plotted[0].axes
-    assert [list(line.get_xdata()) for line in losses.lines] == [[400, 700, 900, 1200]] * 2
-    assert list(losses.lines[0].get_ydata()) == [step / 7 for step in (400, 700, 900, 1200)]
-    assert list(accuracy.lines[0].get_ydata()) == [20, 35, 45, 60]
-    assert list(accuracy.lines[1].get_ydata()) == [50, 50] and accuracy.get_ylim() == (0, 101)
-    write_curves(tmp_path / "curves.png", [{"step": 70, "loss": 1.0, "divergence": 1.0}], title="")
-    assert len(plotted[1].axes[0].lines) == 2 and len(plotted[1].axes) == 1
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    losses, accuracy = (one for one in trained(result(), tmp_path).pictures if one.svg)
+    assert list(drawn(losses.svg)) == ["D loss", "G loss"]
+    places = [(step - 400) / 800 for step in (400, 700, 900, 1200)]
+    (line,) = drawn(accuracy.svg).values()
+    assert [across for across, _ in line] == pytest.approx(places, abs=1e-3)
+    assert [height for _, height in line] == pytest.approx([0.2, 0.35, 0.45, 0.6], abs=1e-3)

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import logging
+import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from advkit.core.errors import OutputError
 from advkit.core.images import png_bytes
-from advkit.core.stats import clopper_pearson
+from advkit.core.stored import StoredResult
 from advkit.report import html
-from advkit.report.bars import Bar, Bars
+from advkit.report.charts import Bar, alone, bars
 from advkit.report.outcome import Outcome, Picture, Table
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
@@ -92,39 +93,8 @@ def test_a_picture_that_is_gone_is_said():
 def test_sections_and_a_missed_bar():
     text = _render(Outcome("First", ("one",)), Outcome("Second", ("two",), passed=False))
     assert text.index("<h2>First</h2>") < text.index("<h2>Second</h2>")
-    assert text.count('<span class="badge missed">') == 1
+    assert text.count('class="badge missed"') == 1
     assert "<h2>" not in _render(Outcome("A report", ("one",)))
-
-
-def test_bars_are_as_long_as_what_they_say(printed):
-    bars = Bars.of(NASTY, ((f"{NASTY} {k}", k, 30) for k in (0, 7, 30)))
-    proved = Bars("bounds", (Bar("robust", 12, 16, certain=4),))
-    page = Page(_render(Outcome("First", bars=(bars, Bars.of("none", [("no image", 0, 0)]), proved))))
-    drawn = [(dict(attrs)["class"], attrs) for tag, attrs in page.tags if tag in ("rect", "path")]
-    shares = [float(attrs["width"]) for kind, attrs in drawn if kind == "share"]
-    assert shares == pytest.approx([0, 100 * 7 / 30, 100, 75], abs=0.01)
-    assert [float(attrs["width"]) for kind, attrs in drawn if kind == "proved"] == [25]
-    for (_, attrs), count, n in zip(
-        (each for each in drawn if each[0] == "range"), (0, 7, 30, 12), (30, 30, 30, 16), strict=True
-    ):
-        low, high = clopper_pearson(count, n)
-        printed(
-            attrs["d"].replace("v6m0-3H", " ").replace("m0-3v6", "").replace("M", ""),
-            100 * low,
-            2,
-            100 * high,
-        )
-    labels = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
-    assert labels[1].startswith(f"{NASTY} 7: 23.3 %") and "25.0 % proved" in labels[3]
-    assert {"script", "b", "i"}.isdisjoint(tag for tag, _ in page.tags)
-
-
-def test_the_badge_is_what_the_checks_say():
-    for trusted, said in ((True, "trusted"), (False, "doubted"), (None, "")):
-        outcome = Outcome("First", stored=SimpleNamespace(trusted=trusted, as_values=dict, notes=()))
-        badges = [attrs["class"] for tag, attrs in Page(_render(outcome)).tags if tag == "span"]
-        assert badges == ([] if trusted is None else ["badge" if trusted else "badge missed"])
-        assert said in "".join(Page(_render(outcome)).words)
 
 
 def test_numbers_end_at_the_same_place():
@@ -157,3 +127,52 @@ def test_pictures_are_what_they_are_said_to_be(tmp_path):
     page = Page(_render(Outcome("pictures", pictures=pictures)))
     sources = [facts["src"] for tag, facts in page.tags if tag == "img"]
     assert [source.partition(";")[0] for source in sources] == ["data:image/png", "data:image/gif"]
+
+
+@pytest.mark.parametrize(
+    ("passed", "judged", "trusted", "badges"),
+    [
+        (True, False, None, ()),
+        (False, False, None, ((False, "threshold not met"),)),
+        (True, True, True, ((True, "trusted"), (True, "threshold met"))),
+        (False, True, False, ((False, "doubted"), (False, "threshold not met"))),
+    ],
+)
+def test_badges_tell_the_verdict(passed, judged, trusted, badges):
+    class Stored(StoredResult):
+        @property
+        def trusted(self):
+            return trusted
+
+    outcome = Outcome("a", passed=passed, judged=judged, stored=Stored())
+    assert outcome.badges == badges
+    page = _render(outcome)
+    found = re.findall(r'"badge (\w+)">([\w ]+)<', page)
+    assert tuple((kind == "good", word) for kind, word in found) == badges
+
+
+def test_the_first_screen_has_the_verdict_the_bars_and_what_to_do():
+    page = _render(
+        Outcome(
+            "a",
+            ("Verdict.",),
+            (Table("", ("name",), (("cell",),), "said below"),),
+            next=("advkit attack",),
+            bars=(Bar.of("clean", 1, 2),),
+            legend={"red": "lost"},
+            pictures=(Picture.chart("chart", bars("inside", ()), "caption"),),
+        )
+    )
+    order = ("Verdict.", ">clean<", "<pre>advkit attack", ">inside<", ">cell<")
+    places = [page.index(words) for words in order]
+    assert places == sorted(places) and page.index("said below") > places[-1] and ">lost<" in page
+    assert 'data-name="name">cell' in page  # beside the cell where the screen is narrow
+
+
+def test_a_chart_is_a_file_too_unless_it_cannot_be_written(tmp_path, caplog):
+    made = Picture.chart("chart", bars("inside", ()), "", tmp_path / "a.svg")
+    assert made.path.read_text(encoding="utf-8") == alone(made.svg)
+    with caplog.at_level(logging.WARNING):
+        lost = Picture.chart("chart", made.svg, "", made.path / "lost.svg")
+    assert str(lost.path) in caplog.text and lost.svg == made.svg
+    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]

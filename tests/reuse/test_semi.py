@@ -176,7 +176,7 @@ def test_it_learns_from_few_labels_and_leaves_a_classifier():
     assert result == outcome.result and result["last"]["epoch"] == 8 * 29 * 50 / 1438
     classifier = load_model("clf.pt", role="classifier")
     assert classifier.hash == Store().hash("digits-noisy-mlp-semi-100") == result["model"]["hash"]
-    assert (outcome.files[-1] / "curves.png").exists() and (outcome.files[-1] / "grid.png").exists()
+    assert (outcome.files[-1] / "curves.svg").exists() and (outcome.files[-1] / "grid.png").exists()
     generator = load_model(outcome.files[-1] / "generator.safetensors", role="generator")
     assert generator.network.latent_dim == 100
     test = load_data("digits", "test")

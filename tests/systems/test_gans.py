@@ -81,7 +81,7 @@ def test_s01_small_gan(shell):
     same_models(told, run)
     row = run.history[-1]
     assert {"step", "d_loss", "d_accuracy_real", "d_accuracy_fake", "g_loss"} <= set(row)
-    assert {"grid.png", "curves.png", "report.html"} <= {path.name for path in Path("cli").iterdir()}
+    assert {"grid.png", "curves.svg", "report.html"} <= {path.name for path in Path("cli").iterdir()}
 
 
 def test_s02_three_networks(shell):
@@ -196,7 +196,7 @@ def test_s05_mlp_gan(shell, place, gan):
     assert len(list(Path("cli/samples").iterdir())) == 2
     rows = [json.loads(line) for line in (place / "gan" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 300  # the one of Python has its metrics too
-    assert {"curves.png", "grid.png", "training.gif"} <= {path.name for path in (place / "gan").iterdir()}
+    assert {"curves.svg", "grid.png", "training.gif"} <= {path.name for path in (place / "gan").iterdir()}
 
 
 def test_s06_convolutional_gan_with_a_critic(shell):

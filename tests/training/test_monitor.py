@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
 import pytest
 import torch
 
-from advkit.report.figures.curves import write_curves
+from advkit.report.figures.curves import CLASSIFIER, chart, course
 from advkit.training.board import Board
 from advkit.training.monitor import warnings
 
@@ -100,12 +103,31 @@ def test_tensorboard_reads_numbers_and_pictures_and_nothing_is_written_without_a
     assert events.Tags()["scalars"] == ["loss"] and events.Images("samples")[0].width == 22
 
 
-def test_curves_show_percentages_of_what_is_known(tmp_path, plotted):
-    history = [{"epoch": at / 2, "clean": at / 10, "accuracy": at / 5} for at in (1, 2, 3)]
-    write_curves(tmp_path / "a.png", history, title="toy", best=1.0)
-    (axis,) = plotted[0].axes
-    assert [list(line.get_ydata()) for line in axis.lines[:2]] == [pytest.approx([10, 20, 30]), [20, 40, 60]]
-    assert list(axis.lines[0].get_xdata()) == [0.5, 1, 1.5] and list(axis.lines[2].get_xdata()) == [1, 1]
-    assert axis.get_ylim() == (0, 101)
-    write_curves(tmp_path / "a.png", history, title="toy")
-    assert len(plotted[1].axes[0].lines) == 2
+def test_curves_show_what_is_known_in_per_cent(tmp_path, drawn):
+    rows = [{"step": 5 * at, "epoch": at / 2, "clean": at / 10, "accuracy": at / 5} for at in (1, 2, 3)]
+    known = chart(rows, CLASSIFIER, "toy", kept=10)
+    near = functools.partial(pytest.approx, abs=1e-3)
+    assert drawn(known) == {
+        CLASSIFIER["clean"]: [near((0, 0.1)), near((0.5, 0.2)), near((1, 0.3))],
+        CLASSIFIER["accuracy"]: [near((0, 0.2)), near((0.5, 0.4)), near((1, 0.6))],
+    }
+    assert ">kept<" in known and ">kept<" not in chart(rows, CLASSIFIER, "toy", kept=11)
+    assert chart([], CLASSIFIER, "toy") == "" == chart([{"step": 1, "other": 1}], CLASSIFIER, "toy")
+    assert not list(course(tmp_path, CLASSIFIER, "no training"))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    (picture,) = course(tmp_path, CLASSIFIER, "a training", kept=10)
+    assert picture.svg.replace("curves during training", "toy") == known
+    assert picture.path == tmp_path / "curves.svg" and picture.path.exists()
+
+
+def test_losses_that_are_far_apart_are_drawn_by_their_logarithm(drawn):
+    rows = [{"step": at, "g_loss": loss} for at, loss in ((1, 1.0), (2, 10.0), (3, 100.0))]
+    (line,) = drawn(chart(rows, {"g_loss": "G"}, "")).values()
+    assert [height for _, height in line] == pytest.approx([0, 0.5, 1], abs=1e-3)
+    for last in (50.0, -1.0):
+        rows[2]["g_loss"] = last
+        (line,) = drawn(chart(rows, {"g_loss": "G"}, "")).values()
+        low, high = min(0.0, last), max(10.0, last)
+        heights = [(row["g_loss"] - low) / (high - low) for row in rows]
+        assert [height for _, height in line] == pytest.approx(heights, abs=1e-3)

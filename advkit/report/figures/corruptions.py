@@ -10,50 +10,27 @@ from torch import Tensor
 from advkit.core.stats import mean_interval
 from advkit.evaluation.corruptions.result import CorruptionResult
 from advkit.report import plots
+from advkit.report.charts import Axis, Line, lines
 
 COLUMNS = 5
 """Corruptions beside each other in a gallery."""
 
 
-def write_severities(path: Path, result: CorruptionResult) -> None:
-    """A PNG of the accuracy over severity: each corruption thin, their mean with its 95 % interval."""
-    figure, axis = plots.figure((6.5, 4.2))
+def severities(result: CorruptionResult) -> str:
+    """The accuracy over severity: each corruption thin, their mean with its 95 % interval."""
     places = [0, *result.severities]
     clean = result.clean_correct / result.n
-    ends = {}
-    for name in result.corruptions:
-        line = [clean, *(row.accuracy for row in result.rows if row.corruption == name)]
-        axis.plot(places, [100 * each for each in line], color=plots.GREY, linewidth=0.8, alpha=0.6)
-        ends[name] = 100 * line[-1]
-    for place, name in _apart(ends):
-        axis.text(places[-1] * 1.02, place, name, fontsize=7, va="center")
-    means = [clean, *(_mean(result, severity) for severity in result.severities)]
-    axis.plot(places, [100 * each for each in means], color=plots.BLUE, marker="o", label="mean")
-    bounds = [result.clean_interval, *(_interval(result, severity) for severity in result.severities)]
-    low, high = ([100 * end[side] for end in bounds] for side in (0, 1))
-    axis.fill_between(places, low, high, color=plots.BLUE, alpha=0.18, linewidth=0, label="95 % interval")
-    axis.set(
-        title=f"{result.data.name} {result.data.split}, n = {result.n:,}",
-        xlabel="severity",
-        ylabel="accuracy in %",
-        ylim=(0, 101),
-        xlim=(0, places[-1] * 1.22),
-    )
-    axis.set_xticks(places, ["clean", *map(str, result.severities)])
-    axis.grid(alpha=0.3)
-    axis.legend(loc="lower left", fontsize=9)
-    plots.save(figure, path)
-
-
-def _apart(ends: dict[str, float], least: float = 3.3) -> list[tuple[float, str]]:
-    """Places for names beside these values, so far apart that they can be read."""
-    placed: list[tuple[float, str]] = []
-    for value, name in sorted((value, name) for name, value in ends.items()):
-        placed.append((max(value, placed[-1][0] + least) if placed else value, name))
-    over = max(0.0, placed[-1][0] - 99)
-    return [
-        (place - over * rank / max(1, len(placed) - 1), name) for rank, (place, name) in enumerate(placed)
+    each = [
+        Line(name, [*zip(places, [clean, *values], strict=True)], "grey", thin=True)
+        for name in result.corruptions
+        for values in [[row.accuracy for row in result.rows if row.corruption == name]]
     ]
+    means = [clean, *(_mean(result, severity) for severity in result.severities)]
+    ends = [result.clean_interval, *(_interval(result, severity) for severity in result.severities)]
+    band = [(place, low, high) for place, (low, high) in zip(places, ends, strict=True)]
+    mean = Line("mean", [*zip(places, means, strict=True)], band=band)
+    ticks = ((0.0, "clean"), *((float(severity), str(severity)) for severity in result.severities))
+    return lines("accuracy by severity", [*each, mean], Axis("severity", 0.0, places[-1], ticks))
 
 
 def _mean(result: CorruptionResult, severity: int) -> float:

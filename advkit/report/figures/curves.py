@@ -1,110 +1,94 @@
-"""The course of a training as a picture, from the rows of its ``metrics.jsonl``."""
+"""The course of a training as charts, from the rows of its ``metrics.jsonl``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advkit.core.runs import history
 from advkit.gan.monitor import covered
-from advkit.report import plots
+from advkit.report.charts import DASHES, PERCENT, SERIES, Axis, Line, lines
+from advkit.report.outcome import Picture
 
-BLUE, RED, ORANGE, PINK, GREEN, GREY = "#1565c0", "#b00020", "#e65100", "#ef9a9a", "#2e7d32", "#9e9e9e"
 CLASSIFIER = {
-    "clean": ("clean, held out", BLUE),
-    "robust": ("under PGD-10, held out", RED),
-    "train_robust": ("under PGD-10, training images", PINK),
-    "noisy": ("under noise, held out", RED),
-    "train_noisy": ("under noise, training images", PINK),
-    "certified": ("proved by intervals, held out", RED),
-    "train_certified": ("proved by intervals, training images", PINK),
-    "accuracy": ("on training batches, as trained", GREY),
+    "clean": "clean, held out",
+    "robust": "under PGD-10, held out",
+    "train_robust": "under PGD-10, training images",
+    "noisy": "under noise, held out",
+    "train_noisy": "under noise, training images",
+    "certified": "proved by intervals, held out",
+    "train_certified": "proved by intervals, training images",
+    "accuracy": "on training batches, as trained",
 }
-ADVGAN = {
-    "held_out": ("misled, held out", RED),
-    "misled": ("misled, training batches", ORANGE),
-    "d_accuracy": ("D accuracy", GREY),
-}
+ADVGAN = {"held_out": "misled, held out", "misled": "misled, training batches", "d_accuracy": "D accuracy"}
 SEMI = {
-    "labelled_loss": ("labelled images", BLUE),
-    "unlabelled_loss": ("real or generated", ORANGE),
-    "g_loss": ("feature matching", GREY),
+    "labelled_loss": "labelled images",
+    "unlabelled_loss": "real or generated",
+    "g_loss": "feature matching",
 }
 GAN = {
-    "d_loss": ("D loss", BLUE),
-    "g_loss": ("G loss", ORANGE),
-    "loss": ("loss", BLUE),
-    "reconstruction": ("reconstruction", GREEN),
-    "divergence": ("divergence", ORANGE),
+    "d_loss": "D loss",
+    "g_loss": "G loss",
+    "loss": "loss",
+    "reconstruction": "reconstruction",
+    "divergence": "divergence",
 }
-"""What is drawn of each kind of training: its name and colour."""
-
+"""What is drawn of each kind of training, by its name in the rows."""
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_curves(path: Path, rows: Rows, *, title: str, best: float | None = None) -> None:
-    """A PNG of a classifier's accuracies over the epochs; ``best`` is the epoch of the kept checkpoint."""
-    figure, axis = plots.figure((7, 4))
-    _lines(axis, rows, CLASSIFIER, "epoch")
-    if best is not None:
-        axis.axvline(best, color=GREY, linestyle=":", label="kept")
-    axis.set(title=title, xlabel="epoch", ylabel="accuracy in %", ylim=(0, 101))
-    _finish(figure, axis, path, "lower right")
+def course(
+    folder: Path,
+    what: Mapping[str, str],
+    caption: str,
+    *,
+    name: str = "curves",
+    kept: int | None = None,
+    steady: bool = False,
+) -> Iterator[Picture]:
+    """The chart of a training, shares in per cent or losses on a logarithmic axis; none without rows.
+
+    Args:
+        folder: the run folder; the chart is written there.
+        what: which figures, and what they are.
+        caption: of the picture.
+        name: of the picture and its file.
+        kept: the update whose model was kept.
+        steady: leave out rows that cover few steps (the last one may cover a single step): they are noise.
+    """
+    rows = history(folder)
+    if steady:
+        counts = covered(rows)
+        rows = [row for row, count in zip(rows, counts, strict=True) if 5 * count >= max(counts)]
+    made = chart(rows, what, f"{name} during training", kept)
+    if made:
+        yield Picture.chart(name, made, caption, folder / f"{name}.svg")
 
 
-def write_advgan_curves(path: Path, rows: Rows, *, title: str, judged: bool) -> None:
-    """A PNG of the success of a perturbation generator; ``judged`` if there is a discriminator."""
-    figure, axis = plots.figure((7, 4))
-    _lines(axis, rows, {key: ADVGAN[key] for key in ADVGAN if judged or key != "d_accuracy"}, "step")
-    axis.set(title=title, xlabel="update", ylabel="share in %", ylim=(0, 101))
-    _finish(figure, axis, path, "lower right")
-
-
-def write_semi_curves(path: Path, rows: Rows, *, title: str) -> None:
-    """A PNG of the losses of semi-supervised training over the epochs, on a logarithmic axis."""
-    figure, axis = plots.figure((7, 4))
-    for key, (label, colour) in SEMI.items():
-        losses = [max(row[key], 1e-8) for row in rows]
-        axis.semilogy([row["epoch"] for row in rows], losses, color=colour, label=label)
-    axis.set(title=title, xlabel="epoch", ylabel="loss")
-    _finish(figure, axis, path, "best")
-
-
-def write_gan_curves(path: Path, rows: Rows, *, title: str) -> None:
-    """A PNG of the losses of a GAN or a VAE (left axis) and of the discriminator's accuracy (right axis)."""
-    figure, losses = plots.figure((8, 4.5))
-    counts = covered(rows)
-    # A row that covers few steps (the last one may cover a single step) would show noise.
-    rows = [row for row, count in zip(rows, counts, strict=True) if 5 * count >= max(counts)]
-    lines = _lines(losses, rows, GAN, "step", scale=1)
-    losses.set(title=title, xlabel="step", ylabel="loss")
-    losses.grid(alpha=0.3)
-    if "d_accuracy" in rows[0]:
-        accuracy = losses.twinx()
-        losses.set_zorder(accuracy.get_zorder() + 1)  # the losses above the accuracy
-        losses.patch.set_visible(False)
-        lines += _lines(accuracy, rows, {"d_accuracy": ("D accuracy", GREY)}, "step")
-        lines.append(accuracy.axhline(50, color=GREY, linestyle=":", label="balance"))
-        accuracy.set(ylabel="D accuracy in %", ylim=(0, 101))
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
-    plots.save(figure, path)
-
-
-def _lines(
-    axis: Any, rows: Rows, what: Mapping[str, tuple[str, str]], x: str, scale: float = 100
-) -> list[Any]:
-    """The lines of those figures that the rows have."""
-    return [
-        line
-        for key, (label, colour) in what.items()
-        if rows and key in rows[0]
-        for line in axis.plot(
-            [row[x] for row in rows], [scale * row[key] for row in rows], color=colour, label=label
+def chart(rows: Rows, what: Mapping[str, str], title: str, kept: int | None = None) -> str:
+    """The lines of those figures that the rows have, by epoch or step; empty if they have none."""
+    known = [key for key in what if rows and key in rows[0]]
+    if not known:
+        return ""
+    by = "epoch" if "epoch" in rows[0] else "step"
+    losses = any(key.endswith("loss") for key in known)
+    drawn = [
+        Line(
+            what[key], [(row[by], row[key]) for row in rows], SERIES[at % len(SERIES)], dashes=DASHES[at % 4]
         )
+        for at, key in enumerate(known)
     ]
+    marks = [(row[by], "kept") for row in rows if row["step"] == kept][:1]
+    ends = [row[by] for row in rows]
+    x = Axis(by, min(ends), max(ends)) if len(rows) > 1 else Axis(by, 0.0, max(ends))
+    return lines(title, drawn, x, _losses(drawn) if losses else PERCENT, marks=marks)
 
 
-def _finish(figure: Any, axis: Any, path: Path, legend: str) -> None:
-    axis.grid(alpha=0.3)
-    axis.legend(loc=legend)
-    plots.save(figure, path)
+def _losses(drawn: Sequence[Line]) -> Axis:
+    """Of losses: logarithmic where all are positive and far apart."""
+    values = [value for line in drawn for _, value in line.points]
+    low, high = min(values), max(values)
+    if low > 0 and high / low > 50:
+        return Axis("loss", low, high, log=True)
+    return Axis("loss", min(0.0, low), high or 1.0)

@@ -63,9 +63,8 @@ def test_leaves_what_it_says(capsys):
     for words in ("robust accuracy at most", "asked for", "default of digits", "median norm"):
         assert words in told
     made = {path.name for path in Path("run").iterdir()}
-    assert made >= {"result.json", "report.html", "curve.png", "norms.png", "verdicts.jsonl"}
-    assert all(Path("run", name).read_bytes()[:4] == b"\x89PNG" for name in ("curve.png", "norms.png"))
-    assert Path("run/report.html").read_text(encoding="utf-8").count("data:image/png") == 2
+    assert made >= {"result.json", "report.html", "curve.svg", "norms.svg", "classes.svg", "verdicts.jsonl"}
+    assert Path("run/report.html").read_text(encoding="utf-8").count("<svg") == 4
     result = files.read_json(Path("run/result.json"))
     assert result == json.loads(Path("curve.json").read_text(encoding="utf-8"))
     assert 0.07 in [point["eps"] for point in result["points"]] and len(result["images"]) == 40

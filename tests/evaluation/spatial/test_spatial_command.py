@@ -46,7 +46,8 @@ def test_leaves_what_it_says():
     saved = np.load("moved.npz")
     assert (saved["status"] == "robust").sum() == outcome.result["robust_correct"] < 30
     assert outcome.files == (Path("moved.npz"), Path("run"))
-    assert all(picture.path.read_bytes()[:4] == b"\x89PNG" for picture in outcome.pictures)
+    starts = {picture.path.suffix: picture.path.read_bytes()[:5] for picture in outcome.pictures}
+    assert starts == {".png": b"\x89PNG\r", ".svg": b"<?xml"}
     assert [row[0] for row in outcome.tables[0].rows][1:3] == ["worst of 2 random", "grid of 45"]
     left = [outcome.result[f"{by}_correct"] for by in ("clean", "random", "grid", "robust")]
     shown = [(int(row[1]), float(row[2].split()[0])) for row in outcome.tables[0].rows]

@@ -65,8 +65,8 @@ def test_leaves_what_it_says(capsys, typed):
     assert typed(*WORDS, "--out=run", "--json=result.json") == 0
     capsys.readouterr()
     made = {path.name for path in Path("run").iterdir()}
-    assert made >= {"result.json", "report.html", "margins.png", "certified.jsonl"}
-    assert Path("run/margins.png").read_bytes()[:4] == b"\x89PNG"
+    assert made >= {"result.json", "report.html", "margins.svg", "certified.jsonl"}
+    assert Path("run/margins.svg").read_bytes()[:5] == b"<?xml"
     result = files.read_json(Path("run/result.json"))
     assert result == json.loads(Path("result.json").read_text(encoding="utf-8"))
     assert typed(*WORDS, "--out=run", "--json=again.json", "--min-certified=0.99") == 1

@@ -43,8 +43,8 @@ def test_tables_and_sentences_are_those_of_the_verdicts(numbers):
 def test_leaves_what_it_says(capsys, typed):
     assert typed(*WORDS, "--out=run", "--json=result.json") == 0
     files = {path.name for path in Path("run").iterdir()}
-    assert files >= {"result.json", "report.html", "curve.png", "smoothed.jsonl"}
-    assert Path("run/curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert files >= {"result.json", "report.html", "curve.svg", "smoothed.jsonl"}
+    assert Path("run/curve.svg").read_bytes()[:5] == b"<?xml"
     result = SmoothingResult.load("run").as_values()
     assert result == json.loads(Path("result.json").read_text(encoding="utf-8"))
     again = [*WORDS, "--out=run", "--batch-size=300", "--json=again.json"]

@@ -171,8 +171,14 @@ def test_the_command_prints_what_the_counts_say(judged, printed, share, tmp_path
     for verdict in ("doubt", "ok"):
         if told := [(c.name, c.detail, c.remedy) for c in result.checks if c.verdict == verdict]:
             assert [row[:2] for row in tables.pop(0).rows] == [one[:2] for one in told]
-    assert tables == [by_class(result, load_data("npz:toy.npz").class_names)]
-    assert len(outcome.pictures) == any(kind == "broken" for _, kind in images)
+    assert tables.pop(0) == by_class(result, load_data("npz:toy.npz").class_names)
+    cost = {row[0]: row[1] for row in tables.pop().rows}
+    assert not tables
+    assert [cost[f"{way} passes"] for way in ("forward", "backward")] == [
+        f"{count:,}" for count in (result.forwards, result.backwards)
+    ]
+    charts, examples = ([p for p in outcome.pictures if bool(p.svg) == drawn] for drawn in (True, False))
+    assert len(charts) >= 2 and len(examples) == any(kind == "broken" for _, kind in images)
     if all(check.verdict == "ok" for check in result.checks):
         printed(outcome.next[1], result.threat.eps / 2)
 

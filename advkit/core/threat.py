@@ -233,3 +233,26 @@ class Threat(StrictModel):
         rank = rng.uniform(key, (size,)).argsort(1).argsort(1)
         chosen = (rank < int(self.eps)).view_as(x0)
         return where(chosen, rng.uniform(key + 1, shape), x0)
+
+
+def written(eps: float, norm: Norm) -> str:
+    """``"0.3"``, or ``"8/255"`` for a multiple of 1/255."""
+    return f"{round(eps * 255)}/255" if norm == "linf" and is_level(eps) else f"{eps:.4g}"
+
+
+def is_level(eps: float) -> bool:
+    """Whether it is a multiple of 1/255, and no short decimal."""
+    levels, thousands = eps * 255, eps * 1000
+    return 0 < eps < 1 and abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
+
+
+def options(norm: str | None, eps: float) -> str:
+    """A budget as options of a command, for one that has the same.
+
+    Example:
+        >>> from advkit.core.threat import options
+        >>> options("linf", 8 / 255), options("l2", 0.5)
+        ('--norm linf --eps 8/255', '--norm l2 --eps 0.5')
+    """
+    exact = f"{round(eps * 255)}/255" if norm == "linf" and is_level(eps) else f"{eps:.12g}"
+    return f"--norm {norm} --eps {exact}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advkit.core import images, rng
 from advkit.core.stats import accuracy
+from advkit.core.threat import options
 from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.defences.purifier import Purifier
@@ -181,4 +182,4 @@ def _share(count: int, n: int) -> str:
 
 
 def _budget(config: DetectorTraining | Detection | Purification) -> str:
-    return f"--norm {config.norm} --eps {config.eps:.4g}"
+    return options(config.norm, config.eps or 0)

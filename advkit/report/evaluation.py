@@ -14,11 +14,11 @@ import torch
 from advkit.attacks.perturb import device_of
 from advkit.core.bars import duration
 from advkit.core.stats import accuracy
+from advkit.core.threat import options, written
 from advkit.data.classes import class_name
 from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.evaluation.curve.result import SecurityCurve
-from advkit.evaluation.curve.scale import written
 from advkit.evaluation.curve.settings import Curve
 from advkit.evaluation.forecast import Forecast
 from advkit.evaluation.ledger import Adversarial
@@ -254,7 +254,7 @@ def _checks(result: EvaluationResult) -> Iterator[Table]:
 def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
     threat, subject = result.threat, flags(config, config.data)
     proofs = " --certify complete" if config.certify == "complete" else " --certify" * config.certify
-    here = f"{subject} --norm {threat.norm} --eps {threat.eps:.4g}"
+    here = f"{subject} {options(threat.norm, threat.eps)}"
     through = f" --bpda {','.join(config.bpda)}" if config.bpda else ""
     remedies = dict.fromkeys(check.flags for check in result.checks if check.flags)
     if remedies:
@@ -266,10 +266,11 @@ def _next(config: Evaluation, result: EvaluationResult) -> tuple[str, ...]:
         )
     numbered = (f"hard-{number}.pt" for number in itertools.count(2))
     free = next(name for name in itertools.chain(["hard.pt"], numbered) if not Path(name).exists())
+    standard = f"advkit attack {here}{through} --attack autoattack"
     return (
         f"advkit adv-train {here} --out {free}",
         f"advkit attack {subject}{through} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
-        f"advkit attack {subject}{through} --attack autoattack",
+        *([standard] if threat.norm != "l0" and config.attack != ("autoattack",) else []),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from advkit.attacks.perturb import device_of
 from advkit.core import images, rng
 from advkit.core.stats import accuracy
-from advkit.core.threat import Threat
+from advkit.core.threat import Threat, options
 from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.gan.judge import DIGITS
@@ -195,7 +195,7 @@ def perturbation(
         files=(*(wanted or (folder / "universal.npz",)), folder),
         next=(
             f"advkit universal {every} --norm {threat.norm} --eps {larger:.3g}",
-            f"advkit attack {one} --norm {threat.norm} --eps {threat.eps:.4g}",
+            f"advkit attack {one} {options(threat.norm, threat.eps)}",
         ),
         stored=result,
     )
@@ -240,7 +240,7 @@ def advgan(config: AdvGanTraining, result: AdvGanResult, folder: Path) -> Outcom
         ("generator", accuracy(result.hits, judged), f"{judged:,}"),
         ("random noise of the same size", accuracy(result.hits_by_noise, judged), f"{judged:,}"),
     )
-    budget = f"--norm {threat.norm} --eps {threat.eps:.4g}"
+    budget = options(threat.norm, threat.eps)
     attack = f"advkit attack {flags(config, result.train.name)} {budget} --attack"
     return Outcome(
         title=f"perturbation generator, {threat.norm} eps {threat.eps:.4g}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from advkit.core.stats import accuracy
+from advkit.core.threat import options
 from advkit.data.data import Data
 from advkit.data.subjects import flags
 from advkit.report.charts import Bar
@@ -38,7 +39,7 @@ def certification(config: Certification, result: CertificationResult, images: Da
             folder / "margins.svg",
         )
         pictures.insert(0, margins)
-    here = f"{flags(config, result.data.name)} --norm {threat.norm}"
+    subject = flags(config, result.data.name)
     columns = ("bounds", "tried", "proved", "certified accuracy [95 % interval]")
     return Outcome(
         title=f"certification of {config.model}",
@@ -61,8 +62,8 @@ def certification(config: Certification, result: CertificationResult, images: Da
         pictures=tuple(pictures),
         files=(folder,),
         next=(
-            f"advkit attack {here} --eps {threat.eps:.4g} --certify",
-            f"advkit certify {here} --eps {threat.eps / 2:.3g}",
+            f"advkit attack {subject} {options(threat.norm, threat.eps)} --certify",
+            f"advkit certify {subject} --norm {threat.norm} --eps {threat.eps / 2:.3g}",
         ),
         stored=result,
         passed=passed,

@@ -12,6 +12,7 @@ import pytest
 from advkit.commands import attack as command
 from advkit.core.context import Context
 from advkit.core.errors import DataError
+from advkit.core.threat import Threat
 from advkit.data.load import load_data
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.settings import Evaluation
@@ -181,6 +182,8 @@ def test_the_command_prints_what_the_counts_say(judged, printed, share, tmp_path
     assert len(charts) >= 2 and len(examples) == any(kind == "broken" for _, kind in images)
     if all(check.verdict == "ok" for check in result.checks):
         printed(outcome.next[1], result.threat.eps / 2)
+        same = [line.split("--eps ")[1].split()[0] for line in outcome.next[::2]]
+        assert [Threat("linf", eps).eps for eps in same] == [pytest.approx(result.threat.eps, rel=1e-11)] * 2
 
 
 @pytest.mark.parametrize(

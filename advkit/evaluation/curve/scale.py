@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advkit.core.threat import Norm
+from advkit.core.threat import Norm, is_level
 
 WANTED = 6
 """Approximate number of round values on a scale."""
@@ -39,17 +39,7 @@ class Scale:
 
 def parts_of_one(norm: Norm, marks: Sequence[float]) -> int:
     """255 where eps is given in units of 1/255: if a usual eps is such a multiple and no decimal; else 1."""
-    return 255 if norm == "linf" and any(_of_255(mark) for mark in marks) else 1
-
-
-def written(eps: float, norm: Norm) -> str:
-    """``"0.3"``, or ``"8/255"`` for a multiple of 1/255."""
-    return f"{round(eps * 255)}/255" if norm == "linf" and _of_255(eps) else f"{eps:.4g}"
-
-
-def _of_255(eps: float) -> bool:
-    levels, thousands = eps * 255, eps * 1000
-    return 0 < eps < 1 and abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
+    return 255 if norm == "linf" and any(is_level(mark) for mark in marks) else 1
 
 
 def _round(step: float) -> float:

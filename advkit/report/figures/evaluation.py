@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from advkit.core.stats import Interval, accuracy, clopper_pearson
+from advkit.core.threat import written
 from advkit.evaluation.curve.result import SecurityCurve
-from advkit.evaluation.curve.scale import written
 from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.report.charts import Axis, Bar, Line, bars, histogram, lines, rows_of

@@ -20,11 +20,11 @@ from advkit.core.journal import Journal
 from advkit.core.progress import Progress
 from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
-from advkit.core.threat import Threat
+from advkit.core.threat import Threat, written
 from advkit.data.data import Data
 from advkit.evaluation.curve.measure import DEFAULT, marks_of
 from advkit.evaluation.curve.result import Mark, Median, MinimumNorm, SecurityCurve
-from advkit.evaluation.curve.scale import Scale, parts_of_one, written
+from advkit.evaluation.curve.scale import Scale, parts_of_one
 from advkit.models.card import DataFacts, ThreatFacts
 from advkit.models.load import wrap
 from advkit.report.figures import evaluation as figures

@@ -111,7 +111,7 @@ def content(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.suffix == ".safetensors":
             left[name] = load_checkpoint(path).hash
-        elif path.name in ("result.json", "resolved.json", "summary.json"):
+        elif path.suffix == ".json":
             left[name] = _timeless(files.read_json(path))
         elif path.name == "metrics.jsonl":
             left[name] = [_timeless(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
@@ -190,7 +190,7 @@ def writes(out: Path) -> None:
     known = {model.hash for model in kept}
     for name, digest in store.names().items():
         assert digest in known and store.get(name).hash == digest, f"{name} is not whole"
-    assert not store.damaged(), f"damaged: {store.damaged()}"
+    assert not store.damaged, f"damaged: {store.damaged}"
     for number in range(12):
         store.add(kept[number % 2], f"model-{number % 5}")
 
@@ -202,11 +202,15 @@ def merge(scratch: Path, kills: int, moments: random.Random) -> str:
     jobs = [(f"{ATTACK} --shard {number}/{SHARDS}", run) for number, run in enumerate(runs, 1)] + [
         (f"merge {' '.join(map(str, runs))}", scratch / "merged")
     ]
-    share, left, said, seconds = alone.seconds / 2, kills, "", 0.0
+    share = started(lambda: command(jobs[0][0])(scratch / "share"), scratch).seconds
+    left, said, seconds = kills, "", 0.0
     for place, (words, run) in enumerate(jobs):
-        for _ in range(kills // len(jobs) + (place < kills % len(jobs))):
+        wanted = left - left * (len(jobs) - place - 1) // (len(jobs) - place)
+        for _ in range(wanted):
             end = started(lambda: command(words)(run), scratch, moments.uniform(0, share))  # noqa: B023
             left, said = left - end.killed, said + end.said
+            if not end.killed:
+                break
         end = started(lambda: command(words)(run), scratch)  # noqa: B023
         said, seconds = said + end.said, seconds + end.seconds
     first, second = content(scratch / "unsharded"), content(scratch / "merged")

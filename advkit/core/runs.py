@@ -376,8 +376,13 @@ def _claim(
     """
     path, lock = _unfinished(identity, defaults, progress) if out is None else (out, None)
     begun = path is not None and (path / "resolved.json").exists()
-    if out is not None and not begun and out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
-        raise OutputError(f"{out} holds other files; choose a new folder with --out", code="already-exists")
+    if out is not None and not begun and out.is_dir():
+        # A process that was killed at its beginning left its lock, and half of what it began with.
+        ours = {out / ".lock", *out.glob(".resolved.json.*.tmp")}
+        if not ours.issuperset(out.iterdir()):
+            raise OutputError(
+                f"{out} holds other files; choose a new folder with --out", code="already-exists"
+            )
     if resume and not begun:
         raise ConfigError(
             f"{out} holds no run to resume; leave --resume out to begin one there"

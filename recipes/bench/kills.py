@@ -197,7 +197,7 @@ def writes(out: Path) -> None:
 
 def merge(scratch: Path, kills: int, moments: random.Random) -> str:
     """Kills shards and their merge, and compares with the unsharded attack, in files and in passes."""
-    alone = started(lambda: command(ATTACK)(scratch / "unsharded"), scratch)
+    started(lambda: command(ATTACK)(scratch / "unsharded"), scratch)
     runs = [scratch / f"part-{number}" for number in range(1, SHARDS + 1)]
     jobs = [(f"{ATTACK} --shard {number}/{SHARDS}", run) for number, run in enumerate(runs, 1)] + [
         (f"merge {' '.join(map(str, runs))}", scratch / "merged")

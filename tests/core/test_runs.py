@@ -217,6 +217,21 @@ def test_a_number_that_another_process_has_just_taken_is_passed_over(monkeypatch
         assert run.path.name == "00002-train-x"
 
 
+def test_what_was_killed_while_it_began_begins_again():
+    out = Path("new")
+    out.mkdir()
+    for half in (".lock", ".resolved.json.0123abcd.tmp"):
+        (out / half).write_text("{")
+    with RunFolder.open("some", "x", Plan(), out):
+        assert {path.name for path in out.iterdir()} == {".lock", "resolved.json", "env.json"}
+    other = Path("other")
+    other.mkdir()
+    (other / ".notes.tmp").write_text("mine")
+    with pytest.raises(OutputError):
+        RunFolder.open("some", "x", Plan(), other)
+    assert [path.name for path in other.iterdir()] == [".notes.tmp"]
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     for name in ("mine", "locked"):
         (tmp_path / name).mkdir()

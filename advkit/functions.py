@@ -120,9 +120,9 @@ def function(name: str) -> Callable[..., Run]:
         settings, held = _named(given)
         settings = {key: _several(command.config.model_fields.get(key), of) for key, of in settings.items()}
         config = validate(command.config, settings, where=f"advkit.{call.__name__}")
-        import torch
+        from advkit.core.modes import own_modes
 
-        with torch.inference_mode(False), torch.enable_grad(), in_hand.holding(held):
+        with own_modes(), in_hand.holding(held):
             return Run(command.name, command.run(config, Context(**where, progress=shown(progress))))
 
     call.__name__ = call.__qualname__ = command.name.replace("-", "_")

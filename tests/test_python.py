@@ -2,6 +2,7 @@
 
 import sys
 import types
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -55,8 +56,21 @@ def test_perturbed_says_what_holds_of_each_image(subject):
     assert torch.equal(model(made), model(made.x))
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_results_do_not_depend_on_the_gradient_mode(context, subject):
+@contextmanager
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, autocast, float64_by_default])
+def test_results_do_not_depend_on_modes_of_the_caller(context, subject):
     model, x, y = subject
     free = advkit.perturb(model, x, y, THREAT)
     with context():
@@ -85,6 +99,8 @@ def test_targets_that_are_none(target, subject):
     model, x, y = subject
     with pytest.raises(ConfigError):
         advkit.perturb(model, x, y, THREAT, target=target)
+    with pytest.raises(ConfigError):  # classified as the target, and nothing was attacked
+        advkit.perturb(model, x, y, THREAT, target=y)
 
 
 def test_perturb_inspects_the_model_as_an_evaluation_does(subject):

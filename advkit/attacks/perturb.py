@@ -21,6 +21,7 @@ from advkit.core import rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, StrictModel, validate
 from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.modes import own_modes
 from advkit.core.notes import Note
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
@@ -99,8 +100,7 @@ class _Settings(StrictModel):
     precision: Precision
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def perturb(
     model: nn.Module | str | Path,
     x: Any,
@@ -233,6 +233,8 @@ def _targets(target: Any, data: Data, classes: int) -> Tensor:
     low, high = (int(bound) for bound in given.aminmax())
     if low < 0 or high >= classes:
         raise ConfigError(f"the targets range from {low} to {high}, but the classes from 0 to {classes - 1}")
+    if bool((given.long() == data.labels).all()):
+        raise ConfigError("the target of every image is its own class; give other classes, or no targets")
     return given.long()
 
 

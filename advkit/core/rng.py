@@ -71,7 +71,7 @@ def _bits(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
 def uniform(key: Tensor, shape: Sequence[int], lane: int = 0) -> Tensor:
     """(N, *shape) float32 in [0, 1); ``lane`` gives further independent numbers of the same key."""
     rows = max(1, _AT_ONCE // max(1, math.prod(shape)))
-    drawn = torch.empty((len(key), *shape), device=key.device)
+    drawn = torch.empty((len(key), *shape), dtype=torch.float32, device=key.device)
     for part, out in zip(key.split(rows), drawn.split(rows), strict=True):
         out.copy_(_shift(_bits(part, shape, lane), 40)).mul_(2.0**-24)
     return drawn

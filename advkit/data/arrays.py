@@ -72,6 +72,8 @@ def _tensor(values: Any, what: str, name: str) -> Tensor:
         if isinstance(values, list | tuple) and values and all(isinstance(one, Tensor) for one in values):
             values = torch.stack([one.detach() for one in values])
         if isinstance(values, Tensor):
+            if values.layout != torch.strided or values.is_quantized or values.is_nested or values.is_meta:
+                raise TypeError("not all of its numbers are in memory as they are")
             return values.detach().cpu()
         array = np.asarray(values)
         if array.dtype == object:

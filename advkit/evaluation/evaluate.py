@@ -19,6 +19,7 @@ from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
 from advkit.core.device import arithmetic, repeatable
 from advkit.core.errors import ConfigError
+from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.core.shards import ShardResult
@@ -52,8 +53,7 @@ VOTES = 10
 
 
 @distributed.together()
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def evaluate(
     model: nn.Module | str | Path,
     data: Any,

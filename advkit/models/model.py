@@ -123,8 +123,8 @@ def _affine(card: ModelCard) -> tuple[Tensor | None, Tensor | None]:
     if not p.mean and not p.std and (low, high) == (0.0, 1.0):
         return None, None
     channels = card.shape[0]
-    mean = torch.tensor(p.mean or (0.0,) * channels).view(1, -1, 1, 1)
-    std = torch.tensor(p.std or (1.0,) * channels).view(1, -1, 1, 1)
+    mean = torch.tensor(p.mean or (0.0,) * channels, dtype=torch.float32).view(1, -1, 1, 1)
+    std = torch.tensor(p.std or (1.0,) * channels, dtype=torch.float32).view(1, -1, 1, 1)
     return (high - low) / std, (low - mean) / std
 
 

@@ -19,6 +19,7 @@ from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.device import repeatable
 from advkit.core.errors import ConfigError, ModelError
+from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.core.shards import ShardResult
@@ -42,8 +43,7 @@ GROUP, GROUP_ON_GPU = 64, 1024
 """Images that are attacked at once and recorded together; a crash loses no more than these."""
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def security_curve(
     model: nn.Module | str | Path,
     data: Any,

@@ -19,6 +19,7 @@ from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, did_you_mean
+from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
 from advkit.core.threat import Threat
@@ -183,8 +184,7 @@ def class_number(target: int | str, names: Sequence[str], where: str) -> int:
     )
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def train_patch(
     model: Modules,
     data: Data | str | tuple[Any, Any],
@@ -276,8 +276,7 @@ def _most_confident(model: Model, learn: Data, target: int) -> Tensor:
     return few.batch(best[None])[0]
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def train_universal(
     model: Modules,
     data: Data | str | tuple[Any, Any],

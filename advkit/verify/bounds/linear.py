@@ -291,7 +291,7 @@ class Bounder:
             for part in self._parts(len(which), dtype, 2 * values):
                 image, place = index[which[part]], neuron[which[part]]
                 count, both = len(place), (image.repeat(2), place.repeat(2))
-                sign = torch.ones(2 * count, device=self.device)
+                sign = torch.ones(2 * count, dtype=torch.float32, device=self.device)
                 sign[count:] = -1.0
                 if steps:
                     window = Window.at(both[1], sign, low.shape[1:], dtype)

@@ -105,7 +105,7 @@ def _tighten(bounder: Bounder, bounds: Bounds, k: int, steps: int) -> None:
             bounder.fitting(torch.float32, HELD * bounder.widest)
         ):
             image, place = index[rows], neuron[rows]
-            a = torch.zeros(len(rows), low.shape[1], device=low.device)
+            a = torch.zeros(len(rows), low.shape[1], dtype=torch.float32, device=low.device)
             a[torch.arange(len(rows), device=low.device), place] = sign
             a = a.view(-1, *bounder.fine.nodes[k].shape)
 

@@ -35,9 +35,10 @@ def read(model: Model) -> Graph:
     """
     if model.probabilities:
         raise ModelError(f"the model gives probabilities, and a softmax cannot be bounded: {READABLE}")
-    tensor = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
+    tensors = [each for each in (*model.parameters(), *model.buffers()) if each.is_floating_point()]
+    like = tensors[0] if tensors else torch.zeros((), dtype=torch.float32)
     count, shape = 2 * math.prod(model.card.shape), model.card.shape
-    images = torch.linspace(0, 1, count, device=tensor.device).view(2, *shape)
+    images = torch.linspace(0, 1, count, dtype=like.dtype, device=like.device).view(2, *shape)
     with evaluation_mode(model):
         traced = _trace(model.network)
         reading = Reading(images)

@@ -188,7 +188,7 @@ class Branching:
         self.example: dict[int, Tensor] = {}
         self.count, self.seconds = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
         self.decided = torch.zeros(n, dtype=torch.bool)
-        self.scale = torch.ones(len(self.image), self.low.shape[1], device=x.device)
+        self.scale = torch.ones(len(self.image), self.low.shape[1], dtype=x.dtype, device=x.device)
         root, width = torch.arange(len(self.image), device=x.device), self.low.shape[1]
         low, high = self.low[self.image], self.high[self.image]
         roots = Problems(

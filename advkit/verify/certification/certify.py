@@ -16,6 +16,7 @@ from advkit.core.config import validate
 from advkit.core.device import coarse_float32, exact_float32
 from advkit.core.errors import ModelError
 from advkit.core.journal import Record
+from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.core.shards import Sharded, ShardResult
@@ -38,8 +39,7 @@ LOOKED_AT = 8
 """Images on which graph and model are compared."""
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def certify(
     model: nn.Module | str | Path,
     data: Any,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.modes import own_modes
 from advkit.models.load import load_model
 from advkit.verify.smoothing.noise import QUERIES, STREAM, Copies
 from advkit.verify.smoothing.statistics import certified_radius, chance, least_share, refuse_too_few
@@ -202,8 +203,7 @@ class SmoothedClassifier(nn.Module):
         return Copies(image, self.sigma, seed=self.seed, stream=STREAM, sample=sample)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@own_modes()
 def smooth(
     model: nn.Module | str | Path, sigma: float, *, shape: tuple[int, int, int] | None = None, **settings: Any
 ) -> SmoothedClassifier:

@@ -53,7 +53,7 @@ def _table(ranked: Sequence[Measured], shown: Sequence[str], out: Path) -> Table
                 one.under,
                 f"{one.n:,}",
                 *figures,
-                one.row.trust or "",
+                one.checks,
                 one.row.command,
                 one.row.started[:10],
             )

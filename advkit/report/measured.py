@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from advkit.core import files
 from advkit.core.errors import DataError
 from advkit.core.run_list import RunRow
+from advkit.core.runs import began
 from advkit.core.stats import Interval, clopper_pearson, percent
 from advkit.evaluation.comparison.result import ComparisonResult
 from advkit.evaluation.corruptions.result import CorruptionResult
@@ -79,8 +81,12 @@ class Measured:
     """Of a security curve, the robust accuracy at some eps."""
     said: tuple[str, ...] = ()
     """What a reader has to know of the figures: doubts, notes, and what a comparison found."""
-    sources: tuple[str, ...] = ()
-    """Of a comparison, the runs that it read."""
+    fingerprint: str = ""
+    """Of the images; a comparison says none."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions and machine."""
+    seed: int | None = None
+    """None where nothing is drawn, or by other runs."""
 
     @classmethod
     def of(cls, row: RunRow) -> list[Measured]:
@@ -95,15 +101,21 @@ class Measured:
         if row.command not in KINDS:
             raise DataError(f"{row.path} has no accuracies; name runs of {', '.join(KINDS)}")
         file = row.path / "result.json"
-        result, digest = KINDS[row.command].load(file), files.digest(files.read(file))
+        result = KINDS[row.command].load(file)
+        config = began(row.path / "resolved.json")["config"]
+        origin: dict[str, Any] = {
+            "row": row,
+            "digest": files.digest(files.read(file)),
+            "environment": files.read_json(row.path / "env.json"),
+            "seed": None if config.get("runs") else config.get("seed"),
+        }
         if isinstance(result, ComparisonResult):
-            return [_compared(row, digest, result, place) for place in range(len(result.models))]
+            return [_compared(result, place, origin) for place in range(len(result.models))]
         doubts = [check for check in getattr(result, "checks", ()) if check.verdict == "doubt"]
         under = _under(result)
         return [
             cls(
-                row=row,
-                digest=digest,
+                **origin,
                 model_hash=result.model_hash,
                 card=result.card,
                 data=f"{result.data.name} {result.data.split}",
@@ -111,10 +123,16 @@ class Measured:
                 under=under,
                 figures=tuple(_figures(result, under)),
                 trusted=getattr(result, "trusted", None),
+                fingerprint=result.data.fingerprint,
                 curve=_curve(result) if isinstance(result, SecurityCurve) else (),
                 said=(*(f"{check.name} doubts it: {check.detail}" for check in doubts), *result.notes),
             )
         ]
+
+    @property
+    def checks(self) -> str:
+        """What the checks say of it, in a word."""
+        return {True: "trusted", False: "doubted", None: ""}[self.trusted]
 
     @property
     def main(self) -> dict[str, Figure]:
@@ -122,13 +140,12 @@ class Measured:
         return {figure.name: figure for figure in self.figures if figure.under in ("", self.under)}
 
 
-def _compared(row: RunRow, digest: str, result: ComparisonResult, place: int) -> Measured:
+def _compared(result: ComparisonResult, place: int, origin: Mapping[str, Any]) -> Measured:
     """What a comparison says of the model in this place."""
     model = result.models[place]
     shares = ((measure, result.share(place, measure)) for measure in result.measures)
     return Measured(
-        row=row,
-        digest=digest,
+        **origin,
         model_hash=model.model_hash,
         card=None,
         data=f"{result.data} {result.split}",
@@ -145,7 +162,6 @@ def _compared(row: RunRow, digest: str, result: ComparisonResult, place: int) ->
             *(one.text for one in result.differences if model.name in (one.first, one.second)),
             *result.notes,
         ),
-        sources=tuple(one.source for one in result.models if one.source),
     )
 
 

@@ -38,7 +38,7 @@ HOUSEKEEPING = {
     "validate": Lazy("Recipes", "report all errors in a recipe", "advkit.cli.recipe:validate", "run"),
     "models": Lazy("Storage", "list, show, export, import and remove models", "advkit.cli.models:models"),
     "data": Lazy("Storage", "list and download data sets", "advkit.cli.data:data"),
-    "runs": Lazy("Storage", "list, show and remove runs", "advkit.cli.runs:runs"),
+    "runs": Lazy("Storage", "list, show, remove runs (board, card: show many)", "advkit.cli.runs:runs"),
     "completion": Lazy("Shell", "complete names in bash, zsh or fish", "advkit.cli.completion:completion"),
 }
 

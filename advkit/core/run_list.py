@@ -86,8 +86,7 @@ def runs(
 
 def read(path: Path) -> RunRow:
     """The row of one run folder, whatever is in it."""
-    match = _NUMBER.match(path.name)
-    number = int(match[1]) if match else None
+    number = number_of(path)
     try:
         resolved, config = _values(path / "resolved.json", "command", "config")
         config = dict(config)
@@ -107,6 +106,12 @@ def read(path: Path) -> RunRow:
         trust=None if not summary or summary.get("trusted") is None else _trust(bool(summary["trusted"])),
         found="" if summary is None else str(summary.get("summary", "")),
     )
+
+
+def number_of(path: Path) -> int | None:
+    """Of a run folder, by its name."""
+    match = _NUMBER.match(path.name)
+    return int(match[1]) if match else None
 
 
 def began_with(path: Path) -> dict[str, Any]:
@@ -143,8 +148,13 @@ def _folders() -> list[Path]:
     return [path for path in RUNS.iterdir() if path.is_dir() and _is_run(path)]
 
 
+def below(top: Path) -> list[Path]:
+    """The run folders in a folder at any depth, and the folder itself if it is one."""
+    return sorted(path for path in (top, *top.rglob("*")) if path.is_dir() and _is_run(path))
+
+
 def _is_run(path: Path) -> bool:
-    return _NUMBER.match(path.name) is not None or (path / "resolved.json").exists()
+    return number_of(path) is not None or (path / "resolved.json").exists()
 
 
 def _values(path: Path, *keys: str) -> list[Any]:

@@ -43,11 +43,12 @@ def _rules(colours: Mapping[str, str]) -> str:
 
 
 STYLE = (
-    ".chart{display:block;width:100%;max-width:38rem;height:auto;print-color-adjust:exact;"
+    ".chart{display:block;width:100%;max-width:38rem;height:auto;overflow:visible;print-color-adjust:exact;"
     'font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}'
     ".chart path,.chart line{fill:none;stroke-width:1}.chart .thick{stroke-width:2}"
     f"{_rules(LIGHT)}@media screen and (prefers-color-scheme:dark){{{_rules(DARK)}}}"
     ".chart .band{opacity:.2;stroke:none}.chart .end{text-anchor:end}.chart .middle{text-anchor:middle}"
+    ".chart .hollow{fill:none;stroke-width:1.5}"
 )
 
 
@@ -124,8 +125,10 @@ class Line:
     """Points with their titles, not joined."""
     titles: Sequence[str] = ()
     """What each point is."""
-    row: int | None = None
-    """Of the table that shows the same, which a filter hides with it."""
+    hollow: bool = False
+    """Points with a rim only."""
+    rows: Sequence[int] = ()
+    """Of the table that shows the same and whose filters hide it: a row for each point, or one for a line."""
 
 
 def bars(
@@ -181,16 +184,19 @@ def lines(
     named = [
         (curve.name, curve.colour, None if curve.dots else curve.dashes) for curve in curves if not curve.thin
     ]
-    made, top = _legend([*named, *_said_of(marks)])
+    made, top = _legend([*dict.fromkeys(named), *_said_of(marks)])
     made += [*_frame(x, y, top), *_marked(marks, x, top)]
     for curve in curves:
         made += _curve(curve, x, y, top)
-    ends = "; ".join(
-        f"{curve.name}: from {first[1]:.3g} at {first[0]:.3g} to {last[1]:.3g} at {last[0]:.3g}"
-        for curve in curves
-        for first, last in ([(curve.points[0], curve.points[-1])] if curve.points else [])
-    )
-    return _svg(title, ends, top + HEIGHT + 34, made)
+    described = "; ".join(_ends(curve) for curve in curves if curve.points)
+    return _svg(title, described, top + HEIGHT + 34, made)
+
+
+def _ends(curve: Line) -> str:
+    if curve.dots:
+        return f"{curve.name}: {len(curve.points):,} points"
+    (place, value), (last_place, last) = curve.points[0], curve.points[-1]
+    return f"{curve.name}: from {value:.3g} at {place:.3g} to {last:.3g} at {last_place:.3g}"
 
 
 def histogram(
@@ -393,7 +399,7 @@ def _marked(marks: Sequence[tuple[float, str]], x: Axis, top: int) -> list[str]:
 
 
 def _curve(curve: Line, x: Axis, y: Axis, top: int) -> list[str]:
-    made, row = [], "" if curve.row is None else f' data-row="{curve.row}"'
+    made, rows = [], [f' data-row="{row}"' for row in curve.rows]
     if curve.band:
         way = [(place, high) for place, _, high in curve.band]
         back = [(place, low) for place, low, _ in curve.band]
@@ -401,9 +407,10 @@ def _curve(curve: Line, x: Axis, y: Axis, top: int) -> list[str]:
         made.append(f'<path class="{curve.colour} band" d="{_way([*there, *home[::-1]], x, y, top)}z"/>')
     if curve.dots:
         for number, (place, value) in enumerate(curve.points):
-            title = f"<title>{_said(curve.titles[number])}</title>" if curve.titles else ""
+            kind = f"l-{curve.colour} hollow" if curve.hollow else curve.colour
             centre = f'cx="{_across(x, place)}" cy="{_up(y, value, top)}"'
-            made.append(f'<circle class="{curve.colour}" {centre} r="4.5"{row}>{title}</circle>')
+            title, row = f"<title>{_said(curve.titles[number])}</title>", rows[number]
+            made.append(f'<circle class="{kind}" {centre} r="4"{row}>{title}</circle>')
     elif curve.points:
         count = len(curve.points)
         some = (
@@ -416,7 +423,7 @@ def _curve(curve: Line, x: Axis, y: Axis, top: int) -> list[str]:
         d = _way(_stairs(points) if curve.step else points, x, y, top)
         kind = f"l-{curve.colour}{'' if curve.thin else ' thick'}"
         title = f"<title>{_said(curve.name)}</title>"
-        made.append(f'<path class="{kind}"{dashes}{row} d="{d}">{title}</path>')
+        made.append(f'<path class="{kind}"{dashes}{"".join(rows)} d="{d}">{title}</path>')
     return made
 
 

@@ -88,7 +88,7 @@ def sarif(result: GateResult) -> dict[str, object]:
 def markdown(result: GateResult) -> str:
     """A summary for the page of a CI job."""
     lines = [
-        f"## {'✅' if result.passed else '❌'} {_cell(result.model)}: {_verdict(result)}",
+        f"## {'✅' if result.passed else '❌'} {cell(result.model)}: {_verdict(result)}",
         "",
         "| requirement | bar | | found |",
         "| --- | --- | --- | --- |",
@@ -99,10 +99,11 @@ def markdown(result: GateResult) -> str:
 
 def _row(one: Finding) -> str:
     verdict = "pass" if one.passed else "**fail**"
-    return f"| {_cell(one.requirement)} | {one.bar} | {verdict} | {_cell(one.detail)} |"
+    return f"| {cell(one.requirement)} | {one.bar} | {verdict} | {cell(one.detail)} |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as a cell of a Markdown table."""
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 

@@ -1,4 +1,7 @@
-"""One HTML page of the outcomes of commands: no network, no scripts, pictures inside; for sharing."""
+"""One HTML page of the outcomes of commands: no network, pictures inside; for sharing.
+
+Only a page whose table can be sorted has a script, ``table.js``.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,11 @@ def render(
     pages = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters["code"] = _code
-    template = pages.from_string(
-        resources.files("advkit.report").joinpath("page.html.jinja").read_text("utf-8")
-    )
+    pages.filters |= {"code": _code, "css": _css}
+    place = resources.files("advkit.report")
+    template = pages.from_string(place.joinpath("page.html.jinja").read_text("utf-8"))
     sections = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
+    sorts = any(table.filters for section in sections for table in section.tables)
     return template.render(
         sections=sections,
         title=title,
@@ -42,6 +45,7 @@ def render(
         environment=environment,
         version=__version__,
         style=charts.STYLE,
+        script=place.joinpath("table.js").read_text("utf-8") if sorts else "",
         source=_source,
         bars=_bars,
     )
@@ -75,6 +79,14 @@ def _code(text: str) -> str:
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(parts)
     )
+
+
+def _css(text: str) -> str:
+    """A text as CSS takes it between its marks."""
+    from markupsafe import Markup
+
+    plain = "".join(sign if sign.isalnum() or sign in " ,.:%-" else f"\\{ord(sign):x} " for sign in text)
+    return Markup(f'"{plain}"')
 
 
 def _bars(outcome: Outcome) -> str:

@@ -28,6 +28,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     """What is said below it."""
+    links: tuple[str, ...] = ()
+    """Where the first cell of each row leads on a page; empty: nowhere."""
+    filters: tuple[str, ...] = ()
+    """Columns by which a page filters the rows, which can then be sorted, too."""
 
     @property
     def numeric(self) -> tuple[bool, ...]:

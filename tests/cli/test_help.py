@@ -93,7 +93,7 @@ def test_help_fits_on_one_screen(advkit):
     lines = advkit("--help").output.splitlines()  # with the command fake
     assert len(lines) <= 40 + 1 and max(map(len, lines)) <= 80
     beside = {name for name, one in (HOUSEKEEPING | COMMANDS).items() if one.beside}
-    assert beside == {"cp", "validate", "gate-init", "merge", "sweep"}
+    assert beside == {"board", "card", "cp", "validate", "gate-init", "merge", "sweep"}
     own = {*COMMANDS, *HOUSEKEEPING} - beside
     for name in own:
         assert sum(line[13:].startswith(f"{name} ") for line in lines) == 1

@@ -11,8 +11,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, Field
 
+from advkit.cli.app import app
+from advkit.commands.corrupt import run as corrupt
 from advkit.commands.gate import run as command
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
@@ -429,3 +432,19 @@ def test_corruptions_and_attacks_in_one_policy(model):
     assert second.severities == (5,)
     plan = command(gate, Context(dry_run=True))
     assert [row[2] for row in plan.tables[0].rows] == ["fgsm", "jpeg,contrast", "jpeg,contrast"]
+
+
+def test_a_run_of_corruptions_becomes_a_policy(model):
+    asked = {"corruptions": ("jpeg", "contrast"), "severities": (1, 3), "constants": "cifar-10-c"}
+    settings = Corruptions(model="clf.pt", data="npz:toy.npz", n=12, seed=3, **asked)
+    result = corrupt(settings, Context(out=Path("before"))).stored
+    assert CliRunner().invoke(app, ["gate", "init", "before", "new.toml"]).exit_code == 0
+    (one,) = Policy.load(Path("new.toml")).require
+    assert {key: getattr(one, key) for key in asked} == asked and (one.n, one.seed, one.points) == (12, 3, 3)
+    assert 0 <= result.interval.low - one.corrupted < 0.001
+    text = Path("new.toml").read_text(encoding="utf-8")
+    Path("new.toml").write_text(text.replace("points = 3.0", "points = 30.0"), encoding="utf-8")  # few images
+    outcome = command(Gate(model="clf.pt", policy=("new.toml",)), Context(out=Path("run")))
+    assert outcome.passed and [bar.bar for bar in outcome.stored.findings] == ["corrupted", "baseline"]
+    again = CorruptionResult.load(Path("run/1-corrupt"))
+    assert again.verdicts == result.verdicts and again.constants == "cifar-10-c"

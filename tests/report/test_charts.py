@@ -75,7 +75,7 @@ def test_lines_steps_and_bands(drawn):
 
 
 def test_points_have_titles_and_the_row_that_shows_them():
-    line = Line("runs", [(0.5, 0.25)], dots=True, titles=["run 3"], row=7)
+    line = Line("runs", [(0.5, 0.25)], dots=True, titles=["run 3"], rows=[7])
     (circle,) = ElementTree.fromstring(charts.lines("", [line], charts.PERCENT)).iter("circle")
     assert circle.get("data-row") == "7" and circle.findtext("title") == "run 3"
     left, right = charts.LEFT, charts.WIDTH - charts.RIGHT

@@ -22,6 +22,8 @@ class Page(HTMLParser):
     """Checks that tags are closed, and keeps what there is."""
 
     VOID = frozenset({"meta", "img", "link", "br"})
+    ENDED = frozenset({"td", "th"})
+    """By the next of them, or by the end of the row."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -33,11 +35,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
+        if tag not in self.VOID | self.ENDED:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert tag in self.ENDED or self.open.pop() == tag
 
     def handle_data(self, data):
         self.words.append(data)
@@ -108,7 +110,12 @@ def test_numbers_end_at_the_same_place():
     )
     assert table.numeric == (False, True, False, True, False, False)
     assert Table("", ("a", "b"), ()).numeric == (False, False)
-    assert 'class="number">4.4 %' in _render(Outcome("a", tables=(table,)))
+    other = Table("", ("n",), (("1",),))
+    right = re.findall(
+        r"#t(\d)-(\d) \S+ \S+:nth-child\((\d)\) { text-align: right",
+        _render(Outcome("a", tables=(other, table)), Outcome("b", tables=(other,))),
+    )
+    assert right == [("1", "1", "1"), ("1", "2", "2"), ("1", "2", "4"), ("2", "1", "1")]
 
 
 def test_write(tmp_path):
@@ -156,7 +163,7 @@ def test_the_first_screen_has_the_verdict_the_bars_and_what_to_do():
         Outcome(
             "a",
             ("Verdict.",),
-            (Table("", ("name",), (("cell",),), "said below"),),
+            (Table("", ("its </style>",), (("cell",),), "said below"),),
             next=("advkit attack",),
             bars=(Bar.of("clean", 1, 2),),
             legend={"red": "lost"},
@@ -166,7 +173,8 @@ def test_the_first_screen_has_the_verdict_the_bars_and_what_to_do():
     order = ("Verdict.", ">clean<", "<pre>advkit attack", ">inside<", ">cell<")
     places = [page.index(words) for words in order]
     assert places == sorted(places) and page.index("said below") > places[-1] and ">lost<" in page
-    assert 'data-name="name">cell' in page  # beside the cell where the screen is narrow
+    assert r'#t1-1 td:nth-child(1) { --name: "its \3c \2f style\3e "; }' in page  # for a narrow screen
+    assert page.count("</style>") == 1 and '<table id="t1-1">' in page
 
 
 def test_a_chart_is_a_file_too_unless_it_cannot_be_written(tmp_path, caplog):

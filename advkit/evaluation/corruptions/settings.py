@@ -40,6 +40,7 @@ def _numbers(value: object) -> object:
 Severities = Annotated[
     tuple[Annotated[int, Field(ge=1, le=5)], ...], BeforeValidator(_numbers), Field(min_length=1)
 ]
+Constants = Literal["mnist-c", "cifar-10-c", "imagenet-c"] | None
 
 
 class _Corrupting(SubjectFields):
@@ -49,7 +50,7 @@ class _Corrupting(SubjectFields):
     """Corruptions, separated by commas (see `advkit ls corruptions`)."""
     severities: Severities = (1, 2, 3, 4, 5)
     """Severities from 1 to 5, separated by commas."""
-    constants: Literal["mnist-c", "cifar-10-c", "imagenet-c"] | None = None
+    constants: Constants = None
     """The published set whose constants are used; by default that of images like these."""
     baseline: str | None = None
     """A run of `advkit corrupt`, by number or path, or another classifier, which is then measured: the mean

@@ -11,11 +11,13 @@ from pydantic import Field, model_validator
 from advkit.core.config import Fraction, StrictModel, validate
 from advkit.core.errors import ConfigError
 from advkit.core.names import AttackNames, AttackParameters, CheckNames, CorruptionNames, DataName
-from advkit.evaluation.corruptions.settings import COMMON, Corruptions, Severities
+from advkit.evaluation.corruptions.settings import COMMON, Constants, Corruptions, Severities
 from advkit.models.foreign_settings import SubjectSettings
 
 BARS = ("clean", "robust", "certified", "worst_class", "corrupted", "baseline")
 """The keys that require something."""
+_CORRUPTING = {"corruptions", "severities", "constants"}
+"""How ``corrupted`` is measured, and nothing else."""
 
 
 class _Measured(StrictModel):
@@ -43,6 +45,8 @@ class _Measured(StrictModel):
     """Corruptions, for ``corrupted``."""
     severities: Severities = (1, 2, 3, 4, 5)
     """Severities of them."""
+    constants: Constants = None
+    """The published set whose constants are used; by default that of images like these."""
 
 
 class Requirement(_Measured):
@@ -84,14 +88,14 @@ class Requirement(_Measured):
     @property
     def asked(self) -> dict[str, Any]:
         """Its keys, but those of corruptions where it is about none, which older versions did not have."""
-        new = {"corrupted", "corruptions", "severities"} if self.corrupted is None else set()
+        new = {"corrupted", *_CORRUPTING} if self.corrupted is None else set()
         return self.model_dump(mode="json", exclude=new)
 
     def measuring(self) -> dict[str, Any]:
         """Settings of `advkit attack`, or of `advkit corrupt`, that it asks for."""
         if self.corrupted is not None:
             return self.model_dump(include=set(Corruptions.model_fields) - {"baseline"}, exclude_unset=True)
-        keys = set(_Measured.model_fields) - {"corruptions", "severities"}
+        keys = set(_Measured.model_fields) - _CORRUPTING
         certify = {"certify": True} if self.certified is not None else {}
         return self.model_dump(include=keys, exclude_unset=True) | certify
 

@@ -1,0 +1,136 @@
+"""A model card: each figure says which run it is of, and the run's command gives the same figure again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from advkit.cli.app import app
+from advkit.commands.card import Config, run
+from advkit.core.context import Context
+from advkit.core.errors import ConfigError, OutputError
+from advkit.core.run_list import read
+from advkit.models.checkpoint import save_model
+from advkit.report.measured import Measured
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
+LINES = {
+    "attack": "--model m.pt --data npz:toy.npz --n 12 --norm linf --eps 4/255 --attack fgsm,pgd --seed 3 "
+    "--set parameters.pgd.steps=3 --certify --no-first",
+    "certify": "--model m.pt --data npz:toy.npz --n 9 --norm linf --eps 0.02",
+    "curve": "--model m.pt --data npz:toy.npz --n 5 --norm l2 --eps 0.1,0.2 --attack ddn --seed 2",
+    "corrupt": "--model m.pt --data npz:toy.npz --n 8 --corruptions jpeg,contrast --severities 2,5 "
+    "--baseline o.pt",
+    "smooth": "--model m.pt --data npz:toy.npz --n 4 --sigma 0.25 --samples 200 --seed 1",
+    "compare": "--model o.pt,m.pt --data npz:toy.npz --n 12 --norm linf --eps 0.02 --attack fgsm",
+}
+
+
+def advkit(line):
+    answer = CliRunner().invoke(app, shlex.split(line), prog_name="advkit")
+    assert answer.exit_code == 0, answer.output
+
+
+@pytest.fixture
+def models(thirds, save_npz, built):
+    model, images = thirds
+    save_model(model, "m.pt")
+    save_model(built("mlp", "classifier", 3, hidden=(), seed=1), "o.pt")
+    save_npz(images(4, 2, "train"), images(12, 1, "test"))
+
+
+def written(*runs, out="card.md"):
+    outcome = run(Config(runs=runs), Context(out=Path(out)))
+    return outcome, Path(out).read_text(encoding="utf-8")
+
+
+def commands(text):
+    return [block.splitlines() for block in re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)]
+
+
+def test_the_command_on_the_card_gives_the_same_figures(models):
+    for name, words in LINES.items():
+        advkit(f"{name} {words} --out first/{name}")
+    _, text = written(*(f"first/{name}" for name in LINES))
+    (model,) = {one.model_hash for one in Measured.of(read(Path("first/attack")))}
+    for name, lines in zip(LINES, commands(text), strict=True):
+        (line,) = lines
+        assert line.startswith(f"advkit {name} ")
+        advkit(f"{line.removeprefix('advkit ')} --out again/{name}")
+        first, again = (
+            [one for one in Measured.of(read(Path(top) / name)) if one.model_hash == model]
+            for top in ("first", "again")
+        )
+        assert len(first) == len(again) == 1 and first[0].figures
+        assert again[0].figures == first[0].figures and again[0].seed == first[0].seed
+
+
+def test_a_comparison_of_runs_comes_with_their_commands(models):
+    shared = "--data npz:toy.npz --norm linf --eps 0.02 --attack fgsm"
+    advkit(f"attack --model o.pt {shared}")
+    advkit(f"attack --model m.pt {shared} --out 'its own'")
+    advkit("compare 1 'its own' --out compared")
+    advkit("certify --model m.pt --data npz:toy.npz --n 2 --norm linf --eps 0.02 --out m")
+    _, text = written("compared", "its own")
+    (lines, _) = commands(text)
+    (before,) = Measured.of(read(Path("its own")))
+    assert [one.seed for one in Measured.of(read(Path("compared")))] == [None, None]
+    for place in (*Path("runs").iterdir(), Path("its own")):
+        shutil.rmtree(place)
+    (alone,) = commands(written("compared", "m", out="gone.md")[1])[0]
+    assert alone == "advkit compare 1 'its own'"
+    for line in lines:
+        advkit(line.removeprefix("advkit "))
+    (after,) = Measured.of(read(Path("its own")))
+    assert after.figures == before.figures
+    with pytest.raises(ConfigError) as fault:
+        written("compared", out="other.md")  # of which model?
+    assert fault.value.code == "not-comparable"
+
+
+def test_the_metadata_has_each_figure(tmp_path):
+    for name in ("attack", "curve"):
+        shutil.copytree(GOLDEN / name, tmp_path / name)
+    path = tmp_path / "attack" / "result.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["checks"][0] |= {"verdict": "doubt", "detail": "a | b"}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    outcome, text = written("attack", "curve")
+    _, head, body = text.split("---\n", 2)
+    metadata = pytest.importorskip("yaml").safe_load(head)
+    measured = [one for name in ("attack", "curve") for one in Measured.of(read(Path(name)))]
+    (index,) = metadata["model-index"]
+    assert index["name"] == measured[0].row.model
+    rows = [line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| ")][2:]
+    for one, result in zip(measured, index["results"], strict=True):
+        assert f"{result['dataset']['name']} {result['dataset']['split']}" == one.data
+        for figure, metric in zip(one.figures, result["metrics"], strict=True):
+            assert (metric["type"] == "accuracy") == (figure.name == "clean")
+            facts = metric["args"]
+            assert (metric["value"], facts["low"], facts["high"]) == (figure.value, *figure.interval)
+            assert (facts["n"], facts["run_sha256"], facts["seed"]) == (one.n, one.digest, one.seed)
+            assert facts["advkit"] == "0.1.0"
+            row = rows.pop(0)
+            assert row[:2] == [figure.called, figure.text] and one.digest.startswith(row[-1])
+            assert row[4] == ("doubted" if one is measured[0] and figure.name == "robust" else "")
+    assert not rows and body.count(f"`{measured[0].model_hash}`") == 1 and "a \\| b" in body
+    assert all(f"- hash: `{one.digest}`" in body for one in measured)
+    assert [found["sha256"] for found in outcome.result["runs"]] == [one.digest for one in measured]
+
+
+def test_a_card_is_of_one_model_and_replaces_nothing(models):
+    for name in ("m", "o"):
+        advkit(f"certify --model {name}.pt --data npz:toy.npz --n 2 --norm linf --eps 0.02 --out {name}")
+    with pytest.raises(ConfigError) as fault:
+        written("m", "o")
+    assert fault.value.code == "not-comparable" and not Path("card.md").exists()
+    assert run(Config(runs=("m", "m")), Context(dry_run=True)).result == {"runs": 2}
+    Path("card.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError):
+        written("m")

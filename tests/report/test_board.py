@@ -185,6 +185,8 @@ def test_a_chart_has_as_many_curves_as_look_different_and_colours_as_there_are()
     scatter, curves = (picture.svg for picture in report.board(some, (), OUT).pictures)
     styles = re.findall(r'<path class="(l-\w+) thick"(?: stroke-dasharray="([^"]*)")? data-row', curves)
     assert len(styles) == len(set(styles)) == report.DRAWN == 24
+    captions = [report.board(some[:n], (), OUT).pictures[1].caption for n in (24, 25)]
+    assert ["newest" in caption for caption in captions] == [False, True]
     assert scatter.count("<circle") == 30 and "others" in scatter
     assert len(set(re.findall(r'<circle class="(\w+)"', scatter))) == 6
 

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from advkit.cli.app import app
+from advkit.commands.board import Config as Board
+from advkit.commands.board import run as board
 from advkit.commands.card import Config, run
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError
@@ -88,6 +90,11 @@ def test_the_command_on_the_card_gives_the_same_figures(models):
     (_, compared) = Measured.of(read(Path("first/compare")))
     assert (compared.figures, compared.trusted, compared.n) == (alone.figures, alone.trusted, alone.n)
     assert len(compared.said) >= 2
+    shown = board(Board(folder=("first",)), Context(out=Path("board.html"))).result["runs"]
+    parts = {"first/corrupt/baseline", "first/compare/1-o.pt", "first/compare/2-m.pt"}
+    assert {Path(path).as_posix() for path in shown} == {f"first/{name}" for name in LINES} - {
+        "first/compare"
+    } | parts
 
 
 def test_a_comparison_of_runs_comes_with_their_commands(models):

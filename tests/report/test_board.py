@@ -20,8 +20,9 @@ from advkit.core.stats import clopper_pearson
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.result import EvaluationResult
 from advkit.report import board as report
-from advkit.report import html
+from advkit.report import charts, html
 from advkit.report.measured import Figure, Measured
+from advkit.verify.smoothing.result import SmoothingResult
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
 KINDS = ("attack", "certify", "smooth", "curve")
@@ -48,9 +49,13 @@ def test_figures_are_those_of_the_results():
     )
     assert (found.trusted, found.n, found.model_hash) == (attack.trusted, n, attack.model_hash)
     assert [one.name for one in measured("certify").figures] == ["clean", "certified"]
-    smooth = measured("smooth")
-    assert {"clean", "smoothed"} <= smooth.main.keys()
-    assert smooth.main["certified"].value <= smooth.main["smoothed"].value
+    smoothed, one = SmoothingResult.load(GOLDEN / "smooth"), measured("smooth")
+    under, n = f"l2 eps {smoothed.sigma:g}, smoothed", smoothed.n
+    assert one.figures == (
+        figure("clean", smoothed.bare_correct, n),
+        figure("smoothed", smoothed.right, n),
+        figure("certified", sum(radius > smoothed.sigma for radius in smoothed.radii), n, under),
+    )
     curve, one = SecurityCurve.load(GOLDEN / "curve"), measured("curve")
     assert one.main["robust"].value == curve.at(curve.class_eps).robust_correct / curve.n
     assert len(one.figures) == 1 + len(curve.asked([curve.class_eps]).points)
@@ -109,6 +114,14 @@ def test_a_board_has_a_row_for_each_run_and_names_the_damaged(runs):
     assert run(Config(folder=(str(runs),)), Context(dry_run=True)).result == {"runs": 10}
 
 
+def test_of_many_damaged_folders_the_first_are_named(runs):
+    for number in range(10, 31):
+        (runs / f"{number:05d}-empty").mkdir()
+    said = run(Config(folder=(str(runs),)), Context(out=OUT)).sentences
+    named = [line for line in said if "-empty" in line or "-cut" in line]
+    assert len(named) == 20 and any(line.startswith("3 ") for line in said)
+
+
 def test_a_board_of_nothing_is_refused(tmp_path):
     for folder in ("missing", str(tmp_path)):
         with pytest.raises(ConfigError) as fault:
@@ -124,7 +137,7 @@ def of(at, *, trusted=True, under="linf eps 0.1", **facts):
     return replace(base, row=row, figures=figures, trusted=trusted, under=under, **facts)
 
 
-def test_the_newest_is_first_and_the_marks_of_a_run_know_its_row():
+def test_the_newest_is_first_and_the_marks_of_a_run_know_its_row(drawn):
     some = [of(at, trusted=at != 3, under=f"linf eps {at % 2}") for at in range(1, 5)]
     some.append(of(6, curve=((0.0, 0.94), (0.2, 0.06))))
     page = report.board(some, (), OUT)
@@ -140,7 +153,30 @@ def test_the_newest_is_first_and_the_marks_of_a_run_know_its_row():
     colours = Counter(re.findall(r'<circle class="(?:l-)?(\w+)', scatter))
     assert sorted(colours.values()) == [1, 2, 2]
     assert re.findall(r'<path [^>]*data-row="(\d)"', curves) == ["0"]
+    (line,) = drawn(curves).values()
+    assert line == [pytest.approx(point, abs=0.003) for point in ((0, 0.94), (1, 0.06))]
     assert len(report.board(some[:1], (), OUT).pictures) == 0
+
+
+@pytest.mark.parametrize(("correct", "low"), [((0, 8), 0.9), ((5, 31), 0.6)])
+def test_points_are_where_their_accuracies_are(correct, low):
+    (scatter,) = report.board([of(at) for at in correct], (), OUT).pictures
+    width = charts.WIDTH - charts.RIGHT - charts.LEFT
+    places = {charts.LEFT + width * (1 - at / 100 - low) / (1 - low) for at in correct}
+    found = {float(x) for x in re.findall(r'cx="([^"]*)"', scatter.svg)}
+    assert sorted(found) == pytest.approx(sorted(places), abs=0.06)
+    heights = [float(y) for y in re.findall(r'cy="([^"]*)"', scatter.svg)]
+    apart = abs(heights[0] - heights[1])
+    assert apart == pytest.approx(charts.HEIGHT * abs(correct[0] - correct[1]) / 100, abs=0.11)
+    ticks = [low + (1 - low) * quarter / 4 for quarter in range(5)]
+    assert all(f">{100 * tick:g} %<" in scatter.svg for tick in ticks)
+
+
+def test_the_norm_with_most_curves_is_first():
+    names = ["l2 eps 1", "linf eps 1", "linf eps 2"]
+    some = [of(at, under=under, curve=((0.0, 1.0), (2.0, 0.0))) for at, under in enumerate(names)]
+    titles = [picture.title for picture in report.board(some, (), OUT).pictures[1:]]
+    assert ["linf" in title for title in titles] == [True, False]
 
 
 def test_a_chart_has_as_many_curves_as_look_different_and_colours_as_there_are():
@@ -149,6 +185,8 @@ def test_a_chart_has_as_many_curves_as_look_different_and_colours_as_there_are()
     scatter, curves = (picture.svg for picture in report.board(some, (), OUT).pictures)
     styles = re.findall(r'<path class="(l-\w+) thick"(?: stroke-dasharray="([^"]*)")? data-row', curves)
     assert len(styles) == len(set(styles)) == report.DRAWN == 24
+    captions = [report.board(some[:n], (), OUT).pictures[1].caption for n in (24, 25)]
+    assert ["newest" in caption for caption in captions] == [False, True]
     assert scatter.count("<circle") == 30 and "others" in scatter
     assert len(set(re.findall(r'<circle class="(\w+)"', scatter))) == 6
 

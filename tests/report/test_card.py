@@ -12,23 +12,35 @@ import pytest
 from click.testing import CliRunner
 
 from advkit.cli.app import app
+from advkit.commands.board import Config as Board
+from advkit.commands.board import run as board
 from advkit.commands.card import Config, run
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError
 from advkit.core.run_list import read
+from advkit.evaluation.corruptions.result import CorruptionResult
 from advkit.models.checkpoint import save_model
-from advkit.report.measured import Measured
+from advkit.report.measured import Figure, Measured
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
 LINES = {
     "attack": "--model m.pt --data npz:toy.npz --n 12 --norm linf --eps 4/255 --attack fgsm,pgd --seed 3 "
-    "--set parameters.pgd.steps=3 --certify --no-first",
+    "--set parameters.pgd.steps=3 --certify --eight-bit",
     "certify": "--model m.pt --data npz:toy.npz --n 9 --norm linf --eps 0.02",
     "curve": "--model m.pt --data npz:toy.npz --n 5 --norm l2 --eps 0.1,0.2 --attack ddn --seed 2",
     "corrupt": "--model m.pt --data npz:toy.npz --n 8 --corruptions jpeg,contrast --severities 2,5 "
     "--baseline o.pt",
     "smooth": "--model m.pt --data npz:toy.npz --n 4 --sigma 0.25 --samples 200 --seed 1",
     "compare": "--model o.pt,m.pt --data npz:toy.npz --n 12 --norm linf --eps 0.02 --attack fgsm",
+}
+
+UNDER = {
+    "attack": "linf eps 0.01569, 8 bits",
+    "certify": "linf eps 0.02",
+    "curve": "l2 eps 0.25",
+    "corrupt": "4 corruptions of each image",
+    "smooth": "l2 eps 0.25, smoothed",
+    "compare": "linf eps 0.02",
 }
 
 
@@ -69,6 +81,20 @@ def test_the_command_on_the_card_gives_the_same_figures(models):
         )
         assert len(first) == len(again) == 1 and first[0].figures
         assert again[0].figures == first[0].figures and again[0].seed == first[0].seed
+        assert first[0].under == UNDER[name]
+    corrupted = CorruptionResult.load("first/corrupt")
+    (one,) = Measured.of(read(Path("first/corrupt")))
+    mean = Figure("corrupted", corrupted.mean_accuracy, corrupted.interval, UNDER["corrupt"])
+    assert one.figures[1] == mean and one.figures[0].value == corrupted.clean_correct / 8
+    alone = Measured.of(read(Path("first/compare/2-m.pt")))[0]
+    (_, compared) = Measured.of(read(Path("first/compare")))
+    assert (compared.figures, compared.trusted, compared.n) == (alone.figures, alone.trusted, alone.n)
+    assert len(compared.said) >= 2
+    shown = board(Board(folder=("first",)), Context(out=Path("board.html"))).result["runs"]
+    parts = {"first/corrupt/baseline", "first/compare/1-o.pt", "first/compare/2-m.pt"}
+    assert {Path(path).as_posix() for path in shown} == {f"first/{name}" for name in LINES} - {
+        "first/compare"
+    } | parts
 
 
 def test_a_comparison_of_runs_comes_with_their_commands(models):

@@ -118,6 +118,14 @@ def test_numbers_end_at_the_same_place():
     assert right == [("1", "1", "1"), ("1", "2", "2"), ("1", "2", "4"), ("2", "1", "1")]
 
 
+def test_only_a_table_with_filters_has_a_script_and_only_the_first_cell_leads_on():
+    cells = (("a", "b"),)
+    linked = _render(Outcome("a", tables=(Table("", ("x", "y"), cells, links=("a b.html",)),)))
+    assert "<script>" not in linked and '<td><a href="a b.html">a</a><td>b' in linked
+    filtered = _render(Outcome("a", tables=(Table("", ("x", "y"), cells, filters=("y",)),)))
+    assert filtered.count("<script>") == 1 and '<th>x<th class="filter">y' in filtered
+
+
 def test_write(tmp_path):
     html.write(tmp_path / "r.html", Outcome("a"), title="t", command="c", environment={})
     assert Page((tmp_path / "r.html").read_text()).tags[0][0] == "html"

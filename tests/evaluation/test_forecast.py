@@ -13,7 +13,7 @@ from advkit.core.threat import Threat
 from advkit.data.subjects import Subject
 from advkit.evaluation import forecast as module
 from advkit.evaluation.evaluate import attacked, plan
-from advkit.evaluation.forecast import forecast, most_passes, silent
+from advkit.evaluation.forecast import forecast, silent
 from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 
@@ -60,7 +60,7 @@ def test_a_pilot_stands_for_all_images(judged, monkeypatch):
 )
 def test_most_passes_are_those_of_images_that_stay_robust(judged, name, parameters, passes):
     threat = Threat("linf", 1e-5)
-    assert most_passes(make(name, threat, parameters), 4) == passes
+    assert make(name, threat, parameters).most_passes(4) == passes
     config = Evaluation(
         model="m", precision="float32", attack=(name,), parameters={name: parameters}, check_sample=0
     )

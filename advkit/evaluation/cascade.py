@@ -25,7 +25,7 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.core import distributed
 from advkit.core.config import Precision
-from advkit.core.progress import Progress, Task
+from advkit.core.progress import Progress, Share, Task
 from advkit.core.stats import lower_limit
 from advkit.core.threat import Threat
 from advkit.data.data import Data
@@ -216,7 +216,7 @@ class Cascade:
 
     @property
     def _left(self) -> dict[str, float]:
-        return {"accuracy left": float(self.robust.float().mean())}
+        return {"accuracy left": Share(self.robust.float().mean())}
 
     def _attack(self, stage: Stage) -> Attack[Any]:
         return make(stage.attack, self.threat, stage.parameters)
@@ -226,6 +226,7 @@ class Cascade:
         earlier = [self.ledger.entries.get((stage.name, self.ids[index])) for index in chosen]
         todo = [index for index, entry in zip(chosen, earlier, strict=True) if entry is None]
         done = len(chosen) - len(todo)
+        task.advance(0, **self._left)
         if done:
             self.progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
             task.advance(done)

@@ -40,7 +40,7 @@ CHEAP, EXPENSIVE = 260, 2000
 """Passes per image up to which a stage is run on the pilot, and on a few of its images."""
 FEW = 8
 """So many."""
-PROBED = {"steps": 10, "queries": 300}
+PROBED = {"steps": 25, "queries": 300}
 """The parameters of the short form of a stage that is more expensive still."""
 FIRST = {"steps": 1, "queries": 3}
 """Those of a form that comes before what is timed."""
@@ -158,11 +158,11 @@ class _Pilot:
         cascade: of these images.
         n: all images.
         until: the time (`time.perf_counter`) after which nothing more is measured.
-        pace: seconds of a pass, before one is measured.
+        per_pass: seconds of a pass, before one is measured.
     """
 
-    def __init__(self, cascade: Cascade, n: int, until: float, pace: float) -> None:
-        self.cascade, self.n, self.until, self.pace = cascade, n, until, pace
+    def __init__(self, cascade: Cascade, n: int, until: float, per_pass: float) -> None:
+        self.cascade, self.n, self.until, self.per_pass = cascade, n, until, per_pass
         self.broken: dict[str, float] = {}
         """Successes by stage, expected of all images."""
 
@@ -184,17 +184,19 @@ class _Pilot:
             entries = cascade.attack(stage, some)
             passes = sum(entry.forwards + entry.backwards for entry in entries) / len(some)
             share = sum(entry.broken for entry in entries) / len(some)
-            self.pace = (time.perf_counter() - begun) / (passes * len(some))
+            self.per_pass = (time.perf_counter() - begun) / (passes * len(some))
         elif rows and left:
             first = cascade.nearest_first(rows)[: max(stage.round, math.ceil(left / ROUNDS))]
-            self.pace, broken = self._probe(stage, first, PROBED)
-            self.pace *= min(1.0, len(first) * variants / min(FEWEST, math.ceil(left) * variants))
+            self.per_pass, broken = self._probe(stage, first, PROBED)
+            self.per_pass *= min(1.0, len(first) * variants / min(FEWEST, math.ceil(left) * variants))
             share = broken / 2  # of all images, if of those with larger margins evenly more
+            again = self.broken.get(stage.after, 0.0) if stage.after else 0.0
+            share = min(1.0, max(share, again / 2 / left))  # one that repeats another breaks half as many
         count, kept = left, left * (1 - share)
         if stage.tolerance > 0:  # the images that break come first
             count = min(left, left * share + silent(stage, kept, self.n))
         self.broken[stage.name] = left - kept
-        return Expected(stage.name, count, count * passes, count * passes * self.pace), kept
+        return Expected(stage.name, count, count * passes, count * passes * self.per_pass), kept
 
     def _probe(self, stage: Stage, rows: list[int], short: dict[str, int]) -> tuple[float, float]:
         """Seconds of a pass of a short form of the stage, and the share of images that this breaks."""

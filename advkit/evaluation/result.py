@@ -165,7 +165,7 @@ class Limited(StrictModel):
     @property
     def flag(self) -> str:
         """The option that leaves nothing out."""
-        return f"--time-limit {math.ceil(self.needed / 60)}m"
+        return f"--time-limit {in_units(60 * math.ceil(self.needed / 60))}"
 
 
 def in_units(seconds: float) -> str:

@@ -131,6 +131,10 @@ class Attack(ABC, Generic[S]):
         """Rows per sample, of a classifier with so many classes."""
         return self.starts * max(1, min(self.targets, classes - 1))
 
+    def most_passes(self, classes: int) -> int:
+        """Forward and backward passes that an image costs at most, with one to confirm each row."""
+        return self.variants(classes) * (self.steps * (2 if self.access == "gradients" else 1) + 1)
+
     @property
     def artifact_hash(self) -> str:
         """Hash of what the attack uses besides its parameters, such as a network; usually empty."""

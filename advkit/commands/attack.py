@@ -16,6 +16,7 @@ from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
 from advkit.evaluation.settings import Evaluation as Config
+from advkit.evaluation.time_limit import pilot, refuse_unforetold
 from advkit.models.black_box import black_box
 from advkit.models.bpda import straight_through
 from advkit.models.load import load_model
@@ -49,6 +50,7 @@ def run(config: Config, context: Context) -> Outcome:
         if config.shard is not None:
             return shard(run.once(ShardResult, work), run.path)
         result = run.once(EvaluationResult, work)
+        images = images.limit(result.n, first=config.first)  # a time limit may leave some out
         if distributed.rank() > 0:  # the first process draws and writes for all
             return report.attack(config, result, images, (), (run.path,))
         adversarial = Adversarial(run.path, images, result.verdicts)
@@ -70,8 +72,11 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
     box, surrogated = black_box(model), config.surrogate is not None
     stages = plan(config.attack, against, classes, config.parameters, box, surrogated)
     attacks = {stage.name: make(stage.attack, against, stage.parameters) for stage in stages}
-    expected = None
-    if not (box or surrogated or config.certify or any(made.cost for made in attacks.values())):
+    expected = chosen = None
+    if config.time_limit is not None:
+        refuse_unforetold(model, config)
+        expected, chosen = pilot(subject, against, config, stages)
+    elif not (box or surrogated or config.certify or any(made.cost for made in attacks.values())):
         expected = forecast(subject, against, config, stages)
     about = {one.name: one for one in expected.stages} if expected else {}
     rows = []
@@ -97,9 +102,11 @@ def _plan(config: Config, subject: Subject, against: Threat) -> Outcome:
         f"{model.card.architecture} on {count} images of {images.name} ({images.split}), {against}.",
         "An image is not attacked again once it is misclassified, so this is the largest possible cost.",
         *report.expected(expected),
+        *(report.chosen(chosen) if chosen else ()),
         table=Table("attacks", columns, tuple(rows)),
         n=count,
         threat=against.model_dump(),
         attacks=list(attacks),
         expected=None if expected is None else expected.to_dict(),
+        limited=None if chosen is None else chosen.model_dump(mode="json"),
     )

@@ -11,16 +11,18 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from advkit.core import distributed
-from advkit.core.progress import SILENT, Progress, Task
+from advkit.core.progress import SILENT, Progress, Share, Task
 
 SECONDS_BETWEEN_LINES = 30.0
 """Seconds between lines of progress without a terminal."""
 
 
 def figure(value: float | str) -> str:
-    """A fact as text: three digits that matter, thousands with separators."""
+    """A fact as text: three digits that matter, thousands with separators; shares in per cent."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Share):
+        return f"{100 * value:.1f} %"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -37,11 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def _facts(facts: dict[str, float | str]) -> str:
-    def shown(name: str, value: float | str) -> str:
-        share = "accuracy" in name and not isinstance(value, str)
-        return f"{100 * float(value):.1f} %" if share else figure(value)
-
-    return "   ".join(f"{name.replace('_', ' ')} {shown(name, value)}" for name, value in facts.items())
+    return "   ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in facts.items())
 
 
 class _Bars(bars.Progress):
@@ -98,8 +96,11 @@ class _Work(Task):
             self.screen.bars.update(self.bar, total=self.total, count=self.count())
 
     def count(self) -> str:
-        """``1,200/12,001 steps``"""
-        return f"{self.done:,}/{self.total:,} {self.units}"
+        """``1,200/12,001 steps``, and how far all of it is where a part of it is under way."""
+        done = f"{self.done:,}/{self.total:,} {self.units}"
+        if not self.half_done or not self.total:
+            return done
+        return f"{done}, {100 * min(1.0, (self.done + self.half_done) / self.total):.0f} %"
 
     def left(self) -> float:
         """Seconds that the rest takes at the speed so far."""

@@ -88,6 +88,21 @@ def _marks(field: FieldInfo) -> Iterator[Any]:
         pending += get_args(part)
 
 
+UNITS = {"s": 1, "m": 60, "h": 3600}
+"""Seconds of each unit of a time."""
+
+
+def parse_seconds(value: Any) -> Any:
+    """``"90s"``, ``"10m"`` or ``"2h"`` in seconds; everything else is left for pydantic to judge."""
+    if not isinstance(value, str):
+        return value
+    number, unit = value.strip()[:-1], value.strip()[-1:]
+    try:
+        return float(number) * UNITS[unit]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{value!r} is no time; write for example 90s, 10m or 2h") from error
+
+
 def parse_names(value: Any) -> Any:
     """``"a, b"`` as a tuple of names; everything else is left for pydantic to judge."""
     return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
@@ -97,6 +112,8 @@ VALUES = 5_000_000
 """Largest number of values in one configuration, result or card."""
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 """A number that may be written as a fraction: ``"8/255"``."""
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+"""Seconds that may be written with a unit: ``"90s"``, ``"10m"`` or ``"2h"``."""
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 
 
+class Share(float):
+    """A fact between 0 and 1 that is shown in per cent."""
+
+
 class Task:
     """A piece of work of known length, which may turn out longer; a context manager."""
 

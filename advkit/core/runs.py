@@ -159,6 +159,10 @@ class RunFolder:
         if given.keys() - known.keys():
             files.write_json(path, {**resolved, "inputs": {**known, **given}})
 
+    def known(self, name: str) -> Any:
+        """What `begin_with` noted under a name, in this process or an earlier one; None if nothing."""
+        return began(self.path / "resolved.json")["inputs"].get(name)
+
     @property
     def finished(self) -> bool:
         """Whether `finish` was called, by this process or an earlier one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +104,11 @@ class Subject:
         subject = cls.of(model, data, config.n, first=config.first, **how)
         subject.say(config.model, context)
         return subject
+
+    def limit(self, n: int, *, first: bool = False) -> Subject:
+        """The same classifier on ``n`` of the images, as `Data.limit` chooses them."""
+        images = self.images.limit(n, first=first)
+        return replace(self, images=images, whole=self.whole and images is self.images)
 
     def say(self, name: str, context: Context) -> None:
         """Says what was noticed of the model called ``name`` and the images."""

@@ -25,13 +25,13 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.core import distributed
 from advkit.core.config import Precision
-from advkit.core.progress import Progress, Task
+from advkit.core.progress import Progress, Share, Task
 from advkit.core.stats import lower_limit
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
-from advkit.evaluation.result import Missing, Status, Verdict
+from advkit.evaluation.result import Limited, Missing, Status, Verdict
 from advkit.evaluation.settings import Evaluation
 
 ROUNDS = 24
@@ -103,9 +103,13 @@ class Cascade:
         """Successes that the searches found, and those that the model confirmed; of all processes."""
         self.passes = 0
         """Forward and backward passes so far, including those of earlier processes."""
+        self.cut_short: list[str] = []
+        """What the budget ended, or kept from beginning."""
         self.stages: list[Stage] = []
         self.missing: Missing | None = None
         """What the check on a random sample found, if there was one."""
+        self.limited: Limited | None = None
+        """What was chosen for a time limit, if there is one."""
         self.margin = torch.full((len(images),), -math.inf)
         """(N,) the largest margin that the stages reached on each image; above 0 it is misclassified."""
         self._few = few_of(images, self.device) if few is None else few
@@ -134,6 +138,7 @@ class Cascade:
                 if self.exhausted:
                     budget = self.config.budget
                     self.progress.say(f"{stage.name}: the budget of {budget} passes per image is spent")
+                    self.cut_short.append(stage.name)
                     break
                 task.extend(len(chosen))
                 new = self._round(stage, chosen, task)
@@ -150,6 +155,19 @@ class Cascade:
         """Whether neither the bound nor the last round promises enough on the images left."""
         worth = stage.tolerance * len(self.images)
         return left * share < max(worth, RARE * left) and left * _broken(new) < worth * len(new)
+
+    def affordable(self, stage: Stage, rows: list[int]) -> list[int]:
+        """Of chosen rows those for which the rest of the budget is enough, should none of them break; those
+        with the largest margin first."""
+        if self.config.budget is None:
+            return rows
+        rest = self.config.budget * len(self.images) - self.passes
+        kept = self.nearest_first(rows)[
+            : max(0, rest // self._attack(stage).most_passes(self.clean.shape[1]))
+        ]
+        if len(kept) < len(rows):
+            self.cut_short.append(stage.name)
+        return kept
 
     def attack(self, stage: Stage, rows: list[int]) -> list[Entry]:
         """Runs a stage on chosen rows at once."""
@@ -198,7 +216,7 @@ class Cascade:
 
     @property
     def _left(self) -> dict[str, float]:
-        return {"accuracy left": float(self.robust.float().mean())}
+        return {"accuracy left": Share(self.robust.float().mean())}
 
     def _attack(self, stage: Stage) -> Attack[Any]:
         return make(stage.attack, self.threat, stage.parameters)
@@ -208,6 +226,7 @@ class Cascade:
         earlier = [self.ledger.entries.get((stage.name, self.ids[index])) for index in chosen]
         todo = [index for index, entry in zip(chosen, earlier, strict=True) if entry is None]
         done = len(chosen) - len(todo)
+        task.advance(0, **self._left)
         if done:
             self.progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
             task.advance(done)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit.attacks.attack import Attack
+from advkit.attacks.engine.oracle import query
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import logits_of, make, refuse_beyond, refuse_misfit
@@ -36,6 +37,7 @@ from advkit.evaluation.missing import look, pair, sample_size
 from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
+from advkit.evaluation.time_limit import limited, refuse_unforetold
 from advkit.models.black_box import Account, BlackBox, black_box, counted
 from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
@@ -75,6 +77,7 @@ def evaluate(
     classes: int | None = None,
     certify: bool | Literal["complete"] = False,
     check_sample: int | None = None,
+    time_limit: float | str | None = None,
     run: RunFolder | None = None,
     progress: Progress | bool | None = None,
 ) -> EvaluationResult:
@@ -116,6 +119,9 @@ def evaluate(
         check_sample: survivors, drawn at random, that Square with 5,000 queries and targeted Auto-PGD attack
             to bound what is missing (`advkit.evaluation.missing`); None: twice the root of ``n`` after
             ``cascade``, none after other attacks.
+        time_limit: time for all of it on this machine, in seconds or as ``"10m"``: a pilot chooses the part
+            of the plan that fits (`advkit.evaluation.time_limit`); ``result.limited`` and the notes say what
+            is left out. A resumed run keeps what was chosen.
         run: folder for the ledger; an interrupted run resumes from it, also with another number of processes.
         progress: True: bars or lines; False: none; None: bars in a terminal or a notebook; or your own.
 
@@ -137,6 +143,7 @@ def evaluate(
         "eight_bit": eight_bit,
         "certify": certify,
         "check_sample": check_sample,
+        "time_limit": time_limit,
         "bpda": tuple(bpda),
         "allow_random": allow_random,
     }
@@ -166,12 +173,22 @@ def attacked(
     """
     if distributed.rank() > 0:
         progress = SILENT
-    model, images, facts, few = subject.model, subject.images, subject.facts, subject.few
+    model, facts, few = subject.model, subject.facts, subject.few
     if config.eight_bit:
-        images.refuse_fractions()
+        subject.images.refuse_fractions()
     device = few.device
+    threat = resolve(threat, model, subject.images)
+    whole, chosen = subject, None
+    if config.time_limit is not None:
+        config.refuse(len(whole.images), time_limit=config.time_limit)
+        refuse_unforetold(model, config, surrogate)
+        with torch.no_grad(), evaluation_mode(model):
+            stages = plan(config.attack, threat, query(model, few).shape[1], config.parameters)
+        chosen = limited(whole, threat, config, stages, run)
+        subject = whole.limit(chosen.images, first=config.first)
+        config = config.model_copy(update={"budget": chosen.budget, "check_sample": chosen.sample})
+    images = subject.images
     notes = [*subject.notes, *(precision_notes(device) if config.certify else ())]
-    threat = resolve(threat, model, images)
     other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
     other_hash = None if other is None else other.hash
     searched = straight_through(model, config.bpda, few) if config.bpda else model
@@ -200,6 +217,8 @@ def attacked(
             clean = _asked_once(model, images, account)
         refuse_misfit(clean, mine)
         stages = plan(config.attack, threat, clean.shape[1], config.parameters, box, other is not None)
+        if chosen is not None:
+            stages = tuple(stage for stage in stages if stage.name in chosen.stages)
         made = {stage.name: make(stage.attack, threat, stage.parameters) for stage in stages}
         if other is not None:
             refuse_idle_surrogate(made)
@@ -216,7 +235,7 @@ def attacked(
             determined["surrogate"] = other_hash
         if config.certify:  # only then, so that runs of earlier versions can resume
             determined["certify"] = config.certify
-        inputs = {**subject.inputs, "plan of attack": determined}
+        inputs = {**whole.inputs, "plan of attack": determined}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
@@ -271,6 +290,10 @@ def attacked(
             done = tuple(cascade.run(stage) for stage in stages)
             checked, cascade.missing = look(cascade, sampled, size)
             done += checked
+            if chosen is not None:
+                cut_short = tuple(dict.fromkeys(cascade.cut_short))
+                cascade.limited = chosen = chosen.model_copy(update={"cut_short": cut_short})
+                notes += [chosen.shortened] if chosen.shortened else []
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
@@ -303,6 +326,7 @@ def attacked(
         stages=done,
         checks=found,
         missing=cascade.missing,
+        limited=chosen,
         forwards=forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,

@@ -1,7 +1,8 @@
 """What an evaluation will cost, from a pilot on a few images.
 
 Stages are run on the pilot's images, expensive ones on a few of them, so that it is known how many images
-they leave. Of the most expensive a short form is timed: what gets there seldom breaks, and costs all passes.
+they leave. Of the most expensive a short form shows the speed, and whether it breaks the images nearest to an
+error.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 
-from advkit.attacks.attack import Attack
+from advkit.attacks.engine.oracle import FEWEST
+from advkit.attacks.engine.outcome import Outcome
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import logits_of, make
 from advkit.core import rng
@@ -38,8 +40,10 @@ CHEAP, EXPENSIVE = 260, 2000
 """Passes per image up to which a stage is run on the pilot, and on a few of its images."""
 FEW = 8
 """So many."""
-PROBED = {"steps": 6, "queries": 60}
+PROBED = {"steps": 25, "queries": 300}
 """The parameters of the short form of a stage that is more expensive still."""
+FIRST = {"steps": 1, "queries": 3}
+"""Those of a form that comes before what is timed."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Forecast:
     stages: tuple[Expected, ...]
     memory: int
     """Largest number of bytes of the process, or of the device, in the pilot."""
+    clean: float = 0.0
+    """Seconds of a forward pass over one image."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -79,12 +85,13 @@ class Forecast:
         return sum(stage.seconds for stage in self.stages)
 
 
-def most_passes(attack: Attack[Any], classes: int) -> int:
-    """Forward and backward passes that an image costs at most, with one to confirm."""
-    return attack.variants(classes) * (attack.steps * (2 if attack.access == "gradients" else 1) + 1)
-
-
-def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Sequence[Stage]) -> Forecast:
+def forecast(
+    subject: Subject,
+    threat: Threat,
+    config: Evaluation,
+    stages: Sequence[Stage],
+    within: float = math.inf,
+) -> Forecast:
     """What an evaluation without a black box, a surrogate and certificates is expected to cost.
 
     Args:
@@ -92,6 +99,8 @@ def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Seque
         threat: what may be changed.
         config: of the evaluation.
         stages: its plan.
+        within: seconds after which nothing more is measured. The pilot of a slow model has fewer images, and
+            the stages that it does not come to are taken to cost all their passes, at the speed so far.
 
     Example:
         >>> from advkit.evaluation.evaluate import plan
@@ -103,29 +112,32 @@ def forecast(subject: Subject, threat: Threat, config: Evaluation, stages: Seque
     order = rng.permutation(config.seed, "pilot", len(images))
     searched = straight_through(model, config.bpda, subject.few) if config.bpda else model
     config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
-    few = images.take(order[:PILOT].sort().values)
     with repeatable(), evaluation_mode(model), rng.scope(device, config.seed, "model"), torch.enable_grad():
-        seen = images.take(order[:CLEAN].sort().values)
         with torch.no_grad():
+            begun = time.perf_counter()
+            classes = logits_of(model, images.take(order[:FEW])).shape[1]
+            each = (time.perf_counter() - begun) / min(FEW, len(images))
+            most = make(stages[0].attack, threat, stages[0].parameters).most_passes(classes)
+            few = images.take(order[: max(1, int(min(PILOT, within / (each * most))))].sort().values)
+            seen = images.take(order[: max(1, int(min(CLEAN, within / each)))].sort().values)
             right = int((logits_of(model, seen).argmax(1) == seen.labels).sum()) / len(seen)
             clean = logits_of(model, few)
-        classes = clean.shape[1]
         size = sample_size(config.check_sample, config.attack, len(images))
         sampled = pair(threat, classes) if size else ()
         names = [stage.name for stage in (*stages, *sampled)]
         with Ledger(None, few, names, keep=False, confirm=None, progress=SILENT) as ledger:
-            pilot = Cascade(model, searched, few, clean, threat, ledger, config, votes=1, progress=SILENT)
+            cascade = Cascade(model, searched, few, clean, threat, ledger, config, votes=1, progress=SILENT)
+            pilot = _Pilot(cascade, len(images), begun + within, each)
             left, found = len(images) * right, []
-            broken: dict[str, float] = {}
             for stage in stages:
-                one, left = _stage(pilot, stage, left, len(images), broken)
+                one, left = pilot.stage(stage, left)
                 found.append(one)
             for stage in sampled:  # of the survivors on which no stage has made the same attack
                 done = sum(one.images for one, by in zip(found, stages, strict=False) if by.key == stage.key)
                 share = 1 - done / left if left else 0.0
                 drawn = min(math.ceil(size * share), left - done)
-                found.append(_stage(pilot, stage, drawn, len(images), broken)[0])
-    return Forecast(len(few), tuple(found), _memory(device))
+                found.append(pilot.stage(stage, drawn)[0])
+    return Forecast(len(few), tuple(found), _memory(device), each)
 
 
 def silent(stage: Stage, left: float, n: int) -> float:
@@ -139,42 +151,66 @@ def silent(stage: Stage, left: float, n: int) -> float:
     return tried
 
 
-def _stage(
-    pilot: Cascade, stage: Stage, left: float, n: int, found: dict[str, float]
-) -> tuple[Expected, float]:
-    """What a stage costs that gets ``left`` images, and how many it leaves; ``found``: successes by stage."""
-    attack = make(stage.attack, pilot.threat, stage.parameters)
-    rows, most = pilot.undecided.nonzero()[:, 0].tolist(), most_passes(attack, pilot.clean.shape[1])
-    if stage.after is not None and found.get(stage.after, 0.0) < max(1.0, stage.tolerance * n):
-        return Expected(stage.name, 0, 0, 0), left
-    some = rows[: PILOT if most <= CHEAP else FEW if most <= EXPENSIVE else 0]
-    if some:
-        begun = time.perf_counter()
-        entries = pilot.attack(stage, some)
-        seconds = (time.perf_counter() - begun) / len(some)
-        passes = sum(entry.forwards + entry.backwards for entry in entries) / len(some)
-        share = sum(entry.broken for entry in entries) / len(some)
-    else:
+class _Pilot:
+    """The attacks on the pilot's images.
+
+    Args:
+        cascade: of these images.
+        n: all images.
+        until: the time (`time.perf_counter`) after which nothing more is measured.
+        per_pass: seconds of a pass, before one is measured.
+    """
+
+    def __init__(self, cascade: Cascade, n: int, until: float, per_pass: float) -> None:
+        self.cascade, self.n, self.until, self.per_pass = cascade, n, until, per_pass
+        self.broken: dict[str, float] = {}
+        """Successes by stage, expected of all images."""
+
+    def stage(self, stage: Stage, left: float) -> tuple[Expected, float]:
+        """What a stage costs that gets ``left`` images, and how many it leaves."""
+        cascade = self.cascade
+        attack = make(stage.attack, cascade.threat, stage.parameters)
+        most = attack.most_passes(cascade.clean.shape[1])
+        if stage.after is not None and self.broken.get(stage.after, 0.0) < max(1.0, stage.tolerance * self.n):
+            return Expected(stage.name, 0, 0, 0), left
+        measured = time.perf_counter() < self.until
+        rows = cascade.undecided.nonzero()[:, 0].tolist() if measured else []
         passes, share = float(most), 0.0
-        seconds = most * (_seconds(pilot, stage, attack, rows[:FEW]) if rows and left else 0.0)
-    count, kept = left, left * (1 - share)
-    if stage.tolerance > 0:  # the images that break come first
-        count = min(left, left * share + silent(stage, kept, n))
-    found[stage.name] = left - kept
-    return Expected(stage.name, count, count * passes, count * seconds), kept
+        variants = attack.variants(cascade.clean.shape[1])
+        if rows:  # the first passes of a new shape are slow
+            self._probe(stage, rows, FIRST)
+        if some := rows[: PILOT if most <= CHEAP else FEW if most <= EXPENSIVE else 0]:
+            begun = time.perf_counter()
+            entries = cascade.attack(stage, some)
+            passes = sum(entry.forwards + entry.backwards for entry in entries) / len(some)
+            share = sum(entry.broken for entry in entries) / len(some)
+            self.per_pass = (time.perf_counter() - begun) / (passes * len(some))
+        elif rows and left:
+            first = cascade.nearest_first(rows)[: max(stage.round, math.ceil(left / ROUNDS))]
+            self.per_pass, broken = self._probe(stage, first, PROBED)
+            self.per_pass *= min(1.0, len(first) * variants / min(FEWEST, math.ceil(left) * variants))
+            share = broken / 2  # of all images, if of those with larger margins evenly more
+            again = self.broken.get(stage.after, 0.0) if stage.after else 0.0
+            share = min(1.0, max(share, again / 2 / left))  # one that repeats another breaks half as many
+        count, kept = left, left * (1 - share)
+        if stage.tolerance > 0:  # the images that break come first
+            count = min(left, left * share + silent(stage, kept, self.n))
+        self.broken[stage.name] = left - kept
+        return Expected(stage.name, count, count * passes, count * passes * self.per_pass), kept
 
-
-def _seconds(pilot: Cascade, stage: Stage, attack: Attack[Any], rows: list[int]) -> float:
-    """Of a pass, from a short form of the stage."""
-    parameters = {k: v for k, v in PROBED.items() if v < getattr(attack.config, k, 0)}
-    probe = make(stage.attack, pilot.threat, {**stage.parameters, **parameters})
-    oracle = pilot.oracle(pilot.threat, probe.access, stage.precision or pilot.config.precision)
-    passes: list[int] = []
-    begun = time.perf_counter()
-    pilot.searching(stage.key, probe, oracle).run(
-        torch.tensor(rows), lambda one: passes.append(one.outcome.forwards + one.outcome.backwards)
-    )
-    return (time.perf_counter() - begun) / max(1, sum(passes))
+    def _probe(self, stage: Stage, rows: list[int], short: dict[str, int]) -> tuple[float, float]:
+        """Seconds of a pass of a short form of the stage, and the share of images that this breaks."""
+        cascade = self.cascade
+        fields = make(stage.attack, cascade.threat, stage.parameters).config
+        parameters = {key: value for key, value in short.items() if value < getattr(fields, key, 0)}
+        probe = make(stage.attack, cascade.threat, {**stage.parameters, **parameters})
+        oracle = cascade.oracle(cascade.threat, probe.access, stage.precision or cascade.config.precision)
+        found: list[Outcome] = []
+        begun = time.perf_counter()
+        search = cascade.searching(stage.key, probe, oracle)
+        search.run(torch.tensor(rows), lambda one: found.append(one.outcome))
+        passes = sum(one.forwards + one.backwards for one in found)
+        return (time.perf_counter() - begun) / passes, sum(one.broken for one in found) / len(found)
 
 
 def _memory(device: torch.device) -> int:

@@ -22,13 +22,16 @@ from advkit.core.threat import Threat
 from advkit.evaluation import result
 from advkit.evaluation.cascade import Cascade
 
+SAMPLE = "sample/"
+"""What the names of its stages begin with."""
+
 
 def pair(threat: Threat, classes: int) -> tuple[Stage, ...]:
     """The attacks of the check, with the random numbers of the cascade's; none in l0, where Square is not
     defined."""
     if threat.norm == "l0":
         return ()
-    return tuple(replace(one, name=f"sample/{one.name}") for one in reversed(long_attacks(classes)))
+    return tuple(replace(one, name=f"{SAMPLE}{one.name}") for one in reversed(long_attacks(classes)))
 
 
 def sample_size(asked: int | None, attacks: Sequence[str], n: int) -> int:
@@ -51,7 +54,10 @@ def look(
         The results of the attacks, and the bound; nothing without a sample or when the budget is spent.
     """
     survivors = cascade.undecided.nonzero()[:, 0].tolist()
-    if not stages or not size or not survivors or cascade.exhausted:
+    if not stages or not size or not survivors:
+        return (), None
+    if cascade.exhausted:
+        cascade.cut_short.append("the check on a random sample")
         return (), None
     todo = {one.name: [row for row in survivors if not _done(cascade, one, row)] for one in stages}
     unseen = sorted({row for rows in todo.values() for row in rows})
@@ -63,7 +69,8 @@ def look(
         found, more = sum(entry.broken for entry in first), []
         if found:
             by.append(one.name)
-            more = cascade.attack(one, [row for row in rows if row not in drawn])
+            others = [row for row in rows if row not in drawn]
+            more = cascade.attack(one, cascade.affordable(one, others))
         hits += found
         done.append(cascade.summary(one, [*first, *more]))
     broken, n = sum(each.broken for each in done), len(cascade.images)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
-from advkit.core.config import StrictModel
+from advkit.core.config import UNITS, StrictModel
 from advkit.core.stats import Interval, accuracy, bracketed
 from advkit.core.stored import SummarisedResult
 from advkit.models.black_box import QueryCount
@@ -115,6 +116,64 @@ class Missing(StrictModel):
     """The same in percentage points of n."""
 
 
+class Limited(StrictModel):
+    """The part of a plan that fits into a time limit (`advkit.evaluation.time_limit`), chosen before the
+    attacks began."""
+
+    seconds: float
+    """The limit."""
+    needed: float
+    """The limit that the whole plan would need, from the pilot."""
+    images: int
+    """That are attacked."""
+    of: int
+    """Images that were asked for."""
+    stages: tuple[str, ...]
+    """The stages that are kept."""
+    left_out: tuple[str, ...]
+    """The others."""
+    sample: int
+    """Survivors that the check on a random sample attacks, at most."""
+    sample_of: int
+    """The same of the whole plan."""
+    budget: int | None
+    """Average number of passes per image after which no further attack begins, should the pilot be wrong."""
+    cut_short: tuple[str, ...] = ()
+    """What this budget ended, or kept from beginning."""
+
+    @property
+    def weaker(self) -> bool:
+        """Whether images see less than by the whole plan."""
+        return bool(self.left_out or self.cut_short) or self.sample < self.sample_of
+
+    @property
+    def shortened(self) -> str:
+        """What is left out, in words; empty if nothing is."""
+        parts = [f"{self.of - self.images:,} of {self.of:,} images"] if self.images < self.of else []
+        if self.left_out:
+            of = len(self.stages) + len(self.left_out)
+            parts.append(f"the last {len(self.left_out)} of {of} stages (from {self.left_out[0]} on)")
+        if not self.sample and self.sample_of:
+            parts.append("the check on a random sample")
+        elif self.sample < self.sample_of:
+            parts.append(f"{self.sample_of - self.sample} of {self.sample_of} images of the random sample")
+        said = [f"leaves out {' and '.join(parts)}"] if parts else []
+        if self.cut_short:
+            said.append(f"cut short {', '.join(self.cut_short)}, which took more passes than expected")
+        return f"the time limit of {in_units(self.seconds)} {' and '.join(said)}" if said else ""
+
+    @property
+    def flag(self) -> str:
+        """The option that leaves nothing out."""
+        return f"--time-limit {in_units(60 * math.ceil(self.needed / 60))}"
+
+
+def in_units(seconds: float) -> str:
+    """A time as one would type it: ``90s``, ``10m`` or ``2h``."""
+    unit = next(name for name in ("h", "m", "s") if seconds % UNITS[name] == 0 or name == "s")
+    return f"{seconds / UNITS[unit]:g}{unit}"
+
+
 class EvaluationResult(SummarisedResult):
     """Clean and robust accuracy of one model under one threat model, with all verdicts.
 
@@ -152,6 +211,8 @@ class EvaluationResult(SummarisedResult):
     checks: tuple[Check, ...]
     missing: Missing | None = None
     """How many points may be missing, from a random sample; None without one."""
+    limited: Limited | None = None
+    """What was chosen for a time limit; None without one."""
     notes: tuple[str, ...] = ()
     """Observations and assumptions of the loader."""
     forwards: int

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from advkit.core.config import Fraction, Precision
+from advkit.core.config import Fraction, Precision, Seconds
 from advkit.core.names import AttackNames, AttackParameters, CheckNames
 from advkit.core.shards import Sharded
 from advkit.models.foreign_settings import SubjectFields, SubjectSettings
@@ -52,6 +52,9 @@ class Attacking(SubjectFields):
 
 
 class _Asked(Attacking):
+    time_limit: Seconds | None = Field(None, gt=0)
+    """Time for all of it on this machine, as 90s, 10m or 2h: a pilot chooses the part of the plan that fits,
+    and the result says what is left out."""
     min_robust: Fraction | None = Field(None, ge=0, le=1)
     """Required robust accuracy, as a fraction; below it, or with a doubt, the exit code is 1."""
     min_robust_of: Literal["accuracy", "interval"] = "accuracy"

@@ -33,6 +33,7 @@ class GanGame(Game):
 
     figures = ("d_loss", "d_accuracy_real", "d_accuracy_fake", "g_loss", "augmented")
     shown = {"d_loss": "D loss", "d_accuracy": "D accuracy", "g_loss": "G loss"}
+    shares = ("d_accuracy",)
 
     def __init__(self, config: GanTraining, data: Data, device: torch.device) -> None:
         super().__init__(config, data, device)

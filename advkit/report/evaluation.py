@@ -22,7 +22,7 @@ from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.settings import Curve
 from advkit.evaluation.forecast import Forecast
 from advkit.evaluation.ledger import Adversarial
-from advkit.evaluation.result import COMPLETE, EvaluationResult
+from advkit.evaluation.result import COMPLETE, EvaluationResult, Limited, in_units
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial
@@ -186,6 +186,13 @@ def expected(found: Forecast | None) -> tuple[str, ...]:
         f"Expected, from a pilot on {found.pilot} images: {found.passes:,.0f} passes, forward and backward, "
         f"in {duration(found.seconds)} on this machine, with {found.memory / 1e6:,.0f} MB of memory.",
     )
+
+
+def chosen(limited: Limited) -> tuple[str, ...]:
+    """What a time limit would leave out, in words."""
+    if limited.shortened:
+        return (f"{limited.shortened[0].upper()}{limited.shortened[1:]}; nothing with {limited.flag}.",)
+    return (f"All of it fits into the time limit of {in_units(limited.seconds)}.",)
 
 
 def _gate(config: Evaluation, result: EvaluationResult) -> tuple[bool, list[str]]:

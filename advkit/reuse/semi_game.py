@@ -83,6 +83,7 @@ class SemiGame(TrainedNetworks, Training):
     ema: Ema[Model]
     figures = ("labelled_loss", "unlabelled_loss", "g_loss", "labelled_accuracy", "real", "fake")
     shown = dict(zip(figures, figures, strict=True))
+    shares = ("labelled_accuracy",)
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import torch
 from advkit.core import distributed
 from advkit.core.device import repeatable
 from advkit.core.errors import DivergedError
-from advkit.core.progress import SILENT, Progress
+from advkit.core.progress import SILENT, Progress, Share
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
 from advkit.data.data import Data
@@ -82,7 +82,9 @@ def repeat(
                     progress.say(warning)
                 sums.zero_()
                 since = step
-            facts |= {title: row[key] for key, title in training.shown.items() if key in row}
+            for key, title in training.shown.items():
+                if key in row:
+                    facts[title] = Share(row[key]) if key in training.shares else row[key]
             task.advance(step - shown, **facts, **{"images/s": rate})
             late = distributed.share(time.perf_counter() - saved > SAVE_EVERY)
             if run is not None and (step in training.saves or late):

@@ -95,7 +95,8 @@ class Trainer(TrainedNetworks, Training):
         self.rows = self.saves = evenly(config.checks, self.steps)
         self.remedy = f"try a smaller --rate (it was {config.rate:g})"
         decisive = objective.criterion or "robust"
-        self.shown = {name: name for name in ("loss", "clean", decisive, f"train_{decisive}")}
+        self.shares = ("clean", decisive, f"train_{decisive}")
+        self.shown = {name: name for name in ("loss", *self.shares)}
         self.memory: dict[str, Tensor] = {}
         """What the objective keeps from update to update."""
         setting = Setting(data.shape, tuple(threats), self.steps, config.seed, device)

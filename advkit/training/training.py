@@ -97,6 +97,7 @@ class Training(ABC):
         device: where the figures are.
         figures: names of what `update` returns; of those, the losses have "loss" in their names.
         shown: figures that progress shows, by what it calls them.
+        shares: those of them that are shown in per cent.
         unit: what a step is called.
         steps: how many there will be.
         batch_size: images of a step, in all processes.
@@ -108,6 +109,7 @@ class Training(ABC):
     device: torch.device
     figures: ClassVar[tuple[str, ...]]
     shown: Mapping[str, str]
+    shares: Collection[str] = ()
     unit: ClassVar[str] = "update"
     steps: int
     batch_size: int

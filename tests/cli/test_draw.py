@@ -8,6 +8,7 @@ from rich.console import Console
 
 from advkit.cli import draw
 from advkit.core import bars
+from advkit.core.progress import Share
 from advkit.report.outcome import Outcome, Picture, Table
 
 
@@ -74,7 +75,7 @@ def test_units_are_counted_in_english():
     assert "searching: 3 passes" in _text(console)
 
 
-def test_work_under_way_counts_for_the_time_left_alone():
+def test_work_under_way_counts_for_the_time_left():
     console, clock = _console(), Clock()
     with bars.Drawn(console, clock) as progress, progress.task("attacking", 100, unit="image") as task:
         clock.now += 30
@@ -83,8 +84,8 @@ def test_work_under_way_counts_for_the_time_left_alone():
         clock.now += 30
         task.underway(55)
     assert _text(console).splitlines() == [
-        "attacking 0/100 images   30 s left",
-        "attacking 20/100 images   20 s left",
+        "attacking 0/100 images, 50 %   30 s left",
+        "attacking 20/100 images, 75 %   20 s left",
         "attacking: 20 images   1:00",
     ]
 
@@ -131,7 +132,9 @@ def test_bars_fit_the_terminal(width):
     console = _console(width, terminal=True)
     progress = bars.Drawn(console)
     with progress.task("training the GAN", 12001) as task:
-        task.advance(6000, **{"D loss": 0.62, "D accuracy": 0.625, "G loss": 1.06, "images/s": 12345.0})
+        task.advance(
+            6000, **{"D loss": 0.62, "D accuracy": Share(0.625), "G loss": 1.06, "images/s": 12345.0}
+        )
         shown = _console(width)
         shown.print(*progress.bars.get_renderables())
         lines = _text(shown).splitlines()

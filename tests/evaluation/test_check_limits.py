@@ -80,7 +80,8 @@ def evidence(
         "threat": LINF, "tried": entries.get, "correct": torch.ones(images).bool(),
         "config": Evaluation(model="", eight_bit=eight_bit),
         "noticed": 50, "confirmed": 40, "clean": torch.tensor([[3.0, -2.0]]).expand(images, 2),
-        "missing": None, "surrogate": None, "exhausted": False, "device": torch.device("cpu"),
+        "missing": None, "limited": None, "surrogate": None, "exhausted": False,
+        "device": torch.device("cpu"),
     } | more)  # fmt: skip
     stages = [stage()] if stages is None else stages
     facts = ModelFacts(deterministic=not random, notes=())

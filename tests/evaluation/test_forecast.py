@@ -13,7 +13,7 @@ from advkit.core.threat import Threat
 from advkit.data.subjects import Subject
 from advkit.evaluation import forecast as module
 from advkit.evaluation.evaluate import attacked, plan
-from advkit.evaluation.forecast import forecast, most_passes, silent
+from advkit.evaluation.forecast import forecast, silent
 from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 
@@ -60,7 +60,7 @@ def test_a_pilot_stands_for_all_images(judged, monkeypatch):
 )
 def test_most_passes_are_those_of_images_that_stay_robust(judged, name, parameters, passes):
     threat = Threat("linf", 1e-5)
-    assert most_passes(make(name, threat, parameters), 4) == passes
+    assert make(name, threat, parameters).most_passes(4) == passes
     config = Evaluation(
         model="m", precision="float32", attack=(name,), parameters={name: parameters}, check_sample=0
     )
@@ -130,3 +130,28 @@ def test_a_dry_run_says_what_is_expected(judged):
     certified = attack(config.model_copy(update={"certify": True}), Context(dry_run=True))
     assert certified.result["expected"] is None
     assert not Path("runs").exists()
+
+
+def test_a_stage_that_repeats_another_is_expected_to_break_half_as_many(judged, monkeypatch):
+    threat = Threat("linf", 0.004)
+    stages = (Stage("first", "pgd", {"steps": 20}), Stage("again", "pgd", {"steps": 21}, after="first"))
+    monkeypatch.setattr(module, "CHEAP", 41)
+    monkeypatch.setattr(module, "EXPENSIVE", 42)
+    monkeypatch.setattr(module, "PROBED", {"steps": 1})
+    config = Evaluation(model="m", precision="float32", check_sample=0)
+    more = (*stages, Stage("last", "fgsm"))
+    first, again, last = forecast(Subject.of(*judged), threat, config, more).stages
+    assert first.images == 28 and 28 - again.images > 2
+    assert again.images - last.images == pytest.approx((28 - again.images) / 2)
+    assert again.passes == pytest.approx(again.images * 43)
+
+
+def test_what_a_pilot_has_no_time_for_costs_all_its_passes(judged):
+    stages = plan(("fgsm", "pgd"), THREAT, 4, {"pgd": {"steps": 20}})
+    config = Evaluation(model="m", precision="float32", check_sample=0)
+    found = forecast(Subject.of(*judged), THREAT, config, stages, 1e-9)
+    assert found.pilot == 1
+    assert [one.passes / one.images for one in found.stages] == [3, 41]
+    assert all(one.seconds == pytest.approx(one.passes * found.clean) for one in found.stages)
+    slow = forecast(Subject.of(*judged), THREAT, config, stages, 1e9)
+    assert slow.pilot == 30 and slow.stages[1].images < found.stages[1].images

@@ -50,9 +50,10 @@ class Scripted:
 
     exhausted, config = False, SimpleNamespace(seed=3)
 
-    def __init__(self, falls, seen=()):
-        """``seen``: (attack, row) of what stages of the cascade have tried in vain."""
-        self.falls, self.asked = falls, []
+    def __init__(self, falls, seen=(), affords=60):
+        """``seen``: (attack, row) of what stages of the cascade have tried in vain; ``affords``: rows that
+        the budget is enough for beside the sample."""
+        self.falls, self.asked, self.affords, self.cut_short = falls, [], affords, []
         cascades = {each.attack: each for each in long_attacks(10)}
         others = [
             replace(each, name=f"other {each.key}", **more) for each in long_attacks(10) for more in MORE
@@ -69,6 +70,9 @@ class Scripted:
         for row, gone in zip(rows, broken, strict=True):
             self.undecided[row] = self.undecided[row] and not gone
         return [SimpleNamespace(broken=gone) for gone in broken]
+
+    def affordable(self, stage, rows):
+        return rows[: self.affords]
 
     def summary(self, stage, entries):
         broken = sum(entry.broken for entry in entries)
@@ -133,6 +137,18 @@ def test_where_none_of_the_sample_falls_the_others_are_left_alone():
     for size, spent in ((0, False), (12, True)):
         cascade.exhausted = spent
         assert look(cascade, pair(LINF, 10), size) == ((), None)
+        assert len(cascade.cut_short) == spent
+
+
+def test_a_budget_that_ends_leaves_the_rest_to_the_bound():
+    falls = {"square": set(range(10, 60, 2)), "apgd": set()}
+    cascade = Scripted(falls, affords=5)
+    _, missing = look(cascade, pair(LINF, 10), 12)
+    (_, first), (_, others), _ = cascade.asked
+    assert len(first) == 12 and len(others) == 5
+    broken = len(falls["square"] & {*first, *others})
+    assert 0 < missing.hits < missing.broken == broken
+    assert missing.at_most == most_successes(missing.hits, 12, 50) - broken > 0
 
 
 def test_which_attacks_look_and_at_how_many():

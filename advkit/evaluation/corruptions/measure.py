@@ -11,7 +11,7 @@ from advkit.attacks.engine.oracle import query
 from advkit.attacks.perturb import device_of
 from advkit.core.errors import ConfigError
 from advkit.core.journal import Record
-from advkit.core.progress import SILENT, Progress
+from advkit.core.progress import SILENT, Progress, Share
 from advkit.core.runs import RunFolder
 from advkit.data.corruption import corrupted, family_of, refuse
 from advkit.data.data import Data
@@ -65,7 +65,7 @@ def measure(
                         continue
                     record.add(verdict)
                     right += tried - sum(map(len, verdict.wrong.values()))
-                    task.advance(1, **{"mean accuracy": right / (tried * len(known))})
+                    task.advance(1, **{"mean accuracy": Share(right / (tried * len(known)))})
         record.finish()
     result = CorruptionResult.of(
         tuple(known[sample] for sample in ids),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advkit.attacks.perturb import device_of, logits_of
 from advkit.core.journal import Record
-from advkit.core.progress import SILENT, Progress
+from advkit.core.progress import SILENT, Progress, Share
 from advkit.core.runs import RunFolder
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
@@ -72,7 +72,7 @@ def evaluate_moves(
                 for entry in new:
                     record.add(entry)
                 left = sum(entry.status == "robust" for entry in known.values()) / len(known)
-                task.advance(len(new), **{"accuracy left": left})
+                task.advance(len(new), **{"accuracy left": Share(left)})
         record.finish()
     entries = [known[sample] for sample in ids]
     return SpatialResult.of(

@@ -17,7 +17,7 @@ from advkit.core.device import coarse_float32, exact_float32
 from advkit.core.errors import ModelError
 from advkit.core.journal import Record
 from advkit.core.modes import own_modes
-from advkit.core.progress import SILENT, Progress
+from advkit.core.progress import SILENT, Progress, Share
 from advkit.core.runs import RunFolder
 from advkit.core.shards import Sharded, ShardResult
 from advkit.core.threat import Threat
@@ -225,7 +225,7 @@ def certified(
                 for verdict in new:
                     record.add(verdict)
                     proved += verdict.status == "certified"
-                task.advance(len(new), proved=proved / max(1, len(known)))
+                task.advance(len(new), proved=Share(proved / max(1, len(known))))
             if left:
                 search = Completion(model, graph, threat, timeout=timeout, subproblems=subproblems)
                 for verdict, example, facts in search.verdicts(images, torch.tensor(left)):
@@ -233,7 +233,7 @@ def certified(
                         broke(record.rows[verdict.id], example)
                     record.add(verdict)
                     proved += verdict.status == "certified"
-                    task.advance(1, proved=proved / len(known), **facts)
+                    task.advance(1, proved=Share(proved / len(known)), **facts)
         record.finish()
         return tuple(known[sample] for sample in ids if sample in known)
 

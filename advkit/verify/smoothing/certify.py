@@ -13,7 +13,7 @@ from advkit.core import distributed
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError
 from advkit.core.journal import Record
-from advkit.core.progress import SILENT, Progress
+from advkit.core.progress import SILENT, Progress, Share
 from advkit.core.runs import RunFolder
 from advkit.core.shards import ShardResult
 from advkit.data.data import Data
@@ -159,6 +159,6 @@ def _certified(
                     )
                 )
                 right, radii = right + correct, radii + correct * found.radius
-                task.advance(1, accuracy=right / done, average_radius=radii / done)
+                task.advance(1, accuracy=Share(right / done), average_radius=radii / done)
         record.finish()
         return tuple(record.entries[sample] for sample in config.mine(ids))

@@ -9,7 +9,7 @@ from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
 
 EPS = {"linf": 0.05, "l2": 0.5, "l1": 3.0, "l0": 6}
-SHORT = {"steps": 5, "draws": 4, "queries": 5}
+SHORT = {"steps": 5, "draws": 4, "queries": 5, "ascents": 5, "length": 2, "pool": 2}
 SWEEP = [(entry.name, norm) for entry in ATTACKS for norm in entry.thing.norms]
 
 

@@ -72,8 +72,10 @@ def certify(
         method: ``interval``, ``linear`` or ``optimised`` bounds, or ``auto``: each in turn, on the images
             that are not certified yet. ``complete``: then branch and bound over the signs of the ReLUs'
             inputs, which certifies an image, finds an adversarial example, or runs out of time.
-        timeout: seconds of branch and bound for each image, of its own time.
-        subproblems: number of subproblems after which branch and bound gives an image up.
+        timeout: seconds of branch and bound for each image, of its own time, and of the attack on what that
+            leaves open.
+        subproblems: number of subproblems after which branch and bound gives an image up, and of ascents of
+            that attack.
         n: number of images; None: all.
         first: the first ``n``, also of rows that are in the order of their classes (`Data.limit`).
         batch_size: images in a batch; it changes the result by rounding at most.

@@ -1,15 +1,18 @@
-"""Verdicts of complete verification: an attack first, then branch and bound on what is left."""
+"""Verdicts of complete verification: an attack first, then branch and bound on what is left, then a longer
+attack on what it leaves open."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from advkit.attacks.engine.oracle import query
-from advkit.attacks.perturb import device_of, perturb
+from advkit.attacks.memetic import Memetic
+from advkit.attacks.perturb import Perturbed, device_of, perturb
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.models.model import Model
@@ -20,6 +23,8 @@ from advkit.verify.certification.result import CertifiedVerdict
 
 GROUP = 100
 """Images that share the batches of branch and bound."""
+TOGETHER = 16
+"""Open images that share the batches of the last attack, which pads smaller ones."""
 
 Found = tuple[CertifiedVerdict, Tensor | None, dict[str, float]]
 """A verdict, the adversarial example (C, H, W) of a broken image, and figures for people."""
@@ -32,14 +37,14 @@ class Completion:
         model: a classifier in eval mode.
         graph: the same, as it was read.
         threat: linf, l2 or l1.
-        timeout: seconds of branch and bound for each image.
+        timeout: seconds of branch and bound for each image, and at most about as many of the last attack.
         subproblems: number of subproblems for each image; None: any.
     """
 
     def __init__(
         self, model: Model, graph: Graph, threat: Threat, *, timeout: float, subproblems: int | None
     ) -> None:
-        self.model, self.threat = model, threat
+        self.model, self.threat, self.timeout = model, threat, timeout
         device = device_of(model)
         bounder = Bounder(graph, device if device.type != "mps" else torch.device("cpu"), memory=MEMORY)
         limit = math.inf if subproblems is None else subproblems
@@ -48,20 +53,48 @@ class Completion:
     def verdicts(self, images: Data, rows: Tensor) -> Iterator[Found]:
         """One for each of the ``rows`` (M,), as soon as it is known."""
         for some in rows.split(GROUP):
-            x, label = images.batch(some)
-            attacked = perturb(self.model, x, label, self.threat, progress=False)
-            for k in attacked.success.nonzero()[:, 0].tolist():
-                facts = (int(images.ids[some[k]]), int(label[k]))
-                yield CertifiedVerdict(id=facts[0], label=facts[1], status="broken"), attacked.x[k], {}
+            begun, part = time.perf_counter(), images.take(some)
+            attacked = perturb(self.model, part, None, self.threat, progress=False)
+            rate = int(attacked.backwards.sum()) / (time.perf_counter() - begun)
+            yield from _broken(attacked, part)
             left = (~attacked.success).nonzero()[:, 0]
-            if len(left):
-                yield from self._searched(images.ids[some[left]].tolist(), x[left], label[left])
+            found = self._searched(part.take(left)) if len(left) else iter(())
+            opened: dict[int, Found] = {}
+            for one in found:
+                if one[0].status != "undecided":
+                    yield one
+                    continue
+                opened[one[0].id] = one
+                if len(opened) == TOGETHER:
+                    yield from self._attacked(part, opened, rate)
+                    opened = {}
+            yield from self._attacked(part, opened, rate)
 
-    def _searched(self, ids: list[int], x: Tensor, label: Tensor) -> Iterator[Found]:
+    def _attacked(self, part: Data, opened: dict[int, Found], rate: float) -> Iterator[Found]:
+        """The images (by id) that branch and bound left open, after a search that takes at most about the
+        same time; ``rate`` is in steps of an attack on one image a second."""
+        whole = Memetic.Config()
+        affordable = self.timeout * rate / whole.length * len(opened) / max(len(opened), TOGETHER)
+        ascents = int(min(whole.ascents, affordable, self.branching.limit))
+        if ascents:
+            those = part.take(
+                torch.tensor([sample in opened for sample in part.ids.tolist()]).nonzero()[:, 0]
+            )
+            more = {"ascents": ascents}
+            attacked = perturb(
+                self.model, those, None, self.threat, "memetic", parameters=more, progress=False
+            )
+            for found in _broken(attacked, those):
+                del opened[found[0].id]
+                yield found
+        yield from opened.values()
+
+    def _searched(self, part: Data) -> Iterator[Found]:
+        x, label = part.batch(torch.arange(len(part)))
         for one in self.branching.decide(x, label):
             certified = one.example is None and one.margin > 0
             verdict = CertifiedVerdict(
-                id=ids[one.row],
+                id=int(part.ids[one.row]),
                 label=int(label[one.row]),
                 status="certified" if certified else "undecided" if one.example is None else "broken",
                 method="complete" if one.example is None else None,
@@ -73,3 +106,10 @@ class Completion:
 
     def _wrong(self, x: Tensor, label: Tensor) -> Tensor:
         return query(self.model, x).argmax(1) != label
+
+
+def _broken(attacked: Perturbed, part: Data) -> Iterator[Found]:
+    """The images that an attack broke."""
+    for k in attacked.success.nonzero()[:, 0].tolist():
+        verdict = CertifiedVerdict(id=int(part.ids[k]), label=int(part.labels[k]), status="broken")
+        yield verdict, attacked.x[k], {}

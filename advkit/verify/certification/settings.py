@@ -28,10 +28,12 @@ class _Certifying(SubjectFields):
     """Bounds, from the cheapest to the tightest: interval, linear, optimised; auto uses each in turn, for the
     images that are not certified yet; complete then proves or breaks the rest by branch and bound."""
     timeout: float = Field(TIMEOUT, gt=0)
-    """Seconds of branch and bound for each image, of its own time, with --method complete."""
+    """Seconds of branch and bound for each image, of its own time, with --method complete; the attack on what
+    it leaves open takes about as many at most."""
     subproblems: int | None = Field(None, ge=1)
-    """Number of subproblems after which branch and bound gives an image up, with --method complete; without a
-    time-out, the result does not depend on the machine's speed."""
+    """Number of subproblems after which branch and bound gives an image up, with --method complete, and of
+    ascents of the attack that follows; without a time-out, the result does not depend on the machine's
+    speed."""
     property: str | None = None
     """A file of VNN-LIB (.vnnlib), with inputs and outputs that should not occur together: branch and bound
     proves or breaks it instead of images; unless it holds, the exit code is 1."""

@@ -11,16 +11,20 @@ import torch
 from torch import nn
 
 import advkit
+from advkit.attacks.perturb import Perturbed
 from advkit.core import rng
 from advkit.core.runs import RunFolder
 from advkit.core.threat import Threat
+from advkit.data.arrays import from_arrays
 from advkit.evaluation.result import COMPLETE
 from advkit.models.load import wrap
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import read
-from advkit.verify.certification.branch import Branching
+from advkit.verify.certification import complete
+from advkit.verify.certification.branch import Branching, Decision
 from advkit.verify.certification.leaf import lowest
+from advkit.verify.certification.result import CertifiedVerdict
 from advkit.verify.certification.settings import Certification
 
 CPU = torch.device("cpu")
@@ -197,6 +201,64 @@ def test_linear_programmes():
     for _, multipliers in lowest(function, sides, torch.tensor([-2.5, 0]).double(), low, high):
         rest = function - multipliers @ sides
         assert rest.clamp(max=0).sum() + 2.5 * multipliers[0] > 1  # where 1 would be the most
+
+
+def bumpy():
+    """Every value has maxima at both ends of [0, 1], the upper twice as high; nearly all have to be there."""
+    both, last = nn.Linear(36, 72), nn.Linear(72, 2)
+    both.weight.data = torch.cat([2 * torch.eye(36), -torch.eye(36)])
+    both.bias.data = torch.tensor([-1.0, 0.5]).repeat_interleave(36)
+    last.weight.data, last.bias.data = torch.tensor([[0.0], [1 / 36]]).expand(2, 72), torch.tensor([0, -0.9])
+    return wrap(nn.Sequential(nn.Flatten(), both, nn.ReLU(), last), shape=(1, 6, 6)).eval()
+
+
+def test_what_branch_and_bound_leaves_open_is_attacked_again(monkeypatch):
+    def decide(self, x, label):
+        self.decided = torch.ones(len(x), dtype=torch.bool)
+        self.count, self.seconds = torch.ones(len(x)), torch.ones(len(x))
+        for row in range(len(x)):
+            yield Decision(row, -1.0, 0.0, None, 9, 1.0)
+
+    monkeypatch.setattr(Branching, "decide", decide)
+    pair, threat = (torch.full((20, 1, 6, 6), 0.5), torch.zeros(20, dtype=torch.long)), Threat("linf", 0.5)
+    for subproblems, timeout, least, most in ((90, 600.0, 3, 20), (9, 600.0, 0, 0), (90, 1e-9, 0, 0)):
+        result = advkit.certify(bumpy(), pair, threat, "complete", subproblems=subproblems, timeout=timeout)
+        assert least <= result.broken_correct <= most and result.undecided == 20 - result.broken_correct
+        for verdict in result.verdicts:
+            open_ = verdict.status == "undecided"
+            assert (verdict.margin, verdict.subproblems) == ((-1.0, 9) if open_ else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("timeout", "subproblems", "count", "ascents"),
+    [(6, None, 16, 200), (6, None, 4, 50), (6, 120, 16, 120), (1000, None, 16, 1600), (0.0299, None, 16, 0)],
+)
+def test_the_last_attack_takes_at_most_the_time_of_branch_and_bound(
+    monkeypatch, timeout, subproblems, count, ascents
+):
+    """At 1,000 steps a second, of 30 an ascent, and 16 images at a time."""
+    asked = []
+
+    def attack(model, part, y, threat, name, *, parameters, progress):
+        asked.append((len(part), name, parameters))
+        made = torch.zeros(len(part), 1, 6, 6).as_subclass(Perturbed)
+        made.success = torch.arange(len(part)) == 1
+        return made
+
+    monkeypatch.setattr(complete, "perturb", attack)
+    model, x = bumpy(), torch.full((40, 1, 6, 6), 0.5)
+    search = complete.Completion(
+        model, read(model), Threat("linf", 0.5), timeout=timeout, subproblems=subproblems
+    )
+    part = from_arrays(x, torch.zeros(40, dtype=torch.long), name="toy", split="all")
+    opened = {
+        7 + k: (CertifiedVerdict(id=7 + k, label=0, status="undecided"), None, {}) for k in range(count)
+    }
+    search.branching.decided = torch.zeros(0, dtype=torch.bool)
+    found = list(search._attacked(part, opened, 1000.0))
+    assert asked == ([(count, "memetic", {"ascents": ascents})] if ascents else [])
+    assert [one[0].id for one in found if one[0].status == "broken"] == [8] * (ascents > 0)
+    assert sorted(one[0].id for one in found) == list(range(7, 7 + count))
 
 
 N, THREAT = 24, Threat("linf", 0.12)

@@ -184,3 +184,16 @@ def test_norm_and_eps_of_a_curve_have_other_forms(subject):
     usual = advkit.security_curve(model, (x, y), "linf", eps=[0.1])
     for norm, eps in (("Linf", "0.1"), (np.inf, np.array([0.1]))):
         assert advkit.security_curve(model, (x, y), norm, eps=eps).points == usual.points
+
+
+def test_training_inside_autocast_is_training_outside(tmp_path):
+    """Autocast keeps copies of weights until the outermost one ends, where a training would see old ones."""
+    given = {"data": "digits", "arch": "mlp-gan", "steps": 6, "batch_size": 8, "precision": "bfloat16"}
+    outside = advkit.gan_train(**given, out=tmp_path / "a", progress=False)
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            inside = advkit.gan_train(**given, out=tmp_path / f"{enabled}", progress=False)
+            assert torch.is_autocast_enabled("cpu") == enabled
+        assert inside.model.hash == outside.model.hash
+    assert torch.autocast_increment_nesting() == 1
+    torch.autocast_decrement_nesting()

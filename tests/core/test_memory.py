@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import threading
+from typing import Any
 
 import pytest
 
@@ -41,12 +43,22 @@ def fragment() -> None:
         LIBC.free(ctypes.c_void_p(block))
 
 
-@glibc
-def test_memory_between_small_objects_is_given_back_when_the_process_has_grown() -> None:
+def grow(found: Any) -> None:
+    """Sends the resident memory before, while and after the process has grown."""
     LIBC.malloc_trim(0)
     with memory.kept():
         before, work = memory.resident(), Work()
         memory.bound(work)
-        after = memory.resident()
-    assert work.held - before > 400 << 20
+        found.send((before, work.held, memory.resident()))
+
+
+@glibc
+def test_memory_between_small_objects_is_given_back_when_the_process_has_grown() -> None:
+    spawn = multiprocessing.get_context("spawn")  # another heap would have holes of its own
+    mine, theirs = spawn.Pipe(False)
+    child = spawn.Process(target=grow, args=(theirs,))
+    child.start()
+    before, held, after = mine.recv()
+    child.join()
+    assert held - before > 400 << 20
     assert after - before < 150 << 20

@@ -62,6 +62,8 @@ def test_lines_are_bounds_and_the_best_at_the_middle(kind):
     )
     assert (lower * z + below <= value).all() and (upper * z + above >= value).all()
     assert (lower >= 0).all() and (upper >= 0).all()
+    reach = np.maximum(lower, upper) * 7 + np.maximum(abs(below), abs(above))
+    assert np.allclose(band.reach(torch.full_like(low, 7.0)).numpy(), reach.astype(float), 1e-12)
     for k in range(MANY):
         if not 1e-6 < float(high[k] - low[k]) < 50 or abs(float(low[k])) > 100:
             continue

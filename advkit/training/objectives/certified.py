@@ -28,11 +28,11 @@ from advkit.training.objective import Batch, Objective, Passes, Smoothing, objec
 from advkit.training.precision import Bfloat16
 from advkit.verify.bounds.affine import Normalise
 from advkit.verify.bounds.ball import Ball
-from advkit.verify.bounds.graph import Graph
+from advkit.verify.bounds.graph import Graph, Nonlinear
 from advkit.verify.bounds.interval import interval_bounds, margins_at_last
 from advkit.verify.bounds.linear import differences, substitute
 from advkit.verify.bounds.read import read
-from advkit.verify.bounds.relaxation import MaxPool, Relaxation, Relu
+from advkit.verify.bounds.relaxation import Relaxation
 
 _GRAPHS: WeakKeyDictionary[nn.Module, Graph] = WeakKeyDictionary()
 """Graphs of the models in training. They hold the models' own parameters, so they stay true."""
@@ -232,7 +232,7 @@ def margins_by_lines(graph: Graph, lows: list[Tensor], highs: list[Tensor], ball
     relaxed: dict[int, Relaxation] = {}
     for place in graph.nonlinear():
         node = graph.nodes[place]
-        assert isinstance(node.op, Relu | MaxPool)
+        assert isinstance(node.op, Nonlinear)
         relaxed[place] = node.op.relaxed(lows[node.inputs[0]], highs[node.inputs[0]])
     n, classes = len(y), graph.classes
     index = torch.arange(n, device=y.device).repeat_interleave(classes)

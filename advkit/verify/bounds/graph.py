@@ -10,7 +10,10 @@ from torch import Tensor
 
 from advkit.verify.bounds.affine import Affine, Elementwise, Size
 from advkit.verify.bounds.arrange import Concatenation, Gather, Reshape, Sum
+from advkit.verify.bounds.curves import Curve
 from advkit.verify.bounds.relaxation import MaxPool, Relu
+
+Nonlinear = Relu | MaxPool | Curve
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Node:
 
     name: str
     """The qualified name of the layer, or of the function with the layer that calls it."""
-    op: Affine | Relu | MaxPool | None
+    op: Affine | Nonlinear | None
     """None: the images themselves."""
     inputs: tuple[int, ...]
     """Indices of its input nodes."""
@@ -69,15 +72,15 @@ class Graph:
         return Graph(tuple(moved))
 
     def nonlinear(self) -> Iterator[int]:
-        """Indices of ReLUs and max poolings."""
-        return (k for k, node in enumerate(self.nodes) if isinstance(node.op, Relu | MaxPool))
+        """Indices of operations that are not affine."""
+        return (k for k, node in enumerate(self.nodes) if isinstance(node.op, Nonlinear))
 
     def open(self, place: int, lower: Tensor, upper: Tensor) -> Tensor:
-        """(N, *shape) bool: values of a node for which tighter bounds would help the ReLUs and max poolings
-        that read it, or read a ReLU of it."""
+        """(N, *shape) bool: values of a node for which tighter bounds would help what is not affine and
+        reads it, or reads a ReLU of it."""
         found = torch.zeros_like(lower, dtype=torch.bool)
         for k, node in enumerate(self.nodes):
-            if place in node.inputs and isinstance(node.op, Relu | MaxPool):
+            if place in node.inputs and isinstance(node.op, Nonlinear):
                 found |= node.op.open(lower, upper)
                 if isinstance(node.op, Relu):
                     found |= self.open(k, node.op.apply(lower), node.op.apply(upper))
@@ -93,7 +96,7 @@ class Graph:
         for k, node in enumerate(self.nodes[1:], 1):
             if isinstance(node.op, Sum | Concatenation):
                 continue
-            single = isinstance(node.op, Elementwise | Reshape | Gather | Relu)
+            single = isinstance(node.op, Elementwise | Reshape | Gather | Relu | Curve)
             before = node.inputs[0] if node.also is None else node.also[1]
             if before in apart or (single and before in exact):
                 exact.add(k)

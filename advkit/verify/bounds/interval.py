@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from advkit.verify.bounds.affine import Affine
+from advkit.verify.bounds.curves import Curve
 from advkit.verify.bounds.graph import Graph, Node
 
 
@@ -18,6 +19,8 @@ def ends(node: Node, lower: Sequence[Tensor], upper: Sequence[Tensor]) -> tuple[
     """(N, *shape) lower and upper bounds of one node, from those of its inputs."""
     op = node.op
     assert op is not None
+    if isinstance(op, Curve):
+        return op.between(lower[0], upper[0])
     if not isinstance(op, Affine):
         return op.apply(lower[0]), op.apply(upper[0])
     middle = op.apply(*((low + high) / 2 for low, high in zip(lower, upper, strict=True)))

@@ -18,6 +18,7 @@ from torch.nn import functional
 from advkit.verify.bounds import arithmetic
 from advkit.verify.bounds.affine import Convolution, Dense, Normalise, Pair
 from advkit.verify.bounds.arrange import Average, Reshape
+from advkit.verify.bounds.curves import Curve
 from advkit.verify.bounds.reading import Reading, Unreadable, Value
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 
@@ -32,6 +33,14 @@ def _leaky_relu(
     if not 0 <= negative_slope <= 1:
         raise Unreadable(f"its slope {negative_slope:g} is outside [0, 1]")
     return reading.add(name, Relu(float(negative_slope)), x)
+
+
+def _sigmoid(reading: Reading, name: str, x: Value) -> Value:
+    return reading.add(name, Curve("sigmoid"), x)
+
+
+def _tanh(reading: Reading, name: str, x: Value) -> Value:
+    return reading.add(name, Curve("tanh"), x)
 
 
 def _linear(reading: Reading, name: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
@@ -207,6 +216,8 @@ MODULES: dict[type[nn.Module], Callable[[Reading, str, Any, Value], Value]] = {
     nn.ConstantPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding, "constant", m.value),
     nn.ReflectionPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding, "reflect"),
     nn.ReplicationPad2d: lambda r, n, m, x: arithmetic.padded(r, n, x, m.padding, "replicate"),
+    nn.Sigmoid: lambda r, n, m, x: _sigmoid(r, n, x),
+    nn.Tanh: lambda r, n, m, x: _tanh(r, n, x),
     nn.LeakyReLU: lambda r, n, m, x: _leaky_relu(r, n, x, m.negative_slope),
     nn.MaxPool2d: lambda r, n, m, x: _max_pool2d(
         r, n, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
@@ -233,6 +244,8 @@ MOVING = (
 CALLS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _relu),
     functional.leaky_relu: _leaky_relu,
+    **dict.fromkeys((functional.sigmoid, torch.sigmoid, torch.sigmoid_, "sigmoid", "sigmoid_"), _sigmoid),
+    **dict.fromkeys((functional.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_"), _tanh),
     functional.linear: _linear,
     **dict.fromkeys((functional.conv2d, torch.conv2d), _conv2d),
     **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool2d),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from advkit.verify.bounds.affine import Affine
 from advkit.verify.bounds.graph import Graph
+from advkit.verify.bounds.interval import ends
 from advkit.verify.bounds.linear import Bounder, Bounds, differences, substitute
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 from advkit.verify.bounds.window import windowed_path
@@ -89,7 +90,7 @@ def tighten(bounder: Bounder, bounds: Bounds, *, steps: int = STEPS) -> None:
         elif node.op is not None:
             low, high = (side[node.inputs[0]] for side in (bounds.lower, bounds.upper))
             bounds.relaxed[k] = node.op.relaxed(low, high)
-            bounds.lower[k], bounds.upper[k] = node.op.apply(low), node.op.apply(high)
+            bounds.lower[k], bounds.upper[k] = ends(node, [low], [high])
 
 
 def _tighten(bounder: Bounder, bounds: Bounds, k: int, steps: int) -> None:

@@ -20,9 +20,9 @@ from advkit.verify.bounds.reading import Reading, Unreadable, Value
 TOLERANCE = 1e-3
 """Largest difference between graph and model, relative to the largest logit."""
 READABLE = (
-    "supported are linear and convolutional layers, batch norm, ReLU, leaky ReLU and clamps, max and average "
-    "pooling, sums, concatenations, padding, reshaping, other orders and dropout; replace the layer, or "
-    "attack the model without certifying it"
+    "supported are linear and convolutional layers, batch norm, ReLU, leaky ReLU, clamps, sigmoid, tanh, max "
+    "and average pooling, sums, concatenations, padding, reshaping, other orders and dropout; replace the "
+    "layer, or attack the model without certifying it"
 )
 
 

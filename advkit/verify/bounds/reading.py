@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from advkit.verify.bounds.affine import Affine
-from advkit.verify.bounds.graph import Node
-from advkit.verify.bounds.relaxation import MaxPool, Relu
+from advkit.verify.bounds.graph import Node, Nonlinear
 
 
 class Unreadable(Exception):
@@ -36,7 +35,7 @@ class Reading:
         self.nodes = [Node("images", None, (), tuple(images.shape[1:]))]
         self.images = Value(images, 0)
 
-    def add(self, name: str, op: Affine | Relu | MaxPool, *inputs: Value) -> Value:
+    def add(self, name: str, op: Affine | Nonlinear, *inputs: Value) -> Value:
         """Adds an operation on other values, and returns its value."""
         example = op.apply(*(value.example for value in inputs))
         places = tuple(value.place for value in inputs)

@@ -100,6 +100,11 @@ class Relu:
         """(N, *shape) bool: inputs for which tighter bounds would help."""
         return (lower < 0) & (upper > 0) & ~self._passing(lower)
 
+    def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, *shape) the least and the largest slope between two inputs."""
+        one = torch.ones_like(lower)
+        return torch.where(lower >= 0, one, self.slope), torch.where(upper > 0, one, self.slope)
+
     def relaxed(self, lower: Tensor, upper: Tensor) -> Lines:
         """The lines of inputs between ``lower`` and ``upper`` (N, *shape)."""
         bottom, top = self.apply(lower), self.apply(upper)

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from advkit.verify.bounds.affine import Affine
+from advkit.verify.bounds.curves import FLOAT32, Curve
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.bounds.window import windowed_path
@@ -116,7 +117,7 @@ class Float32:
             if isinstance(node.op, Affine):
                 parts = node.op.transpose(a)
             else:
-                assert isinstance(node.op, Relu)
+                assert isinstance(node.op, Relu | Curve)
                 middle, wide = self._slopes(node.op, node.inputs[0])
                 total = total + _times(a, (wide * self.errors[node.inputs[0]])[index])
                 parts = (a * middle[index],)
@@ -132,7 +133,7 @@ class Float32:
         if isinstance(node.op, Relu) and node.op.slope:
             size = _size(self.lower[k], self.upper[k]) + self.errors[node.inputs[0]]
             return gamma(2, torch.float32) * size
-        return torch.zeros_like(self.lower[k])
+        return torch.full_like(self.lower[k], FLOAT32 if isinstance(node.op, Curve) else 0.0)
 
     def _handed(self, k: int, errors: Sequence[Tensor]) -> Tensor:
         """What a node makes of errors before, by absolute values."""
@@ -144,15 +145,14 @@ class Float32:
             return node.op.absolute(*before)
         if isinstance(node.op, MaxPool):
             return node.op.apply(before[0])
-        assert isinstance(node.op, Relu)
+        assert isinstance(node.op, Relu | Curve)
         middle, wide = self._slopes(node.op, node.inputs[0])
         return (middle + wide) * before[0]
 
-    def _slopes(self, op: Relu, place: int) -> tuple[Tensor, Tensor]:
-        """(N, *shape) middles and half widths of a ReLU's slopes between exact and computed values."""
+    def _slopes(self, op: Relu | Curve, place: int) -> tuple[Tensor, Tensor]:
+        """(N, *shape) middles and half widths of the slopes between exact and computed values."""
         low, high = self.lower[place] - self.errors[place], self.upper[place] + self.errors[place]
-        least = torch.where(low >= 0, torch.ones_like(low), op.slope)
-        most = torch.where(high > 0, torch.ones_like(low), op.slope)
+        least, most = op.slopes(low, high)
         return (least + most) / 2, (most - least) / 2
 
     def _refine(self, k: int, parts: Callable[[int, torch.dtype], Iterator[slice]]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ from advkit.verify.certification.result import CertifiedVerdict
 GROUP = 100
 """Images that share the batches of branch and bound."""
 TOGETHER = 16
-"""Open images that share the batches of the last attack, which pads smaller ones."""
+"""Open images that share the batches of the last attack."""
+PILOT = 16
+"""Ascents of the last attack that tell how long one takes."""
 
 Found = tuple[CertifiedVerdict, Tensor | None, dict[str, float]]
 """A verdict, the adversarial example (C, H, W) of a broken image, and figures for people."""
@@ -53,9 +56,8 @@ class Completion:
     def verdicts(self, images: Data, rows: Tensor) -> Iterator[Found]:
         """One for each of the ``rows`` (M,), as soon as it is known."""
         for some in rows.split(GROUP):
-            begun, part = time.perf_counter(), images.take(some)
+            part = images.take(some)
             attacked = perturb(self.model, part, None, self.threat, progress=False)
-            rate = int(attacked.backwards.sum()) / (time.perf_counter() - begun)
             yield from _broken(attacked, part)
             left = (~attacked.success).nonzero()[:, 0]
             found = self._searched(part.take(left)) if len(left) else iter(())
@@ -66,28 +68,36 @@ class Completion:
                     continue
                 opened[one[0].id] = one
                 if len(opened) == TOGETHER:
-                    yield from self._attacked(part, opened, rate)
+                    yield from self._attacked(part, opened)
                     opened = {}
-            yield from self._attacked(part, opened, rate)
+            yield from self._attacked(part, opened)
 
-    def _attacked(self, part: Data, opened: dict[int, Found], rate: float) -> Iterator[Found]:
-        """The images (by id) that branch and bound left open, after a search that takes at most about the
-        same time; ``rate`` is in steps of an attack on one image a second."""
-        whole = Memetic.Config()
-        affordable = self.timeout * rate / whole.length * len(opened) / max(len(opened), TOGETHER)
-        ascents = int(min(whole.ascents, affordable, self.branching.limit))
-        if ascents:
-            those = part.take(
-                torch.tensor([sample in opened for sample in part.ids.tolist()]).nonzero()[:, 0]
-            )
-            more = {"ascents": ascents}
-            attacked = perturb(
-                self.model, those, None, self.threat, "memetic", parameters=more, progress=False
-            )
-            for found in _broken(attacked, those):
-                del opened[found[0].id]
-                yield found
+    def _attacked(self, part: Data, opened: dict[int, Found]) -> Iterator[Found]:
+        """The images (by id) that branch and bound left open, after another attack. A short one tells how
+        many ascents take as long as branch and bound may."""
+        if opened:
+            each = yield from self._climbed(part, opened, PILOT)
+            most = min(len(opened) * self.timeout / each, self.branching.limit)
+            if most > PILOT:
+                yield from self._climbed(part, opened, most)
         yield from opened.values()
+
+    def _climbed(self, part: Data, opened: dict[int, Found], most: float) -> Generator[Found, None, float]:
+        """Those that so many ascents break, which are no longer open; the seconds of an ascent."""
+        ascents = int(min(most, Memetic.Config().ascents, self.branching.limit))
+        those = part.take(torch.tensor([k for k, one in enumerate(part.ids.tolist()) if one in opened]))
+        given: dict[str, Any] = {
+            "parameters": {"ascents": ascents},
+            "precision": "float32",
+            "progress": False,
+        }
+        begun = time.perf_counter()
+        attacked = perturb(self.model, those, None, self.threat, "memetic", **given)
+        each = (time.perf_counter() - begun) / ascents
+        for found in _broken(attacked, those):
+            del opened[found[0].id]
+            yield found
+        return each
 
     def _searched(self, part: Data) -> Iterator[Found]:
         x, label = part.batch(torch.arange(len(part)))

@@ -92,7 +92,7 @@ def test_unusual_ways_are_read_too(make):
 
 
 REFUSED = {
-    "sigmoid": nn.Sigmoid(),
+    "softplus": nn.Softplus(),
     "slope below": nn.LeakyReLU(-0.1),
     "slope above": nn.LeakyReLU(1.1),
     "batch's own statistics": nn.BatchNorm2d(2, track_running_stats=False),

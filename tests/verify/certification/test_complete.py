@@ -221,7 +221,7 @@ def test_what_branch_and_bound_leaves_open_is_attacked_again(monkeypatch):
 
     monkeypatch.setattr(Branching, "decide", decide)
     pair, threat = (torch.full((20, 1, 6, 6), 0.5), torch.zeros(20, dtype=torch.long)), Threat("linf", 0.5)
-    for subproblems, timeout, least, most in ((90, 600.0, 3, 20), (9, 600.0, 0, 0), (90, 1e-9, 0, 0)):
+    for subproblems, timeout, least, most in ((90, 600.0, 3, 20), (9, 600.0, 0, 0), (90, 1e-9, 0, 2)):
         result = advkit.certify(bumpy(), pair, threat, "complete", subproblems=subproblems, timeout=timeout)
         assert least <= result.broken_correct <= most and result.undecided == 20 - result.broken_correct
         for verdict in result.verdicts:
@@ -231,34 +231,43 @@ def test_what_branch_and_bound_leaves_open_is_attacked_again(monkeypatch):
 
 @pytest.mark.parametrize(
     ("timeout", "subproblems", "count", "ascents"),
-    [(6, None, 16, 200), (6, None, 4, 50), (6, 120, 16, 120), (1000, None, 16, 1600), (0.0299, None, 16, 0)],
+    [
+        (60, None, 10, [16, 180]),
+        (60, None, 1, [16]),
+        (60, 120, 10, [16, 120]),
+        (60, 16, 10, [16]),
+        (60, 9, 10, [9]),
+        (math.inf, None, 10, [16, 1600]),
+        (5, None, 10, [16]),
+        (60, None, 0, []),
+    ],
 )
 def test_the_last_attack_takes_at_most_the_time_of_branch_and_bound(
     monkeypatch, timeout, subproblems, count, ascents
 ):
-    """At 1,000 steps a second, of 30 an ascent, and 16 images at a time."""
-    asked = []
+    """Where an ascent of them takes 3 seconds, and each attack breaks one."""
+    asked, clock = [], iter(range(0, 10**6))
 
-    def attack(model, part, y, threat, name, *, parameters, progress):
-        asked.append((len(part), name, parameters))
+    def attack(model, part, y, threat, name, *, parameters, precision, progress):
+        assert precision == "float32"  # elsewhere small differences are lost
+        asked.append((part.ids.tolist(), name, parameters))
+        for _ in range(3 * parameters["ascents"] - 1):
+            next(clock)
         made = torch.zeros(len(part), 1, 6, 6).as_subclass(Perturbed)
-        made.success = torch.arange(len(part)) == 1
+        made.success = torch.arange(len(part)) == 0
         return made
 
     monkeypatch.setattr(complete, "perturb", attack)
-    model, x = bumpy(), torch.full((40, 1, 6, 6), 0.5)
-    search = complete.Completion(
-        model, read(model), Threat("linf", 0.5), timeout=timeout, subproblems=subproblems
-    )
+    monkeypatch.setattr(complete.time, "perf_counter", lambda: next(clock))
+    model, x, some = bumpy(), torch.full((40, 1, 6, 6), 0.5), list(range(7, 7 + count))
+    limits = {"timeout": timeout, "subproblems": subproblems}
+    search = complete.Completion(model, read(model), Threat("linf", 0.5), **limits)
     part = from_arrays(x, torch.zeros(40, dtype=torch.long), name="toy", split="all")
-    opened = {
-        7 + k: (CertifiedVerdict(id=7 + k, label=0, status="undecided"), None, {}) for k in range(count)
-    }
-    search.branching.decided = torch.zeros(0, dtype=torch.bool)
-    found = list(search._attacked(part, opened, 1000.0))
-    assert asked == ([(count, "memetic", {"ascents": ascents})] if ascents else [])
-    assert [one[0].id for one in found if one[0].status == "broken"] == [8] * (ascents > 0)
-    assert sorted(one[0].id for one in found) == list(range(7, 7 + count))
+    opened = {k: (CertifiedVerdict(id=k, label=0, status="undecided"), None, {}) for k in some}
+    found = [one[0] for one in search._attacked(part, opened)]
+    assert asked == [(some[k:], "memetic", {"ascents": many}) for k, many in enumerate(ascents)]
+    broken = [verdict.id for verdict in found if verdict.status == "broken"]
+    assert broken == some[: len(ascents)] and [verdict.id for verdict in found] == some
 
 
 N, THREAT = 24, Threat("linf", 0.12)

@@ -36,7 +36,7 @@ PILOT = 48
 """Images of a pilot."""
 CLEAN = 500
 """Images by which the clean accuracy is estimated."""
-CHEAP, EXPENSIVE = 320, 2000
+CHEAP, EXPENSIVE = 330, 2000
 """Passes per image up to which a stage is run on the pilot, and on a few of its images."""
 FEW = 8
 """So many."""

@@ -36,12 +36,14 @@ PILOT = 48
 """Images of a pilot."""
 CLEAN = 500
 """Images by which the clean accuracy is estimated."""
-CHEAP, EXPENSIVE = 260, 2000
+CHEAP, EXPENSIVE = 330, 2000
 """Passes per image up to which a stage is run on the pilot, and on a few of its images."""
 FEW = 8
 """So many."""
 PROBED = {"steps": 25, "queries": 300}
 """The parameters of the short form of a stage that is more expensive still."""
+TIMED = {"steps": 6, "queries": 60}
+"""Those of a form that is only timed, on as many images as the stage will attack."""
 FIRST = {"steps": 1, "queries": 3}
 """Those of a form that comes before what is timed."""
 
@@ -190,11 +192,11 @@ class _Pilot:
             self.per_pass, broken = self._probe(stage, first, PROBED)
             self.per_pass *= min(1.0, len(first) * variants / min(FEWEST, math.ceil(left) * variants))
             share = broken / 2  # of all images, if of those with larger margins evenly more
-            again = self.broken.get(stage.after, 0.0) if stage.after else 0.0
-            share = min(1.0, max(share, again / 2 / left))  # one that repeats another breaks half as many
         count, kept = left, left * (1 - share)
         if stage.tolerance > 0:  # the images that break come first
             count = min(left, left * share + silent(stage, kept, self.n))
+        if len(some) < min(len(rows), count) and some:  # a pass of few rows takes longer
+            self.per_pass = self._probe(stage, rows[: math.ceil(count)], TIMED)[0]
         self.broken[stage.name] = left - kept
         return Expected(stage.name, count, count * passes, count * passes * self.per_pass), kept
 

@@ -37,6 +37,8 @@ def _text(console: Console) -> str:
         ("ok", "ok"),
         (-1234.5, "-1,234"),
         (50.26, "50.3"),
+        (Share(0.62549), "62.5 %"),
+        (Share(1), "100.0 %"),
     ],
 )
 def test_figures(value, shown):

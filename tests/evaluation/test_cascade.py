@@ -26,7 +26,7 @@ from advkit.attacks.ensembles.cascade import SILENT
 from advkit.core import distributed, files, rng
 from advkit.core.errors import OutputError
 from advkit.core.journal import Journal
-from advkit.core.progress import Progress, Task
+from advkit.core.progress import Progress, Share, Task
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation.cascade import Cascade, most_common
@@ -178,7 +178,7 @@ def excluded(broken, tried, look, share):
 def reference(case):
     """What comes of each stage and each image, with lists and loops."""
     standing, near = list(case.correct), [Fraction(-1000)] * case.n
-    entries, spent, stages, confirmed, noticed = {}, 0, [], 0, 0
+    entries, spent, stages, confirmed, noticed, cut_short = {}, 0, [], 0, 0, []
     for stage in case.stages:
         rows = [row for row in range(case.n) if standing[row] and not (case.proved and case.proved[row])]
         left, looks = len(rows), []
@@ -214,13 +214,16 @@ def reference(case):
             few = rows and len(rows) * Fraction(hits, len(now)) < worth
             if few and excluded(*looks[-1], max(Fraction(worth) / len(rows), Fraction(1, 4))):
                 break
+        else:
+            cut_short += [stage.name] * bool(rows)
         total = {key: sum(said[key] for said in attacked) for key in ("broken", "forwards", "backwards")}
         left -= len(attacked)
         counts = (stage.name, stage.attack, len(attacked), *total.values(), sum(standing), transferred, spent)
         stages.append((*counts, left, looks[-1] if left and looks else None))
     return SimpleNamespace(
-        entries=entries, standing=standing, stages=stages, spent=spent, confirmed=confirmed, noticed=noticed
-    )
+        entries=entries, standing=standing, stages=stages, spent=spent, confirmed=confirmed, noticed=noticed,
+        cut_short=cut_short,
+    )  # fmt: skip
 
 
 def verdict_of(case, want, row):
@@ -271,6 +274,7 @@ def check(case, want, ends):
         assert verdicts == [verdict_of(case, want, row) for row in range(case.n)]
         assert cascade.robust.tolist() == want.standing and cascade.passes == want.spent
         assert (cascade.confirmed, cascade.noticed) == (want.confirmed, want.noticed)
+        assert cascade.cut_short == want.cut_short
         for row, verdict in enumerate(verdicts):
             by = verdict["attack"]
             assert torch.equal(x[row], image(case, by, row) if by else case.data.images[row])
@@ -433,3 +437,39 @@ def test_a_crash_between_a_nearer_image_and_its_line_loses_nothing(tmp_path, all
         if known:
             assert float(again.image(again.entries[stages[known - 1], 0])) == known
     assert {path.name for path in tmp_path.iterdir()} == {"verdicts.jsonl", "adversarial.bin"}
+
+
+def test_what_the_rest_of_a_budget_is_enough_for(tmp_path):
+    case = drawn(0)
+    case.budget, case.surrogate = None, None
+    stage = Stage("all", "pgd", {"steps": 3, "restarts": 2})
+    with Ledger(None, case.data, ["all"], keep=False) as ledger:
+        cascade = Scripted(case, ledger)
+        rows = list(range(case.n))
+        assert cascade.affordable(stage, rows) == rows
+        cascade.config = Evaluation.model_construct(seed=0, precision="bfloat16", budget=9)
+        cascade.margin = torch.arange(case.n, dtype=torch.float32)
+        for spent, most in (
+            (0, 9 * case.n // 14),
+            (9 * case.n - 28, 2),
+            (9 * case.n - 27, 1),
+            (9 * case.n + 5, 0),
+        ):
+            cascade.passes, cascade.cut_short = spent, []
+            assert cascade.affordable(stage, rows) == rows[::-1][:most]
+            assert cascade.cut_short == ["all"]
+        cascade.passes, cascade.cut_short = 9 * case.n - 28, []
+        assert cascade.affordable(stage, [1, 0]) == [1, 0] and not cascade.cut_short
+
+
+def test_the_accuracy_is_shown_from_the_start_of_a_stage():
+    case = drawn(0)
+    case.budget = None
+    with Ledger(None, case.data, [stage.name for stage in case.stages], keep=False) as ledger:
+        cascade = Scripted(case, ledger, 0)
+        with pytest.raises(Killed):
+            for stage in case.stages:
+                cascade.run(stage)
+    assert isinstance(cascade.progress.left, Share)
+    assert cascade.progress.left == pytest.approx(float(cascade.correct.float().mean()))
+    assert cascade.progress.done == 0

@@ -28,7 +28,7 @@ from advkit.evaluation.differences import Differences, differences
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.gradient_trace import GradientTrace, size_of
 from advkit.evaluation.ledger import Ledger
-from advkit.evaluation.result import Stage
+from advkit.evaluation.result import Limited, Stage
 from advkit.evaluation.settings import Evaluation
 from advkit.models.inspect import ModelFacts
 from advkit.models.load import wrap
@@ -647,3 +647,19 @@ def test_the_path_of_the_liveliest_attack_is_followed(monkeypatch, blind, follow
     path = known.trace
     assert "".join(seen) == followed and (path and path.stage.name) == chosen
     assert evidence(0, images=3, tried=lambda k: ["pgd!"]).trace is None
+
+
+def test_a_time_limit_that_left_attacks_out_is_doubted_without_a_sample():
+    look = CHECKS.get("time-limit")
+    kept = Limited(
+        seconds=90, needed=3601, images=20, of=20, stages=("a",), left_out=(), sample=0, sample_of=0, budget=9
+    )
+    less = {"left_out": ("b", "c")}, {"sample_of": 1}, {"cut_short": ("a",)}
+    assert look(evidence(20)) is None and look(evidence(20, limited=kept)) is None
+    assert look(evidence(20, limited=kept.model_copy(update={"images": 10}))) is None  # a smaller sample
+    for each in less:
+        limited = kept.model_copy(update=each)
+        doubt = look(evidence(20, limited=limited))
+        assert doubt.remedy.flags == "--time-limit 61m" and doubt.detail == limited.shortened
+        assert isinstance(look(evidence(20, limited=limited, missing=True)), str)
+        assert look(evidence(0, images=3, limited=limited)) is None

@@ -71,6 +71,7 @@ def test_most_passes_are_those_of_images_that_stay_robust(judged, name, paramete
 
 def test_expensive_stages_cost_all_their_passes(judged, monkeypatch):
     settings = {"attack": ("square",), "parameters": {"square": {"queries": 300}}, "check_sample": 0}
+    monkeypatch.setattr(module, "CHEAP", 300)
     monkeypatch.setattr(module, "EXPENSIVE", 300)
     found, _ = expected(judged, Threat("linf", 1e-5), **settings)
     assert found.stages[0].passes == pytest.approx(28 * 301)
@@ -132,18 +133,16 @@ def test_a_dry_run_says_what_is_expected(judged):
     assert not Path("runs").exists()
 
 
-def test_a_stage_that_repeats_another_is_expected_to_break_half_as_many(judged, monkeypatch):
-    threat = Threat("linf", 0.004)
-    stages = (Stage("first", "pgd", {"steps": 20}), Stage("again", "pgd", {"steps": 21}, after="first"))
-    monkeypatch.setattr(module, "CHEAP", 41)
-    monkeypatch.setattr(module, "EXPENSIVE", 42)
-    monkeypatch.setattr(module, "PROBED", {"steps": 1})
+def test_a_stage_of_which_a_short_form_breaks_some_leaves_fewer(judged, monkeypatch):
+    stages = (Stage("first", "pgd", {"steps": 20}), Stage("last", "fgsm"))
+    monkeypatch.setattr(module, "CHEAP", 3)
+    monkeypatch.setattr(module, "EXPENSIVE", 4)
     config = Evaluation(model="m", precision="float32", check_sample=0)
-    more = (*stages, Stage("last", "fgsm"))
-    first, again, last = forecast(Subject.of(*judged), threat, config, more).stages
-    assert first.images == 28 and 28 - again.images > 2
-    assert again.images - last.images == pytest.approx((28 - again.images) / 2)
-    assert again.passes == pytest.approx(again.images * 43)
+    subject = Subject.of(*judged)
+    first, last = forecast(subject, THREAT, config, stages).stages
+    broken = attacked(subject, THREAT, config.model_copy(update={"attack": ("pgd",)})).stages[0].broken
+    assert first.images == 28 and 28 - last.images == pytest.approx(broken / 2) != 0
+    assert first.passes == pytest.approx(28 * 41)
 
 
 def test_what_a_pilot_has_no_time_for_costs_all_its_passes(judged):

@@ -240,6 +240,12 @@ def test_a_dry_run_shows_what_would_be_chosen(files, told):
     assert not Path("runs").exists()
 
 
+def test_it_is_for_one_process(files, told, monkeypatch):
+    monkeypatch.setattr(module.distributed, "world", lambda: 2)
+    with pytest.raises(ConfigError):
+        attack(config(), Context(dry_run=True))
+
+
 @pytest.mark.parametrize(
     "more", [{"shard": "1/2"}, {"certify": True}, {"surrogate": "clf.pt"}, {"attack": ("art:PGD",)}]
 )

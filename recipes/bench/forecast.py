@@ -1,6 +1,6 @@
 """What `advkit attack --dry-run` expects, beside what the attack then costs.
 
-    python recipes/bench/forecast.py MODEL DATA NORM EPS N
+    python recipes/bench/forecast.py MODEL DATA NORM EPS N [--mean ... --std ...]
 
 MODEL is whatever `advkit.load_model` takes, DATA a data set. Expected time on 2 cores: one to three minutes
 for 200 images of MNIST. Printed is a row of a table: expected and real passes and seconds and their ratios,
@@ -50,9 +50,12 @@ def main() -> None:
         options.add_argument(name)
     options.add_argument("n", type=int)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--mean", type=float, nargs="+", default=())
+    options.add_argument("--std", type=float, nargs="+", default=())
     options.add_argument("--stages", action="store_true")
     chosen = options.parse_args()
-    config = Evaluation(model=chosen.model, data=chosen.data, n=chosen.n, seed=chosen.seed)
+    given = {name: getattr(chosen, name) for name in ("model", "data", "n", "seed", "mean", "std")}
+    config = Evaluation(**given)
     subject = Subject.open(config, Context())
     threat = Threat(chosen.norm, float(parse_fraction(chosen.eps)))
     stages = plan(config.attack, threat, subject.images.classes, config.parameters)

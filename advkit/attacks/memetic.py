@@ -166,7 +166,8 @@ class Memetic(Attack[MemeticState]):
 
 
 def _lead(logits: Tensor, label: Tensor, target: Tensor | None = None) -> Tensor:
-    """(R,) how far ``target`` leads the true class; where it is -1, the strongest wrong class."""
-    assert target is not None
-    toward = logit_difference(logits, label, target.clamp(min=0))
-    return torch.where(target < 0, logit_difference(logits, label, None), toward)
+    """(R,) how far ``target`` leads the true class; where it is None or -1, the strongest wrong class."""
+    strongest = logit_difference(logits, label, None)
+    if target is None:
+        return strongest
+    return torch.where(target < 0, strongest, logit_difference(logits, label, target.clamp(min=0)))

@@ -303,7 +303,7 @@ def replaced(threat, factor):
 @pytest.mark.parametrize("name", [e.name for e in ATTACKS if e.thing.access == "gradients"])
 def test_every_attack_with_gradients_can_be_asked_about(judged, name):
     kind = ATTACKS.get(name)
-    few = {key: 3 for key in ("steps", "targets") if key in kind.Config.model_fields}
+    few = {key: 3 for key in ("steps", "targets", "ascents", "length") if key in kind.Config.model_fields}
     threat = Threat(kind.norms[0], {"linf": 0.02, "l2": 0.15, "l1": 0.5, "l0": 1}[kind.norms[0]])
     result = advkit.evaluate(*judged, threat, name, n=8, parameters={name: few})
     assert result.robust_correct > 0

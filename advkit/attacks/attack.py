@@ -97,6 +97,8 @@ class Attack(ABC, Generic[S]):
     """Access that the attack needs; the oracle refuses queries beyond it."""
     minimal: ClassVar[bool] = False
     """A minimum-norm attack: it searches for the nearest success rather than for any within a budget."""
+    fine: ClassVar[bool] = False
+    """It searches in float32 only: what it looks for is smaller than the errors of a coarser arithmetic."""
     single_image: ClassVar[bool] = False
     """A single-image attack: one row at a time, with any number of queries a step
     (`Oracle.single_image_logits`)."""

@@ -72,6 +72,7 @@ class Memetic(Attack[MemeticState]):
 
     config: Config
     norms = ("linf", "l2", "l1")
+    fine = True
 
     @property
     def steps(self) -> int:

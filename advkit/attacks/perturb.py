@@ -345,7 +345,7 @@ def searching(
         name: the attack's name, which seeds its random numbers.
         seed: the user's seed.
         batch_size: tuned if None.
-        precision: arithmetic of the search; minimum-norm searches always use float32.
+        precision: arithmetic of the search; minimum-norm searches and fine attacks always use float32.
         clean: (N, K) logits of all images, if known.
         target_class: (N,) target classes.
         nearest: search for the nearest success rather than for the first.
@@ -363,7 +363,9 @@ def searching(
     few, _ = data.batch(torch.arange(min(16, len(data))), device)
     if surrogate is not None:
         refuse_other_classes(model, surrogate, few)
-    twin = search_model(surrogate or model, "float32" if nearest else precision, few, attack.access)
+    twin = search_model(
+        surrogate or model, "float32" if nearest or attack.fine else precision, few, attack.access
+    )
     oracle = Oracle(model, attack.threat, twin, access=attack.access, nearest=nearest, eight_bit=eight_bit)
     return Search(
         attack,

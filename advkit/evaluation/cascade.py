@@ -253,8 +253,9 @@ class Cascade:
     def _search(self, stage: Stage, todo: list[int], task: Task) -> None:
         attack = self._attack(stage)
         transfers = self._transfers(attack)
-        precision = stage.precision or self.config.precision
-        oracle = self.oracle(self.threat, attack.access, precision, on_surrogate=transfers)
+        oracle = self.oracle(
+            self.threat, attack.access, self.precision(stage, attack), on_surrogate=transfers
+        )
         search = self.searching(stage.key, attack, oracle)
 
         def record(found: Found) -> None:
@@ -265,6 +266,10 @@ class Cascade:
             task.advance(1, **self._left)
 
         search.run(torch.tensor(todo, dtype=torch.int64), record, task.underway)
+
+    def precision(self, stage: Stage, attack: Attack[Any]) -> Precision:
+        """The arithmetic in which a stage searches."""
+        return "float32" if attack.fine else stage.precision or self.config.precision
 
     def oracle(
         self,

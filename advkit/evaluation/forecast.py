@@ -206,7 +206,7 @@ class _Pilot:
         fields = make(stage.attack, cascade.threat, stage.parameters).config
         parameters = {key: value for key, value in short.items() if value < getattr(fields, key, 0)}
         probe = make(stage.attack, cascade.threat, {**stage.parameters, **parameters})
-        oracle = cascade.oracle(cascade.threat, probe.access, stage.precision or cascade.config.precision)
+        oracle = cascade.oracle(cascade.threat, probe.access, cascade.precision(stage, probe))
         found: list[Outcome] = []
         begun = time.perf_counter()
         search = cascade.searching(stage.key, probe, oracle)

@@ -13,6 +13,7 @@ from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.perturb import make, perturb
 from advkit.core import rng
 from advkit.core.threat import Threat
+from advkit.evaluation.evaluate import evaluate
 
 EPS = {"linf": 0.1, "l2": 0.3, "l1": 0.9}
 MANY, LENGTH, PLACES, ASCENTS = 3, 4, 3, 40
@@ -145,3 +146,24 @@ def test_mixing_finds_what_independent_starts_do_not():
     mixed = perturb(Bumpy(), x, label, threat, "memetic", parameters={"length": 8, "ascents": 400})
     assert not alone.success.any() and mixed.success.all()
     assert (mixed.backwards < 400 * 8).all() and (mixed.backwards > 16 * 8).all()
+
+
+def test_it_searches_in_float32_whatever_is_asked_for(monkeypatch):
+    asked = []
+
+    def search_model(model, precision, *others):
+        asked.append(precision)
+        return model
+
+    monkeypatch.setattr("advkit.attacks.perturb.search_model", search_model)
+    monkeypatch.setattr("advkit.evaluation.cascade.search_model", search_model)
+    model, few = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), {"ascents": 2, "length": 2, "pool": 2}
+    x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    subject = model, (x, model(x).argmax(1))
+    how = {"precision": "bfloat16", "progress": False}
+    evaluate(*subject, Threat("linf", 1e-3), "memetic", parameters={"memetic": few}, **how)
+    perturb(model, *subject[1], Threat("linf", 1e-3), "memetic", parameters=few, **how)
+    stage = asked.count("float32")
+    assert stage >= 2
+    perturb(model, *subject[1], Threat("linf", 1e-3), "pgd", **how)
+    assert asked[-1] == "bfloat16" and asked.count("float32") == stage

@@ -88,7 +88,6 @@ class Completion:
         those = part.take(torch.tensor([k for k, one in enumerate(part.ids.tolist()) if one in opened]))
         given: dict[str, Any] = {
             "parameters": {"ascents": ascents},
-            "precision": "float32",
             "progress": False,
         }
         begun = time.perf_counter()

@@ -118,7 +118,7 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
             f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy: {cleaner:+.1f} points.",
             *trust,
             f"Measured on {n} test images that no training used, in {clock.seconds:.0f} s "
-            f"({clock.measured}).",
+            f"({clock.measured[:16].replace('T', ' ')} UTC).",
         ),
         bars=tuple(
             replace(bar, name=f"{who}: {bar.name}") for who, each in attacks.items() for bar in each.bars

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from advkit.core.stats import mcnemar
@@ -47,6 +46,8 @@ def class_order(evidence: Evidence) -> Doubt | str | None:
 def assigned(outputs: Tensor, labels: Tensor) -> dict[int, int]:
     """The class that each output means, of those that occur, if as many of the (n,) ``outputs`` as possible
     are to agree with the (n,) ``labels``; itself where that is as good."""
+    from scipy.optimize import linear_sum_assignment  # takes a third of a second
+
     classes, place = torch.cat([outputs, labels]).unique(return_inverse=True)
     size, (row, column) = len(classes), place.view(2, -1)
     counts = torch.bincount(row * size + column, minlength=size**2).view(size, size).double()

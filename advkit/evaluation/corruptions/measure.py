@@ -55,7 +55,7 @@ def measure(
         known = record.entries
         if known:
             progress.say(f"{len(known)} of {len(data)} images were classified earlier")
-        right = sum(tried - sum(map(len, verdict.wrong.values())) for verdict in known.values())
+        right = sum(tried - verdict.errors for verdict in known.values())
         with progress.task("corruptions", len(data), done=len(known), unit="image") as task:
             for rows in data.pieces(config.batch_size):
                 if all(ids[row] in known for row in rows.tolist()):
@@ -64,7 +64,7 @@ def measure(
                     if verdict.id in known:
                         continue
                     record.add(verdict)
-                    right += tried - sum(map(len, verdict.wrong.values()))
+                    right += tried - verdict.errors
                     task.advance(1, **{"mean accuracy": Share(right / (tried * len(known)))})
         record.finish()
     result = CorruptionResult.of(

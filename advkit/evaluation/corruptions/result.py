@@ -24,6 +24,11 @@ class CorruptionVerdict(StrictModel):
     wrong: dict[str, tuple[int, ...]] = {}
     """The corruptions under which it is misclassified, each with the severities."""
 
+    @property
+    def errors(self) -> int:
+        """Of all corruptions and severities."""
+        return sum(map(len, self.wrong.values()))
+
 
 class CorruptionAccuracy(StrictModel):
     """Accuracy under one corruption in one severity."""
@@ -152,7 +157,7 @@ class CorruptionResult(SummarisedResult):
 
 def shares(verdicts: Sequence[CorruptionVerdict], tried: int) -> list[float]:
     """Of each image the share of ``tried`` corruptions under which it is classified correctly."""
-    return [1 - sum(map(len, verdict.wrong.values())) / tried for verdict in verdicts]
+    return [1 - verdict.errors / tried for verdict in verdicts]
 
 
 def _wrong(verdicts: Sequence[CorruptionVerdict]) -> dict[tuple[str, int], int]:

@@ -25,7 +25,12 @@ class StrictModel(BaseModel):
     """Fields that do not determine the result, except by rounding."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),  # a field may be called model_hash
     )
 
     @property

@@ -26,8 +26,6 @@ class StoredResult(StrictModel):
 
     version: int = 1
 
-    model_config = StrictModel.model_config | {"protected_namespaces": ()}
-
     def as_values(self) -> dict[str, Any]:
         """The whole result as plain values."""
         return self.model_dump(mode="json", by_alias=True)

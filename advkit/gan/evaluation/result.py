@@ -55,8 +55,6 @@ class Judged(StrictModel):
     folder: str
     """In the run folder: its pictures."""
 
-    model_config = StrictModel.model_config | {"protected_namespaces": ()}
-
 
 class GanEvaluationResult(StoredResult):
     """Generators, measured on the same real images by the same judge."""

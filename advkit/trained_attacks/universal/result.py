@@ -37,8 +37,6 @@ class _Judged(StrictModel):
     trained_on: bool
     """False for classifiers used for evaluation only."""
 
-    model_config = StrictModel.model_config | {"protected_namespaces": ()}
-
     @property
     def label(self) -> str:
         """A name for tables."""

@@ -9,9 +9,11 @@ from dataclasses import replace
 from advkit.commands import COMMANDS
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
+from advkit.core.threat import options
 from advkit.evaluation.comparison.compare import Source, compared
 from advkit.evaluation.comparison.result import ComparisonResult
 from advkit.evaluation.comparison.settings import Comparison as Config
+from advkit.evaluation.result import EvaluationResult
 from advkit.report import comparison as report
 from advkit.report.outcome import Outcome, Table, planned
 
@@ -38,14 +40,29 @@ def run(config: Config, context: Context) -> Outcome:
         else {}
     )
     with context.run_folder("compare", "-".join(config.runs or config.model), config, inputs) as folder:
+        plan = config
         for number, name in enumerate(config.model, 1):
             context.progress.say(f"{number}/{len(config.model)} attacking {name}")
             own = folder.path / f"{number}-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}"
-            COMMANDS["attack"].run(config.evaluation(name), replace(context, out=own, resume=False))
+            COMMANDS["attack"].run(plan.evaluation(name), replace(context, out=own, resume=False))
             sources.append(Source.open(own))
+            if number == 1:
+                plan = _same(config, sources[0])
+                context.progress.say(
+                    f"the others are attacked on {plan.data} at {options(plan.norm, plan.eps or 0)}"
+                )
         result = folder.once(ComparisonResult, lambda: compared(sources))
         pictures = report.pictures(folder.path, result, sources)
         return report.comparison(result, pictures, folder.path)
+
+
+def _same(config: Config, first: Source) -> Config:
+    """The settings with the data and the threat model of the first model where they say none: each model may
+    have defaults of its own."""
+    found = first.result
+    assert isinstance(found, EvaluationResult)
+    given = {"data": config.data or found.data.name, "norm": found.threat.norm, "eps": found.threat.eps}
+    return config.model_copy(update=given)
 
 
 def _plan(config: Config) -> Outcome:

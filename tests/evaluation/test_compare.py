@@ -22,7 +22,9 @@ from advkit.evaluation.comparison.compare import Source, compare
 from advkit.evaluation.comparison.result import MEASURES, ComparisonResult, Difference
 from advkit.evaluation.comparison.settings import Comparison
 from advkit.evaluation.result import EvaluationResult
+from advkit.models.card import ThreatFacts
 from advkit.models.checkpoint import save_model
+from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.verify.certification.result import CertificationResult
 
@@ -220,6 +222,19 @@ def test_models_are_measured_with_the_same_settings_and_once(two, monkeypatch):
     runs = Comparison(runs=("run/1-a.pt", "run/2-b.pt"))
     again = command(runs, Context(out=Path("again"))).stored
     assert again.differences == found.differences and again.images == found.images
+
+
+def test_all_are_measured_under_the_threat_model_of_the_first(two):
+    """Each card names another, and the data set none."""
+    for name, eps in (("a.pt", 0.03), ("b.pt", 0.2)):
+        model = load_model(name)
+        card = model.card.model_copy(update={"threat": ThreatFacts(norm="linf", eps=eps)})
+        save_model(Model(model.network, card), f"own-{name}")
+    asked = Comparison(model=("own-a.pt", "own-b.pt"), data="npz:toy.npz", attack=("fgsm",))
+    found = command(asked, Context(out=Path("run"))).stored
+    assert (found.threat.norm, found.threat.eps) == ("linf", 0.03)
+    wanted = command(two, Context(out=Path("same"))).stored
+    assert [m.correct for m in found.models] == [m.correct for m in wanted.models]
 
 
 @pytest.mark.parametrize("values", [{"budget": 1}, {"parameters": {"cascade": {"tolerance": 0}}}], ids=str)

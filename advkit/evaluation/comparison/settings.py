@@ -26,7 +26,8 @@ class Comparison(SubjectSettings, _Compared):
     """
 
     model: Annotated[tuple[str, ...], BeforeValidator(parse_names)] = ()  # type: ignore[assignment]
-    """Instead of runs: classifiers, separated by commas, all first attacked with the settings below."""
+    """Instead of runs: classifiers, separated by commas, all first attacked with the settings below; data and
+    threat model that these leave open are those of the first."""
     irrelevant: ClassVar = ("batch_size",)
 
     def evaluation(self, model: str) -> Evaluation:

@@ -25,7 +25,6 @@ from advkit.evaluation.comparison.result import (
 from advkit.evaluation.corruptions.measure import refuse_others
 from advkit.evaluation.corruptions.result import CorruptionResult
 from advkit.evaluation.result import EvaluationResult
-from advkit.models.header import SUFFIXES
 from advkit.verify.certification.result import CertificationResult
 
 Measured = EvaluationResult | CertificationResult | CorruptionResult
@@ -77,8 +76,8 @@ def _load(path: Path) -> Measured:
             return kind.load(path)
         except DataError as fault:
             faults.append(str(fault))
-    if path.suffix in (*SUFFIXES, ".pth", ".onnx"):
-        raise DataError(f"{path} is a model and no run; name the models as in `advkit compare --model A,B`")
+    if path.suffix != ".json" and path.is_file():
+        raise DataError(f"{path} is no run; name models as in `advkit compare --model A,B`")
     raise DataError(f"{path} has no verdicts to compare; {faults[0]}")
 
 

@@ -235,9 +235,9 @@ class Threat(StrictModel):
         return where(chosen, rng.uniform(key + 1, shape), x0)
 
 
-def written(eps: float, norm: Norm) -> str:
+def written(eps: float, norm: Norm | None, digits: int = 4) -> str:
     """``"0.3"``, or ``"8/255"`` for a multiple of 1/255."""
-    return f"{round(eps * 255)}/255" if norm == "linf" and is_level(eps) else f"{eps:.4g}"
+    return f"{round(eps * 255)}/255" if norm == "linf" and is_level(eps) else f"{eps:.{digits}g}"
 
 
 def is_level(eps: float) -> bool:
@@ -246,7 +246,7 @@ def is_level(eps: float) -> bool:
     return 0 < eps < 1 and abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
 
 
-def options(norm: str | None, eps: float) -> str:
+def options(norm: Norm | None, eps: float) -> str:
     """A budget as options of a command, for one that has the same.
 
     Example:
@@ -254,5 +254,4 @@ def options(norm: str | None, eps: float) -> str:
         >>> options("linf", 8 / 255), options("l2", 0.5)
         ('--norm linf --eps 8/255', '--norm l2 --eps 0.5')
     """
-    exact = f"{round(eps * 255)}/255" if norm == "linf" and is_level(eps) else f"{eps:.12g}"
-    return f"--norm {norm} --eps {exact}"
+    return f"--norm {norm} --eps {written(eps, norm, 12)}"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError, UserError, by_size
+from advkit.core.modes import own_modes
 from advkit.core.notes import Note
 from advkit.models.black_box import black_box
 from advkit.models.blame import backward_pass
@@ -124,7 +125,7 @@ def _first_outputs(model: Model, images: Tensor, classes: int | None) -> Tensor:
 
 def _differentiable(model: Model, images: Tensor) -> bool:
     """Whether the outputs depend on the images for PyTorch; a gradient of zero is one."""
-    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+    with own_modes(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of quantised layers
         x = images.clone().requires_grad_()
         try:

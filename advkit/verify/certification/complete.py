@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,12 +85,10 @@ class Completion:
         """Those that so many ascents break, which are no longer open; the seconds of an ascent."""
         ascents = int(min(most, Memetic.Config().ascents, self.branching.limit))
         those = part.take(torch.tensor([k for k, one in enumerate(part.ids.tolist()) if one in opened]))
-        given: dict[str, Any] = {
-            "parameters": {"ascents": ascents},
-            "progress": False,
-        }
         begun = time.perf_counter()
-        attacked = perturb(self.model, those, None, self.threat, "memetic", **given)
+        attacked = perturb(
+            self.model, those, None, self.threat, "memetic", parameters={"ascents": ascents}, progress=False
+        )
         each = (time.perf_counter() - begun) / ascents
         for found in _broken(attacked, those):
             del opened[found[0].id]

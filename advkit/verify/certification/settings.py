@@ -49,8 +49,7 @@ class Certification(Sharded, SubjectSettings, _Certifying):
     Bounds of the network's outputs hold against every attack, known or unknown. So the certified accuracy is
     a lower bound of the robust accuracy, as an attack gives an upper bound; `advkit attack --certify` reports
     both, and --method complete closes the gap on small networks. Networks of linear and convolutional layers,
-    batch norm, ReLU, sigmoid, tanh, pooling and sums
-    can be certified.
+    batch norm, ReLU, sigmoid, tanh, pooling and sums can be certified.
     """
 
     irrelevant: ClassVar = ("min_certified", "batch_size")

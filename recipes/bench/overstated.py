@@ -33,14 +33,27 @@ from advkit.data.data import Data
 from advkit.evaluation.result import EvaluationResult
 
 CIFAR = {"mean": (0.4914, 0.4824, 0.4467), "std": (0.2471, 0.2435, 0.2616)}
+ONNX_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
 SUBJECTS: tuple[tuple[str, str, str, float, dict[str, Any]], ...] = (
     ("mnist_cnn_a_adv.pth", "mnist", "linf", 0.3, {}),
     ("mnist_lenet5_advtrained.pt", "mnist", "linf", 0.3, {}),
     ("cifar_cnn_a_adv.pth", "cifar10", "linf", 2 / 255, CIFAR),
     ("convex_adversarial_mnist.pth", "mnist", "linf", 0.1, {}),
+    ("convex_adversarial_mnist.pth", "mnist", "linf", 0.15, {}),
+    ("mnist_fc_256x2.onnx", "mnist", "linf", 0.03, {}),
+    ("cifar_resnet_2b.onnx", "cifar10", "linf", 2 / 255, ONNX_CIFAR),
     ("mnist_lenet5_advtrained.pt", "mnist", "l2", 1.5, {}),
     ("mnist_lenet5_advtrained.pt", "mnist", "l1", 5.0, {}),
-    ("convex_adversarial_mnist.pth", "mnist", "linf", 0.15, {}),
+    ("cifar_cnn_a_adv.pth", "cifar10", "l2", 0.25, CIFAR),
+    ("cifar_cnn_a_adv.pth", "cifar10", "l1", 3.0, CIFAR),
+    ("mnist_cnn_a_adv.pth", "mnist", "l2", 1.5, {}),
+    ("mnist_cnn_a_adv.pth", "mnist", "l1", 5.0, {}),
+    ("convex_adversarial_mnist.pth", "mnist", "l2", 1.0, {}),
+    ("convex_adversarial_mnist.pth", "mnist", "l1", 5.0, {}),
+    ("mnist_fc_256x2.onnx", "mnist", "l2", 0.5, {}),
+    ("mnist_fc_256x2.onnx", "mnist", "l1", 3.0, {}),
+    ("cifar_resnet_2b.onnx", "cifar10", "l2", 0.25, ONNX_CIFAR),
+    ("cifar_resnet_2b.onnx", "cifar10", "l1", 3.0, ONNX_CIFAR),
 )
 PAIR = ("apgd-t", "square")
 RESAMPLES = 200
@@ -107,10 +120,11 @@ def main() -> None:
     options.add_argument("--n", type=int, default=500)
     options.add_argument("--device", default="cpu")
     options.add_argument("--only", nargs="*", help="names of files, without their endings")
+    options.add_argument("--norms", nargs="*", default=["linf", "l2", "l1"])
     options.add_argument("--minutes", type=float, default=60, help="no further line is begun after them")
     chosen, begun = options.parse_args(), time.perf_counter()
     for name, source, norm, eps, more in SUBJECTS:
-        if chosen.only and Path(name).stem not in chosen.only:
+        if norm not in chosen.norms or (chosen.only and Path(name).stem not in chosen.only):
             continue
         if time.perf_counter() - begun > 60 * chosen.minutes:
             print(f"{name} {norm} {eps:.4g}: no time is left", file=sys.stderr)

@@ -45,8 +45,9 @@ def sample_size(asked: int | None, attacks: Sequence[str], n: int) -> int:
 def look(
     cascade: Cascade, stages: Sequence[Stage], size: int
 ) -> tuple[tuple[result.Stage, ...], result.Missing | None]:
-    """Attacks a sample of the survivors, and with an attack that breaks some of it all the others too.
+    """Attacks a sample of the survivors; if any of it breaks, both attacks go on to all the others.
 
+    They go on together: where the cascade has stopped too early for one, it has often done so for the other.
     What a stage of the cascade has done with the same attack and random numbers is not done again: the sample
     is drawn from the survivors on which some of it is left to do, and is smaller by their share.
 
@@ -62,17 +63,19 @@ def look(
     todo = {one.name: [row for row in survivors if not _done(cascade, one, row)] for one in stages}
     unseen = sorted({row for rows in todo.values() for row in rows})
     drawn = {*_drawn(cascade, unseen, math.ceil(size * len(unseen) / len(survivors)))}
-    done, by, hits = [], [], 0
+    entries = {}
     for one in stages:
-        rows = [row for row in todo[one.name] if cascade.undecided[row]]
-        first = cascade.attack(one, [row for row in rows if row in drawn])
-        found, more = sum(entry.broken for entry in first), []
-        if found:
-            by.append(one.name)
-            others = [row for row in rows if row not in drawn]
-            more = cascade.attack(one, cascade.affordable(one, others))
-        hits += found
-        done.append(cascade.summary(one, [*first, *more]))
+        rows = [row for row in todo[one.name] if cascade.undecided[row] and row in drawn]
+        entries[one.name] = cascade.attack(one, rows)
+    hits = sum(entry.broken for sampled in entries.values() for entry in sampled)
+    for one in stages if hits else ():
+        others = [row for row in todo[one.name] if cascade.undecided[row] and row not in drawn]
+        entries[one.name] += cascade.attack(one, cascade.affordable(one, others))
+    done = [cascade.summary(one, entries[one.name]) for one in stages]
+    for k, one in enumerate(done):  # as if one had gone after the other
+        done[k] = one.model_copy(
+            update={"correct_after": one.correct_after + sum(later.broken for later in done[k + 1 :])}
+        )
     broken, n = sum(each.broken for each in done), len(cascade.images)
     left = max(most_successes(hits, len(drawn), len(unseen)) - broken, 0)
     missing = result.Missing(
@@ -80,7 +83,7 @@ def look(
         survivors=len(unseen),
         hits=hits,
         broken=broken,
-        by=tuple(by),
+        by=tuple(each.name for each in done if each.broken),
         at_most=left,
         points=100 * left / n,
     )

@@ -107,7 +107,7 @@ class Missing(StrictModel):
     hits: int
     """Images of the sample that were broken."""
     broken: int
-    """All images that were broken: an attack that breaks some of the sample attacks all survivors."""
+    """All images that were broken: if any of the sample is, both attacks go on to all survivors."""
     by: tuple[str, ...] = ()
     """The attacks that broke them."""
     at_most: int

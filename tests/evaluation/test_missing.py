@@ -84,19 +84,25 @@ LINF = Threat("linf", 0.1)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_breaks_some_of_the_sample_attacks_all(seed):
+@pytest.mark.parametrize("stronger", range(2))
+def test_where_some_of_the_sample_falls_both_attack_all(seed, stronger):
     shuffled = (torch.randperm(50, generator=torch.Generator().manual_seed(seed)) + 10).tolist()
-    falls = {"square": set(shuffled[:20]), "apgd": set(range(10))}
-    cascade = Scripted(falls)
+    many, few, never = set(shuffled[:20]), {shuffled[-1]}, set(range(10))
     stages = pair(LINF, 10)
+    falls = {stages[stronger].attack: many | never, stages[1 - stronger].attack: few | never}
+    cascade = Scripted(falls)
     done, missing = look(cascade, stages, 12)
-    (_, first), (_, others), (_, again) = cascade.asked
-    assert len(first) == 12 and sorted(first + others) == list(range(10, 60))
-    assert again == [row for row in first if row not in falls["square"]]
-    hits = len(falls["square"] & set(first))
-    assert hits and (missing.sample, missing.survivors, missing.hits, missing.broken) == (12, 50, hits, 20)
-    assert missing.by == (stages[0].name,) == (done[0].name,) and done[0].attacked == 50
-    assert missing.at_most == max(most_successes(hits, 12, 50) - 20, 0)
+    (_, sample), (_, again), (_, others), (_, last) = cascade.asked
+    assert len(sample) == 12 and again == [row for row in sample if row not in falls[stages[0].attack]]
+    hits = len((many | few) & set(sample))
+    assert hits and (missing.sample, missing.survivors, missing.hits, missing.broken) == (12, 50, hits, 21)
+    gone = falls[stages[1].attack] & set(sample)
+    assert sorted(others) == [row for row in range(10, 60) if row not in {*sample} | gone]
+    assert sorted(last) == [row for row in others if row not in falls[stages[0].attack]]
+    assert missing.by == tuple(stage.name for stage in stages)
+    assert [each.attacked for each in done] == [12 + len(others), len(again) + len(last)]
+    assert done[0].correct_after == done[1].correct_after + done[1].broken
+    assert missing.at_most == max(most_successes(hits, 12, 50) - 21, 0)
     assert missing.points == pytest.approx(100 * missing.at_most / 60)
     assert look(Scripted(falls), stages, 12)[1] == missing
 
@@ -144,8 +150,8 @@ def test_a_budget_that_ends_leaves_the_rest_to_the_bound():
     falls = {"square": set(range(10, 60, 2)), "apgd": set()}
     cascade = Scripted(falls, affords=5)
     _, missing = look(cascade, pair(LINF, 10), 12)
-    (_, first), (_, others), _ = cascade.asked
-    assert len(first) == 12 and len(others) == 5
+    (_, first), _, (_, others), (_, last) = cascade.asked
+    assert len(first) == 12 and len(others) == len(last) == 5
     broken = len(falls["square"] & {*first, *others})
     assert 0 < missing.hits < missing.broken == broken
     assert missing.at_most == most_successes(missing.hits, 12, 50) - broken > 0

@@ -140,7 +140,7 @@ def _finding(requirement: Requirement, bar: Any, value: float, needed: float, wh
         passed=value >= needed,
         value=value,
         needed=needed,
-        detail=f"{what} {value:.4f}, needed {needed:.4f}",
+        detail=f"{what} {100 * value:.2f} %, needed {100 * needed:.2f} %",
     )
 
 

@@ -183,7 +183,7 @@ def test_a_hit_is_a_reason_for_doubt(printed, attack, remedy):
     stage = SimpleNamespace(name="it", attack=attack)
     said = look_at(told(1, ("it",), (stage, SimpleNamespace(name="other", attack="square"))))
     assert isinstance(said, Doubt) and said.remedy == remedy
-    printed(said.detail, 1, 20, 80, 4.5, 95, 3)
+    printed(said.detail, 1, 20, 80, 3, 4.5, 95)
     nothing = told(0)
     nothing.cascade.missing = None
     assert look_at(nothing) is None

@@ -18,14 +18,12 @@ def missing(evidence: Evidence) -> Doubt | str | None:
     seen = evidence.cascade.missing
     if seen is None:
         return None
-    detail = (
-        f"{seen.hits} of {seen.sample} robust images, drawn at random from {seen.survivors}, are broken by "
-        f"long attacks; at most {seen.points:.1f} points may be missing (95 %)"
-    )
+    drawn = f"{seen.hits} of {seen.sample} robust images, drawn at random from {seen.survivors}"
+    left = f"at most {seen.points:.1f} points may be missing (95 %)"
     if not seen.hits:
-        return detail
+        return f"{drawn}, are broken by long attacks; {left}"
     blind = any(
         ATTACKS.get(stage.attack).access != "gradients" for stage in evidence.stages if stage.name in seen.by
     )
-    said = f"{detail}; {' and '.join(seen.by)} then broke {seen.broken} of them all"
+    said = f"long attacks broke {drawn}, and {seen.broken} of them all ({', '.join(seen.by)}); now {left}"
     return Doubt(said, evidence.without_gradients if blind else evidence.harder)

@@ -12,6 +12,7 @@ SHIPPED = {
     "digits-standard": "train/digits-standard",
     "digits-robust": "train/digits-linf",
     "digits-gan": "gan/digits",
+    "mnist-certified": "train/mnist-mtl-ibp",
 }
 """Their names without the prefix, and the recipes that made them."""
 

@@ -105,9 +105,16 @@ def stored() -> list[str]:
     return list(Store().names())
 
 
+def shipped_names() -> list[str]:
+    """Names of the models that ship with advkit."""
+    from advkit.models.shipped import PREFIX, SHIPPED
+
+    return [PREFIX + name for name in SHIPPED]
+
+
 def models() -> list[str]:
-    """Names in the model store, and run folders."""
-    return [*stored(), *runs()]
+    """Names in the model store, of models that ship with advkit, and run folders."""
+    return [*stored(), *shipped_names(), *runs()]
 
 
 def runs() -> list[str]:

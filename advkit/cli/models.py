@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from advkit.cli.completion import Words, of_kinds, stored
+from advkit.cli.completion import Words, of_kinds, runs, shipped_names, stored
 from advkit.cli.described import DescribedGroup
 from advkit.cli.execute import json_option, show
 from advkit.core.errors import ConfigError, ModelError
+from advkit.core.stats import accuracy
+from advkit.models.shipped import FOLDER, PREFIX, SHIPPED, shipped
 from advkit.report.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from advkit.models.store import Kin
 
 MODEL = Words(stored, files=True)
+ANY_MODEL = Words(lambda: [*stored(), *shipped_names()], files=True)
 
 HASH_DIGITS = 12
 """Digits of a hash that identify a model."""
@@ -33,7 +36,8 @@ HASH_DIGITS = 12
 def models() -> None:
     """The models on this machine: training saves them in the store, and --model finds them by name.
 
-    The store is the folder models under $ADVKIT_HOME, or under ~/.advkit.
+    The store is the folder models under $ADVKIT_HOME, or under ~/.advkit. Wherever a name in the store may
+    be, advkit:NAME is a model that ships with advkit.
     """
 
 
@@ -43,7 +47,8 @@ def models() -> None:
 @click.argument("words", nargs=-1)
 @json_option
 def ls(words: tuple[str, ...], json_to: Path | None) -> None:
-    """List the models; with WORDS, those whose line mentions all of them."""
+    """List the models of the store and those that ship; with WORDS, those whose line mentions all of them."""
+    from advkit.models.header import read_card
     from advkit.models.store import Store
 
     rows, plain, store = [], [], Store()
@@ -52,18 +57,52 @@ def ls(words: tuple[str, ...], json_to: Path | None) -> None:
         role, architecture = (card.role, card.architecture) if card else ("", "damaged")
         data = card.data.name if card and card.data else ""
         row = ("\n".join(names) or digest[:HASH_DIGITS], role, architecture, data)
-        if all(word.lower() in " ".join([*row, digest]).lower() for word in words):
+        if _mentions(" ".join([*row, digest]), words):
             rows.append(row)
             plain.append(
                 {"names": names, "hash": digest, "role": role, "architecture": architecture, "data": data}
             )
-    if rows:
-        tables = (Table("", ("name", "role", "architecture", "trained on"), tuple(rows)),)
-        outcome = Outcome("models in the store", tables=tables, result={"models": plain})
-    else:
-        empty = "No model matches." if words else "The store is empty."
-        outcome = Outcome(empty, next=("advkit gan-train",), result={"models": []})
-    show(outcome, json_to)
+    ready, facts = [], []
+    for name, recipe in SHIPPED.items():
+        if (card := read_card(shipped(name))) is None:
+            continue
+        line = (PREFIX + name, card.architecture, _measured(card), recipe)
+        data = card.data.name if card.data else ""
+        if _mentions(" ".join([*line, card.role, data]), words):
+            ready.append(line)
+            facts.append({"name": line[0], "recipe": recipe, **card.model_dump(mode="json", include=_LISTED)})
+    tables = (
+        Table("", ("name", "role", "architecture", "trained on"), tuple(rows)),
+        Table("shipped with advkit", ("name", "architecture", "measured", "recipe"), tuple(ready)),
+    )
+    title = "models in the store" if rows else "The store is empty." if not words else ""
+    show(
+        Outcome(
+            title or ("models" if ready else "No model matches."),
+            tables=tuple(table for table in tables if table.rows),
+            next=() if rows or words else ("advkit attack --model advkit:digits-robust", "advkit gan-train"),
+            result={"models": plain, "shipped": facts},
+        ),
+        json_to,
+    )
+
+
+def _mentions(line: str, words: tuple[str, ...]) -> bool:
+    return all(word.lower() in line.lower() for word in words)
+
+
+_LISTED = {"role", "architecture", "data", "threat", "accuracies", "metrics"}
+
+
+def _measured(card: ModelCard) -> str:
+    """The accuracies of a card and the threat model, of a generator the FID."""
+    shares = [
+        f"{one.name} {100 * one.correct / one.data.n:.1f} %{' (doubted)' if one.doubts else ''}"
+        for one in card.accuracies
+    ]
+    shares += [f"FID {card.metrics['fid']:.2f}"] if "fid" in card.metrics else []
+    threats = {f"{one.threat.norm} eps {one.threat.eps:.4g}": None for one in card.accuracies if one.threat}
+    return "\n".join([*shares, *threats])
 
 
 @models.command(
@@ -71,18 +110,26 @@ def ls(words: tuple[str, ...], json_to: Path | None) -> None:
     short_help="show the card of one",
     example="advkit models show digits-conv-gan-ema\nadvkit models show clf.pt",
 )
-@click.argument("model", type=MODEL)
+@click.argument("model", type=ANY_MODEL)
 @json_option
 def card(model: str, json_to: Path | None) -> None:
-    """Show the card of MODEL: a name or hash in the store, or a file that advkit wrote."""
+    """Show the card of MODEL: a name or hash in the store, advkit:NAME, or a file that advkit wrote."""
     from advkit.models.header import read_card
-    from advkit.models.store import Store
 
-    path = Path(model) if Path(model).is_file() else Store().path(model)
+    path = _file(model)
     found = read_card(path)
     if found is None:
         raise ModelError(f"{path} has no card, so advkit did not write it; only its weights are known")
     show(_card(model, path, found), json_to)
+
+
+def _file(model: str) -> Path:
+    """Of a model that is named as one, or by a name or hash in the store."""
+    from advkit.models.store import Store
+
+    if model.startswith(PREFIX):
+        return shipped(model)
+    return path if (path := Path(model)).is_file() else Store().path(model)
 
 
 def _card(model: str, path: Path, card: ModelCard) -> Outcome:
@@ -96,18 +143,27 @@ def _card(model: str, path: Path, card: ModelCard) -> Outcome:
         "trained against": f"{card.threat.norm} eps {card.threat.eps:.4g}" if card.threat else "",
         **{each.relation.replace("-", " "): each.name or each.hash[:HASH_DIGITS] for each in card.lineage},
         "written": f"{card.created} by advkit {card.advkit}" if card.created else "",
+        "recipe": SHIPPED[path.stem] if path.parent == FOLDER else "",
         "notes": card.notes,
+    }
+    accuracies = {
+        f"{one.name} accuracy, {one.data.name} {one.data.split}"
+        + (f", {one.threat.norm} eps {one.threat.eps:.4g}" if one.threat else ""): (
+            f"{accuracy(one.correct, one.data.n)}, {one.correct:,} of {one.data.n:,}"
+            + (f", doubted by {', '.join(one.doubts)}" if one.doubts else "")
+        )
+        for one in card.accuracies
     }
     tables = (
         Table("", ("fact", "value"), _rows(facts)),
-        Table("measured", ("figure", "value"), _rows(card.metrics)),
+        Table("measured", ("figure", "value"), _rows({**accuracies, **card.metrics})),
         Table("training", ("key", "value"), _rows(card.training)),
     )
     shown = tuple(table for table in tables if table.rows)
     return Outcome(model, tables=shown, files=(path,), result=card.model_dump(mode="json", by_alias=True))
 
 
-def _rows(values: dict[str, object] | dict[str, float]) -> tuple[tuple[str, str], ...]:
+def _rows(values: dict[str, object] | dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, str(value)) for key, value in values.items() if value not in (None, ""))
 
 
@@ -148,16 +204,46 @@ def _plain(kin: Kin) -> dict[str, object]:
 @models.command(
     "export",
     short_help="write one to a file",
-    example="advkit models export digits-conv-gan-ema generator.safetensors",
+    example="advkit models export digits-conv-gan-ema generator.safetensors\n"
+    "advkit models export clf.pt small.safetensors --half\n"
+    "advkit models export small.safetensors small.safetensors --half --runs 12 --overwrite",
 )
-@click.argument("model", type=MODEL)
+@click.argument("model", type=ANY_MODEL)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="FILE may be replaced.")
-def export(model: str, file: Path, overwrite: bool) -> None:
-    """Write MODEL with its card to FILE, in the format of its suffix: .safetensors or .pt."""
-    from advkit.models.store import Store
+@click.option(
+    "--half",
+    is_flag=True,
+    help="Round the weights to float16, which halves the file. The rounded model is another one, of "
+    "which nothing has been measured yet; it computes in float32.",
+)
+@click.option(
+    "--runs",
+    type=Words(runs, several=True),
+    help="Runs of attack, certify and gan-eval of this model, with commas: what they measured is written "
+    "on its card.",
+)
+def export(model: str, file: Path, overwrite: bool, half: bool, runs: str | None) -> None:
+    """Write MODEL with its card to FILE, in the format of its suffix: .safetensors or .pt.
 
-    click.echo(Store().export(model, file, overwrite=overwrite))
+    MODEL is a name or hash in the store, advkit:NAME, or a file that advkit wrote.
+    """
+    from advkit.models.checkpoint import read_checkpoint, rounded, write_checkpoint
+    from advkit.models.model import content_hash
+
+    source = _file(model)
+    card, state = read_checkpoint(source)
+    if card is None:
+        raise ModelError(
+            f"{source} has no card, so advkit did not write it; `advkit models import` gives it one"
+        )
+    if half:
+        card, state = rounded(card, state, "" if source == Path(model) else model)
+    if runs:
+        from advkit.report.measured import on_card
+
+        card = on_card(card, content_hash(card, state), runs.split(","))
+    click.echo(write_checkpoint(card, state, file, overwrite=overwrite, half=half))
 
 
 @models.command(

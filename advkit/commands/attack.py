@@ -26,7 +26,10 @@ from advkit.report.shards import shard
 from advkit.verify.bounds.read import read
 
 GROUP = "Robustness"
-EXAMPLE = "advkit attack --model clf.pt --norm linf --eps 0.15 --attack pgd,apgd-ce"
+EXAMPLE = (
+    "advkit attack --model clf.pt --norm linf --eps 0.15 --attack pgd,apgd-ce\n"
+    "advkit attack --model advkit:digits-robust --certify"
+)
 DISTRIBUTED = True
 
 

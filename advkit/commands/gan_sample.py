@@ -23,7 +23,10 @@ from advkit.models.load import load_model
 from advkit.report.outcome import Outcome, Picture
 
 GROUP = "GANs"
-EXAMPLE = "advkit gan-sample --model digits-conv-gan-ema --n 400 --out digits.png"
+EXAMPLE = (
+    "advkit gan-sample --model digits-conv-gan-ema --n 400 --out digits.png\n"
+    "advkit gan-sample --model advkit:digits-gan"
+)
 
 
 def run(config: Config, context: Context) -> Outcome:

@@ -78,7 +78,8 @@ class Judged(StrictModel):
     """A defended classifier and the attacks. A base of its own, so that help lists these options first."""
 
     model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, package.module:function."""
+    """Classifier: a file, a run folder, a name in the store, advkit:NAME, torchvision:NAME,
+    package.module:function."""
     data: DataName | None = None
     """Data set, of which test images are used; by default what the classifier was trained on."""
     norm: Literal["linf", "l2", "l1", "l0"] | None = None

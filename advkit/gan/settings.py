@@ -152,7 +152,7 @@ class Sampling(StrictModel):
     y: their classes where they are known, z: their latent vectors)."""
 
     model: str | None = None
-    """Generator: a file, a run folder or a name in the store."""
+    """Generator: a file, a run folder, a name in the store or advkit:NAME (such as advkit:digits-gan)."""
     gaussian: str | None = None
     """Instead of a generator: a Gaussian for each class, fitted to the pixels of this data set's training
     images (see `advkit ls data`), as a baseline for a generator."""
@@ -164,8 +164,8 @@ class Sampling(StrictModel):
     """Write labels, the same number of images of each class: a conditional generator has them, any other
     needs --classifier."""
     classifier: str | None = None
-    """Classifier that labels the images: a file, a run folder or a name in the store. Only images with
-    --confidence are kept, the same number of each class."""
+    """Classifier that labels the images: a file, a run folder, a name in the store or advkit:NAME. Only
+    images with --confidence are kept, the same number of each class."""
     confidence: float = Field(0.9, ge=0, le=1)
     """Smallest probability of the class that --classifier predicts."""
     columns: int | None = Field(None, ge=1)

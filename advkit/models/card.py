@@ -25,6 +25,7 @@ Relation = Literal[
     "distilled-from",
     "decoder-of",
     "trained-against",
+    "rounded-from",
 ]
 Shape = tuple[int, int, int]
 """(channels, height, width)"""
@@ -71,6 +72,20 @@ class ThreatFacts(StrictModel):
     eps: float
 
 
+class Accuracy(StrictModel):
+    """An accuracy that a run has measured."""
+
+    name: Literal["clean", "robust", "certified"]
+    """A robust one is an upper bound, a certified one a lower bound."""
+    correct: int
+    """Images, of those in ``data``."""
+    data: DataFacts
+    threat: ThreatFacts | None = None
+    """None of a clean one."""
+    doubts: tuple[str, ...] = ()
+    """Of a robust one, the checks that doubt it: a stronger attack may leave less."""
+
+
 class ModelCard(StrictModel):
     """The card of one model."""
 
@@ -95,6 +110,8 @@ class ModelCard(StrictModel):
     training: dict[str, Any] = {}
     """The command and its resolved configuration."""
     metrics: dict[str, float] = {}
+    accuracies: tuple[Accuracy, ...] = ()
+    """What ``advkit models export --runs`` took from runs of this model."""
     created: str = ""
     advkit: str = ""
     """Version that wrote it."""

@@ -3,7 +3,8 @@
 ``.safetensors`` has the card as JSON in its header, under the key ``advkit``. ``.pt`` is a PyTorch file of
 plain types, ``{"advkit": card, "state_dict": weights}``, read with ``weights_only=True`` and never otherwise.
 In both the card has two members more, by which damage is noticed: ``weights``, a digest of the weights, and
-``sha256``, the seal of the card with it (`advkit.core.files`).
+``sha256``, the seal of the card with it (`advkit.core.files`). A third, ``half``, says that the weights are
+in the file as float16, and are read as float32.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from torch import Tensor, nn
 from advkit import __version__
 from advkit.core import files, rng, runs
 from advkit.core.errors import ConfigError, ModelError, UserError, by_size
-from advkit.models.card import VERSION, ModelCard
+from advkit.models.card import VERSION, ModelCard, Parent
 from advkit.models.door import DOORS, named_door
 from advkit.models.header import (
     SUFFIXES,
-    card_in,
+    Header,
     damaged,
+    header_in,
     is_safetensors,
     kind,
     opened,
     parse_card,
     refuse_absent,
 )
-from advkit.models.model import Model, weights_hash
+from advkit.models.model import Model, content_hash, weights_hash
 from advkit.models.network import ARCHITECTURES, build
 from advkit.models.unwrap import MOST, choose, plain_types, refuse_odd, unwrap
 
@@ -83,11 +85,11 @@ def open_checkpoint(
     those under ``weights_key``."""
     path = Path(path)
     content = _read(path, weights_key)
-    if content.card is None:
+    if content.header.card is None:
         return content.state
     if weights_key is not None:
         raise ConfigError(f"{path} has a card and one set of weights; leave --weights-key out")
-    model = assemble(content.card, content.state, str(path), arch=arch)
+    model = assemble(content.header.card, content.state, str(path), arch=arch)
     _refuse_damage(path, content)  # last, so that what differs is named if it can be
     return model
 
@@ -100,13 +102,45 @@ def read_checkpoint(path: Path | str) -> tuple[ModelCard | None, State]:
     """
     content = _read(Path(path))
     _refuse_damage(Path(path), content)
-    return content.card, content.state
+    return content.header.card, content.state
+
+
+def rounded(card: ModelCard, state: Mapping[str, Tensor], name: str = "") -> tuple[ModelCard, State]:
+    """The model whose weights are rounded to float16, in float32; itself, where that changes nothing.
+
+    Args:
+        card: of the model; what was measured of it does not count for another one.
+        state: its weights.
+        name: that the card of the rounded model gives to it.
+
+    Raises:
+        ModelError: a weight is beyond the range of float16.
+    """
+    new = {
+        key: tensor.half().float() if tensor.is_floating_point() else tensor for key, tensor in state.items()
+    }
+    for key, tensor in new.items():
+        if tensor.isinf().any() and not torch.equal(tensor, state[key]):
+            raise ModelError(
+                f"{name or card.architecture} has weights ({key!r}) beyond 65,504, the most of float16; "
+                "leave --half out"
+            )
+    if (digest := content_hash(card, state)) != content_hash(card, new):
+        origin = Parent(relation="rounded-from", hash=digest, name=name)
+        card = card.model_copy(update={"lineage": (origin,), "metrics": {}, "accuracies": ()})
+    return card, new
 
 
 def write_checkpoint(
-    card: ModelCard, state: Mapping[str, Tensor], path: Path | str, *, overwrite: bool = False
+    card: ModelCard,
+    state: Mapping[str, Tensor],
+    path: Path | str,
+    *,
+    overwrite: bool = False,
+    half: bool = False,
 ) -> Path:
-    """Writes a card and a state dict; see `save_model`."""
+    """Writes a card and a state dict; see `save_model`. With ``half`` the model is `rounded`, and the file
+    has half the size."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"cannot save a model as {path}: end its name with .safetensors or .pt")
@@ -118,7 +152,12 @@ def write_checkpoint(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    values = files.sealed({**card.model_dump(mode="json", by_alias=True), "weights": weights_hash(own)})
+    if half:
+        card, own = rounded(card, own)
+    facts = {"weights": weights_hash(own), **({"half": True} if half else {})}
+    values = files.sealed({**card.model_dump(mode="json", by_alias=True), **facts})
+    if half:
+        own = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in own.items()}
     if path.suffix == ".safetensors":
         # One key of metadata only: the format writes several in an order that changes from time to time.
         header = {"advkit": files.json_text(values)}
@@ -251,30 +290,38 @@ def _network(card: ModelCard, where: str, arch: str | None) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Content:
-    card: ModelCard | None
+    header: Header
     state: State
-    digest: str | None = None
-    """What `weights_hash` was when the file was written."""
+
+    @classmethod
+    def of(cls, header: Header, state: State) -> _Content:
+        if header.half:
+            state = {
+                name: tensor.float() if tensor.dtype == torch.float16 else tensor
+                for name, tensor in state.items()
+            }
+        return cls(header, state)
 
 
 def _read(path: Path, weights_key: str | None = None) -> _Content:
     if is_safetensors(path):
         with opened(path) as file:
-            card, digest = card_in(file, path)
+            header = header_in(file.metadata() or {}, path)
             names = list(file.keys())
             if len(names) > MOST:
                 raise damaged(path, f"it has {len(names):,} tensors")
             # Clones, so that nothing that happens to the file later reaches into the model.
             state = {name: file.get_tensor(name).clone() for name in names}
             refuse_odd(state, path)
-        if weights_key is not None and card is None:
+        if weights_key is not None and header.card is None:
             state = choose(state, path, weights_key)
-        return _Content(card, state, digest)
+        return _Content.of(header, state)
     return _read_pickle(path, weights_key)
 
 
 def _refuse_damage(path: Path, content: _Content) -> None:
-    if content.digest is not None and content.digest != weights_hash(content.state):
+    digest = content.header.digest
+    if digest is not None and digest != weights_hash(content.state):
         raise ModelError(f"{path} is damaged: its weights are not those that were written; take another copy")
 
 
@@ -318,12 +365,12 @@ def _read_pickle(path: Path, weights_key: str | None) -> _Content:
         raise
     except Exception as error:  # a damaged pickle can fail in any way whatever
         raise damaged(path) from error
-    card, digest = None, None
+    header = Header()
     if isinstance(content, dict):
-        card, digest = parse_card(content.pop("advkit", None), path)
-    if card is not None:
+        header = parse_card(content.pop("advkit", None), path)
+    if header.card is not None:
         weights_key = None  # which is refused later
-    return _Content(card, unwrap(content, path, weights_key), digest)
+    return _Content.of(header, unwrap(content, path, weights_key))
 
 
 def _blocked_call(path: Path) -> str | None:

@@ -46,8 +46,8 @@ class SubjectFields(StrictModel):
     """A base of its own, so that help lists these options first."""
 
     model: str
-    """Classifier: a file, a run folder, a name in the store, torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER,
-    or package.module:function."""
+    """Classifier: a file, a run folder, a name in the store, advkit:NAME (such as advkit:digits-robust),
+    torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER, or package.module:function."""
     data: DataName | None = None
     """Data set (see `advkit ls data`); by default what the classifier was trained on."""
     split: Literal["test", "train", "all"] | None = None

@@ -1,9 +1,10 @@
-"""The header of a model file: its card, which listings read without importing PyTorch."""
+"""The header of a model file: its card, which listings read without importing PyTorch or NumPy."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import safetensors
 
@@ -15,7 +16,20 @@ from advkit.models.card import SCHEMA, VERSION, ModelCard
 
 CARD = 4_000_000
 """Characters of the longest card."""
+LONGEST = 100_000_000
+"""Bytes of the longest header that safetensors reads."""
 SUFFIXES = (".safetensors", ".pt")
+
+
+class Header(NamedTuple):
+    """What a file says of its weights."""
+
+    card: ModelCard | None = None
+    """None where something else wrote it."""
+    digest: str | None = None
+    """Of the weights as they are read."""
+    half: bool = False
+    """They were rounded to float16 and are so in the file, and are read as float32."""
 
 
 def read_card(path: Path) -> ModelCard | None:
@@ -24,8 +38,19 @@ def read_card(path: Path) -> ModelCard | None:
         from advkit.models.checkpoint import read_checkpoint
 
         return read_checkpoint(path)[0]
-    with opened(path, "numpy") as file:
-        return card_in(file, path)[0]
+    refuse_absent(path)
+    try:
+        with path.open("rb") as file:
+            if (length := int.from_bytes(file.read(8), "little")) > LONGEST:
+                raise ValueError(f"a header of {length:,} bytes")
+            header = files.parsed(file.read(length))
+        facts = dict(header.pop("__metadata__", {}))
+        ends = [tensor["data_offsets"][1] for tensor in header.values()]
+        if 8 + length + max(ends, default=0) != path.stat().st_size:
+            raise ValueError("it is cut short")
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+    return header_in(facts, path).card
 
 
 def refuse_absent(path: Path) -> None:
@@ -97,31 +122,30 @@ def damaged(path: Path, detail: str = "") -> ModelError:
     return ModelError(f"{path} is no model file, or is cut short or damaged{said}; take another copy")
 
 
-def opened(path: Path, framework: Literal["pt", "numpy"] = "pt") -> Any:
-    """A ``.safetensors`` file; only ``pt`` imports PyTorch.
+def opened(path: Path) -> Any:
+    """A ``.safetensors`` file, whose tensors are PyTorch's.
 
     Raises:
         ModelError: there is none, or it is damaged.
     """
     refuse_absent(path)
     try:
-        return safetensors.safe_open(path, framework=framework)
+        return safetensors.safe_open(path, framework="pt")
     except (safetensors.SafetensorError, OSError) as error:
         raise damaged(path) from error
 
 
-def card_in(file: Any, path: Path) -> tuple[ModelCard | None, str | None]:
-    """The card of a ``.safetensors`` file that is `opened`, as `parse_card` gives it."""
-    facts = file.metadata() or {}
-    if "advkit" not in facts and any(SCHEMA in text for text in facts.values()):
+def header_in(facts: Mapping[str, str], path: Path) -> Header:
+    """What `parse_card` makes of the metadata of a ``.safetensors`` file."""
+    if "advkit" not in facts and any(SCHEMA in str(text) for text in facts.values()):
         raise damaged(path, "its card has another name")
     return parse_card(facts.get("advkit"), path)
 
 
-def parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
-    """The card of ``path`` and the digest of its weights, from JSON or plain values; None for none."""
+def parse_card(raw: Any, path: Path) -> Header:
+    """The header of ``path``, from JSON or plain values; None for none."""
     if raw is None:
-        return None, None
+        return Header()
     try:
         if isinstance(raw, str) and len(raw) > CARD:
             raise ValueError(f"it has {len(raw):,} characters, and {CARD:,} are the most")
@@ -144,9 +168,12 @@ def parse_card(raw: Any, path: Path) -> tuple[ModelCard | None, str | None]:
         except ValueError as error:
             raise damaged(path, f"its card: {error}") from error
         digest = values.pop("weights", None)
+    half = values.pop("half", False)
+    if not isinstance(half, bool):
+        raise damaged(path, f"its card says half: {half!r}")
     if len(str(values.get("config"))) > CARD // 60:
         raise damaged(path, "its card has a configuration that no architecture has")
     try:
-        return validate(ModelCard, values, f"the card of {path}"), digest
+        return Header(validate(ModelCard, values, f"the card of {path}"), digest, half)
     except ConfigError as error:
         raise ModelError(str(error)) from error

@@ -55,10 +55,10 @@ def load_model(
 
     Args:
         where: a file, a run folder or its number, a name or the beginning of a hash in the store,
-            ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or ``hf:FOLDER`` of transformers,
-            ``package.module:function`` (imported and called without arguments), or a module, exported program
-            or black box in hand. Files are checkpoints, ``.pt2`` programs of ``torch.export``, ONNX files and
-            TorchScript.
+            ``advkit:NAME`` of a model that ships with advkit, ``torchvision:NAME``, ``timm:NAME``,
+            ``hf:NAME`` or ``hf:FOLDER`` of transformers, ``package.module:function`` (imported and called
+            without arguments), or a module, exported program or black box in hand. Files are checkpoints,
+            ``.pt2`` programs of ``torch.export``, ONNX files and TorchScript.
         role: what the model must be; of a foreign one, what it is (a classifier, unless said).
         arch: for weights without a card, their architecture: a registered one, ``torchvision:NAME`` or
             ``package.module:function``; without it, the one registered classifier that fits.
@@ -206,7 +206,7 @@ def _find(where: str | Path, said: Said, weights: str | Path | None, store: Stor
             way_out = f"it is an architecture, whose weights one names with --arch {text}"
         raise ModelError(
             f"there is no model {text!r}{near}: it is no file, run folder, name in the store, "
-            f"torchvision:NAME, timm:NAME, hf:NAME or package.module:function; {way_out}",
+            f"advkit:NAME, torchvision:NAME, timm:NAME, hf:NAME or package.module:function; {way_out}",
             code="model-not-found",
         ) from error
     return _of_store(store, text, said)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from advkit.core import files
-from advkit.core.errors import DataError
-from advkit.core.run_list import RunRow
+from advkit.core.errors import ConfigError, DataError
+from advkit.core.run_list import RunRow, find, read
 from advkit.core.runs import began
 from advkit.core.stats import Interval, clopper_pearson, percent
 from advkit.evaluation.comparison.result import ComparisonResult
 from advkit.evaluation.corruptions.result import CorruptionResult
 from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.result import EvaluationResult
-from advkit.models.card import ModelCard
+from advkit.gan.evaluation.result import GanEvaluationResult
+from advkit.models.card import Accuracy, ModelCard
 from advkit.verify.certification.result import CertificationResult
 from advkit.verify.smoothing.result import SmoothingResult
 
@@ -32,6 +33,10 @@ KINDS: dict[str, type[Alone | ComparisonResult]] = {
     )
 }
 """The results that have accuracies, by command."""
+ON_CARDS: dict[str, type[EvaluationResult | CertificationResult | GanEvaluationResult]] = {
+    kind.command: kind for kind in (EvaluationResult, CertificationResult, GanEvaluationResult)
+}
+"""The results whose figures a card takes, by command."""
 BOUNDS = {"robust": "at most", "certified": "at least"}
 """Accuracies that are bounds."""
 
@@ -138,6 +143,60 @@ class Measured:
     def main(self) -> dict[str, Figure]:
         """By name, the figures under no threat and under that of the main figure."""
         return {figure.name: figure for figure in self.figures if figure.under in ("", self.under)}
+
+
+def on_card(card: ModelCard, digest: str, runs: Iterable[str]) -> ModelCard:
+    """A card with what runs of attack, certify and gan-eval have measured of its model.
+
+    Of several runs under one threat model on the same images the closest bounds count.
+
+    Args:
+        card: of the model.
+        digest: the model's hash.
+        runs: by number or path.
+
+    Raises:
+        ConfigError: a run of another model or command, or of eight-bit images.
+        DataError: a run that is not finished, or damaged.
+    """
+    metrics, found = dict(card.metrics), {_kind(one): one for one in card.accuracies}
+    for name in runs:
+        row = read(path if (path := find(name)).is_dir() else path.parent)
+        if row.command not in ON_CARDS:
+            what = row.command or row.found
+            raise ConfigError(f"{name} is no run of {', '.join(ON_CARDS)} ({what}); name one")
+        result = ON_CARDS[row.command].load(row.path)
+        if isinstance(result, GanEvaluationResult):
+            measured = {one.hash: one.values for one in result.generators}
+        else:
+            measured = {result.model_hash: {}}
+        if digest not in measured:
+            raise ConfigError(
+                f"run {name} is of another model, not of {digest[:12]}; name runs of this one",
+                code="not-comparable",
+            )
+        metrics |= measured[digest]
+        for one in () if isinstance(result, GanEvaluationResult) else _accuracies(result):
+            other = found.setdefault(_kind(one), one)
+            if (one.correct < other.correct) == (one.name == "robust"):
+                found[_kind(one)] = one
+    return card.model_copy(update={"metrics": metrics, "accuracies": tuple(found.values())})
+
+
+def _kind(one: Accuracy) -> tuple[Any, ...]:
+    return one.name, one.data.fingerprint, one.threat
+
+
+def _accuracies(result: EvaluationResult | CertificationResult) -> Iterator[Accuracy]:
+    if isinstance(result, EvaluationResult) and result.eight_bit:
+        raise ConfigError("a robust accuracy on images of eight bits is not put on a card; name another run")
+    yield Accuracy(name="clean", correct=result.clean_correct, data=result.data)
+    if isinstance(result, EvaluationResult):
+        doubts = tuple(check.name for check in result.checks if check.verdict == "doubt")
+        robust = {"correct": result.robust_correct, "data": result.data, "threat": result.threat}
+        yield Accuracy(name="robust", doubts=doubts, **robust)
+    if (proved := result.certified_correct) is not None:
+        yield Accuracy(name="certified", correct=proved, data=result.data, threat=result.threat)
 
 
 def _compared(result: ComparisonResult, place: int, origin: Mapping[str, Any]) -> Measured:

@@ -74,7 +74,7 @@ class _Classifier(StrictModel):
     """What is trained on what. A base of its own, so that help lists these options first."""
 
     model: str | None = None
-    """Classifier to start from: a file, a run folder or a name in the store."""
+    """Classifier to start from: a file, a run folder, a name in the store or advkit:NAME."""
     arch: Architecture | None = None
     """Architecture to train from scratch (see `advkit ls architectures`), by default lenet for grey and
     resnet18-cifar for colour images; with --model, that of weights without a card."""

@@ -19,6 +19,7 @@ from advkit.core import files
 from advkit.core.config import OneOf, mark
 from advkit.core.named import at
 from advkit.core.registry import Registry
+from advkit.models.shipped import SHIPPED
 
 
 def complete(line: str) -> list[CompletionItem]:
@@ -92,9 +93,9 @@ def test_values(place):
 
 
 def test_models_and_runs(place):
-    runs = ["runs/00002-certify", "runs/00001-attack"]
+    runs, ships = ["runs/00002-certify", "runs/00001-attack"], [f"advkit:{name}" for name in SHIPPED]
     for line in ("attack --model ", "gan-compare ", "patch --transfer "):
-        assert plain(line) == ["stored", *runs]
+        assert plain(line) == ["stored", *ships, *runs]
         assert complete(line)[0].type == "file"
     assert plain("models show s") == ["stored"]
     assert plain("attack --out ") == runs

@@ -10,8 +10,10 @@ from advkit.cli.ls import KINDS
 from advkit.core import rng
 from advkit.core.threat import Threat
 from advkit.models.card import DataFacts, ModelCard, Parent
+from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import build
+from advkit.models.shipped import SHIPPED
 from advkit.models.store import Store
 
 
@@ -97,6 +99,23 @@ def test_models_are_listed_and_shown(advkit, family):
     assert "mlp-gan-discriminator" in answer.stdout
     assert answer.stdout.splitlines()[-1] == str(family.path("gan-d"))
     assert json.loads(advkit("models", "show", "gan-d", "--json", "-").stdout)["schema"] == "advkit/model"
+
+
+def test_shipped_models_are_listed_shown_and_exported(advkit, family):
+    rows = json.loads(advkit("models", "ls", "--json", "-").stdout)["shipped"]
+    assert [row["name"] for row in rows] == [f"advkit:{name}" for name in SHIPPED]
+    (row,) = json.loads(advkit("models", "ls", "digits-robust", "--json", "-").stdout)["shipped"]
+    assert {one["name"] for one in row["accuracies"]} == {"clean", "robust", "certified"}
+    drawn = advkit("models", "ls", "strided-cnn", "robust").stdout
+    assert "advkit:digits-robust" in drawn and "linf" in drawn and "advkit:digits-gan" not in drawn
+    card = json.loads(advkit("models", "show", "advkit:digits-robust", "--json", "-").stdout)
+    assert [one["correct"] for one in card["accuracies"]] == [one["correct"] for one in row["accuracies"]]
+    assert str(card["accuracies"][0]["correct"]) in advkit("models", "show", "advkit:digits-robust").stdout
+    assert advkit("models", "export", "advkit:digits-robust", "mine.pt").exit_code == 0
+    assert load_model("mine.pt").hash == load_model("advkit:digits-robust").hash
+    for command in ("show", "export"):
+        refused = advkit("models", command, "advkit:nothing", *["x.pt"][: command == "export"])
+        assert refused.exit_code == 2 and "advkit:digits-robust" in refused.stderr
 
 
 def test_lineage_is_a_tree(advkit, family):

@@ -166,6 +166,13 @@ def test_what_cannot_be_compared_is_refused(values):
         assert fault.value.code == "not-comparable"
 
 
+def test_the_check_on_a_sample_needs_survivors():
+    """A model of which nothing survives is compared with one whose survivors are attacked again."""
+    sampled = [*STAGES, STAGES[-1] | {"name": "sample/square"}]
+    found = compare(GOOD, changed(GOOD, stages=sampled)).differences
+    assert found and all(one.difference == 0 for one in found)
+
+
 def test_other_seeds_and_doubts_are_said():
     usual = compare(GOOD, released(2))
     assert len(compare(GOOD, released(2, seed=GOOD.seed + 1)).notes) == len(usual.notes) + 1

@@ -144,6 +144,9 @@ TELLS: dict[str, Any] = {
     "threat": {"norm": "linf", "eps": 0.1},
     "training": {"seed": 1},
     "metrics": {"accuracy": 0.5},
+    "accuracies": [
+        {"name": "clean", "correct": 2, "data": {"name": "d", "split": "test", "fingerprint": "f", "n": 3}}
+    ],
     "created": "now",
     "advkit": "0",
     "notes": "n",

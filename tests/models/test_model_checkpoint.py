@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -22,9 +23,15 @@ from advkit import __version__, load_model, save_model
 from advkit.core import files
 from advkit.core.errors import ConfigError, ModelError, OutputError
 from advkit.models.card import Parent, Preprocessing
-from advkit.models.checkpoint import first_mismatch, load_checkpoint, read_checkpoint, write_checkpoint
+from advkit.models.checkpoint import (
+    first_mismatch,
+    load_checkpoint,
+    read_checkpoint,
+    rounded,
+    write_checkpoint,
+)
 from advkit.models.header import read_card
-from advkit.models.model import weights_hash
+from advkit.models.model import content_hash, weights_hash
 from advkit.models.store import Store
 
 SUFFIXES = [".safetensors", ".pt"]
@@ -69,6 +76,42 @@ def test_card_and_weights_come_back_bit_for_bit(
     second = save_model(again, tmp_path / f"again{suffix}")
     assert second.read_bytes() == path.read_bytes()
     assert b"schema_name" not in path.read_bytes() and b"advkit/model" in path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rounded_weights_take_half_the_place_and_are_read_in_float32(
+    suffix: str, make: Any, tmp_path: Path
+) -> None:
+    """A rounded model is another one, unless rounding changes nothing."""
+    model = make("resnet18-cifar", config={"width": 8}, metrics={"clean_accuracy": 0.9})
+    whole = save_model(model, tmp_path / f"whole{suffix}")
+    state = model.network.state_dict()
+    path = write_checkpoint(model.card, state, tmp_path / f"half{suffix}", half=True)
+    assert path.stat().st_size < 0.7 * whole.stat().st_size
+    again = load_checkpoint(path)
+    found = again.network.state_dict()
+    for name, tensor in state.items():
+        wanted = torch.from_numpy(tensor.numpy().astype(np.float16).astype(tensor.numpy().dtype))
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], wanted)
+    assert again.card == read_card(path) and not again.card.metrics
+    assert [(one.relation, one.hash) for one in again.card.lineage] == [("rounded-from", model.hash)]
+    card, same = rounded(again.card, found)
+    assert card == again.card
+    assert content_hash(card, same) == again.hash != model.hash
+    second = write_checkpoint(again.card, found, tmp_path / f"again{suffix}", half=True)
+    assert second.read_bytes() == path.read_bytes()
+
+
+def test_weights_beyond_float16_are_not_rounded(make: Any, tmp_path: Path) -> None:
+    """Infinities that are there already remain."""
+    model = make("resnet18-cifar", config={"width": 2})
+    state = model.network.state_dict()
+    state["bn1.running_mean"][0] = float("inf")
+    assert rounded(model.card, state)[1]["bn1.running_mean"][0].isinf()
+    state["bn1.weight"][1] = 65_520
+    with pytest.raises(ModelError, match=r"bn1\.weight"):
+        write_checkpoint(model.card, state, tmp_path / "m.pt", half=True)
+    assert not (tmp_path / "m.pt").exists()
 
 
 def test_weights_in_other_layouts_or_shared_are_saved(make: Any, tmp_path: Path) -> None:

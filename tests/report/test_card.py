@@ -19,8 +19,12 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError
 from advkit.core.run_list import read
 from advkit.evaluation.corruptions.result import CorruptionResult
+from advkit.evaluation.result import EvaluationResult
 from advkit.models.checkpoint import save_model
-from advkit.report.measured import Figure, Measured
+from advkit.models.header import read_card
+from advkit.models.load import load_model
+from advkit.report.measured import Figure, Measured, on_card
+from advkit.verify.certification.result import CertificationResult
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
 LINES = {
@@ -160,3 +164,41 @@ def test_a_card_is_of_one_model_and_replaces_nothing(models):
     Path("card.md").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError):
         written("m")
+
+
+def test_an_exported_model_has_what_runs_measured_of_it(models):
+    """Of exactly it, and not of the model before it was rounded; of several runs the closest bounds."""
+    advkit("models export m.pt half.safetensors --half")
+    subject = "--model half.safetensors --data npz:toy.npz --norm linf --eps 0.02"
+    advkit(f"attack {subject} --n 12 --attack cascade --certify --out a")
+    advkit(f"attack {subject} --n 12 --attack fgsm --eight-bit --out eight")
+    advkit(f"attack {subject} --n 12 --attack noise --out weak")
+    advkit(f"certify {subject} --n 5 --out few")
+    advkit(f"curve {subject.partition(' --norm')[0]} --n 5 --norm l2 --attack ddn --out curve")
+    advkit(f"certify {subject.replace('half.safetensors', 'm.pt')} --n 12 --out other")
+    for wrong in ("curve", "other", "eight", "nowhere"):
+        refused = CliRunner().invoke(app, ["models", "export", "half.safetensors", "x.pt", "--runs", wrong])
+        assert refused.exit_code == 2 and not Path("x.pt").exists()
+    advkit("models export half.safetensors full.pt --runs a,few")
+    card, before = read_card(Path("full.pt")), read_card(Path("half.safetensors"))
+    attacked, few = EvaluationResult.load("a"), CertificationResult.load("few")
+    weak = EvaluationResult.load("weak")
+    found = {(one.name, one.data.n): (one.correct, one.threat) for one in card.accuracies}
+    assert found == {
+        ("clean", 12): (attacked.clean_correct, None),
+        ("robust", 12): (attacked.robust_correct, attacked.threat),
+        ("certified", 12): (attacked.certified_correct, attacked.threat),
+        ("clean", 5): (few.clean_correct, None),
+        ("certified", 5): (few.certified_correct, few.threat),
+    }
+    assert before.lineage == card.lineage != () and before.accuracies == ()
+    doubts = {one.name: one.doubts for one in on_card(before, weak.model_hash, ["weak"]).accuracies}
+    assert doubts == {"clean": (), "robust": tuple(one.name for one in weak.checks if one.verdict == "doubt")}
+    assert doubts["robust"]
+    for known in (2, 9):
+        earlier = [one.model_copy(update={"correct": known}) for one in card.accuracies if one.threat]
+        again = on_card(card.model_copy(update={"accuracies": earlier}), attacked.model_hash, ["a"])
+        of = {(one.name, one.data.n): one.correct for one in again.accuracies}
+        assert of["robust", 12] == min(known, attacked.robust_correct)
+        assert of["certified", 12] == max(known, attacked.certified_correct)
+    assert load_model("full.pt").hash == load_model("half.safetensors").hash == attacked.model_hash

@@ -24,6 +24,7 @@ from advkit.evaluation.comparison.result import (
 )
 from advkit.evaluation.corruptions.measure import refuse_others
 from advkit.evaluation.corruptions.result import CorruptionResult
+from advkit.evaluation.missing import SAMPLE
 from advkit.evaluation.result import EvaluationResult
 from advkit.verify.certification.result import CertificationResult
 
@@ -218,12 +219,14 @@ def _refuse(first: Source, other: Source) -> list[str]:
         raise _refused(first, other, "only one has adversarial images of 8 bits")
     if (one.surrogate_hash is None) != (two.surrogate_hash is None):
         raise _refused(first, other, "one of them is a transfer attack, which is weaker")
-    plans = [json_text([[s.name, s.attack, s.parameters] for s in each.stages]) for each in (one, two)]
+    # Without those of the check on a random sample, which a model without survivors has not.
+    stages = [[s for s in each.stages if not s.name.startswith(SAMPLE)] for each in (one, two)]
+    plans = [json_text([[s.name, s.attack, s.parameters] for s in each]) for each in stages]
     if plans[0] != plans[1]:
-        lists = [{json_text([s.attack, s.parameters]) for s in each.stages} for each in (one, two)]
+        lists = [{json_text([s.attack, s.parameters]) for s in each} for each in stages]
         weaker = (first, other)[lists[0] > lists[1]] if lists[0] > lists[1] or lists[0] < lists[1] else None
         what = f"the attacks on {weaker.called} are weaker" if weaker else "the attacks are others"
-        listed = " and ".join(",".join(stage.name for stage in each.stages) for each in (one, two))
+        listed = " and ".join(",".join(stage.name for stage in each) for each in stages)
         raise _refused(first, other, f"{what} ({listed})")
     if None not in (first.plan, other.plan) and first.plan != other.plan:
         raise _refused(first, other, "the attacks end at another budget or tolerance")

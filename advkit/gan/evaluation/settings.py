@@ -28,8 +28,8 @@ class _Several(StrictModel):
     """A base of its own, so that help lists the models first."""
 
     model: Names = Field(min_length=1)
-    """Generator, or VAE (its decoder is evaluated): a file, a run folder or a name in the store; several are
-    compared on one page."""
+    """Generator, or VAE (its decoder is evaluated): a file, a run folder, a name in the store or advkit:NAME
+    (such as advkit:digits-gan); several are compared on one page."""
 
     @field_serializer("model")
     def _one_by_its_name(self, model: tuple[str, ...]) -> str | list[str]:

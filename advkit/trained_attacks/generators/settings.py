@@ -70,8 +70,8 @@ class _Against(StrictModel):
     """The attacked classifier and the data. A separate base, so that help lists these options first."""
 
     model: str
-    """Classifier to attack: a file, a run folder, a name in the store, torchvision:NAME,
-    package.module:function."""
+    """Classifier to attack: a file, a run folder, a name in the store, advkit:NAME,
+    torchvision:NAME, package.module:function."""
     data: DataName | None = None
     """Data set (see `advkit ls data`): its training images for training, its test images for evaluation."""
     norm: Literal["linf", "l2"] | None = None

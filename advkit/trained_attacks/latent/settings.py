@@ -30,8 +30,8 @@ class _Inverted(StrictModel):
     """The generator and the images. A separate base, so that help lists these options first."""
 
     model: str
-    """Generator or VAE: a file, a run folder or a name in the store. A conditional one gets the class of
-    each image."""
+    """Generator or VAE: a file, a run folder, a name in the store or advkit:NAME. A conditional one gets the
+    class of each image."""
     data: DataName | None = None
     """Images to invert (see `advkit ls data`); by default the training data of the model."""
     split: Literal["test", "train"] = "test"
@@ -60,10 +60,11 @@ class _Natural(StrictModel):
     """The attacked classifier and the generator. A separate base, so that help lists these options first."""
 
     model: str
-    """Classifier of digits to attack: a file, a run folder, a name in the store, torchvision:NAME,
-    package.module:function."""
+    """Classifier of digits to attack: a file, a run folder, a name in the store, advkit:NAME,
+    torchvision:NAME, package.module:function."""
     generator: str
-    """Generator or VAE of the adversarial examples: a file, a run folder or a name in the store."""
+    """Generator or VAE of the adversarial examples: a file, a run folder, a name in the store or
+    advkit:NAME."""
     data: DataName | None = None
     """Images to start from (see `advkit ls data`)."""
     split: Literal["test", "train"] = "test"
@@ -110,8 +111,8 @@ class _Unrestricted(StrictModel):
     """The attacked classifier and the generator. A separate base, so that help lists these options first."""
 
     model: str
-    """Classifier of digits to attack: a file, a run folder, a name in the store, torchvision:NAME,
-    package.module:function."""
+    """Classifier of digits to attack: a file, a run folder, a name in the store, advkit:NAME,
+    torchvision:NAME, package.module:function."""
     generator: str
     """Conditional generator (`advkit gan-train --conditional ...`) of the adversarial examples: a file, a
     run folder or a name in the store."""

@@ -32,7 +32,7 @@ class _Copying(StrictModel):
     """The original and the copy. A separate base, so that help lists these options first."""
 
     model: str
-    """Classifier to copy by queries: a file, a run folder, a name in the store,
+    """Classifier to copy by queries: a file, a run folder, a name in the store, advkit:NAME,
     torchvision:NAME, package.module:function."""
     data: DataName | None = None
     """Data set (see `advkit ls data`): training images for queries, without their labels, and test images

@@ -15,8 +15,8 @@ class Subjects(StrictModel):
     """The attacked classifiers and the images."""
 
     model: Names = Field(min_length=1)
-    """Classifiers to attack, separated by commas: files, run folders, names in the store, torchvision:NAME,
-    package.module:function. Several are attacked together, by one change."""
+    """Classifiers to attack, separated by commas: files, run folders, names in the store, advkit:NAME,
+    torchvision:NAME, package.module:function. Several are attacked together, by one change."""
     transfer: Names = ()
     """Further classifiers for evaluation only."""
     data: DataName | None = None

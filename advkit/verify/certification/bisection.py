@@ -47,7 +47,7 @@ class Parts(Problems):
 class Bisection(Search[Parts]):
     """Halves boxes; see `Search`. The norm is linf."""
 
-    def _begin(self) -> Tensor:
+    def _begin(self) -> None:
         self.image = torch.arange(len(self.x), device=self.x.device)
         true = one_hot(self.label, self.bounder.fine.classes).bool()
         margins = torch.full(true.shape, -math.inf, dtype=torch.float64, device=self.x.device)
@@ -63,7 +63,6 @@ class Bisection(Search[Parts]):
         )
         roots, self.open = self.open, self.open[whole[:0]]
         self._bound(roots)
-        return whole
 
     def _many(self) -> int:
         values = sum(math.prod(node.shape) for node in self.bounder.fine.nodes)

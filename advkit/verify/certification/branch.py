@@ -25,10 +25,12 @@ from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 from advkit.verify.certification.leaf import lowest
 from advkit.verify.certification.search import Problems, Search
 
-FEW = 10
+FEW = 7
 """Steps of the search for each new problem; its slopes and multipliers start from its parent's."""
-CANDIDATES = 4
+CANDIDATES = 12
 """Inputs of ReLUs that are tried for a split."""
+HIDDEN = 10
+"""Steps of the search for bounds of hidden neurons; three times as many tighten by another hundredth."""
 LONG = 5 * STEPS
 """Steps of a problem without an undecided sign, where no linear programme is solved."""
 LARGEST = 1e4
@@ -77,13 +79,13 @@ class Branching(Search[Signed]):
 
     # --- the images and their roots -----------------------------------------------------------------------
 
-    def _begin(self) -> Tensor:
+    def _begin(self) -> None:
         bounder, x, label, n = self.bounder, self.x, self.label, len(self.x)
         nodes = bounder.fine.nodes
         self.relus = [k for k, node in enumerate(nodes) if isinstance(node.op, Relu) and node.op.slope != 1]
         self.sizes = [math.prod(nodes[k].shape) for k in self.relus]
         self.bounds = bounder.linear(self.ball)
-        tighten(bounder, self.bounds)
+        tighten(bounder, self.bounds, steps=HIDDEN)
         rounding = bounder.rounding(self.bounds, label)
         margins = (bounder.margins(self.bounds, label) - rounding).nan_to_num(nan=-math.inf)
         true = one_hot(label, bounder.fine.classes).bool()
@@ -110,7 +112,6 @@ class Branching(Search[Signed]):
         )
         self.open = roots[root[:0]]
         self._bound(roots, STEPS)
-        return root
 
     # --- problems -----------------------------------------------------------------------------------------
 
@@ -132,11 +133,15 @@ class Branching(Search[Signed]):
             return parents
         row, place = (tried >= 0).nonzero(as_tuple=True)
         worse = torch.full_like(tried, -math.inf, dtype=torch.float64)
-        found = []
+        deducted, found = self.deducted[parents.root[row]], []
         for sign in (1, -1):
-            halves = self._signed(parents[row], tried[row, place], sign)
-            value = torch.cat([self._value(part, torch.float32) for part in self._parts(halves, 1)])
-            found.append(torch.minimum(value - self.deducted[halves.root], torch.zeros_like(value)))
+            value = torch.cat(
+                [
+                    self._value(self._signed(parents[row[some]], tried[row[some], place[some]], sign))
+                    for some in self._batches(len(row), 1)
+                ]
+            )
+            found.append((value - deducted).clamp(max=0))
         worse[row, place] = torch.minimum(*found) + 0.1 * torch.maximum(*found)
         best = tried.gather(1, worse.argmax(1, keepdim=True))[:, 0]
         return self._signed(parents, best, 1).joined(self._signed(parents, best, -1))
@@ -146,13 +151,15 @@ class Branching(Search[Signed]):
         signs[torch.arange(len(place), device=place.device), place] = sign
         return replace(problems, signs=signs)
 
-    def _parts(self, problems: Signed, held: int) -> Iterator[Signed]:
+    def _batches(self, count: int, held: int) -> Iterator[Tensor]:
+        """Rows that fit in memory, where each takes ``held`` times as much as a pass."""
         size = self.bounder.fitting(torch.float32, held * self.bounder.widest)
-        return (problems[rows] for rows in torch.arange(len(problems), device=self.x.device).split(size))
+        return iter(torch.arange(count, device=self.x.device).split(size))
 
     def _bound(self, problems: Signed, steps: int) -> None:
         """Bounds new problems, tries the points where the bounds are attained, and keeps what stays open."""
-        for part in self._parts(problems, HELD):
+        for rows in self._batches(len(problems), HELD):
+            part = problems[rows]
             image = self.image[part.root]
             self._count(image)
             searched = self._searched(part, steps)
@@ -218,9 +225,9 @@ class Branching(Search[Signed]):
         a = differences(self.label[self.image[root]], self.other[root], graph.classes, dtype)
         return carried(graph, relaxed, self.last, a, self.image[root], slopes, kept)
 
-    def _value(self, problems: Signed, dtype: torch.dtype) -> Tensor:
-        """(S,) bounds at the problems' own slopes and multipliers, but for rounding."""
-        linear, total = self._carried(problems, dtype)
+    def _value(self, problems: Signed) -> Tensor:
+        """(S,) bounds at the problems' own slopes and multipliers, but for rounding, in float32."""
+        linear, total = self._carried(problems, torch.float32)
         return total + self.ball.least(linear, self.image[problems.root])
 
     def _sure(self, problems: Signed) -> tuple[Tensor, dict[int, Tensor], Tensor]:

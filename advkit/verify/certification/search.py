@@ -112,7 +112,8 @@ class Search(ABC, Generic[P]):
         self.example: dict[int, Tensor] = {}
         self.count, self.seconds = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
         self.decided = torch.zeros(n, dtype=torch.bool)
-        self._spend(self._begin(), begun)
+        self._begin()
+        self.seconds += (time.perf_counter() - begun) / max(n, 1)
         yield from self._settled()
         while len(self.open):
             begun = time.perf_counter()
@@ -133,8 +134,8 @@ class Search(ABC, Generic[P]):
         }
 
     @abstractmethod
-    def _begin(self) -> Tensor:
-        """Bounds the images, and gives the roots of their problems."""
+    def _begin(self) -> None:
+        """Bounds the images."""
 
     @abstractmethod
     def _divide(self, parents: P) -> None:

@@ -286,10 +286,10 @@ def _answer(model: Model, region: Region, timeout: float, subproblems: int | Non
         proof = Prover(graph, threat, "auto", torch.device("cpu")).prove(x, label)
         if proof.margin[0] > 0:
             return Answer("holds", margin=float(proof.margin[0]))
-        search = Completion(posed, graph, threat, timeout=timeout, subproblems=subproblems)
+        completion = Completion(posed, graph, threat, timeout=timeout, subproblems=subproblems)
         attacked = perturb(posed, x, label, threat, progress=False)
         margin, many = float(proof.margin[0]), 0
-        for point in _points(search, x, label, attacked.x):
+        for point in _points(completion, x, label, attacked.x):
             if isinstance(point, Tensor):
                 found = (point.flatten() * (ends[1] - ends[0]) + ends[0]).clamp(low, high)
                 if violated(model, region, found):
@@ -300,12 +300,12 @@ def _answer(model: Model, region: Region, timeout: float, subproblems: int | Non
 
 
 def _points(
-    search: Completion, x: Tensor, label: Tensor, first: Tensor
+    completion: Completion, x: Tensor, label: Tensor, first: Tensor
 ) -> Iterator[Tensor | tuple[float, int]]:
     """Points of the unit cube that may violate a property, and what branch and bound ends with."""
     yield x
     yield first
-    for one in search.branching.decide(x, label):
+    for one in completion.search.decide(x, label):
         if one.example is not None:
             yield one.example
         yield (min(one.margin, 0.0) if one.example is not None else one.margin), one.problems

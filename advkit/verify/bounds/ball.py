@@ -30,6 +30,11 @@ class Ball:
         """(N, C, H, W) ends of the smallest box around it."""
         self.upper = (self.x + self.eps).clamp(0, 1)
 
+    @property
+    def size(self) -> Tensor:
+        """(N, C, H, W) bound of the absolute values that bounds are summed up from."""
+        return self.x.abs() + self.eps
+
     def least(self, a: Tensor, index: Tensor) -> Tensor:
         """(R,) float64: lower bounds of linear functions on the ball.
 
@@ -58,6 +63,24 @@ class Ball:
         parts = ((self.upper + self.lower) / 2, (self.upper - self.lower) / 2, self.x)
         middle, radius, x = (part.permute(0, 2, 3, 1).contiguous() for part in parts)
         return middle, radius, x
+
+
+class Box(Ball):
+    """Any box: a part of that around a ball in linf.
+
+    Args:
+        lower: (N, C, H, W) float64.
+        upper: (N, C, H, W) float64.
+    """
+
+    def __init__(self, lower: Tensor, upper: Tensor) -> None:
+        self.lower, self.upper, self.norm = lower, upper, "linf"
+        self.x = (lower + upper) / 2
+
+    @property
+    def size(self) -> Tensor:
+        """See `Ball`."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
 
 
 def _dot(a: Tensor, values: Tensor) -> Tensor:

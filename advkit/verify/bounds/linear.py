@@ -241,7 +241,7 @@ class Bounder:
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64, device=self.device)
 
     def _bounds(self, ball: Ball, *, rows: bool) -> Bounds:
-        bounds = Bounds(ball, [ball.lower], [ball.upper], [ball.x.abs() + ball.eps])
+        bounds = Bounds(ball, [ball.lower], [ball.upper], [ball.size])
         coarse: dict[int, Relaxation] = {}
         for k, node in enumerate(self.fine.nodes[1:], 1):
             low, high = ends(node, *([side[i] for i in node.inputs] for side in (bounds.lower, bounds.upper)))

@@ -12,30 +12,25 @@ the multipliers count by their share of the reach. Points where a bound is attai
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from advkit.core.threat import Threat
-from advkit.verify.bounds.ball import Ball
-from advkit.verify.bounds.linear import Bounder, carried, differences
+from advkit.verify.bounds.linear import carried, differences
 from advkit.verify.bounds.optimised import HELD, STEPS, ascended, slopes_between, tighten
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 from advkit.verify.certification.leaf import lowest
+from advkit.verify.certification.search import Problems, Search
 
-MEMORY = 256 << 20
-"""Limit of the memory of a batch of problems, in bytes."""
-HELD_OPEN = 256 << 20
-"""Memory of open problems, in bytes, above which those nearest to a proof are taken first."""
-FEW = 10
+FEW = 7
 """Steps of the search for each new problem; its slopes and multipliers start from its parent's."""
-CANDIDATES = 4
+CANDIDATES = 12
 """Inputs of ReLUs that are tried for a split."""
+HIDDEN = 10
+"""Steps of the search for bounds of hidden neurons; three times as many tighten by another hundredth."""
 LONG = 5 * STEPS
 """Steps of a problem without an undecided sign, where no linear programme is solved."""
 LARGEST = 1e4
@@ -66,13 +61,9 @@ class Split:
 
 
 @dataclass
-class Problems:
-    """Open problems; F is the number of all ReLUs' inputs."""
+class Signed(Problems):
+    """Pairs of image and wrong class, with signs; F is the number of all ReLUs' inputs."""
 
-    root: Tensor
-    """(S,) int64: the pair of image and wrong class."""
-    bound: Tensor
-    """(S,) float64: lower bound of the margin, net of all rounding."""
     signs: Tensor
     """(S, F) int8: 1 and -1 for inputs that are at least and at most 0; 0: either."""
     slopes: Tensor
@@ -82,101 +73,24 @@ class Problems:
     candidates: Tensor
     """(S, C) int64: inputs to split by, best first; -1: none."""
 
-    def __len__(self) -> int:
-        return len(self.root)
 
-    def __getitem__(self, which: Tensor) -> Self:
-        return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self)})
-
-    def joined(self, other: Problems) -> Problems:
-        """Both."""
-        return Problems(*(torch.cat([getattr(p, f.name) for p in (self, other)]) for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What became of an image."""
-
-    row: int
-    """Of the images."""
-    margin: float
-    """Lower bound of the margin, net of all rounding; above 0 the image is certified."""
-    rounding: float
-    """The deduction for the rounding of the model's own pass, the largest over the wrong classes."""
-    example: Tensor | None
-    """(C, H, W) float32: an adversarial example, which the model itself misclassifies."""
-    problems: int
-    """That were bounded."""
-    seconds: float
-    """Of the solver's time."""
-
-
-class Branching:
-    """Decides images of one network under one threat model.
-
-    Args:
-        bounder: of the network.
-        threat: linf, l2 or l1.
-        wrong: (N,) bool whether the model misclassifies images (N, C, H, W) of the classes (N,).
-        timeout: seconds for each image, of the solver's own time.
-        limit: number of problems for each image.
-    """
-
-    def __init__(
-        self,
-        bounder: Bounder,
-        threat: Threat,
-        wrong: Callable[[Tensor, Tensor], Tensor],
-        *,
-        timeout: float = math.inf,
-        limit: float = math.inf,
-    ) -> None:
-        self.bounder, self.threat, self.wrong = bounder, threat, wrong
-        self.timeout, self.limit = timeout, limit
-        nodes = bounder.fine.nodes
-        self.relus = [k for k, node in enumerate(nodes) if isinstance(node.op, Relu) and node.op.slope != 1]
-        self.sizes = [math.prod(nodes[k].shape) for k in self.relus]
-        self.last = len(nodes) - 1
-        self.open: Problems
-
-    @torch.no_grad()
-    def decide(self, x: Tensor, label: Tensor) -> Iterator[Decision]:
-        """Decides images (N, C, H, W) of the classes ``label`` (N,), each as soon as it can be."""
-        self._begin(x.to(self.bounder.device), label.to(self.bounder.device))
-        yield from self._settled()
-        while len(self.open):
-            begun = time.perf_counter()
-            chosen = self._chosen()
-            taken = self.open[chosen]
-            left = torch.bincount(chosen, minlength=len(self.open)) == 0
-            self.open = self.open[left.nonzero()[:, 0]]
-            children = self._halves(taken)
-            if len(children):
-                self._bound(children, FEW)
-            self._spend(taken.root, begun)
-            yield from self._settled()
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """Figures for people: images that are open, subproblems a second, and the lowest open bound."""
-        return {
-            "open": int((~self.decided).sum()),
-            "subproblems/s": float(self.count.sum()) / max(float(self.seconds.sum()), 1e-9),
-        }
+class Branching(Search[Signed]):
+    """Splits the signs of the ReLUs' inputs; see `Search`."""
 
     # --- the images and their roots -----------------------------------------------------------------------
 
-    def _begin(self, x: Tensor, label: Tensor) -> None:
-        begun, bounder = time.perf_counter(), self.bounder
-        self.x, self.label, n = x, label, len(x)
-        self.ball = Ball(x, self.threat)
+    def _begin(self) -> None:
+        bounder, x, label, n = self.bounder, self.x, self.label, len(self.x)
+        nodes = bounder.fine.nodes
+        self.relus = [k for k, node in enumerate(nodes) if isinstance(node.op, Relu) and node.op.slope != 1]
+        self.sizes = [math.prod(nodes[k].shape) for k in self.relus]
         self.bounds = bounder.linear(self.ball)
-        tighten(bounder, self.bounds)
+        tighten(bounder, self.bounds, steps=HIDDEN)
         rounding = bounder.rounding(self.bounds, label)
         margins = (bounder.margins(self.bounds, label) - rounding).nan_to_num(nan=-math.inf)
         true = one_hot(label, bounder.fine.classes).bool()
         self.low, self.high, self.reach = (
-            self._flat({k: side[bounder.fine.nodes[k].inputs[0]] for k in self.relus}, n)
+            self._flat({k: side[nodes[k].inputs[0]] for k in self.relus}, n)
             for side in (self.bounds.lower, self.bounds.upper, self.bounds.reach)
         )
         sides = zip(self.relus, self._shaped(self.low), self._shaped(self.high), strict=True)
@@ -185,13 +99,10 @@ class Branching:
         self.deducted = rounding[self.image, self.other]
         self.rounding = rounding.masked_fill(true, 0).amax(1)
         self.margin = margins.masked_fill(true | (margins <= 0), torch.inf).amin(1)
-        self.example: dict[int, Tensor] = {}
-        self.count, self.seconds = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
-        self.decided = torch.zeros(n, dtype=torch.bool)
         self.scale = torch.ones(len(self.image), self.low.shape[1], dtype=x.dtype, device=x.device)
         root, width = torch.arange(len(self.image), device=x.device), self.low.shape[1]
         low, high = self.low[self.image], self.high[self.image]
-        roots = Problems(
+        roots = Signed(
             root,
             margins[self.image, self.other],
             torch.zeros(len(root), width, dtype=torch.int8, device=x.device),
@@ -201,48 +112,18 @@ class Branching:
         )
         self.open = roots[root[:0]]
         self._bound(roots, STEPS)
-        self._spend(root, begun)
-
-    def _spend(self, root: Tensor, begun: float) -> None:
-        """Shares the time since ``begun`` among the images of the problems ``root``."""
-        if len(root):
-            share = torch.bincount(self.image[root], minlength=len(self.x)).double().cpu() / len(root)
-            self.seconds += share * (time.perf_counter() - begun)
-
-    def _settled(self) -> Iterator[Decision]:
-        """The decisions on images that have become certain, or out of time."""
-        image = self.image[self.open.root]
-        left = torch.bincount(image, minlength=len(self.x)).cpu()
-        for row in (~self.decided).nonzero()[:, 0].tolist():
-            spent = self.seconds[row] >= self.timeout or self.count[row] >= self.limit
-            if left[row] and not spent and row not in self.example:
-                continue
-            margin = self.margin[row]
-            if left[row]:
-                margin = torch.minimum(margin, self.open.bound[image == row].amin())
-            self.decided[row] = True
-            facts = float(self.rounding[row]), self.example.get(row), int(self.count[row])
-            yield Decision(row, float(margin), *facts, float(self.seconds[row]))
-        stay = ~self.decided.to(image.device)[image]
-        self.open = self.open[stay.nonzero()[:, 0]]
 
     # --- problems -----------------------------------------------------------------------------------------
 
-    def _chosen(self) -> Tensor:
-        """Positions of the next problems: of each image in turn, the one with the lowest bound."""
-        many = self.bounder.fitting(torch.float32, HELD * self.bounder.widest) // 2
-        if len(self.open) * self.low.shape[1] * 5 > HELD_OPEN:
-            return self.open.bound.argsort(descending=True)[:many]
-        image = self.image[self.open.root]
-        order = self.open.bound.argsort(stable=True)
-        order = order[image[order].argsort(stable=True)]
-        counts = torch.bincount(image, minlength=len(self.x))
-        first = counts.cumsum(0) - counts
-        turn = torch.arange(len(order), device=order.device) - first[image[order]]
-        next_: Tensor = order[turn.argsort(stable=True)[:many]]
-        return next_
+    def _many(self) -> int:
+        return self.bounder.fitting(torch.float32, HELD * self.bounder.widest) // 2
 
-    def _halves(self, parents: Problems) -> Problems:
+    def _divide(self, parents: Signed) -> None:
+        children = self._halves(parents)
+        if len(children):
+            self._bound(children, FEW)
+
+    def _halves(self, parents: Signed) -> Signed:
         """The problems with one more sign, at the candidate whose worse half is best."""
         some = (parents.candidates >= 0).any(1)
         self._leaves(parents[(~some).nonzero()[:, 0]])
@@ -252,45 +133,46 @@ class Branching:
             return parents
         row, place = (tried >= 0).nonzero(as_tuple=True)
         worse = torch.full_like(tried, -math.inf, dtype=torch.float64)
-        found = []
+        deducted, found = self.deducted[parents.root[row]], []
         for sign in (1, -1):
-            halves = self._signed(parents[row], tried[row, place], sign)
-            value = torch.cat([self._value(part, torch.float32) for part in self._parts(halves, 1)])
-            found.append(torch.minimum(value - self.deducted[halves.root], torch.zeros_like(value)))
+            value = torch.cat(
+                [
+                    self._value(self._signed(parents[row[some]], tried[row[some], place[some]], sign))
+                    for some in self._batches(len(row), 1)
+                ]
+            )
+            found.append((value - deducted).clamp(max=0))
         worse[row, place] = torch.minimum(*found) + 0.1 * torch.maximum(*found)
         best = tried.gather(1, worse.argmax(1, keepdim=True))[:, 0]
         return self._signed(parents, best, 1).joined(self._signed(parents, best, -1))
 
-    def _signed(self, problems: Problems, place: Tensor, sign: int) -> Problems:
+    def _signed(self, problems: Signed, place: Tensor, sign: int) -> Signed:
         signs = problems.signs.clone()
         signs[torch.arange(len(place), device=place.device), place] = sign
         return replace(problems, signs=signs)
 
-    def _parts(self, problems: Problems, held: int) -> Iterator[Problems]:
+    def _batches(self, count: int, held: int) -> Iterator[Tensor]:
+        """Rows that fit in memory, where each takes ``held`` times as much as a pass."""
         size = self.bounder.fitting(torch.float32, held * self.bounder.widest)
-        return (problems[rows] for rows in torch.arange(len(problems), device=self.x.device).split(size))
+        return iter(torch.arange(count, device=self.x.device).split(size))
 
-    def _bound(self, problems: Problems, steps: int) -> None:
+    def _bound(self, problems: Signed, steps: int) -> None:
         """Bounds new problems, tries the points where the bounds are attained, and keeps what stays open."""
-        for part in self._parts(problems, HELD):
+        for rows in self._batches(len(problems), HELD):
+            part = problems[rows]
             image = self.image[part.root]
-            self.count += torch.bincount(image, minlength=len(self.x)).cpu()
+            self._count(image)
             searched = self._searched(part, steps)
             bound, kept, linear = self._sure(searched)
             bound = torch.where(bound > part.bound, bound, part.bound)  # also of an overflow, which is NaN
-            for row, least in zip(*self._least(image[bound > 0], bound[bound > 0]), strict=True):
-                self.margin[row] = torch.minimum(self.margin[row], least)
+            self._limit(image[bound > 0], bound[bound > 0])
             rest = (~(bound > 0)).nonzero()[:, 0]
-            self._try(self._lowest(linear[rest], image[rest]), image[rest])
+            near = self.x[image[rest]] - self.threat.eps * self.threat.ascent(linear[rest].float())
+            self._try(near, image[rest])
             candidates = self._candidates(searched[rest], {k: a[rest] for k, a in kept.items()})
             self.open = self.open.joined(replace(searched[rest], bound=bound[rest], candidates=candidates))
 
-    def _least(self, image: Tensor, bound: Tensor) -> tuple[list[int], list[Tensor]]:
-        """The images that occur, and the least of the bounds of each."""
-        rows = image.unique().tolist()
-        return rows, [bound[image == row].amin() for row in rows]
-
-    def _relaxed(self, problems: Problems, dtype: torch.dtype) -> dict[int, Relaxation]:
+    def _relaxed(self, problems: Signed, dtype: torch.dtype) -> dict[int, Relaxation]:
         """The linear relaxations of the rows, with multipliers 0."""
         image = self.image[problems.root]
         low, high = self.low[image], self.high[image]
@@ -314,7 +196,7 @@ class Branching:
         pieces = flat.split(self.sizes, 1)
         return [piece.view(-1, *nodes[k].shape) for k, piece in zip(self.relus, pieces, strict=True)]
 
-    def _slopes(self, problems: Problems, dtype: torch.dtype) -> dict[int, Tensor]:
+    def _slopes(self, problems: Signed, dtype: torch.dtype) -> dict[int, Tensor]:
         """By index of a ReLU, (S, *shape) slopes, which half precision may have rounded to unsound ones."""
         between = slopes_between(self.bounder.fine, self.relus)
         pieces = self._shaped(problems.slopes.to(dtype))
@@ -326,12 +208,12 @@ class Branching:
             return torch.zeros(count, 0, dtype=torch.float64, device=self.x.device)
         return torch.cat([shaped[k].flatten(1) for k in self.relus], 1)
 
-    def _pushes(self, problems: Problems, dtype: torch.dtype) -> Tensor:
+    def _pushes(self, problems: Signed, dtype: torch.dtype) -> Tensor:
         """(S, F) what a unit of the multipliers adds to the coefficients of the inputs."""
         return -problems.signs.to(dtype) * self.scale[problems.root].to(dtype)
 
     def _carried(
-        self, problems: Problems, dtype: torch.dtype, kept: dict[int, Tensor] | None = None
+        self, problems: Signed, dtype: torch.dtype, kept: dict[int, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `bounds.linear.carried`, at the problems' own slopes and multipliers."""
         graph = self.bounder.coarse if dtype == torch.float32 else self.bounder.fine
@@ -343,12 +225,12 @@ class Branching:
         a = differences(self.label[self.image[root]], self.other[root], graph.classes, dtype)
         return carried(graph, relaxed, self.last, a, self.image[root], slopes, kept)
 
-    def _value(self, problems: Problems, dtype: torch.dtype) -> Tensor:
-        """(S,) bounds at the problems' own slopes and multipliers, but for rounding."""
-        linear, total = self._carried(problems, dtype)
+    def _value(self, problems: Signed) -> Tensor:
+        """(S,) bounds at the problems' own slopes and multipliers, but for rounding, in float32."""
+        linear, total = self._carried(problems, torch.float32)
         return total + self.ball.least(linear, self.image[problems.root])
 
-    def _sure(self, problems: Problems) -> tuple[Tensor, dict[int, Tensor], Tensor]:
+    def _sure(self, problems: Signed) -> tuple[Tensor, dict[int, Tensor], Tensor]:
         """(S,) bounds net of all rounding, with the coefficients of the ReLUs and of the images."""
         kept: dict[int, Tensor] = {}
         image, root = self.image[problems.root], problems.root
@@ -360,7 +242,7 @@ class Branching:
         paths = paths + (pushes.abs() * self.reach[image]).sum(1)
         return value - self.bounder.off_at(self.last) * paths - self.deducted[root], kept, linear
 
-    def _searched(self, problems: Problems, steps: int) -> Problems:
+    def _searched(self, problems: Signed, steps: int) -> Signed:
         """The same with better slopes and multipliers."""
         if not self.relus:
             return problems
@@ -389,7 +271,7 @@ class Branching:
         found = self._flat({k: best.get(-k, weights[k]) for k in self.relus}, len(root))
         return replace(problems, slopes=slopes.half(), weights=found.half())
 
-    def _candidates(self, problems: Problems, kept: Mapping[int, Tensor]) -> Tensor:
+    def _candidates(self, problems: Signed, kept: Mapping[int, Tensor]) -> Tensor:
         """(S, C) the inputs of ReLUs whose relaxation seems to cost most, and the scale of multipliers."""
         padded = torch.full((len(problems), CANDIDATES), -1, device=self.x.device)
         if not self.relus:
@@ -410,21 +292,7 @@ class Branching:
 
     # --- ends ---------------------------------------------------------------------------------------------
 
-    def _lowest(self, linear: Tensor, image: Tensor) -> Tensor:
-        """Points of the ball where linear functions are lowest, or nearly so."""
-        x = self.x[image]
-        return x - self.threat.eps * self.threat.ascent(linear.float())
-
-    def _try(self, points: Tensor, image: Tensor) -> None:
-        """Keeps the points that are adversarial examples, once projected on the ball."""
-        if not len(points):
-            return
-        near = self.threat.project(points.float(), self.x[image])
-        good = self.wrong(near, self.label[image]) & self.threat.contains(near, self.x[image])
-        for k in good.nonzero()[:, 0].tolist():
-            self.example.setdefault(int(image[k]), near[k])
-
-    def _leaves(self, problems: Problems) -> None:
+    def _leaves(self, problems: Signed) -> None:
         """Solves problems without an undecided sign. An image whose problem is neither proved nor gives an
         adversarial example cannot be certified any more."""
         if not len(problems):
@@ -433,12 +301,11 @@ class Branching:
         for way in self._programmed(problems) if box else [self._searched(problems, LONG)]:
             better = self._sure(way)[0]
             bound = torch.where(better > bound, better, bound)
-        for row, least in zip(*self._least(self.image[problems.root], bound), strict=True):
-            self.margin[row] = torch.minimum(self.margin[row], least)
+        self._limit(self.image[problems.root], bound)
 
-    def _programmed(self, problems: Problems) -> list[Problems]:
+    def _programmed(self, problems: Signed) -> list[Signed]:
         """The problems with the multipliers that linear programmes find, whose solutions are tried."""
-        found: list[Problems] = []
+        found: list[Signed] = []
         for k in range(len(problems)):
             one = problems[torch.tensor([k], device=self.x.device)]
             place, solved = self._program(one)
@@ -453,7 +320,7 @@ class Branching:
                 self._try(near, self.image[one.root])
         return found
 
-    def _program(self, one: Problems) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _program(self, one: Signed) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The inputs (M,) of ReLUs that have signs in a problem, and the solutions of `lowest`."""
         graph, image = self.bounder.fine, self.image[one.root]
         rows = [torch.zeros(0, self.x[0].numel(), dtype=torch.float64, device=self.x.device)]

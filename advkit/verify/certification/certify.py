@@ -28,7 +28,7 @@ from advkit.models.card import ThreatFacts
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
-from advkit.verify.certification.complete import Completion
+from advkit.verify.certification.complete import Completion, gap_notes
 from advkit.verify.certification.prove import METHODS, Prover
 from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
 from advkit.verify.certification.settings import TIMEOUT, Certification, Method
@@ -141,11 +141,13 @@ def certified_subject(
         )
     if config.shard is not None:
         return ShardResult.of(config, len(images), verdicts, subject.about())
-    notes = (*subject.notes, *precision_notes(device_of(model)))
+    notes = [*subject.notes, *precision_notes(device_of(model))]
+    if method == "complete" and any(verdict.status == "undecided" for verdict in verdicts):
+        notes += gap_notes(model, threat)
     return CertificationResult.of(
         verdicts,
         (*METHODS, method) if method == "complete" else METHODS if method == "auto" else (method,),
-        **subject.about() | {"notes": notes},
+        **subject.about() | {"notes": tuple(notes)},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         method=method,
     )

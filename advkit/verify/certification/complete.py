@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,24 @@ from advkit.attacks.perturb import Perturbed, device_of, perturb
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.models.model import Model
+from advkit.verify.bounds.curves import Curve
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.linear import Bounder
-from advkit.verify.certification.branch import MEMORY, Branching
+from advkit.verify.bounds.pooling import unpooled
+from advkit.verify.bounds.read import read
+from advkit.verify.bounds.relaxation import MaxPool, Relu
+from advkit.verify.certification.bisection import Bisection
+from advkit.verify.certification.branch import Branching
 from advkit.verify.certification.result import CertifiedVerdict
+from advkit.verify.certification.search import Search
 
+MEMORY = 256 << 20
+"""Limit of the memory of a batch of problems, in bytes."""
+FEW = 10
+"""Inputs up to which boxes are halved. Parts half as wide in all D inputs are 2^D, so that signs of ReLUs are
+better to split where inputs are many; on drawn networks of up to 150 ReLUs the two are level at about 12."""
+MORE = 32
+"""The same of networks whose other activations leave a gap that no sign closes."""
 GROUP = 100
 """Images that share the batches of branch and bound."""
 TOGETHER = 16
@@ -50,7 +64,8 @@ class Completion:
         device = device_of(model)
         bounder = Bounder(graph, device if device.type != "mps" else torch.device("cpu"), memory=MEMORY)
         limit = math.inf if subproblems is None else subproblems
-        self.branching = Branching(bounder, threat, self._wrong, timeout=timeout, limit=limit)
+        kind: type[Search[Any]] = Bisection if _halved(bounder.fine, threat) else Branching
+        self.search = kind(bounder, threat, self._wrong, timeout=timeout, limit=limit)
 
     def verdicts(self, images: Data, rows: Tensor) -> Iterator[Found]:
         """One for each of the ``rows`` (M,), as soon as it is known."""
@@ -76,14 +91,14 @@ class Completion:
         many ascents take as long as branch and bound may."""
         if opened:
             each = yield from self._climbed(part, opened, PILOT)
-            most = min(len(opened) * self.timeout / each, self.branching.limit)
+            most = min(len(opened) * self.timeout / each, self.search.limit)
             if most > PILOT:
                 yield from self._climbed(part, opened, most)
         yield from opened.values()
 
     def _climbed(self, part: Data, opened: dict[int, Found], most: float) -> Generator[Found, None, float]:
         """Those that so many ascents break, which are no longer open; the seconds of an ascent."""
-        ascents = int(min(most, Memetic.Config().ascents, self.branching.limit))
+        ascents = int(min(most, Memetic.Config().ascents, self.search.limit))
         those = part.take(torch.tensor([k for k, one in enumerate(part.ids.tolist()) if one in opened]))
         begun = time.perf_counter()
         attacked = perturb(
@@ -97,7 +112,7 @@ class Completion:
 
     def _searched(self, part: Data) -> Iterator[Found]:
         x, label = part.batch(torch.arange(len(part)))
-        for one in self.branching.decide(x, label):
+        for one in self.search.decide(x, label):
             certified = one.example is None and one.margin > 0
             verdict = CertifiedVerdict(
                 id=int(part.ids[one.row]),
@@ -108,10 +123,33 @@ class Completion:
                 rounding=one.rounding if one.example is None else None,
                 subproblems=one.problems,
             )
-            yield verdict, None if one.example is None else one.example.cpu(), self.branching.facts
+            yield verdict, None if one.example is None else one.example.cpu(), self.search.facts
 
     def _wrong(self, x: Tensor, label: Tensor) -> Tensor:
         return query(self.model, x).argmax(1) != label
+
+
+def _halved(graph: Graph, threat: Threat) -> bool:
+    """Whether parts of the box are searched rather than signs of ReLUs."""
+    signs = all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear())
+    return threat.norm == "linf" and math.prod(graph.nodes[0].shape) <= (FEW if signs else MORE)
+
+
+def gap_notes(model: Model, threat: Threat) -> list[str]:
+    """Notes for people on what no time closes, of images that branch and bound leaves open."""
+    graph = unpooled(read(model))
+    gaps = [] if _halved(graph, threat) else list(_gaps(graph, threat))
+    return [f"more time may not decide the images that are open: {', and '.join(gaps)}"] if gaps else []
+
+
+def _gaps(graph: Graph, threat: Threat) -> Iterator[str]:
+    kinds = {type(graph.nodes[k].op) for k in graph.nonlinear()}
+    if Curve in kinds:
+        yield "inputs of sigmoid and tanh are not split"
+    if MaxPool in kinds:
+        yield "poolings of more than 16 values, or of negative ones at an edge, are not split"
+    if threat.norm != "linf":
+        yield f"parts without an open sign are not solved exactly in {threat.norm}"
 
 
 def _broken(attacked: Perturbed, part: Data) -> Iterator[Found]:

@@ -15,7 +15,7 @@ from advkit.attacks.attack import Attack
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import logits_of, make, refuse_beyond, refuse_misfit
+from advkit.attacks.perturb import logits_by_piece, logits_of, make, refuse_beyond, refuse_misfit
 from advkit.core import distributed, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
@@ -424,7 +424,7 @@ def _clean_logits(model: nn.Module, images: Data) -> Tensor:
     """(N, K) as `logits_of`, with the batches divided among the processes."""
     batches = images.pieces(CLEAN_BATCH)
     mine = batches[distributed.rank() :: distributed.world()]
-    shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
+    shares = distributed.gather([*logits_by_piece(model, images, mine)])
     return torch.cat([shares[i % len(shares)][i // len(shares)] for i in range(len(batches))])
 
 

@@ -322,7 +322,7 @@ def _confusion(
     places = adversarial.broken.nonzero()[:CONFUSED, 0]
     said: list[int] = []
     with torch.no_grad(), evaluation_mode(model):
-        for few in places.split(50):
+        for few in places.split(data.at_once(50)):
             said += model(adversarial[few].to(device_of(model))).argmax(1).tolist()
     pairs = Counter(zip((result.verdicts[place].label for place in places.tolist()), said, strict=True))
     seen = Counter[int]()

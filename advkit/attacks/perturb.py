@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,14 @@ def device_of(model: nn.Module) -> torch.device:
 @torch.no_grad()
 def logits_of(model: nn.Module, data: Data, batch_size: int = 500) -> Tensor:
     """(N, K) logits of all images, on the CPU; the model must be in eval mode."""
-    device = device_of(model)
-    parts = [
-        query(model, data.batch(index, device)[0], data.ids[index]).float().cpu()
-        for index in data.pieces(batch_size)
-    ]
-    return torch.cat(parts)
+    return torch.cat([*logits_by_piece(model, data, data.pieces(batch_size))])
+
+
+@torch.no_grad()
+def logits_by_piece(model: nn.Module, data: Data, pieces: Sequence[Tensor]) -> Iterator[Tensor]:
+    """(n, K) as `logits_of`, of the rows (n,) of each piece."""
+    for index, images in data.batches(pieces, device_of(model)):
+        yield query(model, images, data.ids[index]).float().cpu()
 
 
 class Perturbed(Tensor):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +22,8 @@ from advkit.models.card import DataFacts, Shape
 
 _PIECE = 2**24
 """Values of pixels that are worked on at a time."""
+_PASS = 2**22
+"""The same in a pass of a model, whose layers take many times the memory of its images."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,29 @@ class Data:
             images = levels.as_image(images)
         return images, self.labels[index].to(device, non_blocking=True)
 
+    def expect(self, index: Sequence[int]) -> None:
+        """Rows that are wanted next: files are decoded on a thread while the caller computes. What `batch`
+        returns does not depend on it."""
+        if isinstance(self.images, ImageFiles):
+            self.images.expect(index)
+
+    def batches(
+        self, pieces: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(rows, `batch` of them) of each piece, where the next one is read while the caller computes."""
+        for index, following in itertools.zip_longest(pieces, pieces[1:]):
+            images, _ = self.batch(index, device)
+            if following is not None:
+                self.expect(following.tolist())
+            yield index, images
+
     def pieces(self, most: int) -> tuple[Tensor, ...]:
-        """All rows in parts of ``most`` images, or of fewer, but not below 16, where these are large."""
-        size = min(most, max(16, _PIECE // math.prod(self.shape)))
-        return tuple(torch.arange(len(self)).split(size))
+        """All rows in parts of ``most`` images, or of as many as `at_once` allows."""
+        return tuple(torch.arange(len(self)).split(self.at_once(most)))
+
+    def at_once(self, most: int) -> int:
+        """Images that pass a model together: ``most``, or fewer where these are large, but 16 at least."""
+        return min(most, max(16, _PASS // math.prod(self.shape)))
 
     def refuse_fractions(self) -> None:
         """Refuses values between 8-bit levels: 8-bit results need 8-bit originals.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from advkit.core import files
 from advkit.core.cores import cores
 from advkit.core.errors import DataError
 from advkit.core.notes import Note
+from advkit.data.read_ahead import ReadAhead
 from advkit.models.card import Shape
 
 R = TypeVar("R")
@@ -95,6 +97,10 @@ class ImageFiles:
     notes: tuple[Note, ...] = ()
     dtype: ClassVar[torch.dtype] = torch.uint8
 
+    @cached_property
+    def _ahead(self) -> ReadAhead:
+        return ReadAhead(self._decoded)
+
     @classmethod
     def find(cls, folder: Path, names: tuple[str, ...], fit: Fit = WHOLE) -> ImageFiles:
         """The named files; one channel if all are grey, else three (transparency is dropped).
@@ -122,6 +128,9 @@ class ImageFiles:
         channels = 1 if all(header.grey for header in headers) else 3
         return cls(folder, names, (channels, size[1], size[0]), fit, tuple(notes))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_ahead"}
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -141,6 +150,17 @@ class ImageFiles:
             DataError: a file cannot be decoded, or has changed since it was found.
         """
         rows = torch.arange(len(self))[index].tolist()
+        if not (known := self._ahead.take(rows)):
+            return self._decoded(rows)
+        late = [row for row in rows if row not in known]
+        known |= zip(late, self._decoded(late), strict=True)
+        return torch.stack([known[row] for row in rows])
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Has rows that are wanted next decoded on a thread; later calls replace earlier ones."""
+        self._ahead.expect(rows)
+
+    def _decoded(self, rows: Sequence[int]) -> Tensor:
         images = torch.empty((len(rows), *self.image), dtype=torch.uint8)
 
         def decode(place: int) -> None:

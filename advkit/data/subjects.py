@@ -56,8 +56,8 @@ class Subject:
     images: Data
     few: torch.Tensor
     """A few images, on the model's device."""
-    whole: bool
-    """Whether these are all images of the split."""
+    available: int
+    """How many images the split has."""
     facts: ModelFacts
     begun: float = field(default_factory=time.perf_counter)
 
@@ -95,7 +95,7 @@ class Subject:
         facts = inspect_classifier(
             found, few, classes, allow_random=allow_random, only_decisions=only_decisions
         )
-        return cls(found, images, few, len(images) == len(split), facts)
+        return cls(found, images, few, len(split), facts)
 
     @classmethod
     def open(cls, config: SubjectSettings, context: Context, **how: Any) -> Subject:
@@ -107,8 +107,7 @@ class Subject:
 
     def limit(self, n: int, *, first: bool = False) -> Subject:
         """The same classifier on ``n`` of the images, as `Data.limit` chooses them."""
-        images = self.images.limit(n, first=first)
-        return replace(self, images=images, whole=self.whole and images is self.images)
+        return replace(self, images=self.images.limit(n, first=first))
 
     def say(self, name: str, context: Context) -> None:
         """Says what was noticed of the model called ``name`` and the images."""
@@ -130,7 +129,7 @@ class Subject:
     def about(self) -> dict[str, Any]:
         """What every result says of it."""
         return {
-            "status": "complete" if self.whole else "partial",
+            "status": "complete" if len(self.images) == self.available else "partial",
             "model_hash": self.inputs["model"],
             "card": self.model.card,
             "data": self.images.facts,

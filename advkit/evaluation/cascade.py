@@ -7,6 +7,7 @@ choose the next round from the same verdicts as a single process would.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -52,6 +53,10 @@ def most_common(broken: int, tried: int, look: int) -> float:
 
 def _broken(entries: Iterable[Entry]) -> int:
     return sum(entry.broken for entry in entries)
+
+
+def _passes(entries: Iterable[Entry]) -> int:
+    return sum(entry.forwards + entry.backwards for entry in entries)
 
 
 class Cascade:
@@ -103,6 +108,8 @@ class Cascade:
         """Successes that the searches found, and those that the model confirmed; of all processes."""
         self.passes = 0
         """Forward and backward passes so far, including those of earlier processes."""
+        self.timed: dict[str, tuple[int, float]] = {}
+        """Passes and seconds of each stage in this process, or in the processes that work at once."""
         self.cut_short: list[str] = []
         """What the budget ended, or kept from beginning."""
         self.stages: list[Stage] = []
@@ -230,7 +237,7 @@ class Cascade:
         if done:
             self.progress.say(f"{stage.name}: {done} of {len(chosen)} images were decided earlier")
             task.advance(done)
-        mine = todo[distributed.rank() :: distributed.world()]
+        mine, begun = todo[distributed.rank() :: distributed.world()], time.perf_counter()
         if mine:
             self._search(stage, mine, task)
         if todo:
@@ -242,7 +249,10 @@ class Cascade:
                 self.margin[index] = max(float(self.margin[index]), entry.margin)
         if todo:
             task.advance(len(todo) - len(mine), **self._left)
-        self.passes += sum(entry.forwards + entry.backwards for entry in entries)
+            passes, seconds = self.timed.get(stage.name, (0, 0.0))
+            new = [entry for entry, before in zip(entries, earlier, strict=True) if before is None]
+            self.timed[stage.name] = (passes + _passes(new), seconds + time.perf_counter() - begun)
+        self.passes += _passes(entries)
         broken = _broken(entries)
         self.confirmed += broken
         if not self._transfers(self._attack(stage)):  # successes on another model need not transfer

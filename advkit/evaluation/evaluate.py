@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from advkit.attacks.attack import Attack
 from advkit.attacks.engine.oracle import query
 from advkit.attacks.ensemble import ENSEMBLES, Stage
 from advkit.attacks.loss import ATTACK_LOSSES
-from advkit.attacks.perturb import logits_of, make, refuse_beyond, refuse_misfit
+from advkit.attacks.perturb import logits_by_piece, logits_of, make, refuse_beyond, refuse_misfit
 from advkit.core import distributed, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
@@ -31,6 +32,7 @@ from advkit.data.subjects import Subject
 from advkit.data.threats import resolve
 from advkit.evaluation.cascade import Cascade, certain, few_of
 from advkit.evaluation.check import CHECKS, run_checks
+from advkit.evaluation.cost import cost
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
 from advkit.evaluation.missing import look, pair, sample_size
@@ -209,12 +211,14 @@ def attacked(
         evaluation_mode(other or model),
         rng.scope(device, config.seed, "model"),
     ):
+        begun = time.perf_counter()
         if account is None:
             clean = _clean_logits(model, mine)
         else:  # mistakes are reported before the first query, where the number of classes is known
             if box is not None and box.known is not None:
                 plan(config.attack, threat, box.known, config.parameters, box, other is not None)
             clean = _asked_once(model, images, account)
+        looked = time.perf_counter() - begun
         refuse_misfit(clean, mine)
         stages = plan(config.attack, threat, clean.shape[1], config.parameters, box, other is not None)
         if chosen is not None:
@@ -327,6 +331,7 @@ def attacked(
         checks=found,
         missing=cascade.missing,
         limited=chosen,
+        cost=cost(cascade, done, looked, subject.available),
         forwards=forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,
@@ -419,7 +424,7 @@ def _clean_logits(model: nn.Module, images: Data) -> Tensor:
     """(N, K) as `logits_of`, with the batches divided among the processes."""
     batches = images.pieces(CLEAN_BATCH)
     mine = batches[distributed.rank() :: distributed.world()]
-    shares = distributed.gather([logits_of(model, images.take(rows)) for rows in mine])
+    shares = distributed.gather([*logits_by_piece(model, images, mine)])
     return torch.cat([shares[i % len(shares)][i // len(shares)] for i in range(len(batches))])
 
 

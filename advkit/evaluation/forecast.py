@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from advkit.data.subjects import Subject
 from advkit.evaluation.cascade import RARE, ROUNDS, Cascade, most_common
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.missing import pair, sample_size
+from advkit.evaluation.result import Cost
 from advkit.evaluation.settings import Evaluation
 from advkit.models.bpda import straight_through
 from advkit.models.model import evaluation_mode
@@ -58,6 +59,8 @@ class Expected:
     passes: float
     """Forward and backward."""
     seconds: float
+    whole: float = 0.0
+    """Images of the whole data set that it would attack."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,32 @@ class Forecast:
 
     pilot: int
     """Images of the pilot."""
+    images: int
+    """That are asked for."""
+    of: int
+    """Images of the data set."""
     stages: tuple[Expected, ...]
     memory: int
     """Largest number of bytes of the process, or of the device, in the pilot."""
     clean: float = 0.0
-    """Seconds of a forward pass over one image."""
+    """Seconds of a forward pass over one image, with its reading."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return {**asdict(self), "passes": self.passes, "seconds": self.seconds}
+        about = {"passes": self.passes, "seconds": self.seconds, "cost": self.cost.model_dump(mode="json")}
+        return {**asdict(self), **about}
+
+    @property
+    def cost(self) -> Cost:
+        """Of an image, and of all images of the data set."""
+        each = [(one.whole / one.images, one) for one in self.stages if one.images]
+        return Cost(
+            passes=1 + self.passes / self.images,
+            seconds=self.clean + self.seconds / self.images,
+            images=self.of,
+            all_passes=self.of + sum(times * one.passes for times, one in each),
+            all_seconds=self.of * self.clean + sum(times * one.seconds for times, one in each),
+        )
 
     @property
     def passes(self) -> float:
@@ -122,24 +142,27 @@ def forecast(
             most = make(stages[0].attack, threat, stages[0].parameters).most_passes(classes)
             few = images.take(order[: max(1, int(min(PILOT, within / (each * most))))].sort().values)
             seen = images.take(order[: max(1, int(min(CLEAN, within / each)))].sort().values)
+            looked = time.perf_counter()
             right = int((logits_of(model, seen).argmax(1) == seen.labels).sum()) / len(seen)
+            each = min(each, (time.perf_counter() - looked) / len(seen))
             clean = logits_of(model, few)
         size = sample_size(config.check_sample, config.attack, len(images))
         sampled = pair(threat, classes) if size else ()
         names = [stage.name for stage in (*stages, *sampled)]
         with Ledger(None, few, names, keep=False, confirm=None, progress=SILENT) as ledger:
             cascade = Cascade(model, searched, few, clean, threat, ledger, config, votes=1, progress=SILENT)
-            pilot = _Pilot(cascade, len(images), begun + within, each)
+            pilot = _Pilot(cascade, len(images), subject.available, begun + within, each)
             left, found = len(images) * right, []
             for stage in stages:
                 one, left = pilot.stage(stage, left)
                 found.append(one)
-            for stage in sampled:  # of the survivors on which no stage has made the same attack
-                done = sum(one.images for one, by in zip(found, stages, strict=False) if by.key == stage.key)
-                share = 1 - done / left if left else 0.0
-                drawn = min(math.ceil(size * share), left - done)
-                found.append(pilot.stage(stage, drawn)[0])
-    return Forecast(len(few), tuple(found), _memory(device), each)
+            larger = sample_size(config.check_sample, config.attack, subject.available)
+            for stage in sampled:
+                same = [one for one, by in zip(found, stages, strict=False) if by.key == stage.key]
+                some = drawn(size, left, sum(one.images for one in same))
+                many = drawn(larger, left * subject.available / len(images), sum(one.whole for one in same))
+                found.append(replace(pilot.stage(stage, some)[0], whole=many))
+    return Forecast(len(few), len(images), subject.available, tuple(found), _memory(device), each)
 
 
 def silent(stage: Stage, left: float, n: int) -> float:
@@ -153,18 +176,31 @@ def silent(stage: Stage, left: float, n: int) -> float:
     return tried
 
 
+def reached(stage: Stage, left: float, share: float, n: int) -> float:
+    """Of ``left`` images those that a stage attacks, if it breaks this share of them, which come first."""
+    if stage.tolerance <= 0:
+        return left
+    return min(left, left * share + silent(stage, left * (1 - share), n))
+
+
+def drawn(size: int, left: float, done: float) -> float:
+    """Of a random sample of the survivors those that no stage has attacked in the same way."""
+    return min(math.ceil(size * (1 - done / left)), left - done) if left else 0.0
+
+
 class _Pilot:
     """The attacks on the pilot's images.
 
     Args:
         cascade: of these images.
-        n: all images.
+        n: images that are asked for.
+        of: images of the data set.
         until: the time (`time.perf_counter`) after which nothing more is measured.
         per_pass: seconds of a pass, before one is measured.
     """
 
-    def __init__(self, cascade: Cascade, n: int, until: float, per_pass: float) -> None:
-        self.cascade, self.n, self.until, self.per_pass = cascade, n, until, per_pass
+    def __init__(self, cascade: Cascade, n: int, of: int, until: float, per_pass: float) -> None:
+        self.cascade, self.n, self.of, self.until, self.per_pass = cascade, n, of, until, per_pass
         self.broken: dict[str, float] = {}
         """Successes by stage, expected of all images."""
 
@@ -192,13 +228,13 @@ class _Pilot:
             self.per_pass, broken = self._probe(stage, first, PROBED)
             self.per_pass *= min(1.0, len(first) * variants / min(FEWEST, math.ceil(left) * variants))
             share = broken / 2  # of all images, if of those with larger margins evenly more
-        count, kept = left, left * (1 - share)
-        if stage.tolerance > 0:  # the images that break come first
-            count = min(left, left * share + silent(stage, kept, self.n))
+        count, kept = reached(stage, left, share, self.n), left * (1 - share)
+        whole = reached(stage, left * self.of / self.n, share, self.of)
         if len(some) < min(len(rows), count) and some:  # a pass of few rows takes longer
             self.per_pass = self._probe(stage, rows[: math.ceil(count)], TIMED)[0]
         self.broken[stage.name] = left - kept
-        return Expected(stage.name, count, count * passes, count * passes * self.per_pass), kept
+        seconds = count * passes * self.per_pass
+        return Expected(stage.name, count, count * passes, seconds, whole), kept
 
     def _probe(self, stage: Stage, rows: list[int], short: dict[str, int]) -> tuple[float, float]:
         """Seconds of a pass of a short form of the stage, and the share of images that this breaks."""

@@ -168,6 +168,22 @@ class Limited(StrictModel):
         return f"--time-limit {in_units(60 * math.ceil(self.needed / 60))}"
 
 
+class Cost(StrictModel):
+    """What the attacks and the pass before them cost, without the sanity checks, whose cost grows little with
+    the images; and what the same plan would cost on all images of the data set."""
+
+    passes: float
+    """Forward and backward passes of an image, on average."""
+    seconds: float | None
+    """Seconds of an image on this machine, with its reading; None where earlier processes attacked."""
+    images: int
+    """Images of the data set."""
+    all_passes: float
+    """Passes on all of them; of more images, stages in rounds and the random sample attack a smaller part."""
+    all_seconds: float | None
+    """Seconds of all of them."""
+
+
 def in_units(seconds: float) -> str:
     """A time as one would type it: ``90s``, ``10m`` or ``2h``."""
     unit = next(name for name in ("h", "m", "s") if seconds % UNITS[name] == 0 or name == "s")
@@ -213,6 +229,8 @@ class EvaluationResult(SummarisedResult):
     """How many points may be missing, from a random sample; None without one."""
     limited: Limited | None = None
     """What was chosen for a time limit; None without one."""
+    cost: Cost | None = None
+    """Of an image, and of the whole data set; None in results of earlier versions."""
     notes: tuple[str, ...] = ()
     """Observations and assumptions of the loader."""
     forwards: int

@@ -22,7 +22,7 @@ from advkit.evaluation.curve.result import SecurityCurve
 from advkit.evaluation.curve.settings import Curve
 from advkit.evaluation.forecast import Forecast
 from advkit.evaluation.ledger import Adversarial
-from advkit.evaluation.result import COMPLETE, EvaluationResult, Limited, in_units
+from advkit.evaluation.result import COMPLETE, Cost, EvaluationResult, Limited, in_units
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.spatial.result import SpatialResult
 from advkit.evaluation.spatial.settings import Spatial
@@ -111,9 +111,10 @@ def attack(
     ]
     columns = ("attack", "attacked", "misclassified", "robust accuracy [95 % interval]", "passes")
     passed, said = _gate(config, result)
+    projected = [f"{_projected(result.cost)}."] if result.cost and result.status == "partial" else []
     return Outcome(
         title=f"attack on {config.model}",
-        sentences=(result.sentence, result.trust, *partial(result.status, n), *said),
+        sentences=(result.sentence, result.trust, *partial(result.status, n), *projected, *said),
         bars=figures.first_bars(result),
         legend={
             key: figures.BOUNDS[key] for key in figures.BOUNDS if result.certified_correct or key != "green"
@@ -185,6 +186,19 @@ def expected(found: Forecast | None) -> tuple[str, ...]:
     return (
         f"Expected, from a pilot on {found.pilot} images: {found.passes:,.0f} passes, forward and backward, "
         f"in {duration(found.seconds)} on this machine, with {found.memory / 1e6:,.0f} MB of memory.",
+        f"{_projected(found.cost)}.",
+    )
+
+
+def _projected(cost: Cost) -> str:
+    """What an image costs, and what all of them would, in words."""
+    time, whole = (
+        "" if each is None else f"{sign}{duration(each)}"
+        for sign, each in ((" and ", cost.seconds), (" in about ", cost.all_seconds))
+    )
+    return (
+        f"An image costs {cost.passes:,.1f} passes{time}; all {cost.images:,} of the data set cost about "
+        f"{cost.all_passes:,.0f} passes{whole}"
     )
 
 
@@ -308,7 +322,7 @@ def _confusion(
     places = adversarial.broken.nonzero()[:CONFUSED, 0]
     said: list[int] = []
     with torch.no_grad(), evaluation_mode(model):
-        for few in places.split(50):
+        for few in places.split(data.at_once(50)):
             said += model(adversarial[few].to(device_of(model))).argmax(1).tolist()
     pairs = Counter(zip((result.verdicts[place].label for place in places.tolist()), said, strict=True))
     seen = Counter[int]()

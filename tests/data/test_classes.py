@@ -153,7 +153,7 @@ def test_a_command_resizes_and_samples(model: Callable[..., str], make_folder: M
     sampled, first = subject(**about, n=6), subject(**about, n=6, first=True)
     assert sampled.images.shape == (3, 5, 6) and sampled.images.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert first.images.labels.tolist() == [0] * 6
-    assert sampled.inputs["images"] != first.inputs["images"] and not sampled.whole
+    assert sampled.inputs["images"] != first.inputs["images"] and sampled.available > len(sampled.images)
     assert Evaluation(model="m", resize=7).resize == (7,)
     assert "--resize=5,6" in flags(Evaluation(**about), about["data"])
 

@@ -117,7 +117,7 @@ def main(folder: Path) -> None:
             result = evaluated(None, keep=True, progress=progress)
         assert progress.task.called == (rank == 0)
         torch.save(result.adversarial, folder / f"{rank}-of-{distributed.world()}.pt")
-        told = result.model_copy(update={"seconds": 0.0, "environment": {}})
+        told = result.model_copy(update={"seconds": 0.0, "environment": {}, "cost": None})
         (folder / f"{rank}-of-{distributed.world()}.json").write_text(told.to_json())
 
     assert processes(1, in_memory, {}) == [0] and processes(2, in_memory, {}) == [0, 0]

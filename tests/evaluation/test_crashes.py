@@ -30,4 +30,6 @@ def test_processes_find_what_one_finds_and_a_fault_of_one_ends_all(judged, tmp_p
     mine, theirs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert (mine["environment"].pop("processes"), theirs["environment"].pop("processes")) == ("1", "2")
     assert mine.pop("seconds") > 0 < theirs.pop("seconds")
+    assert mine["cost"].pop("all_seconds") > 0 < theirs["cost"].pop("all_seconds")
+    assert mine["cost"].pop("seconds") > 0 < theirs["cost"].pop("seconds")
     assert mine == theirs

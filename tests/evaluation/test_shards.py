@@ -27,7 +27,7 @@ COMMAND = {
     "certify": {"norm": "linf", "eps": 0.004, "batch_size": 4},
     "smooth": {"sigma": 0.1, "samples": 200, "selection": 20},
 }
-ELSEWHERE = ("seconds", "environment", "sha256")
+ELSEWHERE = ("seconds", "environment", "cost", "sha256")
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ LINF = Threat("linf", 0.004)
 
 def chosen(limit, spent=0.0, clean=0.0, stages=PLAN, n=1000, names=NAMES, **settings):
     config = Evaluation(model="m", time_limit=limit, **settings)
-    return choose(Forecast(48, stages, 0, clean), names, config, n, spent)
+    return choose(Forecast(48, n, n, stages, 0, clean), names, config, n, spent)
 
 
 def fits(seconds, clean=0.0):
@@ -135,7 +135,7 @@ def told(monkeypatch):
             assert within == pytest.approx(config.time_limit * 0.1)
             names = [*(one.name for one in stages), *(f"sample/{name}" for name in sample)]
             each = zip(names, seconds, strict=True)
-            return Forecast(30, tuple(Expected(name, 28, passes, time) for name, time in each), 0)
+            return Forecast(30, 30, 30, tuple(Expected(name, 28, passes, time) for name, time in each), 0)
 
         monkeypatch.setattr(module, "forecast", forecast)
 

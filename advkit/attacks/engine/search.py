@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,26 @@ class _Job:
     index: int
     variant: int
     since: int
+
+
+class _Queue(Iterator[tuple[int, int]]):
+    """Pairs (variant, index) in order, of which one can be put back and the next ones looked at."""
+
+    def __init__(self, pairs: Iterator[tuple[int, int]]) -> None:
+        self._pairs = pairs
+        self._first: deque[tuple[int, int]] = deque()
+
+    def __next__(self) -> tuple[int, int]:
+        return self._first.popleft() if self._first else next(self._pairs)
+
+    def put_back(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """These come first, in their order."""
+        self._first.extendleft(reversed(pairs))
+
+    def following(self, n: int) -> list[tuple[int, int]]:
+        """The next ``n``, which stay."""
+        self._first.extend(itertools.islice(self._pairs, max(0, n - len(self._first))))
+        return [*itertools.islice(self._first, n)]
 
 
 class Search:
@@ -99,7 +120,7 @@ class Search:
             underway: called about once a second with the progress on undecided samples, in samples.
         """
         pending = {int(i): VariantResults(self.variants, nearest=self.oracle.nearest) for i in index}
-        queue: Iterator[tuple[int, int]] = itertools.product(range(self.variants), index.tolist())
+        queue = _Queue(itertools.product(range(self.variants), index.tolist()))
         before = {} if self.oracle.box is None else self.oracle.box.account.sent.copy()
         gradients = self.attack.access == "gradients"
         buffer: RowBuffer | None = None
@@ -108,7 +129,7 @@ class Search:
         reported = checked
         while True:
             capacity = 1 if self.attack.single_image else self.tuner.size(gradients)
-            fresh, queue = self._next(queue, pending, capacity - len(jobs))
+            fresh = self._next(queue, pending, capacity - len(jobs))
             jobs += [_Job(i, variant, tick) for variant, i in fresh]
             if not jobs:
                 return
@@ -117,6 +138,7 @@ class Search:
                 if fresh:
                     new = RowBuffer.of(self.attack.start(self.rows(fresh)), self.oracle.threat)
                     buffer = new if buffer is None else RowBuffer.cat([buffer, new])
+                    self.data.expect([index for _, index in queue.following(capacity)])
                 assert buffer is not None
                 self.oracle.bind(buffer)
                 buffer.state = self.attack.step(buffer.state, self.oracle)
@@ -124,7 +146,7 @@ class Search:
                 if not memory.exhausted(error) or not self.tuner.halve(gradients):
                     raise
                 LOG.info("%d rows exceed the memory; they start again in smaller batches", rows)
-                queue = itertools.chain([(job.variant, job.index) for job in jobs], queue)
+                queue.put_back([(job.variant, job.index) for job in jobs])
                 buffer, jobs = None, []
                 continue
             buffer.state.iteration = buffer.state.iteration + 1
@@ -147,10 +169,8 @@ class Search:
             rows += float(buffer.state.iteration.sum()) / self.attack.steps
         return rows / self.variants
 
-    def _next(
-        self, queue: Iterator[tuple[int, int]], pending: dict[int, VariantResults], free: int
-    ) -> tuple[list[tuple[int, int]], Iterator[tuple[int, int]]]:
-        """Up to ``free`` pairs (variant, index) that may still change a verdict, and the queue after them.
+    def _next(self, queue: _Queue, pending: dict[int, VariantResults], free: int) -> list[tuple[int, int]]:
+        """Up to ``free`` pairs (variant, index) of the queue that may still change a verdict.
 
         The variants of an image run at the same time, but those of a black box one after the other: each
         query counts, and a later variant may not be needed.
@@ -165,7 +185,8 @@ class Search:
                 continue
             early = self.oracle.box is not None and pending[job[1]].done < job[0]
             (held if early else jobs).append(job)
-        return jobs, itertools.chain(held, queue) if held else queue
+        queue.put_back(held)
+        return jobs
 
     def rows(self, jobs: Sequence[tuple[int, int]]) -> Rows:
         """The rows of ``jobs``: pairs of variant and index."""

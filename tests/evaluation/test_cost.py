@@ -1,0 +1,61 @@
+"""What an image costs is what the attacks have counted, and all images what the plan comes to on so many."""
+
+import pytest
+
+from advkit.core.runs import RunFolder
+from advkit.core.threat import Threat
+from advkit.data.subjects import Subject
+from advkit.evaluation.evaluate import attacked, plan
+from advkit.evaluation.forecast import forecast
+from advkit.evaluation.settings import Evaluation
+
+THREAT = Threat("linf", 0.004)
+
+
+def evaluated(judged, n=None, run=None, threat=THREAT, **settings):
+    config = Evaluation(model="m", precision="float32", **settings)
+    return attacked(Subject.of(*judged, n), threat, config, run=run)
+
+
+def test_a_part_costs_its_share_of_all(judged):
+    whole = evaluated(judged, attack=("fgsm", "pgd"))
+    spent = sum(stage.forwards + stage.backwards for stage in whole.stages)
+    assert whole.cost.passes == 1 + spent / 30 and whole.cost.images == 30
+    assert whole.cost.all_passes == pytest.approx(30 * whole.cost.passes)
+    assert whole.cost.all_seconds == pytest.approx(30 * whole.cost.seconds)
+    assert 0 < whole.cost.all_seconds < whole.seconds
+    part = evaluated(judged, 10, attack=("fgsm", "pgd"))
+    assert part.cost.images == 30 and part.n == 10
+    assert part.cost.all_passes == pytest.approx(30 * part.cost.passes)
+
+
+def test_of_more_images_rounds_attack_a_smaller_part(judged):
+    # A stage in rounds of 13 stops after 13 of 28 survivors in one round and sees a 24th of many.
+    found = evaluated(judged, threat=Threat("linf", 1e-5), check_sample=6)
+    whole = dict.fromkeys((stage.name for stage in found.stages), 0.0)
+    assert {0, 13, 28} <= {stage.attacked for stage in found.stages} and whole
+    assert found.cost.all_passes == pytest.approx(30 * found.cost.passes)
+    many = evaluated((judged[0], judged[1].take(judged[1].ids.repeat(40))), 30, threat=Threat("linf", 1e-5))
+    assert many.cost.images == 1200
+    assert many.cost.all_passes < 0.6 * 1200 * many.cost.passes
+
+
+def test_a_dry_run_and_its_attack_say_the_same_of_all(judged):
+    stages = plan(("pgd",), THREAT, 4, {"pgd": {"steps": 20}})
+    config = Evaluation(model="m", precision="float32", attack=("pgd",), parameters={"pgd": {"steps": 20}})
+    likely = forecast(Subject.of(*judged), THREAT, config, stages).cost
+    real = attacked(Subject.of(*judged), THREAT, config).cost
+    assert likely.passes == pytest.approx(real.passes)
+    assert likely.images == real.images == 30 and likely.all_passes == pytest.approx(real.all_passes)
+    assert likely.seconds > 0 < likely.all_seconds
+
+
+def test_what_earlier_processes_attacked_has_no_time(judged, tmp_path):
+    for number in (1, 2):
+        with RunFolder.open("attack", "toy", Evaluation(model="m"), tmp_path / "run") as run:
+            found = evaluated(judged, attack=("fgsm",), run=run)
+        if number == 1:
+            first = found
+    assert first.cost.seconds > 0 < first.cost.all_seconds
+    assert found.cost.seconds is None and found.cost.all_seconds is None
+    assert found.cost.all_passes == first.cost.all_passes

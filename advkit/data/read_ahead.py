@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+
+LOG = logging.getLogger(__name__)
 
 
 class ReadAhead:
@@ -60,5 +63,5 @@ class _Reader(threading.Thread):
         """Work of the thread."""
         try:
             self.images = dict(zip(self._order, self._decode(self._order), strict=True))
-        except Exception:
-            self.images = {}
+        except Exception as error:
+            LOG.debug("%d images could not be read ahead: %s", len(self._order), error)

@@ -46,7 +46,7 @@ def cost(cascade: Cascade, stages: Sequence[result.Stage], clean: float, of: int
 def _of_all(one: result.Stage, stage: Stage, cascade: Cascade, of: int) -> float:
     """Images that a stage would attack, of all images of the data set."""
     n, config, missing = len(cascade.images), cascade.config, cascade.missing
-    if one.name.startswith(SAMPLE) and not (missing is not None and one.name in missing.by):
+    if one.name.startswith(SAMPLE) and not (missing is not None and missing.hits):
         asked = config.check_sample, config.attack
         return one.attacked * sample_size(*asked, of) / sample_size(*asked, n)
     begun = one.attacked + one.left

@@ -72,10 +72,9 @@ def look(
         others = [row for row in todo[one.name] if cascade.undecided[row] and row not in drawn]
         entries[one.name] += cascade.attack(one, cascade.affordable(one, others))
     done = [cascade.summary(one, entries[one.name]) for one in stages]
-    for k, one in enumerate(done):  # as if one had gone after the other
-        done[k] = one.model_copy(
-            update={"correct_after": one.correct_after + sum(later.broken for later in done[k + 1 :])}
-        )
+    for k, each in enumerate(done):  # as if one had gone after the other
+        later = sum(other.broken for other in done[k + 1 :])
+        done[k] = each.model_copy(update={"correct_after": each.correct_after + later})
     broken, n = sum(each.broken for each in done), len(cascade.images)
     left = max(most_successes(hits, len(drawn), len(unseen)) - broken, 0)
     missing = result.Missing(

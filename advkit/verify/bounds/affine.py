@@ -51,7 +51,7 @@ class Affine(ABC):
         """Largest number of roundings in one value of W x + b or of W^T a, in any order of summation."""
 
     def roundings(self, *x: Tensor) -> int | Tensor:
-        """Largest number of roundings of a value of W x + b, or that of each (N, *outputs), for values up to x
+        """Largest number of roundings in W x + b, of all its values or each (N, *outputs), for values up to x
         in size. A term that is 0 adds none: its product and its sum are exact."""
         return self.terms
 

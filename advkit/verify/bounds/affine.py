@@ -50,6 +50,11 @@ class Affine(ABC):
     def terms(self) -> int:
         """Largest number of roundings in one value of W x + b or of W^T a, in any order of summation."""
 
+    def roundings(self, *x: Tensor) -> int | Tensor:
+        """Largest number of roundings in W x + b, of all its values or each (N, *outputs), for values up to x
+        in size. A term that is 0 adds none: its product and its sum are exact."""
+        return self.terms
+
     def apply(self, *x: Tensor) -> Tensor:
         """W x + b."""
         y = self.linear(*x)
@@ -64,6 +69,11 @@ class Affine(ABC):
         """A copy without gradients on another device, or in another precision."""
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **{name: value.detach().to(device, dtype) for name, value in tensors.items()})
+
+
+def _not_0(values: Tensor, like: Tensor) -> Tensor:
+    """1 where a value is not 0, as numbers that can be summed."""
+    return (values != 0).to(like.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +91,10 @@ class Dense(Affine):
     def absolute(self, *x: Tensor) -> Tensor:
         """(N, outputs)"""
         return x[0] @ self.weight.abs().T
+
+    def roundings(self, *x: Tensor) -> Tensor:
+        """(N, outputs): a product and a sum of each term, and the bias."""
+        return _not_0(x[0], x[0]) @ _not_0(self.weight, x[0]).T + 2
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         """(R, inputs)"""
@@ -118,6 +132,10 @@ class Convolution(Affine):
     def absolute(self, *x: Tensor) -> Tensor:
         """(N, outputs, height, width)"""
         return self._convolved(x[0], self.weight.abs())
+
+    def roundings(self, *x: Tensor) -> Tensor:
+        """(N, outputs, height, width): a product and a sum of each term, and the bias."""
+        return self._convolved(_not_0(x[0], x[0]), _not_0(self.weight, x[0])) + 2
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)

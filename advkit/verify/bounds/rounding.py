@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -32,9 +33,15 @@ from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.bounds.window import windowed_path
 
 
-def gamma(n: int, dtype: torch.dtype) -> float:
-    """Relative error of a sum of ``n`` terms."""
+@overload
+def gamma(n: int, dtype: torch.dtype) -> float: ...
+@overload
+def gamma(n: int | Tensor, dtype: torch.dtype) -> float | Tensor: ...
+def gamma(n: int | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """Relative error of a sum of ``n`` terms, or of each such number."""
     unit = n * torch.finfo(dtype).eps / 2
+    if isinstance(unit, Tensor):
+        return torch.where(unit < 1, unit / (1 - unit), math.inf)
     return unit / (1 - unit) if unit < 1 else math.inf
 
 
@@ -129,7 +136,7 @@ class Float32:
         node = self.graph.nodes[k]
         if isinstance(node.op, Affine) and node.also is None:  # of a pooling, the model only compares
             sizes = [_size(self.lower[i], self.upper[i]) + self.errors[i] for i in node.inputs]
-            return gamma(node.op.terms, torch.float32) * node.op.size(*sizes)
+            return gamma(node.op.roundings(*sizes), torch.float32) * node.op.size(*sizes)
         if isinstance(node.op, Relu) and node.op.slope:
             size = _size(self.lower[k], self.upper[k]) + self.errors[node.inputs[0]]
             return gamma(2, torch.float32) * size

@@ -67,6 +67,34 @@ def test_each_operation_rounds_as_often_as_is_said(which):
     assert share <= most <= 1
 
 
+def error_of(op, x):
+    exact = op.apply(x)
+    graph = Graph((Node("images", None, (), x.shape[1:]), Node("op", op, (0,), exact.shape[1:])))
+    return float32_error(graph, [x, exact], [x, exact])
+
+
+@pytest.mark.parametrize("at", ["values", "weights"])
+def test_a_term_that_is_0_is_not_rounded(at):
+    """So an operation rounds as often as the same without its zeros."""
+    some_of, shared = [3, 8, 30], {"stride": (1, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
+    wide, x, bias = some(1, 4, 40), some(2, 5, 40).double(), some(3, 4).double()
+    zero = torch.ones(40, dtype=torch.bool).index_fill(0, torch.tensor(some_of), False)
+    (x if at == "values" else wide)[:, zero] = 0
+    wide = wide.double()
+    few = error_of(Dense(wide[:, some_of], bias), x[:, some_of])
+    assert torch.allclose(error_of(Dense(wide, bias), x), few, rtol=1e-12, atol=0)
+    for shape in ((1, 4), (2, 2)):  # 40 channels of them; the padding is 0, too
+        kernel = torch.stack([wide] * 4, 2).view(4, 40, *shape)
+        image = torch.stack([x] * 9, 2).view(5, 40, 3, 3)
+        if shape == (1, 4):
+            image = image.view(5, 40, 1, 9)
+        whole = error_of(Convolution(kernel, bias, tuple(image.shape[1:]), **shared), image)
+        part = image[:, some_of]
+        least = error_of(Convolution(kernel[:, some_of], bias, tuple(part.shape[1:]), **shared), part)
+        assert torch.allclose(whole, least, rtol=1e-12, atol=0)
+        assert (whole[..., 0] < whole[..., whole.shape[-1] // 2]).all()  # half of what is there is padding
+
+
 def test_a_sum_rounds_and_a_way_rounds_as_often_as_its_nodes():
     nodes = [Node("images", None, (), (4,)), Node("a", Dense(some(0, 3, 4), None), (0,), (3,))]
     nodes += [Node("b", Relu(), (1,), (3,)), Node("c", Sum(-1), (1, 2), (3,))]

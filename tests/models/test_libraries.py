@@ -215,6 +215,30 @@ def test_transformers_that_crop_and_other_sources(tmp_path: Path, monkeypatch: p
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"), [("no route to host\nat all", "no route to host"), ("gone", "gone"), ("", "OSError")]
+)
+def test_why_transformers_loads_nothing_is_said_in_one_line(
+    fault: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: type[Exception] = OSError
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise kind(fault)
+
+    quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
+    fake = SimpleNamespace(from_pretrained=fails, for_model=fails)
+    kinds = dict.fromkeys(("AutoConfig", "AutoImageProcessor"), fake)
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **kinds))
+    with pytest.raises(ModelError) as caught:
+        HuggingFace().pretrained("hf:name")
+    assert f"({said})" in str(caught.value) and "\n" not in str(caught.value)
+    kind = ValueError
+    with pytest.raises(ConfigError) as refused:
+        HuggingFace().network("hf:name", (3, 32, 32), 2, {})
+    assert f"({said.replace('OSError', 'ValueError')})" in str(refused.value)
+
+
 RESIZED, CROPPED = {"do_resize": True}, {"do_center_crop": True}
 SAID: list[tuple[dict[str, Any], tuple[int, int], Fit | None, tuple[float, float]]] = [
     (

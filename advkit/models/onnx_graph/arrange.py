@@ -90,7 +90,8 @@ def reshaped(call: Call, x: Read, wanted: list[list[int]], *, keep_at_zero: bool
     place: tuple[list[int], int, int] | None = None
     if call.building.fixed is None or wanted[0] != wanted[1]:
         place = _for_any_batch(x, wanted, keep_at_zero)
-    place = place or _for_fixed_batch(x, wanted[0], call.building.fixed or 1, keep_at_zero)
+    if place is None and wanted[0] == wanted[1]:
+        place = _for_fixed_batch(x, wanted[0], call.building.fixed or 1, keep_at_zero)
     if place is None:
         raise Unread(f"it makes {wanted[0]} of {list(x.shape())}, which mixes the images of a batch")
     target, axis, outer = place

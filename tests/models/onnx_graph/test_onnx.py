@@ -496,6 +496,9 @@ def test_a_refusal_names_the_operation_and_its_node(tmp_path: Path) -> None:
     model.graph.node[0].op_type, model.graph.node[0].name = "NonZero", "the.second"
     with pytest.raises(ModelError, match=r"NonZero.*the\.second"):
         load_model(saved(model, tmp_path / "net.onnx"))
+    model.graph.node[0].domain = "com.microsoft"
+    with pytest.raises(ModelError, match=r"of com\.microsoft"):
+        load_model(saved(model, tmp_path / "net.onnx"))
     convolved = model_of(
         [onnx.helper.make_node("Conv", ["x", "x"], ["y"])], [info("x", "N", 1, 3, 3)], [info("y", "N", 3)]
     )

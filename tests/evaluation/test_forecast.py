@@ -176,11 +176,15 @@ def test_a_stage_costs_its_images_times_its_passes_times_what_one_takes(left, st
         kept = left * (1 - share)
         count = min(left, left * share + silent(stage, kept, 5000)) if tolerance else left
         timed = math.ceil(left) if short else min(math.ceil(count), open_)
-        pilot = module._Pilot(toy, 5000, math.inf, 123.0)
+        pilot = module._Pilot(toy, 5000, 20000, math.inf, 123.0)
         found, rest = pilot.stage(stage, left)
         assert (found.images, found.passes, rest) == pytest.approx((count, count * passes, kept))
         each = max(1.0, FEWEST / (max(tried, timed) * restarts))
         assert found.seconds == pytest.approx(count * passes * each)
+        left, kept = 4 * left, 4 * kept  # of the whole data set
+        whole = min(left, left * share + silent(stage, kept, 20000)) if tolerance else left
+        assert found.whole == pytest.approx(whole)
+        left, kept = left / 4, kept / 4
         assert pilot.broken == {"s": pytest.approx(left - kept)}
 
 
@@ -188,7 +192,7 @@ def test_a_stage_costs_its_images_times_its_passes_times_what_one_takes(left, st
     ("broken", "tolerance", "runs"), [(1, 0, 1), (0.9, 0, 0), (5, 0.001, 1), (4.9, 0.001, 0)]
 )
 def test_a_stage_after_another_runs_if_that_has_changed_enough(broken, tolerance, runs):
-    pilot = module._Pilot(Toy(48), 5000, math.inf, 123.0)
+    pilot = module._Pilot(Toy(48), 5000, 20000, math.inf, 123.0)
     pilot.broken["first"] = broken
     for after in ("first", "absent"):
         found, left = pilot.stage(Stage("s", "pgd", {"steps": 20}, after=after, tolerance=tolerance), 7.0)
@@ -205,7 +209,7 @@ def test_a_slow_model_has_a_smaller_pilot(judged, monkeypatch, within):
     config = Evaluation(model="m", precision="float32", check_sample=0)
     stages = plan(("fgsm",), THREAT, 4, {})
     found = forecast(Subject.of(*judged), THREAT, config, stages, within)
-    assert found.clean == 1 / 8 and found.pilot == min(30, 8 * within // 3)
+    assert found.clean == 1 / min(30, 8 * within) and found.pilot == min(30, 8 * within // 3)
 
 
 def test_a_sample_is_of_those_that_no_stage_has_attacked_so(judged):

@@ -197,8 +197,9 @@ class Record(Generic[Key, Entry]):
         """Records an entry of a shard, with what lies beside it."""
         Record.add(self, entry)
 
-    def _order(self, entry: Any) -> tuple[int, int]:
-        return self._stages[entry.stage] if self._stages else 0, self.rows[entry.id]
+    def _order(self, entry: Any) -> tuple[int, ...]:
+        row = self.rows[entry.id]
+        return (self._stages[entry.stage], row) if self._stages else (row,)
 
     def _part(self, folder: Path, rank: int) -> Journal:
         """The file of one process."""
@@ -223,8 +224,9 @@ class Record(Generic[Key, Entry]):
         read = self._entries(journal.read())
         sound = self._sound([entry for entry in read if entry is not None], folder, rank)
         if damaged := journal.damaged + len(read) - len(sound):
-            lost = f"{damaged:,} damaged record{'s' if damaged > 1 else ''}"
-            self._progress.say(f"{journal.path}: left out {lost}; the images are done again")
+            self._progress.say(
+                f"{journal.path}: left out damaged records ({damaged:,}), which are made again"
+            )
         return sound
 
     def _entries(self, facts: Iterable[str]) -> list[Entry | None]:

@@ -243,7 +243,7 @@ def written(eps: float, norm: Norm | None, digits: int = 4) -> str:
 def is_level(eps: float) -> bool:
     """Whether it is a multiple of 1/255, and no short decimal."""
     levels, thousands = eps * 255, eps * 1000
-    return 0 < eps < 1 and abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
+    return abs(levels - round(levels)) < 1e-6 < abs(thousands - round(thousands))
 
 
 def options(norm: Norm | None, eps: float) -> str:

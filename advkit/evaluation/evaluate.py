@@ -173,7 +173,7 @@ def attacked(
 
     Of a shard (``config.shard``) the stages that do not depend on other images attack its images.
     """
-    if distributed.rank() > 0:
+    if distributed.rank():
         progress = SILENT
     model, facts, few = subject.model, subject.facts, subject.few
     if config.eight_bit:

@@ -361,7 +361,8 @@ def _card(
         how = "pixels in [0, 1] without normalisation were assumed"
         found.append(Note("normalisation-assumed", f"{how} (--mean and --std say the one of the training)"))
     elif said.normalisation_open and own is not None:
-        preprocessing = own.model_copy(update={"outputs": preprocessing.outputs})
+        said_so = preprocessing.outputs == "probabilities"
+        preprocessing = own.model_copy(update={"outputs": "probabilities"}) if said_so else own
     values = {"preprocessing": preprocessing, **facts, "architecture": architecture}
     values["notes"] = "; ".join(map(str, found))
     return validate(ModelCard, values, f"model {architecture}"), found

@@ -4,7 +4,7 @@ A seeded sample of places is changed, each alone, and the tests of its part are 
 changed line, the fastest first, until one fails. A person reads what nobody notices, listed with its line.
 Changes that change nothing are listed in ``mutation-equivalent.txt``: file, statement before and after (of a
 compound one its first line), and the reason. Declarations that no input reaches are left alone: the arguments
-of ``dataclass`` and ``strict=`` of ``zip``.
+of ``dataclass``, ``strict=`` of ``zip`` and ``if TYPE_CHECKING``.
 
     python recipes/bench/mutation.py --parts proofs --n 300 --seed 1
     python recipes/bench/mutation.py --only advkit/core/stats.py --n 50 --seed 1     # of some files alone
@@ -140,7 +140,7 @@ def places(tree: ast.Module) -> Iterator[ast.AST]:
         if call.func.id == "dataclass" or (call.func.id == "zip" and word.arg == "strict")
     }
     for node in ast.walk(tree):
-        if id(node) in declared:
+        if id(node) in declared or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             continue
         if isinstance(node, ast.Compare | ast.BinOp | ast.BoolOp | ast.AugAssign):
             text = isinstance(node, ast.BinOp) and isinstance(node.left, ast.Constant | ast.JoinedStr)

@@ -244,6 +244,27 @@ def test_a_record_is_all_that_was_added_by_however_many_processes(seed, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
     lines = Journal(tmp_path / "found.jsonl", "advkit/found", 1).read()
     assert list(map(Found.model_validate_json, lines)) == found
+    whole, keys = tmp_path / "whole", dice.sample(places if stages else ids, 3)
+    own = found[0].model_copy(update={"value": 2.0})  # known already; and the last one is nowhere
+    first, *_, last = places if stages else ids
+    taken = {first: own} | {key: known[key] for key in keys if key not in (first, last)}
+    for number, entry in enumerate([own, *found[:-1]], -1):
+        folder = tmp_path / f"shard-{number % 2}" if number >= 0 else whole
+        with Record(folder, "found", 1, Found, ids, stages) as record:
+            record.add(entry)
+
+    def take():
+        parts = tmp_path / "shard-0", tmp_path / "shard-1"
+        with Record(whole, "found", 1, Found, ids, stages, parts=parts) as record:
+            record.take(keys)
+            record.finish()
+            return dict(record.entries)
+
+    assert everywhere(world, take) == [taken] * world
+    lines = Journal(whole / "found.jsonl", "advkit/found", 1).read()
+    assert list(map(Found.model_validate_json, lines)) == [
+        each for each in [own, *found[1:]] if each in taken.values()
+    ]
     record = Record(None, "found", 1, Found, ids, stages)
     record.add(found[0])
     record.finish()

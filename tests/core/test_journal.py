@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import zipfile
+from contextlib import nullcontext
 from io import BytesIO
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_facts_outlive_a_crash_at_any_byte(tmp_path_factory, before, after, cut)
 
     path = tmp_path_factory.mktemp("journal") / "facts.jsonl"
     journal = Journal(path, "toy/facts", 2)
-    assert journal.read() == []
+    assert (journal.damaged, journal.read(), journal.damaged) == (0, [], 0)
     path.write_bytes(b"")
     for number, fact in enumerate(before):
         journal.add(fact)
@@ -90,6 +91,25 @@ def test_another_format_is_refused(tmp_path, other):
     Journal(tmp_path / "facts.jsonl", *other).replace(['{"a": 1}'])
     with pytest.raises(ConfigError, match=r"facts\.jsonl"):
         Journal(tmp_path / "facts.jsonl", "toy/facts", 2).read()
+
+
+def test_a_link_in_the_place_of_a_journal_is_not_followed(tmp_path):
+    Journal(tmp_path / "other", "toy/facts", 2).replace(['{"a": 1}'])
+    content = (tmp_path / "other").read_bytes()
+    (tmp_path / "facts.jsonl").symlink_to(tmp_path / "other")
+    journal = Journal(tmp_path / "facts.jsonl", "toy/facts", 2)
+    for work in (journal.read, lambda: journal.add('{"b": 2}')):
+        with pytest.raises((OSError, OutputError)):
+            work()
+    assert (tmp_path / "other").read_bytes() == content
+
+
+def test_a_text_of_more_than_256_mib_is_not_read(tmp_path):
+    for size, read in ((1 << 28, True), ((1 << 28) + 1, False)):
+        with (tmp_path / "large").open("wb") as file:
+            file.truncate(size)
+        with nullcontext() if read else pytest.raises(ValueError):
+            assert len(files.read(tmp_path / "large")) == size
 
 
 @pytest.mark.parametrize("existing", [None, "old"])

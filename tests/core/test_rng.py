@@ -98,5 +98,10 @@ def test_a_scope_seeds_its_device_alone_and_leaves_no_trace(device, monkeypatch)
     seed = rng.derive(1, "x", 2)
     assert drawn.equal(torch.rand(3, generator=torch.Generator().manual_seed(seed)))
     assert torch.get_rng_state().equal(state)
+    torch.default_generator.manual_seed(5)  # what was there before an earlier scope is forgotten
+    state = torch.get_rng_state()
+    with rng.scope("cpu", 1), rng.scope("cpu", 2):
+        torch.rand(3)
+    assert torch.get_rng_state().equal(state)
     assert seeded == ([] if device == "cpu" else [(getattr(torch, device), seed)])
     assert there.get_state().equal(torch.Generator().manual_seed(7).get_state()) == (device == "cuda")

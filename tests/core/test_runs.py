@@ -244,10 +244,10 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
         RunFolder.open("train", "x", Plan(), tmp_path / "locked", resume=True)
     with RunFolder.open("train", "x", Plan(), tmp_path / "locked") as run:
         assert not run.resumed
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match="below"):
         RunFolder.open("train", "x", Plan(), tmp_path / "mine" / "thesis.txt" / "below")
     Path("runs").touch()
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match="runs"):
         RunFolder.open("train", "x", Plan())
 
 

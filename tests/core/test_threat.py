@@ -7,7 +7,7 @@ from scipy import stats
 
 from advkit.core import rng
 from advkit.core.errors import ConfigError
-from advkit.core.threat import Threat
+from advkit.core.threat import Threat, is_level, written
 
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
 
@@ -170,6 +170,15 @@ def test_a_budget_that_allows_every_image_is_refused(norm, most):
 def test_scaled_budgets_of_l0_are_whole():
     assert [Threat("l0", 5).scaled(factor).eps for factor in (0.1, 0.5, 1, 2)] == [1, 3, 5, 10]
     assert Threat("l2", 5).scaled(0.1).eps == pytest.approx(0.5)
+
+
+def test_multiples_of_1_over_255_are_written_so_unless_they_are_short_decimals():
+    for k in range(1, 511):
+        level, short = k % 2 == 0 and k < 510, k % 51 == 0
+        assert is_level(k / 510) == (level and not short)
+        assert written(k / 510, "linf") == (f"{k // 2}/255" if level and not short else f"{k / 510:.4g}")
+        assert written(k / 510, "l2") == f"{k / 510:.4g}" and Threat("linf", written(k / 510, "linf", 12))
+    assert [is_level((8 + off) / 255) for off in (0.5e-6, 1.5e-6, -0.5e-6)] == [True, False, True]
 
 
 def test_fractions_are_read_and_budgets_printed():

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import advkit
 from advkit import BlackBox, Threat
 from advkit.attacks.perturb import perturb
-from advkit.core import files
+from advkit.core import distributed, files
 from advkit.core.errors import ConfigError, ModelError, UserError
 from advkit.core.runs import RunFolder
-from advkit.evaluation.evaluate import evaluate
+from advkit.evaluation.evaluate import _refuse_inner, evaluate
 from advkit.evaluation.settings import Evaluation
 from advkit.models.black_box import Account
 from advkit.models.load import load_model
@@ -155,9 +155,12 @@ def test_a_killed_run_and_its_resume_keep_the_limit_together(dies, tmp_path):
     assert json.loads(files.unsealed_line(first)) == {"schema": "advkit/queries", "version": 1}
 
 
-def test_gradients_layers_and_scores_are_refused_before_any_query():
+def test_gradients_layers_and_scores_are_refused_before_any_query(monkeypatch):
     asked = Counted()
     box = BlackBox(asked, classes=3)
+    with monkeypatch.context() as two, pytest.raises(ConfigError):
+        two.setattr(distributed, "world", lambda: 2)
+        _refuse_inner(Evaluation(model="box"))
     for how in ({"attack": "pgd"}, {"certify": True}, {"bpda": ["x"]}, {"attack": "autoattack"}):
         with pytest.raises(ConfigError):
             evaluate(box, asked.data, Threat("linf", 0.1), progress=False, **how)

@@ -106,6 +106,9 @@ def test_a_difference_is_significant_by_the_exact_test(gone, come):
     second = [[False]] * gone + [[True]] * come + [[False]] * (60 - gone - come)
     found = Difference.of(("one", "two"), "robust", first, second)
     assert found.significant == (max(gone, come) == 6) == (found.p_value <= 0.05)
+    assert "McNemar" in found.text and "McNemar" not in found.model_copy(update={"measure": "corrupted"}).text
+    assert all(f"{100 * end:+.1f}" in found.text for end in found.interval)
+    assert [found.model_copy(update={"p_value": p}).significant for p in (0.05, 0.0501)] == [True, False]
     if found.significant:
         assert (found.text.index("two") < found.text.index("one")) == (come > gone)
     assert found.only_first == gone and found.only_second == come
@@ -190,7 +193,68 @@ def test_proofs_are_compared_with_proofs_and_attacks():
     assert found.models[0].correct == {"clean": proofs.clean_correct, "certified": proofs.certified_correct}
 
 
+def test_attacks_are_compared_with_proofs_by_what_both_measure():
+    proofs, facts = CertificationResult.load(GOLDEN / "certify"), ("data", "threat")
+    shown = {"misclassified": "misclassified", "certified": "certified"}
+    verdicts = [
+        {
+            "id": v.id,
+            "label": v.label,
+            "status": shown.get(v.status, "undecided"),
+            "margin": None,
+            "method": None,
+        }
+        for v in GOOD.verdicts
+    ]
+    proofs = changed(proofs, verdicts=verdicts, **{fact: getattr(GOOD, fact).model_dump() for fact in facts})
+    for pair in ((GOOD, proofs), (proofs, GOOD)):
+        found = compare(*pair)
+        assert found.measures == ("clean", "certified") and found.deciding[0].difference == 0
+        assert {model.trusted for model in found.models} == {GOOD.trusted, None}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "weaker"),
+    [
+        *((STAGES[:1], STAGES, "one"), (STAGES, STAGES[:1], "two")),
+        *((STAGES[:1], STAGES[1:], None), (STAGES, STAGES[::-1], None)),
+    ],
+)
+def test_a_refusal_names_the_result_whose_attacks_are_weaker(one, two, weaker):
+    pair = [
+        Source(changed(GOOD, stages=stages), name=f"<{name}>")
+        for name, stages in (("one", one), ("two", two))
+    ]
+    with pytest.raises(ConfigError) as fault:
+        compare(*pair)
+    said = str(fault.value)
+    assert [said.count(f"<{name}>") for name in ("one", "two")] == [
+        1 + (weaker == "one"),
+        1 + (weaker == "two"),
+    ]
+
+
+def test_models_are_told_apart_by_name_place_or_number():
+    def named(*given):
+        return [
+            model.name
+            for model in compare(*(Source(GOOD, path and Path(path), n) for path, n in given)).models
+        ]
+
+    assert named(("a/r", "net"), ("b/s", "net")) == ["net (r)", "net (s)"]
+    assert named(("a/r", "net"), ("b/r", "net"), ("c/t", "x")) == ["net (r) 1", "net (r) 2", "x 3"]
+    assert named(("a/r", "net"), (None, "")) == ["net", "(model 2)"]
+    both = compare(Source(GOOD, Path("a/r"), "net"), GOOD).models
+    assert [model.source for model in both] == [str(Path("a/r")), ""]
+
+
 def test_only_verdicts_can_be_compared():
+    for name, model in (("a.pt", True), ("a.json", False), ("folder", False)):
+        Path("folder").mkdir(exist_ok=True)
+        Path(name).exists() or Path(name).write_text("{}", encoding="utf-8")
+        with pytest.raises(DataError) as fault:
+            Source.open(name)
+        assert ("--model" in str(fault.value)) == model  # it may be meant
     with pytest.raises(ConfigError):
         compare(GOOD)
     with pytest.raises(DataError):

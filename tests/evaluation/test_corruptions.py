@@ -1,6 +1,7 @@
 """``advkit corrupt``: what is counted, resumed, refused and compared with a baseline."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -76,6 +77,14 @@ def test_counts_what_the_model_says(subject, judged):
     low, high = result.interval
     assert low < result.mean_accuracy < high and high - low < 0.3
     assert CorruptionResult.from_json(result.to_json()) == result
+
+
+def test_progress_tells_the_accuracy_so_far(subject):
+    told = MagicMock()
+    result = measure(subject, PLAN, progress=told)
+    said = [call.kwargs["mean accuracy"] for call in told.task().__enter__().advance.call_args_list]
+    right = np.cumsum([len(result.rows) - verdict.errors for verdict in result.verdicts])
+    assert said == pytest.approx(right / len(result.rows) / np.arange(1, 31))
 
 
 def test_a_result_that_was_changed_is_refused(subject):

@@ -1,10 +1,15 @@
 """The expected cost is the real one where a pilot can know it, and its bounds are those of the attacks."""
 
+import itertools
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from advkit.attacks.engine.oracle import FEWEST
 from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import make
 from advkit.commands.attack import run as attack
@@ -14,6 +19,7 @@ from advkit.data.subjects import Subject
 from advkit.evaluation import forecast as module
 from advkit.evaluation.evaluate import attacked, plan
 from advkit.evaluation.forecast import forecast, silent
+from advkit.evaluation.missing import SAMPLE
 from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 
@@ -109,12 +115,120 @@ def test_the_rounds_of_the_cascade(judged):
         (8, 100, 0.001, 16),  # after 8 silent images the limit is 37 %, after 16 in two looks 24 %
         (16, 100, 0.001, 16),
         (8, 100, 0.04, 8),  # 34 of the 92 left at most, which are not worth 40
+        (8, 100, 0.035, 8),  # nor 35
         (8, 5, 0.001, 5),
         (8, 4800, 0.001, 200),  # a round is a 24th at least
     ],
 )
 def test_a_stage_that_breaks_nothing_stops(size, left, tolerance, attacked):
     assert silent(Stage("s", "pgd", tolerance=tolerance, round=size), left, 1000) == attacked
+
+
+class Toy:
+    """A cascade of 48 images, of which the first four break, and a clock: a pass of R rows takes R ticks, of
+    fewer than 16 rows 16 ticks, and the first one 1,000 more."""
+
+    def __init__(self, open_):
+        self.threat, self.clean, self.undecided = THREAT, torch.zeros(48, 4), torch.arange(48) < open_
+        self.now, self.slow = 0.0, 1000.0
+
+    def oracle(self, threat, access, precision):
+        return None
+
+    def precision(self, stage, attack):
+        return None
+
+    def nearest_first(self, rows):
+        return sorted(rows)
+
+    def _outcomes(self, attack, rows):
+        variants = attack.variants(4)
+        self.now += attack.most_passes(4) / variants * max(len(rows) * variants, FEWEST) + self.slow
+        self.slow = 0.0
+        facts = {"forwards": attack.most_passes(4) - 3, "backwards": 3}
+        return [SimpleNamespace(broken=row < 4, **facts) for row in rows]
+
+    def attack(self, stage, rows):
+        return self._outcomes(make(stage.attack, self.threat, stage.parameters), rows)
+
+    def searching(self, key, probe, oracle):
+        return SimpleNamespace(
+            run=lambda rows, found: [
+                found(SimpleNamespace(outcome=one)) for one in self._outcomes(probe, rows.tolist())
+            ]
+        )
+
+
+@pytest.mark.parametrize("left", [0.5, 10.0, 5000.0])
+@pytest.mark.parametrize("steps", [20, 300, 1000])
+@pytest.mark.parametrize("open_", [5, 48])
+def test_a_stage_costs_its_images_times_its_passes_times_what_one_takes(left, steps, open_, monkeypatch):
+    """Of the pilot the share that a cheap stage breaks, of a few images that of an expensive one, and of the
+    nearest half of what a short form of the most expensive breaks."""
+    for restarts, tolerance in itertools.product((1, 3), (0.0, 0.001)):
+        toy = Toy(open_)
+        monkeypatch.setattr(module.time, "perf_counter", lambda toy=toy: toy.now)
+        stage = Stage("s", "pgd", {"steps": steps, "restarts": restarts}, tolerance=tolerance)
+        passes = restarts * (2 * steps + 1)
+        short = passes > 2000
+        tried = min(48 if passes <= 330 else 8 if not short else max(32, math.ceil(left / 24)), open_)
+        share = 4 / tried / (2 if short else 1)
+        kept = left * (1 - share)
+        count = min(left, left * share + silent(stage, kept, 5000)) if tolerance else left
+        timed = math.ceil(left) if short else min(math.ceil(count), open_)
+        pilot = module._Pilot(toy, 5000, 20000, math.inf, 123.0)
+        found, rest = pilot.stage(stage, left)
+        assert (found.images, found.passes, rest) == pytest.approx((count, count * passes, kept))
+        each = max(1.0, FEWEST / (max(tried, timed) * restarts))
+        assert found.seconds == pytest.approx(count * passes * each)
+        left, kept = 4 * left, 4 * kept  # of the whole data set
+        whole = min(left, left * share + silent(stage, kept, 20000)) if tolerance else left
+        assert found.whole == pytest.approx(whole)
+        left, kept = left / 4, kept / 4
+        assert pilot.broken == {"s": pytest.approx(left - kept)}
+
+
+@pytest.mark.parametrize(
+    ("broken", "tolerance", "runs"), [(1, 0, 1), (0.9, 0, 0), (5, 0.001, 1), (4.9, 0.001, 0)]
+)
+def test_a_stage_after_another_runs_if_that_has_changed_enough(broken, tolerance, runs):
+    pilot = module._Pilot(Toy(48), 5000, 20000, math.inf, 123.0)
+    pilot.broken["first"] = broken
+    for after in ("first", "absent"):
+        found, left = pilot.stage(Stage("s", "pgd", {"steps": 20}, after=after, tolerance=tolerance), 7.0)
+        ran = runs and after == "first"
+        assert (found.images > 0) == ran and (left < 7) == ran
+        assert ran or (found.images, found.passes, found.seconds) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("within", [2, 5, 9])
+def test_a_slow_model_has_a_smaller_pilot(judged, monkeypatch, within):
+    """As many images as the first stage attacks in the time; each look at the clock takes a second."""
+    clock = itertools.count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    config = Evaluation(model="m", precision="float32", check_sample=0)
+    stages = plan(("fgsm",), THREAT, 4, {})
+    found = forecast(Subject.of(*judged), THREAT, config, stages, within)
+    assert found.clean == 1 / min(30, 8 * within) and found.pilot == min(30, 8 * within // 3)
+
+
+def test_a_sample_is_of_those_that_no_stage_has_attacked_so(judged):
+    stages = plan(("cascade",), THREAT, 4, {})
+    for size in (1000, 10):
+        config = Evaluation(model="m", precision="float32", check_sample=size)
+        found = {one.name: one.images for one in forecast(Subject.of(*judged), THREAT, config, stages).stages}
+        sampled = {name: images for name, images in found.items() if name.startswith(SAMPLE)}
+        done = [found[name.removeprefix(SAMPLE)] for name in sampled]
+        if size == 1000:
+            (left,) = {images + by for images, by in zip(sampled.values(), done, strict=True)}
+            assert max(done) < left < 28
+        assert [*sampled.values()] == [min(math.ceil(size * (1 - by / left)), left - by) for by in done]
+
+
+def test_memory_is_in_bytes(monkeypatch):
+    here = module._memory(torch.device("cpu"))
+    monkeypatch.setattr(module.sys, "platform", "darwin")
+    assert here / module._memory(torch.device("cpu")) == pytest.approx(1024, rel=0.2)
 
 
 def test_a_dry_run_says_what_is_expected(judged):

@@ -191,6 +191,13 @@ def test_a_file_calls_nothing_but_functions_of_tensors(name: str, tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
+def test_a_compiled_program_is_called_so(tmp_path: Path) -> None:
+    for name, compiled in (("data/aotinductor/model/wrapper.so", True), ("data/other/model.json", False)):
+        with pytest.raises(ModelError) as caught:
+            advkit.load_model(saved({name: b"{}"}, tmp_path / "m.pt2"))
+        assert ("m.pt2 is compiled" in str(caught.value)) == compiled
+
+
 def test_nothing_is_unpickled_but_tensors(tmp_path: Path) -> None:
     network, x = made("pooled")
     program = exported(network, x, None)

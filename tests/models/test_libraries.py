@@ -18,8 +18,10 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError, ModelError
 from advkit.data.load import load_data
 from advkit.data.subjects import Subject
+from advkit.models.card import Preprocessing
 from advkit.models.door import Fit, named_door
 from advkit.models.doors.hf import HuggingFace
+from advkit.models.doors.timm import Timm
 from advkit.models.foreign_settings import SubjectSettings
 
 NAMES = ("cat", "dog", "eel")
@@ -128,6 +130,59 @@ def timm_normalisation(timm: Any, name: str) -> tuple[Any, Any]:
     return found.mean, found.std
 
 
+@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize(("classes", "labels"), [(1000, 1000), (3, 0), (2, 2)])
+@pytest.mark.parametrize(
+    ("size", "more", "fit"),
+    [
+        ((3, 32, 32), {}, Fit(40, 32, bicubic=False)),
+        ((1, 32, 32), {"interpolation": "bicubic"}, Fit(40, 32, bicubic=True)),
+        ((3, 32, 32), {"crop_mode": "squash"}, Fit((40, 40), 32, bicubic=False)),
+        ((3, 32, 48), {}, Fit((40, 60), None, bicubic=False)),
+    ],
+)
+def test_what_timm_says_of_a_classifier(
+    in_folder: bool,
+    classes: int,
+    labels: int,
+    size: Any,
+    more: Any,
+    fit: Fit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = [f"own {k}" for k in range(labels)] if labels == 2 else None
+    said = {"num_classes": classes, "label_names": own, "fixed_input_size": size[0] == 1}
+    usual = {
+        "mean": [0.5],
+        "std": [0.25],
+        "interpolation": "bilinear",
+        "crop_pct": 0.8,
+        "crop_mode": "center",
+    }
+    data = SimpleNamespace(
+        resolve_data_config=lambda pretrained_cfg, verbose: {**usual, **more, "input_size": size},
+        ImageNetInfo=lambda name: SimpleNamespace(
+            label_descriptions=lambda: [f"{name} {k}" for k in range(1000)]
+        ),
+    )
+    library = SimpleNamespace(
+        data=data,
+        is_model=lambda name: name == "net",
+        get_pretrained_cfg=lambda name: SimpleNamespace(to_dict=lambda: said),
+    )
+    monkeypatch.setitem(sys.modules, "timm", library)
+    about = {"architecture": "net", "pretrained_cfg": said, "label_names": own, "num_classes": classes}
+    about |= {"model_args": {"depth": [1, 2], "img_size": 7, "num_classes": 9}}
+    Path("net").mkdir() if in_folder else None
+    Path("net/config.json").write_text(json.dumps(about), encoding="utf-8") if in_folder else None
+    found = Timm().pretrained("timm:./net" if in_folder else "timm:net")
+    assert (found.architecture, found.shape, found.classes) == ("timm:net", size, classes)
+    assert found.labels == tuple(own or [f"imagenet-1k {k}" for k in range(labels)])
+    assert found.preprocessing == Preprocessing(mean=(0.5,), std=(0.25,))
+    assert (found.fit, found.size_bound) == (fit, size[0] == 1)
+    assert found.config == ({"depth": (1, 2)} if in_folder else {})
+
+
 PROCESSORS: dict[str, tuple[dict[str, Any], Fit | None, tuple[float, float]]] = {
     "resized": ({}, Fit((32, 32), None, bicubic=False), (0.0, 1.0)),
     "bicubic": ({"resample": 3}, Fit((32, 32), None, bicubic=True), (0.0, 1.0)),
@@ -213,6 +268,30 @@ def test_transformers_that_crop_and_other_sources(tmp_path: Path, monkeypatch: p
         with pytest.raises(ModelError) as caught:
             advkit.load_model(where)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("no route to host\nat all", "no route to host"), ("gone", "gone"), ("", "OSError")]
+)
+def test_why_transformers_loads_nothing_is_said_in_one_line(
+    fault: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: type[Exception] = OSError
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise kind(fault)
+
+    quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
+    fake = SimpleNamespace(from_pretrained=fails, for_model=fails)
+    kinds = dict.fromkeys(("AutoConfig", "AutoImageProcessor"), fake)
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **kinds))
+    with pytest.raises(ModelError) as caught:
+        HuggingFace().pretrained("hf:name")
+    assert f"({said})" in str(caught.value) and "\n" not in str(caught.value)
+    kind = ValueError
+    with pytest.raises(ConfigError) as refused:
+        HuggingFace().network("hf:name", (3, 32, 32), 2, {})
+    assert f"({said.replace('OSError', 'ValueError')})" in str(refused.value)
 
 
 RESIZED, CROPPED = {"do_resize": True}, {"do_center_crop": True}

@@ -235,6 +235,19 @@ def test_code_in_a_pickle_is_named_and_not_run(
     assert not trap.exists()
 
 
+def test_what_would_take_memory_is_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(torch, "load", lambda *given, **how: loaded.append(given))
+    path = tmp_path / "large.pt"
+    for protocol in (0, 2, 4):
+        path.write_bytes(pickle.dumps({"w": bytearray(b"1")}, protocol=protocol))
+        refusal(load_model, path)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("large/data.pkl", pickle.dumps({"w": bytearray(b"1")}, protocol=protocol))
+        refusal(load_model, path)
+    assert not loaded
+
+
 def test_other_files_of_pytorch_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "whole.pt"
     torch.save(nn.Linear(2, 2), path)

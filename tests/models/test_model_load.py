@@ -159,8 +159,9 @@ def test_what_is_nowhere(make: Any, tmp_path: Path) -> None:
         where: str(where) for where in ("clv.pth", Path("clv"), "nothing", "lenet", "not_there.networks:make")
     }
     for where, near in known.items():
-        with pytest.raises(ModelError, match=near.partition(":")[0]):
+        with pytest.raises(ModelError, match=near.partition(":")[0]) as fault:
             load_model(where)
+        assert ("--arch lenet" in str(fault.value)) == (where == "lenet")
     with pytest.raises(ConfigError):
         load_model("not_there.networks:make", arch="lenet")
 
@@ -275,6 +276,18 @@ def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     said = load_model("torchvision:squeezenet1_1", mean=(0.5, 0.5, 0.5), shape=(3, 64, 64)).card
     assert said.preprocessing.mean == (0.5, 0.5, 0.5)
     assert "trained on images of 3x224x224" in said.notes and "normalised" not in said.notes
+
+
+def test_a_file_says_its_normalisation_unless_its_weights_are_torchvisions_own(tmp_path: Path) -> None:
+    from torchvision import models as zoo
+
+    for classes, mean in ((10, (0.25,)), (1000, (0.485, 0.456, 0.406))):
+        state = zoo.squeezenet1_1(weights=None, num_classes=classes).state_dict()
+        state = {f"1.{name}": tensor for name, tensor in state.items()}
+        torch.save(state | {"0.mean": torch.tensor([0.25]), "0.std": torch.ones(1)}, tmp_path / "m.pt")
+        model = load_model("torchvision:squeezenet1_1", weights=tmp_path / "m.pt")
+        assert (model.card.classes, model.card.preprocessing.mean) == (classes, mean)
+        assert [note.code for note in model.notes].count("normalisation-read") == 1
 
 
 @pytest.mark.parametrize(

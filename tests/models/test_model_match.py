@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from advkit import load_model
 from advkit.core.errors import ConfigError, ModelError
 from advkit.models.card import Shape
-from advkit.models.match import classes_in, fits, misfit
+from advkit.models.match import SIZES, _shapes, classes_in, fits, misfit
 from advkit.models.network import ARCHITECTURES, build
 
 SMALL = ["lenet", "mlp", "small-cnn"]
@@ -111,6 +111,19 @@ def test_what_does_not_fit_is_said_by_name_or_else_by_order(order: str) -> None:
     assert "'layers.1.weight'" in told and "'layers.3.weight'" in told
     del state[next(iter(state))]
     assert "5 tensors where 6 are wanted" in misfit(state, "mlp", (1, 16, 16))
+
+
+def test_the_first_convolution_says_the_channels_unless_a_matrix_comes_first() -> None:
+    dense, convolutions = (
+        torch.zeros(4, 5),
+        {channels: torch.zeros(8, channels, 3, 3) for channels in (1, 3, 7)},
+    )
+    for tensors, wanted in (
+        *(([convolutions[1]], [1]), ([convolutions[3]], [3]), ([convolutions[7]], [1, 3]), ([], [1, 3])),
+        *(([torch.zeros(4), convolutions[3]], [3]), ([dense, convolutions[3]], [1, 3])),
+    ):
+        found = _shapes({str(k): tensor for k, tensor in enumerate(tensors)})
+        assert found == [(channels, size, size) for channels in wanted for size in SIZES[channels]]
 
 
 def test_a_single_number_says_nothing_of_the_classes() -> None:

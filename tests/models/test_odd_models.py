@@ -225,3 +225,37 @@ def test_targets_in_any_form(name: str, images: tuple[Tensor, Tensor]) -> None:
     found, expected = (advkit.perturb(network(), x, y, LINF, target=t) for t in (given, torch.tensor(meant)))
     assert torch.equal(found.x, expected.x)
     assert torch.equal(found.success, expected.success)
+
+
+class Estimator:
+    """As scikit-learn has them, of rows of 64 values."""
+
+    classes_, n_features_in_ = [3, 5], 64
+
+    def predict_proba(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([rows.mean(1), 1 - rows.mean(1)], 1)
+
+
+def ratios(x: np.ndarray) -> np.ndarray:
+    return Estimator().predict_proba(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("access", ["scores", "decisions"])
+@pytest.mark.parametrize("outputs", [None, "logits", "probabilities"])
+@pytest.mark.parametrize("estimator", [False, True])
+def test_what_is_known_of_a_black_box(access: Any, outputs: Any, estimator: bool) -> None:
+    """Only scores have a kind; those of an estimator are probabilities, and its rows are of one length."""
+    how: Any = {"access": access, "outputs": outputs, "max_queries": 7, "max_total_queries": 90}
+    box = advkit.BlackBox(Estimator() if estimator else ratios, classes=2, **how)
+    card = (model := advkit.load_model(box, shape=SHAPE)).card
+    kind = outputs or ("probabilities" if estimator else "logits")
+    assert card.preprocessing.outputs == (kind if access == "scores" else "logits")
+    x = torch.rand(4, *SHAPE)
+    answers = torch.from_numpy(ratios(x.numpy()))
+    if access == "scores":
+        torch.testing.assert_close(model(x), answers.log() if kind == "probabilities" else answers)
+    assert card.config == {"access": access, "max_queries": 7, "max_total_queries": 90}
+    assert (card.shape, card.classes) == (SHAPE, 2)
+    if estimator:
+        with pytest.raises(UserError):
+            advkit.load_model(box, shape=(1, 8, 9))

@@ -31,7 +31,7 @@ class Scale:
         top = ordered[len(ordered) * 9 // 10] if ordered else max(marks, default=1.0)
         parts = parts_of_one(norm, marks)
         step = _round(top * parts / WANTED)
-        if norm == "l0" or parts > 1:
+        if norm == "l0" or parts != 1:
             step = max(1.0, math.ceil(step))
         count = max(1, math.ceil(top * parts / step - 1e-9))
         return cls(tuple(float(f"{number * step:.12g}") / parts for number in range(1, count + 1)))

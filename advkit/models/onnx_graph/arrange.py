@@ -39,8 +39,8 @@ def _range(call: Call) -> Any:
     first, last, step = (call.constant(k) for k in range(3))
     count = math.ceil((last.item() - first.item()) / step.item())
     _within([max(count, 0)])
-    found = first + step * torch.arange(max(count, 0))
-    return Constant((found.to(first.dtype),) * 2, call.name)
+    found = (first + step * torch.arange(max(count, 0))).to(first.dtype)
+    return Constant((found, found), call.name)
 
 
 def _within(*sizes: list[int]) -> None:
@@ -90,7 +90,8 @@ def reshaped(call: Call, x: Read, wanted: list[list[int]], *, keep_at_zero: bool
     place: tuple[list[int], int, int] | None = None
     if call.building.fixed is None or wanted[0] != wanted[1]:
         place = _for_any_batch(x, wanted, keep_at_zero)
-    place = place or _for_fixed_batch(x, wanted[0], call.building.fixed or 1, keep_at_zero)
+    if place is None and wanted[0] == wanted[1]:
+        place = _for_fixed_batch(x, wanted[0], call.building.fixed or 1, keep_at_zero)
     if place is None:
         raise Unread(f"it makes {wanted[0]} of {list(x.shape())}, which mixes the images of a batch")
     target, axis, outer = place
@@ -245,7 +246,7 @@ def _slice(call: Call) -> Any:
         axes, steps = (call.integers(k) if call.get(k) is not None else None for k in (3, 4))
     axes = range(len(starts)) if axes is None else axes
     for axis, first, last, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
-        x = _part(call, x, axis, slice(first, last if step > 0 or last >= -(2**31) else None, step))
+        x = _part(call, x, axis, slice(first, last, step))
     return x
 
 

@@ -46,7 +46,7 @@ class Value:
     @property
     def rank(self) -> int:
         """Number of dimensions."""
-        return self.like[0].dim()
+        return len(self.shape())
 
     @property
     def batch_axes(self) -> list[int]:
@@ -79,7 +79,7 @@ class Constant:
     @property
     def rank(self) -> int:
         """Number of dimensions."""
-        return self.of[0].dim()
+        return len(self.shape())
 
     def shape(self, batch: int = 0) -> tuple[int, ...]:
         """For one of `BATCHES`."""

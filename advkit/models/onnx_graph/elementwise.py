@@ -87,8 +87,7 @@ def _identity(call: Call) -> Any:
 @operation("Dropout")
 def _dropout(call: Call) -> Any:
     call.unused(1)
-    training = call.optional(2)
-    if training is not None and bool(training):
+    if call.optional(2):
         raise Unread("it drops values also when the network is used")
     return call[0]
 

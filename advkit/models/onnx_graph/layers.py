@@ -280,7 +280,7 @@ def _average_pool(call: Call) -> Any:
     pool = kind(w.kernel, w.stride)
     ones = torch.ones(1, 1, *x.shape()[2:])
     inner = padded(call, Constant((ones, ones)), w.edges(whole=False), value=float(counted))
-    rest = {k + 2: (0, max(length, 0)) for k, length in enumerate(w.excess) if length > 0}
+    rest = {k + 2: (0, length) for k, length in enumerate(w.excess) if length > 0}
     share = call.call(pool, padded(call, inner, rest))
     summed = call.layer(pool, padded(call, x, w.edges(whole=True)))
     return call.call(operator.truediv, summed, Constant(share.of, "share", trained=False))

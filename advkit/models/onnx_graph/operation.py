@@ -43,9 +43,7 @@ class Call:
 
     def constant(self, place: int) -> Tensor:
         """An input that must not depend on the images."""
-        if isinstance(found := self[place], Value):
-            raise Unread(f"its input number {place + 1} depends on the images")
-        return found.only
+        return self._known(place).only
 
     def optional(self, place: int) -> Tensor | None:
         """The same, if it is there."""
@@ -53,10 +51,12 @@ class Call:
 
     def integers(self, place: int, batch: int = 0) -> list[int]:
         """Integers that an input holds."""
-        found = self[place]
-        if isinstance(found, Value):
-            raise Unread(f"its input number {place + 1}, of integers, depends on the images")
-        return [int(one) for one in found.of[batch].flatten().tolist()]
+        return [int(one) for one in self._known(place).of[batch].flatten().tolist()]
+
+    def _known(self, place: int) -> Constant:
+        if isinstance(found := self[place], Value):
+            raise Unread(f"its input number {place + 1} depends on the images")
+        return found
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node; text as str."""

@@ -68,7 +68,7 @@ class Curve:
         """(N, *shape) ends of the values of inputs between two, widened for rounding in float64."""
         least = 0.0 if self.kind == "sigmoid" else -1.0
         low, high = self.apply(lower) - SLACK, self.apply(upper) + SLACK
-        return low.clamp(least, 1), high.clamp(least, 1)
+        return low.clamp(min=least), high.clamp(max=1)
 
     def open(self, lower: Tensor, upper: Tensor) -> Tensor:
         """(N, *shape) bool: inputs for which tighter bounds would help."""

@@ -164,9 +164,10 @@ class Branching(Search[Signed]):
             self._count(image)
             searched = self._searched(part, steps)
             bound, kept, linear = self._sure(searched)
-            bound = torch.where(bound > part.bound, bound, part.bound)  # also of an overflow, which is NaN
-            self._limit(image[bound > 0], bound[bound > 0])
-            rest = (~(bound > 0)).nonzero()[:, 0]
+            bound = torch.fmax(bound, part.bound)  # also of an overflow, which is NaN
+            proved = bound > 0
+            self._limit(image[proved], bound[proved])
+            rest = (~proved).nonzero()[:, 0]
             near = self.x[image[rest]] - self.threat.eps * self.threat.ascent(linear[rest].float())
             self._try(near, image[rest])
             candidates = self._candidates(searched[rest], {k: a[rest] for k, a in kept.items()})
@@ -299,8 +300,7 @@ class Branching(Search[Signed]):
             return
         bound, box = problems.bound.clone(), self.threat.norm == "linf"
         for way in self._programmed(problems) if box else [self._searched(problems, LONG)]:
-            better = self._sure(way)[0]
-            bound = torch.where(better > bound, better, bound)
+            bound = torch.fmax(bound, self._sure(way)[0])
         self._limit(self.image[problems.root], bound)
 
     def _programmed(self, problems: Signed) -> list[Signed]:

@@ -113,7 +113,7 @@ def certified_subject(
 ) -> CertificationResult | ShardResult:
     """As `certify`, of a model and images that were inspected; those of the configuration are ignored. Of a
     shard (``config.shard``) its batches are certified."""
-    if distributed.rank() > 0:
+    if distributed.rank():
         progress = SILENT
     model, images, method = subject.model, subject.images, config.method
     threat = resolve(threat, model, images)

@@ -26,9 +26,9 @@ def lowest(
     """
     from scipy.optimize import linprog
 
-    radius = (high - low) / 2
-    size = (rows.abs() @ radius + ends.abs()).clamp(min=torch.finfo(torch.float64).tiny)
-    span = float(function.abs() @ radius) or 1.0
+    width = high - low
+    size = (rows.abs() @ width + ends.abs()).clamp(min=torch.finfo(torch.float64).tiny)
+    span = float(function.abs() @ width) or 1.0
     sides = torch.cat([-rows / size[:, None], -torch.ones(len(rows), 1, dtype=torch.float64)], 1)
     box = np.stack([np.append(low.numpy(), 0.0), np.append(high.numpy(), np.inf)], 1)
     found = []

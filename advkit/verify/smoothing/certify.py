@@ -90,7 +90,7 @@ def smoothed_subject(
 ) -> SmoothingResult | ShardResult:
     """As `certify_smoothed`, of a model and images that were inspected; those of the configuration, which has
     a sigma, are ignored. Of a shard (``config.shard``) its images are certified."""
-    if distributed.rank() > 0:
+    if distributed.rank():
         progress = SILENT
     model, images = subject.model, subject.images
     assert config.sigma is not None

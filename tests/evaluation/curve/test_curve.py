@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from unittest.mock import MagicMock
 from xml.etree import ElementTree
 
 import pytest
@@ -22,6 +23,7 @@ from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat, written
 from advkit.data.data import Data
+from advkit.evaluation.curve import measure
 from advkit.evaluation.curve.measure import DEFAULT, marks_of
 from advkit.evaluation.curve.result import Mark, Median, MinimumNorm, SecurityCurve
 from advkit.evaluation.curve.scale import Scale, parts_of_one
@@ -282,11 +284,26 @@ def charted(curve):
         assert ElementTree.fromstring(draw(curve)).get("role") == "img"
 
 
+def test_progress_tells_the_median_so_far(linear, monkeypatch):
+    monkeypatch.setattr(measure, "GROUP", 10)
+    told = MagicMock(spec=Progress)
+    norms = advkit.security_curve(*linear, "linf", progress=told, **SHORT).norms
+    steps = [call.kwargs["median distance"] for call in told.task().__enter__().advance.call_args_list]
+    norms = [norm for norm in norms if norm > 0]
+    assert steps == [statistics.median_low(norms[:count]) for count in (10, 20, 30, 38)]
+
+
 def test_whole_norms(linear):
     curve = advkit.security_curve(*linear, "l0", **SHORT)
     assert all(norm == int(norm) for norm in curve.norms) and curve.marks == ()
     assert all(point.eps == int(point.eps) for point in curve.points)
     charted(curve)
+    plan = {"sigma-zero": {"steps": 40}, "fmn": {"steps": 60}}
+    alone = [advkit.security_curve(*linear, "l0", name, parameters={name: plan[name]}).norms for name in plan]
+    both = advkit.security_curve(*linear, "l0", tuple(plan), parameters=plan)
+    pairs = [pair for pair in zip(*alone, strict=True) if max(pair) > 0]
+    assert any(one == other for one, other in pairs)
+    assert both.attacks[0].nearest == sum(one <= other for one, other in pairs)  # of equal ones the first
 
 
 def test_reads_back(linear, tmp_path):

@@ -34,6 +34,8 @@ def test_the_grid_holds_every_combination_from_the_smallest_on():
     sizes = [max(abs(angle) / 30, abs(across) / 3, abs(down) / 3) for angle, across, down in moves.tolist()]
     assert limits.size(moves).tolist() == pytest.approx(sizes) == sorted(sizes)
     assert limits.contain(moves).all() and not limits.contain(torch.tensor([[30.0, 3.1, 0.0]])).any()
+    near = torch.tensor([[30.0 * (1 + off), 0.0, 0.0] for off in (0.5e-6, 1.5e-6)])
+    assert limits.contain(near).tolist() == [True, False]  # up to rounding
     assert grid_moves(Limits(0, 3), 31, 5).shape == (25, 3)
     assert grid_moves(limits, 1, 1).tolist() == [[0.0, 0.0, 0.0]]
 

@@ -4,6 +4,7 @@ import base64
 import inspect
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from advkit import Threat, certify, evaluate, load_model, save_model  # noqa: E4
 from advkit.core.errors import ConfigError, ModelError  # noqa: E402
 from advkit.models.model import Model  # noqa: E402
 from advkit.models.onnx_graph.content import content  # noqa: E402
-from advkit.models.onnx_graph.read import read  # noqa: E402
+from advkit.models.onnx_graph.read import check_batches, read  # noqa: E402
 from advkit.verify.bounds.read import check  # noqa: E402
 from advkit.verify.bounds.read import read as bounds  # noqa: E402
 from tests.models.onnx_graph.onnx_graphs import OPTIONS, Drawn, Graph  # noqa: E402
@@ -229,6 +230,10 @@ def test_images_are_arranged_as_the_file_wants_them(tmp_path: Path) -> None:
         if len(dims) < 3:
             with pytest.raises(ConfigError):
                 load_model(path, shape=(1, 8, 8))
+    model = linear(5, 4, 3)
+    model.graph.input[0].CopyFrom(info("images", "N", "H", 4, 3))
+    found = load_model(saved(model, tmp_path / "open.onnx"), shape=(3, 5, 4))
+    torch.testing.assert_close(found(x), x.permute(0, 2, 3, 1).flatten(1) @ weight_of(model).T)
     path = saved(linear(20), tmp_path / "grey.onnx")
     assert [note.code for note in load_model(path, shape=(1, 5, 4)).notes] == ["normalisation-assumed"]
     assert load_model(saved(linear(5, 4), tmp_path / "plane.onnx")).card.shape == (1, 5, 4)
@@ -401,6 +406,12 @@ def hostile() -> dict[str, Any]:
         nodes = [node(kind, ["sizes"] if kind == "ConstantOfShape" else ["images", "sizes"], ["a"])]
         nodes.append(node("Add", ["images", "a"], ["logits"]))
         found[name] = model_of(nodes, [images], [logits], [tensor])
+    always = [
+        onnx.numpy_helper.from_array(np.array(value), name) for name, value in (("r", 0.5), ("t", True))
+    ]
+    found["random"] = model_of(
+        [node("Dropout", ["images", "r", "t"], ["logits"])], [images], [logits], always
+    )
     outer = [
         onnx.numpy_helper.from_array(np.zeros(2**20, np.float32).reshape(size), name)
         for name, size in (("r", (1, -1)), ("c", (-1, 1)))
@@ -420,11 +431,85 @@ def test_a_hostile_file_is_refused_in_one_sentence(name: str, tmp_path: Path) ->
     assert "net.onnx" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_plain_layers_stay_what_proofs_read() -> None:
+    """And compute the same, with the factors and defaults of the operation."""
+    padded: dict[str, Any] = {"kernel_shape": [2, 3], "pads": [1, 1, 1, 1]}
+    made: list[tuple[Any, type[nn.Module]]] = [
+        (lambda g, row: g.add("MatMul", "images", g.weight(5, 3)), nn.Linear),
+        (lambda g, row: g.add("MatMul", row, g.weight(40, 3)), nn.Linear),
+        (lambda g, row: g.add("Gemm", row, g.weight(40, 3), g.weight(3)), nn.Linear),
+        (lambda g, row: g.add("Gemm", row, g.weight(40, 3), g.weight(1, 3), alpha=0.5, beta=3.0), nn.Linear),
+        (lambda g, row: g.add("Conv", "images", g.weight(3, 2, 2, 2), pads=[1, 1, 1, 1]), nn.Conv2d),
+        (lambda g, row: g.add("MaxPool", "images", **padded), nn.MaxPool2d),
+        (lambda g, row: g.add("AveragePool", "images", **padded), nn.AvgPool2d),
+    ]
+    for make, kind in made:
+        g = Graph(np.random.default_rng(3).random((3, 2, 4, 5)), 17)
+        name = make(g, g.add("Flatten", "images"))
+        module = read(content(g.model(name), "net.onnx", None), None).module
+        assert [type(layer) for layer in module.children()] == [kind]
+        assert sum(node.op == "call_function" for node in module.graph.nodes) <= (kind is nn.Linear)
+        found = module(torch.from_numpy(g.values["images"])).detach()
+        torch.testing.assert_close(found, torch.from_numpy(g.values[name]))
+
+
+@pytest.mark.parametrize("kind", ["Add", "Sub", "Mul", "Div", "Pow"])
+def test_single_numbers_stay_numbers(kind: str) -> None:
+    g = Graph(np.random.default_rng(0).random((3, 2, 4, 5)), 17)
+    name = g.add(kind, "images", g.constant(2.5))
+    module = read(content(g.model(name), "net.onnx", None), None).module
+    assert [node.op for node in module.graph.nodes] == ["placeholder", "call_function", "output"]
+    found = module(torch.from_numpy(g.values["images"]))
+    torch.testing.assert_close(found, torch.from_numpy(g.values[name]))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_graphs_exported_for_so_many_images(count: int) -> None:
+    """A token that every image has goes to each of them; which dimension is left out has to be said where
+    there is a single image."""
+    g = Graph(np.random.default_rng(0).random((count, 2, 4, 5)), 11, fixed=True)
+    token = g.constant(np.repeat(np.random.default_rng(1).random((1, 1, 4, 5)), count, 0))
+    model = g.model(g.add("Concat", token, "images", axis=1))
+    module, x = read(content(model, "net.onnx", None), None).module, torch.rand(5, 2, 4, 5)
+    (wanted,) = ReferenceEvaluator(model).run(None, {"images": x[:count].numpy()})
+    torch.testing.assert_close(module(x)[:count], torch.from_numpy(wanted))
+    torch.testing.assert_close(
+        module(x), torch.cat([torch.from_numpy(wanted[:1, :1]).expand(5, 1, 4, 5), x], 1)
+    )
+    squeezed = g.model(g.add("Squeeze", g.add("Unsqueeze", "images", axes=[1, 3])))
+    with nullcontext() if count > 1 else pytest.raises(ModelError):
+        module = read(content(squeezed, "net.onnx", None), None).module
+        assert torch.equal(module(x), x)
+    zero = g.model(g.add("Flatten", g.add("Mul", "images", g.constant(0.0))))
+    check_batches(read(content(zero, "net.onnx", None), None), "net.onnx")
+
+
+def test_rows_of_values_are_what_a_file_takes_that_begins_with_a_matrix(tmp_path: Path) -> None:
+    model = of_one_node("MatMul", {"w": weights(60, 3)}, (60,))
+    x = torch.rand(4, 3, 5, 4)
+    found = load_model(saved(model, tmp_path / "net.onnx"), shape=(3, 5, 4))
+    torch.testing.assert_close(found(x), x.flatten(1) @ weight_of(model))
+
+
 def test_a_refusal_names_the_operation_and_its_node(tmp_path: Path) -> None:
     model = linear(1, 3, 3)
     model.graph.node[0].op_type, model.graph.node[0].name = "NonZero", "the.second"
     with pytest.raises(ModelError, match=r"NonZero.*the\.second"):
         load_model(saved(model, tmp_path / "net.onnx"))
+    model.graph.node[0].domain = "com.microsoft"
+    with pytest.raises(ModelError, match=r"of com\.microsoft"):
+        load_model(saved(model, tmp_path / "net.onnx"))
+    convolved = model_of(
+        [onnx.helper.make_node("Conv", ["x", "x"], ["y"])], [info("x", "N", 1, 3, 3)], [info("y", "N", 3)]
+    )
+    nodes = [
+        onnx.helper.make_node("Dropout", ["x"], ["a", "mask"]),
+        onnx.helper.make_node("Where", ["mask", "a", "x"], ["y"]),
+    ]
+    used = model_of(nodes, [info("x", "N", 1, 3, 3)], [info("y", "N", 3)])
+    for wrong in (convolved, used):  # an input that depends on the images, an output that is used
+        with pytest.raises(ModelError, match="number 2"):
+            load_model(saved(wrong, tmp_path / "net.onnx"))
 
 
 def test_without_the_package_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

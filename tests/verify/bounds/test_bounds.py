@@ -12,7 +12,7 @@ from torch import nn
 from advkit.core import rng
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
-from advkit.models.load import wrap
+from advkit.models.load import load_model, wrap
 from advkit.verify.bounds.affine import Affine, Convolution, Dense, Normalise
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.interval import margins_at_last
@@ -504,6 +504,17 @@ def test_windows_end_where_a_convolution_sees_the_whole_plane():
     assert asked.sum() > 9 and torch.allclose(bounds.lower[3], least, atol=1e-9)
 
 
+def test_windows_go_through_what_scales_whole_channels(networks):
+    """As normalisation does, and a product with a constant of every pixel does not."""
+    product = networks.Call(lambda s, x: s.c * x, c=torch.ones(2, 7, 7))
+    for number, between in enumerate((nn.BatchNorm2d(2), product)):
+        layers = nn.Conv2d(2, 2, 2), between, nn.Conv2d(2, 2, 2), nn.Flatten(), nn.Linear(72, 3)
+        model = load_model(nn.Sequential(*layers), shape=(2, 8, 8), mean=(0.5, 0.4), std=(0.5, 0.6))
+        steps = windowed_path(read(model), 4)
+        assert [step.place for step in steps] == [4, 3, 2, 1][: 1 if number else 4]
+        assert [step.size for step in steps] == [(2, 2, 2), (2, 2, 2), (2, 3, 3), (2, 3, 3)][: len(steps)]
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
 def test_lines_enclose_a_relu_and_are_exact_where_its_sign_is_known(slope):
     ends = torch.tensor(
@@ -543,6 +554,7 @@ POOLED = [
     (nn.MaxPool2d((1, 17)), False),
     (nn.MaxPool2d(1), False),
     (nn.MaxPool2d((2, 3), (2, 3), ceil_mode=True), False),
+    (nn.MaxPool2d((3, 2), (3, 1), ceil_mode=True), False),
     (nn.MaxPool2d((2, 5), (2, 7), ceil_mode=True), True),
 ]
 

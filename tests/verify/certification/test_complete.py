@@ -3,11 +3,13 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import nn
 
 import advkit
@@ -21,7 +23,8 @@ from advkit.models.load import wrap
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import read
-from advkit.verify.certification import complete
+from advkit.verify.certification import branch, complete
+from advkit.verify.certification import search as searches
 from advkit.verify.certification.bisection import Bisection
 from advkit.verify.certification.branch import Branching
 from advkit.verify.certification.leaf import lowest
@@ -189,7 +192,7 @@ def test_networks_without_an_undecided_sign(widths):
     seen = set()
     for norm, eps in itertools.product(("linf", "l2"), (0.001, 0.004, 0.02, 0.5)):
         (one,) = searching(model, Threat(norm, eps)).decide(x, torch.tensor([0]))
-        assert (one.example is None) == (one.margin > 0)
+        assert (one.example is None) == (one.margin > 0) == (one.problems == 0)
         seen.add((norm, one.margin > 0))
     assert len(seen) == 4
 
@@ -204,6 +207,165 @@ def test_linear_programmes():
     for _, multipliers in lowest(function, sides, torch.tensor([-2.5, 0]).double(), low, high):
         rest = function - multipliers @ sides
         assert rest.clamp(max=0).sum() + 2.5 * multipliers[0] > 1  # where 1 would be the most
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_linear_programmes_of_any_size_and_place(number):
+    """The point, and what the multipliers prove, are those of a programme with hard constraints."""
+    dice = numpy.random.default_rng(number)
+    wide, steep = 10.0 ** dice.integers(-4, 5, 2)
+    middle = 0 if number % 3 else 3 * wide * dice.normal(size=4)
+    low, high = middle - wide * dice.uniform(0, 1, 4), middle + wide * dice.uniform(0, 1, 4)
+    low = low if number % 3 < 2 else -high
+    function, sides = (
+        steep * dice.normal(size=4),
+        dice.normal(size=(3, 4)) * 10.0 ** dice.integers(-4, 5, (3, 1)),
+    )
+    within = low + (high - low) * dice.uniform(0, 1, 4)
+    ends = -sides @ within  # so that there is a point
+    point, multipliers = lowest(*map(torch.from_numpy, (function, sides, ends, low, high)))[-1]
+    truth = linprog(function / steep, -sides, ends, bounds=numpy.stack([low, high], 1)).fun * steep
+    rest = function - multipliers.numpy() @ sides
+    proved = numpy.minimum(rest * low, rest * high).sum() - multipliers.numpy() @ ends
+    near = 1e-6 * (abs(function) @ (high - low))
+    assert function @ point.numpy() == pytest.approx(truth, abs=near) and proved == pytest.approx(
+        truth, abs=near
+    )
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """A search with open problems of several images, drawn signs of some inputs and multipliers for them;
+    and for each problem points of the ball that have these signs, and their margins."""
+    model, _ = drawn(7, (6, 12, 10, 3), 0.1, 2.0)
+    x = 0.2 + 0.6 * rng.uniform(rng.keys(7, "begun", torch.arange(6)), (1, 1, 6))
+    search, label = searching(model, Threat("linf", 0.3)), model(x).argmax(1)
+    with torch.no_grad():
+        monkeypatch.setattr(search, "_settled", lambda: iter([None]))
+        next(search.decide(x, label))
+        problems = search.open[torch.arange(len(search.open)).repeat(3)]
+        key, width = rng.keys(8, "drawn", torch.arange(len(problems))), problems.signs.shape[1]
+        image, graph = search.image[problems.root], search.bounder.fine
+        points = search.threat.sample(x.repeat(500, 1, 1, 1), rng.keys(9, "points", torch.arange(3000)))
+        values = [points.double()]
+        for node in graph.nodes[1:]:
+            values.append(node.op.apply(*(values[i] for i in node.inputs)))
+        inputs = torch.cat([values[graph.nodes[k].inputs[0]].flatten(1) for k in search.relus], 1)
+        own = inputs.view(500, 6, width)[rng.integers(key, (1,), 500)[:, 0], image].sign()
+        signs = (own * (rng.uniform(key + 1, (width,)) < 0.2)).to(torch.int8)
+        weights = (rng.uniform(key + 2, (width,)) * (signs != 0)).half()
+        slopes = (0.1 + 0.9 * rng.uniform(key + 3, (width,))).half()
+        problems = replace(problems, signs=signs, weights=weights, slopes=slopes)
+        margins = values[-1].gather(1, label.repeat(500)[:, None]) - values[-1]
+        margins = margins.view(500, 6, 3)[:, image].gather(
+            2, search.other[problems.root].expand(500, -1)[..., None]
+        )
+        fitting = (inputs.view(500, 6, width)[:, image] * signs >= 0).all(2)
+        monkeypatch.setattr(branch, "CANDIDATES", 4)
+        yield search, problems, margins[..., 0].masked_fill(~fitting, torch.inf).amin(0)
+
+
+def valued(search, problems, dtype):
+    linear, total = search._carried(problems, dtype)
+    return (total + search.ball.least(linear, search.image[problems.root])).double()
+
+
+def test_a_bound_holds_at_all_points_with_its_signs(begun):
+    """Whatever the slopes and multipliers. Ascent raises it."""
+    search, problems, least = begun
+    assert len(problems) > 20 and (least < torch.inf).all()
+    for found in (problems, search._searched(problems, 8)):
+        assert (valued(search, found, torch.float64) <= least + 1e-9).all()
+        coarse = search._value(found).double()
+        assert torch.allclose(coarse, valued(search, found, torch.float64), atol=1e-3)
+    assert (search._sure(found)[0] >= search._sure(problems)[0] - 1e-3).all()
+    assert (search._sure(found)[0] > search._sure(problems)[0]).double().mean() > 0.9
+    place = (problems.signs == 0).int().argmax(1)
+    for sign in (1, -1):
+        half = search._signed(problems, place, sign)
+        assert (half.signs.gather(1, place[:, None]) == sign).all()
+        assert ((half.signs != problems.signs).sum(1) == 1).all()
+
+
+def test_rounding_counts_every_term(begun, monkeypatch):
+    """Its share of the reach of both logits, and of each input that a multiplier adds."""
+    search, problems, _ = begun
+    image, other = search.image[problems.root], search.other[problems.root]
+    sure = []
+    for off in (0.0, 1.0):
+        monkeypatch.setattr(search.bounder, "off_at", lambda place, off=off: off)
+        sure.append(search._sure(problems)[0] + search.deducted[problems.root])
+    assert torch.allclose(sure[0], valued(search, problems, torch.float64))
+    reach, nodes = search.bounds.reach, search.bounder.fine.nodes
+    paths = reach[-1][image, search.label[image]] + reach[-1][image, other]
+    inner = torch.cat([reach[nodes[k].inputs[0]].flatten(1) for k in search.relus], 1)[image]
+    added = problems.weights.double() * search.scale[problems.root].double() * inner
+    assert added.sum(1).min() > 0 and torch.allclose(sure[0] - sure[1], paths + added.sum(1))
+
+
+def test_open_problems_are_taken_in_turn(begun, monkeypatch):
+    """Of each image the lowest bound, then the next; above a limit of memory those nearest to a proof."""
+    search, problems, _ = begun
+    bound = rng.permutation(0, "bound", len(problems)).double()
+    search.open = replace(problems, bound=bound)
+    image = search.image[problems.root].tolist()
+    order = sorted(range(len(image)), key=lambda k: bound[k])
+    turns = sorted(order, key=lambda k: ([j for j in order if image[j] == image[k]].index(k), image[k]))
+    monkeypatch.setattr(search.bounder, "fitting", lambda dtype, size: 14)
+    for room, wanted in ((0, turns), (1, order[::-1])):
+        monkeypatch.setattr(searches, "HELD_OPEN", search.open.bytes - room)
+        assert search._chosen().tolist() == wanted[:7]
+
+
+def test_what_costs_most_is_tried_for_a_split(begun):
+    """Of the inputs without a sign; where none seems to cost anything, others."""
+    search, problems, _ = begun
+    image, dice = search.image[problems.root], torch.Generator().manual_seed(0)
+    low, high = search.low[image], search.high[image]
+    free = (low < 0) & (high > 0) & (problems.signs == 0)
+    for share in (1.0, 0.2, 0.0):
+        a = torch.randn(low.shape, generator=dice, dtype=torch.float64)
+        a = a * (torch.rand(low.shape, generator=dice) < share)
+        cost = torch.where(a < 0, -a, a / 2) * -low * high / (high - low) * free
+        top = cost.topk(4, 1)
+        kept = dict(zip(search.relus, search._shaped(a), strict=True))
+        found = search._candidates(problems, kept)
+        some = top.values[:, 0] > 0
+        assert torch.equal(found[some], torch.where(top.values > 0, top.indices, -1)[some])
+        assert free[~some].gather(1, found[~some]).all()
+        one = problems[: len(search.open)]  # of each root
+        kept = {k: each[: len(one)] for k, each in kept.items()}
+        search._candidates(replace(one, signs=0 * one.signs), kept)
+        scale = (a.abs() + a.abs().mean(1, keepdim=True))[: len(one)]
+        assert torch.allclose(search.scale[one.root], scale.float())
+
+
+def test_the_split_is_the_one_whose_worse_half_is_best(begun, monkeypatch):
+    """Of halves that are proved all are as good."""
+    search, problems, _ = begun
+    problems = problems[: len(search.open)]  # one of each root
+    root, width, dice = problems.root, problems.signs.shape[1], torch.Generator().manual_seed(0)
+    base = torch.zeros_like(search.scale).index_copy(0, root, problems.signs.float())
+    search.deducted = torch.rand(len(search.scale), generator=dice, dtype=torch.float64)
+
+    def value(part):
+        new = part.signs - base[part.root]
+        assert (new.abs().sum(1) == 1).all()
+        row, place = new.nonzero(as_tuple=True)
+        return values[(new[row, place] < 0).long(), part.root, place] + search.deducted[part.root]
+
+    monkeypatch.setattr(search, "_value", value)
+    for _ in range(8):
+        values = torch.randn((2, *search.scale.shape), generator=dice, dtype=torch.float64)
+        found = (torch.rand(len(root), width, generator=dice) * (problems.signs == 0)).topk(4, 1).indices
+        found[:, 1:][torch.rand(len(root), 3, generator=dice) < 0.2] = -1
+        halves = search._halves(replace(problems, candidates=found))
+        worse, better = values[:, root].clamp(max=0).sort(0).values
+        score = (worse + 0.1 * better).gather(1, found.clamp(min=0)).masked_fill(found < 0, -torch.inf)
+        best = found.gather(1, score.argmax(1, keepdim=True))
+        chosen = torch.zeros_like(problems.signs).scatter_(1, best, 1)
+        assert torch.equal(halves.signs, torch.cat([problems.signs + chosen, problems.signs - chosen]))
+        assert torch.equal(halves.root, root.repeat(2))
 
 
 def bumpy():

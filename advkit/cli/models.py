@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -163,7 +164,7 @@ def _card(model: str, path: Path, card: ModelCard) -> Outcome:
     return Outcome(model, tables=shown, files=(path,), result=card.model_dump(mode="json", by_alias=True))
 
 
-def _rows(values: dict[str, object] | dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _rows(values: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     return tuple((key, str(value)) for key, value in values.items() if value not in (None, ""))
 
 

@@ -55,10 +55,6 @@ def _broken(entries: Iterable[Entry]) -> int:
     return sum(entry.broken for entry in entries)
 
 
-def _passes(entries: Iterable[Entry]) -> int:
-    return sum(entry.forwards + entry.backwards for entry in entries)
-
-
 class Cascade:
     """A running evaluation.
 
@@ -250,9 +246,9 @@ class Cascade:
         if todo:
             task.advance(len(todo) - len(mine), **self._left)
             passes, seconds = self.timed.get(stage.name, (0, 0.0))
-            new = [entry for entry, before in zip(entries, earlier, strict=True) if before is None]
-            self.timed[stage.name] = (passes + _passes(new), seconds + time.perf_counter() - begun)
-        self.passes += _passes(entries)
+            new = sum(entry.passes for entry, before in zip(entries, earlier, strict=True) if before is None)
+            self.timed[stage.name] = (passes + new, seconds + time.perf_counter() - begun)
+        self.passes += sum(entry.passes for entry in entries)
         broken = _broken(entries)
         self.confirmed += broken
         if not self._transfers(self._attack(stage)):  # successes on another model need not transfer

@@ -27,12 +27,11 @@ def cost(cascade: Cascade, stages: Sequence[result.Stage], clean: float, of: int
     for one in stages:
         if not one.attacked:
             continue
-        spent = one.forwards + one.backwards
         timed, time = cascade.timed.get(one.name, (0, 0.0))
         unknown |= not timed
-        time *= spent / max(1, timed)  # earlier processes took as long for a pass
+        time *= one.passes / max(1, timed)  # earlier processes took as long for a pass
         times = _of_all(one, names[one.name], cascade, of) / one.attacked
-        passes, all_passes = passes + spent, all_passes + times * spent
+        passes, all_passes = passes + one.passes, all_passes + times * one.passes
         seconds, all_seconds = seconds + time, all_seconds + times * time
     return Cost(
         passes=1 + passes / n,

@@ -220,7 +220,7 @@ class _Pilot:
         if some := rows[: PILOT if most <= CHEAP else FEW if most <= EXPENSIVE else 0]:
             begun = time.perf_counter()
             entries = cascade.attack(stage, some)
-            passes = sum(entry.forwards + entry.backwards for entry in entries) / len(some)
+            passes = sum(entry.passes for entry in entries) / len(some)
             share = sum(entry.broken for entry in entries) / len(some)
             self.per_pass = (time.perf_counter() - begun) / (passes * len(some))
         elif rows and left:
@@ -247,7 +247,7 @@ class _Pilot:
         begun = time.perf_counter()
         search = cascade.searching(stage.key, probe, oracle)
         search.run(torch.tensor(rows), lambda one: found.append(one.outcome))
-        passes = sum(one.forwards + one.backwards for one in found)
+        passes = sum(one.passes for one in found)
         return (time.perf_counter() - begun) / passes, sum(one.broken for one in found) / len(found)
 
 

@@ -75,6 +75,11 @@ class Stage(StrictModel):
     transferred: bool = False
     """Whether it searched on a surrogate, which took most of its passes; the model itself only confirmed."""
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward."""
+        return self.forwards + self.backwards
+
     @model_validator(mode="after")
     def _named(self) -> Stage:
         if not self.name:

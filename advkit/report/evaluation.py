@@ -104,7 +104,7 @@ def attack(
             f"{stage.attacked:,}",
             f"{stage.broken:,}",
             accuracy(stage.correct_after, n),
-            f"{stage.forwards + stage.backwards:,}",
+            f"{stage.passes:,}",
         )
         for stage in result.stages
         if stage.attacked

@@ -145,8 +145,7 @@ class Toy:
         variants = attack.variants(4)
         self.now += attack.most_passes(4) / variants * max(len(rows) * variants, FEWEST) + self.slow
         self.slow = 0.0
-        facts = {"forwards": attack.most_passes(4) - 3, "backwards": 3}
-        return [SimpleNamespace(broken=row < 4, **facts) for row in rows]
+        return [SimpleNamespace(broken=row < 4, passes=attack.most_passes(4)) for row in rows]
 
     def attack(self, stage, rows):
         return self._outcomes(make(stage.attack, self.threat, stage.parameters), rows)

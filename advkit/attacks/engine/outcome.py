@@ -25,6 +25,11 @@ class Outcome:
     forwards: int
     backwards: int
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward."""
+        return self.forwards + self.backwards
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found(Outcome):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, cast
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from advkit.core import rng
@@ -64,13 +65,24 @@ class Generator(Network):
     One that has ``classes`` is conditional: it is called with latent vectors and classes (N,).
     """
 
+    class Config(StrictModel):
+        latent_dim: int = Field(100, ge=1)
+        """Numbers in a latent vector."""
+
     latent_dim: int
     layers: nn.Module
+    signed: ClassVar[bool] = False
+    """Whether the pixels of ``layers`` are in [-1, 1], as behind a tanh."""
+
+    def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
+        super().__init__(config, shape=shape, classes=classes)
+        if isinstance(config, Generator.Config):
+            self.latent_dim = config.latent_dim
 
     def forward(self, z: Tensor) -> Tensor:
         """Images in [0, 1] of latent vectors; by default those of ``layers``."""
         images: Tensor = self.layers(z)
-        return images
+        return (images + 1) / 2 if self.signed else images
 
     def draw(self, key: Tensor) -> Tensor:
         """Latent vectors (N, latent_dim) from the prior, one for each key of `rng.keys`; N(0, 1) here."""
@@ -87,10 +99,12 @@ class Discriminator(Network):
     feature_dim: int
     trunk: nn.Module
     head: nn.Module
+    signed: ClassVar[bool] = False
+    """Whether ``trunk`` takes pixels in [-1, 1]."""
 
     def features(self, x: Tensor) -> Tensor:
         """(N, feature_dim) of images in [0, 1]; by default those of ``trunk``."""
-        features: Tensor = self.trunk(x)
+        features: Tensor = self.trunk(2 * x - 1 if self.signed else x)
         return features
 
     def new_head(self, outputs: int) -> nn.Module:
@@ -130,6 +144,7 @@ class Vae(Network):
 
 
 N = TypeVar("N", bound=type[Network])
+M = TypeVar("M", bound=Network)
 
 
 def architecture(
@@ -158,6 +173,28 @@ def build(
         return kind(settings, shape=shape, classes=classes)
     except ConfigError as error:
         raise ConfigError(f"architecture {name!r} on {shape} images: {error}") from error
+
+
+def inner(
+    kind: type[M],
+    what: str,
+    name: str,
+    *,
+    shape: Shape,
+    classes: int | None = None,
+    config: dict[str, Any] | None = None,
+) -> M:
+    """The network inside another one, as `build` makes it; ``what`` it is called there.
+
+    Raises:
+        ConfigError: as in `build`, or it is no ``kind``.
+    """
+    entry = ARCHITECTURES.entry(name)
+    if not issubclass(entry.thing, kind):
+        raise ConfigError(
+            f"the {what} {name!r} is a {entry.facts['role']}; name the architecture of a {kind.__name__}"
+        )
+    return cast(M, build(name, shape=shape, classes=classes, config=config))
 
 
 def pairs() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from advkit.core.config import StrictModel, validate
 from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.labels import need_classes, need_labels
-from advkit.models.network import ARCHITECTURES, Discriminator, Generator, architecture, build
+from advkit.models.network import ARCHITECTURES, Discriminator, Generator, architecture, inner
 
 
 @architecture(
@@ -43,18 +43,16 @@ class ConditionalGenerator(Generator):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape, classes=need_classes(classes))
-        entry = ARCHITECTURES.entry(config.generator)
-        fields = entry.thing.Config.model_fields
-        if entry.facts["role"] != "generator" or "latent_dim" not in fields:
+        kind = ARCHITECTURES.get(config.generator).Config
+        if "latent_dim" not in kind.model_fields:
             raise ConfigError(
-                f"{config.generator!r} is a {entry.facts['role']} that has "
-                f"{'a' if 'latent_dim' in fields else 'no'} parameter latent_dim; name a generator's "
-                "architecture that has it"
+                f"{config.generator!r} has no parameter latent_dim; name a generator's architecture that has "
+                "it"
             )
-        own = validate(entry.thing.Config, config.generator_config, f"architecture {config.generator!r}")
-        self.latent_dim: int = own.model_dump()["latent_dim"]
-        inner = {**config.generator_config, "latent_dim": self.latent_dim + config.embedding}
-        self.generator = cast(Generator, build(config.generator, shape=shape, config=inner))
+        own = validate(kind, config.generator_config, f"architecture {config.generator!r}")
+        self.latent_dim = own.model_dump()["latent_dim"]
+        longer = {**config.generator_config, "latent_dim": self.latent_dim + config.embedding}
+        self.generator = inner(Generator, "generator", config.generator, shape=shape, config=longer)
         self.embedding = nn.Embedding(self.classes, config.embedding)  # last: its rows tell the classes
         # Classes begin alike. At the size of the latent vectors the generator would use nothing else, and it
         # draws one image of each.
@@ -91,14 +89,12 @@ class _Wrapped(Discriminator):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape, classes=need_classes(classes))
-        entry = ARCHITECTURES.entry(config.trunk)
-        if entry.facts["role"] != "discriminator" or issubclass(entry.thing, _Wrapped):
-            kind = "conditional" if issubclass(entry.thing, _Wrapped) else f"a {entry.facts['role']}"
+        if issubclass(ARCHITECTURES.get(config.trunk), _Wrapped):
             raise ConfigError(
-                f"the trunk {config.trunk!r} is itself {kind}; "
-                "name an unconditional discriminator's architecture"
+                f"the trunk {config.trunk!r} is itself conditional; name an unconditional discriminator's "
+                "architecture"
             )
-        self.trunk = cast(Discriminator, build(config.trunk, shape=shape, config=config.trunk_config))
+        self.trunk = inner(Discriminator, "trunk", config.trunk, shape=shape, config=config.trunk_config)
         self.head, self.trunk.head = self.trunk.head, nn.Identity()
         self.feature_dim = self.trunk.feature_dim
 

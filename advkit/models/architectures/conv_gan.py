@@ -37,9 +37,7 @@ def _half(size: int) -> int:
 class ConvGenerator(Generator):
     """On 28x28 grey images: 2,343,681 parameters with batch norm's running statistics."""
 
-    class Config(StrictModel):
-        latent_dim: int = Field(100, ge=1)
-        """Numbers in a latent vector."""
+    class Config(Generator.Config):
         channels: tuple[int, int, int] | None = None
         """After the dense layer and the next two; by default 256,128,64, on small images 128,64,32."""
 
@@ -47,7 +45,6 @@ class ConvGenerator(Generator):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
         small = min(shape[1:]) <= SMALL
         wide, middle, narrow = config.channels or ((128, 64, 32) if small else (256, 128, 64))
         colours, height, width = shape

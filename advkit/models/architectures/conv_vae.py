@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
 from advkit.models.layers import glorot
-from advkit.models.network import ARCHITECTURES, Generator, Vae, architecture, build
+from advkit.models.network import Generator, Vae, architecture, inner
 
 
 @architecture(
@@ -45,12 +45,7 @@ class ConvVae(Vae):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
-        entry = ARCHITECTURES.entry(config.decoder)
-        if entry.facts["role"] != "generator":
-            raise ConfigError(
-                f"the decoder {config.decoder!r} is a {entry.facts['role']}; name a generator's architecture"
-            )
-        decoder = cast(Generator, build(config.decoder, shape=shape, config=config.decoder_config))
+        decoder = inner(Generator, "decoder", config.decoder, shape=shape, config=config.decoder_config)
         if type(decoder).draw is not Generator.draw:
             raise ConfigError(
                 f"the decoder {config.decoder!r} draws its latent vectors otherwise than from N(0, 1), which "

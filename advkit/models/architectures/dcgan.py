@@ -11,7 +11,7 @@ import math
 from itertools import pairwise
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
@@ -49,18 +49,16 @@ def _kernel(large: Size, small: Size) -> Size:
 class DCGenerator(Generator):
     """With width 128 on 64x64 colour images it has the channels of the paper: 1024, 512, 256, 128."""
 
-    class Config(StrictModel):
-        latent_dim: int = Field(100, ge=1)
-        """Numbers in a latent vector."""
+    class Config(Generator.Config):
         width: int = Field(64, ge=1)
         """Channels before the last layer; each size below has twice as many (the paper: 128)."""
 
     config: Config
+    signed = True
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         refuse_small(shape)
         super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
         sizes = growth(shape)
         channels = [config.width << step for step in reversed(range(len(sizes) - 1))]
         layers: list[nn.Module] = [
@@ -80,11 +78,6 @@ class DCGenerator(Generator):
         self.layers = nn.Sequential(*layers, last, nn.Tanh())
         _start(self)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1]."""
-        images: Tensor = self.layers(z)
-        return (images + 1) / 2
-
 
 @architecture(
     "dcgan-discriminator",
@@ -102,6 +95,7 @@ class DCDiscriminator(Discriminator):
         """Of the leaky ReLU, below zero."""
 
     config: Config
+    signed = True
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         refuse_small(shape)
@@ -119,8 +113,3 @@ class DCDiscriminator(Discriminator):
         self.feature_dim = inputs * math.prod(sizes[0])
         self.head = nn.Linear(self.feature_dim, 1)
         _start(self)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Flattened output of the convolutions."""
-        features: Tensor = self.trunk(2 * x - 1)
-        return features

@@ -6,7 +6,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advkit.core.config import StrictModel
 from advkit.models.card import Shape
 from advkit.models.labels import need_labels
 from advkit.models.network import Generator, architecture
@@ -24,7 +23,7 @@ class GaussianGenerator(Generator):
     Without classes there is one Gaussian. Fresh ones are grey, with noise on it.
     """
 
-    class Config(StrictModel):
+    class Config(Generator.Config):
         latent_dim: int = Field(64, ge=1)
         """Rank of the covariances, at most."""
 
@@ -32,7 +31,6 @@ class GaussianGenerator(Generator):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape, classes=classes)
-        self.latent_dim = config.latent_dim
         size = shape[0] * shape[1] * shape[2]
         self.mean = nn.Parameter(torch.full((classes or 1, size), 0.5))
         self.factor = nn.Parameter(torch.zeros(classes or 1, size, self.latent_dim))

@@ -60,9 +60,7 @@ _MNIST = "Salimans et al. 2016, section 5.1 (MNIST)"
 class NoisyMlpGenerator(UniformGenerator):
     """On 28x28 grey images: 696,568 parameters."""
 
-    class Config(StrictModel):
-        latent_dim: int = Field(100, ge=1)
-        """Numbers in a latent vector."""
+    class Config(UniformGenerator.Config):
         hidden: tuple[int, ...] = Field((500, 500), min_length=1)
         """Widths of the hidden layers."""
 
@@ -70,7 +68,6 @@ class NoisyMlpGenerator(UniformGenerator):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
         layers: list[nn.Module] = []
         width = config.latent_dim
         for hidden in config.hidden:

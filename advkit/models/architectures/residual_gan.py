@@ -126,16 +126,16 @@ def _plan(config: _Scale, shape: Shape) -> tuple[list[Size], list[int], int]:
 class ResidualGenerator(Generator):
     """Latent vectors choose among learned pictures of the smallest size."""
 
-    class Config(_Scale):
+    class Config(_Scale, Generator.Config):
         latent_dim: int = Field(64, ge=1)
         """Numbers in a latent vector."""
 
     config: Config
+    signed = True
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         sizes, channels, blocks = _plan(config, shape)
         super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
         self.choose = _started(nn.Linear(config.latent_dim, channels[0], bias=False), 1)
         self.pictures = nn.Parameter(torch.randn(1, channels[0], *sizes[0]))
         layers: list[nn.Module] = []
@@ -147,8 +147,7 @@ class ResidualGenerator(Generator):
     def forward(self, z: Tensor) -> Tensor:
         """Images in [0, 1]."""
         weights: Tensor = self.choose(z)
-        images: Tensor = self.layers(weights[:, :, None, None] * self.pictures)
-        return (images + 1) / 2
+        return super().forward(weights[:, :, None, None] * self.pictures)
 
 
 @architecture(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advkit.core.config import StrictModel
-from advkit.core.errors import ConfigError
 from advkit.models.card import Shape
-from advkit.models.network import ARCHITECTURES, Classifier, Discriminator, Network, Vae, architecture, build
+from advkit.models.network import Classifier, Discriminator, Network, Vae, architecture, inner
 
 
 @architecture(
@@ -35,13 +34,8 @@ class TrunkClassifier(Classifier):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape, classes=classes)
-        entry = ARCHITECTURES.entry(config.trunk)
-        if entry.facts["role"] != "discriminator":
-            raise ConfigError(
-                f"the trunk {config.trunk!r} is a {entry.facts['role']}; name a discriminator's architecture"
-            )
-        trunk = build(config.trunk, shape=shape, classes=config.trunk_classes, config=config.trunk_config)
-        self.trunk = cast(Discriminator, trunk)
+        own: dict[str, Any] = {"classes": config.trunk_classes, "config": config.trunk_config}
+        self.trunk = inner(Discriminator, "trunk", config.trunk, shape=shape, **own)
         self.trunk.head = nn.Identity()
         self.head = self.trunk.new_head(self.classes)
 
@@ -75,12 +69,8 @@ class EncoderClassifier(Classifier):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape, classes=classes)
-        entry = ARCHITECTURES.entry(config.encoder)
-        if entry.facts["role"] != "vae":
-            raise ConfigError(
-                f"the encoder {config.encoder!r} is a {entry.facts['role']}; name a VAE's architecture"
-            )
-        self.encoder = cast(Vae, build(config.encoder, shape=shape, config=config.encoder_config))
+        own: dict[str, Any] = {"shape": shape, "config": config.encoder_config}
+        self.encoder = inner(Vae, "encoder", config.encoder, **own)  # type: ignore[type-abstract]
         self.head = nn.Linear(2 * self.encoder.decoder.latent_dim, self.classes)
         self.encoder.decoder = nn.Identity()  # type: ignore[assignment]
 
@@ -113,13 +103,8 @@ class Detector(Network):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
-        entry = ARCHITECTURES.entry(config.network)
-        if entry.facts["role"] != "classifier":
-            raise ConfigError(
-                f"the network {config.network!r} is a {entry.facts['role']}; name a classifier's architecture"
-            )
-        made = build(config.network, shape=shape, classes=2, config=config.network_config)
-        self.network = cast(Classifier, made)
+        own: dict[str, Any] = {"classes": 2, "config": config.network_config}
+        self.network = inner(Classifier, "network", config.network, shape=shape, **own)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N,) of images in [0, 1]."""

@@ -31,9 +31,7 @@ class UniformGenerator(Generator):
 class DenseGenerator(UniformGenerator):
     """On 28x28 grey images: 1,489,936 parameters."""
 
-    class Config(StrictModel):
-        latent_dim: int = Field(100, ge=1)
-        """Numbers in a latent vector."""
+    class Config(Generator.Config):
         hidden: tuple[int, ...] = Field((256, 512, 1024), min_length=1)
         """Widths of the hidden layers."""
         dropout: float = Field(0.5, ge=0, lt=1)
@@ -43,7 +41,6 @@ class DenseGenerator(UniformGenerator):
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
         layers: list[nn.Module] = []
         width = config.latent_dim
         for hidden in config.hidden:
@@ -93,17 +90,15 @@ class DenseDiscriminator(Discriminator):
 class DenseConvGenerator(Generator):
     """On 28x28 grey images: 839,937 parameters, from 7x7."""
 
-    class Config(StrictModel):
-        latent_dim: int = Field(100, ge=1)
-        """Numbers in a latent vector."""
+    class Config(Generator.Config):
         channels: tuple[int, int] = (128, 64)
         """After the dense layer and after the first convolution."""
 
     config: Config
+    signed = True
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
-        self.latent_dim = config.latent_dim
         wide, narrow = config.channels
         start, middle, whole = growth(shape, 2)
         self.layers = nn.Sequential(
@@ -122,10 +117,6 @@ class DenseConvGenerator(Generator):
         """Layers that convolve, from one size to the next."""
         return [transposed(inputs, outputs, 5, before, after)]
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1]."""
-        return (super().forward(z) + 1) / 2
-
 
 @architecture(
     "dense-conv-gan-discriminator",
@@ -141,6 +132,7 @@ class ShallowDiscriminator(Discriminator):
         """Width of the hidden layer."""
 
     config: Config
+    signed = True
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
@@ -148,11 +140,6 @@ class ShallowDiscriminator(Discriminator):
         self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), config.hidden), nn.ReLU())
         self.head = nn.Linear(config.hidden, 1)
         glorot(self)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the hidden layer."""
-        features: Tensor = self.trunk(2 * x - 1)
-        return features
 
 
 MOMENTUM = 0.2
@@ -193,6 +180,7 @@ class StridedDiscriminator(Discriminator):
         """Of the leaky ReLU, below zero."""
 
     config: Config
+    signed = True
 
     def __init__(self, config: Config, *, shape: Shape, classes: int | None = None) -> None:
         super().__init__(config, shape=shape)
@@ -211,8 +199,3 @@ class StridedDiscriminator(Discriminator):
         self.feature_dim = second * math.ceil(height / 4) * math.ceil(width / 4)
         self.head = nn.Linear(self.feature_dim, 1)
         glorot(self)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Flattened output of the convolutions."""
-        features: Tensor = self.trunk(2 * x - 1)
-        return features

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from advkit.core import images
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
-from advkit.core.runs import environment
 from advkit.data.load import load_data
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.evaluation.result import (
@@ -77,7 +75,6 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder(command, train.name, config, inputs) as run:
 
         def work() -> GanEvaluationResult:
-            begun = time.perf_counter()
             floors, skipped = measure(reference.floor, metrics, "measuring real images", context.progress)
             images.write_grid(run.path / "real.png", reference.real.images[: GRID * GRID], GRID)
             judged: list[Judged] = []
@@ -104,8 +101,6 @@ def run(config: Config, context: Context) -> Outcome:
                 generators=tuple(judged),
                 class_names=train.class_names,
                 real_histogram=tuple(reference.shares.tolist()),
-                seconds=time.perf_counter() - begun,
-                environment=environment(),
             )
 
         return report.evaluated(run.once(GanEvaluationResult, work), run.path)

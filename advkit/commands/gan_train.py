@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +10,7 @@ import torch
 from advkit.core import device as devices
 from advkit.core import distributed, images, rng
 from advkit.core.context import Context
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import RunFolder
 from advkit.data.load import load_data
 from advkit.gan.cost import passes
 from advkit.gan.game import Game, concrete
@@ -50,18 +49,15 @@ def run(config: Config, context: Context) -> Outcome:
     with context.run_folder("gan-train", data.name, config, inputs) as run:
 
         def work() -> GanTrainingResult | None:
-            begun = time.perf_counter()
             trained = train_gan(config, data, run=run, device=device, progress=context.progress)
             if distributed.rank() > 0:
                 return None
-            return _finish(game, trained, run, device, seconds=time.perf_counter() - begun)
+            return _finish(game, trained, run, device)
 
         return report.trained(run.once(GanTrainingResult, work), run.path)
 
 
-def _finish(
-    game: Game, trained: TrainedGan, run: RunFolder, device: torch.device, *, seconds: float
-) -> GanTrainingResult:
+def _finish(game: Game, trained: TrainedGan, run: RunFolder, device: torch.device) -> GanTrainingResult:
     """Writes the models, to the run folder and to the store, and the pictures."""
     for name, model in trained.models.items():
         save_model(model, run.path / f"{name}.safetensors", overwrite=True)
@@ -81,10 +77,8 @@ def _finish(
         best={"by": config.keep_by, "step": models["best"].card.training["step"]},
         last=recent(rows, [*game.figures, *(["d_accuracy"] if config.kind == "gan" else [])]),
         images_per_second=rows[-1]["images_per_second"],
-        seconds=seconds,
         resumed_at=trained.resumed_at,
         warnings=trained.warnings,
-        environment=environment(),
     )
 
 

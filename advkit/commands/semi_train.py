@@ -7,7 +7,7 @@ import torch
 from advkit.core import device as devices
 from advkit.core import images, rng
 from advkit.core.context import Context
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import RunFolder
 from advkit.data.load import load_data
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
@@ -82,7 +82,6 @@ def run(config: Config, context: Context) -> Outcome:
                 labels=len(labelled),
                 label_ids=labelled.ids.tolist(),
                 test={"data": test.facts, "attack": facts(threat), **tested},
-                environment=environment(),
             )
 
         return report.semi_supervised(run.once(SemiTrainingResult, work), run.path)

@@ -205,7 +205,7 @@ class RunFolder:
         with distributed.together():
             begun = time.perf_counter()
             result = work()
-            if isinstance(result, TimedResult):
+            if isinstance(result, TimedResult) and "environment" not in result.model_fields_set:
                 spent = time.perf_counter() - begun
                 result = result.model_copy(update={"seconds": spent, "environment": environment()})
             assert result is None or isinstance(result, kind)

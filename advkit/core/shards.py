@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError
-from advkit.core.stored import SummarisedResult
+from advkit.core.stored import SummarisedResult, TimedResult
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -67,7 +67,7 @@ class Sharded(StrictModel):
                 )
 
 
-class ShardResult(SummarisedResult):
+class ShardResult(SummarisedResult, TimedResult):
     """That a shard is done, and what it cost; its findings are in the record beside it."""
 
     command = "attack, certify, smooth and curve --shard"
@@ -86,9 +86,6 @@ class ShardResult(SummarisedResult):
     """Passes of the attacks; 0 where none are counted."""
     backwards: int
     model_hash: str
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
 
     @classmethod
     def of(cls, config: Sharded, n: int, entries: Iterable[Any], about: dict[str, Any]) -> Self:

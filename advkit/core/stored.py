@@ -152,11 +152,16 @@ class SummarisedResult(StoredResult):
         return f"<{type(self).__name__}: {'; '.join((self.summary(), *getattr(self, 'notes', ())))}>"
 
 
-class TimedResult(SummarisedResult):
-    """A result whose time and place `advkit.core.runs.RunFolder.once` fills in."""
+class TimedResult(StoredResult):
+    """A result whose time and place `advkit.core.runs.RunFolder.once` fills in, if the work has not."""
+
+    seconds: float = 0.0
+    """Of this process; a resumed run does not include earlier processes."""
+    environment: dict[str, str] = {}
+
+
+class ConfiguredResult(SummarisedResult, TimedResult):
+    """A result that says how it was configured."""
 
     settings: dict[str, Any]
     """All parameters, defaults too."""
-    seconds: float = 0.0
-    """Of this process; a resumed run does not count earlier processes."""
-    environment: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import device_of, make
 from advkit.core import rng
 from advkit.core.progress import SILENT, Progress
-from advkit.core.runs import RunFolder, environment
+from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
@@ -92,7 +91,6 @@ def defend(
         generator_hash: of the generator or VAE inside the purifier.
         folder: for records from which an interrupted run resumes.
     """
-    begun = time.perf_counter()
     stages = attacks_of(config, classifier, images, threat)
     device = device_of(classifier)
     purified = wrap(Purified(purifier, classifier), shape=images.shape, classes=classifier.card.classes)
@@ -140,8 +138,6 @@ def defend(
         unaware_interval=clopper_pearson(under_naive, n),
         attacks=tuple(_recovered(*each) for each in zip(stages, known, recovered, strict=True)),
         ways=tuple(ways),
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
     )
 
 

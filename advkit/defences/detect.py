@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from advkit.attacks.ensemble import Stage
 from advkit.attacks.perturb import make
 from advkit.core.errors import DataError, by_size
 from advkit.core.progress import SILENT, Progress
-from advkit.core.runs import environment
 from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
@@ -66,7 +64,6 @@ def detect(
         DataError: too few images to fix a threshold on, or images that do not fit.
         ModelError: the detector's scores are NaN or infinite.
     """
-    begun = time.perf_counter()
     refuse_misfit(classifier, detector, images)
     attacks = attacks_of(config, classifier, images, threat)
     on_held, on_clean = scores(detector, held), scores(detector, images)
@@ -121,8 +118,6 @@ def detect(
             for stage, each in zip(attacks, known, strict=True)
         ),
         points=tuple(OperatingPoint(**point) for point in points),
-        seconds=time.perf_counter() - begun,
-        environment=environment(),
     )
     return result, evading
 

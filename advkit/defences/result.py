@@ -8,7 +8,7 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import SummarisedResult
+from advkit.core.stored import ConfiguredResult
 from advkit.evaluation.result import Check, Stage
 from advkit.models.card import DataFacts, ThreatFacts
 from advkit.training.result import ModelTraining
@@ -74,7 +74,7 @@ class OperatingPoint(StrictModel):
     stages: tuple[Adaptive, ...]
 
 
-class DetectionResult(SummarisedResult):
+class DetectionResult(ConfiguredResult):
     """One detector in front of one classifier."""
 
     command = "detector-eval"
@@ -88,7 +88,6 @@ class DetectionResult(SummarisedResult):
     """The attacked images."""
     held: DataFacts
     """The images that thresholds were fixed on."""
-    settings: dict[str, Any]
     n: int
     clean_correct: int
     """Judged images that the classifier gets right, without a detector."""
@@ -96,8 +95,6 @@ class DetectionResult(SummarisedResult):
     """Of those, the ones that no attack breaks: robust accuracy without a detector."""
     attacks: tuple[NonAdaptive, ...]
     points: tuple[OperatingPoint, ...]
-    seconds: float
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line for people."""
@@ -132,7 +129,7 @@ class AdaptiveEvaluation(StrictModel):
     """Sanity checks of that number."""
 
 
-class PurificationResult(SummarisedResult):
+class PurificationResult(ConfiguredResult):
     """One purifier in front of one classifier."""
 
     command = "defence-eval"
@@ -149,7 +146,6 @@ class PurificationResult(SummarisedResult):
     """Gradient attacks that took a single sample of a random defence in each step."""
     threat: ThreatFacts
     data: DataFacts
-    settings: dict[str, Any]
     n: int
     clean_correct: int
     """Images that the bare classifier gets right."""
@@ -166,8 +162,6 @@ class PurificationResult(SummarisedResult):
     unaware_interval: Interval
     attacks: tuple[Recovered, ...]
     ways: tuple[AdaptiveEvaluation, ...]
-    seconds: float
-    environment: dict[str, str]
 
     def summary(self) -> str:
         """One line for people."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from advkit.core.config import UNITS, StrictModel
 from advkit.core.stats import Interval, accuracy, bracketed
-from advkit.core.stored import SummarisedResult
+from advkit.data.result import SubjectResult
 from advkit.models.black_box import QueryCount
-from advkit.models.card import DataFacts, ModelCard, ThreatFacts
+from advkit.models.card import ThreatFacts
 
 VERSION = 5
 """1 had no margins, and no names of stages other than their attacks; 2 had no 8-bit images and no remedies,
@@ -195,7 +195,7 @@ def in_units(seconds: float) -> str:
     return f"{seconds / UNITS[unit]:g}{unit}"
 
 
-class EvaluationResult(SummarisedResult):
+class EvaluationResult(SubjectResult):
     """Clean and robust accuracy of one model under one threat model, with all verdicts.
 
     A robust accuracy is an upper bound: a stronger attack may find more.
@@ -211,19 +211,13 @@ class EvaluationResult(SummarisedResult):
 
     schema_name: Literal["advkit/evaluation"] = Field("advkit/evaluation", alias="schema")
     version: int = VERSION
-    status: Literal["complete", "partial"]
-    """Partial: only a part of the split was evaluated."""
     threat: ThreatFacts
-    model_hash: str
     surrogate_hash: str | None = None
     """Hash of the surrogate, if any."""
-    card: ModelCard | None
-    data: DataFacts
     seed: int
     precision: str
     eight_bit: bool = False
     """Whether adversarial images have 8-bit pixel values, so that a PNG file holds them exactly."""
-    n: int
     clean_correct: int
     robust_correct: int
     certified_correct: int | None = None
@@ -236,13 +230,8 @@ class EvaluationResult(SummarisedResult):
     """What was chosen for a time limit; None without one."""
     cost: Cost | None = None
     """Of an image, and of the whole data set; None in results of earlier versions."""
-    notes: tuple[str, ...] = ()
-    """Observations and assumptions of the loader."""
     forwards: int
     backwards: int
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
     verdicts: tuple[Verdict, ...]
     queries: QueryCount | None = None
     """What a black box was asked; None: the model is none."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stored import StoredResult
+from advkit.core.stored import TimedResult
 from advkit.gan.monitor import covered
 from advkit.models.card import DataFacts
 
@@ -33,7 +33,7 @@ class BestGenerator(StrictModel):
     step: int
 
 
-class GanTrainingResult(StoredResult):
+class GanTrainingResult(TimedResult):
     """The networks of a GAN or a VAE, and how the training ended."""
 
     command = "gan-train"
@@ -47,12 +47,9 @@ class GanTrainingResult(StoredResult):
     last: dict[str, Any]
     """Means over the last ``steps``, and what the monitor said of the last samples."""
     images_per_second: float
-    seconds: float
-    """Of this process; a resumed run does not count earlier processes."""
     resumed_at: int
     """Step at which this process began."""
     warnings: tuple[str, ...]
-    environment: dict[str, str]
 
 
 def recent(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[str, Any]:

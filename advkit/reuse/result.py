@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
+from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 from advkit.training.result import ModelTraining
 
@@ -69,7 +70,7 @@ class FineTuningResult(_FewLabels):
     test: ComparedErrors
 
 
-class SemiTrainingResult(_FewLabels):
+class SemiTrainingResult(_FewLabels, TimedResult):
     """A classifier trained on few labels, together with a generator."""
 
     command = "semi-train"
@@ -79,4 +80,3 @@ class SemiTrainingResult(_FewLabels):
     last: dict[str, Any]
     """The last row of ``metrics.jsonl``."""
     test: SemiErrors
-    environment: dict[str, str]

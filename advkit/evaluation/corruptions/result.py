@@ -9,8 +9,7 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, clopper_pearson, mean_interval, percent
-from advkit.core.stored import SummarisedResult
-from advkit.models.card import DataFacts, ModelCard
+from advkit.data.result import SubjectResult
 
 
 class CorruptionVerdict(StrictModel):
@@ -55,25 +54,18 @@ class RelativeErrors(StrictModel):
     """Their mean (mCE; Hendrycks and Dietterich 2019): below 1 this model makes fewer errors."""
 
 
-class CorruptionResult(SummarisedResult):
+class CorruptionResult(SubjectResult):
     """Accuracy of one model under common corruptions."""
 
     command = "corrupt"
     counted = {"clean_correct": ("broken", "robust"), "robust_correct": ("robust",)}
 
     schema_name: Literal["advkit/corruptions"] = Field("advkit/corruptions", alias="schema")
-    status: Literal["complete", "partial"]
-    """Partial: only a part of the split was evaluated."""
     constants: Literal["mnist-c", "cifar-10-c", "imagenet-c"]
     """The published set whose constants were used."""
     corruptions: tuple[str, ...]
     severities: tuple[int, ...]
-    model_hash: str
-    card: ModelCard | None = None
-    data: DataFacts
-    notes: tuple[str, ...] = ()
     seed: int
-    n: int
     clean_correct: int
     clean_interval: Interval
     mean_accuracy: float
@@ -87,9 +79,6 @@ class CorruptionResult(SummarisedResult):
     relative: RelativeErrors | None = None
     """To the baseline, if one was named."""
     forwards: int
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
     verdicts: tuple[CorruptionVerdict, ...]
 
     @classmethod

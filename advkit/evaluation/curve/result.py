@@ -12,11 +12,10 @@ from torch import Tensor
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, clopper_pearson, median_ranks
-from advkit.core.stored import SummarisedResult
 from advkit.core.threat import Norm
 from advkit.data.classes import class_name
+from advkit.data.result import SubjectResult
 from advkit.evaluation.curve.scale import Scale, parts_of_one
-from advkit.models.card import DataFacts, ModelCard
 
 
 class MinimumNorm(StrictModel):
@@ -114,7 +113,7 @@ class ClassRow(StrictModel):
     median: Median
 
 
-class SecurityCurve(SummarisedResult):
+class SecurityCurve(SubjectResult):
     """Robust accuracy of one model at every eps in one norm.
 
     All of it is an upper bound: nearer adversarial images may exist.
@@ -123,16 +122,10 @@ class SecurityCurve(SummarisedResult):
     command = "curve"
 
     schema_name: Literal["advkit/curve"] = Field("advkit/curve", alias="schema")
-    status: Literal["complete", "partial"]
-    """Partial: only a part of the split was evaluated."""
     norm: Norm
     marks: tuple[Mark, ...]
     """Usual threat models in this norm: that of the model's robust training, the default of the data set."""
-    model_hash: str
-    card: ModelCard | None
-    data: DataFacts
     seed: int
-    n: int
     clean_correct: int
     unbroken: int
     """Correctly classified images without a success at any distance."""
@@ -149,13 +142,8 @@ class SecurityCurve(SummarisedResult):
     classes: tuple[ClassRow, ...]
     curve: Steps
     attacks: tuple[Searched, ...]
-    notes: tuple[str, ...] = ()
-    """Observations and assumptions of the loader."""
     forwards: int
     backwards: int
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
     images: tuple[MinimumNorm, ...]
     """One for each image, in the order of the data."""
 

@@ -77,7 +77,7 @@ def evaluate_moves(
     entries = [known[sample] for sample in ids]
     return SpatialResult.of(
         tuple(SpatialVerdict(**entry.model_dump(exclude={"forwards", "unconfirmed"})) for entry in entries),
-        **{key: value for key, value in subject.about().items() if key in SpatialResult.model_fields},
+        **subject.about(),
         rotation=within.rotation,
         shift=within.shift,
         padding=config.padding,

@@ -8,9 +8,8 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, clopper_pearson
-from advkit.core.stored import SummarisedResult
 from advkit.core.warp import Padding
-from advkit.models.card import DataFacts
+from advkit.data.result import SubjectResult
 
 By = Literal["random", "grid"]
 """The two lists of transformations."""
@@ -48,7 +47,7 @@ class SpatialVerdict(StrictModel):
         return self.grid or self.random
 
 
-class SpatialResult(SummarisedResult):
+class SpatialResult(SubjectResult):
     """Clean accuracy of one model, and robust accuracy under random transformations and under a grid of them.
 
     Robust accuracy is an upper bound: there are transformations between those of the grid.
@@ -58,8 +57,6 @@ class SpatialResult(SummarisedResult):
     counted = {"clean_correct": ("broken", "robust"), "robust_correct": ("robust",)}
 
     schema_name: Literal["advkit/spatial"] = Field("advkit/spatial", alias="schema")
-    status: Literal["complete", "partial"]
-    """Partial: only a part of the split was evaluated."""
     rotation: float
     """Largest rotation in either direction, in degrees."""
     shift: float
@@ -68,10 +65,7 @@ class SpatialResult(SummarisedResult):
     moves_random: int
     """Random transformations per image."""
     moves_grid: int
-    model_hash: str
-    data: DataFacts
     seed: int
-    n: int
     clean_correct: int
     random_correct: int
     """Images classified correctly under all random transformations."""
@@ -82,9 +76,6 @@ class SpatialResult(SummarisedResult):
     unconfirmed: int
     """Transformations that succeeded in the search but not on the recomputed image; they do not count."""
     forwards: int
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
     verdicts: tuple[SpatialVerdict, ...]
     clean_interval: Interval
     interval: Interval

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
-from advkit.core.stored import StoredResult
+from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 
 GRID_FILE = "grid.png"
@@ -56,7 +56,7 @@ class Judged(StrictModel):
     """In the run folder: its pictures."""
 
 
-class GanEvaluationResult(StoredResult):
+class GanEvaluationResult(TimedResult):
     """Generators, measured on the same real images by the same judge."""
 
     command = "gan-eval"
@@ -82,5 +82,3 @@ class GanEvaluationResult(StoredResult):
     class_names: tuple[str, ...]
     real_histogram: tuple[float, ...]
     """Share of each class in the training split."""
-    seconds: float
-    environment: dict[str, str]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import TimedResult
+from advkit.core.stored import ConfiguredResult
 from advkit.models.card import DataFacts, ThreatFacts
 from advkit.training.result import CardedModel, NamedModel
 
@@ -31,7 +31,7 @@ class BlackBoxFacts(StrictModel):
         return sum(self.asked.values())
 
 
-class AdvGanResult(TimedResult):
+class AdvGanResult(ConfiguredResult):
     """One perturbation generator and its success."""
 
     command = "advgan-train"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, clopper_pearson
-from advkit.core.stored import TimedResult
+from advkit.core.stored import ConfiguredResult
 from advkit.models.card import DataFacts
 
 
@@ -30,7 +30,7 @@ class Reached(StrictModel):
     """The best start."""
 
 
-class InversionResult(TimedResult):
+class InversionResult(ConfiguredResult):
     """All images, and means over them."""
 
     command = "gan-invert"
@@ -58,7 +58,7 @@ class InversionResult(TimedResult):
         )
 
 
-class JudgedResult(TimedResult):
+class JudgedResult(ConfiguredResult):
     """What attacks without a budget found, and how much of it the judge reads as it should."""
 
     model: str

@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import TimedResult
+from advkit.core.stored import ConfiguredResult
 from advkit.models.card import DataFacts
 from advkit.training.result import CardedModel, NamedModel
 
 
-class SubstituteResult(TimedResult):
+class SubstituteResult(ConfiguredResult):
     """One copy and its agreement with the original."""
 
     command = "substitute"

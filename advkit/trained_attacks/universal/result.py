@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy
-from advkit.core.stored import SummarisedResult
+from advkit.core.stored import ConfiguredResult
 from advkit.models.card import DataFacts, Shape, ThreatFacts
 
 
-class _Result(SummarisedResult):
+class _Result(ConfiguredResult):
     """Common fields."""
 
     train: DataFacts
     """Training images."""
     test: DataFacts
     """Test images."""
-    settings: dict[str, Any]
-    """All parameters, defaults too."""
-    seconds: float
-    """Of this process; a resumed run does not count earlier processes."""
-    environment: dict[str, str]
 
 
 class _Judged(StrictModel):

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, bracketed, clopper_pearson
-from advkit.core.stored import SummarisedResult
-from advkit.models.card import DataFacts, ModelCard, ThreatFacts
+from advkit.data.result import SubjectResult
+from advkit.models.card import ThreatFacts
 from advkit.verify.certification.settings import Method
 
 
@@ -41,31 +41,20 @@ class MethodCount(StrictModel):
     proved: int
 
 
-class CertificationResult(SummarisedResult):
+class CertificationResult(SubjectResult):
     """Certified accuracy of one model under one threat model: a lower bound of its robust accuracy."""
 
     command = "certify"
     counted = {"clean_correct": ("certified", "undecided"), "certified_correct": ("certified",)}
 
     schema_name: Literal["advkit/certification"] = Field("advkit/certification", alias="schema")
-    status: Literal["complete", "partial"]
-    """Partial: only a part of the split was evaluated."""
     threat: ThreatFacts
     method: Method
-    model_hash: str
-    card: ModelCard | None
-    data: DataFacts
-    n: int
     clean_correct: int
     certified_correct: int
     broken_correct: int = 0
     """Images with an adversarial example, which only the method ``complete`` looks for."""
     methods: tuple[MethodCount, ...]
-    notes: tuple[str, ...] = ()
-    """Observations and assumptions of the loader."""
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
     verdicts: tuple[CertifiedVerdict, ...]
     clean_accuracy: float
     certified_accuracy: float

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from advkit.core.config import StrictModel
 from advkit.core.stats import Interval, accuracy, clopper_pearson
-from advkit.core.stored import SummarisedResult
-from advkit.models.card import DataFacts, ModelCard
+from advkit.data.result import SubjectResult
 from advkit.verify.smoothing.statistics import reach
 
 STEPS_IN_SIGMA = 2
@@ -45,7 +44,7 @@ class RadiusPoint(StrictModel):
     """Exact 95 % interval of the accuracy."""
 
 
-class SmoothingResult(SummarisedResult):
+class SmoothingResult(SubjectResult):
     """Certified accuracy of one smoothed classifier by the l2 radius.
 
     Each image's radius holds with probability 1 - ``alpha``; the intervals are about the choice of images.
@@ -55,8 +54,6 @@ class SmoothingResult(SummarisedResult):
     counted = {status: (status,) for status in ("right", "wrong", "abstained")}
 
     schema_name: Literal["advkit/smoothing"] = Field("advkit/smoothing", alias="schema")
-    status: Literal["complete", "partial"]
-    """Partial: only some images of the split were certified."""
     sigma: float
     samples: int
     selection: int
@@ -64,11 +61,6 @@ class SmoothingResult(SummarisedResult):
     seed: int
     skip: int
     """Every ``skip``-th image of the split was taken."""
-    model_hash: str
-    card: ModelCard | None
-    data: DataFacts
-    """The images that were certified."""
-    n: int
     bare_correct: int
     """Images that the model itself gets right, without noise."""
     right: int
@@ -83,11 +75,6 @@ class SmoothingResult(SummarisedResult):
     largest_radius: float
     """The largest radius that this number of samples can certify."""
     points: tuple[RadiusPoint, ...]
-    notes: tuple[str, ...] = ()
-    """Observations and assumptions of the loader."""
-    seconds: float
-    """Of this process; a resumed run does not include earlier processes."""
-    environment: dict[str, str]
     verdicts: tuple[SmoothedVerdict, ...]
 
     @classmethod

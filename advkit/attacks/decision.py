@@ -78,20 +78,18 @@ class DecisionAttack(Attack[D]):
         predicted = oracle.decisions(state.x)
         hit = predicted != rows.label if rows.target_class is None else predicted == rows.target_class
         closing, middle = state.phase == CLOSE, (state.low + state.high) / 2
-        state.high = torch.where(closing & hit, middle, state.high)
-        state.low = torch.where(closing & ~hit, middle, state.low)
+        state.put(closing & hit, high=middle)
+        state.put(closing & ~hit, low=middle)
         self.close(state, (state.phase == SEEK) & hit, state.x)
         left = self.closeness / math.sqrt(rows.x0[0].numel())
         arrived = closing & (state.high - state.low <= left)
         self.move(state, hit, arrived)
         seeking = state.phase == SEEK
         if any_row(seeking):
-            guess = random_image(rows, state.iteration + 1)
-            state.x = torch.where(column(seeking, guess), guess, state.x)
+            state.put(seeking, x=random_image(rows, state.iteration + 1))
         closing = state.phase == CLOSE
         if any_row(closing):
-            middle = self.between(state, (state.low + state.high) / 2)
-            state.x = torch.where(column(closing, middle), middle, state.x)
+            state.put(closing, x=self.between(state, (state.low + state.high) / 2))
         return state
 
     @abstractmethod
@@ -106,10 +104,7 @@ class DecisionAttack(Attack[D]):
 
     def close(self, state: D, chosen: Tensor, far: Tensor) -> None:
         """Starts the binary search of the rows ``chosen``, toward the successes ``far``."""
-        state.far = torch.where(column(chosen, far), far, state.far)
-        state.low = torch.where(chosen, 0.0, state.low)
-        state.high = torch.where(chosen, 1.0, state.high)
-        state.phase = torch.where(chosen, CLOSE, state.phase)
+        state.put(chosen, far=far, low=0.0, high=1.0, phase=CLOSE)
 
     def between(self, state: D, share: Tensor) -> Tensor:
         """(R, C, H, W) the points at this share of the way to ``far``, by distance."""
@@ -193,20 +188,18 @@ class ProbingAttack(DecisionAttack[P]):
         self._record_answers(state, hit, probing)
         self.jump(state, hit, jumping)
         arrived = self.arrive(state, arrived)
-        edge = self.between(state, state.high)
-        state.edge = torch.where(column(arrived, edge), edge, state.edge)
+        state.put(arrived, edge=self.between(state, state.high))
         self.probe(state, arrived)
         ready = probing & (state.asked >= self.probes(state.round))
         if any_row(ready):
             self._estimate(state, ready)
-            state.phase = torch.where(ready, JUMP, state.phase)
+            state.put(ready, phase=JUMP)
             self.prepare_jump(state, ready)
         probing = state.phase == PROBE
         if any_row(probing):
             noise = self.noise(rng.step(state.rows.key, state.iteration + 1), state.edge)
             length = self.spread * (state.edge - state.rows.x0).flatten(1).norm(dim=1)
-            x = self.placed(state, state.edge + column(length, noise) * noise).clamp_(0, 1)
-            state.x = torch.where(column(probing, x), x, state.x)
+            state.put(probing, x=self.placed(state, state.edge + column(length, noise) * noise).clamp_(0, 1))
 
     def probe(self, state: P, chosen: Tensor) -> None:
         """Starts a round of probes at ``edge``."""
@@ -214,7 +207,7 @@ class ProbingAttack(DecisionAttack[P]):
         state.sum, state.signed = state.sum * kept, state.signed * kept
         state.hits, state.asked = state.hits * ~chosen, state.asked * ~chosen
         state.round = state.round + chosen
-        state.phase = torch.where(chosen, PROBE, state.phase)
+        state.put(chosen, phase=PROBE)
 
     def _record_answers(self, state: P, hit: Tensor, probing: Tensor) -> None:
         sign = (2 * hit.int() - 1) * probing
@@ -228,8 +221,7 @@ class ProbingAttack(DecisionAttack[P]):
         share = state.hits / state.asked.clamp(min=1)
         share = torch.where(share.abs() == 1, 0.0, share)  # where all agree, use their mean
         normal = state.signed - column(share, state.sum) * state.sum
-        normal = normal / column(normal.flatten(1).norm(dim=1).clamp(min=1e-12), normal)
-        state.normal = torch.where(column(ready, normal), normal, state.normal)
+        state.put(ready, normal=normal / column(normal.flatten(1).norm(dim=1).clamp(min=1e-12), normal))
 
     @abstractmethod
     def probes(self, number: Tensor) -> Tensor:
@@ -311,18 +303,16 @@ class BoundaryAttack(DecisionAttack[BoundaryState]):
         pull = RATE * (hit.float() - 0.5 * aside.float() - 0.25 * toward.float())
         state.aside = torch.where(aside, state.aside * pull.exp(), state.aside).clamp(max=1)
         state.toward = torch.where(toward, state.toward * pull.exp(), state.toward).clamp(max=0.5)
-        edge = self.between(state, state.high)
-        state.edge = torch.where(column(toward & hit, edge), state.x, state.edge)
-        state.edge = torch.where(column(arrived, edge), edge, state.edge)
+        state.put(toward & hit, edge=state.x)
+        state.put(arrived, edge=self.between(state, state.high))
         nearer = aside & hit
         x0 = state.rows.x0
-        ahead = x0 + column(1 - state.toward, x0) * (state.x - x0)
-        x = torch.where(column(nearer, ahead), ahead, state.x)
+        state.put(nearer, x=x0 + column(1 - state.toward, x0) * (state.x - x0))
         again = (aside & ~hit) | toward | arrived
-        state.phase = torch.where(nearer, TOWARD, torch.where(again, ASIDE, state.phase))
+        state.put(again, phase=ASIDE)
+        state.put(nearer, phase=TOWARD)
         if any_row(again):
-            x = torch.where(column(again, x), self._nearby_on_sphere(state), x)
-        state.x = x
+            state.put(again, x=self._nearby_on_sphere(state))
 
     def _nearby_on_sphere(self, state: BoundaryState) -> Tensor:
         """Random points near ``edge`` on the sphere through it around the original."""
@@ -393,8 +383,7 @@ class GeoDA(ProbingAttack[ProbingState]):
 
     def prepare_jump(self, state: ProbingState, ready: Tensor) -> None:
         """As far as the boundary point is: on a flat boundary, that suffices."""
-        reach = self.threat.distance(state.edge, state.rows.x0)
-        state.reach = torch.where(ready, reach, state.reach)
+        state.put(ready, reach=self.threat.distance(state.edge, state.rows.x0))
         self._query_at_reach(state, ready)
 
     def jump(self, state: ProbingState, hit: Tensor, jumping: Tensor) -> None:
@@ -402,7 +391,7 @@ class GeoDA(ProbingAttack[ProbingState]):
         if not any_row(jumping):
             return
         self.close(state, jumping & hit, state.x)
-        state.reach = torch.where(jumping & ~hit, state.reach * FARTHER, state.reach)
+        state.put(jumping & ~hit, reach=state.reach * FARTHER)
         start = self.threat.distance(state.edge, state.rows.x0)
         lost = state.reach > start * FARTHER ** (TRIES - 0.5)
         self.probe(state, jumping & ~hit & lost)
@@ -410,8 +399,8 @@ class GeoDA(ProbingAttack[ProbingState]):
 
     def _query_at_reach(self, state: ProbingState, chosen: Tensor) -> None:
         x0 = state.rows.x0
-        ahead = (x0 + column(state.reach, x0) * self.threat.ascent(state.normal)).clamp(0, 1)
-        state.x = torch.where(column(chosen, ahead), ahead, state.x)
+        ahead = x0 + column(state.reach, x0) * self.threat.ascent(state.normal)
+        state.put(chosen, x=ahead.clamp(0, 1))
 
 
 SHORTEST_JUMP = 2.0**-12
@@ -457,7 +446,7 @@ class HopSkipJump(ProbingAttack[ProbingState]):
     def prepare_jump(self, state: ProbingState, ready: Tensor) -> None:
         """The distance of the original, divided by the root of the round's number."""
         reach = self.threat.distance(state.edge, state.rows.x0) / state.round.clamp(min=1).sqrt()
-        state.reach = torch.where(ready, reach, state.reach)
+        state.put(ready, reach=reach)
         self._jump(state, ready)
 
     def jump(self, state: ProbingState, hit: Tensor, jumping: Tensor) -> None:
@@ -465,14 +454,14 @@ class HopSkipJump(ProbingAttack[ProbingState]):
         if not any_row(jumping):
             return
         self.close(state, jumping & hit, state.x)
-        state.reach = torch.where(jumping & ~hit, state.reach / 2, state.reach)
+        state.put(jumping & ~hit, reach=state.reach / 2)
         short = state.reach < SHORTEST_JUMP * self.threat.distance(state.edge, state.rows.x0)
         self.probe(state, jumping & ~hit & short)
         self._jump(state, jumping & ~hit & ~short)
 
     def _jump(self, state: ProbingState, chosen: Tensor) -> None:
         ahead = state.edge + column(state.reach, state.edge) * self.threat.ascent(state.normal)
-        state.x = torch.where(column(chosen, ahead), ahead.clamp(0, 1), state.x)
+        state.put(chosen, x=ahead.clamp(0, 1))
 
 
 FIRST_STEP, SHORTEST_STEP = 0.2, 2.0**-10
@@ -536,8 +525,7 @@ class SignOpt(ProbingAttack[SignOptState]):
     def probe(self, state: SignOptState, chosen: Tensor) -> None:
         """Starts a round at ``edge``."""
         super().probe(state, chosen)
-        state.base = torch.where(column(chosen, state.edge), state.edge, state.base)
-        state.better = state.better & ~chosen
+        state.put(chosen, base=state.edge, better=False)
 
     def prepare_jump(self, state: SignOptState, ready: Tensor) -> None:
         """The step with which the last line search ended."""
@@ -549,12 +537,11 @@ class SignOpt(ProbingAttack[SignOptState]):
             return
         self.close(state, jumping & hit, state.x)
         failed = jumping & ~hit
-        state.reach = torch.where(failed & state.better, state.reach / 2, state.reach)
-        state.reach = torch.where(failed & ~state.better, state.reach / 4, state.reach)
+        state.put(failed, reach=state.reach / torch.where(state.better, 2, 4))
         lost = state.reach < SHORTEST_STEP
         self._step_aside(state, failed & ~state.better & ~lost)
         ended = failed & (state.better | lost)
-        state.reach = torch.where(ended & lost, FIRST_STEP, state.reach)
+        state.put(ended & lost, reach=FIRST_STEP)
         self.probe(state, ended)
 
     def arrive(self, state: SignOptState, arrived: Tensor) -> Tensor:
@@ -562,15 +549,13 @@ class SignOpt(ProbingAttack[SignOptState]):
         nearer = arrived & (state.round > 0)
         if any_row(nearer):
             edge = self.between(state, state.high)
-            state.edge = torch.where(column(nearer, edge), edge, state.edge)
-            state.better = state.better | nearer
-            state.reach = torch.where(nearer, state.reach * 2, state.reach)
-            state.phase = torch.where(nearer, JUMP, state.phase)
+            state.put(nearer, edge=edge, better=True, reach=state.reach * 2, phase=JUMP)
             self._step_aside(state, nearer)
         return arrived & ~nearer
 
     def _step_aside(self, state: SignOptState, chosen: Tensor) -> None:
         """Queries at the distance of ``edge`` in the direction of a step from ``base``."""
         length = state.reach * (state.base - state.rows.x0).flatten(1).norm(dim=1)
-        x = self.placed(state, state.base + column(length, state.base) * state.normal).clamp(0, 1)
-        state.x = torch.where(column(chosen, x), x, state.x)
+        state.put(
+            chosen, x=self.placed(state, state.base + column(length, state.base) * state.normal).clamp(0, 1)
+        )

@@ -43,6 +43,12 @@ class TensorRecord:
         theirs = dict(other._values())
         return type(self)(**{name: _where(mask, value, theirs[name]) for name, value in self._values()})
 
+    def put(self, mask: Tensor, **new: Tensor | float) -> None:
+        """Gives fields new values, or a number, in the rows where ``mask`` (R,) is true."""
+        for name, value in new.items():
+            before = getattr(self, name)
+            setattr(self, name, torch.where(column(mask, before), value, before))
+
     def _values(self) -> list[tuple[str, Any]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
 

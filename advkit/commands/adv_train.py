@@ -166,7 +166,6 @@ def _beginning(config: Config, train: Data, progress: Progress) -> Model:
         model = load_model(
             config.model,
             role="classifier",
-            arch=config.arch,
             classes=train.classes,
             **config.said | {"shape": config.shape or train.shape},
         )
@@ -174,7 +173,7 @@ def _beginning(config: Config, train: Data, progress: Progress) -> Model:
         for note in inspect_classifier(model, few, train.classes).notes:
             progress.say(f"{config.model}: {note}")
         return model
-    if config.said != ForeignModel().said:
+    if config.said != ForeignModel(arch=config.arch).said:
         raise ConfigError("these options describe a --model, but none is given; name one with --model")
     arch = config.arch or ("lenet" if train.shape[0] == 1 else "resnet18-cifar")
     if config.arch is None:

@@ -70,7 +70,7 @@ def _unsure(subject: Subject, against: Threat) -> float:
 
 def _decided(config: Config, file: str, context: Context) -> Outcome:
     """A property in place of images."""
-    model, regions = load_model(config.model, arch=config.arch, **config.said), load_property(file)
+    model, regions = load_model(config.model, **config.said), load_property(file)
     count = sum(len(region.alternatives) for region in regions)
     about = f"{file}: {count:,} alternatives in {len(regions):,} boxes of inputs."
     if context.dry_run:

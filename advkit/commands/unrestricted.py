@@ -44,9 +44,7 @@ def run(config: Config, context: Context) -> Outcome:
             "choose a generator of digits"
         )
     said = config.said | {"shape": config.shape or subject.card.shape}
-    model = load_model(
-        config.model, role="classifier", arch=config.arch, classes=subject.classes, **said, device=device
-    )
+    model = load_model(config.model, role="classifier", classes=subject.classes, **said, device=device)
     common_classes(subject.generator, model)
     few, _ = sample(subject.generator, 8, config.seed)
     for note in inspect_classifier(model, as_image(few.to(device)), subject.classes).notes:

@@ -34,10 +34,6 @@ class _Attacked(Protocol):
     @property
     def model(self) -> str | tuple[str, ...]: ...
     @property
-    def arch(self) -> str | None: ...
-    @property
-    def shape(self) -> tuple[int, int, int] | None: ...
-    @property
     def said(self) -> dict[str, Any]: ...
 
 
@@ -171,9 +167,8 @@ def open_subjects(
         model = load_model(
             name,
             role="classifier",
-            arch=config.arch,
             classes=known,
-            **config.said | {"shape": config.shape or (found[0].shape if found else None)},
+            **config.said | {"shape": config.said["shape"] or (found[0].shape if found else None)},
             device=context.device,
         )
         models.append(model)
@@ -240,7 +235,7 @@ def learned(name: str, card: ModelCard) -> str:
 def flags(config: _Attacked, data: str | None) -> str:
     """The same as one would type it, for the commands that come next."""
     fit = _brought(config).model_dump(include=set(BroughtData.model_fields))
-    given = {"model": config.model, "data": data, "arch": config.arch, **config.said, **fit}
+    given = {"model": config.model, "data": data, **config.said, **fit}
     usual = ForeignModel().said
     words = []
     for name, value in given.items():

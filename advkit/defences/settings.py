@@ -50,8 +50,6 @@ class _Detecting(StrictModel):
     """Share of these images, kept out of training to choose the best checkpoint."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-detector."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture."""
 
 
 class DetectorTraining(ForeignModel, Fitting, _Detecting):
@@ -95,8 +93,6 @@ class Judged(StrictModel):
     """Attacks and ensembles, in order, separated by commas (see `advkit ls attacks` and `ensembles`)."""
     parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.pgd.steps=100."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture."""
 
     def on(self, data: str, threat: Threat) -> Self:
         """The same with the data and the threat model that were used by default."""

@@ -13,6 +13,8 @@ from advkit.core.names import Architecture, DataName
 class ForeignModel(StrictModel):
     """Keys for models without a card; a model with one needs none of them."""
 
+    arch: Architecture | None = None
+    """For weights without a card: their architecture (see `advkit ls architectures`)."""
     weights: str | None = None
     """Weights file, for a library's NAME and package.module:function."""
     weights_key: str | None = None
@@ -56,8 +58,6 @@ class SubjectFields(StrictModel):
     """Use only N images: the first ones, or a class-balanced sample of rows that are in class order."""
     first: bool = False
     """With --n, the first images in any case."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class BroughtData(StrictModel):

@@ -75,9 +75,6 @@ class _Classifier(StrictModel):
 
     model: str | None = None
     """Classifier to start from: a file, a run folder, a name in the store or advkit:NAME."""
-    arch: Architecture | None = None
-    """Architecture to train from scratch (see `advkit ls architectures`), by default lenet for grey and
-    resnet18-cifar for colour images; with --model, that of weights without a card."""
     data: DataName = "digits"
     """Data set (see `advkit ls data`)."""
     holdout: Fraction = Field(0.1, ge=0, lt=1)
@@ -90,6 +87,14 @@ class _Classifier(StrictModel):
     """Name in the model store; by default DATA-ARCHITECTURE-OBJECTIVE."""
     architecture: ArchitectureParameters = {}
     """The architecture's own parameters, as --set architecture.KEY=VALUE."""
+
+
+class _Beginning(ForeignModel):
+    """The network, and what a given model does not say of itself."""
+
+    arch: Architecture | None = None
+    """Architecture to train from scratch (see `advkit ls architectures`), by default lenet for grey and
+    resnet18-cifar for colour images; with --model, that of weights without a card."""
 
 
 class _Hardening(StrictModel):
@@ -120,7 +125,7 @@ class _Ordinary(StrictModel):
     """The objective's own parameters, as --set parameters.KEY=VALUE."""
 
 
-class OrdinaryTraining(ForeignModel, Fitting, _Ordinary, _Classifier):
+class OrdinaryTraining(_Beginning, Fitting, _Ordinary, _Classifier):
     """Train a classifier without an attacker, from scratch or from a trained one.
 
     The checkpoint with the best clean accuracy on held-out images is kept. Where the data have a default
@@ -128,5 +133,5 @@ class OrdinaryTraining(ForeignModel, Fitting, _Ordinary, _Classifier):
     """
 
 
-class AdversarialTraining(ForeignModel, Fitting, _Hardening, _Classifier):
+class AdversarialTraining(_Beginning, Fitting, _Hardening, _Classifier):
     """Train a robust classifier, from scratch or from a trained one."""

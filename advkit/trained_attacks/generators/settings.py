@@ -82,8 +82,6 @@ class _Against(StrictModel):
     """Test images for evaluation at most, sampled at random."""
     name: str | None = None
     """Name in the model store; by default DATA-advgan."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class AdvGanTraining(ForeignModel, AdvGanSettings, _Against):

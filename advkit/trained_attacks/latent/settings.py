@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from advkit.core.config import Fraction, StrictModel
-from advkit.core.names import Architecture, DataName
+from advkit.core.names import DataName
 from advkit.models.foreign_settings import ForeignModel
 
 
@@ -71,8 +71,6 @@ class _Natural(StrictModel):
     """Split of the data."""
     n: int = Field(100, ge=1)
     """Number of images, from the first."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class Natural(ForeignModel, NaturalSettings, _Natural):
@@ -124,8 +122,6 @@ class _Unrestricted(StrictModel):
     """Target class, name or number; by default any wrong one."""
     n: int = Field(100, ge=1)
     """Examples, of all classes in turn."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class Unrestricted(ForeignModel, UnrestrictedSettings, _Unrestricted):

@@ -45,8 +45,6 @@ class _Copying(StrictModel):
     """The copy's own parameters, as --set architecture.KEY=VALUE."""
     name: str | None = None
     """Name in the model store; by default DATA-ARCHITECTURE-substitute."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture."""
 
 
 class SubstituteTraining(ForeignModel, Fitting, QuerySettings, _Copying):

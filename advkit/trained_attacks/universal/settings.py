@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from advkit.core.config import Fraction, StrictModel
-from advkit.core.names import Architecture, DataName, Names
+from advkit.core.names import DataName, Names
 from advkit.models.foreign_settings import ForeignModel
 
 
@@ -23,8 +23,6 @@ class Subjects(StrictModel):
     """Data set (see `advkit ls data`): its training images for training, its test images for evaluation."""
     n: int = Field(1000, ge=1)
     """Test images for evaluation at most, sampled at random."""
-    arch: Architecture | None = None
-    """For weights without a card: their architecture (see `advkit ls architectures`)."""
 
 
 class ChangeSettings(StrictModel):

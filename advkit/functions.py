@@ -26,7 +26,7 @@ from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.progress import Progress
 from advkit.core.runs import history
-from advkit.core.stored import StoredResult
+from advkit.core.stored import StoredResult, html_table
 from advkit.report.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -212,8 +212,4 @@ def _signature(command: Command) -> inspect.Signature:
 
 
 def _table(table: Table) -> str:
-    def row(cells: tuple[str, ...], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(row(cells, "td") for cells in table.rows)
-    return f"<h4>{html.escape(table.title)}</h4><table>{row(table.columns, 'th')}{body}</table>"
+    return f"<h4>{html.escape(table.title)}</h4>{html_table(table.columns, table.rows)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,6 +13,15 @@ from advkit.core import files
 from advkit.core.config import StrictModel, validate
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.run_list import numbered
+
+
+def html_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table for a notebook, of plain text."""
+
+    def row(cells: Iterable[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{row(columns, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
 
 
 class StoredResult(StrictModel):
@@ -147,6 +158,12 @@ class SummarisedResult(StoredResult):
 
     def __str__(self) -> str:
         return self.said()
+
+    def _html(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+        """What it says, and a table, for a notebook."""
+        return "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines()) + html_table(
+            columns, rows
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {'; '.join((self.summary(), *getattr(self, 'notes', ())))}>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -311,14 +310,11 @@ class EvaluationResult(SubjectResult):
         return self.said(self.trust)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(stage.name)}</td><td>{stage.broken} of {stage.attacked}</td>"
-            f"<td>{accuracy(stage.correct_after, self.n)}</td></tr>"
-            for stage in self.stages
+        rows = (
+            (one.name, f"{one.broken} of {one.attacked}", accuracy(one.correct_after, self.n))
+            for one in self.stages
         )
-        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
-        heads = "<tr><th>attack</th><th>broke</th><th>accuracy left</th></tr>"
-        return f"{lines}<table>{heads}{rows}</table>"
+        return self._html(("attack", "broke", "accuracy left"), rows)
 
     @classmethod
     def of_today(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -228,9 +227,4 @@ class ComparisonResult(SummarisedResult):
         ]
 
     def _repr_html_(self) -> str:
-        def row(cells: Iterable[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
-        heads = row(("model", *(f"{measure} accuracy" for measure in self.measures)), "th")
-        return f"{lines}<table>{heads}{''.join(row(cells, 'td') for cells in self.rows())}</table>"
+        return self._html(("model", *(f"{measure} accuracy" for measure in self.measures)), self.rows())

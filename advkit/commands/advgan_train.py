@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from advkit.attacks.advgan import NORMS
 from advkit.core.context import Context
 from advkit.data import threats
 from advkit.data.subjects import open_subjects
@@ -13,7 +14,7 @@ from advkit.models.network import numbers
 from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome, Table, planned
 from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
-from advkit.trained_attacks.generators.make import make_generator, refuse_norm
+from advkit.trained_attacks.generators.make import make_generator
 from advkit.trained_attacks.generators.result import AdvGanResult
 from advkit.trained_attacks.generators.settings import AdvGanSettings
 from advkit.trained_attacks.generators.settings import AdvGanTraining as Config
@@ -31,7 +32,7 @@ def run(config: Config, context: Context) -> Outcome:
     (model,), (learn, whole) = open_subjects(config, context, "train", "test")
     target = None if config.target is None else class_number(config.target, learn.class_names, learn.name)
     against = threats.choose(config.norm, config.eps, model, learn, context.progress)
-    refuse_norm(against)
+    against.refuse_other_norms(NORMS, "perturbation generators")
     test = random_subset(whole, config.n, config.seed)
     name = store_name(config.name, learn.name, "advgan")
     config = config.model_copy(update={"norm": against.norm, "eps": against.eps, "name": name})

@@ -10,7 +10,7 @@ from advkit.data import threats
 from advkit.report import trained_attacks as report
 from advkit.report.outcome import Outcome
 from advkit.trained_attacks.universal.export import export, requested_files
-from advkit.trained_attacks.universal.make import Trial, make_perturbation, refuse_norm
+from advkit.trained_attacks.universal.make import NORMS, Trial, make_perturbation
 from advkit.trained_attacks.universal.result import PerturbationResult
 from advkit.trained_attacks.universal.settings import PerturbationTraining as Config
 
@@ -24,7 +24,7 @@ def run(config: Config, context: Context) -> Outcome:
     trial = Trial.named(config, context)
     learn, test = trial.learn, trial.test
     against = threats.choose(config.norm, config.eps, trial.models[0], learn, context.progress)
-    refuse_norm(against)
+    against.refuse_other_norms(NORMS, "universal perturbations")
     config = config.model_copy(update={"norm": against.norm, "eps": against.eps})
     if context.dry_run:
         return report.universal_plan(

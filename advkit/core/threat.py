@@ -91,6 +91,11 @@ class Threat(StrictModel):
             return cls(*given)
         raise ConfigError(f'{given!r} is no threat model; give one such as advkit.Threat("linf", 0.1)')
 
+    def refuse_other_norms(self, norms: Sequence[Norm], what: str) -> None:
+        """Raises a `ConfigError` unless the norm is one of those that ``what`` (a plural) support."""
+        if self.norm not in norms:
+            raise ConfigError(f"{what} support {' and '.join(norms)}, not {self.norm}; give --norm and --eps")
+
     def refuse_misfit(self, shape: Sequence[int]) -> None:
         """Raises a ConfigError if ``eps`` exceeds the largest distance of two images of this shape."""
         most = Threat.whole(self.norm, math.prod(shape)).eps

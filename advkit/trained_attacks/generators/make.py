@@ -8,7 +8,6 @@ from typing import Any
 
 from advkit.attacks.advgan import NORMS
 from advkit.attacks.perturb import device_of
-from advkit.core.errors import ConfigError
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.core.stats import clopper_pearson
@@ -33,18 +32,6 @@ class MadeGenerator:
 
     generator: PerturbationGenerator
     figures: Mapping[str, Any]
-
-
-def refuse_norm(threat: Threat) -> None:
-    """Refuses other norms before any work.
-
-    Raises:
-        ConfigError: a norm that perturbation generators do not support.
-    """
-    if threat.norm not in NORMS:
-        raise ConfigError(
-            f"perturbation generators support {' and '.join(NORMS)}, not {threat.norm}; give --norm and --eps"
-        )
 
 
 def make_generator(
@@ -75,7 +62,7 @@ def make_generator(
         DataError: the model classifies no image correctly.
         DivergedError: a loss is no longer finite.
     """
-    refuse_norm(threat)
+    threat.refuse_other_norms(NORMS, "perturbation generators")
     device = device_of(model)
     game = AdvGanGame(config, threat, learn.shape, target, device)
     with evaluation_mode(model):

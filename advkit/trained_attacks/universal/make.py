@@ -22,7 +22,7 @@ from advkit.core.errors import ConfigError, DataError, did_you_mean
 from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
-from advkit.core.threat import Threat
+from advkit.core.threat import Norm, Threat
 from advkit.data import threats
 from advkit.data.data import Data
 from advkit.data.load import as_data, load_data
@@ -54,7 +54,7 @@ Modules = nn.Module | Sequence[nn.Module]
 """One classifier, or several."""
 CANDIDATES = 500
 """Training images of the target class considered for the real-image baseline."""
-NORMS = ("linf", "l2")
+NORMS: tuple[Norm, ...] = ("linf", "l2")
 """Norms of universal perturbations."""
 
 
@@ -318,7 +318,7 @@ def train_universal(
 def make_perturbation(trial: Trial, threat: Threat, config: PerturbationSettings) -> PerturbationResult:
     """`train_universal` with loaded models and data; the norm and eps of ``config`` are ignored."""
     start = time.perf_counter()
-    refuse_norm(threat)
+    threat.refuse_other_norms(NORMS, "universal perturbations")
     names, target = trial.learn.class_names, None
     if config.target is not None:
         target = class_number(config.target, names, trial.learn.name)
@@ -340,15 +340,3 @@ def make_perturbation(trial: Trial, threat: Threat, config: PerturbationSettings
     )
     result._perturbation = change[0].cpu()
     return result
-
-
-def refuse_norm(threat: Threat) -> None:
-    """Refuses other norms before any work.
-
-    Raises:
-        ConfigError: a norm that universal perturbations do not support.
-    """
-    if threat.norm not in NORMS:
-        raise ConfigError(
-            f"universal perturbations support {' and '.join(NORMS)}, not {threat.norm}; give --norm and --eps"
-        )

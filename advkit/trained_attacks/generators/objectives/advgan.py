@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advkit import __version__
-from advkit.attacks.advgan import moved
+from advkit.attacks.advgan import NORMS, moved
 from advkit.attacks.engine.oracle import query
 from advkit.core.config import Fraction, StrictModel, validate
 from advkit.core.runs import now
@@ -20,7 +20,6 @@ from advkit.models.card import ModelCard, ThreatFacts
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import ARCHITECTURES
 from advkit.trained_attacks.generators.game import GENERATOR, AdvGanGame
-from advkit.trained_attacks.generators.make import refuse_norm
 from advkit.trained_attacks.generators.settings import AdvGanSettings, GameSettings
 from advkit.training.objective import Batch, Companion, Objective, Passes, Setting, Smoothing, objective
 
@@ -106,7 +105,7 @@ class AdvGanTraining(Objective):
 
     def refuse(self, threat: Threat) -> None:
         """Raises a ConfigError for a norm that perturbation generators do not support."""
-        refuse_norm(threat)
+        threat.refuse_other_norms(NORMS, "perturbation generators")
 
     def companion(self, setting: Setting) -> Generators:
         """A new generator for each threat model."""

@@ -169,12 +169,7 @@ class Game(TrainedNetworks, Training):
         return Ema(network, 0.5 ** (1 / half_life) if half_life else 0.0)
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
-        betas = (self.config.beta1, self.config.beta2)
-        fused = self.device.type in ("cpu", "cuda")
-        optimiser = torch.optim.Adam(network.parameters(), rate, betas, fused=fused)
-        for group in optimiser.param_groups:
-            group["peak"] = rate
-        return optimiser
+        return self.adam(network, rate, (self.config.beta1, self.config.beta2))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")

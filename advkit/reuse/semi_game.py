@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
 from advkit.core import rng
@@ -102,9 +102,10 @@ class SemiGame(TrainedNetworks, Training):
         self.parameters = list(self.model.parameters())
         self.ema = Ema(self.model, config.ema)
         self.networks = {"classifier": self.model, "generator": self.generator}
+        betas = (config.beta1, 0.999)
         self.optimisers = {
-            "classifier": self._adam(self.model, config.rate),
-            "generator": self._adam(self.generator, config.rate_generator),
+            "classifier": self.adam(self.model, config.rate, betas),
+            "generator": self.adam(self.generator, config.rate_generator, betas),
         }
         self.usual = torch.full((unlabelled.classes,), 1 / unlabelled.classes, device=device)
         """Mean probabilities that the averaged classifier gave lately."""
@@ -135,11 +136,6 @@ class SemiGame(TrainedNetworks, Training):
             labels=data.class_names,
         )
         return Model(network, card)
-
-    def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
-        groups = [{"params": list(network.parameters()), "peak": rate}]
-        fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(groups, rate, (self.config.beta1, 0.999), fused=fused)
 
     def update(self) -> Tensor:
         """One update of the classifier and, from the same passes through it, one of the generator.

@@ -70,6 +70,11 @@ class TrainedNetworks:
             self.ema.network.load_state_dict(state["ema"])
         self.step = state["step"]
 
+    def adam(self, network: nn.Module, rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
+        """Adam on all parameters of a network, with ``rate`` as its peak."""
+        groups = [{"params": list(network.parameters()), "peak": rate}]
+        return torch.optim.Adam(groups, rate, betas, fused=self.device.type in ("cpu", "cuda"))
+
     def set_rates(self, share: float) -> None:
         """All learning rates become ``share`` of their peaks."""
         for optimiser in self.optimisers.values():

@@ -15,7 +15,7 @@ from torch import nn
 
 from advkit.core.config import StrictModel
 from advkit.models.card import Shape
-from advkit.models.layers import glorot
+from advkit.models.layers import glorot, transposed
 from advkit.models.network import Discriminator, Generator, architecture
 
 SMALL = 12
@@ -53,25 +53,16 @@ class ConvGenerator(Generator):
         dense = wide * start[0] * start[1]
         kernel = 3 if small else 5
 
-        def same(inputs: int, outputs: int) -> nn.Module:
-            return nn.ConvTranspose2d(inputs, outputs, kernel, padding=kernel // 2)
-
-        def doubled(
-            inputs: int, outputs: int, before: tuple[int, int], after: tuple[int, int]
-        ) -> nn.ConvTranspose2d:
-            extra = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)  # 0 or 1: odd or even size
-            return nn.ConvTranspose2d(inputs, outputs, kernel, 2, kernel // 2, output_padding=extra)
-
-        last = doubled(narrow, colours, half, (height, width))
+        last = transposed(narrow, colours, kernel, half, (height, width))
         self.layers = nn.Sequential(
             nn.Linear(config.latent_dim, dense),
             nn.BatchNorm1d(dense),
             nn.ReLU(),
             nn.Unflatten(1, (wide, *start)),
-            same(wide, middle),
+            transposed(wide, middle, kernel, start, start),
             nn.BatchNorm2d(middle),
             nn.ReLU(),
-            same(middle, narrow) if small else doubled(middle, narrow, start, half),
+            transposed(middle, narrow, kernel, start, half),
             nn.BatchNorm2d(narrow),
             nn.ReLU(),
             last,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
 from advkit.gan.game import Game
-
-
-class Passes(NamedTuple):
-    """Images that go through a network."""
-
-    forwards: int
-    backwards: int
+from advkit.training.objective import Passes
 
 
 def passes(game: Game) -> dict[str, Passes]:

@@ -387,6 +387,21 @@ def divergences(meant: Tensor, said: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(1)
 
 
+class Diverging(Attacker):
+    """Parameters where a weighted divergence is added."""
+
+    steps: int = Field(10, ge=1)
+    """Gradient steps of the attacker."""
+    beta: float = Field(ge=0)
+    """Weight of the divergence."""
+    beta_warmup: Fraction = Field(0.0, ge=0, le=1)
+    """Share of the training over which beta grows from 0 to its full size."""
+
+    def weight(self, batch: Batch) -> float:
+        """beta in this update."""
+        return self.beta * batch.growth(self.beta_warmup)
+
+
 @objective(
     "trades",
     summary="clean cross-entropy plus beta times the divergence of outputs inside the ball (TRADES)",
@@ -400,13 +415,9 @@ class Trades(ChosenAttack):
     on it. Gradients flow through both answers, as in the authors' code.
     """
 
-    class Config(Attacker, Smoothing):
-        steps: int = Field(10, ge=1)
-        """Gradient steps of the attacker."""
+    class Config(Diverging, Smoothing):
         beta: float = Field(6.0, ge=0)
         """Weight of the divergence: the authors use 6 on CIFAR-10 and 1 on MNIST."""
-        beta_warmup: Fraction = Field(0.0, ge=0, le=1)
-        """Share of the training over which beta grows from 0 to its full size."""
 
     config: Config
     ahead = Passes(1, 0)
@@ -427,9 +438,8 @@ class Trades(ChosenAttack):
     ) -> tuple[Tensor, Tensor]:
         """That sum, and the logits on the adversarial images."""
         clean, logits = model(x), model(examples)
-        beta = self.config.beta * batch.growth(self.config.beta_warmup)
         loss = cross_entropy(clean, y, label_smoothing=self.config.label_smoothing)
-        return loss + beta * divergences(clean, logits).mean(), logits
+        return loss + self.config.weight(batch) * divergences(clean, logits).mean(), logits
 
 
 LEAST = 1e-4
@@ -452,13 +462,9 @@ class Mart(ChosenAttack):
     """Section 3.2: BCE(f(x'), y) + beta * KL(f(x) || f(x')) * (1 - p(y | x)), averaged over the batch; the
     attacker climbs the cross-entropy."""
 
-    class Config(Attacker):
-        steps: int = Field(10, ge=1)
-        """Gradient steps of the attacker."""
+    class Config(Diverging):
         beta: float = Field(5.0, ge=0)
         """Weight of the divergence, lambda in the paper."""
-        beta_warmup: Fraction = Field(0.0, ge=0, le=1)
-        """Share of the training over which beta grows from 0 to its full size."""
 
     config: Config
     own = Passes(2, 2)
@@ -468,6 +474,5 @@ class Mart(ChosenAttack):
     ) -> tuple[Tensor, Tensor]:
         """That sum, and the logits on the adversarial images."""
         clean, logits = model(x), model(examples)
-        doubt = 1 - picked(clean.softmax(1), y)
-        beta = self.config.beta * batch.growth(self.config.beta_warmup)
+        doubt, beta = 1 - picked(clean.softmax(1), y), self.config.weight(batch)
         return (boosted(logits, y) + beta * divergences(clean, logits) * doubt).mean(), logits

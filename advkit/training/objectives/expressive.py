@@ -14,23 +14,19 @@ from torch.nn.functional import cross_entropy
 
 from advkit.core.config import Fraction
 from advkit.training.objective import Batch, Passes, objective
-from advkit.training.objectives.certified import Bounded, Certified, CertifiedConfig, pgd
+from advkit.training.objectives.certified import Bounded, Searched, SearchedConfig, pgd
 
 SOURCE = "De Palma et al., Expressive Losses for Verified Robustness via Convex Combinations, ICLR 2024"
 
 
-class ExpressiveConfig(CertifiedConfig):
+class ExpressiveConfig(SearchedConfig):
     """Parameters of all of them."""
 
     bound_weight: Fraction = Field(0.1, gt=0, lt=1)
     """Weight of the interval bounds (alpha); the larger it is, the more is proved, and the less is right."""
-    steps: int = Field(8, ge=1)
-    """Gradient steps of PGD."""
-    clean_weight: Fraction = Field(0.0, ge=0, le=1)
-    """Share of the loss that clean images have once eps is full; at the beginning they are all."""
 
 
-class Expressive(Certified):
+class Expressive(Searched):
     """PGD searches the whole ball. Its examples are judged with the batch norms of the clean pass, as the
     bounds are."""
 
@@ -38,17 +34,10 @@ class Expressive(Certified):
     config: ExpressiveConfig
     bounding = Passes(3, 3)
     """A box has a middle and a radius; and one of what PGD found."""
-    criterion = ""
-    """PGD chooses: of what small weights train, intervals may prove nothing for long."""
     judges = (
         "advkit certify --model {} --method complete",
         "advkit attack --model {} --certify complete",
     )
-
-    @property
-    def passes(self) -> Passes:
-        """PGD's in addition."""
-        return Passes(*(count + self.config.steps for count in super().passes))
 
     def certified(self, model: nn.Module, seen: Bounded, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """(N, K) by intervals."""

@@ -67,11 +67,6 @@ class Antithetic(Attack[PairState]):
         self._loss = ATTACK_LOSSES.get(config.loss)
 
     @property
-    def steps(self) -> int:
-        """One query a step."""
-        return self.config.queries
-
-    @property
     @abstractmethod
     def sigma(self) -> float:
         """Distance of the points from the centre, in units of pixels, for each entry of a direction."""

@@ -116,8 +116,10 @@ class Attack(ABC, Generic[S]):
 
     @property
     def steps(self) -> int:
-        """Number of steps of a row: ``config.steps``, unless an attack overrides it."""
-        return int(self.config.steps)  # type: ignore[attr-defined]
+        """Number of steps of a row: ``config.steps`` or, of one query each, ``config.queries``, unless an
+        attack overrides it."""
+        steps: int | None = getattr(self.config, "steps", None)
+        return int(self.config.queries) if steps is None else steps  # type: ignore[attr-defined]
 
     @property
     def starts(self) -> int:

@@ -38,7 +38,7 @@ class FGSM(Attack[State]):
     summary="one gradient step from a random point of the ball",
     source="Wong et al. 2020, after Tramer et al. 2018",
 )
-class RFGSM(Attack[State]):
+class RFGSM(FGSM):
     """Wong, Rice and Kolter, ICLR 2020, algorithm 3: uniform in the ball, then a step of 1.25 eps, projected.
 
     (Tramer et al., ICLR 2018, who introduced the random start, start at a corner of half the ball and step
@@ -52,12 +52,6 @@ class RFGSM(Attack[State]):
         """Starts per image; later ones only where the earlier failed."""
 
     config: Config
-    norms = ("linf", "l2")
-
-    @property
-    def steps(self) -> int:
-        """One."""
-        return 1
 
     def start(self, rows: Rows) -> State:
         """A random point of the ball."""

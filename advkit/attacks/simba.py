@@ -71,11 +71,6 @@ class SimBA(Attack[SimBAState]):
         self._loss = ATTACK_LOSSES.get(config.loss)
         self._bases: dict[tuple[int, torch.device], Tensor] = {}
 
-    @property
-    def steps(self) -> int:
-        """One query a step."""
-        return self.config.queries
-
     def start(self, rows: Rows) -> SimBAState:
         """The original, and a random order."""
         channels, height, width = rows.x0.shape[1:]

@@ -56,11 +56,6 @@ class Square(Attack[SquareState]):
         super().__init__(config, threat)
         self._made: dict[tuple[int, ...], LinfProposals | MassProposals] = {}
 
-    @property
-    def steps(self) -> int:
-        """One query a step."""
-        return self.config.queries
-
     def start(self, rows: Rows) -> SquareState:
         """Stripes (linf) or tiles of bumps (l2, l1)."""
         moves = self._moves(rows.x0)

@@ -84,10 +84,6 @@ class Attack(ABC, Generic[S]):
 
     A step evaluates ``state.x`` by querying the oracle, which records every success, and returns the next
     state. ``start`` does not query the model, so starting rows one by one costs nothing.
-
-    Args:
-        config: parameters of this attack.
-        threat: the threat model.
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel

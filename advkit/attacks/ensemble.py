@@ -55,8 +55,6 @@ def stage(key: str, attack: str, **parameters: Any) -> Stage:
 
     Args:
         key: its random numbers follow from it.
-        attack: a registered attack.
-        parameters: of the attack.
     """
     fields = ATTACKS.get(attack).Config.model_fields
     known = {name: fields[name].default for name in ("steps", "queries") if name in fields} | parameters
@@ -82,11 +80,7 @@ _COUNTED = {
 
 
 class Ensemble(ABC):
-    """A plan of stages.
-
-    Args:
-        config: parameters of this ensemble.
-    """
+    """A plan of stages."""
 
     Config: ClassVar[type[StrictModel]] = StrictModel
 

@@ -251,9 +251,6 @@ def refuse_beyond(
     """Raises a ConfigError if an attack wants more than a black box answers; returns the black box.
 
     Args:
-        model: any classifier.
-        name: of the attack.
-        attack: the attack.
         surrogated: gradients are those of another model.
     """
     box = black_box(model)
@@ -303,11 +300,7 @@ def fixed(
         model: images in [0, 1] to logits; attacked in eval mode and returned to its own mode.
         x: (N, C, H, W) images in [0, 1], on the model's device.
         y: (N,) true classes.
-        threat: the threat model.
-        attack: a registered attack.
-        parameters: the attack's own.
         ids: (N,) sample ids; (seed, id, step) determines the random numbers.
-        seed: the user's seed.
         step: training step, so that every epoch starts from other points.
         precision: search on a copy in this arithmetic; None: on the model itself, since copying weights that
             change at every step costs more than it saves.
@@ -342,10 +335,7 @@ def searching(
 
     Args:
         model: images in [0, 1] to logits.
-        data: the images to attack.
-        attack: the attack, with its threat model.
         name: the attack's name, which seeds its random numbers.
-        seed: the user's seed.
         batch_size: tuned if None.
         precision: arithmetic of the search; minimum-norm searches and fine attacks always use float32.
         clean: (N, K) logits of all images, if known.

@@ -123,7 +123,6 @@ class Drawn(Progress):
     An outermost task leaves one line behind; a task inside another leaves nothing.
 
     Args:
-        console: where to draw.
         clock: seconds that never go back.
     """
 

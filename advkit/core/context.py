@@ -43,10 +43,7 @@ class Context:
         """Opens the run folder of a command, as `RunFolder.open`.
 
         Args:
-            command: its name.
             label: last part of a new folder's name.
-            config: the resolved configuration.
-            inputs: hashes of models and data.
             beside: the files that ``out`` asks for, if it names no run folder.
         """
         out = None if beside else self.out

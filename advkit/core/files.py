@@ -104,8 +104,6 @@ def opened(path: Path, flags: int = os.O_RDONLY, *, own: bool = False) -> int:
     """A descriptor of a regular file; nothing waits for a pipe or a device.
 
     Args:
-        path: of the file.
-        flags: of `os.open`.
         own: the file is one that advkit makes itself, so a link in its place is not followed.
 
     Raises:

@@ -29,7 +29,6 @@ class Journal:
 
     Args:
         path: of the file, which the first fact makes where there is none.
-        schema: name of the format.
         version: of the format; a file of another one is refused.
 
     Attributes:
@@ -103,13 +102,9 @@ class Record(Generic[Key, Entry]):
     Args:
         folder: of the files; None: everything stays in memory.
         name: of the files and of their format.
-        version: of the format.
         kind: of the entries, a dataclass or pydantic model with an ``id``, and a ``stage`` if ``stages`` are
             given.
-        ids: of all images, in order.
-        stages: in order.
         parts: folders of shards (`advkit.core.shards`), whose finished records `take` takes over.
-        progress: shows what was damaged.
     """
 
     def __init__(

@@ -34,7 +34,6 @@ def round_inside(x: Tensor, x0: Tensor, threat: Threat) -> Tensor:
     Args:
         x: (N, C, H, W) images inside the threat model.
         x0: their originals, of 8-bit levels.
-        threat: what may be changed.
     """
     scaled = x * 255
     nearest = scaled.round()

@@ -43,7 +43,6 @@ def named(text: str, fault: type[UserError], advice: str) -> Any:
 
     Args:
         text: ``package.module:name``; the name may have dots.
-        fault: what to raise.
         advice: what to do about a fault ("check --model").
 
     Raises:

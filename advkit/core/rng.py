@@ -45,7 +45,6 @@ def keys(seed: int, stream: str, ids: Tensor, step: Tensor | int = 0) -> Tensor:
     """One key per row.
 
     Args:
-        seed: the user's seed.
         stream: what the numbers are for ("start", "latent"); different streams are independent.
         ids: (N,) int64 ids of the samples, on the device where the numbers are wanted.
         step: iteration, one for all rows or (N,) int64.

@@ -196,7 +196,6 @@ class RunFolder:
         """The result of the work, read if it was completed earlier, else computed now.
 
         Args:
-            kind: class of the result.
             work: computes it; of several processes only the first must return it.
         """
         if self.finished:

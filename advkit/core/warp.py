@@ -64,7 +64,6 @@ def turn_and_shift(x: Tensor, angle: Tensor, across: Tensor, down: Tensor, paddi
         angle: (R,) in degrees, counter-clockwise.
         across: (R,) in pixels, to the right.
         down: (R,) in pixels, downwards.
-        padding: what fills the gaps.
 
     Returns:
         (R, C, H, W) in [0, 1].

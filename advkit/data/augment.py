@@ -46,7 +46,6 @@ def shift_and_flip(
         images: (N, C, H, W) floats in [0, 1].
         ids: (N,) int64 ids of the samples, on the same device.
         step: training step or epoch, one for all or (N,).
-        seed: the user's seed.
         shift: largest movement, drawn uniformly from -shift..shift.
         flip: mirror left and right with probability 1/2 (not for digits and letters).
 
@@ -83,7 +82,6 @@ def coarsen(images: Tensor, ids: Tensor, step: Tensor | int, seed: int, *, side:
         images: (N, C, H, W) floats in [0, 1].
         ids: (N,) int64 ids of the samples, on the same device.
         step: training step or epoch, one for all or (N,).
-        seed: the user's seed.
         side: pixels; 0 leaves all images as they are.
 
     Returns:

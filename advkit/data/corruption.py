@@ -65,8 +65,6 @@ def corruption(
     """Decorator that registers a corruption under ``name``.
 
     Args:
-        name: of the corruption.
-        summary: one line for listings.
         large: constants of the five severities in ImageNet-C.
         small: in CIFAR-10-C, if they are others.
         mnist: in MNIST-C, if they are others than ``large``.
@@ -119,7 +117,6 @@ def corrupted(
         severity: 1 to 5.
         family: published set whose constants are used; by default that of images like these. Lengths in
             pixels grow with the shorter side; those of CIFAR-10-C do not shrink.
-        seed: random numbers follow from it.
 
     Returns:
         (N, C, H, W) float32 multiples of 1/255 in [0, 1].

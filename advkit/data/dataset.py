@@ -157,11 +157,9 @@ def dataset(
 
     Args:
         name: what users call it.
-        summary: one line for listings.
         shape: (channels, height, width) of its images.
         sizes: number of training and of test images.
         source: who published it.
-        aliases: other names for it.
         threat: the default threat model, if there is one.
         files: where torchvision keeps it, for a set that has to be downloaded.
     """

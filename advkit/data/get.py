@@ -59,9 +59,7 @@ def download(name: str, root: Path | str | None = None, progress: Progress = SIL
     leaves nothing behind that looks like a data set.
 
     Args:
-        name: a registered data set.
         root: folder of the data sets, as in `advkit.load_data`.
-        progress: shows what happens.
 
     Returns:
         The folder.

@@ -146,9 +146,7 @@ def open_subjects(
 
     Args:
         config: names them; without a data set it is what the first classifier was trained on.
-        context: where to work.
         splits: parts of the data set, as for `load_data`.
-        transfer: further classifiers.
         inspect: look at the classifiers, and say what was noticed.
 
     Raises:

@@ -86,7 +86,6 @@ def defend(
     """Judges a purifier.
 
     Args:
-        classifier: the classifier behind it.
         purifier: on the same device.
         generator_hash: of the generator or VAE inside the purifier.
         folder: for records from which an interrupted run resumes.

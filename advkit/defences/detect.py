@@ -52,7 +52,6 @@ def detect(
     """Judges a detector.
 
     Args:
-        classifier: the classifier that it protects.
         detector: on the same device.
         held: other clean images, to fix thresholds on.
         folder: for records from which an interrupted run resumes.

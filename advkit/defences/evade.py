@@ -89,7 +89,6 @@ def evade(
         detector: images in [0, 1] to scores.
         threshold: scores above it are flagged.
         passed: (N,) bool: those that are classified correctly and not flagged; only they are attacked.
-        attacks: with their parameters.
         weights: of the detector in the loss, each tried in turn.
         known: what non-adaptive attacks found; an adaptive attacker may use it, too.
         flagged: (A,) bool for each of them: which images are flagged.

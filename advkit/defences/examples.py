@@ -55,7 +55,6 @@ def fooled(
     """The first adversarial example that an attack finds for each image that the classifier gets right.
 
     Args:
-        attack: a registered attack.
         precision: arithmetic of the search; successes are confirmed in the classifier's own.
     """
     rows: list[int] = []

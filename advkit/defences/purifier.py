@@ -25,7 +25,6 @@ class Purifier(nn.Module, ABC):
 
     Args:
         subject: the generator or VAE inside it, if it `needs` one.
-        shape: of the images.
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel
@@ -65,11 +64,6 @@ def build(
     name: str, config: dict[str, object], subject: Subject | None, *, shape: Shape, classes: int
 ) -> Purifier:
     """The defence called ``name``.
-
-    Args:
-        subject: the generator or VAE inside it.
-        shape: of the images that are classified.
-        classes: number of classes of the classifier.
 
     Raises:
         ConfigError: unknown name or parameter, a generator that is missing, not needed or of another role.

@@ -62,13 +62,9 @@ class Cascade:
         model: the classifier, in eval mode.
         searched: the module that the searches copy: the model, or one of equal logits and other gradients.
         surrogate: another classifier, whose gradients the attacks use instead; the model only confirms.
-        images: the images to attack.
         clean: (N, K) the model's logits on them.
-        threat: the threat model.
-        ledger: holds the verdicts.
         config: seed, budget, batch size, 8-bit images, and the precision, unless a stage has its own.
         votes: passes that confirm a success; above 1 for randomised models.
-        progress: shows how many images are done.
         proved: (N,) bool: certified images, which are not attacked.
         few: (n, C, H, W) images that the searches' copies of the model are compared on; None: the first ones.
     """

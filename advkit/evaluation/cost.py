@@ -16,8 +16,6 @@ def cost(cascade: Cascade, stages: Sequence[result.Stage], clean: float, of: int
     """The cost of a finished evaluation.
 
     Args:
-        cascade: the evaluation.
-        stages: its results.
         clean: seconds of the pass before the attacks, over all images.
         of: images of the data set.
     """

@@ -54,7 +54,6 @@ def differences(oracle: Oracle, x: Tensor, rows: Rows, seed: int) -> Differences
         oracle: on the module that the attacks search on.
         x: (R, C, H, W) images.
         rows: their labels and ids.
-        seed: random directions follow from it.
     """
     value, grad, logits = oracle.loss_and_grad(x, rows, margin)
     sign = (rng.uniform(rng.keys(seed, "checks/differences", rows.sample), x.shape[1:]) - 0.5).sign()

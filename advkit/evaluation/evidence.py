@@ -43,11 +43,7 @@ class Evidence:
     """An evaluation after its last stage.
 
     Args:
-        cascade: the evaluation.
-        model: what is evaluated.
-        stages: their results.
         facts: properties of the model, determined before the attacks.
-        attacks: names of the requested attacks.
     """
 
     def __init__(

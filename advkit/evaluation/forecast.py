@@ -117,10 +117,6 @@ def forecast(
     """What an evaluation without a black box, a surrogate and certificates is expected to cost.
 
     Args:
-        subject: a classifier and all images.
-        threat: what may be changed.
-        config: of the evaluation.
-        stages: its plan.
         within: seconds after which nothing more is measured. The pilot of a slow model has fewer images, and
             the stages that it does not come to are taken to cost all their passes, at the speed so far.
 
@@ -192,8 +188,6 @@ class _Pilot:
     """The attacks on the pilot's images.
 
     Args:
-        cascade: of these images.
-        n: images that are asked for.
         of: images of the data set.
         until: the time (`time.perf_counter`) after which nothing more is measured.
         per_pass: seconds of a pass, before one is measured.

@@ -43,8 +43,6 @@ class ImageWriter:
 
     Args:
         path: of the file, which is created if it does not exist.
-        n: number of images.
-        shape: of an image.
     """
 
     def __init__(self, path: Path, n: int, shape: Shape) -> None:
@@ -139,13 +137,10 @@ class Ledger(Record[tuple[str, int], Entry]):
 
     Args:
         folder: of the files; None: everything stays in memory.
-        data: the attacked images.
-        stages: names of the stages, in order.
         keep: keep adversarial images, also without a folder.
         confirm: says of images (N, C, H, W) that an earlier process left, with the rows (N,) of their
             originals, which are adversarial: (N,) bool. The others are searched again.
         parts: run folders of shards, as in `Record`.
-        progress: shows what was damaged.
     """
 
     def __init__(
@@ -280,8 +275,6 @@ class Adversarial:
     """The images of an evaluation in a run folder: the adversarial image if there is one, else the original.
 
     Args:
-        folder: the run folder.
-        data: the attacked images.
         verdicts: one for each image.
     """
 

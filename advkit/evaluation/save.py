@@ -50,14 +50,7 @@ def place_to_save(config: Evaluation, *, overwrite: bool) -> Path | None:
 
 
 def save(path: Path, data: Data, adversarial: Adversarial, result: EvaluationResult) -> None:
-    """Writes the adversarial images, originals where there is none.
-
-    Args:
-        path: from `place_to_save`.
-        data: the attacked images.
-        adversarial: the adversarial images.
-        result: of the evaluation.
-    """
+    """Writes the adversarial images, originals where there is none."""
     status = [verdict.status for verdict in result.verdicts]
     if path.suffix == ".npz":
         _arrays(path, data, adversarial, status)

@@ -56,10 +56,7 @@ def limited(
     """What is chosen for the time limit of the configuration; what a run has begun with stays chosen.
 
     Args:
-        subject: a classifier and all images.
-        threat: what may be changed.
         config: of the evaluation, with a time limit.
-        stages: its whole plan.
         run: where the choice is noted.
 
     Raises:
@@ -95,8 +92,6 @@ def choose(found: Forecast, stages: Sequence[str], config: Evaluation, n: int, s
     Args:
         found: the forecast of the whole plan on ``n`` images.
         stages: its stages, without those of the check on a sample.
-        config: of the evaluation.
-        n: images asked for.
         spent: seconds.
 
     Raises:

@@ -45,7 +45,6 @@ def sample_labelled(
     Those of a conditional generator count only if the classifier sees the class that was asked for.
 
     Args:
-        generator: what draws.
         classifier: what tells the classes; on the same device.
         n: how many images; where they do not divide evenly, the first classes get one more.
         confidence: least probability of the most probable class.

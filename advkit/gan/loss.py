@@ -49,7 +49,6 @@ class GanLoss(ABC):
 
         Args:
             name: one of ``discriminators``.
-            critic: that discriminator.
             real: (N, C, H, W) real images in [0, 1].
             fake: (N, C, H, W) generated ones, cut off from the generator.
         """

@@ -37,7 +37,6 @@ def sample(
 
     Args:
         model: a generator, on any device; left in the mode that it is in.
-        n: how many.
         labels: (n,) int64 classes to draw, of a conditional generator; by default its classes in turn.
 
     Returns:
@@ -89,7 +88,6 @@ def piece(model: Model, seed: int, first: int, labels: Tensor | None) -> tuple[T
     """The `BATCH` images of a seed from number ``first`` on, uint8, and their latent vectors, on the CPU.
 
     Args:
-        model: a generator.
         first: number of the first one, a multiple of `BATCH`.
         labels: (up to BATCH,) classes to draw, of a conditional generator; else None.
     """

@@ -49,10 +49,8 @@ def train_gan(
     """Trains a generator and its discriminators.
 
     Args:
-        config: what to do.
         data: images to learn, and their classes where the generator is to be asked for them.
         run: folder for metrics, grids of samples and the state to resume from; None keeps nothing.
-        device: where to work.
         progress: shows the losses, the discriminator's accuracy and images a second.
 
     Raises:

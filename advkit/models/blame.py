@@ -22,8 +22,6 @@ def blamed(error: Exception, network: nn.Module, x: object) -> ModelError | None
     """The error to raise in place of ``error``; None if it is not for the user of the network to mend.
 
     Args:
-        error: raised by ``network``.
-        network: which was called.
         x: its input; no tensor while its graph is traced.
     """
     ours = isinstance(error, UserError) or type(network).__module__.startswith("advkit.")

@@ -32,7 +32,6 @@ class StraightThrough(nn.Module):
 
     Args:
         name: what the user calls the layer.
-        layer: the layer.
     """
 
     def __init__(self, name: str, layer: nn.Module) -> None:
@@ -69,7 +68,6 @@ def straight_through(model: Model, layers: Sequence[str], images: Tensor) -> Mod
     """A copy of ``model`` that answers alike, and whose gradient passes straight through ``layers``.
 
     Args:
-        model: a classifier.
         layers: names of submodules of its network, as ``named_modules`` gives them.
         images: (N, C, H, W) a few on the model's device, to try it on.
 

@@ -110,7 +110,6 @@ def rounded(card: ModelCard, state: Mapping[str, Tensor], name: str = "") -> tup
 
     Args:
         card: of the model; what was measured of it does not count for another one.
-        state: its weights.
         name: that the card of the rounded model gives to it.
 
     Raises:

@@ -87,7 +87,6 @@ class Door(ABC):
 
         Args:
             where: a name with the door's prefix, the path of a file that exists, or an object of its type.
-            said: what the caller says.
 
         Raises:
             UserError: there is none, or it cannot be loaded.
@@ -120,10 +119,8 @@ def door(name: str, *keys: str, summary: str) -> Callable[[D], D]:
     """Decorator that registers a door.
 
     Args:
-        name: of the door.
         keys: what leads to it: prefixes of names (``timm:``), suffixes of files (``.pt2``), and types of
             objects, as ``module:class`` of the class or a base, with the module that it is defined in.
-        summary: what one writes, for listings.
     """
     return cast(Callable[[D], D], DOORS.register(name, summary=summary, keys=keys))
 

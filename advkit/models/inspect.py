@@ -48,7 +48,6 @@ def inspect_classifier(
     """Looks at what ``model`` says of a few images, in eval mode, and leaves it as it was found.
 
     Args:
-        model: a classifier.
         images: (N, C, H, W) float in [0, 1], on the model's device; a handful of different ones.
         classes: how many the data has; None when that is not known.
         allow_random: a model whose outputs differ from pass to pass is meant to.

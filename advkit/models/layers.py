@@ -33,7 +33,6 @@ def growth(shape: Shape, steps: int | None = None) -> list[Size]:
     """Sizes from the start to the whole image, each the last one doubled (or one pixel less).
 
     Args:
-        shape: the image.
         steps: how many steps there are to be, by default `halvings`. If there are more than the image has
             halvings, the first of them leave the size as it is.
     """

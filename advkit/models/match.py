@@ -63,7 +63,6 @@ def fits(state: Mapping[str, Tensor], names: Sequence[str], shape: Shape | None 
 
     Args:
         state: a state dict of unknown origin.
-        names: architectures to try.
         shape: the images it is probably for, tried first.
     """
     found = (_fit(state, name, shape) for name in names)

@@ -22,7 +22,6 @@ class Model(nn.Module):
 
     Args:
         network: the network itself; its state dict is what a checkpoint holds.
-        card: what is known about it.
         notes: what a person should know of how it was loaded; by default what the card says.
     """
 

@@ -54,8 +54,6 @@ def find(returned: Any, count: int, classes: int | None, name: str, *, probabili
     """The one way to read logits for ``count`` images from what a network returned.
 
     Args:
-        returned: by the network.
-        count: of the images.
         classes: how many there are, if that is known.
         name: the class of the network, for the advice.
         probabilities: the caller says that it gives these.

@@ -33,8 +33,6 @@ def unwrap(content: Any, path: Path, key: str | None = None) -> dict[str, Tensor
     """The state dict that ``content`` holds, under whatever keys.
 
     Args:
-        content: what was read from ``path``.
-        path: named in messages.
         key: which one, where there are several: its key, or the prefix of its names.
 
     Raises:

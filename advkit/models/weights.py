@@ -21,9 +21,7 @@ def fill(
     """Loads ``state`` into ``network``; how the file says that images are normalised, and notes.
 
     Args:
-        network: whose weights they are to be.
         state: as a file holds them, under names with any prefix and in any precision.
-        said: what the caller says.
         where: names the network in messages.
 
     Raises:

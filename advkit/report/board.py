@@ -25,8 +25,6 @@ def board(measured: Sequence[Measured], said: Sequence[str], out: Path) -> Outco
     """The page of these runs, the newest first.
 
     Args:
-        measured: the runs.
-        said: what was left out.
         out: file of the page, from which it links to the reports.
     """
     ranked = sorted(measured, key=lambda one: one.row.started, reverse=True)

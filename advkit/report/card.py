@@ -23,7 +23,6 @@ def text(measured: Sequence[Measured], commands: Sequence[Sequence[str]]) -> str
     """The card of one model.
 
     Args:
-        measured: what its runs say of it.
         commands: for each run the command lines that reproduce it.
     """
     name = _name(measured)

@@ -138,9 +138,6 @@ def bars(
 
     Args:
         title: for those who do not see it; the rows are described to them, too.
-        rows: from the top.
-        axis: below.
-        legend: what the colours are.
     """
     made, top = _legend([(name, colour, None) for colour, name in (legend or {}).items()])
     bottom = top + 34 * len(rows)
@@ -177,8 +174,6 @@ def lines(
     Args:
         title: for those who do not see it.
         curves: the last on top.
-        x: axis below.
-        y: axis at the left.
         marks: places of vertical dashed lines, and what they are.
     """
     named = [
@@ -214,9 +209,6 @@ def histogram(
         title: for those who do not see it.
         edges: rising; values beyond them count in the first and the last bin.
         groups: their values, by name.
-        x: axis below.
-        colours: of the groups.
-        marks: as in `lines`.
     """
     counts = {name: binned(values, edges) for name, values in groups.items()}
     most = max((sum(column) for column in zip(*counts.values(), strict=True)), default=0)
@@ -254,10 +246,7 @@ def matrix(title: str, names: Sequence[str], counts: Sequence[Sequence[int]], ro
 
     Args:
         title: for those who do not see it.
-        names: of the classes.
         counts: (k, k), rows are true classes.
-        rows: what a row is.
-        columns: what a column is.
     """
     left = min(110, 14 + 7 * max(map(len, names)))
     side = min(34.0, (WIDTH - left) / len(names))

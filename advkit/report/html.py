@@ -24,7 +24,6 @@ def render(
 
     Args:
         outcomes: one section each; with a single one its title is the page's.
-        title: heading of the page.
         command: the command line that reproduces it.
         environment: versions and machine, as `advkit.core.runs.environment` gives them.
     """

@@ -151,8 +151,6 @@ def on_card(card: ModelCard, digest: str, runs: Iterable[str]) -> ModelCard:
     Of several runs under one threat model on the same images the closest bounds count.
 
     Args:
-        card: of the model.
-        digest: the model's hash.
         runs: by number or path.
 
     Raises:

@@ -21,9 +21,6 @@ def figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **setting
 
     Args:
         size: width and height in inches.
-        rows: of axes.
-        columns: of axes.
-        settings: of ``Figure.subplots``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -66,12 +63,10 @@ def write_images(
     """A PNG of images and of what became of them, one column an example.
 
     Args:
-        path: where.
         rows: (N, C, H, W) tensors: the images, and their changed forms.
         above: what each image is.
         below: what the classifier calls its changed form; by default nothing is written.
         red: where that is written in red; None: everywhere.
-        answers: the row of the changed forms.
         names: of the rows, on the left.
         notes: below each column.
     """

@@ -26,9 +26,7 @@ def untrained(
 
     Args:
         architecture: a classifier's.
-        config: its own parameters.
         option: the one to name another architecture with.
-        about: further fields of the card.
 
     Raises:
         ConfigError: unknown names or parameters, or an architecture of another role.

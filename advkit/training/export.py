@@ -63,7 +63,6 @@ def export_beside(
 
     Args:
         beside: the models, by what is added to the classifier's name.
-        classifier: what they were trained against.
         name: its name in the store.
 
     Returns:
@@ -91,9 +90,7 @@ def trained_card(card: ModelCard, command: str, config: StrictModel, step: int, 
 
     Args:
         card: what is known of the model already.
-        command: that trained it.
         step: of the checkpoint that was kept.
-        more: further fields of the card.
     """
     training = {"command": command, **config.model_dump(mode="json"), "step": step}
     facts = {"training": training, "created": now(), "advkit": __version__, **more}

@@ -78,7 +78,6 @@ class Mixed:
 
     Args:
         config: says the batch size, the share of the extra images, and the seed.
-        train: the data set.
         extra: as `fitting` returns it, or None.
     """
 

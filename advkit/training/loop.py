@@ -42,7 +42,6 @@ def repeat(
     """Repeats the step of a training to its end.
 
     Args:
-        training: as it begins.
         run: folder for metrics and the state to resume from; None keeps nothing.
 
     Raises:
@@ -151,19 +150,13 @@ def fit(
     Args:
         model: where to begin; trained in place. Parts whose parameters need no gradient stay as they are
             and in eval mode.
-        config: how to train.
-        train: images to learn.
         held: images, not among those, on which the best checkpoint is chosen: by robust accuracy (PGD-10, in
             all threat models) if there is a threat, else by clean accuracy, unless the objective has a
             criterion of its own. None keeps the last weights.
-        objective: what to minimise.
         extra: more images, of which every batch takes the share ``config.extra_fraction``.
-        threat: what the attacker may change.
-        also: further threat models, of other norms.
         union: how these count.
         patience: checks without a better one after which training stops; None: it never does.
         run: folder for metrics and the state to resume from; None keeps nothing.
-        device: where to work.
         progress: shows loss, accuracies and images a second, and warnings.
         rates: factors of the learning rate for parameters whose names begin so; the first that fits counts.
         name: what progress calls it.

@@ -98,11 +98,7 @@ class Smoothing(StrictModel):
 
 
 class Objective(ABC):
-    """A loss on one batch.
-
-    Args:
-        config: the objective's own parameters.
-    """
+    """A loss on one batch."""
 
     Config: ClassVar[type[StrictModel]] = StrictModel
     needs_threat: ClassVar[bool] = True
@@ -146,7 +142,6 @@ class Objective(ABC):
             model: images in [0, 1] to logits (N, K), in train mode.
             x: (N, C, H, W) images in [0, 1].
             y: (N,) classes.
-            batch: everything else.
 
         Returns:
             (scalar loss, logits (N, K) whose accuracy is shown as training goes on).

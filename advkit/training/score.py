@@ -31,7 +31,6 @@ def counts(
     Args:
         model: images in [0, 1] to logits.
         threats: each attacks what the ones before have left; none: nothing is attacked.
-        parameters: of PGD.
     """
     mine = torch.arange(distributed.rank(), len(data), distributed.world())
     right = robust = 0

@@ -72,7 +72,6 @@ def gradients(
     losses (both of Tramer and Boneh, NeurIPS 2019, section 4), or one threat model at random for each batch.
 
     Args:
-        objective: what to minimise.
         model: images in [0, 1] to logits, in train mode and without gradients.
         x: (N, C, H, W) images in [0, 1].
         y: (N,) classes.

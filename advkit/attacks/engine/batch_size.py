@@ -21,7 +21,6 @@ class BatchSizeTuner:
     Starts from a small size and doubles it until that no longer saves time. Verdicts do not depend on it.
 
     Args:
-        device: of the model.
         shape: (C, H, W) of an image; large ones start from smaller batches.
         fixed: the size to use, if given.
     """

@@ -41,7 +41,6 @@ def counted_forward(model: nn.Module, x: Tensor, count: Callable[..., None]) -> 
 
     Args:
         model: images in [0, 1] to logits; the gradients of its parameters are neither computed nor touched.
-        x: points.
         count: called with ``(M, forwards=1)`` now, and ``(M, backwards=1)`` at every backward pass.
     """
     if torch.is_grad_enabled() and x.requires_grad:

@@ -112,7 +112,6 @@ class Oracle:
         model: images in [0, 1] to logits; must be in eval mode (see `evaluation_mode`).
         threat: a misclassified point counts only inside this threat model.
         search_model: the copy to search on (see `advkit.attacks.engine.search_model`); None: the model.
-        access: which queries are allowed.
         nearest: keep the nearest success rather than the first.
         votes: passes whose mean probabilities confirm a success; above 1 for randomised models only.
         eight_bit: report images of 8-bit levels.
@@ -169,7 +168,6 @@ class Oracle:
             x: (R, M, C, H, W), all inside the threat model.
             asked: (R, M) bool: the points to query. Only on the CPU are the others left out of the pass;
                 elsewhere that would synchronise with the device.
-            rows: constant inputs of each row.
             loss: what is compared; it receives `Rows.search_target`.
             best: (R,) the best loss of each row so far.
 
@@ -216,7 +214,6 @@ class Oracle:
 
         Args:
             x: one point a row.
-            rows: constant inputs of each row.
             loss: to be maximised; it receives `Rows.search_target`.
             through: applied to x before the model, inside the gradient; successes are not recorded then,
                 since the model has not evaluated x itself.

@@ -71,15 +71,10 @@ class Search:
     keeps the nearest success, until all are done.
 
     Args:
-        attack: the attack.
-        oracle: access to the model.
-        data: the images.
         clean: (N, K) logits of all of the data's images.
         seed: the user's seed; random numbers are a function of it, the attack's name, the sample's id,
             the variant and the step.
-        name: the attack's name.
         tuner: chooses how many rows to attack at once.
-        device: of the computation.
         target_class: (N,) target class of each image, or None: untargeted.
     """
 

@@ -81,9 +81,7 @@ def search_model(model: nn.Module, precision: Precision, images: Tensor, access:
 
     Args:
         model: images in [0, 1] to logits, in eval mode.
-        precision: arithmetic of the search.
         images: (N, C, H, W) a few images on the model's device to compare both on.
-        access: what the search will query.
     """
     if black_box(model) is not None:
         return model

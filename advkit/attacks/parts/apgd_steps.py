@@ -48,7 +48,6 @@ class Schedule(ABC, Generic[A]):
         """The initial state of rows at ``x``.
 
         Args:
-            rows: constant inputs of each.
             x: (R, C, H, W) allowed points.
             iteration: (R,) steps taken.
         """
@@ -90,7 +89,6 @@ class Dense(Schedule[DenseState]):
 
     Args:
         threat: linf or l2.
-        steps: of the whole schedule.
     """
 
     def __init__(self, threat: Threat, steps: int) -> None:
@@ -202,7 +200,6 @@ class Sparse(Schedule[SparseState]):
 
     Args:
         threat: l1.
-        steps: of the whole schedule.
         lead: steps of a row before the schedule begins.
     """
 

@@ -67,7 +67,6 @@ def diversified(loss: AttackLoss, key: Tensor, iteration: Tensor) -> AttackLoss:
     """``loss``, but w.logits in the first steps of a row, with w uniform in [-1, 1].
 
     Args:
-        loss: maximised afterwards.
         key: (R,) random keys of the rows, which determine w.
         iteration: (R,) steps taken.
     """

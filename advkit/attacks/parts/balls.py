@@ -56,7 +56,6 @@ def fill_(x: Tensor, x0: Tensor, radius: Tensor, norm: Norm) -> Tensor:
         x: (R, C, H, W) any points.
         x0: (R, C, H, W) centres, in [0, 1].
         radius: (R,) finite (l0: a whole number).
-        norm: of the ball.
     """
     if norm == "l0":
         return _fewest_(x, x0, radius)

@@ -34,10 +34,7 @@ def nearest(
     Targeted rows use the boundary of their target class only.
 
     Args:
-        oracle: access to the model.
         x: (R, C, H, W) one point a row.
-        rows: constant inputs of each.
-        norm: of the distances.
         classes: number of wrong classes, those of the largest logits; one backward pass each. None: all.
 
     Returns:

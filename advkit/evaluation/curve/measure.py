@@ -169,11 +169,7 @@ class Nearest:
 
     Args:
         model: the classifier, in eval mode.
-        images: the images to attack.
         clean: (N, K) the model's logits on them.
-        norm: of distances.
-        ledger: holds the outcomes.
-        config: seed and batch size.
     """
 
     def __init__(

@@ -20,7 +20,6 @@ def judge(requirement: Requirement, source: Source, baseline: Source | None = No
     """What a requirement asks for, and what the result reaches.
 
     Args:
-        requirement: the bars.
         source: an evaluation of the model, or its accuracy under corruptions, as the requirement asks.
         baseline: the same of the earlier model, if the requirement names one.
 
@@ -48,8 +47,6 @@ def not_worse(only_baseline: int, only_new: int, n: int, points: float) -> tuple
     Args:
         only_baseline: images that only the baseline classifies under attack.
         only_new: images that only the new model does.
-        n: images in all.
-        points: what may be lost.
 
     Returns:
         The answer, and the lower 95 % limit of the difference, as a fraction.

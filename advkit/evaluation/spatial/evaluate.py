@@ -41,10 +41,8 @@ def evaluate_moves(
     """Clean accuracy, and robust accuracy under random transformations and under the grid.
 
     Args:
-        subject: a classifier and the images.
         config: the transformations; its model and data are ignored.
         run: folder for the record; an interrupted run resumes from it.
-        progress: shows how many images are done.
 
     Raises:
         ConfigError: the run began with another model or other images.

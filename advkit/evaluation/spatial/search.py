@@ -32,8 +32,6 @@ def first_success(
         x: (N, C, H, W) images.
         label: (N,) their classes.
         moves: (N, K, 3) transformations of each image.
-        padding: how gaps are filled.
-        batch_size: images in a batch.
     """
     first, each = torch.full_like(label, -1), torch.zeros_like(label)
     unbroken = torch.arange(len(x), device=x.device)

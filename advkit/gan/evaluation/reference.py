@@ -29,9 +29,7 @@ class Reference:
     are compared with the same test images as any generator's.
 
     Args:
-        train: what generators learn.
         test: what they have not seen.
-        judge: who looks.
         n: images of each kind; fewer where there are fewer.
 
     Raises:

@@ -77,8 +77,6 @@ def reshaped(call: Call, x: Read, wanted: list[list[int]], *, keep_at_zero: bool
     """The values in another shape, with the batch where it has to be for every image to keep its own.
 
     Args:
-        call: the node.
-        x: what is reshaped.
         wanted: the shape as ONNX says it, for both batches.
         keep_at_zero: 0 means the dimension of the input.
     """

@@ -72,7 +72,6 @@ def content(model: Any, named: str, folder: Path | None) -> Content:
 
     Args:
         model: a ``ModelProto``.
-        named: the file, for messages.
         folder: where files that hold its tensors are; None for nowhere.
 
     Raises:

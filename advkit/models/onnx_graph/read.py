@@ -35,7 +35,6 @@ def read(content: Content, shape: Shape | None) -> Network:
     """The network of an ONNX file.
 
     Args:
-        content: of the file.
         shape: (channels, height, width) of the images, where the file leaves it open.
 
     Raises:

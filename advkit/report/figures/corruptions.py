@@ -56,8 +56,6 @@ def write_gallery(
     """A PNG of one image under each corruption.
 
     Args:
-        path: where.
-        names: of the corruptions.
         rows: for each severity, (len(names), C, H, W).
         said: for each severity and corruption the predicted class, and whether it is wrong.
     """

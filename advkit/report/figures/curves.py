@@ -52,8 +52,6 @@ def course(
     Args:
         folder: the run folder; the chart is written there.
         what: which figures, and what they are.
-        caption: of the picture.
-        name: of the picture and its file.
         kept: the update whose model was kept.
         steady: leave out rows that cover few steps (the last one may cover a single step): they are noise.
     """

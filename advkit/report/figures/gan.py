@@ -44,8 +44,6 @@ def write_ways(path: Path, generator: Generator, ends: Tensor, *labels: Tensor) 
     are shorter than the prior's (White 2016, "Sampling Generative Networks").
 
     Args:
-        path: where.
-        generator: whose.
         ends: (2 * WAYS, latent_dim) latent vectors.
         labels: (WAYS,) classes, one for each row, for a conditional generator.
     """

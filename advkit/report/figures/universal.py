@@ -23,9 +23,7 @@ def write_print(path: Path, patch: Tensor, form: Form, pixels: int) -> None:
     """A PNG of a patch (C, h, w) to print: its pixels as squares, transparent outside its outline.
 
     Args:
-        path: where.
         patch: in [0, 1].
-        form: outline.
         pixels: width of the picture.
     """
     levels = images.to_uint8(patch)

@@ -38,7 +38,6 @@ class Distilled(Victim):
     """A copy that replaces the black box in training.
 
     Args:
-        model: the black box.
         learn: real images for queries; their labels are not used.
         folder: of the stored answers; stored queries are not repeated.
 

@@ -43,7 +43,6 @@ class AdvGanGame(TrainedNetworks):
     changed.
 
     Args:
-        shape: of the images.
         target: target class; None: any other than the label.
 
     Raises:
@@ -169,9 +168,7 @@ class GeneratorTraining(Training):
 
     Args:
         game: before its first update.
-        victim: the source of gradients.
         model: classifier to attack, for the success on held-out images; in eval mode.
-        held: images for evaluation during training.
     """
 
     figures = FIGURES

@@ -49,13 +49,7 @@ def make_generator(
 
     Args:
         model: the classifier; its mode is restored and its gradients are untouched.
-        learn: training images.
-        test: images for evaluation.
         threat: norm (linf or l2) and budget.
-        target: target class; None: any wrong one.
-        config: of the training.
-        run: folder to resume from.
-        progress: reports the training.
 
     Raises:
         ConfigError: another norm, unknown names or parameters.

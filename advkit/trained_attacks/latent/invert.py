@@ -55,10 +55,8 @@ def invert(
         model: a generator, on any device; its mode is restored and its gradients are untouched.
         x: (N, C, H, W) images in [0, 1].
         labels: (N,) their classes, for conditional generators; else unused.
-        config: of the search.
         ids: (N,) int64 ids of the images; by default their positions.
         encoder: the VAE of the decoder ``model``: its means are the first starts.
-        progress: reports the mean error.
 
     Raises:
         ModelError: the prior of the generator is unknown.

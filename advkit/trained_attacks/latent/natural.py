@@ -65,9 +65,7 @@ def search_latent(
         generator: on the same device.
         latent: (N, latent_dim) of images.
         labels: (N,) their classes; a conditional generator gets them.
-        config: of the search.
         ids: (N,) int64 ids of the images, which determine random numbers.
-        progress: reports the share of successes.
     """
     network = of_known_prior(generator)
     device = next(network.parameters()).device

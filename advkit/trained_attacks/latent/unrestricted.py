@@ -69,11 +69,8 @@ def construct(
     Args:
         model: images in [0, 1] to logits, on any device; its mode is restored.
         generator: a conditional one, on the same device.
-        n: number of examples.
-        config: of the search.
         auxiliary: auxiliary classifier, images in [0, 1] to logits, or None.
         target: target class, which is not requested; None: any class but the requested one.
-        progress: reports the share of successes.
 
     Raises:
         ModelError: an unconditional generator, or one with an unknown prior.
@@ -124,7 +121,6 @@ def auxiliary_classifier(auxiliary_model: Model, generator: Model, model: Model,
     Args:
         auxiliary_model: a classifier, or a discriminator with a class head.
         generator: whose classes it must have.
-        model: the classifier that is attacked.
         name: what the auxiliary classifier is called in errors.
 
     Raises:

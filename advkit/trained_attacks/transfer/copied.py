@@ -69,7 +69,6 @@ def train_copy(
     """Trains ``copy``, in place, on the answers.
 
     Args:
-        copy: the initial network.
         queries: with their answers.
         class_names: of the classes, in the order of the answers.
     """
@@ -91,7 +90,6 @@ def gather(
     """Queries the black box within its limit.
 
     Args:
-        box: the black box.
         learn: real images; their labels are not used.
         generated: returns n images (n, C, H, W) uint8 of a generator.
         folder: of the stored answers; stored queries are not repeated.

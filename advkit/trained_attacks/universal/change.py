@@ -42,7 +42,6 @@ class Change(ABC):
 
         Args:
             change: (1, C, h, w).
-            uphill: an ascent direction, of any length.
             share: of the first step size, decreasing from 1 to 0.
         """
 
@@ -76,7 +75,6 @@ def paste(patch: Tensor, x: Tensor, place: Place, form: Form) -> Tensor:
     Args:
         patch: (1, C, h, w) in [0, 1].
         x: (R, C, H, W) in [0, 1].
-        place: for each image.
         form: outline; its edge is smoothed over one pixel of the image.
 
     Returns:
@@ -98,19 +96,13 @@ def coverage(u: Tensor, v: Tensor, half: Tensor | float, form: Form) -> Tensor:
         u: across the patch, from -1 to 1.
         v: down the patch, from -1 to 1.
         half: half of the patch's diameter, in pixels.
-        form: outline.
     """
     outward = (u.square() + v.square()).sqrt() if form == "circle" else torch.maximum(u.abs(), v.abs())
     return ((1 - outward) * half + 0.5).clamp(0, 1)
 
 
 class Patch(Change):
-    """A patch at a random position in every image and update.
-
-    Args:
-        settings: its shape and positions.
-        shape: of the images.
-    """
+    """A patch at a random position in every image and update."""
 
     def __init__(self, settings: PatchSettings, shape: Shape) -> None:
         self.settings, self.channels = settings, shape[0]
@@ -135,7 +127,6 @@ class Perturbation(Change):
 
     Args:
         threat: norm (linf or l2) and budget.
-        shape: of the images.
         rate: first step size, as a share of the budget.
     """
 

@@ -128,7 +128,6 @@ def judge_patch(
         kind: the patch and its positions.
         patches: ``patch``, ``noise``, ``grey`` and ``real``, (1, C, h, w) each.
         task: advanced for each of `judgements`.
-        facts: further fields of the result.
     """
     judge = PatchJudge(model, test, kind, target, seed)
     patches = {name: patch.to(judge.device) for name, patch in patches.items()}
@@ -190,7 +189,6 @@ def judge_perturbation(
         model: the classifier, in eval mode.
         kind: the norm and the budget; an image outside it counts as not fooled.
         change: (1, C, H, W) the perturbation.
-        facts: further fields of the result.
     """
     device = device_of(model)
     random = random_like(kind, seed).to(device)

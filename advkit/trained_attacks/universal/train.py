@@ -32,10 +32,7 @@ class ChangeTraining(Training):
     """Steepest ascent with momentum on normalised gradients; the step size decreases linearly to 0.
 
     Args:
-        kind: of change.
         models: classifiers to attack, in eval mode and on one device.
-        data: training images.
-        config: updates, batch size and seed.
         target: minimises the models' mean loss of this class; None: maximises that of the label.
         clip: largest loss of an image, without a target.
     """

@@ -57,7 +57,6 @@ def moved(
     batch, the gradient is the mean of theirs.
 
     Args:
-        model: whose weights.
         loss: (what to climb, logits), computed anew at every call.
         size: of the step, relative to the length of each layer's weights.
 

@@ -57,7 +57,6 @@ class Bounded:
     """A model in training, as bounds see it.
 
     Args:
-        graph: its layers.
         low: whether its passes are computed in bfloat16; bounds are, too, but for the last layer.
     """
 

@@ -22,7 +22,7 @@ def blamed(error: Exception, network: nn.Module, x: object) -> ModelError | None
     """The error to raise in place of ``error``; None if it is not for the user of the network to mend.
 
     Args:
-        x: its input; no tensor while its graph is traced.
+        x: the network's input; no tensor while its graph is traced.
     """
     ours = isinstance(error, UserError) or type(network).__module__.startswith("advkit.")
     if ours or memory.exhausted(error) or not isinstance(x, Tensor) or torch.compiler.is_compiling():

@@ -63,7 +63,7 @@ def export_beside(
 
     Args:
         beside: the models, by what is added to the classifier's name.
-        name: its name in the store.
+        name: of the classifier in the store.
 
     Returns:
         Their roles, by their names in the store.

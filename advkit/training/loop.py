@@ -150,11 +150,11 @@ def fit(
     Args:
         model: where to begin; trained in place. Parts whose parameters need no gradient stay as they are
             and in eval mode.
-        held: images, not among those, on which the best checkpoint is chosen: by robust accuracy (PGD-10, in
-            all threat models) if there is a threat, else by clean accuracy, unless the objective has a
+        held: images, none of ``train``, on which the best checkpoint is chosen: by robust accuracy (PGD-10,
+            in all threat models) if there is a threat, else by clean accuracy, unless the objective has a
             criterion of its own. None keeps the last weights.
         extra: more images, of which every batch takes the share ``config.extra_fraction``.
-        union: how these count.
+        union: how several threat models count.
         patience: checks without a better one after which training stops; None: it never does.
         run: folder for metrics and the state to resume from; None keeps nothing.
         progress: shows loss, accuracies and images a second, and warnings.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from advkit.core import files
 
@@ -20,21 +21,12 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def grid(images: Tensor, columns: int, *, margin: int = 1, paper: int = 255) -> Tensor:
-    """One uint8 image (C, H', W') of many (N, C, H, W), row by row, ``margin`` pixels of ``paper`` apart."""
-    images = to_uint8(images.cpu())
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    sheet = torch.full(
-        (channels, rows * (height + margin) + margin, columns * (width + margin) + margin),
-        paper,
-        dtype=torch.uint8,
-    )
-    for index, image in enumerate(images):
-        top = margin + (index // columns) * (height + margin)
-        left = margin + (index % columns) * (width + margin)
-        sheet[:, top : top + height, left : left + width] = image
-    return sheet
+def grid(images: Tensor, columns: int) -> Tensor:
+    """One uint8 image (C, H', W') of many (N, C, H, W), row by row, with a white pixel around each."""
+    tiles = pad(to_uint8(images.cpu()), (1, 0, 1, 0), value=255)
+    blank = tiles.new_full((-len(tiles) % columns, *tiles.shape[1:]), 255)
+    rows = torch.cat([tiles, blank]).unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)
+    return pad(rows.flatten(3).flatten(1, 2), (0, 1, 0, 1), value=255)
 
 
 def png_bytes(image: Tensor, *, zoom: int = 1) -> bytes:
@@ -47,7 +39,7 @@ def png_bytes(image: Tensor, *, zoom: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-def write_grid(path: Path, images: Tensor, columns: int, *, pixels: int = 800) -> None:
-    """Writes a grid of images as PNG, enlarged by a whole factor up to about ``pixels`` wide."""
+def write_grid(path: Path, images: Tensor, columns: int) -> None:
+    """Writes a grid of images as PNG, enlarged by a whole factor up to about 800 pixels wide."""
     sheet = grid(images, columns)
-    files.write_bytes(path, png_bytes(sheet, zoom=max(1, pixels // sheet.shape[2])))
+    files.write_bytes(path, png_bytes(sheet, zoom=max(1, 800 // sheet.shape[2])))

@@ -63,8 +63,8 @@ def write_maps(path: Path, result: PatchResult) -> None:
     plots.save(figure, path)
 
 
-def write_perturbation(path: Path, change: Tensor, pixels: int = 600) -> None:
+def write_perturbation(path: Path, change: Tensor) -> None:
     """A PNG of a perturbation (C, H, W): grey is nothing, white and black its largest values."""
     most = float(change.abs().max()) or 1.0
     shown = (0.5 + change / (2 * most)).clamp(0, 1)
-    files.write_bytes(path, images.png_bytes(shown, zoom=max(1, pixels // change.shape[2])))
+    files.write_bytes(path, images.png_bytes(shown, zoom=max(1, 600 // change.shape[2])))

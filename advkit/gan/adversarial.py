@@ -119,7 +119,7 @@ class GanGame(Game):
         super().evaluate(row, rate)
 
     def _draw(self, latent: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.generator(latent, labels) if self.classes else self.generator(latent)
+        images: Tensor = self.generator(latent, *self.generator.asked(labels))
         return images
 
     def _critic(self, name: str, labels: Tensor) -> Critic:

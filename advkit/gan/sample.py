@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from advkit.core import images, rng
@@ -17,12 +17,13 @@ BATCH = 100
 
 
 @torch.no_grad()
-def draw(generator: Generator, latent: Tensor, *labels: Tensor, batch_size: int = 500) -> Tensor:
+def draw(generator: nn.Module, latent: Tensor, *labels: Tensor, batch_size: int = 500) -> Tensor:
     """Images (N, C, H, W) in [0, 1] of latent vectors (and of classes (N,), if it is asked for them), with
     the generator in eval mode and left as found; on the CPU."""
+    device = next(generator.parameters()).device
     parts = zip(*(given.split(batch_size) for given in (latent, *labels)), strict=True)
     with evaluation_mode(generator):
-        return torch.cat([generator(*part).float().cpu() for part in parts])
+        return torch.cat([generator(*(one.to(device) for one in part)).float().cpu() for part in parts])
 
 
 def sample(

@@ -84,6 +84,10 @@ class Generator(Network):
         images: Tensor = self.layers(z)
         return (images + 1) / 2 if self.signed else images
 
+    def asked(self, labels: Tensor | None) -> tuple[Tensor, ...]:
+        """What it is called with beside latent vectors: the classes, if it is conditional."""
+        return () if self.classes is None or labels is None else (labels,)
+
     def draw(self, key: Tensor) -> Tensor:
         """Latent vectors (N, latent_dim) from the prior, one for each key of `rng.keys`; N(0, 1) here."""
         return rng.normal(key, (self.latent_dim,))

@@ -10,7 +10,7 @@ from torch import Tensor
 from advkit.core import rng
 from advkit.core.errors import DataError, by_size
 from advkit.core.progress import SILENT, Progress, Task
-from advkit.gan.sample import of_known_prior
+from advkit.gan.sample import draw, of_known_prior
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Vae
 from advkit.trained_attacks.latent.settings import InversionSettings
@@ -82,9 +82,7 @@ def invert(
                 with torch.no_grad(), evaluation_mode(encoder):
                     mean = encoder.encode(images)[0]
                 z = torch.where((start[part] == 0).to(device)[:, None], mean, z)
-            conditions = (
-                () if generator.classes is None or labels is None else (labels[number[part]].to(device),)
-            )
+            conditions = generator.asked(None if labels is None else labels[number[part]].to(device))
             parts.append(_optimised(model, z, images, conditions, config, task))
     latent, error, first = (
         torch.cat(each).view(len(x), config.restarts, -1) for each in zip(*parts, strict=True)
@@ -94,7 +92,7 @@ def invert(
     kept = latent[rows, best]
     return Inverted(
         latent=kept,
-        images=_generated(model, kept, labels if generator.classes is not None else None, config.batch_size),
+        images=draw(model, kept, *generator.asked(labels), batch_size=config.batch_size),
         error=error[rows, best, 0],
         start_error=first[..., 0].amin(1),
         start=best,
@@ -134,15 +132,6 @@ def _optimised(
             reported = step + 1
     assert least is not None and first is not None
     return best.cpu(), least.cpu(), first.cpu()
-
-
-@torch.no_grad()
-def _generated(model: Model, latent: Tensor, labels: Tensor | None, size: int) -> Tensor:
-    device = next(model.parameters()).device
-    given = (latent,) if labels is None else (latent, labels)
-    parts = zip(*(each.split(size) for each in given), strict=True)
-    with evaluation_mode(model):
-        return torch.cat([model(*(each.to(device) for each in part)).float().cpu() for part in parts])
 
 
 def _refuse_misfits(model: Model, x: Tensor, labels: Tensor | None) -> None:

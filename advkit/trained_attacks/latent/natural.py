@@ -13,7 +13,7 @@ from torch import Tensor
 from advkit.attacks.engine.oracle import query
 from advkit.core import rng
 from advkit.core.progress import SILENT, Progress
-from advkit.gan.sample import of_known_prior
+from advkit.gan.sample import draw, of_known_prior
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.network import Generator
 from advkit.trained_attacks.latent.settings import NaturalSettings
@@ -88,10 +88,8 @@ def search_latent(
                     direction, dim=2
                 )
                 label = labels[part].to(device)[:, None].expand(-1, config.samples)
-                conditions = () if network.classes is None else (label.flatten(),)
-                predicted = (
-                    query(model, generator(z.flatten(0, 1), *conditions)).argmax(1).view(len(part), -1)
-                )
+                x = generator(z.flatten(0, 1), *network.asked(label.flatten()))
+                predicted = query(model, x).argmax(1).view(len(part), -1)
                 nearest, place = torch.where(predicted != label, far, torch.inf).min(1)
                 queries[part] += config.samples
                 hit = nearest.isfinite().cpu()
@@ -101,12 +99,8 @@ def search_latent(
             task.advance(n, found=float(found.float().mean()))
             if bool(found.all()):
                 break
-        images, predictions = [], []
-        for part in torch.arange(n).split(config.batch_size):
-            conditions = () if network.classes is None else (labels[part].to(device),)
-            x = generator(best[part].to(device), *conditions).float()
-            images.append(x.cpu())
-            predictions.append(query(model, x).argmax(1).cpu())
-    classes = torch.cat(predictions)
+        images = draw(generator, best, *network.asked(labels), batch_size=config.batch_size)
+        parts = images.split(config.batch_size)
+        classes = torch.cat([query(model, x.to(device)).argmax(1).cpu() for x in parts])
     found &= classes != labels  # for exactly the returned image
-    return NaturalExamples(found, best, torch.cat(images), classes, distance, queries)
+    return NaturalExamples(found, best, images, classes, distance, queries)

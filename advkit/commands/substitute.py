@@ -5,7 +5,7 @@ from __future__ import annotations
 from advkit.attacks.perturb import logits_of
 from advkit.core import device as devices
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.core.errors import ConfigError
 from advkit.core.stats import clopper_pearson
 from advkit.data.data import Data
 from advkit.data.subjects import open_subjects
@@ -99,12 +99,7 @@ def _generator(config: Config, learn: Data, context: Context) -> Subject | None:
     if config.generator is None:
         return None
     subject = open_subject(config.generator, context.device)
-    if subject.card.shape != learn.shape:
-        theirs, ours = map(by_size, (subject.card.shape, learn.shape))
-        raise DataError(
-            f"{config.generator} makes {theirs} images but the classifier takes {ours} images "
-            "(channels x height x width); name a generator of such images"
-        )
+    subject.refuse_other_shape(learn.shape)
     return subject
 
 

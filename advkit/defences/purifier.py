@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 from torch import Tensor, nn
 
 from advkit.core.config import StrictModel, validate
-from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.core.errors import ConfigError, DataError
 from advkit.core.registry import Registry
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape
@@ -52,6 +52,17 @@ class Purifier(nn.Module, ABC):
         """The purified images."""
 
 
+class ArtPurifier(Purifier):
+    """A preprocessing of ART: ``art`` is an `advkit.integrations.art_defences.Defence`."""
+
+    art: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What ART makes of the images."""
+        images: Tensor = self.art(x)
+        return images
+
+
 P = TypeVar("P", bound=type[Purifier])
 
 
@@ -79,12 +90,7 @@ def build(
         raise ConfigError(f"{name} needs a {kind.needs}; name one with --generator")
     if kind.needs == "vae" and subject.whole is None:
         raise ConfigError(f"{name} needs a VAE but {subject.name} is a generator; name a VAE")
-    if subject.card.shape != shape:
-        theirs, ours = map(by_size, (subject.card.shape, shape))
-        raise DataError(
-            f"{subject.name} makes {theirs} images but the classifier takes {ours} ones "
-            "(channels x height x width); name a generator of such images"
-        )
+    subject.refuse_other_shape(shape)
     if subject.classes is not None and subject.classes != classes:
         raise DataError(
             f"{subject.name} has {subject.classes} classes but the classifier has {classes}; name a "

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor
 
 from advkit.core.config import StrictModel
-from advkit.defences.purifier import Purifier, defence
+from advkit.defences.purifier import ArtPurifier, defence
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape
 
@@ -16,7 +15,7 @@ from advkit.models.card import Shape
     summary="pixels rounded to few levels (through ART)",
     source="Xu, Evans and Qi, NDSS 2018, section III-A",
 )
-class FeatureSqueezing(Purifier):
+class FeatureSqueezing(ArtPurifier):
     """Rounding has no useful gradient; adaptive attacks replace it by the identity (BPDA)."""
 
     class Config(StrictModel):
@@ -30,8 +29,3 @@ class FeatureSqueezing(Purifier):
         from advkit.integrations.art_defences import Defence
 
         self.art = Defence(Squeezing(clip_values=(0.0, 1.0), bit_depth=config.bit_depth))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The rounded images."""
-        images: Tensor = self.art(x)
-        return images

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor
 
 from advkit.core.config import StrictModel
-from advkit.defences.purifier import Purifier, defence
+from advkit.defences.purifier import ArtPurifier, defence
 from advkit.gan.evaluation.subject import Subject
 from advkit.models.card import Shape
 
@@ -16,7 +15,7 @@ from advkit.models.card import Shape
     summary="compressed as JPEG and read again (through ART)",
     source="Dziugaite, Ghahramani and Roy 2016; Guo et al., ICLR 2018",
 )
-class Jpeg(Purifier):
+class Jpeg(ArtPurifier):
     """Compression has no useful gradient; adaptive attacks replace it by the identity (BPDA)."""
 
     class Config(StrictModel):
@@ -31,8 +30,3 @@ class Jpeg(Purifier):
 
         made = JpegCompression(clip_values=(0.0, 1.0), quality=config.quality, channels_first=True)
         self.art = Defence(made)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The decompressed images."""
-        images: Tensor = self.art(x)
-        return images

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from advkit.core import files, rng
-from advkit.core.errors import ModelError
+from advkit.core.errors import DataError, ModelError, by_size
 from advkit.core.progress import SILENT, Progress
 from advkit.core.run_list import numbered
 from advkit.gan.sample import sample
-from advkit.models.card import ModelCard, Preprocessing
+from advkit.models.card import ModelCard, Preprocessing, Shape
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import Vae, numbers
@@ -64,6 +64,15 @@ class Subject:
             return None
         seconds = result.get("seconds")
         return float(seconds) if isinstance(seconds, int | float) else None
+
+    def refuse_other_shape(self, shape: Shape) -> None:
+        """Raises a `DataError` unless its images are such as a classifier takes."""
+        if self.card.shape != shape:
+            theirs, ours = map(by_size, (self.card.shape, shape))
+            raise DataError(
+                f"{self.name} makes {theirs} images but the classifier takes {ours} ones "
+                "(channels x height x width); name a generator of such images"
+            )
 
     def draw(self, n: int, seed: int, *, progress: Progress = SILENT) -> tuple[Tensor, Tensor | None]:
         """Images (n, C, H, W) uint8, and the classes (n,) that a conditional generator was asked for, drawn

@@ -25,7 +25,6 @@ from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
 from advkit.core.shards import ShardResult
-from advkit.core.stats import clopper_pearson
 from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
@@ -43,7 +42,7 @@ from advkit.evaluation.time_limit import limited, refuse_unforetold
 from advkit.models.black_box import Account, BlackBox, black_box, counted
 from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
-from advkit.models.model import evaluation_mode
+from advkit.models.model import Model, evaluation_mode
 from advkit.verify.certification.certify import certified, precision_notes
 
 CLEAN_BATCH = 500
@@ -228,22 +227,10 @@ def attacked(
             refuse_idle_surrogate(made)
         given = config
         config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
-        determined: dict[str, Any] = {
-            "threat": threat.model_dump(),
-            "stages": [stage.identity for stage in stages],
-            **config.model_dump(mode="json", include={"budget", "seed", "precision", "eight_bit", "bpda"}),
-        }
-        if artifacts := {name: each.artifact_hash for name, each in made.items() if each.artifact_hash}:
-            determined["made of"] = artifacts
-        if other is not None:
-            determined["surrogate"] = other_hash
-        if config.certify:  # only then, so that runs of earlier versions can resume
-            determined["certify"] = config.certify
-        inputs = {**whole.inputs, "plan of attack": determined}
+        inputs = {**whole.inputs, "plan of attack": _determining(threat, stages, made, config, other_hash)}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**inputs)
-        proved = None
         confirm = confirming(model if facts.deterministic else None, images, threat)
         size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
         sampled = pair(threat, clean.shape[1]) if size else ()
@@ -252,26 +239,7 @@ def attacked(
         with Ledger(
             folder, images, names, keep=keep, confirm=confirm, parts=parts, progress=progress
         ) as ledger:
-            if config.certify:
-
-                def broke(row: int, example: Tensor) -> None:
-                    if not config.eight_bit:  # where examples have to survive rounding
-                        x, _ = images.batch(torch.tensor([row]))
-                        distance = float(threat.distance(example[None], x))
-                        ledger.add(Entry.verified(int(images.ids[row]), distance), example)
-
-                bounds = certified(
-                    model,
-                    images,
-                    clean.argmax(1) == images.labels,
-                    threat,
-                    "complete" if config.certify == "complete" else "auto",
-                    folder=folder,
-                    progress=progress,
-                    broke=broke,
-                )
-                ledger.exchange()
-                proved = torch.tensor([verdict.status == "certified" for verdict in bounds])
+            proved = _proved(model, images, clean, threat, config, ledger, folder, progress)
             cascade = Cascade(
                 model,
                 searched,
@@ -314,19 +282,17 @@ def attacked(
         )
         if queries.stopped:
             notes.append(f"the limit of queries ended the attacks on {queries.stopped} of {n} images")
-    right, robust = int(cascade.correct.sum()), int(cascade.robust.sum())
-    proved_correct = None if proved is None else int(proved.sum())
-    result = EvaluationResult(
+    result = EvaluationResult.of(
+        n,
+        int(cascade.correct.sum()),
+        int(cascade.robust.sum()),
+        None if proved is None else int(proved.sum()),
         **subject.about() | {"notes": tuple(notes)},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
         surrogate_hash=other_hash,
         seed=config.seed,
         precision=config.precision,
         eight_bit=config.eight_bit,
-        n=n,
-        clean_correct=right,
-        robust_correct=robust,
-        certified_correct=proved_correct,
         stages=done,
         checks=found,
         missing=cascade.missing,
@@ -336,14 +302,63 @@ def attacked(
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,
         queries=queries,
-        clean_accuracy=right / n,
-        robust_accuracy=robust / n,
-        clean_interval=clopper_pearson(right, n),
-        interval=clopper_pearson(robust, n),
-        certified_interval=None if proved_correct is None else clopper_pearson(proved_correct, n),
     )
     result._adversarial = adversarial
     return result
+
+
+def _determining(
+    threat: Threat,
+    stages: Sequence[Stage],
+    made: Mapping[str, Attack[Any]],
+    config: Evaluation,
+    surrogate: str | None,
+) -> dict[str, Any]:
+    """What determines the result beside the model and the images. What earlier versions did not have is there
+    only where it is used, so that their runs can resume."""
+    artifacts = {name: each.artifact_hash for name, each in made.items() if each.artifact_hash}
+    used = {"made of": artifacts, "surrogate": surrogate, "certify": config.certify}
+    return {
+        "threat": threat.model_dump(),
+        "stages": [stage.identity for stage in stages],
+        **config.model_dump(mode="json", include={"budget", "seed", "precision", "eight_bit", "bpda"}),
+        **{name: value for name, value in used.items() if value},
+    }
+
+
+def _proved(
+    model: Model,
+    images: Data,
+    clean: Tensor,
+    threat: Threat,
+    config: Evaluation,
+    ledger: Ledger,
+    folder: Path | None,
+    progress: Progress,
+) -> Tensor | None:
+    """(N,) bool: certified images, None without certification. Adversarial examples that complete
+    verification finds go into the ledger."""
+    if not config.certify:
+        return None
+
+    def broke(row: int, example: Tensor) -> None:
+        if not config.eight_bit:  # where examples have to survive rounding
+            x, _ = images.batch(torch.tensor([row]))
+            distance = float(threat.distance(example[None], x))
+            ledger.add(Entry.verified(int(images.ids[row]), distance), example)
+
+    bounds = certified(
+        model,
+        images,
+        clean.argmax(1) == images.labels,
+        threat,
+        "complete" if config.certify == "complete" else "auto",
+        folder=folder,
+        progress=progress,
+        broke=broke,
+    )
+    ledger.exchange()
+    return torch.tensor([verdict.status == "certified" for verdict in bounds])
 
 
 def plan(

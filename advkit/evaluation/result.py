@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
 from advkit.core.config import UNITS, StrictModel
-from advkit.core.stats import Interval, accuracy, bracketed
+from advkit.core.stats import Interval, accuracy, bracketed, clopper_pearson
 from advkit.data.result import SubjectResult
 from advkit.models.black_box import QueryCount
 from advkit.models.card import ThreatFacts
@@ -244,6 +244,22 @@ class EvaluationResult(SubjectResult):
     """Exact 95 % interval of the certified accuracy."""
 
     _adversarial: Tensor | None = PrivateAttr(None)
+
+    @classmethod
+    def of(cls, n: int, clean: int, robust: int, certified: int | None, **facts: Any) -> EvaluationResult:
+        """A result with the shares of these counts: all images, those that are right, robust, certified."""
+        return cls(
+            **facts,
+            n=n,
+            clean_correct=clean,
+            robust_correct=robust,
+            certified_correct=certified,
+            clean_accuracy=clean / n,
+            robust_accuracy=robust / n,
+            clean_interval=clopper_pearson(clean, n),
+            interval=clopper_pearson(robust, n),
+            certified_interval=None if certified is None else clopper_pearson(certified, n),
+        )
 
     @property
     def adversarial(self) -> Tensor | None:

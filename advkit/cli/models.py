@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,16 +155,12 @@ def _card(model: str, path: Path, card: ModelCard) -> Outcome:
         for one in card.accuracies
     }
     tables = (
-        Table("", ("fact", "value"), _rows(facts)),
-        Table("measured", ("figure", "value"), _rows({**accuracies, **card.metrics})),
-        Table("training", ("key", "value"), _rows(card.training)),
+        Table.of_facts("", "fact", facts),
+        Table.of_facts("measured", "figure", {**accuracies, **card.metrics}),
+        Table.of_facts("training", "key", card.training),
     )
     shown = tuple(table for table in tables if table.rows)
     return Outcome(model, tables=shown, files=(path,), result=card.model_dump(mode="json", by_alias=True))
-
-
-def _rows(values: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, str(value)) for key, value in values.items() if value not in (None, ""))
 
 
 @models.command(

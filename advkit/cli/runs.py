@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
@@ -87,17 +87,13 @@ def show_run(run: str, json_to: Path | None) -> None:
         "found": row.found,
     }
     tables = (
-        Table("", ("fact", "value"), _rows(facts)),
-        Table("settings", ("key", "value"), _rows(resolved["config"])),
-        Table("began with", ("what", "value"), _rows(resolved.get("inputs", {}))),
+        Table.of_facts("", "fact", facts),
+        Table.of_facts("settings", "key", resolved["config"]),
+        Table.of_facts("began with", "what", resolved.get("inputs", {})),
     )
     left = tuple(sorted(file for file in path.iterdir() if not file.name.startswith(".")))
     result = {**row.to_dict(), **resolved, "files": [str(file) for file in left]}
     show(Outcome(str(path), tables=tables, files=left, result=result), json_to)
-
-
-def _rows(values: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, str(value)) for key, value in values.items() if value not in (None, "", [], {}))
 
 
 @runs.command("rm", short_help="remove runs", example="advkit runs rm 12 13")

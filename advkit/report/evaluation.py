@@ -174,7 +174,7 @@ def _cost(result: EvaluationResult) -> Table:
         "model": result.model_hash,
         "images": result.data.fingerprint,
     }
-    return Table("cost and settings", ("", "value"), tuple(facts.items()))
+    return Table.of_facts("cost and settings", "", facts)
 
 
 def expected(found: Forecast | None) -> tuple[str, ...]:
@@ -258,8 +258,7 @@ def _sides(result: EvaluationResult) -> Iterator[Table]:
         "upper bound (attacked)": upper,
         "undecided": upper - lower,
     }
-    rows = tuple((name, f"{count:,}", accuracy(count, n)) for name, count in counts.items())
-    yield Table("bounds of robust accuracy", ("", "images", "share [95 % interval]"), rows)
+    yield Table.of_shares("bounds of robust accuracy", "", n, counts)
 
 
 def _checks(result: EvaluationResult) -> Iterator[Table]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from advkit.core import distributed, files
 from advkit.core.errors import OutputError
+from advkit.core.stats import accuracy
 from advkit.core.stored import StoredResult
 from advkit.report import charts
 from advkit.report.charts import Bar
@@ -32,6 +34,18 @@ class Table:
     """Where the first cell of each row leads on a page; empty: nowhere."""
     filters: tuple[str, ...] = ()
     """Columns by which a page filters the rows, which can then be sorted, too."""
+
+    @classmethod
+    def of_facts(cls, title: str, what: str, values: Mapping[str, object]) -> Table:
+        """A row for each value that says something, under its name; ``what`` such a name is."""
+        said = ((key, str(value)) for key, value in values.items() if value not in (None, "", [], {}))
+        return cls(title, (what, "value"), tuple(said))
+
+    @classmethod
+    def of_shares(cls, title: str, what: str, n: int, counts: Mapping[str, int]) -> Table:
+        """A row for each count of ``n`` images, with its share and the exact interval of that."""
+        rows = ((name, f"{count:,}", accuracy(count, n)) for name, count in counts.items())
+        return cls(title, (what, "images", "share [95 % interval]"), tuple(rows))
 
     @property
     def numeric(self) -> tuple[bool, ...]:

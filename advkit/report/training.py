@@ -28,6 +28,7 @@ def threatened(config: Mapping[str, Any]) -> str:
 def trained(result: TrainingResult, folder: Path) -> Outcome:
     """The outcome of ``advkit adv-train`` and ``advkit train``."""
     config, test, name = result.config, result.test, result.model.name
+    seen = [(when, row) for when, row in (("before", test.before), ("after", test.after)) if row]
     rows = tuple(
         (
             when,
@@ -35,8 +36,7 @@ def trained(result: TrainingResult, folder: Path) -> Outcome:
             "not attacked" if row.robust is None else accuracy(row.robust, row.n),
             f"{row.n:,}",
         )
-        for when, row in (("before", test.before), ("after", test.after))
-        if row is not None
+        for when, row in seen
     )
     sentences = [f"In the model store as {name}."]
     if held := result.card.metrics:
@@ -58,8 +58,7 @@ def trained(result: TrainingResult, folder: Path) -> Outcome:
         sentences=(*sentences, *result.warnings),
         bars=tuple(
             bar
-            for when, row in (("before", test.before), ("after", test.after))
-            if row is not None
+            for when, row in seen
             for bar in (
                 Bar.of(f"clean accuracy {when}, n = {row.n:,}", row.clean, row.n, "grey"),
                 *([] if row.robust is None else [Bar.of(f"{pgd} {when}", row.robust, row.n)]),

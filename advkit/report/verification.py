@@ -99,7 +99,6 @@ def smoothing(config: SmoothedCertification, result: SmoothingResult, folder: Pa
         "abstained": result.abstained,
         "correct without noise": result.bare_correct,
     }
-    rows = tuple((name, f"{count:,}", accuracy(count, n)) for name, count in counts.items())
     radii = tuple(
         (f"{point.radius:.3g}", f"{point.certified:,}", accuracy(point.certified, n))
         for point in result.points
@@ -121,7 +120,7 @@ def smoothing(config: SmoothedCertification, result: SmoothingResult, folder: Pa
             Bar.of("smoothed accuracy", result.right, n, "green"),
         ),
         tables=(
-            Table(f"predictions, {how}", ("prediction", "images", "share [95 % interval]"), rows),
+            Table.of_shares(f"predictions, {how}", "prediction", n, counts),
             Table(f"certified, {how}", ("l2 radius", "images", "certified accuracy [95 % interval]"), radii),
         ),
         pictures=(curve,),

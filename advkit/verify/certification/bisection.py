@@ -55,7 +55,7 @@ class Bisection(Search[Parts]):
         self.rounding, whole = margins.new_zeros(len(self.x)), self.image
         self.open = Parts(
             whole,
-            -self.margin,
+            self.margin,
             margins.masked_fill(true, math.inf),
             self.ball.lower,
             self.ball.upper,

@@ -280,11 +280,12 @@ def one_variant(attack, plain):
 def expected(attack, model, data, index, target_class, *, nearest, **how):
     """What is told of a sample: of its first variant that breaks it, or its nearest, or its last."""
     clean, ended = logits_of(model, data)[index : index + 1], []
-    for variant in range(attack.starts * max(0 if target_class is not None else attack.targets, 1)):
+    targets = 0 if target_class is not None else min(attack.targets, CLASSES - 1)
+    for variant in range(attack.starts * max(targets, 1)):
         search_target = None if target_class is None else target_class[index : index + 1]
-        if attack.targets and target_class is None:
+        if targets:
             wrong = [k for k in clean[0].argsort(descending=True, stable=True) if k != data.labels[index]]
-            search_target = wrong[variant % attack.targets][None]
+            search_target = wrong[variant % targets][None]
         ids, variants = data.ids[index : index + 1], torch.tensor([variant])
         key = rng.keys(5, "walk", ids, variants)
         x0, label = data.images[index : index + 1], data.labels[index : index + 1]
@@ -354,7 +355,7 @@ class Fickle(Copy):
 
 PLANS = [
     ({"starts": 3, "many": 2}, 1, None),
-    ({"targets": 3, "starts": 2, "samples": 2, "many": 3}, 5, torch.bfloat16),
+    ({"targets": 9, "starts": 2, "samples": 2, "many": 3}, 5, torch.bfloat16),
     ({"target_class": True, "starts": 2}, 100, torch.float32),
 ]
 """The attack's plan, the rows at work, and what arithmetic the copy to search on is said to have."""

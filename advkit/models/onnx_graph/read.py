@@ -148,7 +148,7 @@ def _images(content: Content, said: Shape | None) -> tuple[Shape, str]:
     last = (*said[1:], said[0])
     if len(dims) == 3 and all(length in (None, own) for length, own in zip(dims, last, strict=True)):
         return said, "channels last"
-    if None in dims or math.prod(int(length or 0) for length in dims) != math.prod(said):
+    if None in dims or math.prod(length for length in dims if length is not None) != math.prod(said):
         raise ConfigError(
             f"{named} takes an input of shape {_dims(content)}, and images of {by_size(said)} have "
             f"{math.prod(said)} values; give the shape it was trained on with --shape"

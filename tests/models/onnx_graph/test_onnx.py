@@ -250,6 +250,15 @@ def test_other_types_are_computed_in_float32(dtype: Any, tmp_path: Path) -> None
     assert [note.code for note in found.notes] == ["weights-converted", "normalisation-assumed"]
 
 
+@pytest.mark.parametrize("kind", onnx.TensorProto.DataType.items())
+def test_images_are_cast_to_floating_point_numbers_alone(kind: tuple[str, int]) -> None:
+    """Of any width, which are all computed in float32."""
+    model, x = of_one_node("Cast", {}, (1, 4, 5), to=kind[1]), torch.rand(2, 1, 4, 5)
+    wide = kind[0] in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+    with nullcontext() if wide else pytest.raises(ModelError):
+        assert torch.equal(read(content(model, "net.onnx", None), None).module(x), x)
+
+
 def test_a_model_that_is_saved_is_loaded_without_its_file(tmp_path: Path) -> None:
     g = Graph(np.random.default_rng(0).random((1, 3, 8, 8)), 17, fixed=True)
     x = g.add("Conv", "images", g.weight(4, 3, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2])
@@ -315,6 +324,8 @@ def test_tensors_in_files_beside_the_graph(tmp_path: Path) -> None:
         with pytest.raises(ModelError) as caught:
             load_model(described(**entries))
         assert "\n" not in str(caught.value)
+        if "weights.bin" in entries.values() and entries["offset"] == 5:
+            assert "weights.bin" in str(caught.value)
     with pytest.raises(ModelError):
         described(**good)
         load_model(model)  # in hand, it has no folder

@@ -79,7 +79,8 @@ class Bisection(Search[Parts]):
         below, above = parents[rows], parents[rows]
         below.high.flatten(1)[rows, parents.halved] = middle
         above.low.flatten(1)[rows, parents.halved] = middle
-        self._bound(below.joined(above))
+        if len(parents):
+            self._bound(below.joined(above))
 
     def _bound(self, parts: Parts) -> None:
         """Bounds new parts, tries points of those that are not proved, and keeps them."""

@@ -14,7 +14,7 @@ from advkit.models.load import wrap
 from advkit.verify.bounds.ball import Box
 from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import read
-from advkit.verify.certification.bisection import Bisection
+from advkit.verify.certification.bisection import Bisection, Parts
 from advkit.verify.certification.branch import Branching
 from advkit.verify.certification.complete import FEW, MORE, Completion
 
@@ -83,6 +83,31 @@ def test_bounds_of_a_box_hold_and_close_with_its_width():
         lead = float((logits[:, 0] - logits[:, 1]).min())
         gaps.append(lead - float(bounder.margins(bounds, label)[0, 1]))
     assert all(gap >= 0 for gap in gaps) and gaps[-1] < 1e-3 < 1e-1 < gaps[0]
+
+
+@pytest.mark.parametrize("factor", [10.0, -10.0])
+def test_the_middle_of_a_part_and_its_worst_corner_are_tried(factor):
+    """Of [0, 0.4], with the image at 0.1. The lead is a tent, below 0 in the middle or at the ends alone."""
+    first, last = nn.Linear(1, 2), nn.Linear(2, 2)
+    first.weight.data, first.bias.data = torch.tensor([[1.0], [-1.0]]), torch.tensor([-0.2, 0.2])
+    last.weight.data = torch.tensor([[factor, factor], [0.0, 0.0]])
+    last.bias.data = torch.tensor([-0.1 if factor > 0 else 1.9, 0.0])
+    model = wrap(nn.Sequential(nn.Flatten(), first, nn.ReLU(), last), shape=(1, 1, 1)).eval()
+    x, label = torch.full((1, 1, 1, 1), 0.1), torch.tensor([0])
+    (one,) = searching(Bisection, model, limit=1).decide(x, label)
+    assert int(model(x).argmax()) == 0 and one.example is not None and one.problems == 1
+    assert int(model(one.example[None]).argmax()) == 1
+
+
+def test_what_no_number_halves_stays_as_far_from_a_proof_as_it_is():
+    search = searching(Bisection, drawn(0, nn.ReLU), limit=1)
+    list(search.decide(torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 0])))
+    count, ends = search.count.clone(), torch.tensor([0.5, 0.5 + 2**-53, 0.5 + 2**-52]).double()
+    margins, sides = torch.tensor([[math.inf, -3.0], [math.inf, -4.0]]).double(), (ends[:2], ends[1:])
+    low, high = (side.view(2, 1, 1, 1).expand(2, 1, 1, 2) for side in sides)
+    search._divide(Parts(torch.tensor([0, 1]), margins[:, 1], margins, low, high, torch.tensor([0, 1])))
+    assert not len(search.open) and torch.equal(search.count, count)
+    assert search.margin.tolist() == [-3.0, -4.0]
 
 
 def test_images_share_batches_and_are_decided_one_by_one():

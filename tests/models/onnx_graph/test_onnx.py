@@ -331,6 +331,17 @@ def test_tensors_in_files_beside_the_graph(tmp_path: Path) -> None:
         load_model(model)  # in hand, it has no folder
 
 
+@pytest.mark.parametrize("dims", [(), (1,), (4, 5)])
+def test_a_tensor_of_any_shape_in_a_file_beside_the_graph(dims: tuple[int, ...], tmp_path: Path) -> None:
+    array, x = np.full(dims, 3, np.float32), torch.rand(2, 1, 4, 5)
+    model = of_one_node("Mul", {"factor": array}, (1, 4, 5))
+    (tmp_path / "weights.bin").write_bytes(array.tobytes())
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+    tensor.ClearField("raw_data")
+    assert torch.equal(read(content(model, "net.onnx", tmp_path), None).module(x), 3 * x)
+
+
 def hostile() -> dict[str, Any]:
     """Files that are refused, as bytes or graphs."""
     node, images, logits = onnx.helper.make_node, info("images", "N", 1, 3, 3), info("logits", "N", 3)

@@ -21,7 +21,7 @@ from advkit.verify.bounds.optimised import optimised_rows
 from advkit.verify.bounds.pooling import unpooled
 from advkit.verify.bounds.read import read
 from advkit.verify.bounds.relaxation import MaxPool, Relu
-from advkit.verify.bounds.rounding import float32_error, gamma, roundings
+from advkit.verify.bounds.rounding import Float32, float32_error, gamma, roundings
 from advkit.verify.bounds.window import Window, windowed_path
 
 CPU = torch.device("cpu")
@@ -324,8 +324,15 @@ def test_the_worst_rounding_is_within_the_deduction(case):
     graph, bounds = read(case.model).to(CPU, torch.float64), case.found["linear"][0]
     with torch.no_grad():
         deducted = case.bounder.rounding(bounds, case.label)
-        plain = float32_error(case.bounder.fine, bounds.lower, bounds.upper)
+        alone, by_rows = (
+            Float32(case.bounder.fine, bounds.lower, bounds.upper, parts)
+            for parts in (None, case.bounder._parts)
+        )
+        plain = alone.errors[-1]
         plain = plain + plain.gather(1, case.label[:, None])
+    assert all(map(torch.equal, alone.errors, alone.plain))
+    for error, most in zip(by_rows.errors, by_rows.plain, strict=True):
+        assert (error <= most).all()
     assert (deducted <= plain * (1 + 1e-6)).all()
     for point in found(case, 2):
         for other in range(3):

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import binom, binomtest
 
 from advkit.core import images
-from advkit.core.stats import accuracy, clopper_pearson, median_ranks
+from advkit.core.stats import accuracy, bracketed, clopper_pearson, median_ranks
 
 CASES = settings(max_examples=60)
 COUNTS = st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -31,6 +31,12 @@ def test_the_interval_is_scipy_s_and_percentages_tell_it(counts, confidence):
     assert clopper_pearson(k, n) == clopper_pearson(k, n, 0.95)
     told = [float(number) for number in re.findall(r"\d+\.\d", accuracy(k, n))]
     assert told == pytest.approx([100 * k / n, *(100 * end for end in clopper_pearson(k, n))], abs=0.0501)
+    some = bracketed(k // 3, k, n)
+    if k:
+        told = [float(number) for number in re.findall(r"\d+\.\d", some)]
+        assert told == pytest.approx([100 * one / n for one in (k // 3, k, k - k // 3)], abs=0.0501)
+    else:
+        assert some == f"robust accuracy: exactly {accuracy(0, n)}"
 
 
 def test_of_nothing_everything_is_possible():

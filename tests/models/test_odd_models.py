@@ -17,6 +17,7 @@ import advkit
 from advkit.core.errors import ModelError, UserError
 from advkit.models import blame
 from advkit.models.blame import backward_pass
+from advkit.models.inspect import inspect_classifier
 from advkit.models.model import contents
 
 LINF = advkit.Threat("linf", 0.2)
@@ -256,6 +257,8 @@ def test_what_is_known_of_a_black_box(access: Any, outputs: Any, estimator: bool
         torch.testing.assert_close(model(x), answers.log() if kind == "probabilities" else answers)
     assert card.config == {"access": access, "max_queries": 7, "max_total_queries": 90}
     assert (card.shape, card.classes) == (SHAPE, 2)
+    for random in (False, True):  # is taken on trust: looking would be queries
+        assert inspect_classifier(model, x, 2, allow_random=random).deterministic is not random
     if estimator:
         with pytest.raises(UserError):
             advkit.load_model(box, shape=(1, 8, 9))

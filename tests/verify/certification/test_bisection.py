@@ -85,18 +85,30 @@ def test_bounds_of_a_box_hold_and_close_with_its_width():
     assert all(gap >= 0 for gap in gaps) and gaps[-1] < 1e-3 < 1e-1 < gaps[0]
 
 
-@pytest.mark.parametrize("factor", [10.0, -10.0])
-def test_the_middle_of_a_part_and_its_worst_corner_are_tried(factor):
-    """Of [0, 0.4], with the image at 0.1. The lead is a tent, below 0 in the middle or at the ends alone."""
-    first, last = nn.Linear(1, 2), nn.Linear(2, 2)
-    first.weight.data, first.bias.data = torch.tensor([[1.0], [-1.0]]), torch.tensor([-0.2, 0.2])
-    last.weight.data = torch.tensor([[factor, factor], [0.0, 0.0]])
-    last.bias.data = torch.tensor([-0.1 if factor > 0 else 1.9, 0.0])
+@pytest.mark.parametrize(("factor", "bias"), [(1.0, -0.01), (-1.0, 0.19)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_middle_of_a_part_and_its_worst_corner_are_tried(factor, bias, mirrored):
+    """Of [0, 0.38], with the image at 0.08. The lead is a tent, below 0 around 0.19 or at 0 alone."""
+    sign, first, last = 1 - 2 * mirrored, nn.Linear(1, 2), nn.Linear(2, 2)
+    top = 0.19 if factor > 0 else 0.2
+    first.weight.data = torch.tensor([[1.0], [-1.0]]) * sign
+    first.bias.data = torch.tensor([-top, top]) + mirrored * torch.tensor([1.0, -1.0])
+    last.weight.data, last.bias.data = torch.tensor([[factor, factor], [0, 0]]), torch.tensor([bias, 0.0])
     model = wrap(nn.Sequential(nn.Flatten(), first, nn.ReLU(), last), shape=(1, 1, 1)).eval()
-    x, label = torch.full((1, 1, 1, 1), 0.1), torch.tensor([0])
+    x, label = torch.full((1, 1, 1, 1), 0.92 if mirrored else 0.08), torch.tensor([0])
     (one,) = searching(Bisection, model, limit=1).decide(x, label)
     assert int(model(x).argmax()) == 0 and one.example is not None and one.problems == 1
     assert int(model(one.example[None]).argmax()) == 1
+
+
+def test_a_batch_of_parts_fits_in_memory():
+    search = searching(Bisection, drawn(0, nn.ReLU))
+    values = sum(math.prod(node.shape) for node in search.bounder.fine.nodes)
+    for parts in (1, 3, 20, 400):
+        search.bounder.memory = 8 * 10 * values * 2 * parts
+        assert search._many() == parts
+        search.bounder.memory -= 1
+        assert search._many() == max(1, parts - 1)
 
 
 def test_what_no_number_halves_stays_as_far_from_a_proof_as_it_is():

@@ -114,8 +114,9 @@ def test_a_batch_of_parts_fits_in_memory():
 def test_what_no_number_halves_stays_as_far_from_a_proof_as_it_is():
     search = searching(Bisection, drawn(0, nn.ReLU), limit=1)
     list(search.decide(torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 0])))
-    count, ends = search.count.clone(), torch.tensor([0.5, 0.5 + 2**-53, 0.5 + 2**-52]).double()
+    ends = torch.tensor([0.5, 0.5 + 2**-53, 0.5 + 2**-52], dtype=torch.float64)
     margins, sides = torch.tensor([[math.inf, -3.0], [math.inf, -4.0]]).double(), (ends[:2], ends[1:])
+    count = search.count.clone()
     low, high = (side.view(2, 1, 1, 1).expand(2, 1, 1, 2) for side in sides)
     search._divide(Parts(torch.tensor([0, 1]), margins[:, 1], margins, low, high, torch.tensor([0, 1])))
     assert not len(search.open) and torch.equal(search.count, count)

@@ -2,6 +2,7 @@ import io
 import math
 import re
 from fractions import Fraction
+from math import comb
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from scipy.stats import binom, binomtest
 
 from advkit.core import images
-from advkit.core.stats import accuracy, bracketed, clopper_pearson, median_ranks
+from advkit.core.stats import accuracy, bracketed, clopper_pearson, median_ranks, most_successes
 
 CASES = settings(max_examples=60)
 COUNTS = st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -37,6 +38,31 @@ def test_the_interval_is_scipy_s_and_percentages_tell_it(counts, confidence):
         assert told == pytest.approx([100 * one / n for one in (k // 3, k, k - k // 3)], abs=0.0501)
     else:
         assert some == f"robust accuracy: exactly {accuracy(0, n)}"
+
+
+def chance(most, bad, sample, population):
+    """Of at most so many bad ones in a sample."""
+    ways = sum(comb(bad, k) * comb(population - bad, sample - k) for k in range(most + 1))
+    return ways / comb(population, sample)
+
+
+@pytest.mark.parametrize("population", [1, 7, 40])
+def test_the_bound_is_the_largest_number_that_is_not_excluded(population):
+    for sample in range(1, population + 1):
+        for hits in range(min(sample, 4) + 1):
+            possible = range(hits, population - sample + hits + 1)
+            kept = [bad for bad in possible if chance(hits, bad, sample, population) > 0.05]
+            most = most_successes(hits, sample, population)
+            assert most == max(kept) and (most == hits or sample < population)
+            assert most <= clopper_pearson(hits, sample, 0.9).high * population + 1e-9
+    assert most_successes(0, 0, 5) == 5
+
+
+@pytest.mark.parametrize("bad", [0, 1, 9, 30])
+def test_it_covers_nineteen_in_twenty_times(bad):
+    draws = (torch.randperm(60, generator=torch.Generator().manual_seed(seed))[:14] for seed in range(200))
+    good = sum(most_successes(int((drawn < bad).sum()), 14, 60) >= bad for drawn in draws)
+    assert good >= 184  # 190 are expected at least, and fewer than this once in 10,000
 
 
 def test_of_nothing_everything_is_possible():

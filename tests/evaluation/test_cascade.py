@@ -31,6 +31,7 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.evaluation.cascade import Cascade, most_common
 from advkit.evaluation.ledger import Entry, ImageWriter, Ledger
+from advkit.evaluation.result import COMPLETE
 from advkit.evaluation.settings import Evaluation
 
 ACCESS = {name: ATTACKS.get(name).access for name in ("noise", "square", "pgd", "fgsm")}
@@ -357,6 +358,11 @@ def entry(sample, *, broken):
     facts = {"iteration": 1, "variant": 0, "distance": 0.5, "margin": None, "forwards": 3, "backwards": 2}
     facts["image_sha256"] = digest
     return Entry(id=sample, stage="one", broken=broken, refuted=0, **facts)
+
+
+def test_an_example_of_complete_verification_counts_no_passes():
+    said = {name: value for name, value in asdict(Entry.verified(3, 0.1)).items() if value}
+    assert said == {"id": 3, "stage": COMPLETE, "broken": True, "distance": 0.1}
 
 
 @pytest.mark.parametrize("allowed", range(5))

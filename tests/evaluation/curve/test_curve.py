@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 from unittest.mock import MagicMock
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from scipy.stats import binom
 from torch import nn
 
 import advkit
+from advkit.attacks.attack import ATTACKS
 from advkit.core import files, rng
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, DataError, ModelError
@@ -340,6 +342,14 @@ def test_faults_of_the_caller(wrong, kind, said, linear):
     model, data = linear
     with pytest.raises(kind, match=said):
         advkit.security_curve(model, data, **{"norm": "linf", **wrong})
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_who_asks_for_an_attack_within_a_budget_is_told_all_others(norm, linear):
+    wanted = {"pgd"} | {e.name for e in ATTACKS if e.thing.minimal and norm in e.thing.norms}
+    with pytest.raises(ConfigError) as caught:
+        advkit.security_curve(*linear, norm=norm, attacks="pgd")
+    assert {e.name for e in ATTACKS} & set(re.findall(r"[\w-]+", str(caught.value))) == wanted
 
 
 def test_faults_of_the_data(linear):

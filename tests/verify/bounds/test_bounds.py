@@ -263,6 +263,17 @@ def test_bounds_and_rounding_are_what_the_method_says(case, method):
         assert (sloped[i] - least + off[other]).abs() <= 0.1 * off[other]
 
 
+def test_open_signs_are_counted_for_each_image(case):
+    bounds, nodes = case.found["interval"][0], case.bounder.fine.nodes
+    wanted = [0, 0]
+    for node in nodes:
+        if isinstance(node.op, Relu):
+            low, high = (side[node.inputs[0]] for side in (bounds.lower, bounds.upper))
+            for i in range(2):
+                wanted[i] += int(node.op.open(low[i : i + 1], high[i : i + 1]).sum())
+    assert case.bounder.unsure(bounds).tolist() == wanted
+
+
 def found(case, tries=6):
     """(T, N, C, H, W) points of the ball: random ones, corners, and the ends of gradient steps."""
     points, x, threat = [], case.x, case.threat

@@ -234,6 +234,13 @@ def test_what_else_is_told(printed):
         ) == (stepped > 2)
 
 
+@pytest.mark.parametrize("beyond", [-1e-3, 0.0, 1.0, 1 + 1e-3, 1.5])
+def test_only_outputs_that_all_lie_between_0_and_1_are_taken_for_probabilities(beyond):
+    known = answers(20, 20, probable=False)
+    known.cascade.clean[19, 1] = beyond
+    assert isinstance(CHECKS.get("outputs")(known), Doubt) == (0 <= beyond <= 1)
+
+
 def test_what_could_change_nothing_is_not_asked():
     nothing = evidence(0, images=3, tried=lambda sample: ["pgd!"])
     looked = {entry.name: entry.thing(nothing) for entry in CHECKS if entry.name != "determinism"}

@@ -240,7 +240,7 @@ def parts(d: Drawn, x: str) -> str:
     length = d.g.shape(x)[axis]
     first = d.upto(length, 0)
     sizes = [first, length - first]
-    if d.bit() or min(sizes) == 0:
+    if d.bit():
         sizes = [length]
     if d.opset >= 18 and len(sizes) == 1:
         found = d.g.add("Split", x, d.ints(*sizes), outputs=1, axis=axis)

@@ -598,6 +598,12 @@ OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
             g.add("CastLike", "images", g.constant(1.0)),
         ),
     ),
+    "constants of every type": (
+        17,
+        lambda g: read_of(
+            g, *(g.add("Cast", g.constant([0, 0.75, 2.75]), to=kind) for kind in range(1, 14) if kind != 8)
+        ),
+    ),
     "conditions": (
         17,
         lambda g: g.add(

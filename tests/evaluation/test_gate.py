@@ -379,7 +379,7 @@ def test_accuracy_under_corruptions(judged):
         requirement(corrupted=0.5, robust=0.5)
 
 
-def test_a_baseline_of_corruptions_is_paired_by_the_means_of_images(judged):
+def test_a_baseline_of_corruptions_is_paired_by_the_means_of_images(judged, printed):
     result = corrupted(judged)
     wrong = {KINDS[0]: (1, 2)}
     worse = result.verdicts[:5] + tuple(v.model_copy(update={"wrong": wrong}) for v in result.verdicts[5:])
@@ -389,6 +389,9 @@ def test_a_baseline_of_corruptions_is_paired_by_the_means_of_images(judged):
     for points, passed in ((-100 * low + 1e-6, True), (-100 * low - 1e-6, False)):
         bars = found(requirement(corrupted=0, baseline="x", points=points), result, Source(other))
         assert (bars["baseline"].passed, bars["baseline"].value) == (passed, low)
+        told = [100 * one for one in (sum(apart) / len(apart), low)]
+        printed(bars["baseline"].detail.split(" from ")[0], told[0])
+        printed(re.split(r"at least|\(", bars["baseline"].detail)[1], told[1], -points)
     assert low < 0
     asked = requirement(corrupted=0, baseline="x")
     for unlike in (EvaluationResult.load(GOLDEN / "attack"), result.model_copy(update={"seed": 5})):

@@ -177,7 +177,7 @@ def turned(call: Call, x: Read, order: tuple[int, ...]) -> Any:
 def _squeeze(call: Call) -> Any:
     x, axes = call[0], call.axes(13)
     if axes is None:
-        axes = [k for k, length in enumerate(x.shape()) if length == 1 and k not in x.batch_axes]
+        axes = [k for k in range(x.rank) if k not in x.batch_axes]  # longer ones stay
         if call.building.fixed == 1 and x.batch_axes:
             raise Unread("it names no axes, and would take away that of a single image")
     return call.call(torch.squeeze, x, tuple(own_axes(x, axes)))

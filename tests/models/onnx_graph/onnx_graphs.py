@@ -443,6 +443,17 @@ def attribute(g: Graph, **given: Any) -> str:
     return str(g.add("Constant", **given))
 
 
+def reductions(g: Graph) -> str:
+    """The axes became an input in opset 13 for sums, in 18 for all others."""
+    found = []
+    for kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceLogSumExp"):
+        if g.opset < (13 if kind == "ReduceSum" else 18):
+            found.append(g.add(kind, "images", axes=[1, -1]))
+        else:
+            found.append(g.add(kind, "images", I(g, 1, -1)))
+    return str(g.add("Sum", *found))
+
+
 OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
     "constants": (
         17,
@@ -480,6 +491,10 @@ OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
     "squeeze all": (11, lambda g: g.add("Squeeze", g.add("Unsqueeze", "images", axes=[1, 3]))),
     "unsqueeze from behind": (17, lambda g: g.add("Unsqueeze", "images", I(g, -1, 2))),
     "split unevenly": (18, lambda g: g.add("Split", "images", outputs=2, axis=-1, num_outputs=2)[1]),
+    "split off nothing": (
+        17,
+        lambda g: g.add("Concat", *g.add("Split", "images", I(g, 0, 4), outputs=2, axis=2), axis=2),
+    ),
     "split evenly": (11, lambda g: g.add("Split", "images", outputs=2, axis=2)[1]),
     "slices": (
         17,
@@ -576,6 +591,7 @@ OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
             g, g.add("ArgMax", g.weight(4, 3)), g.add("ArgMax", g.weight(4, 3), axis=1, keepdims=0)
         ),
     ),
+    **{f"reductions in opset {opset}": (opset, reductions) for opset in (11, 13, 17, 18, 20)},
     "softmax": (17, lambda g: g.add("Softmax", "images")),
     "softmax of old": (11, lambda g: g.add("LogSoftmax", "images")),
     "functions": (

@@ -33,6 +33,7 @@ def data(make_folder):
 def settle():
     for thread in threading.enumerate():
         if thread.name == "read ahead":
+            assert thread.daemon  # so that no process waits for it at its end
             thread.join()
 
 

@@ -33,17 +33,6 @@ def test_a_part_costs_its_share_of_all(judged):
     assert part.cost.all_passes == pytest.approx(30 * part.cost.passes)
 
 
-def test_of_more_images_rounds_attack_a_smaller_part(judged):
-    # A stage in rounds of 13 stops after 13 of 28 survivors in one round and sees a 24th of many.
-    found = evaluated(judged, threat=Threat("linf", 1e-5), check_sample=6)
-    whole = dict.fromkeys((stage.name for stage in found.stages), 0.0)
-    assert {0, 13, 28} <= {stage.attacked for stage in found.stages} and whole
-    assert found.cost.all_passes == pytest.approx(30 * found.cost.passes)
-    many = evaluated((judged[0], judged[1].take(judged[1].ids.repeat(40))), 30, threat=Threat("linf", 1e-5))
-    assert many.cost.images == 1200
-    assert many.cost.all_passes < 0.6 * 1200 * many.cost.passes
-
-
 def test_a_dry_run_and_its_attack_say_the_same_of_all(judged):
     stages = plan(("pgd",), THREAT, 4, {"pgd": {"steps": 20}})
     config = Evaluation(model="m", precision="float32", attack=("pgd",), parameters={"pgd": {"steps": 20}})

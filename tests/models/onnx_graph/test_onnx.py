@@ -412,7 +412,6 @@ def hostile() -> dict[str, Any]:
             [node("Softmax", ["images"], ["logits"], axis=0)], [images], [logits]
         ),
         "turned": model_of([node("Transpose", ["images"], ["logits"])], [images], [logits]),
-        "whole numbers": model_of([node("Cast", ["images"], ["logits"], to=6)], [images], [logits]),
         "no image": model_of([node("Relu", ["images"], ["logits"])], [info("images", "N")], [logits]),
         "a film": model_of(
             [node("Relu", ["images"], ["logits"])], [info("images", "N", 1, 2, 3, 3)], [logits]

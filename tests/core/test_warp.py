@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from advkit.core import rng
-from advkit.core.warp import turn_and_shift
+from advkit.core.warp import mapped, turn_and_shift
 
 X = rng.uniform(torch.arange(3), (2, 6, 6))
 NONE = torch.zeros(3)
@@ -37,6 +39,17 @@ def test_images_need_not_be_square():
     assert torch.allclose(half, wide.flip(2, 3), atol=1e-5)
     quarter = turn_and_shift(wide, torch.full((2,), 90.0), torch.zeros(2), torch.zeros(2), "zeros")
     assert torch.allclose(quarter[:, :, :, 2:6], torch.rot90(wide[:, :, :, 2:6], 1, (2, 3)), atol=1e-5)
+
+
+def test_affine_maps_are_those_of_scipy():
+    x = rng.uniform(torch.arange(20), (1, 4, 7))
+    maps = rng.normal(rng.keys(0, "maps", torch.arange(20)), (6,))
+    found = mapped(x, *maps.T)
+    below, right = np.mgrid[:4, :7] - np.array([1.5, 3.0]).reshape(2, 1, 1)
+    for row, (a, b, c, d, across, down) in enumerate(maps.tolist()):
+        places = c * right + d * below + down + 1.5, a * right + b * below + across + 3
+        wanted = map_coordinates(x[row, 0].numpy(), places, order=1, mode="grid-constant")
+        assert np.allclose(found[row, 0].numpy(), wanted, atol=1e-5)
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():

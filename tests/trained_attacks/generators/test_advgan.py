@@ -1,6 +1,8 @@
 """The training of a perturbation generator, and what it does."""
 
+import itertools
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -38,7 +40,9 @@ def test_a_generator_misleads_where_random_changes_do_not(threat, model, images)
     assert figures["hits_by_noise"] <= 4
     assert sum(figures["becomes"].values()) == figures["hits"]
     test = attackable(model, images(40, 1, "test"), None)
-    x, _ = generate(found.generator, test, threat, torch.device("cpu"))
+    with mock.patch("time.perf_counter", itertools.count(0, 0.5).__next__):
+        x, rate = generate(found.generator, test, threat, torch.device("cpu"))
+    assert rate == len(test) / 0.5  # images a second
     assert threat.contains(x, test.images).all()
     assert int(hits(model, x, test, threat, None)[0].sum()) == figures["hits"]
 

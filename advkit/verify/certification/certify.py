@@ -195,7 +195,8 @@ def certified(
     _refuse_half(model)
     graph = read(model)
     with exact_float32():
-        check(graph, model, images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0])
+        few = images.batch(torch.arange(min(LOOKED_AT, len(images))), device)[0]
+        check(graph, model, few.double() if model.casts else few)  # of float64, as half is refused
     complete = method == "complete"
     prover = Prover(graph, threat, "auto" if complete else method, device)
     ids = images.ids.tolist()

@@ -79,13 +79,14 @@ def load_property(path: str | Path) -> tuple[Region, ...]:
         [(0.0, 1.0)]
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the property {path} cannot be read ({error})", code="data-not-found") from error
     try:
         return _regions(text)
     except (_Odd, ValueError, IndexError, TypeError) as error:
-        raise DataError(f"{path} is no property that can be checked: {error}") from error
+        reason = "something is missing between brackets" if isinstance(error, IndexError) else error
+        raise DataError(f"{path} is no property that can be checked: {reason}") from error
 
 
 class _Odd(Exception):
@@ -109,6 +110,8 @@ def _regions(text: str) -> tuple[Region, ...]:
         raise _Odd("its variables are not X_0, X_1, ... and Y_0, Y_1, ...")
     found: dict[tuple[float, ...], list[tuple[Tensor, Tensor]]] = {}
     for case in cases:
+        if any(not any(form) and form.get("", 0.0) > 0 for form in case):
+            continue  # between constants, and false
         box, outputs = _box(case, counts[0]), [form for form in case if any(v[:1] == "Y" for v in form)]
         if not outputs:
             raise _Odd("an alternative says nothing of the outputs")
@@ -178,12 +181,19 @@ def _alternatives(term: list[Any]) -> list[tuple[Form, ...]]:
     if word not in ("<=", ">=", "<", ">") or len(rest) != 2:
         raise _Odd(f"{word!r} is no constraint that is known")
     less, more = rest if word[0] == "<" else rest[::-1]
-    return [(_sum(_form(less), _form(more), -1.0),)]
+    form = _sum(_form(less), _form(more), -1.0)
+    if word in "<>":  # without the boundary itself
+        form[""] = math.nextafter(form.get("", 0.0), math.inf)
+    return [(form,)]
 
 
 def _form(term: Any) -> Form:
     if isinstance(term, str):
-        return {term: 1.0} if term[:2] in ("X_", "Y_") else {"": float(term)}
+        if term[:2] in ("X_", "Y_"):
+            return {term: 1.0}
+        if not math.isfinite(float(term)):
+            raise _Odd(f"{term} is no finite number")
+        return {"": float(term)}
     word, *rest = term
     parts = [_form(part) for part in rest]
     if word == "+":

@@ -27,9 +27,9 @@ def written(tmp_path, *asserted, box=BOX, names=NAMES):
     [
         (["(>= Y_0 3)"], [[[1, 0, -3]]]),
         (["(<= Y_0 Y_1)"], [[[-1, 1, 0]]]),
-        (["(<= Y_0 Y_1)", "(< 2 Y_1)"], [[[-1, 1, 0], [0, 1, -2]]]),
+        (["(<= Y_0 Y_1)", "(<= 2 Y_1)", "(<= 1 (+ 1 0))"], [[[-1, 1, 0], [0, 1, -2]]]),
         (
-            ["(or (and (>= Y_0 1) (<= Y_1 0)) (> (+ Y_0 (* 2 Y_1) 5) 1))"],
+            ["(or (and (>= Y_0 1) (<= Y_1 0)) (>= (+ Y_0 (* 2 Y_1) 5) 1))"],
             [[[1, 0, -1], [0, -1, 0]], [[1, 2, 4]]],
         ),
         (["(<= (- Y_0 Y_1 1) (- 3))"], [[[-1, 1, -2]]]),
@@ -70,6 +70,9 @@ def test_boxes_of_alternatives_are_apart(tmp_path):
         ["(>= (* Y_0 Y_1) 1)"],
         ["(= Y_0 1)"],
         ["(>= Y_0 one)"],
+        ["(>= Y_0 nan)"],
+        ["(<= Y_0 inf)"],
+        [""],
         ["(<= X_0 0.5)"],
         ["(>= Y_0 1"],
         ["(>= Y_0)"],
@@ -92,6 +95,19 @@ def test_files_without_bounds_or_variables_are_refused(tmp_path):
             load_property(written(tmp_path, "(>= Y_0 1)", **more))
     with pytest.raises(DataError):
         load_property(tmp_path / "none.vnnlib")
+
+
+@pytest.mark.parametrize(("asserted", "status"), [("(<= 0 Y_0)", "violated"), ("(< 0 Y_0)", "open")])
+def test_a_strict_constraint_leaves_its_boundary_out(tmp_path, asserted, status):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), nn.ReLU())
+    network[1].weight.data = torch.tensor([[-1.0, 0], [0, 1]])  # the first output is 0 on the box
+    regions = load_property(written(tmp_path, asserted))
+    assert decide(wrap(network, shape=(1, 1, 2)).eval(), regions, timeout=5).status == status
+
+
+def test_what_contradicts_itself_describes_nothing(tmp_path):
+    assert load_property(written(tmp_path, "(<= 1 0)", "(>= Y_0 -5)")) == ()
+    assert load_property(written(tmp_path, "(< 1 1)", "(>= Y_0 -5)")) == ()
 
 
 def drawn():

@@ -174,7 +174,7 @@ class BlackBox(nn.Module):
             ``TimeoutError`` and those of urllib and requests are.
 
     Raises:
-        ConfigError: limits that are not positive, or an unknown access.
+        ConfigError: limits that are not positive, or unknown ``access`` or ``outputs``.
 
     Example:
         >>> import advkit, numpy as np, torch
@@ -201,6 +201,8 @@ class BlackBox(nn.Module):
         super().__init__()
         if access not in ("scores", "decisions"):
             raise ConfigError(f'access is {access!r}; it must be "scores" or "decisions"')
+        if outputs not in (None, "logits", "probabilities"):
+            raise ConfigError(f'outputs is {outputs!r}; it must be "logits" or "probabilities"')
         limits = {"max_queries": max_queries, "max_total_queries": max_total_queries, "retries": retries + 1}
         for name, limit in limits.items():
             if limit is not None and limit < 1:
@@ -322,18 +324,30 @@ class BlackBox(nn.Module):
 
     def _read(self, answer: Any, rows: int) -> Tensor:
         """(rows, K) float32 of what ``predict`` returned."""
-        given = answer.detach().cpu().numpy() if isinstance(answer, Tensor) else np.asarray(answer)
+        wanted = f"({rows}, classes) numbers" + (f", or ({rows},) classes" if self.access != "scores" else "")
+        try:
+            given = np.asarray(answer.detach().cpu().double() if isinstance(answer, Tensor) else answer)
+            if self.labels is not None and given.ndim == 1 and self.access == "decisions":
+                given = np.array([self.labels.index(label) for label in given.tolist()])
+            given = given.astype(np.float64)
+        except (TypeError, ValueError) as error:  # no numbers, lists of unequal length, an unknown label
+            raise ModelError(
+                f"the black box {self.named} answered {rows} images by what are no numbers ({error}); return "
+                f"{wanted}"
+            ) from error
         if given.ndim == 2 and given.shape[1] == 1 and self.access == "decisions":
             given = given[:, 0]
-        wanted = f"({rows}, classes) numbers" + (f", or ({rows},) classes" if self.access != "scores" else "")
+        whole = bool((given == np.round(given)).all())
         if given.ndim not in (1, 2) or len(given) != rows or (given.ndim == 1 and self.access == "scores"):
+            single = given.size == rows and not whole
             raise ModelError(
                 f"the black box {self.named} answered {rows} images by shape {given.shape}; return {wanted}"
-                + (", or say access='decisions'" if given.ndim == 1 and len(given) == rows else "")
+                + (", such as 1 - p and p of the probability p of class 1" if single else "")
+                + (", or say access='decisions'" if given.shape == (rows,) and whole else "")
             )
         if given.ndim == 2:
             self.known = self.known or given.shape[1]
-            if given.shape[1] != self.known or not np.isfinite(given.astype(np.float64)).all():
+            if given.shape[1] != self.known or not np.isfinite(given).all():
                 raise ModelError(
                     f"the black box {self.named} answered {given.shape[1]} scores an image, some perhaps not "
                     f"finite; {self.known} finite ones are wanted"
@@ -342,8 +356,11 @@ class BlackBox(nn.Module):
             if self.access == "scores":
                 return scores
             given = given.argmax(1)
-        elif self.labels is not None:
-            given = np.array([self.labels.index(label) for label in given])
+        elif not whole:
+            raise ModelError(
+                f"the black box {self.named} answered {rows} images by {rows} numbers that are no classes; "
+                f"return {wanted}"
+            )
         if self.known is None:
             raise ConfigError("a black box that gives classes does not say how many there are; say classes=")
         chosen = torch.from_numpy(given.astype(np.int64))

@@ -194,6 +194,9 @@ def test_a_surrogate_gives_gradients_and_the_black_box_confirms():
         (lambda x: np.zeros(len(x)), "scores"),
         (lambda x: np.full(len(x), 3), "decisions"),
         (lambda x: np.full(len(x), -1), "decisions"),
+        (lambda x: np.full(len(x), 0.4), "decisions"),
+        (lambda x: ["a"] * len(x), "decisions"),
+        (lambda x: [[1, 2, 3]] * (len(x) - 1) + [[1]], "scores"),
         (lambda x: 1 / 0, "scores"),
     ],
 )
@@ -205,6 +208,19 @@ def test_other_answers_are_refused(answer, access):
         BlackBox(answer, access="all")
     with pytest.raises(ConfigError):
         BlackBox(answer, max_queries=0)
+    with pytest.raises(ConfigError):
+        BlackBox(answer, outputs="classes")
+
+
+def test_scores_that_rounding_spoils_are_doubted_without_a_query():
+    asked = Counted()
+    limits = {"classes": 3, "max_queries": 30}
+    rounded = BlackBox(lambda x: asked(x).argmax(1)[:, None] == np.arange(3), **limits)
+    for box, doubted in ((rounded, True), (BlackBox(asked, access="decisions", **limits), False)):
+        asked.batches.clear()
+        result = evaluate(box, asked.data, Threat("linf", 0.01), progress=False)
+        assert result.queries.total == asked.rows and result.robust_correct
+        assert ("outputs" in {check.name for check in result.checks if check.verdict == "doubt"}) == doubted
 
 
 def test_classes_and_largest_scores_are_the_same_decisions():

@@ -32,6 +32,7 @@ from advkit.evaluation.result import Limited, Stage
 from advkit.evaluation.settings import Evaluation
 from advkit.models.inspect import ModelFacts
 from advkit.models.load import wrap
+from advkit.models.outputs import Reading
 
 CE, LINF = ATTACK_LOSSES.get("ce"), Threat("linf", 0.1)
 
@@ -85,7 +86,7 @@ def evidence(
     } | more)  # fmt: skip
     stages = [stage()] if stages is None else stages
     facts = ModelFacts(deterministic=not random, notes=())
-    known = Evidence(cascade, SimpleNamespace(probabilities=False), stages, facts, attacks)
+    known = Evidence(cascade, SimpleNamespace(probabilities=False, reading=None), stages, facts, attacks)
     known.trace, known.differences, known.cutting = None, None, []
     known.searched = []
 
@@ -312,6 +313,13 @@ def test_logits_that_float32_rounds_coarsely_are_doubted(printed, offset, doubte
     assert isinstance(said, Doubt) == doubted
     if doubted:
         printed(said.detail, 40, 0.12, 5)
+
+
+def test_the_zero_beside_the_logit_of_a_network_of_one_is_no_rounding():
+    known = evidence(40, clean=torch.tensor([[0, 0.5]]).expand(40, 2))
+    assert isinstance(CHECKS.get("outputs")(known), Doubt)
+    known.model.reading = Reading(single=True)
+    assert isinstance(CHECKS.get("outputs")(known), str)
 
 
 def test_misleading_gradients_are_no_reason_for_more_of_them():

@@ -18,20 +18,25 @@ RESOLUTION = 0.01
     rank=CAUSE,
     summary="outputs that rounding spoils: probabilities of exactly 0 or 1, logits with a large offset",
     source="Carlini and Wagner 2017, defensive distillation",
+    verdicts_only=True,
 )
 def outputs(evidence: Evidence) -> Doubt | str | None:
     """Examines the outputs on the clean versions of robust images."""
-    if not evidence.robust:
+    box, reading = evidence.box, evidence.model.reading
+    if not evidence.robust or (box is not None and box.access == "decisions"):
         return None
     logits = evidence.cascade.clean[torch.tensor(evidence.robust)]
     count = len(logits)
     remedy = Remedy("return logits: leave out the last layer, and --outputs")
+    if box is not None:
+        remedy = Remedy("return scores with more digits, or attack decisions", "--access decisions")
     if evidence.model.probabilities:
         full = int((logits.amax(1) == 0).sum())
         detail = f"the outputs are probabilities, rounded to 1 on {full} of {count} images"
         return Doubt(detail, remedy) if full > TOLERATED * count else detail
-    if bool(((logits >= 0) & (logits <= 1)).all()):
-        full = int(((logits == 0) | (logits == 1)).any(1).sum())
+    given = logits[:, 1:] if reading is not None and reading.single else logits
+    if bool(((given >= 0) & (given <= 1)).all()):
+        full = int(((given == 0) | (given == 1)).any(1).sum())
         if full > TOLERATED * count:
             return Doubt(
                 f"all outputs lie in [0, 1], and are exactly 0 or 1 on {full} of {count} images", remedy

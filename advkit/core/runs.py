@@ -356,8 +356,18 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def began(path: Path) -> dict[str, Any]:
-    """What a run began with. Older versions wrote the bytes of a name that is no text as half a character."""
-    found = _plain(files.read_json(path))
+    """What a run began with. Older versions wrote the bytes of a name that is no text as half a character.
+
+    Raises:
+        DataError: it is damaged, or the folder holds no run.
+    """
+    try:
+        found = _plain(files.read_json(path))
+    except OSError as error:
+        raise DataError(
+            f"{path.parent} is no run folder ({path.name}: {error.strerror}); `advkit runs` lists them",
+            code="run-not-found",
+        ) from error
     groups = (found.get("config"), found.setdefault("inputs", {}))
     if not (isinstance(found.get("command"), str) and all(isinstance(group, dict) for group in groups)):
         raise DataError(f"{path} is damaged (it names no command and configuration); delete its folder")

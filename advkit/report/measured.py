@@ -101,7 +101,7 @@ class Measured:
             DataError: it is damaged or not finished, or has no accuracies.
         """
         if row.state != "finished":
-            why = f"damaged ({row.found})" if row.state == "damaged" else "not finished"
+            why = f"no run folder, or damaged ({row.found})" if row.state == "damaged" else "not finished"
             raise DataError(f"{row.path} is {why}; `advkit runs` lists those that can be shown")
         if row.command not in KINDS:
             raise DataError(f"{row.path} has no accuracies; name runs of {', '.join(KINDS)}")

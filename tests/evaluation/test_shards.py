@@ -14,7 +14,7 @@ from advkit.commands import COMMANDS
 from advkit.core import files, shards
 from advkit.core.config import StrictModel, validate
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError
+from advkit.core.errors import ConfigError, UserError
 from advkit.core.journal import Journal, Record
 from advkit.core.runs import RunFolder
 from advkit.core.shards import Sharded
@@ -137,6 +137,11 @@ def test_merge_refuses_what_is_no_whole(here):
         with pytest.raises(ConfigError) as fault:
             run("merge", here / "merged", runs=[here / name for name in names])
         assert fault.value.code == code, names
+    (here / "empty").mkdir()
+    for name in ("empty", "1-0/result.json", "."):
+        with pytest.raises(UserError) as fault:
+            run("merge", here / "merged", runs=[here / name])
+        assert fault.value.code == "run-not-found", name
     # A shard of another machine, where the plan was another.
     resolved = files.read_json(here / "2-0" / "resolved.json")
     resolved["inputs"]["plan of attack"]["precision"] = "another"

@@ -62,10 +62,9 @@ class Data:
             )
         low, high = (int(bound) for bound in self.labels.aminmax())
         if low < 0 or high >= self.classes:
-            raise DataError(
-                f"{where} has labels from {low} to {high} but {self.classes} classes; "
-                f"number the labels from 0 to {self.classes - 1}"
-            )
+            known = self.classes_known  # else they are counted by the largest label
+            but, end = (f" but {self.classes} classes", f" to {self.classes - 1}") if known else ("", "")
+            raise DataError(f"{where} has labels from {low} to {high}{but}; number the labels from 0{end}")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -37,6 +37,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 """PIL's names of those formats. It knows others, and starts programs for one of them."""
 PIXELS = 64_000_000
 """Most pixels of an image file."""
+_ORIENTATION = 0x0112
+"""The tag of EXIF that says how a viewer turns the pixels; 1: not at all."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -122,6 +124,12 @@ class ImageFiles:
         if deep := sum(header.deep for header in headers):
             said = f"{deep:,} images have 16 bits a channel; their range 0..65535 was scaled to 8 bits"
             notes.append(Note("sixteen-bit", said))
+        if turned := sum(header.turned for header in headers):
+            said = f"{turned:,} images are taken as stored, not turned as their EXIF orientation says"
+            notes.append(Note("orientation", said))
+        if clear := sum(header.clear for header in headers):
+            said = f"{clear:,} images have an alpha channel, which was left out"
+            notes.append(Note("transparency", said))
         if changed := sum({header.size, fit.resized(*header.size)} != {size} for header in headers):
             said = f"{changed:,} of {len(names):,} images were resized or cropped to {size[0]}x{size[1]}"
             notes.append(Note("resized", said))
@@ -188,6 +196,19 @@ class _Header(NamedTuple):
     grey: bool
     deep: bool
     """Whether it has 16 bits a channel."""
+    turned: bool
+    """Whether a viewer turns it, which torchvision does not."""
+    clear: bool
+    """Whether it has an alpha channel, or a transparent colour."""
+
+
+def _turned(image: Image.Image) -> bool:
+    if "exif" not in image.info:
+        return False
+    try:
+        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    except Exception:  # damaged, as that of many readable images is
+        return False
 
 
 def _header(path: Path) -> _Header:
@@ -197,6 +218,7 @@ def _header(path: Path) -> _Header:
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:
                 size, mode, kind = image.size, image.mode, image.format
+                turned, clear = _turned(image), mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         if size[0] * size[1] > PIXELS:
             raise DataError(f"{path} has {size[0]:,}x{size[1]:,} pixels; make it smaller")
     except DataError:
@@ -207,7 +229,7 @@ def _header(path: Path) -> _Header:
     deep = deep or mode.startswith("I;16") or (mode == "I" and kind == "PPM")
     if mode.startswith(_DEEP) and not deep:
         raise DataError(f"{path} has more than 16 bits a channel (mode {mode}); save it with 8 bits")
-    return _Header(size, mode in GREY or mode.startswith(_DEEP), deep)
+    return _Header(size, mode in GREY or mode.startswith(_DEEP), deep, turned, clear)
 
 
 def pixels(image: Image.Image, channels: int, fit: Fit = WHOLE) -> Tensor:

@@ -277,6 +277,19 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path: Path, mode: str) -> No
     assert "sixteen-bit" in codes(data)
 
 
+def test_a_turn_and_transparency_that_are_left_out_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    image, exif = Image.new("RGB", (6, 4)), Image.Exif()
+    for name, orientation in (("upright", 1), ("turned", 6)):
+        exif[0x0112] = orientation
+        image.save(tmp_path / "a" / f"{name}.jpg", exif=exif)
+    image.convert("RGBA").save(tmp_path / "a" / "clear.png")
+    data = load_data(f"folder:{tmp_path}")
+    said = {note.code: note.text for note in data.notes}
+    assert data.images.shape == (3, 3, 4, 6)
+    assert said["orientation"][:2] == said["transparency"][:2] == "1 "
+
+
 def png16(values: np.ndarray) -> bytes:
     """A colour PNG of 16 bits."""
 

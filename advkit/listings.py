@@ -12,10 +12,10 @@ def list_attacks(pattern: str = "*") -> list[str]:
     """Names of the attacks and ensembles that `evaluate` takes, and of ART's attacks as ``art:NAME``.
 
     Args:
-        pattern: wildcards as in a shell: ``"apgd*"``.
+        pattern: wildcards as in a shell, in capitals or not: ``"apgd*"``.
 
     Example:
-        >>> list_attacks("*fool*")
+        >>> list_attacks("*deepfool")
         ['art:DeepFool', 'deepfool']
     """
     from advkit.attacks.attack import ATTACKS
@@ -57,4 +57,4 @@ def _names(registry: Registry[Any]) -> list[str]:
 
 
 def _matching(pattern: str, names: list[str]) -> list[str]:
-    return sorted(name for name in names if fnmatchcase(name, pattern))
+    return sorted(name for name in names if fnmatchcase(name.lower(), pattern.lower()))

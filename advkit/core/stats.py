@@ -103,7 +103,7 @@ def mean_interval(values: Sequence[float], low: float, high: float, confidence: 
     Example:
         >>> low, high = mean_interval([1.0] * 100, 0.0, 1.0).interval
         >>> round(low, 4), high
-        (0.9709, 1.0)
+        (0.9707, 1.0)
     """
     from scipy.special import stdtr, stdtrit
 

@@ -128,7 +128,7 @@ def corrupted(
     Example:
         >>> import torch
         >>> from advkit.data.corruption import corrupted
-        >>> x = torch.full((1, 1, 28, 28), 0.5)
+        >>> x = torch.full((1, 1, 28, 28), 127 / 255)
         >>> float(corrupted(x, torch.tensor([0]), "brightness", 1)[0, 0, 0, 0] * 255)
         153.0
     """

@@ -180,7 +180,7 @@ class BlackBox(nn.Module):
         >>> import advkit, numpy as np, torch
         >>> box = advkit.BlackBox(lambda x: np.stack([x.mean((1, 2, 3)), 0.5 + 0 * x[:, 0, 0, 0]], 1),
         ...                       classes=2, shape=(1, 4, 4), max_queries=20)
-        >>> found = advkit.perturb(box, torch.full((2, 1, 4, 4), 0.45), [1, 1], "linf 0.1", "square")
+        >>> found = advkit.perturb(box, torch.full((2, 1, 4, 4), 0.45), [1, 1], ("linf", 0.1), "square")
         >>> bool(found.success.all()), int(found.forwards.max()) <= 20
         (True, True)
     """

@@ -105,8 +105,8 @@ def compare(*runs: Any) -> ComparisonResult:
     Example:
         >>> import advkit
         >>> threat = advkit.Threat("linf", 0.1)
-        >>> found = advkit.compare(*(advkit.evaluate(f, "digits", threat) for f in ("a.pt", "b.pt")))
-        >>> print(found.deciding[0].p_value)
+        >>> runs = [advkit.evaluate(f, "digits", threat) for f in ("a.pt", "b.pt")]  # doctest: +SKIP
+        >>> print(advkit.compare(*runs).deciding[0].p_value)  # doctest: +SKIP
     """
     return compared([run if isinstance(run, Source) else Source.open(run) for run in runs])
 

@@ -73,7 +73,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` atomically."""
+    """Writes ``content`` atomically; to a device or a pipe as it is, which must keep its place."""
+    if path.exists() and not path.is_dir() and (not path.is_file() or path.parent == Path("/dev")):
+        with writing(path):
+            number = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+            with os.fdopen(number, "wb") as file:
+                os.set_blocking(number, True)  # it only had not to wait for a reader
+                file.write(content)
+        return
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 

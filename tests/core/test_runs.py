@@ -401,3 +401,17 @@ def test_what_a_killed_process_half_wrote_is_removed(tmp_path):
         whole.write_bytes(b"x")
     with RunFolder.open("attack", "toy", StrictModel(), tmp_path / "run"):
         assert not half.exists() and whole.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_written_and_keeps_its_place(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError):  # nobody reads, and nothing waits
+        files.write_text(pipe, "lost")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write_text(pipe, "found")
+        assert os.read(reader, 100) == b"found" and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    finally:
+        os.close(reader)

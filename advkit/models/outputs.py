@@ -89,6 +89,9 @@ def _of(
             f"the model returns {kind} of shape {shape}, which are no logits but decisions or codes: return "
             f"floating-point logits ({count}, {classes or 'classes'}), from before an argmax or rounding"
         )
+    if tensor.layout != torch.strided:
+        kind = str(tensor.layout).removeprefix("torch.")
+        raise ModelError(f"the model returns logits of layout {kind}; return them dense, as by .to_dense()")
     if tensor.dim() > 2 and len(tensor) == count and shape[2:] == (1,) * (tensor.dim() - 2) and shape[1] > 1:
         return Reading(path, flat=True)
     if shape[:1] != (count,) or tensor.dim() == 0 or tensor.numel() not in (count, count * shape[-1]):

@@ -91,6 +91,11 @@ def undifferentiable(logits: Tensor) -> Tensor:
     return torch.from_numpy(logits.detach().numpy().copy())
 
 
+def test_sparse_logits_are_refused(images: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(ModelError):
+        advkit.evaluate(Through(Tensor.to_sparse), images, LINF, "fgsm", progress=False)
+
+
 @pytest.mark.parametrize("change", [undifferentiable, torch.detach, lambda z: z.detach() * SCALE])
 def test_a_model_without_gradients(change: Callable[[Tensor], Tensor], images: tuple[Tensor, Tensor]) -> None:
     x, y = images

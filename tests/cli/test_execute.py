@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
+
+from advkit.cli import execute
 
 
 def _result(answer):
@@ -88,3 +92,11 @@ def test_a_run_of_a_recipe(advkit, tmp_path):
     assert got["config"]["inner"] == {"k": 2}
     assert advkit("run", "mine.toml", "--out", "folder").exit_code == 0
     assert (tmp_path / "folder" / "recipe.toml").read_bytes() == (tmp_path / "mine.toml").read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_for_json_is_not_read(tmp_path, monkeypatch):
+    """It has no end before its writer's, and a device such as /dev/full has none at all."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    execute._refuse_to_replace(tmp_path / "pipe", False)

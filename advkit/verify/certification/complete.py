@@ -1,4 +1,4 @@
-"""Verdicts of complete verification: an attack first, then branch and bound on what is left, then a longer
+"""Verdicts of complete verification: attacks first, then branch and bound on what is left, then a longer
 attack on what it leaves open."""
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ GROUP = 100
 """Images that share the batches of branch and bound."""
 TOGETHER = 16
 """Open images that share the batches of the last attack."""
+FIRST: dict[str, dict[str, int]] = {"pgd": {}, "apgd": {"targets": 9}}
+"""Attacks that come before branch and bound, with their parameters. One alone has targets:
+the largest lead of any wrong class may never move toward the class that can win, where another is nearer."""
 PILOT = 16
 """Ascents of the last attack that tell how long one takes."""
 
@@ -70,13 +73,19 @@ class Completion:
     def verdicts(self, images: Data, rows: Tensor) -> Iterator[Found]:
         """One for each of the ``rows`` (M,), as soon as it is known."""
         for some in rows.split(GROUP):
+            for attack, parameters in FIRST.items():
+                if len(some):
+                    part = images.take(some)
+                    attacked = perturb(
+                        self.model, part, None, self.threat, attack, parameters=parameters, progress=False
+                    )
+                    yield from _broken(attacked, part)
+                    some = some[~attacked.success]
+            if not len(some):
+                continue
             part = images.take(some)
-            attacked = perturb(self.model, part, None, self.threat, progress=False)
-            yield from _broken(attacked, part)
-            left = (~attacked.success).nonzero()[:, 0]
-            found = self._searched(part.take(left)) if len(left) else iter(())
             opened: dict[int, Found] = {}
-            for one in found:
+            for one in self._searched(part):
                 if one[0].status != "undecided":
                     yield one
                     continue

@@ -527,3 +527,13 @@ def test_both_commands_take_it(typed, capsys):
     assert typed("attack", *words, "--certify=all") == 2
     assert typed("certify", *words, "--method=complete", "--timeout=0") == 2
     assert "timeout" in capsys.readouterr().err
+
+
+def test_classes_that_only_a_target_reaches_are_found():
+    threat, image = Threat("linf", 0.15), advkit.load_data("digits").take(torch.tensor([87]))
+    model = advkit.load_model("advkit:digits-robust")
+    assert not advkit.perturb(
+        model, image, None, threat, parameters={"steps": 100}, progress=False
+    ).success.any()
+    result = advkit.certify(model, image, threat, "complete", subproblems=1)
+    assert result.verdicts[0].status == "broken"

@@ -75,8 +75,8 @@ def optimised_rows(
 
 
 def tighten(bounder: Bounder, bounds: Bounds, *, steps: int = STEPS) -> None:
-    """Tightens the bounds of hidden neurons that whole rows bound and that are undecided, by optimised
-    slopes. Windows, of neurons that depend on a part of the image, stay as they are: there are too many.
+    """Tightens the bounds of hidden neurons that are undecided, by optimised slopes. Neurons whose
+    windows reach the images stay as they are: these bound them cheaply, and there are many.
 
     Args:
         bounder: of the network.
@@ -85,8 +85,7 @@ def tighten(bounder: Bounder, bounds: Bounds, *, steps: int = STEPS) -> None:
     """
     for k, node in enumerate(bounder.fine.nodes):
         if isinstance(node.op, Affine):
-            if not windowed_path(bounder.fine, k):
-                _tighten(bounder, bounds, k, steps)
+            _tighten(bounder, bounds, k, steps)
         elif node.op is not None:
             low, high = (side[node.inputs[0]] for side in (bounds.lower, bounds.upper))
             bounds.relaxed[k] = node.op.relaxed(low, high)
@@ -96,7 +95,7 @@ def tighten(bounder: Bounder, bounds: Bounds, *, steps: int = STEPS) -> None:
 def _tighten(bounder: Bounder, bounds: Bounds, k: int, steps: int) -> None:
     free = [i for i in bounds.relaxed if i < k and isinstance(bounder.fine.nodes[i].op, Relu)]
     index, neuron = bounder.fine.open(k, bounds.lower[k], bounds.upper[k]).flatten(1).nonzero(as_tuple=True)
-    if not free or not len(index):
+    if not free or not len(index) or _windowed(bounder.fine, k):
         return
     low, high = (side[k].flatten(1) for side in (bounds.lower, bounds.upper))
     off = bounder.off_at(k) * bounds.reach[k].flatten(1)[index, neuron]
@@ -122,6 +121,12 @@ def _tighten(bounder: Bounder, bounds: Bounds, k: int, steps: int) -> None:
             found = substitute(bounder.fine, bounds.relaxed, bounds.ball, k, a.double(), image, fine)
             found = found - off[rows]
             side[image, place] = sign * torch.maximum(sign * side[image, place], found)
+
+
+def _windowed(graph: Graph, k: int) -> bool:
+    """Whether rows of the node ``k`` are windows all the way to the images."""
+    steps = windowed_path(graph, k)
+    return bool(steps) and graph.nodes[steps[-1].place].inputs[0] == 0
 
 
 def _lines(relaxed: Relaxation) -> Tensor:

@@ -25,9 +25,9 @@ from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 from advkit.verify.certification.leaf import lowest
 from advkit.verify.certification.search import Problems, Search
 
-FEW = 7
+FEW = 15
 """Steps of the search for each new problem; its slopes and multipliers start from its parent's."""
-CANDIDATES = 12
+CANDIDATES = 32
 """Inputs of ReLUs that are tried for a split."""
 HIDDEN = 10
 """Steps of the search for bounds of hidden neurons; three times as many tighten by another hundredth."""

@@ -17,7 +17,7 @@ from advkit.verify.bounds.affine import Affine, Convolution, Dense, Normalise
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.interval import margins_at_last
 from advkit.verify.bounds.linear import Bounder, differences, substitute
-from advkit.verify.bounds.optimised import optimised_rows
+from advkit.verify.bounds.optimised import optimised_rows, tighten
 from advkit.verify.bounds.pooling import unpooled
 from advkit.verify.bounds.read import read
 from advkit.verify.bounds.relaxation import MaxPool, Relu
@@ -403,6 +403,31 @@ def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope, e
     assert (torch.stack(short) >= -1e-8).all()  # what linprog leaves open
     mean = torch.stack(short).mean((0, 2))
     assert mean[2] < 0.12 * mean[1]
+
+
+def test_hidden_neurons_are_tightened_but_where_windows_reach_the_images():
+    deep = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)),
+    )
+    with rng.scope("cpu", 0, "tighten"):
+        for parameter in deep.parameters():
+            nn.init.normal_(parameter, 0, 0.5)
+        x, points = torch.rand(2, 1, 6, 6), torch.rand(500, 1, 6, 6)
+    bounder = fine(wrap(deep, shape=(1, 6, 6)).eval())
+    bounds = bounder.linear(Ball(x, Threat("linf", 0.1)))
+    before = [(low.clone(), high.clone()) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
+    tighten(bounder, bounds)
+    nodes = bounder.fine.nodes
+    into = [node.inputs[0] for node in nodes if isinstance(node.op, Relu)]
+    narrower = [
+        bool((bounds.upper[k] - bounds.lower[k] < before[k][1] - before[k][0] - 1e-6).any()) for k in into
+    ]
+    assert narrower == [False, False, True]
+    for row in range(2):
+        inside = (x[row] + 0.1 * (2 * points - 1)).clamp(0, 1)
+        for k, seen in enumerate(values(bounder.fine, inside.double())):
+            assert ((seen >= bounds.lower[k][row]) & (seen <= bounds.upper[k][row])).all()
 
 
 def test_slopes_are_searched_by_adam_until_enough_is_proved():

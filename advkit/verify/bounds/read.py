@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from advkit.core.errors import ModelError
+from advkit.models import outputs
 from advkit.models.model import Model, evaluation_mode
 from advkit.models.trace import Tracer
-from advkit.verify.bounds.affine import Affine, Scale
+from advkit.verify.bounds.affine import Affine, Dense, Scale
 from advkit.verify.bounds.arrange import Reshape
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.layers import CALLS, MODULES
@@ -45,13 +47,32 @@ def read(model: Model) -> Graph:
         first = reading.images
         if model.scale is not None and model.shift is not None:
             first = reading.add("preprocessing", Scale(model.scale[0], model.shift[0]), first)
-        last = _Reader(traced, reading).run(first)
+        last = _logits(_Reader(traced, reading).run(first), model.reading, reading)
         if not isinstance(last, Value) or last.example.dim() != 2:
             raise ModelError(f"the network does not end in logits that can be traced: {READABLE}")
         if not isinstance(reading.nodes[last.place].op, Affine):
             size = tuple(last.example.shape[1:])
             last = reading.add("logits", Reshape(size, size), last)
     return Graph(tuple(reading.nodes[: last.place + 1]))
+
+
+def _logits(returned: Any, taken: outputs.Reading | None, reading: Reading) -> Any:
+    """The logits in what a network ``returned``, as the model takes them: a `Value` if they are traced."""
+    if taken is None:
+        return returned
+    for step in taken.path:
+        if not isinstance(returned, Mapping | tuple | list):
+            return None
+        returned = returned[step]  # type: ignore[index]
+    if not isinstance(returned, Value):
+        return None
+    size = tuple(returned.example.shape[1:])
+    if taken.flat or size != (math.prod(size),):
+        returned = reading.add("logits", Reshape(size, (math.prod(size),)), returned)
+    if taken.single:
+        second = torch.tensor([[0.0], [1.0]], dtype=returned.example.dtype, device=returned.example.device)
+        returned = reading.add("logits", Dense(second, None), returned)
+    return returned
 
 
 def check(graph: Graph, model: Model, images: Tensor) -> None:

@@ -11,6 +11,7 @@ from advkit.core import rng
 from advkit.core.errors import ModelError
 from advkit.core.threat import Threat
 from advkit.models.card import ModelCard
+from advkit.models.inspect import inspect_classifier
 from advkit.models.load import wrap
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
@@ -157,6 +158,30 @@ def test_networks_are_refused_as_a_whole(networks, outputs):
     seen = {"outputs": outputs} if network is not branch else {}
     with pytest.raises(ModelError):
         read(Model(network, ModelCard(**about, preprocessing=seen)).eval())
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "classes"),
+    [
+        (lambda z, x: (z, x), 3),
+        (lambda z, x: {"features": x, "deep": [z]}, 3),
+        (lambda z, x: z[:, :, None, None], 3),
+        (lambda z, x: z, 1),
+        (lambda z, x: {"logits": z.squeeze(1)}, 1),
+    ],
+)
+def test_logits_are_read_where_the_model_finds_them(networks, wrapped, classes):
+    network, linear = networks.Call(lambda s, x: wrapped(s.linear(x.flatten(1)), x)), nn.Linear(12, classes)
+    network.linear = linear
+    nn.init.constant_(linear.weight, 0.5)
+    nn.init.constant_(linear.bias, 2.0)  # one logit from 0 to 1 would be taken for a probability
+    model = wrap(network, shape=(3, 2, 2), classes=max(classes, 2)).eval()
+    x = torch.linspace(0, 1, 48).view(4, 3, 2, 2)
+    inspect_classifier(model, x, None)
+    graph = read(model)
+    check(graph, model, x)
+    assert graph.classes == max(classes, 2)
+    assert torch.equal(graph.forward(x)[:, -1], linear(x.flatten(1))[:, -1])
 
 
 def test_what_a_graph_does_not_show_is_noticed():

@@ -162,6 +162,8 @@ def _load(name: str, part: Part | None, root: Path, fit: Fit) -> Data:
         ending = Path(name).suffix.lower()
         kind = "folder" if Path(name).is_dir() else "csv" if ending in (".csv", ".tsv", ".txt") else "npz"
         raise ConfigError(f"there is no data set called {name!r}; for the {kind} write {kind}:{name}")
+    if name not in DATASETS and (Path(name).suffix or len(Path(name).parts) > 1):
+        raise ConfigError(f"{name!r} is neither a data set nor a file or folder; write {_FORMS}")
     if part == "all":
         raise ConfigError(f"{name!r} has no split 'all'; ask for train or test")
     entry = DATASETS.entry(name)

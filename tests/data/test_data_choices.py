@@ -94,8 +94,10 @@ def test_half_a_threat_is_completed(heard, norm, eps, hardened, usual, chosen) -
 
 def test_flags_can_be_typed_again() -> None:
     assert flags(Evaluation(model="a.pt"), "digits") == "--model=a.pt --data=digits"
-    said = ForeignModel(shape=(3, 4, 5), pixel_range=(-1, 1), mean=(0.5,), outputs="probabilities")
-    config = PatchTraining(model=("a b.pt", "c"), target=0, arch="mlp", **said.said)
+    said = ForeignModel(
+        arch="mlp", shape=(3, 4, 5), pixel_range=(-1, 1), mean=(0.5,), outputs="probabilities"
+    )
+    config = PatchTraining(model=("a b.pt", "c"), target=0, **said.said)
     typed = shlex.split(flags(config, "npz:x y"))
     assert typed == [
         *("--model=a b.pt,c", "--data=npz:x y", "--arch=mlp", "--shape=3,4,5", "--pixel-range=-1.0,1.0"),

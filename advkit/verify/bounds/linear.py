@@ -21,7 +21,7 @@ from advkit.verify.bounds.interval import ends
 from advkit.verify.bounds.pooling import unpooled
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 from advkit.verify.bounds.rounding import Float32, gamma, roundings
-from advkit.verify.bounds.window import Step, Window, widest, windowed_path
+from advkit.verify.bounds.window import Step, Window, reach_images, widest, windowed_path
 
 MEMORY = 64 << 20
 """Default limit of the memory of a batch of rows, in bytes."""
@@ -280,8 +280,7 @@ class Bounder:
         lows, highs, sizes = low.flatten(1).clone(), high.flatten(1).clone(), reach.flatten(1)
         index, neuron = undecided.flatten(1).nonzero(as_tuple=True)
         steps = windowed_path(self.fine, k)
-        inside = bool(steps) and self.fine.nodes[steps[-1].place].inputs[0] == 0
-        values = widest(steps) if inside else self.widest
+        values = widest(steps) if reach_images(self.fine, steps) else self.widest
         cost = self._off(k, torch.float32) * sizes[index, neuron]
         rough = (cost < COARSE * (highs - lows)[index, neuron]) & self.strict
         for dtype, chosen in ((torch.float32, rough), (torch.float64, ~rough)):

@@ -16,7 +16,7 @@ from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.interval import ends
 from advkit.verify.bounds.linear import Bounder, Bounds, differences, substitute
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
-from advkit.verify.bounds.window import windowed_path
+from advkit.verify.bounds.window import reach_images, windowed_path
 
 STEPS = 30
 RATE = 0.2
@@ -85,7 +85,8 @@ def tighten(bounder: Bounder, bounds: Bounds, *, steps: int = STEPS) -> None:
     """
     for k, node in enumerate(bounder.fine.nodes):
         if isinstance(node.op, Affine):
-            _tighten(bounder, bounds, k, steps)
+            if not reach_images(bounder.fine, windowed_path(bounder.fine, k)):
+                _tighten(bounder, bounds, k, steps)
         elif node.op is not None:
             low, high = (side[node.inputs[0]] for side in (bounds.lower, bounds.upper))
             bounds.relaxed[k] = node.op.relaxed(low, high)
@@ -95,7 +96,7 @@ def tighten(bounder: Bounder, bounds: Bounds, *, steps: int = STEPS) -> None:
 def _tighten(bounder: Bounder, bounds: Bounds, k: int, steps: int) -> None:
     free = [i for i in bounds.relaxed if i < k and isinstance(bounder.fine.nodes[i].op, Relu)]
     index, neuron = bounder.fine.open(k, bounds.lower[k], bounds.upper[k]).flatten(1).nonzero(as_tuple=True)
-    if not free or not len(index) or _windowed(bounder.fine, k):
+    if not free or not len(index):
         return
     low, high = (side[k].flatten(1) for side in (bounds.lower, bounds.upper))
     off = bounder.off_at(k) * bounds.reach[k].flatten(1)[index, neuron]
@@ -121,12 +122,6 @@ def _tighten(bounder: Bounder, bounds: Bounds, k: int, steps: int) -> None:
             found = substitute(bounder.fine, bounds.relaxed, bounds.ball, k, a.double(), image, fine)
             found = found - off[rows]
             side[image, place] = sign * torch.maximum(sign * side[image, place], found)
-
-
-def _windowed(graph: Graph, k: int) -> bool:
-    """Whether rows of the node ``k`` are windows all the way to the images."""
-    steps = windowed_path(graph, k)
-    return bool(steps) and graph.nodes[steps[-1].place].inputs[0] == 0
 
 
 def _lines(relaxed: Relaxation) -> Tensor:

@@ -30,7 +30,7 @@ from advkit.verify.bounds.affine import Affine
 from advkit.verify.bounds.curves import FLOAT32, Curve
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.relaxation import MaxPool, Relu
-from advkit.verify.bounds.window import windowed_path
+from advkit.verify.bounds.window import reach_images, windowed_path
 
 
 @overload
@@ -164,8 +164,7 @@ class Float32:
 
     def _refine(self, k: int, parts: Callable[[int, torch.dtype], Iterator[slice]]) -> None:
         """Errors of the values of a node whose sign is open, by rows."""
-        steps = windowed_path(self.graph, k)
-        if steps and self.graph.nodes[steps[-1].place].inputs[0] == 0:
+        if reach_images(self.graph, windowed_path(self.graph, k)):
             return  # there are many, a few layers from the images
         error = self.errors[k]
         unsure = (self.lower[k] - error < 0) & (self.upper[k] + error > 0)

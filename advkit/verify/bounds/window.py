@@ -55,6 +55,11 @@ def windowed_path(graph: Graph, start: int) -> list[Step]:
     return steps
 
 
+def reach_images(graph: Graph, steps: list[Step]) -> bool:
+    """Whether rows stay windows along ``steps`` all the way to the images."""
+    return bool(steps) and graph.nodes[steps[-1].place].inputs[0] == 0
+
+
 def _by_channel(op: object) -> bool:
     if isinstance(op, Normalise):
         return True

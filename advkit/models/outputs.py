@@ -26,12 +26,16 @@ class Reading:
     single: bool = False
     """It is one logit, or one probability, of the second of two classes."""
 
-    def __call__(self, returned: Any, *, probabilities: bool) -> Tensor:
-        """The logits, or probabilities of the classes."""
+    def part(self, returned: Any) -> Any:
+        """What the path leads to in what was ``returned``."""
         for step in self.path:
             named = isinstance(step, str) and not isinstance(returned, Mapping)
             returned = getattr(returned, str(step)) if named else returned[step]
-        tensor: Tensor = returned
+        return returned
+
+    def __call__(self, returned: Any, *, probabilities: bool) -> Tensor:
+        """The logits, or probabilities of the classes."""
+        tensor: Tensor = self.part(returned)
         if self.flat:
             tensor = tensor.flatten(1)
         if self.single:

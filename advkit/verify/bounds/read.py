@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,10 +59,10 @@ def _logits(returned: Any, taken: outputs.Reading | None, reading: Reading) -> A
     """The logits in what a network ``returned``, as the model takes them: a `Value` if they are traced."""
     if taken is None:
         return returned
-    for step in taken.path:
-        if not isinstance(returned, Mapping | tuple | list):
-            return None
-        returned = returned[step]  # type: ignore[index]
+    try:
+        returned = taken.part(returned)
+    except (AttributeError, LookupError, TypeError):  # a symbol took another way than the images
+        return None
     if not isinstance(returned, Value):
         return None
     size = tuple(returned.example.shape[1:])

@@ -74,6 +74,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes ``content`` atomically; to a device or a pipe as it is, which must keep its place."""
+    # /dev/stdout may lead to a file, whose name is not to be taken from it
     if path.exists() and not path.is_dir() and (not path.is_file() or path.parent == Path("/dev")):
         with writing(path):
             number = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))

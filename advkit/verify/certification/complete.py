@@ -40,8 +40,8 @@ GROUP = 100
 TOGETHER = 16
 """Open images that share the batches of the last attack."""
 FIRST: dict[str, dict[str, int]] = {"pgd": {}, "apgd": {"targets": 9}}
-"""Attacks that come before branch and bound, with their parameters. One alone has targets:
-the largest lead of any wrong class may never move toward the class that can win, where another is nearer."""
+"""Attacks that come before branch and bound, with their parameters. The second has targets:
+without, a search follows the wrong class that leads at first, which need not be the one that can win."""
 PILOT = 16
 """Ascents of the last attack that tell how long one takes."""
 
@@ -73,17 +73,10 @@ class Completion:
     def verdicts(self, images: Data, rows: Tensor) -> Iterator[Found]:
         """One for each of the ``rows`` (M,), as soon as it is known."""
         for some in rows.split(GROUP):
-            for attack, parameters in FIRST.items():
-                if len(some):
-                    part = images.take(some)
-                    attacked = perturb(
-                        self.model, part, None, self.threat, attack, parameters=parameters, progress=False
-                    )
-                    yield from _broken(attacked, part)
-                    some = some[~attacked.success]
-            if not len(some):
+            left = yield from self._unbroken(images, some)
+            if not len(left):
                 continue
-            part = images.take(some)
+            part = images.take(left)
             opened: dict[int, Found] = {}
             for one in self._searched(part):
                 if one[0].status != "undecided":
@@ -94,6 +87,19 @@ class Completion:
                     yield from self._attacked(part, opened)
                     opened = {}
             yield from self._attacked(part, opened)
+
+    def _unbroken(self, images: Data, rows: Tensor) -> Generator[Found, None, Tensor]:
+        """The ``rows`` (M,) that the first attacks do not break."""
+        for attack, parameters in FIRST.items():
+            if not len(rows):
+                break
+            part = images.take(rows)
+            attacked = perturb(
+                self.model, part, None, self.threat, attack, parameters=parameters, progress=False
+            )
+            yield from _broken(attacked, part)
+            rows = rows[~attacked.success]
+        return rows
 
     def _attacked(self, part: Data, opened: dict[int, Found]) -> Iterator[Found]:
         """The images (by id) that branch and bound left open, after another attack. A short one tells how

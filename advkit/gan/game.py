@@ -176,7 +176,7 @@ class Game(TrainedNetworks, Training):
 
     def _update(self, player: str, loss: Tensor) -> None:
         """Adam's step on one network, down the gradient of its loss."""
-        self.optimisers[player].zero_grad(set_to_none=True)
+        self.optimisers[player].zero_grad()
         loss.backward()
         average_over_processes(self.networks[player])
         self.optimisers[player].step()

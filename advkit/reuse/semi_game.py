@@ -174,7 +174,7 @@ class SemiGame(TrainedNetworks, Training):
             drawn.backward(uphill)
             for optimiser in self.optimisers.values():
                 optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
+                optimiser.zero_grad()
         self.ema.update(self.model, self.step)
         self.step += 1
         right = (on_labelled.argmax(1) == y).float().mean()

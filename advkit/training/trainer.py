@@ -115,7 +115,7 @@ class Trainer(TrainedNetworks, Training):
         config = self.config
         x, y, ids = self._batch(self.step // self.objective.replays)
         self.set_rates(factor(config.schedule, self.step, self.steps))
-        self.optimisers["model"].zero_grad(set_to_none=True)
+        self.optimisers["model"].zero_grad()
         batch = Batch(ids, self.step, self.steps, config.seed, memory=self.memory, companion=self.companion)
         with self.randomness(config.seed, "update"):
             loss, logits = gradients(self.objective, self.seen, x, y, batch, self.threats, self.union)
@@ -193,7 +193,7 @@ class Trainer(TrainedNetworks, Training):
 
     def trained(self, course: Course) -> Trained:
         """The models as they are now."""
-        self.optimisers["model"].zero_grad(set_to_none=True)
+        self.optimisers["model"].zero_grad()
         last = best = self._copy(self.candidate.state_dict())
         step, scores = self.step, dict[str, float]()
         if self.best is not None:

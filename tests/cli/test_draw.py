@@ -184,6 +184,8 @@ def test_an_outcome_keeps_every_word_and_fits(width):
     assert text.splitlines()[-1] == "runs/00001-attack"
     assert text.count("examples.png") == 1
     if width == 120:
+        lines = [line.strip() for line in text.splitlines()]
+        assert all(lines[lines.index("accuracy") :][:5])  # title, names, rule and two rows
         assert "pgd (40 steps, 5 starts)     4.4 %" in text
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from advkit.core.config import Fraction, OneOf, ParametersOf, StrictModel, assign, mark, validate
+from advkit.core.config import Fraction, OneOf, ParametersOf, Seconds, StrictModel, assign, mark, validate
 from advkit.core.errors import ConfigError
 
 SOME = settings(max_examples=60)
@@ -66,6 +66,17 @@ def test_any_fraction_is_read(above, below):
         if text != f"{above}/{below}" or below:
             assert validate(One, {"value": text}, "here").value == wanted
     for wrong in (f"{above}/0", f"{above}/{below}/1", f"{above}/x", "/"):
+        with pytest.raises(ConfigError, match="here"):
+            validate(One, {"value": wrong}, "here")
+
+
+@pytest.mark.parametrize("text,seconds", [("90s", 90), ("10m", 600), ("2h", 7200), (" 1.5h ", 5400), (7, 7)])
+def test_times_have_units(text, seconds):
+    class One(StrictModel):
+        value: Seconds
+
+    assert validate(One, {"value": text}, "here").value == seconds
+    for wrong in ("10", "10x", "m", "", "ten m"):
         with pytest.raises(ConfigError, match="here"):
             validate(One, {"value": wrong}, "here")
 

@@ -166,12 +166,14 @@ def call(target: str, *args: Any) -> dict[str, Any]:
 
 
 TEXT = ("self", {"as_string": "true"})
+SPARSE = ("layout", {"as_layout": 1})
 CALLS: dict[str, dict[str, Any]] = {
     "a function of torch": call("torch.os.system", TEXT),
     "a function of operator": call("_operator.attrgetter", TEXT),
     "no overload": call("torch.ops.aten.relu.__class__", TEXT),
     "a function of another library": call("torch.ops.mine.relu.default", TEXT),
     "a file": call("torch.ops.aten.from_file.default", ("filename", {"as_string": "secret"})),
+    "a layout": call("torch.ops.aten.zeros.default", ("size", {"as_ints": [1]}), SPARSE),
     "a graph": call("torch.ops.aten.relu.default", ("self", {"as_graph": {"name": "g", "graph": {}}})),
     "an object": call("torch.ops.aten.relu.default", ("self", {"as_custom_obj": {"name": "o"}})),
 }

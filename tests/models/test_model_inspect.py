@@ -237,8 +237,9 @@ def test_one_number_is_that_of_the_second_of_two_classes(declared: bool, flat: b
     torch.testing.assert_close(two[:, 1] - two[:, 0], one)
     with pytest.raises(ModelError, match="classes=2"):
         inspect_classifier(model, IMAGES, None)
-    with pytest.raises(ModelError, match="sigmoid"):
-        inspect_classifier(of(lambda logits: logits[:, :1].sigmoid()), IMAGES, 2)
+    for probability in (lambda one: one.sigmoid(), lambda one: one.sigmoid().ceil()):  # of 1, too
+        with pytest.raises(ModelError, match="sigmoid"):
+            inspect_classifier(of(lambda logits, p=probability: p(logits[:, :1])), IMAGES, 2)
 
 
 class InPlace(nn.Module):

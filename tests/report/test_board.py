@@ -114,6 +114,13 @@ def test_a_board_has_a_row_for_each_run_and_names_the_damaged(runs):
     assert run(Config(folder=(str(runs),)), Context(dry_run=True)).result == {"runs": 10}
 
 
+@pytest.mark.parametrize("state", ["unfinished", "damaged"])
+def test_what_is_wrong_with_a_damaged_run_is_said(state):
+    with pytest.raises(DataError) as fault:
+        Measured.of(replace(measured("attack").row, state=state, found="cut off"))
+    assert ("cut off" in str(fault.value)) == (state == "damaged")
+
+
 def test_of_many_damaged_folders_the_first_are_named(runs):
     for number in range(10, 31):
         (runs / f"{number:05d}-empty").mkdir()

@@ -123,6 +123,13 @@ def test_a_matrix_shades_by_row():
     assert ElementTree.fromstring(svg).findtext("desc") == "1 of cat as dog"
     (_, x, y, *_), (_, right, same, *_), (_, below, down, *_) = boxes(svg)
     assert right > x and same == y and below == right and down > y
+    placed = {
+        one.text: (float(one.get("x")), float(one.get("y")))
+        for one in ElementTree.fromstring(svg).iter("text")
+    }
+    for count, row, (_, left, _, width, height) in zip("914", ("cat", "cat", "dog"), boxes(svg), strict=True):
+        assert width == height == right - x - 1  # a white line between cells
+        assert placed[count] == (pytest.approx(left + (right - x) / 2, abs=0.1), placed[row][1])
 
 
 @given(

@@ -200,6 +200,15 @@ def test_the_perturbation_of_free_training_carries_over(make, objective, digits)
     assert carried != fresh
 
 
+def test_free_training_moves_a_hundredth_of_the_values_in_l1(objective):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(400, 3))
+    batch = Batch(torch.arange(2), 5, 10, seed=3, threat=Threat("l1", 1.0))
+    x, y = torch.full((2, 1, 20, 20), 0.5), torch.tensor([0, 1])
+    objective("free", eps_warmup=0).gradients(network, x, y, batch)
+    (kept,) = batch.memory.values()
+    assert kept.flatten(1).count_nonzero(1).tolist() == [4, 4]
+
+
 def test_one_backward_pass_leaves_free_training_the_same_gradients(make, objective, digits):
     one, other, (x, y, batch) = make(), make(), batch_of(digits)
     objective("free").gradients(one, x, y, batch)

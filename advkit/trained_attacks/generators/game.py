@@ -96,7 +96,7 @@ class AdvGanGame(TrainedNetworks):
         loss = (-lead).clamp(min=-self.config.kappa).mean()
         (gradient,) = torch.autograd.grad(loss, leaf)  # the classifier's parameters get none
         optimiser = self.optimisers["generator"]
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         fake.backward(gradient + self.config.gan_weight * uphill)
         average_over_processes(self.generator)
         optimiser.step()
@@ -111,7 +111,7 @@ class AdvGanGame(TrainedNetworks):
             return none, none, none, torch.zeros_like(fake)
         critic, optimiser = Critic(self.networks["discriminator"]), self.optimisers["discriminator"]
         judged = self.loss.judge("discriminator", critic, x, fake.detach())
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         judged.loss.backward()
         average_over_processes(self.networks["discriminator"])
         optimiser.step()

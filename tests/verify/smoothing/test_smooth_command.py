@@ -1,5 +1,6 @@
 """``advkit smooth`` from what is typed to what it leaves."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from scipy.stats import binomtest
 
 from advkit.commands.smooth import run
 from advkit.core.context import Context
+from advkit.report.figures import verification as figures
 from advkit.verify.smoothing.result import SmoothingResult
 from advkit.verify.smoothing.settings import SmoothedCertification
 
@@ -17,7 +19,7 @@ WORDS = ["smooth", "--model=clf.pt", "--data=digits", "--n=20", "--sigma=0.2", "
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def test_tables_and_sentences_are_those_of_the_verdicts(numbers):
+def test_tables_and_sentences_are_those_of_the_verdicts(numbers, drawn):
     how = {"n": 60, "skip": 3, "sigma": 0.4, "samples": 400, "alpha": 0.01, "min_radius": 0.9}
     config = SmoothedCertification(model="clf.pt", data="digits", **how)
     told, result = run(config, Context(out=Path("run"))), SmoothingResult.load("run")
@@ -37,6 +39,12 @@ def test_tables_and_sentences_are_those_of_the_verdicts(numbers):
     assert numbers(told.sentences[1]) == pytest.approx([400, result.largest_radius, 0.99], abs=5.1e-4)
     assert numbers(told.sentences[2]) == [60, 3]
     assert numbers(told.sentences[-1]) == pytest.approx([result.average_radius, 0.9], abs=5.1e-5)
+    (line,) = drawn(figures.radii(result)).values()
+    ends = 1.04 * result.largest_radius
+    for (left, share), (right, level) in itertools.pairwise(line):
+        if left != right:  # a stair, whose height is what is certified beyond its left end
+            beyond = sum(radius > (left + right) / 2 * ends for radius in result.radii)
+            assert share == level == pytest.approx(beyond / 60, abs=2e-3)
     assert numbers(told.next[0].split("--eps")[1]) == pytest.approx([result.average_radius], rel=5e-3)
 
 

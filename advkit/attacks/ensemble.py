@@ -35,6 +35,8 @@ class Stage:
     after: str | None = None
     """Name of a stage that must have changed the robust accuracy, by no less than the tolerance, for this one
     to run."""
+    beyond: int = 0
+    """Only where more images than this are left: with fewer, a later stage does the same and more."""
     key: str = ""
     """Random numbers follow from it; by default the name. A change of it changes results."""
 
@@ -47,6 +49,8 @@ class Stage:
         values = asdict(self)
         if self.key == self.name:
             del values["key"]
+        if not self.beyond:
+            del values["beyond"]
         return values
 
 

@@ -129,7 +129,7 @@ class Cascade:
         """Runs one stage; verdicts of an earlier process are kept."""
         self.stages.append(stage)
         begun = self.undecided.nonzero()[:, 0].tolist()
-        rounds = self._rounds(begun, stage) if self._worthwhile(stage) else []
+        rounds = self._rounds(begun, stage) if self._worthwhile(stage, len(begun)) else []
         entries: list[Entry] = []
         share = None
         with self.progress.task(f"attacking with {stage.name}", 0, unit="image") as task:
@@ -195,7 +195,9 @@ class Cascade:
         """Whether it searches on the surrogate."""
         return self.surrogate is not None and attack.access == "gradients"
 
-    def _worthwhile(self, stage: Stage) -> bool:
+    def _worthwhile(self, stage: Stage, left: int) -> bool:
+        if left <= stage.beyond:
+            return False
         if stage.after is None:
             return True
         broken = sum(e.broken for e in self.ledger.entries.values() if e.stage == stage.after)
@@ -358,4 +360,4 @@ def few_of(images: Data, device: torch.device) -> Tensor:
 def certain(stages: Sequence[Stage]) -> list[Stage]:
     """The first stages, of which each image that is still robust is certain to see all steps: what any image
     goes through there does not depend on others."""
-    return [*takewhile(lambda stage: stage.tolerance <= 0 and stage.after is None, stages)]
+    return [*takewhile(lambda stage: stage.tolerance <= 0 and not (stage.after or stage.beyond), stages)]

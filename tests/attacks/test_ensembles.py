@@ -44,7 +44,7 @@ CASCADE = """
 likeliest     apgd   25    1 1 logit-difference - 32 0.0
 three-targets apgd   20    1 3 logit-difference - 32 0.0
 fab-t         fab-t  54    1 3 -    float32 13 0.001
-all-targets   apgd   50    1 9 dlr  float32 13 0.001
+all-targets   apgd   50    1 9 dlr  float32 13 0.001 13
 diversified   apgd   52    2 0 ce   float32 13 0.001
 fab-again     fab-t  104   2 9 -    float32 13 0.001 fab-t
 ce-again      apgd   100   5 0 ce   float32 13 0.001 diversified
@@ -52,8 +52,9 @@ restarts      apgd   100   1 9 dlr  float32 13 0.001
 square        square 5000  1 0 -    -       13 0.001
 square-longer square 10000 1 0 -    -       13 0.001 square
 """
-"""Key of the random numbers, attack, steps, starts, targets, loss, precision, least round, tolerance, and the
-key of the stage that must succeed. The keys must never change: published figures follow from them."""
+"""Key of the random numbers, attack, steps, starts, targets, loss, precision, least round, tolerance, the
+number of images that must be exceeded, and the key of the stage that must succeed. The keys must never
+change: published figures follow from them."""
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 1000])
@@ -65,11 +66,13 @@ def test_the_cascade_costs_what_its_published_figures_cost(classes):
         wanted[4] = str(min(int(wanted[4]), classes - 1))
         wanted[5] = "logit-difference" if wanted[5] == "dlr" and classes < 4 else wanted[5]
         seen = [stage.key, stage.attack, made.steps, made.starts, made.targets, stage.parameters.get("loss")]
-        seen += [stage.precision, stage.round, stage.tolerance, *([keys[stage.after]] if stage.after else [])]
+        seen += [stage.precision, stage.round, stage.tolerance, *([stage.beyond] if stage.beyond else [])]
+        seen += [keys[stage.after]] if stage.after else []
         assert ["-" if each is None else str(each) for each in seen] == wanted
     assert summary(stages("cascade", "l0")) == [("sigma-zero", {"steps": 100}), ("fmn", {})]
     assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 8
-    assert not any(stage.tolerance or stage.after for stage in stages("cascade", tolerance=0))  # all on all
+    whole = stages("cascade", tolerance=0)  # all on all
+    assert not any(stage.tolerance or stage.after or stage.beyond for stage in whole)
 
 
 def test_stages_are_named_after_attacks_and_their_parameters():
@@ -94,6 +97,7 @@ def test_two_ensembles_share_neither_names_nor_random_numbers():
 def test_a_plan_is_recorded_without_keys_that_names_imply():
     assert "key" not in Stage("pgd", "pgd").identity
     assert all("key" in stage.identity for stage in stages("cascade"))
+    assert ["beyond" in stage.identity for stage in stages("cascade")] == [False] * 3 + [True] + [False] * 6
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENSEMBLES])
@@ -145,6 +149,16 @@ def test_rounds_take_the_nearest_first_and_stop_when_nothing_falls(convolutional
     assert {one.id for one, two in pairs if one.forwards > two.forwards} == set(nearest)
     everything = evaluation(model, data, [first, Stage("rounds", "fgsm")], monkeypatch)
     assert everything.stages[1].attacked == opening.correct_after
+
+
+def test_a_stage_for_many_images_leaves_few_to_a_later_one(convolutional, monkeypatch):
+    model, data = convolutional
+    one, rest = Stage("one", "apgd", {"steps": 5}), Stage("rest", "apgd", {"steps": 9})
+    left = evaluation(model, data, [one], monkeypatch).robust_correct
+    for beyond, attacked in ((left, 0), (left - 1, left)):
+        planned = [one, Stage("some", "fgsm", tolerance=1e-9, round=left, beyond=beyond), rest]
+        result = evaluation(model, data, planned, monkeypatch)
+        assert result.stages[1].attacked == attacked and result.stages[2].attacked > 0
 
 
 def test_a_stage_may_wait_for_another_to_succeed(convolutional, monkeypatch):

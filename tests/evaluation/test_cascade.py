@@ -107,6 +107,7 @@ def drawn(seed):
     for number in range(dice.randint(1, 5)):
         more = {"precision": dice.choice([None, "float32"]), "round": dice.choice([1, 2, 5, 32])}
         more["after"] = dice.choice([None, *(stage.name for stage in stages)])
+        more["beyond"] = dice.choice([0, 0, 3, 13])
         more["tolerance"] = dice.choice([0, 0, 1 / 64, 1 / 16, 1 / 4])
         stages.append(Stage(f"stage-{'abcde'[number]}", dice.choice(list(ACCESS)), **more))
     table = {
@@ -187,6 +188,8 @@ def reference(case):
             won = sum(said["broken"] for (name, _), said in entries.items() if name == stage.after)
             if won == 0 or won < Fraction(stage.tolerance) * case.n:
                 rows = []
+        if left <= stage.beyond:
+            rows = []
         size = case.n
         if stage.tolerance:
             rows.sort(key=lambda row: (-near[row], case.ids[row]))

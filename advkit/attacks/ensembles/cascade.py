@@ -26,6 +26,7 @@ class Cascade(Ensemble):
     Two short stages attack every image. The others take the images in the order of the largest margin reached
     so far, in rounds, and stop when these show that little is left to find (`advkit.evaluation.cascade`).
     Those that repeat a kind of attack, with more targets, restarts or queries, run where it has found some.
+    The shorter run toward all targets is left out where the longer one begins with all images that are left.
     """
 
     class Config(StrictModel):
@@ -47,7 +48,7 @@ class Cascade(Ensemble):
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
             self._nearest(fab),
-            self._nearest(stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50)),
+            self._nearest(stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50), beyond=SILENT),
             self._nearest(apgd_ce),
             self._nearest(stage("fab-again", "fab-t", targets=wrong, restarts=2), after=fab),
             self._nearest(stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
@@ -56,13 +57,14 @@ class Cascade(Ensemble):
             self._nearest(stage("square-longer", "square", queries=10000), after=square),
         )
 
-    def _nearest(self, one: Stage, *, after: Stage | None = None) -> Stage:
+    def _nearest(self, one: Stage, *, after: Stage | None = None, beyond: int = 0) -> Stage:
         return replace(
             one,
             tolerance=self.config.tolerance,
             round=SILENT,
             precision="float32" if one.attack != "square" else None,
             after=after.name if after and self.config.tolerance else None,
+            beyond=beyond if self.config.tolerance else 0,
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
 from advkit.attacks.loss import ATTACK_LOSSES
 from advkit.attacks.perturb import perturb
@@ -21,6 +21,9 @@ def formula(name, z, label, aim):
         return log_softmax(z)[at] * (-1 if aim is None else 1)
     if name == "log-odds":
         return (logsumexp(others) - z[at]) * (1 if aim is None else -1)
+    if name == "probability-margin":
+        p = softmax(z)
+        return (np.delete(p, at).max() if aim is None else p[aim]) - p[label]
     if name == "margin":
         return (others.max() - z[at]) * (1 if aim is None else -1)
     toward = others.max() if aim is None else z[aim]
@@ -72,7 +75,7 @@ def test_climbing_a_loss_leads_where_it_should(name):
             assert torch.allclose(loss(7 * logits - 3, label, aim), values)
 
 
-@pytest.mark.parametrize("name", ["margin", "logit-difference"])
+@pytest.mark.parametrize("name", ["margin", "logit-difference", "probability-margin"])
 def test_one_class_leads_nowhere_and_more_dimensions_are_rows_of_rows(name):
     loss = ATTACK_LOSSES.get(name)
     with pytest.raises(ConfigError):

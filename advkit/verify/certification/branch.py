@@ -5,8 +5,9 @@ as in `bounds`, whose slopes and multipliers of the signs' constraints are optim
 beta-CROWN, NeurIPS 2021). A problem that is not proved is split by one more sign, chosen by trying a few (De
 Palma et al., filtered smart branching, 2021). Problems of all images share the batches.
 
-The search is in float32. Every bound is then computed again in float64 and widened for rounding: the terms of
-the multipliers count by their share of the reach. Points where a bound is attained are tried on the model.
+The search is in float32, and where few signs are open in a reduced network (`bounds.reduced`). Every bound is
+then computed again in float64, in the whole network, and widened for rounding: the terms of the multipliers
+count by their share of the reach. Points where a bound is attained are tried on the model.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.linear import carried, differences
 from advkit.verify.bounds.optimised import HELD, STEPS, ascended, slopes_between, tighten
+from advkit.verify.bounds.reduced import products, products_reduced, reduced
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 from advkit.verify.certification.leaf import lowest
 from advkit.verify.certification.search import Problems, Search
@@ -35,6 +39,38 @@ LONG = 5 * STEPS
 """Steps of a problem without an undecided sign, where no linear programme is solved."""
 LARGEST = 1e4
 """Of multipliers, in units of the coefficient at the ReLU; half precision keeps them."""
+ALONE = 8
+"""Problems of an image that are worth a pass of their own, through its reduced network."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A network that bounds are carried through: the whole one, or that of one image, reduced."""
+
+    graph: Graph
+    dtype: torch.dtype
+    relus: tuple[int, ...]
+    """Their indices."""
+    place: Tensor | None = None
+    """(U,) of their inputs, one after another, among all F of the whole network; None: all of these."""
+
+    def shaped(self, flat: Tensor) -> dict[int, Tensor]:
+        """By index of a ReLU, (S, *shape), of (S, F)."""
+        shapes = [self.graph.nodes[k].shape for k in self.relus]
+        flat = flat if self.place is None else flat[:, self.place]
+        pieces = flat.split([math.prod(shape) for shape in shapes], 1)
+        return {k: piece.view(-1, *shape) for k, piece, shape in zip(self.relus, pieces, shapes, strict=True)}
+
+    def scattered(self, shaped: Mapping[int, Tensor], flat: Tensor) -> Tensor:
+        """(S, F): the values ``flat``, and in their places those ``shaped``."""
+        values = torch.cat([shaped[k].flatten(1) for k in self.relus], 1)
+        return values if self.place is None else flat.to(self.dtype).index_copy(1, self.place, values)
+
+    def relu(self, k: int) -> Relu:
+        """One of them."""
+        op = self.graph.nodes[k].op
+        assert isinstance(op, Relu)
+        return op
 
 
 @dataclass
@@ -82,8 +118,12 @@ class Branching(Search[Signed]):
     def _begin(self) -> None:
         bounder, x, label, n = self.bounder, self.x, self.label, len(self.x)
         nodes = bounder.fine.nodes
-        self.relus = [k for k, node in enumerate(nodes) if isinstance(node.op, Relu) and node.op.slope != 1]
-        self.sizes = [math.prod(nodes[k].shape) for k in self.relus]
+        self.relus = tuple(
+            k for k, node in enumerate(nodes) if isinstance(node.op, Relu) and node.op.slope != 1
+        )
+        self.fine = Form(bounder.fine, torch.float64, self.relus)
+        self.coarse = Form(bounder.coarse, torch.float32, self.relus)
+        self.reduced: dict[int, Form] = {}
         self.bounds = bounder.linear(self.ball)
         tighten(bounder, self.bounds, steps=HIDDEN)
         rounding = bounder.rounding(self.bounds, label)
@@ -93,8 +133,8 @@ class Branching(Search[Signed]):
             self._flat({k: side[nodes[k].inputs[0]] for k in self.relus}, n)
             for side in (self.bounds.lower, self.bounds.upper, self.bounds.reach)
         )
-        sides = zip(self.relus, self._shaped(self.low), self._shaped(self.high), strict=True)
-        self.unsure = self._flat({k: self._relu(k).open(low, high) for k, low, high in sides}, n)
+        lows, highs = self.fine.shaped(self.low), self.fine.shaped(self.high)
+        self.unsure = self._flat({k: self.fine.relu(k).open(lows[k], highs[k]) for k in self.relus}, n)
         self.image, self.other = ((margins <= 0) & ~true).nonzero(as_tuple=True)
         self.deducted = rounding[self.image, self.other]
         self.rounding = rounding.masked_fill(true, 0).amax(1)
@@ -173,35 +213,62 @@ class Branching(Search[Signed]):
             candidates = self._candidates(searched[rest], {k: a[rest] for k, a in kept.items()})
             self.open = self.open.joined(replace(searched[rest], bound=bound[rest], candidates=candidates))
 
-    def _relaxed(self, problems: Signed, dtype: torch.dtype) -> dict[int, Relaxation]:
+    def _forms(self, problems: Signed) -> Iterator[tuple[Form, Tensor]]:
+        """In which network problems are searched, with the rows that are searched there."""
+        image = self.image[problems.root]
+        count = torch.bincount(image, minlength=len(self.x))
+        whole = torch.ones(len(image), dtype=torch.bool, device=image.device)
+        for k in (count >= ALONE).nonzero()[:, 0].tolist():
+            form = self._form(k)
+            if form is not self.coarse:
+                rows = (image == k).nonzero()[:, 0]
+                whole[rows] = False
+                yield form, rows
+        if whole.any():
+            yield self.coarse, whole.nonzero()[:, 0]
+
+    def _form(self, image: int) -> Form:
+        """The reduced network of an image; the whole one, if that takes less."""
+        if image not in self.reduced:
+            graph, coarse = self.bounder.fine, self.coarse
+            self.reduced = {k: form for k, form in self.reduced.items() if not self.decided[k]}
+            self.reduced[image] = coarse
+            if all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear()):
+                never = torch.zeros_like
+                opened = {k: never(self.bounds.lower[k][image], dtype=torch.bool) for k in graph.nonlinear()}
+                opened |= {k: places[0] for k, places in self.fine.shaped(self.unsure[[image]]).items()}
+                if products_reduced(graph, opened) < self.products:
+                    rows = self.bounder.fitting(torch.float64)
+                    small = reduced(graph, self.bounds, image, opened, rows)
+                    place = self.unsure[image].nonzero()[:, 0]
+                    small = small.to(self.x.device, torch.float32)
+                    self.reduced[image] = Form(small, torch.float32, tuple(small.nonlinear()), place)
+        return self.reduced[image]
+
+    @cached_property
+    def products(self) -> int:
+        """Of a pass through the whole network."""
+        return products(self.bounder.coarse, self.x)
+
+    def _relaxed(self, problems: Signed, form: Form) -> dict[int, Relaxation]:
         """The linear relaxations of the rows, with multipliers 0."""
         image = self.image[problems.root]
         low, high = self.low[image], self.high[image]
-        low = torch.where(problems.signs > 0, low.clamp(min=0), low).to(dtype)
-        high = torch.where(problems.signs < 0, high.clamp(max=0), high).to(dtype)
-        found: dict[int, Relaxation] = {
-            k: one.to(dtype) for k, one in self.bounds.relaxed.items() if k not in self.relus
-        }
-        for k, below, above in zip(self.relus, self._shaped(low), self._shaped(high), strict=True):
-            found[k] = Split(self._relu(k).relaxed(below, above), torch.zeros_like(below))
+        low = torch.where(problems.signs > 0, low.clamp(min=0), low).to(form.dtype)
+        high = torch.where(problems.signs < 0, high.clamp(max=0), high).to(form.dtype)
+        found: dict[int, Relaxation] = {}
+        if form.place is None:
+            found = {k: one.to(form.dtype) for k, one in self.bounds.relaxed.items() if k not in self.relus}
+        below, above = form.shaped(low), form.shaped(high)
+        for k in form.relus:
+            found[k] = Split(form.relu(k).relaxed(below[k], above[k]), torch.zeros_like(below[k]))
         return found
 
-    def _relu(self, k: int) -> Relu:
-        op = self.bounder.fine.nodes[k].op
-        assert isinstance(op, Relu)
-        return op
-
-    def _shaped(self, flat: Tensor) -> list[Tensor]:
-        """(S, *shape) of each ReLU, of all (S, F)."""
-        nodes = self.bounder.fine.nodes
-        pieces = flat.split(self.sizes, 1)
-        return [piece.view(-1, *nodes[k].shape) for k, piece in zip(self.relus, pieces, strict=True)]
-
-    def _slopes(self, problems: Signed, dtype: torch.dtype) -> dict[int, Tensor]:
+    def _slopes(self, problems: Signed, form: Form) -> dict[int, Tensor]:
         """By index of a ReLU, (S, *shape) slopes, which half precision may have rounded to unsound ones."""
-        between = slopes_between(self.bounder.fine, self.relus)
-        pieces = self._shaped(problems.slopes.to(dtype))
-        return {k: piece.clamp(*between[k]) for k, piece in zip(self.relus, pieces, strict=True)}
+        between = slopes_between(form.graph, form.relus)
+        pieces = form.shaped(problems.slopes.to(form.dtype))
+        return {k: piece.clamp(*between[k]) for k, piece in pieces.items()}
 
     def _flat(self, shaped: Mapping[int, Tensor], count: int) -> Tensor:
         """(S, F) of all ReLUs, of (S, *shape) for each."""
@@ -214,28 +281,37 @@ class Branching(Search[Signed]):
         return -problems.signs.to(dtype) * self.scale[problems.root].to(dtype)
 
     def _carried(
-        self, problems: Signed, dtype: torch.dtype, kept: dict[int, Tensor] | None = None
+        self, problems: Signed, form: Form, kept: dict[int, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `bounds.linear.carried`, at the problems' own slopes and multipliers."""
-        graph = self.bounder.coarse if dtype == torch.float32 else self.bounder.fine
-        relaxed = self._relaxed(problems, dtype)
-        pushes = self._shaped(self._pushes(problems, dtype) * problems.weights.to(dtype))
-        for k, push in zip(self.relus, pushes, strict=True):
+        relaxed, dtype = self._relaxed(problems, form), form.dtype
+        pushes = form.shaped(self._pushes(problems, dtype) * problems.weights.to(dtype))
+        for k, push in pushes.items():
             relaxed[k] = replace(_split(relaxed[k]), push=push)
-        slopes, root = self._slopes(problems, dtype), problems.root
-        a = differences(self.label[self.image[root]], self.other[root], graph.classes, dtype)
-        return carried(graph, relaxed, self.last, a, self.image[root], slopes, kept)
+        slopes, image = self._slopes(problems, form), self.image[problems.root]
+        return carried(
+            form.graph, relaxed, len(form.graph) - 1, self._asked(problems, dtype), image, slopes, kept
+        )
+
+    def _asked(self, problems: Signed, dtype: torch.dtype) -> Tensor:
+        """(S, K) the linear functions of the logits: the true one minus the other."""
+        root = problems.root
+        return differences(self.label[self.image[root]], self.other[root], self.bounder.fine.classes, dtype)
 
     def _value(self, problems: Signed) -> Tensor:
         """(S,) bounds at the problems' own slopes and multipliers, but for rounding, in float32."""
-        linear, total = self._carried(problems, torch.float32)
-        return total + self.ball.least(linear, self.image[problems.root])
+        found = torch.empty(len(problems), dtype=torch.float64, device=self.x.device)
+        for form, rows in self._forms(problems):
+            some = problems[rows]
+            linear, total = self._carried(some, form)
+            found[rows] = total + self.ball.least(linear, self.image[some.root])
+        return found
 
     def _sure(self, problems: Signed) -> tuple[Tensor, dict[int, Tensor], Tensor]:
         """(S,) bounds net of all rounding, with the coefficients of the ReLUs and of the images."""
         kept: dict[int, Tensor] = {}
         image, root = self.image[problems.root], problems.root
-        linear, total = self._carried(problems, torch.float64, kept)
+        linear, total = self._carried(problems, self.fine, kept)
         value = total + self.ball.least(linear, image)
         reach = self.bounds.reach[self.last]
         paths = reach[image, self.label[image]] + reach[image, self.other[root]]
@@ -245,32 +321,36 @@ class Branching(Search[Signed]):
 
     def _searched(self, problems: Signed, steps: int) -> Signed:
         """The same with better slopes and multipliers."""
-        if not self.relus:
-            return problems
-        relaxed, root = self._relaxed(problems, torch.float32), problems.root
-        unit = self._shaped(self._pushes(problems, torch.float32))
-        image = self.image[root]
-        a = differences(self.label[image], self.other[root], self.bounder.fine.classes, torch.float32)
-        signed = [k for k, push in zip(self.relus, unit, strict=True) if push.any()]
-        units = dict(zip(self.relus, unit, strict=True))
-        weights = dict(zip(self.relus, self._shaped(problems.weights.float()), strict=True))
+        slopes, weights = problems.slopes.clone(), problems.weights.clone()
+        for form, rows in self._forms(problems) if self.relus else ():
+            slopes[rows], weights[rows] = self._searched_in(form, problems[rows], steps)
+        return replace(problems, slopes=slopes, weights=weights)
+
+    def _searched_in(self, form: Form, problems: Signed, steps: int) -> tuple[Tensor, Tensor]:
+        """(S, F) float16 each: these slopes and multipliers."""
+        relaxed, root = self._relaxed(problems, form), problems.root
+        units = form.shaped(self._pushes(problems, form.dtype))
+        image, a = self.image[root], self._asked(problems, form.dtype)
+        signed = [k for k, push in units.items() if push.any()]
+        weights = form.shaped(problems.weights.to(form.dtype))
 
         def value(which: Tensor, variables: dict[int, Tensor]) -> Tensor:
             here: dict[int, Relaxation] = dict(relaxed)
-            for k in self.relus:
+            for k in form.relus:
                 push = units[k][which] * (variables[-k] if -k in variables else weights[k][which])
                 here[k] = Split(_rows(_split(relaxed[k]).lines, which), push)
-            linear, total = carried(self.bounder.coarse, here, self.last, a[which], image[which], variables)
+            last = len(form.graph) - 1
+            linear, total = carried(form.graph, here, last, a[which], image[which], variables)
             return total + self.ball.least(linear, image[which])
 
-        start = self._slopes(problems, torch.float32)
-        between = slopes_between(self.bounder.fine, self.relus)
+        start = self._slopes(problems, form)
+        between = slopes_between(form.graph, form.relus)
         start |= {-k: weights[k] for k in signed}
         between |= {-k: (0.0, LARGEST) for k in signed}
         best = ascended(value, start, between, self.deducted[root], steps)
-        slopes = self._flat(best, len(root))
-        found = self._flat({k: best.get(-k, weights[k]) for k in self.relus}, len(root))
-        return replace(problems, slopes=slopes.half(), weights=found.half())
+        slopes = form.scattered(best, problems.slopes)
+        found = form.scattered({k: best.get(-k, weights[k]) for k in form.relus}, problems.weights)
+        return slopes.half(), found.half()
 
     def _candidates(self, problems: Signed, kept: Mapping[int, Tensor]) -> Tensor:
         """(S, C) the inputs of ReLUs whose relaxation seems to cost most, and the scale of multipliers."""
@@ -325,16 +405,18 @@ class Branching(Search[Signed]):
         graph, image = self.bounder.fine, self.image[one.root]
         rows = [torch.zeros(0, self.x[0].numel(), dtype=torch.float64, device=self.x.device)]
         ends, places = [rows[0][:, 0]], [torch.zeros(0, dtype=torch.int64, device=self.x.device)]
-        for number, (k, signs) in enumerate(zip(self.relus, self._shaped(one.signs.double()), strict=True)):
+        before = 0
+        for k, signs in self.fine.shaped(one.signs.double()).items():
             signed = signs.flatten().nonzero()[:, 0]
             if len(signed):
                 a = torch.diag(signs.flatten())[signed].view(-1, *graph.nodes[k].shape)
-                relaxed = self._relaxed(one[torch.zeros_like(signed)], torch.float64)
+                relaxed = self._relaxed(one[torch.zeros_like(signed)], self.fine)
                 linear, total = carried(graph, relaxed, graph.nodes[k].inputs[0], a, image.expand(len(a)))
                 rows.append(linear.flatten(1))
                 ends.append(total)
-                places.append(signed + sum(self.sizes[:number]))
-        function, _ = self._carried(replace(one, weights=torch.zeros_like(one.weights)), torch.float64)
+                places.append(signed + before)
+            before += signs.numel()
+        function, _ = self._carried(replace(one, weights=torch.zeros_like(one.weights)), self.fine)
         box = (side[image[0]].flatten().cpu() for side in (self.ball.lower, self.ball.upper))
         solved = lowest(function.flatten().cpu(), torch.cat(rows).cpu(), torch.cat(ends).cpu(), *box)
         return torch.cat(places), solved

@@ -265,8 +265,8 @@ def begun(monkeypatch):
         yield search, problems, margins[..., 0].masked_fill(~fitting, torch.inf).amin(0)
 
 
-def valued(search, problems, dtype):
-    linear, total = search._carried(problems, dtype)
+def valued(search, problems, form=None):
+    linear, total = search._carried(problems, form or search.fine)
     return (total + search.ball.least(linear, search.image[problems.root])).double()
 
 
@@ -275,9 +275,9 @@ def test_a_bound_holds_at_all_points_with_its_signs(begun):
     search, problems, least = begun
     assert len(problems) > 20 and (least < torch.inf).all()
     for found in (problems, search._searched(problems, 8)):
-        assert (valued(search, found, torch.float64) <= least + 1e-9).all()
+        assert (valued(search, found) <= least + 1e-9).all()
         coarse = search._value(found).double()
-        assert torch.allclose(coarse, valued(search, found, torch.float64), atol=1e-3)
+        assert torch.allclose(coarse, valued(search, found), atol=1e-3)
     assert (search._sure(found)[0] >= search._sure(problems)[0] - 1e-3).all()
     assert (search._sure(found)[0] > search._sure(problems)[0]).double().mean() > 0.9
     place = (problems.signs == 0).int().argmax(1)
@@ -285,6 +285,40 @@ def test_a_bound_holds_at_all_points_with_its_signs(begun):
         half = search._signed(problems, place, sign)
         assert (half.signs.gather(1, place[:, None]) == sign).all()
         assert ((half.signs != problems.signs).sum(1) == 1).all()
+
+
+def test_a_reduced_network_is_the_network_on_the_ball(begun, monkeypatch):
+    """At all points, and so are its bounds and what a search in it finds, where open inputs have signs."""
+    search, problems, _ = begun
+    unsure = search.unsure[search.image[problems.root]]
+    problems = replace(problems, signs=problems.signs * unsure, weights=problems.weights * unsure)
+    whole = search._searched(problems, 8)
+    monkeypatch.setattr(branch, "ALONE", 1)
+    search.__dict__["products"] = math.inf
+    image = search.image[problems.root]
+    for form, rows in search._forms(problems):
+        (k,) = set(image[rows].tolist())
+        points = search.threat.sample(search.x[[k]].repeat(500, 1, 1, 1), rng.keys(9, "x", torch.arange(500)))
+        wanted = search.bounder.coarse.forward(points)
+        assert torch.allclose(form.graph.forward(points), wanted, atol=1e-4)
+        assert torch.equal(form.place, search.unsure[k].nonzero()[:, 0])
+        same = valued(search, problems[rows])
+        assert torch.allclose(valued(search, problems[rows], form), same, atol=1e-3)
+    assert torch.allclose(search._value(problems), valued(search, problems), atol=1e-3)
+    gained = (search._sure(search._searched(problems, 8))[0] - search._sure(whole)[0]).abs()
+    assert gained.quantile(0.9) < 0.05 * search._sure(whole)[0].abs().mean()
+
+
+def test_few_problems_and_few_known_signs_stay_in_the_whole_network(begun, monkeypatch):
+    search, problems, _ = begun
+    count = torch.bincount(search.image[problems.root]).max().item()
+    for products, alone, whole in ((0, 1, True), (math.inf, 1, False), (math.inf, count + 1, True)):
+        search.reduced.clear()
+        search.__dict__["products"] = products
+        monkeypatch.setattr(branch, "ALONE", alone)
+        forms = list(search._forms(problems))
+        assert all((form is search.coarse) == whole for form, _ in forms)
+        assert torch.equal(torch.cat([rows for _, rows in forms]).sort().values, torch.arange(len(problems)))
 
 
 def test_rounding_counts_every_term(begun, monkeypatch):
@@ -295,7 +329,7 @@ def test_rounding_counts_every_term(begun, monkeypatch):
     for off in (0.0, 1.0):
         monkeypatch.setattr(search.bounder, "off_at", lambda place, off=off: off)
         sure.append(search._sure(problems)[0] + search.deducted[problems.root])
-    assert torch.allclose(sure[0], valued(search, problems, torch.float64))
+    assert torch.allclose(sure[0], valued(search, problems))
     reach, nodes = search.bounds.reach, search.bounder.fine.nodes
     paths = reach[-1][image, search.label[image]] + reach[-1][image, other]
     inner = torch.cat([reach[nodes[k].inputs[0]].flatten(1) for k in search.relus], 1)[image]
@@ -328,7 +362,7 @@ def test_what_costs_most_is_tried_for_a_split(begun):
         a = a * (torch.rand(low.shape, generator=dice) < share)
         cost = torch.where(a < 0, -a, a / 2) * -low * high / (high - low) * free
         top = cost.topk(4, 1)
-        kept = dict(zip(search.relus, search._shaped(a), strict=True))
+        kept = search.fine.shaped(a)
         found = search._candidates(problems, kept)
         some = top.values[:, 0] > 0
         assert torch.equal(found[some], torch.where(top.values > 0, top.indices, -1)[some])

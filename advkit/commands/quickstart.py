@@ -23,12 +23,21 @@ from advkit.training.settings import AdversarialTraining
 GROUP = "Start"
 EXAMPLE = "advkit quickstart"
 
+HARDENING: dict[str, Any] = {
+    "objective": "small-box",
+    "parameters": {"share": 0.4, "steps": 4, "eps_warmup": 0.4},
+    "epochs": 60,
+}
+"""As in the recipe train/digits-linf, for half as many epochs, since the classifier is trained already. PGD
+alone makes networks whose bounds are too loose for any proof."""
+
 
 class Config(StrictModel):
     """The whole workflow on 1,797 real digits, without a download, in under three minutes on a laptop.
 
     gan-train trains a GAN on digits; finetune makes a classifier of its discriminator; attack measures its
-    robust accuracy; adv-train hardens it; attack measures again. The report compares the two.
+    robust accuracy; adv-train hardens it so that proofs succeed, too; attack --certify complete measures
+    again, exactly where no image stays open. The report compares the two.
     """
 
     seed: int = Field(0, ge=0)
@@ -44,8 +53,8 @@ def run(config: Config, context: Context) -> Outcome:
         ("1-gan-train", "gan-train", GanTraining(seed=config.seed)),
         ("2-finetune", "finetune", FineTuning(model=str(discriminator), seed=config.seed)),
         ("3-attack", "attack", Evaluation(model=str(ordinary), seed=config.seed)),
-        ("4-adv-train", "adv-train", AdversarialTraining(model=str(ordinary), seed=config.seed)),
-        ("5-attack", "attack", Evaluation(model=str(hardened), seed=config.seed)),
+        ("4-adv-train", "adv-train", AdversarialTraining(model=str(ordinary), seed=config.seed, **HARDENING)),
+        ("5-attack", "attack", Evaluation(model=str(hardened), seed=config.seed, certify="complete")),
     ]
     if context.dry_run:
         rows = tuple((name, COMMANDS[command].summary) for name, command, _ in plan)

@@ -1,5 +1,9 @@
 """Minimum-norm attacks on a linear model, where the nearest success is known, and on a small network."""
 
+import importlib.util
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,13 +12,16 @@ from advkit.core.threat import Threat
 from advkit.models.model import evaluation_mode
 
 LONG = {"fmn": {"steps": 200}, "ddn": {"steps": 200}}
+LONG |= {name: {"steps": 50} for name in ("fab", "fab-t", "deepfool")}
 LONG |= {"sigma-zero": {"steps": 100}, "ead": {"steps": 3000, "beta": 0.1}}
 """Enough steps to arrive on the linear model."""
-NEAR = {"ead": 1.05}
-"""Largest distance there in units of the smallest, where it is not 1.01: EAD's l2 term spreads the change."""
+NEAR = {"ead": 1.05, "deepfool": 1.021}
+"""Largest distance there in units of the smallest, where it is not 1.01: the l2 term of EAD spreads the
+change, and DeepFool overshoots by 2 %."""
 STEPS = {"ead": 300}
 """Steps on the small network, where they are not 60."""
 NORMS = {"fmn": ("linf", "l2", "l1", "l0"), "sigma-zero": ("l0",), "ead": ("l1",), "ddn": ("l2",)}
+NORMS |= {"fab": ("linf", "l2", "l1"), "fab-t": ("linf", "l2", "l1"), "deepfool": ("linf", "l2")}
 SWEEP = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 
@@ -82,3 +89,25 @@ class TestEveryMinimumNormAttack:
         with torch.no_grad():
             said = model(torch.stack([f.x for f in found])).argmax(1)
         assert torch.equal(said[hit], target_class[hit])
+
+
+def test_local_optimality_is_the_share_of_the_area_above_the_curve():
+    source = Path(__file__).parents[2] / "recipes/bench/minimum_norm.py"
+    found = importlib.util.spec_from_file_location("minimum_norm", source)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    best = torch.tensor([0.0, 0.25, 0.5, 1.0])  # the first is misclassified as it is
+    for reached in (
+        [0.0, 0.25, 0.5, 1.0],
+        [0.0, 0.5, 0.5, 4.0],
+        [0.0, 0.75, math.inf, 1.0],
+        [0.0] + 3 * [2.0],
+    ):
+        eps = (torch.arange(4000) + 0.5) / 4000
+        robust, least = ((torch.tensor(d)[:, None] > eps).float().mean(0) for d in (reached, best.tolist()))
+        area, whole = ((0.75 - curve).mean() for curve in (robust, least))
+        assert module.optimality(torch.tensor(reached), best) == pytest.approx(float(area / whole), abs=1e-3)
+    beyond = torch.tensor([0.0, 0.25, torch.inf, 1.0])  # an image that no attack breaks adds to no area
+    assert module.optimality(beyond, beyond) == 1.0
+    assert math.isnan(module.optimality(torch.zeros(2), torch.zeros(2)))
+    assert math.isnan(module.optimality(*[torch.full((2,), torch.inf)] * 2))

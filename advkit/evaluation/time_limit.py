@@ -112,7 +112,7 @@ def choose(found: Forecast, stages: Sequence[str], config: Evaluation, n: int, s
             )
             sample = min(asked, int((left - ends[kept - 1]) / each)) if each else asked
         else:
-            images = max(int(n * total / (first[0].seconds + n * found.clean)), 0)
+            images = int(n * total / (first[0].seconds + n * found.clean))
             kept, sample, left = 1, 0, total - images * found.clean
     if images < min(FEWEST, n):
         raise ConfigError(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advkit.attacks.attack import Attack, Rows, State
+from advkit.attacks.engine import search as engine
 from advkit.attacks.engine.batch_size import BatchSizeTuner
 from advkit.attacks.engine.oracle import FEWEST, Oracle, RowBuffer, query
 from advkit.attacks.engine.search import Search, run_fixed
@@ -754,6 +755,17 @@ def test_rows_that_the_memory_does_not_hold_are_attacked_in_smaller_batches(kind
     for one, other in zip(plain, small, strict=True):
         assert torch.equal(one.x, other.x)
         assert replace(one, x=None) == replace(other, x=None)
+
+
+@pytest.mark.parametrize("seconds", [0, math.inf])
+@pytest.mark.parametrize("asked", [False, True])
+def test_progress_is_told_to_those_who_ask_and_not_more_often_than_is_said(seconds, asked, monkeypatch):
+    monkeypatch.setattr(engine, "REPORT_EVERY", seconds)
+    data, shares = exact_data(Exact(3), 4), []
+    how = {"seed": 0, "name": "m", "tuner": BatchSizeTuner(CPU, data.shape, 8), "device": CPU}
+    search = Search(Walk("gradients"), Oracle(Exact(3), THREAT), data, logits_of(Exact(3), data), **how)
+    search.run(torch.arange(4), [].append, shares.append if asked else None)
+    assert bool(shares) == (asked and not seconds) and all(0 <= share <= 4 for share in shares)
 
 
 def test_a_single_row_that_the_memory_does_not_hold_is_an_error():

@@ -86,6 +86,16 @@ def test_a_file_without_seals_is_read_as_it_is(tmp_path):
     assert journal.read() == ['{"a": 1}', '{"b": 2}'] and journal.damaged == 0
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_first_line_without_a_seal_names_the_format_unless_others_have_one(tmp_path, sealed):
+    path, first = tmp_path / "facts.jsonl", '{"schema": "toy/facts", "version": 1}'
+    journal = Journal(path, "toy/facts", 2)
+    journal.replace(['{"a": 1}'])
+    path.write_text(f"{first}\n{path.read_text().splitlines()[1] if sealed else '{}'}\n")
+    with nullcontext() if sealed else pytest.raises(ConfigError):
+        assert journal.read() == ['{"a": 1}'] and journal.damaged == 1
+
+
 @pytest.mark.parametrize("other", [("toy/facts", 1), ("toy/other", 2)])
 def test_another_format_is_refused(tmp_path, other):
     Journal(tmp_path / "facts.jsonl", *other).replace(['{"a": 1}'])

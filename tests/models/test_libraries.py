@@ -232,6 +232,13 @@ def tiny(transformers: Any, **more: Any) -> Any:
     return transformers.AutoModelForImageClassification.from_config(config).eval()
 
 
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_a_network_of_transformers_is_built_for_the_size_of_the_images(size: tuple[int, int]) -> None:
+    config = tiny(pytest.importorskip("transformers")).config.to_dict()
+    network = HuggingFace().network("hf:vit", (3, *size), 3, config)
+    assert network(torch.rand(2, 3, *size)).logits.shape == (2, 3)
+
+
 def test_transformers_that_crop_and_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)

@@ -273,12 +273,16 @@ def test_shapes_decide_only_where_they_differ(order: str, theirs: Any, tmp_path:
 
 def test_a_normaliser_in_the_file_is_applied_unless_one_is_named(theirs: Any, tmp_path: Path) -> None:
     net, x = weights(theirs.shallow), torch.rand(4, 1, 8, 8)
-    for mean, std in (("0.mean", "0.std"), ("normalizer.new_mean", "normalizer.new_std"), ("mu", "sigma")):
+    for mean, std, value in (
+        ("0.mean", "0.std", 0.25),
+        ("normalizer.new_mean", "normalizer.new_std", 0.0),
+        ("mu", "sigma", 1.0),
+    ):
         inner = prefixed("1.")(net.state_dict())
-        state = {**inner, mean: torch.full((1, 1, 1), 0.25), std: torch.full((1, 1, 1), 0.5)}
+        state = {**inner, mean: torch.full((1, 1, 1), value), std: torch.full((1, 1, 1), 0.5)}
         torch.save(state, tmp_path / "m.pt")
         model = load_model(tmp_path / "m.pt", arch="zoo_net:shallow", shape=(1, 8, 8))
-        torch.testing.assert_close(model(x), net((x - 0.25) / 0.5))
+        torch.testing.assert_close(model(x), net((x - value) / 0.5))
         assert [note.code for note in model.notes] == ["normalisation-read"]
         named = load_model(tmp_path / "m.pt", arch="zoo_net:shallow", shape=(1, 8, 8), mean=[0.1])
         torch.testing.assert_close(named(x), net(x - 0.1))

@@ -211,8 +211,8 @@ def _concat(call: Call) -> Any:
 
 def _for_all(constant: Constant, axis: int, fixed: int) -> Constant:
     """A constant that every image has, such as a class token, once for each image."""
-    first = constant.of[0]
-    if constant.of[1] is not first or first.shape[axis] != fixed or not bool((first == first[:1]).all()):
+    first, second = constant.of
+    if second is not first or first.shape[axis] != fixed or not bool((first == first[:1]).all()):
         return constant
     one, other = (first[:1].expand(count, *first.shape[1:]) for count in BATCHES)
     return Constant((one, other), constant.name)

@@ -404,7 +404,7 @@ class Branching(Search[Signed]):
         """The inputs (M,) of ReLUs that have signs in a problem, and the solutions of `lowest`."""
         graph, image = self.bounder.fine, self.image[one.root]
         rows = [torch.zeros(0, self.x[0].numel(), dtype=torch.float64, device=self.x.device)]
-        ends, places = [rows[0][:, 0]], [torch.zeros(0, dtype=torch.int64, device=self.x.device)]
+        ends, places = [rows[0].new_zeros(0)], [torch.zeros(0, dtype=torch.int64, device=self.x.device)]
         before = 0
         for k, signs in self.fine.shaped(one.signs.double()).items():
             signed = signs.flatten().nonzero()[:, 0]

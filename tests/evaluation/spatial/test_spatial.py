@@ -38,6 +38,7 @@ def test_the_grid_holds_every_combination_from_the_smallest_on():
     assert limits.contain(near).tolist() == [True, False]  # up to rounding
     assert grid_moves(Limits(0, 3), 31, 5).shape == (25, 3)
     assert grid_moves(limits, 1, 1).tolist() == [[0.0, 0.0, 0.0]]
+    assert sorted(grid_moves(limits, 2, 1).tolist()) == [[-30.0, 0.0, 0.0], [30.0, 0.0, 0.0]]
 
 
 def test_random_moves_are_within_the_limits_and_belong_to_their_sample():

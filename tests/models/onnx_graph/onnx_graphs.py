@@ -475,6 +475,7 @@ OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
             g.add("Relu", g.weight(4)),
         ),
     ),
+    "softmax of several axes": (11, lambda g: g.add("Softmax", "images", axis=2)),
     "sizes": (
         17,
         lambda g: read_of(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 import inspect
+import math
+import re
 import sys
 import warnings
 from contextlib import nullcontext
@@ -427,6 +429,15 @@ def hostile() -> dict[str, Any]:
         nodes = [node(kind, ["sizes"] if kind == "ConstantOfShape" else ["images", "sizes"], ["a"])]
         nodes.append(node("Add", ["images", "a"], ["logits"]))
         found[name] = model_of(nodes, [images], [logits], [tensor])
+    length = [onnx.numpy_helper.from_array(np.array([2**28 + 1]), "sizes")]
+    nodes = [node("ConstantOfShape", ["sizes"], ["a"]), node("Shape", ["a"], ["b"])]
+    nodes += [node("Cast", ["b"], ["c"], to=1), node("Flatten", ["images"], ["row"])]
+    nodes.append(node("Add", ["row", "c"], ["logits"]))
+    found["more than is computed"] = model_of(nodes, [images], [info("logits", "N", 9)], length)
+    weight = [onnx.numpy_helper.from_array(weights(2, 1, 2, 2), "w")]
+    for unfit in ({"pads": [1] * 6}, {"strides": [1] * 3}, {"dilations": [0, 1]}, {"dilations": [-1, -1]}):
+        nodes = [node("Conv", ["images", "w"], ["a"], **unfit), node("Flatten", ["a"], ["logits"])]
+        found[f"a convolution with {unfit}"] = model_of(nodes, [images], [logits], weight)
     always = [
         onnx.numpy_helper.from_array(np.array(value), name) for name, value in (("r", 0.5), ("t", True))
     ]
@@ -503,6 +514,16 @@ def test_graphs_exported_for_so_many_images(count: int) -> None:
         assert torch.equal(module(x), x)
     zero = g.model(g.add("Flatten", g.add("Mul", "images", g.constant(0.0))))
     check_batches(read(content(zero, "net.onnx", None), None), "net.onnx")
+
+
+def test_a_refusal_to_mix_images_names_both_shapes() -> None:
+    g = Graph(np.random.default_rng(0).random((2, 3, 4, 5)), 17)
+    wanted = g.add("Concat", g.add("Shape", "images", end=1), g.constant([60], np.int64), axis=0)
+    model = g.model(g.add("Reshape", g.add("Transpose", "images", perm=[1, 0, 2, 3]), wanted))
+    with pytest.raises(ModelError) as caught:
+        read(content(model, "net.onnx", None), None)
+    after, before = re.findall(r"\[([\d, ]+)\]", str(caught.value))
+    assert math.prod(map(int, after.split(","))) == math.prod(map(int, before.split(",")))
 
 
 def test_rows_of_values_are_what_a_file_takes_that_begins_with_a_matrix(tmp_path: Path) -> None:

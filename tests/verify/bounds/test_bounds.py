@@ -416,6 +416,10 @@ def test_hidden_neurons_are_tightened_but_where_windows_reach_the_images():
         x, points = torch.rand(2, 1, 6, 6), torch.rand(500, 1, 6, 6)
     bounder = fine(wrap(deep, shape=(1, 6, 6)).eval())
     bounds = bounder.linear(Ball(x, Threat("linf", 0.1)))
+    each, by_rows = (
+        Float32(bounder.fine, bounds.lower, bounds.upper, parts).errors
+        for parts in (None, lambda count, _: iter([slice(count)]))
+    )
     before = [(low.clone(), high.clone()) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
     tighten(bounder, bounds)
     nodes = bounder.fine.nodes
@@ -423,7 +427,7 @@ def test_hidden_neurons_are_tightened_but_where_windows_reach_the_images():
     narrower = [
         bool((bounds.upper[k] - bounds.lower[k] < before[k][1] - before[k][0] - 1e-6).any()) for k in into
     ]
-    assert narrower == [False, False, True]
+    assert narrower == [False, False, True] == [bool((by_rows[k] < each[k]).any()) for k in into]
     for row in range(2):
         inside = (x[row] + 0.1 * (2 * points - 1)).clamp(0, 1)
         for k, seen in enumerate(values(bounder.fine, inside.double())):

@@ -7,45 +7,25 @@ few are open, and a pass costs a small part of what it costs in the network itse
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from advkit.verify.bounds.affine import Dense
+from advkit.verify.bounds.affine import Convolution, Dense
 from advkit.verify.bounds.arrange import Concatenation, Reshape
 from advkit.verify.bounds.graph import Graph, Node
 from advkit.verify.bounds.linear import Bounds, carried
 from advkit.verify.bounds.relaxation import Lines, Relaxation, Relu
 
 
-@dataclass(frozen=True)
-class Known:
-    """A ReLU where its sign is known. Open ones are followed no further: their coefficients are kept."""
-
-    factor: Tensor
-    """(1, *shape) its slope, and 0 where it is open."""
-
-    def back(self, a: Tensor, index: Tensor, slope: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See `Relaxation`."""
-        return a * self.factor, torch.zeros(len(a), dtype=torch.float64, device=a.device)
-
-    def reach(self, size: Tensor) -> Tensor:
-        """See `Relaxation`."""
-        return self.factor * size
-
-    def to(self, dtype: torch.dtype) -> Known:
-        """See `Relaxation`."""
-        return Known(self.factor.to(dtype))
-
-
-def products(graph: Graph, like: Tensor) -> int:
-    """Products of numbers in a pass of one image; ``like`` has the precision and the device."""
-    with FlopCounterMode(display=False) as counter:
-        graph.forward(like.new_zeros(1, *graph.nodes[0].shape))
-    return int(counter.get_total_flops()) // 2
+def products(graph: Graph) -> int:
+    """Products of numbers in a pass of one image, through linear layers and convolutions."""
+    found = 0
+    for node in graph.nodes:
+        if isinstance(node.op, Dense | Convolution):
+            found += node.op.weight.numel() * math.prod(node.shape[1:])
+    return found
 
 
 def products_reduced(graph: Graph, opened: Mapping[int, Tensor]) -> int:
@@ -64,51 +44,52 @@ def reduced(graph: Graph, bounds: Bounds, image: int, opened: Mapping[int, Tenso
         graph: in float64; what is not affine is a ReLU.
         bounds: of all nodes, in float64.
         image: the one of those that are bounded.
-        opened: by index of every ReLU, (\\*shape) bool: the inputs whose sign is open on the ball.
+        opened: by index of a ReLU, in order, (*shape) bool: the inputs whose sign is open on the ball. Those
+            of others are known.
         rows: number of linear functions that are followed back together.
     """
     known: dict[int, Relaxation] = {}
-    for k, places in opened.items():
-        lines = bounds.relaxed[k]
+    for k, lines in bounds.relaxed.items():
         assert isinstance(lines, Lines)
-        known[k] = Known(lines.lower[image].masked_fill(places, 0)[None])
+        factor = lines.lower[image][None]
+        if k in opened:  # followed no further: the coefficients are kept
+            factor = factor.masked_fill(opened[k], 0)
+        known[k] = Lines(factor, factor, torch.zeros_like(factor))
     device = bounds.ball.x.device
 
-    def dense(place: int, which: Tensor) -> Dense:
-        """The values ``which`` (M,) of a node, as a function of the pixels and of open ReLUs before it."""
-        weights, biases = [], []
+    def dense(place: int, which: Tensor, before: Sequence[int]) -> Dense:
+        """The values ``which`` (M,) of a node, as a function of the pixels and of the ReLUs ``before`` it."""
+        weights, biases, shape = [], [], graph.nodes[place].shape
         for some in which.split(rows):
-            a = torch.zeros(
-                len(some), math.prod(graph.nodes[place].shape), dtype=torch.float64, device=device
-            )
-            a[torch.arange(len(some), device=device), some] = 1
+            count = len(some)
+            a = torch.zeros(count, math.prod(shape), dtype=torch.float64, device=device)
+            a[torch.arange(count, device=device), some] = 1
             kept: dict[int, Tensor] = {}
-            a = a.view(-1, *graph.nodes[place].shape)
-            linear, total = carried(graph, known, place, a, torch.zeros_like(some), kept=kept)
+            ends = a.view(-1, *shape), torch.zeros_like(some)
+            linear, total = carried(graph, known, place, *ends, kept=kept)
             parts = [linear.flatten(1)]
-            for k, places in opened.items():
-                if k <= place:
-                    coefficients = kept.get(k, torch.zeros(len(some), *places.shape, device=device))
-                    parts.append(coefficients[:, places])
+            for k in before:
+                parts.append(kept[k][:, opened[k]] if k in kept else a.new_zeros(count, int(opened[k].sum())))
             weights.append(torch.cat(parts, 1))
             biases.append(total)
         return Dense(torch.cat(weights), torch.cat(biases))
 
     shape = graph.nodes[0].shape
-    size = math.prod(shape)
+    size, relus = math.prod(shape), list[int]()
     nodes = [Node("images", None, (), shape), Node("pixels", Reshape(shape, (size,)), (0,), (size,))]
     for k, places in opened.items():
         which = places.flatten().nonzero()[:, 0]
         if len(which):
-            op, before, count = graph.nodes[k].op, len(nodes) - 1, len(which)
+            op, last, count = graph.nodes[k].op, len(nodes) - 1, len(which)
             assert isinstance(op, Relu)
-            size = nodes[before].shape[0] + count
-            joined = Concatenation((size - count, count))
+            inputs = dense(graph.nodes[k].inputs[0], which, relus)
             nodes += [
-                Node(f"inputs of {k}", dense(graph.nodes[k].inputs[0], which), (before,), (count,)),
-                Node(f"open {k}", Relu(op.slope), (before + 1,), (count,)),
-                Node(f"up to {k}", joined, (before, before + 2), (size,)),
+                Node(f"inputs of {k}", inputs, (last,), (count,)),
+                Node(f"open {k}", Relu(op.slope), (last + 1,), (count,)),
+                Node(f"up to {k}", Concatenation((size, count)), (last, last + 2), (size + count,)),
             ]
-    last = dense(len(graph) - 1, torch.arange(graph.classes, device=device))
-    nodes.append(Node("logits", last, (len(nodes) - 1,), (graph.classes,)))
+            size += count
+            relus.append(k)
+    logits = dense(len(graph) - 1, torch.arange(graph.classes, device=device), relus)
+    nodes.append(Node("logits", logits, (len(nodes) - 1,), (graph.classes,)))
     return Graph(tuple(nodes))

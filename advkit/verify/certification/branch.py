@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -230,25 +229,19 @@ class Branching(Search[Signed]):
     def _form(self, image: int) -> Form:
         """The reduced network of an image; the whole one, if that takes less."""
         if image not in self.reduced:
-            graph, coarse = self.bounder.fine, self.coarse
             self.reduced = {k: form for k, form in self.reduced.items() if not self.decided[k]}
-            self.reduced[image] = coarse
-            if all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear()):
-                never = torch.zeros_like
-                opened = {k: never(self.bounds.lower[k][image], dtype=torch.bool) for k in graph.nonlinear()}
-                opened |= {k: places[0] for k, places in self.fine.shaped(self.unsure[[image]]).items()}
-                if products_reduced(graph, opened) < self.products:
-                    rows = self.bounder.fitting(torch.float64)
-                    small = reduced(graph, self.bounds, image, opened, rows)
-                    place = self.unsure[image].nonzero()[:, 0]
-                    small = small.to(self.x.device, torch.float32)
-                    self.reduced[image] = Form(small, torch.float32, tuple(small.nonlinear()), place)
+            self.reduced[image] = self._smaller(image) or self.coarse
         return self.reduced[image]
 
-    @cached_property
-    def products(self) -> int:
-        """Of a pass through the whole network."""
-        return products(self.bounder.coarse, self.x)
+    def _smaller(self, image: int) -> Form | None:
+        graph, unsure = self.bounder.fine, self.unsure[image]
+        opened = {k: places[0] for k, places in self.fine.shaped(unsure[None]).items()}
+        linear = all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear())
+        if not linear or products_reduced(graph, opened) >= products(graph):
+            return None
+        small = reduced(graph, self.bounds, image, opened, self.bounder.fitting(torch.float64))
+        small = small.to(self.x.device, torch.float32)
+        return Form(small, torch.float32, tuple(small.nonlinear()), unsure.nonzero()[:, 0])
 
     def _relaxed(self, problems: Signed, form: Form) -> dict[int, Relaxation]:
         """The linear relaxations of the rows, with multipliers 0."""

@@ -20,6 +20,7 @@ from advkit.verify.bounds.linear import Bounder, differences, substitute
 from advkit.verify.bounds.optimised import optimised_rows, tighten
 from advkit.verify.bounds.pooling import unpooled
 from advkit.verify.bounds.read import read
+from advkit.verify.bounds.reduced import products, products_reduced, reduced
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.bounds.rounding import Float32, float32_error, gamma, roundings
 from advkit.verify.bounds.window import Window, windowed_path
@@ -712,3 +713,49 @@ def test_neither_the_batch_nor_the_memory_changes_anything(networks, method):
 def test_l0_is_refused():
     with pytest.raises(ConfigError):
         Ball(torch.zeros(1, 1, 1, 3), Threat("l0", 3))
+
+
+class Beside(nn.Module):
+    """Both inputs of ReLUs come before both ReLUs."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other, self.last = nn.Linear(6, 9), nn.Linear(6, 8), nn.Linear(17, 3)
+
+    def forward(self, x):
+        one, other = self.one(x.flatten(1)), self.other(x.flatten(1))
+        return self.last(torch.cat([one.relu(), nn.functional.leaky_relu(other, 0.1)], 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("threat", THREATS)
+def test_a_reduced_network_is_the_network_on_the_ball(threat, networks):
+    """For any graph of ReLUs, in any order, poolings among them."""
+    with rng.scope("cpu", 0, "beside"):
+        beside = wrap(Beside(), shape=(1, 2, 3)).eval()
+    cases = [(beside, rng.uniform(rng.keys(0, "x", torch.arange(2)), (1, 2, 3)))]
+    for number, piece in enumerate(networks.PIECES):
+        cases.append(networks.network(700 + number, networks.conv, networks.relu, piece, networks.relu))
+    tried = 0
+    for model, x in cases:
+        bounder = fine(model)
+        graph, bounds = bounder.fine, bounder.linear(Ball(x, threat))
+        if not all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear()):
+            continue
+        for image in range(2):
+            opened = {}
+            for k in graph.nonlinear():
+                low, high = (side[graph.nodes[k].inputs[0]][image] for side in (bounds.lower, bounds.upper))
+                opened[k] = graph.nodes[k].op.open(low[None], high[None])[0]
+            small = reduced(graph, bounds, image, opened, rows=3)
+            points = threat.sample(x[[image]].repeat(200, 1, 1, 1), rng.keys(1, "p", torch.arange(200)))
+            wanted = graph.forward(points.double())
+            assert torch.allclose(
+                small.forward(points.double()), wanted, rtol=1e-9, atol=1e-9 * wanted.abs().max()
+            )
+            assert products_reduced(graph, opened) == products(small)
+            assert sum(small.nodes[k].shape[0] for k in small.nonlinear()) == sum(
+                map(torch.sum, opened.values())
+            )
+            tried += bool(opened and any(places.any() for places in opened.values()))
+    assert tried > 10

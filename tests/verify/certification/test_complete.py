@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import advkit
 from advkit.attacks.perturb import Perturbed
@@ -23,6 +24,7 @@ from advkit.models.load import wrap
 from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import read
+from advkit.verify.bounds.reduced import products
 from advkit.verify.certification import branch, complete
 from advkit.verify.certification import search as searches
 from advkit.verify.certification.bisection import Bisection
@@ -294,7 +296,7 @@ def test_a_reduced_network_is_the_network_on_the_ball(begun, monkeypatch):
     problems = replace(problems, signs=problems.signs * unsure, weights=problems.weights * unsure)
     whole = search._searched(problems, 8)
     monkeypatch.setattr(branch, "ALONE", 1)
-    search.__dict__["products"] = math.inf
+    monkeypatch.setattr(branch, "products", lambda graph: math.inf)
     image = search.image[problems.root]
     for form, rows in search._forms(problems):
         (k,) = set(image[rows].tolist())
@@ -309,12 +311,26 @@ def test_a_reduced_network_is_the_network_on_the_ball(begun, monkeypatch):
     assert gained.quantile(0.9) < 0.05 * search._sure(whole)[0].abs().mean()
 
 
+def test_products_are_those_of_the_layers():
+    layers = [
+        nn.Conv2d(1, 4, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ]
+    model = wrap(nn.Sequential(*layers), shape=(1, 8, 8)).eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 1, 8, 8))
+    assert products(read(model)) == counter.get_total_flops() / 2 > 0
+
+
 def test_few_problems_and_few_known_signs_stay_in_the_whole_network(begun, monkeypatch):
     search, problems, _ = begun
     count = torch.bincount(search.image[problems.root]).max().item()
-    for products, alone, whole in ((0, 1, True), (math.inf, 1, False), (math.inf, count + 1, True)):
+    for most, alone, whole in ((0, 1, True), (math.inf, 1, False), (math.inf, count + 1, True)):
         search.reduced.clear()
-        search.__dict__["products"] = products
+        monkeypatch.setattr(branch, "products", lambda graph, most=most: most)
         monkeypatch.setattr(branch, "ALONE", alone)
         forms = list(search._forms(problems))
         assert all((form is search.coarse) == whole for form, _ in forms)

@@ -127,7 +127,7 @@ def _refuse_to_replace(path: Path, overwrite: bool) -> None:
         return
     if path.is_dir():
         raise OutputError(f"--json {path} is a folder; name a file")
-    if path.is_file() and not overwrite:  # a device or a pipe has nothing that could be replaced
+    if path.is_file() and not files.is_stream(path) and not overwrite:
         try:
             files.parsed(path.read_bytes() or "{}")
         except ValueError as error:

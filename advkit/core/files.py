@@ -72,12 +72,27 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether what is written there goes on from what is there: a device, a pipe or an open descriptor, which
+    has nothing that could be replaced."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or _descriptor(path) is not None)
+
+
+def _descriptor(path: Path) -> int | None:
+    """That of ``/dev/stdout`` and the like. It may lead to a file, whose name is not to be taken from it."""
+    if str(path.parent) in ("/dev/fd", "/proc/self/fd") and path.name.isdecimal():
+        return int(path.name)
+    return {"/dev/stdout": 1, "/dev/stderr": 2}.get(str(path))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` atomically; to a device or a pipe as it is, which must keep its place."""
-    # /dev/stdout may lead to a file, whose name is not to be taken from it
-    if path.exists() and not path.is_dir() and (not path.is_file() or path.parent == Path("/dev")):
+    """Writes ``content`` atomically; to a stream as it is, which must keep its place."""
+    if is_stream(path):
         with writing(path):
-            number = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+            # opened again, a file would be written from its beginning
+            known = _descriptor(path)
+            flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+            number = os.open(path, flags) if known is None else os.dup(known)
             with os.fdopen(number, "wb") as file:
                 os.set_blocking(number, True)  # it only had not to wait for a reader
                 file.write(content)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from click.testing import CliRunner, Result
@@ -39,10 +40,10 @@ def process(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     path = f"from advkit import commands as c; c.__path__.append({str(HERE / 'commands')!r})"
     main = f"{path}; c.COMMANDS.update(c.discover()); from advkit.cli.app import main; main()"
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*words: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", f"{heed}; {main}", *words],
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,

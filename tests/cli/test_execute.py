@@ -100,3 +100,19 @@ def test_a_pipe_for_json_is_not_read(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
     execute._refuse_to_replace(tmp_path / "pipe", False)
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+@pytest.mark.parametrize("mode", ["w", "a"])
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_json_for_a_stream_goes_on_where_a_log_ends(process, tmp_path, name, mode):
+    log = tmp_path / "log"
+    log.write_text("earlier lines, no JSON\n")
+    with log.open(mode) as stream:
+        work = process("fake", "--model", "x", "--json", name, stdout=stream)
+        _, said = work.communicate(timeout=60)
+    assert work.returncode == 0, said
+    text = log.read_text()
+    assert text.startswith("earlier lines") is (mode == "a")
+    value, end = json.JSONDecoder().raw_decode(text, text.index("{"))
+    assert value["config"]["model"] == "x" and text[end:].strip()

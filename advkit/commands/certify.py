@@ -89,7 +89,9 @@ def _decided(config: Config, file: str, context: Context) -> Outcome:
             "status": answer.status,
             "margin": answer.margin if math.isfinite(answer.margin) else None,
             "subproblems": answer.subproblems,
+            "notes": answer.notes,
             "input": None if answer.input is None else answer.input.tolist(),
         },
+        notes=answer.notes,
         passed=answer.status == "holds",
     )

@@ -44,6 +44,7 @@ from advkit.models.bpda import straight_through
 from advkit.models.card import ThreatFacts
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.certification.certify import certified, precision_notes
+from advkit.verify.certification.complete import gap_notes
 
 CLEAN_BATCH = 500
 """Batch size of the pass that computes clean logits."""
@@ -282,6 +283,8 @@ def attacked(
         )
         if queries.stopped:
             notes.append(f"the limit of queries ended the attacks on {queries.stopped} of {n} images")
+    if config.certify == "complete" and cascade.undecided.any():
+        notes += gap_notes(model, threat)
     result = EvaluationResult.of(
         n,
         int(cascade.correct.sum()),

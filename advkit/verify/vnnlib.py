@@ -26,7 +26,7 @@ from advkit.core.threat import Threat
 from advkit.models.load import wrap
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.read import check, read
-from advkit.verify.certification.complete import Completion
+from advkit.verify.certification.complete import Completion, gap_notes
 from advkit.verify.certification.prove import Prover
 
 LARGEST = 10_000
@@ -62,6 +62,8 @@ class Answer:
     """Lower bound of how far the outputs stay from the worst alternative, net of rounding; of an open one the
     bound that was reached."""
     subproblems: int = 0
+    notes: tuple[str, ...] = ()
+    """Of an open one: why more time may not decide it."""
 
 
 def load_property(path: str | Path) -> tuple[Region, ...]:
@@ -273,7 +275,8 @@ def decide(
         return Answer("holds", margin=math.inf)
     worst = min(answers, key=lambda answer: answer.margin)
     many = sum(answer.subproblems for answer in answers)
-    return Answer(worst.status, None, worst.margin, many)
+    notes = dict.fromkeys(note for answer in answers for note in answer.notes)
+    return Answer(worst.status, None, worst.margin, many, tuple(notes))
 
 
 def _answer(model: Model, region: Region, timeout: float, subproblems: int | None) -> Answer:
@@ -306,7 +309,9 @@ def _answer(model: Model, region: Region, timeout: float, subproblems: int | Non
                     return Answer("violated", found)
             else:
                 margin, many = point
-    return Answer("holds" if margin > 0 else "open", None, margin, many)
+        if margin > 0:
+            return Answer("holds", None, margin, many)
+        return Answer("open", None, margin, many, tuple(gap_notes(posed, threat, "it")))
 
 
 def _points(

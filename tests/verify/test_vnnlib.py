@@ -158,6 +158,25 @@ def test_one_violated_region_is_enough_and_few_problems_leave_it_open(tmp_path):
         decide(wrap(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), shape=(1, 1, 3)).eval(), holds, timeout=1)
 
 
+def test_an_open_property_says_what_no_time_decides(tmp_path):
+    """Boxes of few inputs are halved, so that more time does decide."""
+    for count, gap in ((2, False), (40, True)):
+        with rng.scope("cpu", 4, "property"):
+            layers = [nn.Linear(count, 9), nn.Tanh(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 2)]
+            points = 2 * torch.rand(4000, 1, 1, count) - 1
+        for layer in layers[::2]:
+            layer.weight.data.mul_(3)
+        model = wrap(nn.Sequential(nn.Flatten(), *layers), shape=(1, 1, count)).eval()
+        names = "".join(f"(declare-const X_{k} Real)" for k in range(count)) + NAMES[-48:]
+        box = "".join(f"(assert (>= X_{k} -1))(assert (<= X_{k} 1))" for k in range(count))
+        with torch.no_grad():
+            seen = float(model.network(points)[:, 0].max())
+        regions = load_property(written(tmp_path, f"(>= Y_0 {seen + 0.05 + gap})", box=box, names=names))
+        answer = decide(model, regions, timeout=60, subproblems=1)
+        assert answer.status == "open" and bool(answer.notes) == gap
+    assert not decide(drawn(), load_property(written(tmp_path, "(>= Y_0 1000)")), timeout=60).notes
+
+
 @pytest.mark.usefixtures("here")
 def test_the_command_says_so(typed, tmp_path):
     names = "".join(f"(declare-const X_{k} Real)" for k in range(64))

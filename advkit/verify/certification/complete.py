@@ -150,11 +150,11 @@ def _halved(graph: Graph, threat: Threat) -> bool:
     return threat.norm == "linf" and math.prod(graph.nodes[0].shape) <= (FEW if signs else MORE)
 
 
-def gap_notes(model: Model, threat: Threat) -> list[str]:
-    """Notes for people on what no time closes, of images that branch and bound leaves open."""
+def gap_notes(model: Model, threat: Threat, what: str = "the images that are open") -> list[str]:
+    """Notes for people on what no time closes, where branch and bound leaves something open."""
     graph = unpooled(read(model))
     gaps = [] if _halved(graph, threat) else list(_gaps(graph, threat))
-    return [f"more time may not decide the images that are open: {', and '.join(gaps)}"] if gaps else []
+    return [f"more time may not decide {what}: {', and '.join(gaps)}"] if gaps else []
 
 
 def _gaps(graph: Graph, threat: Threat) -> Iterator[str]:

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -587,3 +588,24 @@ def test_classes_that_only_a_target_reaches_are_found():
     ).success.any()
     result = advkit.certify(model, image, threat, "complete", subproblems=1)
     assert result.verdicts[0].status == "broken"
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_an_evaluation_says_what_no_time_decides(opened, monkeypatch):
+    """Of images that are open alone: without any the answer is exact."""
+    from advkit.evaluation import evaluate
+
+    with rng.scope("cpu", 0, "smooth"):
+        layers = [nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 10)]
+    for layer in layers[:4:2]:
+        layer.weight.data.mul_(4)
+    model = nn.Sequential(nn.Flatten(), *layers)
+    x = rng.uniform(rng.keys(0, "smooth", torch.arange(4)), (1, 8, 8))
+    with torch.no_grad():
+        pair, threat = (x, model(x).argmax(1)), Threat("linf", 0.01 if opened else 0.002)
+    monkeypatch.setattr(evaluate, "certified", partial(evaluate.certified, subproblems=1))
+    both = advkit.evaluate(model, pair, threat, "noise", certify="complete")
+    alone = advkit.certify(model, pair, threat, "complete", subproblems=1)
+    notes = {*alone.notes} - {*advkit.certify(model, pair, threat).notes}
+    assert (both.certified_correct < both.robust_correct) == (alone.undecided > 0) == opened == bool(notes)
+    assert notes <= {*both.notes} and (opened or {*both.notes} <= {*alone.notes})

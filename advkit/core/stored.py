@@ -34,6 +34,8 @@ class StoredResult(StrictModel):
     """Version of the format that this advkit writes."""
     counted: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Fields that count the verdicts, each with the ``status`` of those that it counts."""
+    added: ClassVar[tuple[str, ...]] = ()
+    """Fields that a file without a seal, so of advkit 0.2 or earlier, may lack."""
 
     version: int = 1
 
@@ -82,6 +84,8 @@ class StoredResult(StrictModel):
         if not isinstance(values, dict) or values.get("schema") != schema:
             raise DataError(f"{where} is no result of advkit {cls.command}; give one")
         try:
+            if files.SEAL not in values and (lacking := cls._lacking(values)):
+                raise ValueError(f"it has no {', '.join(lacking)}")
             values = files.unsealed(values)
         except ValueError as error:
             raise DataError(f"{where} is damaged ({error}); take another copy") from error
@@ -99,6 +103,12 @@ class StoredResult(StrictModel):
         if wrong := result._miscounted():
             raise DataError(f"{where} is damaged ({wrong} is not what its verdicts say); take another copy")
         return result
+
+    @classmethod
+    def _lacking(cls, values: dict[str, Any]) -> list[str]:
+        """Fields that would be read as their defaults although every version has written them."""
+        known = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+        return sorted(known - {"version", *cls.added} - values.keys())
 
     def _miscounted(self) -> str | None:
         """The first count, or share of all, that the verdicts do not come to."""

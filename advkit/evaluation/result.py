@@ -202,6 +202,10 @@ class EvaluationResult(SubjectResult):
 
     command = "attack"
     newest = VERSION
+    added = (
+        *("eight_bit", "surrogate_hash", "certified_correct", "certified_interval"),
+        *("missing", "limited", "cost", "queries"),
+    )
     counted = {
         "clean_correct": ("broken", "robust", "certified"),
         "robust_correct": ("robust", "certified"),

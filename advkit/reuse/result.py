@@ -74,6 +74,7 @@ class SemiTrainingResult(_FewLabels, TimedResult):
     """A classifier trained on few labels, together with a generator."""
 
     command = "semi-train"
+    added = ("seconds",)
     schema_name: Literal["advkit/semi-supervised-training"] = Field(
         "advkit/semi-supervised-training", alias="schema"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from advkit.commands import attack as command
+from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import DataError
 from advkit.core.threat import Threat
@@ -53,7 +54,7 @@ def drawn(seed, n=None, classes=4):
         "precision": "float32", "eight_bit": dice.random() < 0.3, "n": n, "clean_correct": clean,
         "robust_correct": standing, "stages": stages, "checks": checks, "forwards": 1, "backwards": 2,
         "certified_correct": count["certified"] if weights[3] else None, "seconds": 1.0,
-        "environment": {}, "clean_accuracy": clean / n, "robust_accuracy": standing / n,
+        "environment": {}, "notes": [], "clean_accuracy": clean / n, "robust_accuracy": standing / n,
         "clean_interval": [0, 1], "interval": [0, 1],
         "verdicts": [
             {"id": at, "label": label, "status": kind, "distance": 0.25 if kind == "broken" else None}
@@ -246,3 +247,15 @@ def test_results_of_earlier_versions_are_read(version):
     assert not any(stage.transferred for stage in again.stages)
     for verdict in again.verdicts:
         assert verdict.iteration == verdict.variant == verdict.forwards == verdict.backwards == 0
+
+
+@pytest.mark.parametrize("name", ["seconds", "environment", "card", "notes"])
+def test_what_every_version_wrote_is_not_read_as_empty(name, tmp_path):
+    """A file without a seal may be of an older version, or one whose seal was cut off with the rest."""
+    values = drawn(1)[0].as_values()
+    values[name] = {"seconds": 2.5, "environment": {"torch": "2.0"}, "notes": ["assumed"]}.get(name)
+    for given in (values, files.sealed(values)):
+        EvaluationResult.from_json(json.dumps(given))
+        del given[name]
+        with pytest.raises(DataError):
+            EvaluationResult.from_json(json.dumps(given))

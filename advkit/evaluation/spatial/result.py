@@ -55,6 +55,7 @@ class SpatialResult(SubjectResult):
 
     command = "spatial"
     counted = {"clean_correct": ("broken", "robust"), "robust_correct": ("robust",)}
+    added = ("card", "notes")
 
     schema_name: Literal["advkit/spatial"] = Field("advkit/spatial", alias="schema")
     rotation: float

@@ -46,6 +46,7 @@ class CertificationResult(SubjectResult):
 
     command = "certify"
     counted = {"clean_correct": ("certified", "undecided"), "certified_correct": ("certified",)}
+    added = ("broken_correct",)
 
     schema_name: Literal["advkit/certification"] = Field("advkit/certification", alias="schema")
     threat: ThreatFacts

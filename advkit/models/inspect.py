@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +24,9 @@ NO_GRADIENTS = (
     "gives no gradients (quantised layers, NumPy or torch.no_grad inside do that): attack it without, by "
     "square or hop-skip-jump, or as advkit.BlackBox(predict, classes=..., shape=...)"
 )
+
+FAR = (10.0, -10.0, 1e3, -1e3)
+"""Factors of contrast, far beyond what pixels allow."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ def inspect_classifier(
                 f"the model has {outputs.shape[1]} classes but the data has {classes}; "
                 "choose data or a model that fits"
             )
-        _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions)
+        single = model.reading is not None and model.reading.single
+        _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions or single)
+        if single and not model.probabilities:
+            _refuse_sigmoid(model, images)
         scale = max(1.0, outputs.abs().max().item())
         difference = (_outputs(model, images) - outputs).abs().max().item()
         deterministic = difference <= 8 * torch.finfo(outputs.dtype).eps * scale
@@ -154,6 +161,20 @@ def _refuse_values(outputs: Tensor, *, probabilities: bool, either: bool) -> Non
         )
     if probabilities and not sums_to_one:
         raise ModelError("the model's outputs do not sum to 1, so are no probabilities; leave --outputs out")
+
+
+def _refuse_sigmoid(model: Model, images: Tensor) -> None:
+    """Raises a `ModelError` if the one output of each image is a probability. A logit may lie from 0 to 1 on
+    a few images by chance, but hardly on what lies far from all images, too."""
+    for factor in (1.0, *FAR):
+        with suppress(Exception):  # it need not take what is no image
+            given = model((images - 0.5) * factor + 0.5)[:, 1]
+            if bool(((given < 0) | (given > 1)).any()):
+                return
+    raise ModelError(
+        "the model gives one number from 0 to 1 for each image, as a sigmoid does; return its logit, or pass "
+        "--outputs probabilities; if it is a logit, return those of both classes: torch.cat([0 * z, z], 1)"
+    )
 
 
 def _outputs(model: Model, images: Tensor) -> Tensor:

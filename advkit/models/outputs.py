@@ -113,11 +113,6 @@ def _of(
             f"logits, ({count}, {classes or 'classes'}); load_model(..., classes=2) reads one number as the "
             "logit of class 1"
         )
-    if not probabilities and bool(((tensor >= 0) & (tensor <= 1)).all()):
-        raise ModelError(
-            "the model gives one number from 0 to 1 for each image, as a sigmoid does; return its logit, or "
-            "pass --outputs probabilities"
-        )
     return Reading(path, single=True)
 
 

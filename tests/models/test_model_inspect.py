@@ -242,6 +242,22 @@ def test_one_number_is_that_of_the_second_of_two_classes(declared: bool, flat: b
             inspect_classifier(of(lambda logits, p=probability: p(logits[:, :1])), IMAGES, 2)
 
 
+@pytest.mark.parametrize("near", [False, True])
+def test_one_logit_that_first_lies_from_0_to_1_is_no_probability(near: bool) -> None:
+    """Neither where the network refuses most of what lies far from images."""
+
+    class Near(Made):
+        def forward(self, x: Tensor) -> Any:
+            assert not near or float(x.abs().max()) < 20
+            return super().forward(x)
+
+    network = Near(lambda logits: 0.5 + logits[:, :1] / 2)
+    one, model = network(IMAGES), of(network)
+    assert one.min() > 0 and one.max() < 1
+    assert inspect_classifier(model, IMAGES, 2).notes[0].code == "output-unwrapped"
+    assert torch.equal(model(IMAGES)[:, 1:], one)
+
+
 class InPlace(nn.Module):
     """Normalises its input in place."""
 

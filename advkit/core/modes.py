@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+
+from advkit.core.process import Shared
 
 
 @contextmanager
 def own_modes() -> Iterator[None]:
     """Gradients are recorded, whether the caller records them or not, and computations have the precision
-    that the tensors and advkit's own settings say, not the caller's `torch.autocast`. Also a decorator."""
-    with torch.inference_mode(False), torch.enable_grad(), _outside_autocast():
+    that the tensors and advkit's own settings say, not the caller's `torch.autocast`. What the caller has
+    compiled runs as it is written. Also a decorator."""
+    with torch.inference_mode(False), torch.enable_grad(), _outside_autocast(), _uncompiled():
         yield
+
+
+def leaves_compilation_out() -> bool:
+    """Whether this PyTorch can run compiled code as it is written."""
+    return hasattr(torch.compiler, "set_stance")
+
+
+def _uncompiled() -> AbstractContextManager[None]:
+    """Compiled code can be neither traced nor differentiated twice. Nothing is compiled in a process that has
+    not imported the compiler, which takes a second."""
+    imported = "torch._dynamo" in sys.modules and leaves_compilation_out()
+    return _UNCOMPILED if imported else nullcontext()
+
+
+def _leave_out() -> Any:
+    return torch.compiler.set_stance("force_eager")
+
+
+def _put_back(stance: Any) -> None:
+    stance.__exit__(None, None, None)
+
+
+_UNCOMPILED = Shared(_leave_out, _put_back)
 
 
 @contextmanager

@@ -159,6 +159,7 @@ def evaluate(
 
 
 @distributed.together()
+@own_modes()
 def attacked(
     subject: Subject,
     threat: Threat | None,

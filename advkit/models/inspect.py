@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advkit.core import rng
 from advkit.core.errors import DataError, ModelError, UserError, by_size
-from advkit.core.modes import own_modes
+from advkit.core.modes import leaves_compilation_out, own_modes
 from advkit.core.notes import Note
 from advkit.models.black_box import black_box
 from advkit.models.blame import backward_pass
@@ -72,6 +72,9 @@ def inspect_classifier(
         return ModelFacts(deterministic=not allow_random, notes=tuple(found))
     if any(getattr(module, "training", False) for module in model.modules()):
         found.append(Note("train-mode", "the model was in train mode; it is run in eval mode"))
+    if leaves_compilation_out() and any(map(_is_compiled, model.modules())):
+        how = "torch.compile is left out: the network runs as it is written"
+        found.append(Note("not-compiled", how))
     with evaluation_mode(model), torch.no_grad(), rng.scope(images.device, 0, "inspect"):
         outputs = _first_outputs(model, images, classes)
         if model.copies:
@@ -127,6 +130,10 @@ def _first_outputs(model: Model, images: Tensor, classes: int | None) -> Tensor:
     reading = model.find(returned, len(images), classes or model.card.classes)
     model.reading = reading if reading != Reading() else None
     return model.read(returned, images)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
 
 
 def _differentiable(model: Model, images: Tensor) -> bool:

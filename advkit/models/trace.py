@@ -23,6 +23,7 @@ class Tracer(fx.Tracer):
             Exception: of any kind, where the network cannot be traced.
         """
         twins: dict[nn.Module, nn.Module] = {}
+        network = unwrapped(network)
         self.root = _twin(network, twins)
         self.root_module_name = type(network).__name__
         self.submodule_paths = {module: name for name, module in self.root.named_modules()}
@@ -46,8 +47,23 @@ class Tracer(fx.Tracer):
         return fx.GraphModule(self.root, self.graph)
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """What computes the outputs of a module that `torch.compile` or ``DataParallel`` has wrapped."""
+    while (inner := _inner(module)) is not None:
+        module = inner
+    return module
+
+
+def _inner(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner: nn.Module = module.module
+        return inner
+    return module._modules.get("_orig_mod") if type(module).__name__ == "OptimizedModule" else None
+
+
 def _twin(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
-    """A copy of a module and all below it, with the same tensors and attributes."""
+    """A copy of a module and all below it, with the same tensors and attributes, without wrappers."""
+    module = unwrapped(module)
     if module not in twins:
         twins[module] = twin = object.__new__(type(module))
         vars(twin).update(vars(module))

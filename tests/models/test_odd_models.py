@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import advkit
 from advkit.core.errors import ModelError, UserError
+from advkit.core.modes import leaves_compilation_out
 from advkit.models import blame
 from advkit.models.blame import backward_pass
 from advkit.models.inspect import inspect_classifier
@@ -267,3 +268,42 @@ def test_what_is_known_of_a_black_box(access: Any, outputs: Any, estimator: bool
     if estimator:
         with pytest.raises(UserError):
             advkit.load_model(box, shape=(1, 8, 9))
+
+
+def compiled_in_place(module: nn.Module) -> nn.Module:
+    module.compile()
+    return module
+
+
+WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "parallel": nn.DataParallel,
+    "parallel inside": lambda module: nn.Sequential(nn.DataParallel(module)),
+    "compiled": torch.compile,
+    "compiled inside": lambda module: nn.Sequential(torch.compile(module)),
+    "compiled in place": compiled_in_place,
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers_change_neither_proofs_nor_attacks(name: str, images: tuple[Tensor, Tensor]) -> None:
+    """A backward pass that was compiled cannot be repeated, which some attacks and checks do."""
+    if "compiled" in name and not leaves_compilation_out():
+        pytest.skip("this PyTorch cannot leave compilation out")
+    x, threat = images[0], advkit.Threat("linf", 0.05)
+    y, plain = network()(x).argmax(1), network()
+    model = WRAPPED[name](network()).eval()
+    one, other = (advkit.certify(each, (x, y), threat) for each in (model, plain))
+    assert [v.margin for v in one.verdicts] == [v.margin for v in other.verdicts]
+    first, second = (advkit.evaluate(each, (x, y), threat, ("pgd", "fab")) for each in (model, plain))
+    assert first.robust_correct == second.robust_correct < len(x)
+    assert (len(first.notes) > len(second.notes)) == ("compiled" in name)
+
+
+def test_proofs_of_torchscript_are_refused(images: tuple[Tensor, Tensor]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(network())
+    for model in (script, nn.Sequential(script)):
+        with pytest.raises(ModelError, match="TorchScript"):
+            advkit.certify(model, images, LINF)

@@ -107,6 +107,7 @@ def security_curve(
     return result
 
 
+@own_modes()
 def measured(
     subject: Subject,
     config: Curve,

@@ -98,6 +98,10 @@ class _Tracer(Tracer):
 
 
 def _trace(network: nn.Module) -> fx.GraphModule:
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            why = "TorchScript is code without layers; give the network that it was made from"
+            raise _refusal(path, type(module).__name__, why)
     try:
         return _Tracer().traced(network)
     except ModelError:

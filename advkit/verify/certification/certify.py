@@ -103,6 +103,7 @@ def certify(
 
 
 @distributed.together()
+@own_modes()
 def certified_subject(
     subject: Subject,
     threat: Threat | None,

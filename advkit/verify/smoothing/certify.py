@@ -13,6 +13,7 @@ from advkit.core import distributed
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError
 from advkit.core.journal import Record
+from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress, Share
 from advkit.core.runs import RunFolder
 from advkit.core.shards import ShardResult
@@ -81,6 +82,7 @@ def certify_smoothed(
 
 
 @distributed.together()
+@own_modes()
 def smoothed_subject(
     subject: Subject,
     config: SmoothedCertification,

@@ -383,12 +383,6 @@ def curve(config: Curve, result: SecurityCurve, folder: Path) -> Outcome:
             folder / "classes.svg",
         ),
     )
-    warning = ""
-    if result.unbroken:
-        warning = (
-            f"On {result.unbroken} of {result.clean_correct} images no adversarial example was found at any "
-            "distance, although one must exist: gradients may be masked, and the curve too high."
-        )
     subject, norm = flags(config, result.data.name), result.norm
     half = result.half if result.half else result.class_eps
     sizes = dict.fromkeys([f"{half:.3g}", *(written(mark.eps, norm) for mark in result.marks[:1])])
@@ -399,13 +393,13 @@ def curve(config: Curve, result: SecurityCurve, folder: Path) -> Outcome:
             "Every robust accuracy is an upper bound: something nearer may exist. At one eps, advkit attack "
             "gives a tighter bound, and runs sanity checks on it.",
             *partial(result.status, result.n),
-            *([warning] if warning else []),
+            *([result.warning] if result.warning else []),
         ),
         bars=(
             Bar.of(f"clean accuracy, n = {result.n:,}", result.clean_correct, result.n, "grey"),
             *_at(result),
         ),
-        warning=warning,
+        warning=result.warning,
         tables=(_points(config, result), _norms_by_class(result), _attacks(result)),
         pictures=pictures,
         files=(folder,),

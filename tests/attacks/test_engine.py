@@ -132,6 +132,7 @@ class Plain:
         self.model, self.row, self.searched, self.blur = model, row, searched, blur
         self.nearest, self.votes = nearest, votes
         self.forwards = self.backwards = self.refuted = self.step = 0
+        self.undefined = False
         self.margin, self.bar, self.won, self.radius = -math.inf, -math.inf, None, THREAT.eps + 1e-6
 
     def distance(self, x):
@@ -144,8 +145,14 @@ class Plain:
         about = int(self.row.label if target_class is None else target_class)
         return (max(z[:about] + z[about + 1 :]) - z[about]) * (1 if target_class is None else -1)
 
+    def look(self, x, logits):
+        """Whether logits of a point (1, C, H, W) of the ball are numbers."""
+        inside = self.distance(x) <= THREAT.eps + 1e-6 and float(x.min()) >= 0 and float(x.max()) <= 1
+        self.undefined |= inside and bool(logits.isnan().any())
+
     def judge(self, x, logits, late=0):
         """What is noticed of a point (1, C, H, W)."""
+        self.look(x, logits)
         near, away = self.margin_at(logits), self.distance(x)
         boxed = float(x.min()) >= 0 and float(x.max()) <= 1
         if not boxed or math.isnan(near) or away > self.radius:
@@ -187,6 +194,7 @@ class Plain:
                 continue
             self.forwards += 1
             logits = self.searched(x[:, place]).detach()
+            self.look(x[:, place], logits)
             tried.append((place, logits, float(loss(logits, rows.label, rows.search_target))))
             if tried[-1][2] > float(best):
                 break
@@ -225,6 +233,7 @@ class Plain:
 
         def merit(i):
             one, said = x[i : i + 1].detach(), logits[i : i + 1].detach()
+            self.look(one, said)
             near = self.margin_at(said)
             if math.isnan(near) or self.distance(one) > self.radius or one.min() < 0 or one.max() > 1:
                 return -math.inf
@@ -272,6 +281,7 @@ def one_variant(attack, plain):
             "iteration": iteration if broken else 0,
             "x": x[0],
             "refuted": plain.refuted,
+            "undefined": plain.undefined,
         }
         told |= {"distance": plain.distance(x), "forwards": plain.forwards, "backwards": plain.backwards}
         return told | {"margin": plain.margin if math.isfinite(plain.margin) else None}
@@ -308,6 +318,7 @@ def expected(attack, model, data, index, target_class, *, nearest, **how):
         told = min(ended, key=lambda one: (not one["broken"], one["distance"], one["variant"]))
     margins = [one["margin"] for one in ended if one["margin"] is not None]
     summed = {name: sum(one[name] for one in ended) for name in ("refuted", "forwards", "backwards")}
+    summed["undefined"] = any(one["undefined"] for one in ended)
     return told | summed | {"margin": max(margins, default=None), "index": index}
 
 

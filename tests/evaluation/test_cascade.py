@@ -113,7 +113,7 @@ def drawn(seed):
     table = {
         (stage.name, row): {
             "broken": dice.random() < rare, "iteration": dice.randint(0, 9), "variant": dice.randint(0, 3),
-            "distance": dice.randint(0, 99) / 64, "refuted": dice.choice([0, 0, 1, 2]),
+            "distance": dice.randint(0, 99) / 64, "refuted": dice.choice([0, 0, 1, 2]), "undefined": False,
             "margin": dice.choice([None, *(k / 8 for k in range(-6, 6))]),
             "forwards": dice.randint(0, 20), "backwards": dice.randint(0, 20),
         }

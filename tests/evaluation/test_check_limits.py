@@ -60,15 +60,20 @@ def evidence(
     eight_bit=False,
     **more,
 ):
-    """So many images stand. ``tried``: stages by image (! broke it, ? was refuted); ``broken``: how many fall
-    when a check searches."""
+    """So many images stand. ``tried``: stages by image (! broke it, ? was refuted, ~ met no numbers);
+    ``broken``: how many fall when a check searches."""
     images = images or count
     data = Data("toy", "test", torch.full((images, 1, 2, 2), 0.5), torch.zeros(images).long(), ("a", "b"),
                 torch.arange(images))  # fmt: skip
     says = tried or (lambda sample: ["pgd"])
     entries = {
         sample: [
-            SimpleNamespace(stage=name.rstrip("!?"), broken=name[-1] == "!", refuted=int(name[-1] == "?"))
+            SimpleNamespace(
+                stage=name.rstrip("!?~"),
+                broken=name[-1] == "!",
+                refuted=int(name[-1] == "?"),
+                undefined=name[-1] == "~",
+            )
             for name in says(sample)
         ]
         for sample in range(images)
@@ -489,6 +494,16 @@ def test_what_is_advised(attacks, facts, typed):
     assert known.remedy.flags == typed and known.remedy.text
     for word, name in pairwise(typed.split()):
         assert word != "--attack" or name in ATTACKS or name in ENSEMBLES
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_one_robust_image_near_what_is_no_number_is_enough(last):
+    """By any stage; those that were broken all the same do not count."""
+    seen = {0: ["pgd", "apgd~"] if last else ["pgd~", "apgd"], 1: ["pgd~", "apgd!"]}
+    for first, doubted in ((0, True), (2, False)):
+        known = evidence(3, images=3, tried=lambda sample, first=first: seen.get(sample + first, ["pgd"]))
+        assert isinstance(CHECKS.get("undefined")(known), Doubt) is doubted
+    assert CHECKS.get("undefined")(evidence(0, images=2, tried=lambda sample: ["pgd~", "apgd!"])) is None
 
 
 def test_doubts_come_first_and_of_these_the_causes():

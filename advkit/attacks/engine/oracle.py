@@ -48,6 +48,8 @@ class RowBuffer(TensorRecord):
     """(R,) margin of the last success that the model did not confirm."""
     refusals: Tensor
     """(R,) number of successes that it did not confirm."""
+    undefined: Tensor
+    """(R,) bool: the logits of an allowed point, or a gradient, were not numbers."""
     forwards: Tensor
     """(R,) forward passes spent on the row."""
     backwards: Tensor
@@ -70,6 +72,7 @@ class RowBuffer(TensorRecord):
             margin=low.clone(),
             refuted=low.clone(),
             refusals=none.clone(),
+            undefined=none.bool(),
             forwards=none.clone(),
             backwards=none.clone(),
         )
@@ -329,6 +332,8 @@ class Oracle:
             return
         rows = buffer.state.rows.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
         margin, distance = margin_of(logits, rows), self.threat.distance(x, rows.x0)
+        at = margin.isnan().int().argmax()[None]
+        self._note_undefined(x[at], margin[at].isnan())
         allowed = (distance <= buffer.radius) & self.threat.boxed(x) & ~margin.isnan()
         if self.nearest:
             score = torch.where(margin > buffer.refuted.clamp(min=0), -distance, -torch.inf)
@@ -346,13 +351,24 @@ class Oracle:
         rows, many = buffer.state.rows, x.shape[1]
         target_class = None if rows.target_class is None else rows.target_class[:, None].expand(-1, many)
         margin = _margin(logits, rows.label[:, None].expand(-1, many), target_class)
+        nan = margin.isnan() & meant
         at = torch.arange(len(x), device=x.device)
+        if x.device.type != "cpu" or nan.any():  # there, asking would synchronise
+            self._note_undefined(x[at, nan.int().argmax(1)], nan.any(1))
         if x.device.type == "cpu":  # as in `_record`
             at = (self._improves(margin, logits) & meant).any(1).nonzero()[:, 0]
             if len(at) == 0:
                 return
         best = torch.where(meant & ~margin.isnan(), margin, -torch.inf)[at].argmax(1)
         self._record(x[at, best], logits[at, best], at, late=best)
+
+    def _note_undefined(self, x: Tensor, nan: Tensor) -> None:
+        """Notes the rows with ``nan`` (R,) at a point (R, C, H, W), if this is allowed, or follows from a
+        gradient that was no number."""
+        buffer = self._buffer
+        assert buffer is not None
+        meant = self.threat.contains(x, buffer.state.rows.x0) | x.isnan().flatten(1).any(1)
+        buffer.undefined |= nan & meant
 
     def _improves(self, margin: Tensor, logits: Tensor) -> Tensor:
         """Bool like ``margin`` (R, ...): possibly a success, or the row's largest margin so far."""
@@ -384,6 +400,8 @@ class Oracle:
         rows, iteration = buffer.state.rows, buffer.state.iteration
         target_class = None if rows.target_class is None else rows.target_class[at]
         margin = _margin(logits, rows.label[at], target_class)
+        if isinstance(at, slice) and (x.device.type != "cpu" or margin.isnan().any()):
+            self._note_undefined(x, margin.isnan())
         if x.device.type == "cpu" and isinstance(at, slice):
             # Most points change nothing. On other devices this test would synchronise.
             at = self._improves(margin, logits).nonzero()[:, 0]

@@ -24,6 +24,8 @@ class Outcome:
     """Successes of the search that the model itself did not confirm."""
     forwards: int
     backwards: int
+    undefined: bool = False
+    """The logits of an allowed point, or a gradient, were not numbers, which counts as no success."""
 
     @property
     def passes(self) -> int:
@@ -79,6 +81,7 @@ class VariantResults:
             self._best,
             margin=max((one.margin for one in counted if one.margin is not None), default=None),
             refuted=sum(one.refuted for one in counted),
+            undefined=any(one.undefined for one in counted),
             forwards=sum(one.forwards for one in counted),
             backwards=sum(one.backwards for one in counted),
         )

@@ -234,13 +234,14 @@ class Search:
                 group.refusals,
                 group.forwards,
                 group.backwards,
+                group.undefined,
             ]
         ).tolist()
         distances = self.oracle.threat.distance(x, group.state.rows.x0).tolist()
         margins, points = group.margin.tolist(), x.cpu()
         gone: set[int] = set()
         for row, place in enumerate(done.tolist()):
-            broken, continues, iteration, variant, refusals, forwards, backwards = (
+            broken, continues, iteration, variant, refusals, forwards, backwards, undefined = (
                 int(c[row]) for c in counts
             )
             if continues:
@@ -261,6 +262,7 @@ class Search:
                     refuted=refusals,
                     forwards=forwards,
                     backwards=backwards,
+                    undefined=bool(undefined),
                 )
             )
             if found is not None:

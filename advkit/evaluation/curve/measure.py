@@ -149,9 +149,10 @@ def measured(
                 return ShardResult.of(config, len(images), ledger.entries.values(), subject.about())
             adversarial = ledger.adversarial(nearest.best.values()) if keep else None
     done = nearest.searched()
+    notes = (*subject.notes, *nearest.notes())
     curve = SecurityCurve.of(
         nearest.minimum_norms(),
-        **subject.about(),
+        **subject.about() | {"notes": notes},
         norm=norm,
         marks=marks_of(model, images, norm),
         names=images.class_names,
@@ -259,6 +260,17 @@ class Nearest:
                 )
             )
         return tuple(rows)
+
+    def notes(self) -> list[str]:
+        """Notes for people on where nothing could be found."""
+        met = {entry.id for entries in self.entries.values() for entry in entries if entry.undefined}
+        if not met:
+            return []
+        return [
+            f"on {len(met)} of {sum(self.correct)} images the attacks met logits or gradients that are not "
+            "numbers, where nothing counts as a success: nearer ones may be there; give finite ones "
+            "everywhere in [0, 1]"
+        ]
 
     def minimum_norms(self) -> tuple[MinimumNorm, ...]:
         """One for each image, in the order of the data."""

@@ -241,9 +241,19 @@ class SecurityCurve(SubjectResult):
             f"(n = {self.n:,}, {self.data.name} {self.data.split})"
         )
 
+    @property
+    def warning(self) -> str:
+        """What speaks against the curve; empty if nothing does."""
+        if not self.unbroken:
+            return ""
+        return (
+            f"On {self.unbroken} of {self.clean_correct} images no adversarial example was found at any "
+            "distance, although one must exist: gradients may be masked, and the curve too high."
+        )
+
     def __str__(self) -> str:
         left = (f"{self.norm} eps {p.eps:.4g}: {accuracy(p.robust_correct, self.n)}" for p in self.points)
-        return self.said("robust accuracy, at most:", *left)
+        return self.said(*filter(None, [self.warning]), "robust accuracy, at most:", *left)
 
 
 class Distances:

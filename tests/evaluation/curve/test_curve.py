@@ -4,6 +4,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from unittest.mock import MagicMock
 from xml.etree import ElementTree
 
@@ -42,6 +43,26 @@ def exact(model, data, norm):
     score = data.images.flatten(1) @ weight + model.bias
     away = score.abs() / (weight.abs().sum() if norm == "linf" else weight.norm())
     return torch.where((score > 0) == (data.labels == 1), away, 0.0)
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-3, math.inf])
+def test_where_logits_are_no_numbers_is_said(least, linear):
+    """So is what no attack breaks at any distance, which is there all the same."""
+
+    class Blind(nn.Module):
+        def forward(self, x):
+            logits = linear[0](x)
+            near = (logits[:, 1] - logits[:, 0]).abs() < least
+            clean = ((x * 255).round() - x * 255).abs().flatten(1).amax(1) < 1e-3
+            return torch.where((near & ~clean)[:, None], torch.full_like(logits, torch.nan), logits)
+
+    data = linear[1].limit(12)
+    data = replace(data, images=(data.images * 255).round() / 255)
+    curve = advkit.security_curve(Blind(), data, "l2", **SHORT)
+    plain = advkit.security_curve(linear[0], data, "l2", **SHORT)
+    assert len(curve.notes) - len(plain.notes) == (least > 0)
+    assert plain.warning == "" and bool(curve.warning) == (curve.unbroken > 0) == (least == math.inf)
+    assert curve.warning in str(curve)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

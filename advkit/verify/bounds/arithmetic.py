@@ -27,6 +27,22 @@ def concatenated(reading: Reading, name: str, tensors: Sequence[Any], dim: int =
     return reading.add(name, Concatenation(tuple(x.example.shape[1] for x in tensors)), *tensors)
 
 
+def stacked(reading: Reading, name: str, tensors: Sequence[Any], dim: int = 0) -> Value:
+    """A concatenation along a new dimension."""
+    if not all(isinstance(x, Value) for x in tensors):
+        raise Unreadable("only a concatenation of values of the images can be read")
+    apart = [reshaped(reading, name, x, x.example.unsqueeze(dim)) for x in tensors]
+    return concatenated(reading, name, apart, dim)
+
+
+def reshaped(reading: Reading, name: str, x: Value, result: Tensor) -> Value:
+    """``result`` has the values of ``x`` in the same order."""
+    if result.shape[:1] != x.example.shape[:1]:
+        raise Unreadable("it mixes the images of a batch")
+    op = Reshape(x.size, tuple(result.shape[1:]) or (1,))
+    return reading.add(name, op, x, number=result.dim() == 1)
+
+
 def moved(call: Callable[..., Any], reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Any:
     """What ``call`` does, if it moves values, or takes a part of them: a tensor, or several."""
     if not all(isinstance(one, int | slice | str | tuple | list | Tensor) for one in args):
@@ -40,9 +56,10 @@ def moved(call: Callable[..., Any], reading: Reading, name: str, x: Value, *args
     several = isinstance(found, tuple | list)
     values = []
     for part in found if several else (found,):
-        if part.dim() < 2 or len(part) != 2 or not part.numel() or (part[1] - part[0] != count).any():
+        if part.shape[:1] != (2,) or not part.numel() or (part[1] - part[0] != count).any():
             raise Unreadable("it mixes the images of a batch, or leaves nothing")
-        values.append(reading.add(name, Gather(tuple(x.example.shape[1:]), part[0]), x))
+        op = Gather(x.size, part[0].view(part.shape[1:] or (1,)))
+        values.append(reading.add(name, op, x, number=part.dim() == 1))
     return values if several else values[0]
 
 
@@ -63,7 +80,7 @@ def padded(
         found = functional.pad(places, tuple(pad), mode, count)
     else:
         found = functional.pad(places, tuple(pad), mode)
-    op = Gather(tuple(x.example.shape[1:]), found[0].long().to(x.example.device), float(value or 0.0))
+    op = Gather(x.size, found[0].long().to(x.example.device), float(value or 0.0))
     return reading.add(name, op, x)
 
 
@@ -72,14 +89,10 @@ def total(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool 
     rank = x.example.dim()
     chosen = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     over = tuple(sorted({d % rank for d in chosen}))
-    if not over or 0 in over or (len(over) == rank - 1 and not keepdim):
-        raise Unreadable("it sums over the images of a batch, or leaves one number of each")
-    summed = reading.add(name, Total(tuple(x.example.shape[1:]), over), x)
-    if keepdim:
-        return summed
-    return reading.add(
-        name, Reshape(tuple(summed.example.shape[1:]), tuple(x.example.sum(over).shape[1:])), summed
-    )
+    if not over or 0 in over:
+        raise Unreadable("it sums over the images of a batch")
+    summed = reading.add(name, Total(x.size, over), x)
+    return summed if keepdim else reshaped(reading, name, summed, x.example.sum(over))
 
 
 def mean(reading: Reading, name: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
@@ -103,9 +116,7 @@ def clamped(
 
 def _sum(reading: Reading, name: str, x: Any, y: Any, sign: int) -> Value:
     if isinstance(x, Value) and isinstance(y, Value):
-        if x.example.shape != y.example.shape:
-            raise Unreadable("it adds values of different shapes")
-        return reading.add(name, Sum(sign), x, y)
+        return reading.add(name, Sum(sign), *_alike(reading, name, x, y))
     if isinstance(x, Value):
         constant = _constant(x, y)
         return reading.add(name, Scale(torch.ones_like(constant), sign * constant), x)
@@ -147,9 +158,19 @@ def neg(reading: Reading, name: str, x: Value) -> Value:
     return mul(reading, name, x, -1.0)
 
 
+def _alike(reading: Reading, name: str, *values: Value) -> list[Value]:
+    """Values of one shape, by repeating what PyTorch repeats."""
+    try:
+        shape = torch.broadcast_shapes(*(value.example.shape for value in values))
+    except RuntimeError as error:
+        raise Unreadable("it adds values of different shapes") from error
+    repeat = Tensor.expand
+    return [x if x.example.shape == shape else moved(repeat, reading, name, x, tuple(shape)) for x in values]
+
+
 def _constant(x: Value, constant: Any) -> Tensor:
     """Of the shape of an image's values."""
-    like = x.example
+    like = x.example.view(2, *x.size)
     try:
         full = torch.as_tensor(constant, dtype=like.dtype, device=like.device).broadcast_to(like.shape)
     except RuntimeError as error:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from advkit.verify.bounds import arithmetic
 from advkit.verify.bounds.affine import Convolution, Dense, Normalise, Pair
-from advkit.verify.bounds.arrange import Average, Reshape
+from advkit.verify.bounds.arrange import Average
 from advkit.verify.bounds.curves import Curve
 from advkit.verify.bounds.reading import Reading, Unreadable, Value
 from advkit.verify.bounds.relaxation import MaxPool, Relu
@@ -67,7 +67,7 @@ def _conv2d(
             raise Unreadable("it pads one side more than the other")
         padding = tuple(length // 2 for length in total)
     edge = (0, 0) if padding == "valid" else _pair(padding)
-    op = Convolution(weight, bias, tuple(x.example.shape[1:]), _pair(stride), edge, spaced, groups)
+    op = Convolution(weight, bias, x.size, _pair(stride), edge, spaced, groups)
     return reading.add(name, op, x)
 
 
@@ -144,18 +144,11 @@ def _batch_norm(reading: Reading, name: str, layer: nn.modules.batchnorm._BatchN
     return reading.add(name, Normalise(wide[0], wide[1], wide[2], wide[3], layer.eps), x)
 
 
-def _reshaped(reading: Reading, name: str, x: Value, result: Tensor) -> Value:
-    """``result`` has the values of ``x`` in the same order."""
-    if result.shape[:1] != x.example.shape[:1]:
-        raise Unreadable("it mixes the images of a batch")
-    return reading.add(name, Reshape(tuple(x.example.shape[1:]), tuple(result.shape[1:])), x)
-
-
 def _reshaping(method: str) -> Callable[..., Value]:
     """The reader of a method that keeps the order of the values."""
 
     def layer(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> Value:
-        return _reshaped(reading, name, x, getattr(x.example, method)(*args, **kwargs))
+        return arithmetic.reshaped(reading, name, x, getattr(x.example, method)(*args, **kwargs))
 
     return layer
 
@@ -226,8 +219,8 @@ MODULES: dict[type[nn.Module], Callable[[Reading, str, Any, Value], Value]] = {
         r, n, x, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
     ),
     nn.AdaptiveAvgPool2d: lambda r, n, m, x: _adaptive_avg_pool2d(r, n, x, m.output_size),
-    nn.Flatten: lambda r, n, m, x: _reshaped(r, n, x, m(x.example)),
-    nn.Unflatten: lambda r, n, m, x: _reshaped(r, n, x, m(x.example)),
+    nn.Flatten: lambda r, n, m, x: arithmetic.reshaped(r, n, x, m(x.example)),
+    nn.Unflatten: lambda r, n, m, x: arithmetic.reshaped(r, n, x, m(x.example)),
     nn.Identity: lambda r, n, m, x: x,
     nn.Dropout: lambda r, n, m, x: x,
     nn.Dropout1d: lambda r, n, m, x: x,
@@ -261,6 +254,7 @@ CALLS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.pad, torch._C._nn.pad), arithmetic.padded),
     **dict.fromkeys((functional.dropout, functional.dropout2d), _dropout),
     **dict.fromkeys((torch.cat, torch.concat), arithmetic.concatenated),
+    torch.stack: arithmetic.stacked,
     **{
         getattr(owner, name): _moving(getattr(owner, name))
         for name in MOVING

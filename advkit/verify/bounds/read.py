@@ -65,12 +65,12 @@ def _logits(returned: Any, taken: outputs.Reading | None, reading: Reading) -> A
         return None
     if not isinstance(returned, Value):
         return None
-    size = tuple(returned.example.shape[1:])
+    size = returned.size
     if taken.flat or size != (math.prod(size),):
-        returned = reading.add("logits", Reshape(size, (math.prod(size),)), returned)
+        returned = reading.add("logits", Reshape(size, (math.prod(size),)), returned, number=False)
     if taken.single:
         second = torch.tensor([[0.0], [1.0]], dtype=returned.example.dtype, device=returned.example.device)
-        returned = reading.add("logits", Dense(second, None), returned)
+        returned = reading.add("logits", Dense(second, None), returned, number=False)
     return returned
 
 

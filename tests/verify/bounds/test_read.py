@@ -19,6 +19,7 @@ from advkit.verify.bounds.ball import Ball
 from advkit.verify.bounds.interval import interval_bounds, margins_at_last
 from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import check, read
+from advkit.verify.certification.prove import Prover
 
 CPU = torch.device("cpu")
 
@@ -107,7 +108,7 @@ REFUSED = {
     "branch": lambda s, x: x if x.sum() > 0 else -x,
     "mean of all": lambda s, x: x.mean(),
     "mean of images": lambda s, x: x.mean((0, 2, 3)),
-    "sum to numbers": lambda s, x: x.sum((1, 2, 3)),
+    "numbers for all images": lambda s, x: x.flatten(1)[:, :2] + x.sum((1, 2, 3)),
     "first image": lambda s, x: x[:1],
     "parts by values": lambda s, x: torch.index_select(x, 1, x[0, 0, 0]),
     "padded batch": lambda s, x: functional.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)),
@@ -121,7 +122,7 @@ REFUSED = {
     "chunks of images": lambda s, x: x.chunk(2)[0],
     "sum with a factor": lambda s, x: torch.add(x, x, alpha=2),
     "difference with a factor": lambda s, x: torch.sub(x, x, alpha=2),
-    "shapes": lambda s, x: x + x.mean((2, 3), keepdim=True),
+    "shapes": lambda s, x: x + x[:, :, :, :3],
     "divided by values": lambda s, x: 1 / x,
     "rounded": lambda s, x: torch.div(x, 2, rounding_mode="floor"),
     "of one image": lambda s, x: x + torch.arange(2.0).view(2, 1, 1, 1),
@@ -182,6 +183,50 @@ def test_logits_are_read_where_the_model_finds_them(networks, wrapped, classes):
     check(graph, model, x)
     assert graph.classes == max(classes, 2)
     assert torch.equal(graph.forward(x)[:, -1], linear(x.flatten(1))[:, -1])
+
+
+ENDS = {
+    "item": lambda z: z[:, 1],
+    "part": lambda z: z[:, 1:2].squeeze(1).unsqueeze(-1),
+    "select": lambda z: z.select(1, 2) * 2 - 1,
+    "difference": lambda z: (z[:, 0] - z[:, 2]).relu() - 0.1,
+    "sum": lambda z: z.sum(1),
+    "mean": lambda z: z.mean((1,)).view(-1, 1),
+    "stacked": lambda z: torch.stack([z[:, 2], z[:, 0]], 1),
+    "stacked at the end": lambda z: torch.stack([z[:, 2], z[:, 0]], -1),
+    "without offset": lambda z: z - z.mean(1, keepdim=True),
+    "one for all": lambda z: z + z[:, :1],
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_single_numbers_of_an_image_are_bounded_as_they_are(networks, name):
+    """Exactly, since no ReLU is open: the bound of a linear function on a box."""
+    with rng.scope("cpu", 2, "ends"):
+        linear = nn.Linear(12, 3)
+    network = networks.Call(lambda s, x: ENDS[name](s.linear(x.flatten(1))))
+    network.linear = linear
+    model, x, threat = (
+        wrap(network, shape=(3, 2, 2), classes=2).eval(),
+        some_images(3, 2, 2),
+        Threat("linf", 0.01),
+    )
+    classes = max(2, model.network(x).view(3, -1).shape[1])
+    inspect_classifier(model, x, classes)
+    graph = read(model)
+    check(graph, model, x)
+    assert all(node.shape for node in graph.nodes) and graph.classes == classes
+    label = model(x).argmax(1)
+    proof = Prover(graph, threat, "optimised", CPU).prove(x, label)
+    for k in range(len(x)):
+        z = x[k : k + 1].double().requires_grad_(True)
+        logits = model.double()(z)[0]
+        gaps = [logits[label[k]] - other for j, other in enumerate(logits) if j != label[k]]
+        slopes = [torch.autograd.grad(gap, z, retain_graph=True)[0] for gap in gaps]
+        least = min(
+            gap.item() - 0.01 * slope.abs().sum().item() for gap, slope in zip(gaps, slopes, strict=True)
+        )
+        assert float(proof.margin[k] + proof.rounding[k]) == pytest.approx(least, abs=1e-4)
 
 
 def test_what_a_graph_does_not_show_is_noticed():

@@ -522,6 +522,18 @@ def test_where_the_graph_is_cut_the_gradient_is_zero(cut):
     assert (oracle.forwards, oracle.backwards) == ((6, 9) if cut else (9, 12))
 
 
+def test_an_attack_may_write_into_a_gradient():
+    """PyTorch repeats one number for all pixels where a network takes their sum."""
+    model = Passes([-1.0])
+    model.forward = lambda x: torch.stack([x.sum((1, 2, 3)), torch.zeros(len(x))], 1)
+    oracle, x, ids = Oracle(model, THREAT), torch.full((FEWEST, 1, 2, 2), 0.5), torch.arange(FEWEST)
+    rows = Rows.untargeted(x, 0 * ids, ids, ids)
+    for grad in (oracle.loss_and_grad(x, rows, margin)[1], oracle.jacobian(x, lambda z: z[:, :1])[1][:, 0]):
+        assert grad.abs().eq(1).all()
+        grad[0, 0, 0, 0] = 7.0
+        assert grad.eq(7).sum() == 1
+
+
 def test_a_tie_is_no_success_and_a_success_within_rounding_is_not_clear():
     x, label = torch.zeros(1, 1, 1, 2), torch.zeros(1, dtype=torch.int64)
     state = State(Rows.untargeted(x, label, label, label), x, label)

@@ -437,4 +437,4 @@ def _gradient(values: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
         (grad,) = torch.autograd.grad(
             values.sum(), x, retain_graph=keep, allow_unused=True, materialize_grads=True
         )
-    return grad
+    return grad.contiguous() if 0 in grad.stride() else grad  # attacks write into it

@@ -79,6 +79,7 @@ def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
         (lambda logits: logits.softmax(1), "pass --outputs probabilities"),
         (lambda logits: logits + torch.randn_like(logits), "randomised.*--allow-random"),
         (lambda logits: logits - logits.mean(0), "depends on the rest of its batch"),
+        (lambda logits: -logits if len(logits) == 1 else logits, "depends on the rest of its batch"),
         (lambda logits: logits @ logits, r"fails on 6x1x8x8 images \(.*mat1 and mat2"),
     ],
 )
@@ -137,11 +138,11 @@ def test_how_far_answers_may_be_apart(dtype: torch.dtype, scale: float, part: fl
         with contextlib.nullcontext() if close else pytest.raises(ModelError):
             notes = inspect_classifier(of(answer), IMAGES[:5], 10).notes
             assert [note.code for note in notes] == ["no-gradients"]
-        assert seen == ([5, 5, 3, 1] if close else [5, 5, 3] if pass_number == 2 else [5, 5])
+        assert seen == ([5, 5, 3, 1, 1] if close else [5, 5, 3] if pass_number == 2 else [5, 5])
 
 
 @pytest.mark.parametrize("n", range(1, 7))
-def test_half_of_the_batch_is_asked_alone(n: int) -> None:
+def test_half_of_the_batch_and_one_image_are_asked_alone(n: int) -> None:
     seen: list[int] = []
 
     def answer(logits: Tensor) -> Tensor:
@@ -149,7 +150,15 @@ def test_half_of_the_batch_is_asked_alone(n: int) -> None:
         return logits
 
     assert inspect_classifier(of(answer), IMAGES[:n], None).notes == ()
-    assert seen == [n, n, (n + 1) // 2, 1]
+    assert seen == [n, n, *([(n + 1) // 2] if n > 2 else []), 1, 1]
+
+
+def test_a_network_need_not_take_a_single_image() -> None:
+    def several(logits: Tensor) -> Tensor:
+        assert len(logits) > 1
+        return logits
+
+    assert inspect_classifier(of(several), IMAGES, 10) == ModelFacts(deterministic=True, notes=())
 
 
 @pytest.mark.parametrize("images", [torch.rand(2, 1, 9, 8), torch.rand(2, 3, 8, 8)])

@@ -20,6 +20,9 @@ ROUNDING = 1e-6
 CLASSES = 100_000
 """Largest number of classes."""
 
+MANY, COPIES = 100, 0.01
+"""Of so many images, the share of copies from which on they are noted."""
+
 
 def from_arrays(
     images: Any,
@@ -47,6 +50,10 @@ def from_arrays(
     said = list(notes)
     pixels = _images(_tensor(images, "images", name), name, said)
     classes = _labels(_tensor(labels, "labels", name), len(pixels), name)
+    copies = len(pixels) - len({hash(image.tobytes()) for image in pixels.numpy()})
+    if len(pixels) >= MANY and copies > COPIES * len(pixels):
+        how = "intervals take all images for independent, and are too narrow"
+        said.append(Note("copies", f"{copies:,} of {len(pixels):,} images are copies of others: {how}"))
     named = class_names is not None
     if len(classes) and int(classes.max()) >= CLASSES:
         raise DataError(

@@ -169,3 +169,16 @@ def test_either_data_or_one_sentence(images: np.ndarray) -> None:
     if "channels-last" in noted:
         expected = np.moveaxis(expected, -1, 1)
     assert np.allclose(pixels.numpy(), expected.reshape(pixels.shape))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_copies_are_noted_from_one_in_a_hundred_on(kind: torch.dtype) -> None:
+    levels = (torch.arange(200 * 9).view(200, 1, 3, 3) % 251).to(torch.uint8)
+    images = levels if kind == torch.uint8 else levels / 255
+    for copies, noted in ((0, False), (2, False), (3, True), (199, True)):
+        several = images.clone()
+        several[1 : 1 + copies] = images[0]
+        data = as_data(several, torch.zeros(200))
+        assert not as_data(several[:99], torch.zeros(99)).notes
+        texts = [note.text for note in data.notes if note.code == "copies"]
+        assert bool(texts) == noted and all(str(copies) in text for text in texts)

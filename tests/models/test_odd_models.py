@@ -275,6 +275,15 @@ def compiled_in_place(module: nn.Module) -> nn.Module:
     return module
 
 
+def test_weights_that_are_shapes_alone_are_refused(images: tuple[Tensor, Tensor]) -> None:
+    for model in (
+        network().to("meta"),
+        nn.Sequential(nn.BatchNorm2d(1, affine=False, device="meta"), network()),
+    ):
+        with pytest.raises(ModelError):
+            advkit.evaluate(model, images, LINF, "fgsm")
+
+
 WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "parallel": nn.DataParallel,
     "parallel inside": lambda module: nn.Sequential(nn.DataParallel(module)),

@@ -55,6 +55,11 @@ def named(text: str, fault: type[UserError], advice: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(place)
+    except SystemExit as stop:
+        raise fault(
+            f"{place!r} ends the program when it is imported, as a script does; put what it runs under "
+            'if __name__ == "__main__":'
+        ) from stop
     except Exception as error:  # an import runs the module, so anything may happen
         raise fault(f"cannot import {place!r} ({type(error).__name__}: {error}); {advice}") from error
     for part in name.split("."):

@@ -52,7 +52,7 @@ def from_dataset(given: Any, name: str) -> Data:
             notes.append(Note("random-images", said))
     except UserError:
         raise
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise DataError(
             f"{name!r} failed while it was read ({type(error).__name__}: {error}); fix that data set"
         ) from error

@@ -176,7 +176,7 @@ def _made(name: str, split: Split) -> Data:
         made = function(split=split)
     except UserError:
         raise
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise DataError(
             f"{name}(split={split!r}) failed ({type(error).__name__}: {error}); fix that function"
         ) from error

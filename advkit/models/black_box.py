@@ -303,7 +303,7 @@ class BlackBox(nn.Module):
             except OSError as error:
                 fault = error
                 continue
-            except Exception as error:  # the user's own code
+            except (Exception, SystemExit) as error:  # the user's own code
                 raise ModelError(
                     f"the black box {self.named} fails on {len(places)} images of shape "
                     f"{tuple(images.shape[1:])} ({type(error).__name__}: {error}); check what it takes"

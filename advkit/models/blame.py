@@ -18,7 +18,7 @@ from advkit.core.errors import ModelError, UserError, by_size
 _OURS = tuple(f"{Path(str(package.__file__)).parent}{os.sep}" for package in (advkit, torch))
 
 
-def blamed(error: Exception, network: nn.Module, x: object) -> ModelError | None:
+def blamed(error: BaseException, network: nn.Module, x: object) -> ModelError | None:
     """The error to raise in place of ``error``; None if it is not for the user of the network to mend.
 
     Args:
@@ -53,7 +53,7 @@ def backward_pass() -> Iterator[None]:
         ) from error
 
 
-def _place(error: Exception) -> tuple[bool, str]:
+def _place(error: BaseException) -> tuple[bool, str]:
     """Whether an error is from a user's file, and what is said of it, with the last of these lines."""
     reason = (str(error).splitlines() or [""])[0]
     said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -67,7 +67,7 @@ class Model(nn.Module):
             x = x.to(next(self.network.parameters()).dtype) if self.casts else x
         try:
             return self.network(x, *labels)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if (own := blamed(error, self.network, x)) is not None:
                 raise own from error
             raise

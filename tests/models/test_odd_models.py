@@ -275,6 +275,31 @@ def compiled_in_place(module: nn.Module) -> nn.Module:
     return module
 
 
+def ends(*args: Any, **kwargs: Any) -> Any:
+    raise SystemExit(3)
+
+
+def test_code_that_ends_the_program_is_the_users_fault(
+    images: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script does that reads its own arguments when it is imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_script_of_theirs.py").write_text(
+        "import argparse\nargparse.ArgumentParser().parse_args(['-x'])"
+    )
+    (tmp_path / "ends_when_called.py").write_text("def made(split=None): raise SystemExit(3)")
+    x, y = images
+    for call in (
+        lambda: advkit.load_model("a_script_of_theirs:make"),
+        lambda: advkit.load_model("ends_when_called:made"),
+        lambda: advkit.load_data("ends_when_called:made"),
+        lambda: advkit.perturb(Through(ends), x, y, LINF),
+        lambda: advkit.perturb(advkit.BlackBox(ends, classes=10, shape=SHAPE), x, y, LINF, "square"),
+    ):
+        with pytest.raises(UserError):
+            call()
+
+
 def test_weights_that_are_shapes_alone_are_refused(images: tuple[Tensor, Tensor]) -> None:
     for model in (
         network().to("meta"),

@@ -49,7 +49,7 @@ def made(where: str) -> nn.Module:
         raise ModelError(f"{where!r} is no function; name one that returns a torch.nn.Module")
     try:
         module = found()
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ModelError(
             f"{where}() failed ({type(error).__name__}: {error}); it is called without arguments"
         ) from error

@@ -78,6 +78,7 @@ _COUNTED = {
     "targets": "target",
     "restarts": "restart",
     "samples": "sample",
+    "ascents": "ascent",
     "steps": "step",
     "queries": "query",
 }

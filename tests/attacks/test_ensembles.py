@@ -73,6 +73,9 @@ def test_the_cascade_costs_what_its_published_figures_cost(classes):
     assert [stage.tolerance for stage in stages("cascade", tolerance=0.5)] == [0.0] * 2 + [0.5] * 8
     whole = stages("cascade", tolerance=0)  # all on all
     assert not any(stage.tolerance or stage.after or stage.beyond for stage in whole)
+    *usual, last = stages("cascade", ascents=7)  # on all that are left
+    assert usual == list(stages("cascade")) and (last.attack, last.tolerance) == ("memetic", 0)
+    assert make(last.attack, Threat("linf", 0.1), last.parameters).steps == 7 * 30
 
 
 def test_stages_are_named_after_attacks_and_their_parameters():

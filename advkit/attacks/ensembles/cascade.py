@@ -27,16 +27,21 @@ class Cascade(Ensemble):
     so far, in rounds, and stop when these show that little is left to find (`advkit.evaluation.cascade`).
     Those that repeat a kind of attack, with more targets, restarts or queries, run where it has found some.
     The shorter run toward all targets is left out where the longer one begins with all images that are left.
+    ``ascents`` adds a long search for what only many local maxima together show, on small networks.
     """
 
     class Config(StrictModel):
         tolerance: Fraction = Field(0.001, ge=0, lt=1)
         """Change of the robust accuracy that is not worth looking for; 0: all stages on all images."""
+        ascents: int = Field(0, ge=0)
+        """Ascents of the memetic attack, of 30 gradients each, on all images that the other stages leave; 0:
+        none."""
 
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Ten stages, three only where their kind has found something; in l0 two, made for it."""
+        """Ten stages, three only where their kind has found something, and that of ``ascents``; in l0 two, made
+        for it."""
         if threat.norm == "l0":
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)
@@ -44,6 +49,8 @@ class Cascade(Ensemble):
         fab = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
         apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
         longest, square = long_attacks(classes)
+        ascents = self.config.ascents
+        memetic = [stage("memetic", "memetic", ascents=ascents)] if ascents else []
         return (
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
@@ -55,6 +62,7 @@ class Cascade(Ensemble):
             self._nearest(longest),
             self._nearest(square),
             self._nearest(stage("square-longer", "square", queries=10000), after=square),
+            *memetic,
         )
 
     def _nearest(self, one: Stage, *, after: Stage | None = None, beyond: int = 0) -> Stage:

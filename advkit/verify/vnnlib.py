@@ -320,7 +320,7 @@ def _points(
     """Points of the unit cube that may violate a property, and what branch and bound ends with."""
     yield x
     yield first
-    for one in completion.search.decide(x, label):
+    for one, _ in completion.decisions(x, label):
         if one.example is not None:
             yield one.example
         yield (min(one.margin, 0.0) if one.example is not None else one.margin), one.problems

@@ -40,8 +40,8 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Ten stages, three only where their kind has found something, and that of ``ascents``; in l0 two, made
-        for it."""
+        """Ten stages, three only where their kind has found something, and that of ``ascents``; in l0 two of
+        its own."""
         if threat.norm == "l0":
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.certification.bisection import Bisection
 from advkit.verify.certification.branch import Branching
 from advkit.verify.certification.result import CertifiedVerdict
-from advkit.verify.certification.search import Search
+from advkit.verify.certification.search import Decision, Search
 
 MEMORY = 256 << 20
 """Limit of the memory of a batch of problems, in bytes."""
@@ -35,6 +36,9 @@ FEW = 10
 better to split where inputs are many; on drawn networks of up to 150 ReLUs the two are level at about 12."""
 MORE = 32
 """The same of networks whose other activations leave a gap that no sign closes."""
+FIRST_SIGNS, HALVES = 0.05, 0.2
+"""Shares of the time, where boxes are halved and signs split: each decides some networks soon that the other
+does not decide at all."""
 GROUP = 100
 """Images that share the batches of branch and bound."""
 TOGETHER = 16
@@ -66,9 +70,11 @@ class Completion:
         self.model, self.threat, self.timeout = model, threat, timeout
         device = device_of(model)
         bounder = Bounder(graph, device if device.type != "mps" else torch.device("cpu"), memory=MEMORY)
-        limit = math.inf if subproblems is None else subproblems
-        kind: type[Search[Any]] = Bisection if _halved(bounder.fine, threat) else Branching
-        self.search = kind(bounder, threat, self._wrong, timeout=timeout, limit=limit)
+        self.limit = math.inf if subproblems is None else subproblems
+        self.searches = [
+            kind(bounder, threat, self._wrong, timeout=share * timeout, limit=share * self.limit)
+            for kind, share in _kinds(bounder.fine, threat)
+        ]
 
     def verdicts(self, images: Data, rows: Tensor) -> Iterator[Found]:
         """One for each of the ``rows`` (M,), as soon as it is known."""
@@ -106,14 +112,14 @@ class Completion:
         many ascents take as long as branch and bound may."""
         if opened:
             each = yield from self._climbed(part, opened, PILOT)
-            most = min(len(opened) * self.timeout / each, self.search.limit)
+            most = min(len(opened) * self.timeout / each, self.limit)
             if most > PILOT:
                 yield from self._climbed(part, opened, most)
         yield from opened.values()
 
     def _climbed(self, part: Data, opened: dict[int, Found], most: float) -> Generator[Found, None, float]:
         """Those that so many ascents break, which are no longer open; the seconds of an ascent."""
-        ascents = int(min(most, Memetic.Config().ascents, self.search.limit))
+        ascents = int(min(most, Memetic.Config().ascents, self.limit))
         those = part.take(torch.tensor([k for k, one in enumerate(part.ids.tolist()) if one in opened]))
         begun = time.perf_counter()
         attacked = perturb(
@@ -126,34 +132,68 @@ class Completion:
         return each
 
     def _searched(self, part: Data) -> Iterator[Found]:
-        x, label = part.batch(torch.arange(len(part)))
-        for one in self.search.decide(x, label):
-            certified = one.example is None and one.margin > 0
-            verdict = CertifiedVerdict(
-                id=int(part.ids[one.row]),
-                label=int(label[one.row]),
-                status="certified" if certified else "undecided" if one.example is None else "broken",
-                method="complete" if one.example is None else None,
-                margin=one.margin if one.example is None else None,
-                rounding=one.rounding if one.example is None else None,
-                subproblems=one.problems,
-            )
-            yield verdict, None if one.example is None else one.example.cpu(), self.search.facts
+        for one, facts in self.decisions(*part.batch(torch.arange(len(part)))):
+            yield _verdict(one, part), None if one.example is None else one.example.cpu(), facts
+
+    def decisions(self, x: Tensor, label: Tensor) -> Iterator[tuple[Decision, dict[str, float]]]:
+        """Of images (N, C, H, W) of the classes ``label`` (N,), without attacks, and with figures for people.
+        Each search begins with what those before it leave open."""
+        left, before = [*range(len(x))], dict[int, Decision]()
+        for number, search in enumerate(self.searches, 1):
+            rows, left = left, []
+            for found in search.decide(x[rows], label[rows]) if rows else ():
+                one = _joined(before.get(rows[found.row]), replace(found, row=rows[found.row]))
+                if one.example is None and one.margin <= 0 and number < len(self.searches):
+                    before[one.row] = one
+                    left.append(one.row)
+                else:
+                    yield one, search.facts
 
     def _wrong(self, x: Tensor, label: Tensor) -> Tensor:
         return query(self.model, x).argmax(1) != label
 
 
-def _halved(graph: Graph, threat: Threat) -> bool:
-    """Whether parts of the box are searched rather than signs of ReLUs."""
-    signs = all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear())
-    return threat.norm == "linf" and math.prod(graph.nodes[0].shape) <= (FEW if signs else MORE)
+def _kinds(graph: Graph, threat: Threat) -> list[tuple[type[Search[Any]], float]]:
+    """The searches, in order, each with its share of the time: of parts of the box, and of signs of ReLUs."""
+    inputs = math.prod(graph.nodes[0].shape)
+    if threat.norm != "linf" or inputs > MORE:
+        return [(Branching, 1)]
+    if not all(isinstance(graph.nodes[k].op, Relu) for k in graph.nonlinear()):
+        return [(Bisection, 1)]
+    if inputs > FEW:
+        return [(Branching, 1)]
+    return [(Branching, FIRST_SIGNS), (Bisection, HALVES), (Branching, 1 - FIRST_SIGNS - HALVES)]
+
+
+def _joined(earlier: Decision | None, one: Decision) -> Decision:
+    """What two searches together say of an image."""
+    if earlier is None:
+        return one
+    return replace(
+        one,
+        margin=max(earlier.margin, one.margin),
+        problems=earlier.problems + one.problems,
+        seconds=earlier.seconds + one.seconds,
+    )
+
+
+def _verdict(one: Decision, part: Data) -> CertifiedVerdict:
+    certified = one.example is None and one.margin > 0
+    return CertifiedVerdict(
+        id=int(part.ids[one.row]),
+        label=int(part.labels[one.row]),
+        status="certified" if certified else "undecided" if one.example is None else "broken",
+        method="complete" if one.example is None else None,
+        margin=one.margin if one.example is None else None,
+        rounding=one.rounding if one.example is None else None,
+        subproblems=one.problems,
+    )
 
 
 def gap_notes(model: Model, threat: Threat, what: str = "the images that are open") -> list[str]:
     """Notes for people on what no time closes, where branch and bound leaves something open."""
     graph = unpooled(read(model))
-    gaps = [] if _halved(graph, threat) else list(_gaps(graph, threat))
+    gaps = [] if Bisection in dict(_kinds(graph, threat)) else list(_gaps(graph, threat))
     return [f"more time may not decide {what}: {', and '.join(gaps)}"] if gaps else []
 
 

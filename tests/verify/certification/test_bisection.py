@@ -10,6 +10,7 @@ from torch import nn
 import advkit
 from advkit.core import rng
 from advkit.core.threat import Threat
+from advkit.data.arrays import from_arrays
 from advkit.models.load import wrap
 from advkit.verify.bounds.ball import Box
 from advkit.verify.bounds.linear import Bounder
@@ -17,6 +18,7 @@ from advkit.verify.bounds.read import read
 from advkit.verify.certification.bisection import Bisection, Parts
 from advkit.verify.certification.branch import Branching
 from advkit.verify.certification.complete import FEW, MORE, Completion
+from advkit.verify.certification.search import Decision
 
 THREAT = Threat("linf", 0.3)
 
@@ -136,19 +138,56 @@ def test_images_share_batches_and_are_decided_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("activation", "inputs", "norm", "kind"),
+    ("activation", "inputs", "norm", "kinds"),
     [
-        (nn.ReLU, FEW, "linf", Bisection),
-        (nn.ReLU, FEW + 1, "linf", Branching),
-        (nn.Tanh, FEW + 1, "linf", Bisection),
-        (nn.Tanh, MORE + 1, "linf", Branching),
-        (nn.ReLU, 2, "l2", Branching),
+        (nn.ReLU, FEW, "linf", [Branching, Bisection, Branching]),
+        (nn.ReLU, FEW + 1, "linf", [Branching]),
+        (nn.Tanh, FEW, "linf", [Bisection]),
+        (nn.Tanh, MORE, "linf", [Bisection]),
+        (nn.Tanh, MORE + 1, "linf", [Branching]),
+        (nn.ReLU, 2, "l2", [Branching]),
     ],
 )
-def test_what_is_split(activation, inputs, norm, kind):
+def test_what_is_split(activation, inputs, norm, kinds):
     model = drawn(0, activation, inputs)
-    search = Completion(model, read(model), Threat(norm, 0.1), timeout=math.inf, subproblems=None).search
-    assert isinstance(search, kind)
+    made = Completion(model, read(model), Threat(norm, 0.1), timeout=60.0, subproblems=50)
+    assert [type(search) for search in made.searches] == kinds
+    assert sum(search.timeout for search in made.searches) == pytest.approx(60)
+    assert sum(search.limit for search in made.searches) == pytest.approx(50)
+
+
+def test_each_search_goes_on_with_what_those_before_it_leave_open(monkeypatch):
+    """Problems of all count, and the best bound is said."""
+    tried = []
+    outcomes = [
+        [(1, 2), (-3, 4), (-5, 6), (math.nan, 7), (-1, 1), (-2, 1)],
+        [(-4, 10), (2, 20), (math.nan, 30), (-1, 10)],
+        [(-2, 100), (3, 200)],
+    ]
+
+    def decide(self, x, label):
+        tried.append((type(self), x.flatten(1)[:, 0].tolist()))
+        self.decided, self.count, self.seconds = torch.ones(1, dtype=torch.bool), *torch.ones(2, 1)
+        for row, (margin, problems) in enumerate(outcomes[len(tried) - 1]):
+            yield Decision(row, margin, 0.5, x[row] if math.isnan(margin) else None, problems, 1.0)
+
+    monkeypatch.setattr(Bisection, "decide", decide)
+    monkeypatch.setattr(Branching, "decide", decide)
+    model, x = drawn(0, nn.ReLU, 2), torch.arange(6).view(6, 1, 1, 1).expand(6, 1, 1, 2) / 10
+    part = from_arrays(x, torch.zeros(6, dtype=torch.long), name="toy", split="all")
+    made = Completion(model, read(model), Threat("linf", 0.1), timeout=60.0, subproblems=50)
+    found = {one.id: (one.status, one.margin, one.subproblems) for one, _, _ in made._searched(part)}
+    rows = [[0, 1, 2, 3, 4, 5], [1, 2, 4, 5], [1, 5]]
+    kinds = [Branching, Bisection, Branching]
+    assert tried == [(kind, x[row, 0, 0, 0].tolist()) for kind, row in zip(kinds, rows, strict=True)]
+    assert found == {
+        0: ("certified", 1, 2),
+        1: ("undecided", -2, 114),
+        2: ("certified", 2, 26),
+        3: ("broken", None, 7),
+        4: ("broken", None, 31),
+        5: ("certified", 3, 211),
+    }
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid, "pool"])

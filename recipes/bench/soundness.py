@@ -150,7 +150,7 @@ def arithmetic(number: int) -> str:
     label = model(x).nan_to_num().argmax(1)
     try:
         result = advkit.certify(
-            model, (x, label), threat, "complete", timeout=5, subproblems=200, progress=False
+            model, (x, label), threat, "complete", timeout=5, subproblems=60, progress=False
         )
     except advkit.UserError:
         return "refused"

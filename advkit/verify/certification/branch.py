@@ -53,11 +53,14 @@ class Form:
     place: Tensor | None = None
     """(U,) of their inputs, one after another, among all F of the whole network; None: all of these."""
 
-    def shaped(self, flat: Tensor) -> dict[int, Tensor]:
-        """By index of a ReLU, (S, *shape), of (S, F)."""
+    def of(self, flat: Tensor) -> Tensor:
+        """(S, U) the values of its ReLUs' inputs, of (S, F)."""
+        return flat if self.place is None else flat[:, self.place]
+
+    def shaped(self, values: Tensor) -> dict[int, Tensor]:
+        """By index of a ReLU, (S, *shape), of (S, U)."""
         shapes = [self.graph.nodes[k].shape for k in self.relus]
-        flat = flat if self.place is None else flat[:, self.place]
-        pieces = flat.split([math.prod(shape) for shape in shapes], 1)
+        pieces = values.split([math.prod(shape) for shape in shapes], 1)
         return {k: piece.view(-1, *shape) for k, piece, shape in zip(self.relus, pieces, shapes, strict=True)}
 
     def scattered(self, shaped: Mapping[int, Tensor], flat: Tensor) -> Tensor:
@@ -245,10 +248,10 @@ class Branching(Search[Signed]):
 
     def _relaxed(self, problems: Signed, form: Form) -> dict[int, Relaxation]:
         """The linear relaxations of the rows, with multipliers 0."""
-        image = self.image[problems.root]
-        low, high = self.low[image], self.high[image]
-        low = torch.where(problems.signs > 0, low.clamp(min=0), low).to(form.dtype)
-        high = torch.where(problems.signs < 0, high.clamp(max=0), high).to(form.dtype)
+        image, signs = self.image[problems.root], form.of(problems.signs)
+        low, high = (form.of(side).to(form.dtype)[image] for side in (self.low, self.high))
+        low = torch.where(signs > 0, low.clamp(min=0), low)
+        high = torch.where(signs < 0, high.clamp(max=0), high)
         found: dict[int, Relaxation] = {}
         if form.place is None:
             found = {k: one.to(form.dtype) for k, one in self.bounds.relaxed.items() if k not in self.relus}
@@ -260,7 +263,7 @@ class Branching(Search[Signed]):
     def _slopes(self, problems: Signed, form: Form) -> dict[int, Tensor]:
         """By index of a ReLU, (S, *shape) slopes, which half precision may have rounded to unsound ones."""
         between = slopes_between(form.graph, form.relus)
-        pieces = form.shaped(problems.slopes.to(form.dtype))
+        pieces = form.shaped(form.of(problems.slopes).to(form.dtype))
         return {k: piece.clamp(*between[k]) for k, piece in pieces.items()}
 
     def _flat(self, shaped: Mapping[int, Tensor], count: int) -> Tensor:
@@ -269,16 +272,16 @@ class Branching(Search[Signed]):
             return torch.zeros(count, 0, dtype=torch.float64, device=self.x.device)
         return torch.cat([shaped[k].flatten(1) for k in self.relus], 1)
 
-    def _pushes(self, problems: Signed, dtype: torch.dtype) -> Tensor:
-        """(S, F) what a unit of the multipliers adds to the coefficients of the inputs."""
-        return -problems.signs.to(dtype) * self.scale[problems.root].to(dtype)
+    def _pushes(self, problems: Signed, form: Form) -> Tensor:
+        """(S, U) what a unit of the multipliers adds to the coefficients of the inputs."""
+        return -form.of(problems.signs).to(form.dtype) * form.of(self.scale)[problems.root].to(form.dtype)
 
     def _carried(
         self, problems: Signed, form: Form, kept: dict[int, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `bounds.linear.carried`, at the problems' own slopes and multipliers."""
         relaxed, dtype = self._relaxed(problems, form), form.dtype
-        pushes = form.shaped(self._pushes(problems, dtype) * problems.weights.to(dtype))
+        pushes = form.shaped(self._pushes(problems, form) * form.of(problems.weights).to(dtype))
         for k, push in pushes.items():
             relaxed[k] = replace(_split(relaxed[k]), push=push)
         slopes, image = self._slopes(problems, form), self.image[problems.root]
@@ -308,7 +311,7 @@ class Branching(Search[Signed]):
         value = total + self.ball.least(linear, image)
         reach = self.bounds.reach[self.last]
         paths = reach[image, self.label[image]] + reach[image, self.other[root]]
-        pushes = self._pushes(problems, torch.float64) * problems.weights.double()
+        pushes = self._pushes(problems, self.fine) * problems.weights.double()
         paths = paths + (pushes.abs() * self.reach[image]).sum(1)
         return value - self.bounder.off_at(self.last) * paths - self.deducted[root], kept, linear
 
@@ -322,10 +325,10 @@ class Branching(Search[Signed]):
     def _searched_in(self, form: Form, problems: Signed, steps: int) -> tuple[Tensor, Tensor]:
         """(S, F) float16 each: these slopes and multipliers."""
         relaxed, root = self._relaxed(problems, form), problems.root
-        units = form.shaped(self._pushes(problems, form.dtype))
+        units = form.shaped(self._pushes(problems, form))
         image, a = self.image[root], self._asked(problems, form.dtype)
         signed = [k for k, push in units.items() if push.any()]
-        weights = form.shaped(problems.weights.to(form.dtype))
+        weights = form.shaped(form.of(problems.weights).to(form.dtype))
 
         def value(which: Tensor, variables: dict[int, Tensor]) -> Tensor:
             here: dict[int, Relaxation] = dict(relaxed)

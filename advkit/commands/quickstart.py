@@ -103,13 +103,15 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
     n, threat = before["n"], before["threat"]
     gained = 100 * (after["robust_accuracy"] - before["robust_accuracy"])
     cleaner = 100 * (after["clean_accuracy"] - before["clean_accuracy"])
-    rows, trust = [], []
+    rows, trust, robust = [], [], []
     for who, found in (("ordinary (clf.pt)", before), ("hardened (hard.pt)", after)):
         result = validate(EvaluationResult, found, who)
         trusted = "yes" if result.trusted else "doubted"
         accuracies = (accuracy(result.clean_correct, n), accuracy(result.robust_correct, n))
         rows.append((who, *accuracies, str(n), trusted))
         trust.append(f"{who[0].upper()}{who[1:]}: {result.trust}")
+        exact = result.certified_correct == result.robust_correct
+        robust.append(f"{'exactly' if exact else 'at most'} {result.robust_accuracy:.1%}")
     gan = f"{GanTraining().data}-{GanTraining().arch}"
     grid = outcomes["1-gan-train"].pictures[0]
     pairs = zip(outcomes["3-attack"].pictures, outcomes["5-attack"].pictures, strict=False)
@@ -123,8 +125,8 @@ def _outcome(outcomes: dict[str, Outcome], folder: Path, clock: _Clock) -> Outco
         title="quickstart",
         sentences=(
             f"Under an attacker who may change every pixel by {threat['eps']:.4g} of the range, the ordinary "
-            f"classifier has a robust accuracy of {before['robust_accuracy']:.1%}, the hardened one of "
-            f"{after['robust_accuracy']:.1%}: {gained:+.1f} points. Clean accuracy: {cleaner:+.1f} points.",
+            f"classifier has a robust accuracy of {robust[0]}, the hardened one of {robust[1]}: "
+            f"{gained:+.1f} points. Clean accuracy: {cleaner:+.1f} points.",
             *trust,
             f"Measured on {n} test images that no training used, in {clock.seconds:.0f} s "
             f"({clock.measured[:16].replace('T', ' ')} UTC).",

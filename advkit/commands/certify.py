@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from advkit.core.context import Context
 from advkit.core.errors import by_size
 from advkit.core.shards import ShardResult
@@ -18,7 +16,7 @@ from advkit.verify.bounds.ball import Ball, refuse_l0
 from advkit.verify.bounds.linear import Bounder
 from advkit.verify.bounds.read import read
 from advkit.verify.certification.certify import certified_subject
-from advkit.verify.certification.result import CertificationResult
+from advkit.verify.certification.result import CertificationResult, finite
 from advkit.verify.certification.settings import Certification as Config
 from advkit.verify.vnnlib import decide, load_property
 
@@ -70,7 +68,10 @@ def _unsure(subject: Subject, against: Threat) -> float:
 
 def _decided(config: Config, file: str, context: Context) -> Outcome:
     """A property in place of images."""
-    model, regions = load_model(config.model, **config.said), load_property(file)
+    regions, said = load_property(file), config.said
+    if said["shape"] is None and config.model.endswith(".onnx"):
+        said["shape"] = (1, 1, len(regions[0].low))  # where the file says no other: a row of values
+    model = load_model(config.model, **said)
     count = sum(len(region.alternatives) for region in regions)
     about = f"{file}: {count:,} alternatives in {len(regions):,} boxes of inputs."
     if context.dry_run:
@@ -87,7 +88,7 @@ def _decided(config: Config, file: str, context: Context) -> Outcome:
         result={
             "property": file,
             "status": answer.status,
-            "margin": answer.margin if math.isfinite(answer.margin) else None,
+            "margin": finite(answer.margin),
             "subproblems": answer.subproblems,
             "notes": answer.notes,
             "input": None if answer.input is None else answer.input.tolist(),

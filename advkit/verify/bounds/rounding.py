@@ -12,8 +12,8 @@ times as much.
 to values within the bounds, and what the layers behind make of that in the lead of the true logit. An image
 counts as certified only if its margin exceeds this.
 
-Assumptions: float32 is not replaced by a lower precision (TF32, bfloat16, Winograd's convolutions), and
-nothing overflows or underflows.
+Values that may overflow in float32 have an infinite error, and every product and sum may be flushed to 0.
+Assumption: float32 is not replaced by a lower precision (TF32, bfloat16, Winograd's convolutions).
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ from advkit.verify.bounds.curves import FLOAT32, Curve
 from advkit.verify.bounds.graph import Graph
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.bounds.window import reach_images, windowed_path
+
+LARGEST = torch.finfo(torch.float32).max / 2**16
+"""Size of the sum of all terms' absolute values up to which nothing overflows, nor do sums that are divided
+later, as in poolings."""
+FLUSHED = torch.finfo(torch.float32).tiny
+"""Error of a result that is too small for float32: it is rounded to less than this, or to 0."""
 
 
 @overload
@@ -136,7 +142,9 @@ class Float32:
         node = self.graph.nodes[k]
         if isinstance(node.op, Affine) and node.also is None:  # of a pooling, the model only compares
             sizes = [_size(self.lower[i], self.upper[i]) + self.errors[i] for i in node.inputs]
-            return gamma(node.op.roundings(*sizes), torch.float32) * node.op.size(*sizes)
+            count, size = node.op.roundings(*sizes), node.op.size(*sizes)
+            error = gamma(count, torch.float32) * size + (size > 0) * count * FLUSHED
+            return torch.where(size <= LARGEST, error, math.inf)
         if isinstance(node.op, Relu) and node.op.slope:
             size = _size(self.lower[k], self.upper[k]) + self.errors[node.inputs[0]]
             return gamma(2, torch.float32) * size

@@ -30,7 +30,7 @@ from advkit.verify.bounds.ball import refuse_l0
 from advkit.verify.bounds.read import check, read
 from advkit.verify.certification.complete import Completion, gap_notes
 from advkit.verify.certification.prove import METHODS, Prover
-from advkit.verify.certification.result import CertificationResult, CertifiedVerdict
+from advkit.verify.certification.result import CertificationResult, CertifiedVerdict, finite
 from advkit.verify.certification.settings import TIMEOUT, Certification, Method
 
 BATCH = 64
@@ -61,8 +61,8 @@ def certify(
     float32 pass. The bounds are computed in float64, those of hidden neurons partly in float32, and widened
     by a bound of their rounding error; the margin must also exceed a bound of the rounding error of a float32
     pass, summed in any order. Passes here are float32; a note warns if PyTorch is set to a lower precision
-    for float32 (TF32, bfloat16). Assumptions: convolutions are not computed by Winograd's method, and nothing
-    overflows.
+    for float32 (TF32, bfloat16). Nothing is certified where a value may overflow. Assumption: convolutions
+    are not computed by Winograd's method.
 
     Args:
         model: a module from images (N, C, H, W) in [0, 1] to logits (N, K), or whatever `load_model` takes;
@@ -274,8 +274,8 @@ def _batch(prover: Prover, images: Data, rows: Tensor) -> Sequence[CertifiedVerd
             label=own,
             status="certified" if margin > 0 else "undecided",
             method=METHODS[by],
-            margin=margin,
-            rounding=rounding,
+            margin=finite(margin),
+            rounding=finite(rounding),
         )
         for sample, own, margin, rounding, by in zip(*(fact.tolist() for fact in facts), strict=True)
     ]

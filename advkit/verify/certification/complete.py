@@ -26,7 +26,7 @@ from advkit.verify.bounds.read import read
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 from advkit.verify.certification.bisection import Bisection
 from advkit.verify.certification.branch import Branching
-from advkit.verify.certification.result import CertifiedVerdict
+from advkit.verify.certification.result import CertifiedVerdict, finite
 from advkit.verify.certification.search import Decision, Search
 
 MEMORY = 256 << 20
@@ -36,7 +36,7 @@ FEW = 10
 better to split where inputs are many; on drawn networks of up to 150 ReLUs the two are level at about 12."""
 MORE = 32
 """The same of networks whose other activations leave a gap that no sign closes."""
-FIRST_SIGNS, HALVES = 0.05, 0.2
+FIRST_SIGNS, HALVES = 0.05, 0.7
 """Shares of the time, where boxes are halved and signs split: each decides some networks soon that the other
 does not decide at all."""
 GROUP = 100
@@ -184,8 +184,8 @@ def _verdict(one: Decision, part: Data) -> CertifiedVerdict:
         label=int(part.labels[one.row]),
         status="certified" if certified else "undecided" if one.example is None else "broken",
         method="complete" if one.example is None else None,
-        margin=one.margin if one.example is None else None,
-        rounding=one.rounding if one.example is None else None,
+        margin=finite(one.margin) if one.example is None else None,
+        rounding=finite(one.rounding) if one.example is None else None,
         subproblems=one.problems,
     )
 

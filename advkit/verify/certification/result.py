@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
@@ -26,11 +27,16 @@ class CertifiedVerdict(StrictModel):
     """The bounds that gave the margin, or branch and bound."""
     margin: float | None = None
     """Lower bound, on the ball, of the true logit minus the largest other, less all rounding errors; above 0
-    the image is certified."""
+    the image is certified. None: there is no bound."""
     rounding: float | None = None
     """The deduction for the rounding of the model's own float32 pass."""
     subproblems: int | None = None
     """That branch and bound bounded; None without it."""
+
+
+def finite(bound: float) -> float | None:
+    """A bound as results have it: None where there is none, as where values may overflow."""
+    return bound if math.isfinite(bound) else None
 
 
 class MethodCount(StrictModel):

@@ -95,6 +95,32 @@ def test_a_term_that_is_0_is_not_rounded(at):
         assert (whole[..., 0] < whole[..., whole.shape[-1] // 2]).all()  # half of what is there is padding
 
 
+@pytest.mark.parametrize("which", [1, 3, 8, 12])
+def test_results_that_are_too_small_may_be_0(which):
+    """Whether the processor keeps subnormal numbers or flushes them."""
+    op, *_, shape = pieces()[which]
+    op, x = replace(op, weight=op.weight * 1e-20) if which in (1, 3) else op, 100 * some(0, 64, *shape) - 90
+    x = x * (1e-20 if which in (1, 3) else 1e-40)
+    fine = op.to(CPU, torch.float64)
+    fine, op = (replace(one, bias=None) if which < 4 else one for one in (fine, op))
+    try:
+        torch.set_flush_denormal(True)
+        flushed = op.apply(x).double()
+    finally:
+        torch.set_flush_denormal(False)
+    exact, error = fine.apply(x.double()), error_of(fine, x.double())
+    assert ((flushed - exact).abs() <= error).all() and (error < 1e-35).all() and (exact != 0).any()
+    assert ((op.apply(x).double() - exact).abs() <= error).all()
+
+
+@pytest.mark.parametrize("which", [1, 3, 8, 12])
+def test_what_may_overflow_has_no_bound_of_its_error(which):
+    op, *_, shape = pieces()[which]
+    fine, x = op.to(CPU, torch.float64), torch.ones(1, *shape, dtype=torch.float64)
+    for size, bounded in ((1e30, True), (1e39, False)):
+        assert error_of(fine, size * x).isfinite().all() == bounded
+
+
 def test_a_sum_rounds_and_a_way_rounds_as_often_as_its_nodes():
     nodes = [Node("images", None, (), (4,)), Node("a", Dense(some(0, 3, 4), None), (0,), (3,))]
     nodes += [Node("b", Relu(), (1,), (3,)), Node("c", Sum(-1), (1, 2), (3,))]

@@ -171,6 +171,21 @@ def test_arithmetic_does_not_prove_what_is_false(kind, factor, lead):
             assert int(model(one.example[None]).argmax()) == 1
 
 
+def test_what_overflows_within_the_ball_is_not_certified():
+    """In exact arithmetic class 1 leads by far; in float32 both logits become infinite."""
+    first, last = nn.Linear(2, 1, bias=False), nn.Linear(1, 2, bias=False)
+    first.weight.data, last.weight.data = torch.full((1, 2), 1e30), torch.tensor([[1e9], [2e9]])
+    model = nn.Sequential(nn.Flatten(), first, nn.ReLU(), last).eval()
+    x, label = torch.full((1, 1, 1, 2), 0.002), torch.tensor([1])
+    assert model(x).argmax(1) == 1 and model(x + 0.2).isinf().all()
+    for eps, certified in ((1e-6, 0), (0.2, 0)):
+        assert (
+            advkit.certify(model, (x, label), Threat("linf", eps), "complete").certified_correct == certified
+        )
+    first.weight.data /= 1e9
+    assert advkit.certify(model, (x, label), Threat("linf", 1e-6), "complete").certified_correct == 1
+
+
 def test_drawn_networks_of_any_scale_are_never_certified_wrongly(networks):
     decided = 0
     for number in range(12):

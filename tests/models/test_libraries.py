@@ -183,6 +183,59 @@ def test_what_timm_says_of_a_classifier(
     assert found.config == ({"depth": (1, 2)} if in_folder else {})
 
 
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (8, 16)])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_what_the_libraries_build_a_network_from(
+    classes: int, size: tuple[int, int], sized: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[str, Any] = {}
+    state = torch.nn.Linear(2, 2).state_dict()
+
+    def build(name: str, **values: Any) -> Any:
+        if name == "lost" or (not sized and "img_size" in values):
+            raise TypeError("no\nway" if sized else "")
+        said.update(values, name=name)
+        return SimpleNamespace(state_dict=lambda: state)
+
+    def found(name: str) -> Any:
+        return SimpleNamespace(hf_hub_id="place") if sized else None
+
+    quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
+    kinds = {"AutoConfig": SimpleNamespace(for_model=build)}
+    kinds["AutoModelForImageClassification"] = SimpleNamespace(from_config=lambda own: own)
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **kinds))
+    library = SimpleNamespace(create_model=build, get_pretrained_cfg=found)
+    monkeypatch.setitem(sys.modules, "timm", library)
+
+    config = {"model_type": "vit", "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}, "depth": 3}
+    HuggingFace().network("hf:vit", (3, *size), classes, config | ({"image_size": 4} if sized else {}))
+    square = size[0] == size[1]
+    right = {"name": "vit", "depth": 3} | ({"image_size": 8 if square else [8, 16]} if sized else {})
+    labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    assert said == right | (labels if classes == 2 else {"num_labels": classes})
+
+    said.clear()
+    Timm().network("timm:net", (3, *size), classes, {"depth": 3})
+    right = {"name": "net", "depth": 3, "pretrained": False, "num_classes": classes, "in_chans": 3}
+    assert said == right | ({"img_size": size} if sized else {})
+    with pytest.raises(ConfigError, match=rf"\b8x{size[1]}\b.*\({'no' if sized else 'TypeError'}\)"):
+        Timm().network("timm:lost", (3, *size), classes, {})
+
+    said.clear()
+    assert Timm().weights("timm:net") == state
+    assert said == {"name": "net", "pretrained": True}
+    with pytest.raises(
+        ModelError, match=rf"\({'no' if sized else 'TypeError'}\).*{'/place' if sized else 'them'} "
+    ):
+        Timm().weights("timm:lost")
+    said.clear()
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    own = Timm().weights(f"timm:{tmp_path}")
+    assert not said and all(torch.equal(own[name], state[name]) for name in state)
+
+
 PROCESSORS: dict[str, tuple[dict[str, Any], Fit | None, tuple[float, float]]] = {
     "resized": ({}, Fit((32, 32), None, bicubic=False), (0.0, 1.0)),
     "bicubic": ({"resample": 3}, Fit((32, 32), None, bicubic=True), (0.0, 1.0)),

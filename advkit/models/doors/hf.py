@@ -63,7 +63,8 @@ class HuggingFace(Zoo):
         else:
             values["id2label"] = {int(key): value for key, value in values["id2label"].items()}
         if "image_size" in values:
-            values["image_size"] = shape[1] if shape[1] == shape[2] else list(shape[1:])
+            _, height, width = shape
+            values["image_size"] = height if height == width else [height, width]
         try:
             own = transformers.AutoConfig.for_model(architecture.removeprefix("hf:"), **values)
             network: nn.Module = transformers.AutoModelForImageClassification.from_config(own)

@@ -114,8 +114,8 @@ def _folder(where: str) -> Path | None:
 
 def _fit(height: int, width: int, data: dict[str, Any]) -> Fit:
     """What timm's transform for evaluation comes to."""
-    scaled = [math.floor(side / data["crop_pct"]) for side in (height, width)]
+    tall, wide = (math.floor(side / data["crop_pct"]) for side in (height, width))
     bicubic = data["interpolation"] == "bicubic"
     if data["crop_mode"] == "squash" or height != width:
-        return Fit((scaled[0], scaled[1]), height if height == width else None, bicubic)
-    return Fit(scaled[0], height, bicubic)
+        return Fit((tall, wide), height if height == width else None, bicubic)
+    return Fit(tall, height, bicubic)

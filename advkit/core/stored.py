@@ -19,7 +19,7 @@ def html_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table for a notebook, of plain text."""
 
     def row(cells: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
     return f"<table>{row(columns, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
 

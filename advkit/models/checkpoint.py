@@ -337,16 +337,15 @@ def _read_pickle(path: Path, weights_key: str | None) -> _Content:
             with zipfile.ZipFile(path) as archive:
                 for part in archive.infolist():
                     files.refuse_bomb(part)
-                calls = b"".join(
-                    archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")
-                )
+                programs = [name for name in archive.namelist() if name.endswith("data.pkl")]
+                grows = any(b"bytearray" in archive.read(name) for name in programs)
                 # PyTorch does not look at the checksums that it writes.
                 if (member := archive.testzip()) is not None:
                     raise damaged(path, f"the checksum of {member} is wrong")
         else:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                calls = b"bytearray" if mapped.find(b"bytearray") >= 0 else b""
-        if b"bytearray" in calls:  # which takes as much memory as the file likes
+                grows = re.search(b"bytearray", mapped) is not None
+        if grows:  # which takes as much memory as the file likes
             raise damaged(path, "it makes a bytearray")
         with _ALONE, warnings.catch_warnings(), plain_types():
             warnings.simplefilter("ignore")  # on files that are refused right after

@@ -19,11 +19,12 @@ from advkit.attacks.engine.search import Search, run_fixed
 from advkit.attacks.engine.search_model import SearchModel, search_model
 from advkit.attacks.losses.logit_difference import logit_difference
 from advkit.attacks.losses.margin import margin
-from advkit.attacks.perturb import logits_of, make
+from advkit.attacks.perturb import logits_of, make, perturb
 from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 from advkit.data.data import Data
+from advkit.models.black_box import BlackBox
 
 CPU = torch.device("cpu")
 THREAT = Threat("linf", 2 / 16)
@@ -442,11 +443,13 @@ def test_attacks_average_as_many_passes_as_they_are_told(name, convolutional):
     assert oracle.forwards == oracle.backwards == 4 * attack.steps * len(data)
 
 
-@pytest.mark.parametrize("votes", [1, 2, 5])
-def test_the_mean_probabilities_of_all_votes_decide(votes):
-    factors = [4.0, -1.0, -0.5, -0.5, -3.0]
+@pytest.mark.parametrize(
+    ("factors", "votes"), [([4.0, -1.0, -0.5, -0.5, -3.0], n) for n in (1, 2, 5)] + [([1e-9], 1)]
+)
+def test_the_mean_probabilities_of_all_votes_decide_and_of_one_vote_the_logits(factors, votes):
     x, labels = torch.arange(1, 41.0).view(40, 1, 1, 1) / 40, torch.zeros(40, dtype=torch.int64)
-    share = np.mean([1 / (1 + np.exp(-f * x.flatten().numpy() ** 2)) for f in factors[:votes]], axis=0)
+    squares = x.flatten().double().numpy() ** 2
+    share = np.mean([1 / (1 + np.exp(-factor * squares)) for factor in factors[:votes]], axis=0)
     for target_class in (None, torch.zeros_like(labels), torch.ones_like(labels)):
         oracle = Oracle(Passes(factors), Threat("linf", 0.1), votes=votes)
         rows = replace(Rows.untargeted(x, labels, labels, labels), target_class=target_class)
@@ -778,6 +781,32 @@ def test_rows_that_the_memory_does_not_hold_are_attacked_in_smaller_batches(kind
     for one, other in zip(plain, small, strict=True):
         assert torch.equal(one.x, other.x)
         assert replace(one, x=None) == replace(other, x=None)
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 99), st.integers(3, 40), st.integers(1, 9))
+def test_each_row_that_a_black_box_is_sent_counts_and_a_later_start_waits_for_an_earlier(seed, limit, size):
+    key = rng.step(rng.keys(seed, "images", torch.arange(5)), 0)
+    weights, x = rng.normal(key[:1], (64, 3))[0], 0.2 + 0.6 * rng.uniform(key, (1, 8, 8))
+    y, sent, found = (x.flatten(1) @ weights).argmax(1), torch.zeros(5).long(), []
+
+    def answer(rows):
+        rows = torch.from_numpy(rows)
+        near = (rows[:, None] - x).flatten(2).square().sum(2).argmin(1)
+        sent.index_add_(0, near, torch.ones_like(near))
+        return rows.flatten(1) @ weights
+
+    for rows, restarts in ((size, 1), (3, 1), (size, 2)):
+        box, parameters = BlackBox(answer, max_queries=limit), {"queries": 12, "restarts": restarts}
+        sent.zero_()
+        one = perturb(box, x, y, Threat("l2", 1), "square", parameters=parameters, batch_size=rows)
+        assert one.forwards.tolist() == sent.tolist() and 0 < sent.max() <= limit
+        found.append(one)
+    first, other, more = found
+    assert torch.equal(first.x, other.x) and torch.equal(first.forwards, other.forwards)
+    for what in ("x", "forwards"):
+        assert torch.equal(getattr(first, what)[first.success], getattr(more, what)[first.success])
+    assert (more.forwards >= first.forwards).all()
 
 
 @pytest.mark.parametrize("seconds", [0, math.inf])

@@ -209,6 +209,22 @@ def test_going_on_takes_the_lock_once_and_keeps_it(monkeypatch):
             assert run.resumed == resumed and len(taken) == 1 + resumed
 
 
+def test_runs_that_cannot_go_on_are_passed_over_and_named_unless_a_process_works_in_them():
+    said = []
+    progress = SimpleNamespace(say=said.append)
+    with RunFolder.open("train", "x", Plan(), progress=progress) as busy:
+        with RunFolder.open("train", "x", Plan(), progress=progress) as linked:
+            assert linked.path != busy.path and not said
+        (linked.path / ".lock").unlink()
+        (linked.path / ".lock").symlink_to("elsewhere")
+        with RunFolder.open("train", "x", Plan(), progress=progress) as damaged:
+            assert [str(linked.path) in one for one in said] == [True]
+        (damaged.path / "resolved.json").write_text("{")
+        with RunFolder.open("train", "x", Plan(), progress=progress) as new:
+            assert new.path.name.startswith("00004-")
+            assert [str(damaged.path) in one for one in said] == [False, True, False]
+
+
 def test_a_number_that_another_process_has_just_taken_is_passed_over(monkeypatch):
     Path("runs", "00001-train-x").mkdir(parents=True)
     Path("runs", "notes").touch()

@@ -164,7 +164,7 @@ def test_networks_are_refused_as_a_whole(networks, outputs):
 @pytest.mark.parametrize(
     ("wrapped", "classes"),
     [
-        (lambda z, x: (z, x), 3),
+        (lambda z, x: (z, torch.relu(x)), 3),  # which comes after them
         (lambda z, x: {"features": x, "deep": [z]}, 3),
         (lambda z, x: z[:, :, None, None], 3),
         (lambda z, x: z, 1),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from torch import nn
 
-from advkit.core import files, rng
+from advkit.core import distributed, files, rng
 from advkit.core.config import StrictModel
 from advkit.core.errors import ConfigError, DataError, ModelError
 from advkit.core.runs import RunFolder
@@ -178,6 +178,12 @@ def test_neither_kill_nor_company_changes_what_is_found(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_processes_with_other_images_are_refused(brightest, data, monkeypatch):
+    monkeypatch.setattr(distributed, "gather", lambda inputs: [inputs, (*inputs[:-1], "other")])
+    with pytest.raises(ConfigError):
+        certify_smoothed(brightest(), data, 0.25, **FEW)
 
 
 class Moody(nn.Module):

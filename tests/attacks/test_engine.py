@@ -579,10 +579,10 @@ class Moves(Walk):
 
 
 def moved(moves, searched, edge, *, nearest=False, every=1):
-    """What is found on a grey image of class 0 where the search sees another edge than the model has."""
-    data = Data(
-        "grey", "all", torch.full((1, 1, 1, 1), 0.5), torch.zeros(1).long(), ("a", "b"), torch.arange(1)
-    )
+    """What is found on an image of class 0 where the search sees another edge than the model has; the nearest
+    success comes to the edge of the box."""
+    image = torch.tensor([0.5, 0.9 if nearest else 0.5]).view(1, 1, 1, 2)
+    data = Data("two", "all", image, torch.zeros(1).long(), ("a", "b"), torch.arange(1))
     attack, model, found = Moves(*moves), Edge(edge), []
     oracle = Oracle(model, attack.threat, Edge(searched), access="scores", nearest=nearest)
     how = {"seed": 0, "name": "m", "tuner": BatchSizeTuner(CPU, data.shape, 1), "device": CPU}

@@ -128,8 +128,10 @@ def test_only_regular_files_are_read_and_only_so_much(tmp_path):
     with pytest.raises(OutputError), files.writing(path):
         files.read(tmp_path)
     sealed = tmp_path / "c"
-    files.write_sealed(sealed, b"abc")
-    assert files.read_sealed(sealed) == b"abc" and files.read_sealed(path) == b"12345"
+    for content in (b"", b"abc"):
+        files.write_sealed(sealed, content)
+        assert files.read_sealed(sealed) == content
+    assert files.read_sealed(path) == b"12345"
     sealed.write_bytes(sealed.read_bytes().replace(b"abc", b"abd"))
     with pytest.raises(ValueError):
         files.read_sealed(sealed)

@@ -147,7 +147,10 @@ def test_relative_errors(subject):
     assert found.errors == {KINDS[0]: pytest.approx(0.5), KINDS[1]: pytest.approx(1.5), KINDS[2]: None}
     assert found.mean_corruption_error == pytest.approx(1.0)
     assert found.mean_accuracy == pytest.approx(1 - 18 / 180)
-    assert relative(with_errors(1, 1, 1), "other", with_errors(0, 0, 0)).mean_corruption_error is None
+    none = relative(with_errors(1, 1, 1), "other", with_errors(0, 0, 0))
+    assert none.mean_corruption_error is None
+    lines = [result.model_copy(update={"relative": one}).summary() for one in (None, none, found)]
+    assert ["mean corruption error 100.0 % of other" in line for line in lines] == [False, False, True]
     for change in (
         {"severities": (1, 2)},
         {"seed": 9},

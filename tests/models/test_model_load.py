@@ -43,6 +43,17 @@ def test_a_module_in_hand_is_wrapped() -> None:
     assert (bare.card.role, bare.probabilities) == ("generator", True)
 
 
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("mean", [(), (0.25,)])
+def test_that_there_is_no_normalisation_is_assumed_of_foreign_networks_alone(
+    mean: Any, registered: bool
+) -> None:
+    network = build("mlp", shape=(1, 8, 8), classes=10) if registered else linear()
+    model = load_model(network, shape=(1, 8, 8), mean=mean)
+    assert [note.code for note in model.notes] == ["normalisation-assumed"] * (not registered and not mean)
+    assert model.card.preprocessing.mean == mean
+
+
 def test_a_model_is_returned_itself_and_wrapping_leaves_the_mode(make: Any) -> None:
     model, network = make().train(), linear().train()
     assert wrap(model) is as_classifier(model) is model

@@ -37,9 +37,9 @@ def _constant_of_shape(call: Call) -> Any:
 @operation("Range")
 def _range(call: Call) -> Any:
     first, last, step = (call.constant(k) for k in range(3))
-    count = math.ceil((last.item() - first.item()) / step.item())
-    _within([max(count, 0)])
-    found = (first + step * torch.arange(max(count, 0))).to(first.dtype)
+    count = max(math.ceil((last.item() - first.item()) / step.item()), 0)
+    _within([count])
+    found = (first + step * torch.arange(count)).to(first.dtype)
     return Constant((found, found), call.name)
 
 

@@ -23,12 +23,12 @@ from advkit.verify.bounds.reading import Reading, Unreadable, Value
 from advkit.verify.bounds.relaxation import MaxPool, Relu
 
 
-def _relu(reading: Reading, name: str, x: Value, inplace: bool = False) -> Value:
+def _relu(reading: Reading, name: str, x: Value, inplace: object = None) -> Value:
     return reading.add(name, Relu(), x)
 
 
 def _leaky_relu(
-    reading: Reading, name: str, x: Value, negative_slope: float = 0.01, inplace: bool = False
+    reading: Reading, name: str, x: Value, negative_slope: float = 0.01, inplace: object = None
 ) -> Value:
     if not 0 <= negative_slope <= 1:
         raise Unreadable(f"its slope {negative_slope:g} is outside [0, 1]")
@@ -158,7 +158,7 @@ def _same(reading: Reading, name: str, x: Value, *args: Any, **kwargs: Any) -> V
 
 
 def _dropout(
-    reading: Reading, name: str, x: Value, p: float = 0.5, training: bool = True, inplace: bool = False
+    reading: Reading, name: str, x: Value, p: float = 0.5, training: bool = True, inplace: object = None
 ) -> Value:
     if training and p:
         raise Unreadable("it drops values also in eval mode")
@@ -247,8 +247,8 @@ CALLS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.mean, "mean"), arithmetic.mean),
     **dict.fromkeys((torch.sum, "sum"), arithmetic.total),
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_"), arithmetic.clamped),
-    functional.relu6: lambda r, n, x, inplace=False: arithmetic.clamped(r, n, x, 0, 6),
-    functional.hardtanh: lambda r, n, x, min_val=-1.0, max_val=1.0, inplace=False: arithmetic.clamped(
+    functional.relu6: lambda r, n, x, inplace=None: arithmetic.clamped(r, n, x, 0, 6),
+    functional.hardtanh: lambda r, n, x, min_val=-1.0, max_val=1.0, inplace=None: arithmetic.clamped(
         r, n, x, min_val, max_val
     ),
     **dict.fromkeys((functional.pad, torch._C._nn.pad), arithmetic.padded),

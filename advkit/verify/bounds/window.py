@@ -140,5 +140,5 @@ def _within(place: Tensor, length: int) -> Tensor:
 
 
 def widest(steps: list[Step]) -> int:
-    """Largest number of values of a row on its path."""
-    return max((math.prod(step.size) for step in steps), default=0)
+    """Largest number of values of a row on its path, which has a step."""
+    return max(math.prod(step.size) for step in steps)

@@ -143,6 +143,7 @@ ALONE: Any = {  # which the reference of ONNX cannot compute
         "Conv", {"w": weights(3, 2, 2, 1)}, (2, 4, 5), strides=[4, 3], auto_pad="SAME_UPPER"
     ),
     "local response": of_one_node("LRN", {}, (2, 4, 5), size=1),
+    "far out": of_one_node("Softplus", {}, (2, 4, 5)),
     "local response, said": of_one_node("LRN", {}, (2, 4, 5), size=1, alpha=0.3, beta=0.5, bias=2.0),
 }
 
@@ -156,7 +157,7 @@ def test_options_and_defaults_are_those_of_onnxruntime(name: str) -> None:
         opset, made = OPTIONS[name]
         graph = Graph(x, opset)
         model = graph.model(made(graph))
-    x = np.concatenate([x, 1 - x]) * (30 if "response" in name else 1)
+    x = np.concatenate([x, 1 - x]) * {"local": 30, "far": 150}.get(name.split()[0], 1)
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (wanted,) = session.run(None, {model.graph.input[0].name: x})
     found = read(content(model, "net.onnx", None), None).module(torch.from_numpy(x))

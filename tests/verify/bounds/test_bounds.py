@@ -406,7 +406,7 @@ def test_bounds_are_never_above_the_exact_minimum_and_the_best_are_near(slope, e
     assert mean[2] < 0.12 * mean[1]
 
 
-def test_hidden_neurons_are_tightened_but_where_windows_reach_the_images():
+def test_hidden_neurons_are_tightened_but_where_windows_reach_the_images(monkeypatch):
     deep = nn.Sequential(
         *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)),
@@ -433,6 +433,16 @@ def test_hidden_neurons_are_tightened_but_where_windows_reach_the_images():
         inside = (x[row] + 0.1 * (2 * points - 1)).clamp(0, 1)
         for k, seen in enumerate(values(bounder.fine, inside.double())):
             assert ((seen >= bounds.lower[k][row]) & (seen <= bounds.upper[k][row])).all()
+    found = []
+    for share in (0.0, 1e-3):  # of the reach, taken off for rounding
+        monkeypatch.setattr(bounder, "off_at", lambda place, share=share: share)
+        found.append(bounder.linear(Ball(x, Threat("linf", 0.1))))
+        tighten(bounder, found[-1])
+    k, reach = into[-1], 1e-3 * bounds.reach[into[-1]]
+    for side, sign, old in (("lower", 1, before[into[-1]][0]), ("upper", -1, before[into[-1]][1])):
+        free, less = (getattr(one, side)[k] for one in found)
+        moved = less != old
+        assert moved.any() and torch.allclose((free - less)[moved], sign * reach[moved], rtol=1e-6)
 
 
 def test_slopes_are_searched_by_adam_until_enough_is_proved():

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from advkit.attacks.perturb import perturb
 from advkit.core.device import exact_float32
 from advkit.core.errors import DataError
 from advkit.core.threat import Threat
+from advkit.data.arrays import from_arrays
 from advkit.models.load import wrap
 from advkit.models.model import Model, evaluation_mode
 from advkit.verify.bounds.read import check, read
@@ -253,8 +253,9 @@ def decide(
 ) -> Answer:
     """Whether a property holds for a network, without the preprocessing of its card.
 
-    Bounds first, then PGD, then branch and bound, region by region; a violation is confirmed by the network
-    on the exact input. The answer "holds" covers exact arithmetic and a float32 pass, as certificates do.
+    Bounds first, then attacks, then branch and bound, then a longer attack, region by region; a violation is
+    confirmed by the network on the exact input. The answer "holds" covers exact arithmetic and a float32
+    pass, as certificates do.
 
     Args:
         model: whose inputs are the property's, in the order of their shape.
@@ -300,9 +301,8 @@ def _answer(model: Model, region: Region, timeout: float, subproblems: int | Non
         if proof.margin[0] > 0:
             return Answer("holds", margin=float(proof.margin[0]))
         completion = Completion(posed, graph, threat, timeout=timeout, subproblems=subproblems)
-        attacked = perturb(posed, x, label, threat, progress=False)
         margin, many = float(proof.margin[0]), 0
-        for point in _points(completion, x, label, attacked.x):
+        for point in _points(completion, x, label):
             if isinstance(point, Tensor):
                 found = (point.flatten() * (ends[1] - ends[0]) + ends[0]).clamp(low, high)
                 if violated(model, region, found):
@@ -314,12 +314,16 @@ def _answer(model: Model, region: Region, timeout: float, subproblems: int | Non
         return Answer("open", None, margin, many, tuple(gap_notes(posed, threat, "it")))
 
 
-def _points(
-    completion: Completion, x: Tensor, label: Tensor, first: Tensor
-) -> Iterator[Tensor | tuple[float, int]]:
-    """Points of the unit cube that may violate a property, and what branch and bound ends with."""
+def _points(completion: Completion, x: Tensor, label: Tensor) -> Iterator[Tensor | tuple[float, int]]:
+    """Points of the unit cube that may violate a property, and what complete verification ends with. Where an
+    example of the attacks does not violate it after all, branch and bound goes on."""
     yield x
-    yield first
+    image = from_arrays(x, label, name="property", split="all")
+    for verdict, example, _ in completion.verdicts(image, torch.arange(1)):
+        if example is None:
+            yield -math.inf if verdict.margin is None else verdict.margin, verdict.subproblems or 0
+            return
+        yield example
     for one, _ in completion.decisions(x, label):
         if one.example is not None:
             yield one.example

@@ -10,6 +10,8 @@ from torch import nn
 from advkit.core import rng
 from advkit.core.errors import DataError
 from advkit.models.load import wrap
+from advkit.verify.certification.branch import Branching
+from advkit.verify.certification.search import Decision
 from advkit.verify.vnnlib import decide, load_property
 
 NAMES = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"
@@ -171,10 +173,42 @@ def test_an_open_property_says_what_no_time_decides(tmp_path):
         box = "".join(f"(assert (>= X_{k} -1))(assert (<= X_{k} 1))" for k in range(count))
         with torch.no_grad():
             seen = float(model.network(points)[:, 0].max())
-        regions = load_property(written(tmp_path, f"(>= Y_0 {seen + 0.05 + gap})", box=box, names=names))
+        regions = load_property(written(tmp_path, f"(>= Y_0 {seen + 0.05 + 4 * gap})", box=box, names=names))
         answer = decide(model, regions, timeout=60, subproblems=1)
         assert answer.status == "open" and bool(answer.notes) == gap
     assert not decide(drawn(), load_property(written(tmp_path, "(>= Y_0 1000)")), timeout=60).notes
+
+
+def test_what_branch_and_bound_leaves_open_is_attacked_again(tmp_path, monkeypatch):
+    """Every input has maxima at both ends, the upper twice as high, and nearly all have to be there."""
+    both, last = nn.Linear(36, 72), nn.Linear(72, 1)
+    both.weight.data = torch.cat([2 * torch.eye(36), -torch.eye(36)])
+    both.bias.data = torch.tensor([-1.0, 0.5]).repeat_interleave(36)
+    last.weight.data, last.bias.data = torch.full((1, 72), 1 / 36), torch.tensor([-0.9])
+    model = wrap(nn.Sequential(nn.Flatten(), both, nn.ReLU(), last), shape=(1, 6, 6)).eval()
+    names = "".join(f"(declare-const X_{k} Real)" for k in range(36)) + "(declare-const Y_0 Real)"
+    box = "".join(f"(assert (>= X_{k} 0))(assert (<= X_{k} 1))" for k in range(36))
+    regions = load_property(written(tmp_path, "(>= Y_0 0)", box=box, names=names))
+    decided = [Decision(0, -1.0, 0.0, None, 9, 1.0)]
+    monkeypatch.setattr(Branching, "decide", lambda self, x, label: iter(decided))
+    monkeypatch.setattr(Branching, "facts", {})
+    answer = decide(model, regions, timeout=600, subproblems=300)
+    assert answer.status == "violated" and (answer.input > 0.9).sum() > 28
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("shape", [(1, 64), (1, 64, 1), (1, 1, 1, 64)])
+def test_the_inputs_of_a_file_need_no_shape_of_images(shape, typed, tmp_path):
+    onnx, reader = pytest.importorskip("onnx"), pytest.importorskip("onnx.parser")
+    head = f'<ir_version: 8, opset_import: ["": 13]> row (float[{",".join(map(str, shape))}] x)'
+    ones = f"<float[64,2] w = {{{', '.join(['1'] * 128)}}}>"
+    row = f"{head} => (float[1,2] y) {ones} {{ flat = Flatten<axis = 1>(x) y = MatMul(flat, w) }}"
+    (tmp_path / "row.onnx").write_bytes(reader.parse_model(row).SerializeToString())
+    names = "".join(f"(declare-const X_{k} Real)" for k in range(64)) + "(declare-const Y_0 Real)"
+    names += "(declare-const Y_1 Real)"
+    box = "".join(f"(assert (>= X_{k} 0))(assert (<= X_{k} 1))" for k in range(64))
+    file = written(tmp_path, "(>= Y_0 64.5)", box=box, names=names)
+    assert onnx and typed("certify", f"--model={tmp_path / 'row.onnx'}", f"--property={file}") == 0
 
 
 @pytest.mark.usefixtures("here")

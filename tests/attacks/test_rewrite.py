@@ -112,6 +112,15 @@ def test_relu_works_on_what_the_pooling_leaves(x):
     assert names.index("tiles_max_pool2d") < names.index("relu")
 
 
+def test_of_equal_values_a_gradient_follows_the_first():
+    at = torch.zeros(2, 1, 4, 5, requires_grad=True)
+    (slope,) = torch.autograd.grad(rewritten(nn.Sequential(nn.MaxPool2d(2)).eval())(at).sum(), at)
+    assert (
+        torch.equal(slope.nonzero(), (slope == 1).nonzero())
+        and slope[:, 0, ::2, :4:2].sum() == slope.sum() == 8
+    )
+
+
 def noisy(self, x):
     return functional.max_pool2d(self.first(x) + 1e-4 * torch.rand(1), 2)
 

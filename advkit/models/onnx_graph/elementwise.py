@@ -95,19 +95,20 @@ def _dropout(call: Call) -> Any:
 @operation("Cast", "CastLike")
 def _cast(call: Call) -> Any:
     x = call[0]
-    if call.node.op_type == "CastLike":
-        wanted = call[1]
-        kind = (wanted.like if isinstance(wanted, Value) else wanted.of)[0].dtype
-    else:
-        kind = _CASTS.get(call.attribute("to"), torch.complex64)
+    like = call.node.op_type == "CastLike"
+    kind = _kind(call[1]) if like else _CASTS.get(call.attribute("to"), torch.complex64)
     if kind == torch.complex64:
         raise Unread("it casts to a type that no classifier computes with")
-    own = (x.like if isinstance(x, Value) else x.of)[0].dtype
-    if own == kind:
+    if _kind(x) == kind:
         return x
     if isinstance(x, Value) and not kind.is_floating_point:
         raise Unread("it rounds values that depend on the images to whole numbers, which have no gradients")
     return call.call(Tensor.to, x, kind)
+
+
+def _kind(x: Read) -> torch.dtype:
+    one, _ = x.like if isinstance(x, Value) else x.of
+    return one.dtype
 
 
 def plain(x: Read, rank: int) -> Any:

@@ -121,21 +121,51 @@ def test_windows_move_as_in_onnxruntime(data: Any) -> None:
     torch.testing.assert_close(found.detach(), torch.from_numpy(wanted), atol=1e-5, rtol=1e-5)
 
 
+@settings(quick, max_examples=60)
+@given(st.data())
+def test_a_transposed_convolution_is_that_of_onnxruntime_or_refused(data: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    runtime.set_default_logger_severity(4)
+
+    def two(*choices: Any) -> list[Any]:
+        return [data.draw(st.sampled_from(choices)) for _ in "hw"]
+
+    more: dict[str, Any] = {
+        "strides": two(2, 3),
+        "dilations": two(1, 2),
+        "output_padding": two(0, 1),
+        "group": 2,
+    }
+    begin, end = two(0, 1), two(0, 1)
+    size, auto = two(9, 10), two("SAME_UPPER", "SAME_LOWER", "VALID")[0]
+    other: Any = data.draw(
+        st.sampled_from([{}, {}, {"output_shape": size}, {"auto_pad": auto}, {"pads": begin + end}])
+    )
+    model = of_one_node(
+        "ConvTranspose",
+        {"w": weights(2, 3, *two(2, 3)), "b": weights(6)},
+        (2, 4, 5),
+        **{"pads": begin * 2} | more | other,
+    )
+    x = np.random.default_rng(1).random((3, 2, 4, 5)).astype(np.float32)
+    try:
+        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (wanted,) = session.run(None, {"x": x})
+    except Exception:  # sizes that do not fit
+        return
+    if other and (other.get("pads") is None or begin != end):
+        with pytest.raises(ModelError):
+            read(content(model, "net.onnx", None), None)
+        return
+    found = read(content(model, "net.onnx", None), None).module(torch.from_numpy(x))
+    torch.testing.assert_close(found.detach(), torch.from_numpy(wanted), atol=1e-5, rtol=1e-5)
+
+
 def weights(*shape: int) -> Any:
     return np.random.default_rng(2).normal(size=shape).astype(np.float32)
 
 
 ALONE: Any = {  # which the reference of ONNX cannot compute
-    "transposed convolution": of_one_node(
-        "ConvTranspose",
-        {"w": weights(2, 3, 3, 2), "b": weights(6)},
-        (2, 4, 5),
-        group=2,
-        strides=[2, 3],
-        pads=[1, 0, 1, 0],
-        output_padding=[1, 2],
-        dilations=[2, 1],
-    ),
     "padding taken away": of_one_node(
         "Pad", {"p": np.array([0, 0, -1, 2, 0, 0, 1, -2]), "v": np.float32(0.3)}, (2, 4, 5)
     ),
@@ -515,6 +545,26 @@ def test_graphs_exported_for_so_many_images(count: int) -> None:
         assert torch.equal(module(x), x)
     zero = g.model(g.add("Flatten", g.add("Mul", "images", g.constant(0.0))))
     check_batches(read(content(zero, "net.onnx", None), None), "net.onnx")
+
+
+def test_functions_of_a_file_are_put_into_its_graph() -> None:
+    opsets, node = (
+        [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)],
+        onnx.helper.make_node,
+    )
+    body = [node("Mul", ["x", "x"], ["square"]), node("Add", ["square", "x"], ["y"])]
+    model = model_of(
+        [node("Own", ["x"], ["y"], domain="own")], [info("x", "N", 1, 2, 3)], [info("y", "N", 1, 2, 3)]
+    )
+    model.opset_import.append(opsets[1])
+    model.functions.append(onnx.helper.make_function("own", "Own", ["x"], ["y"], body, opsets[:1]))
+    x = torch.rand(3, 1, 2, 3)
+    torch.testing.assert_close(read(content(model, "net.onnx", None), None).module(x), x * x + x)
+    body[0].op_type = "Lost"
+    del model.functions[:]
+    model.functions.append(onnx.helper.make_function("own", "Own", ["x"], ["y"], body, opsets[:1]))
+    with pytest.raises(ModelError):
+        read(content(model, "net.onnx", None), None)
 
 
 def test_a_refusal_to_mix_images_names_both_shapes() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from advkit.attacks.advgan import moved
+from advkit.attacks.perturb import logits_of
 from advkit.core import rng
 from advkit.core.errors import ConfigError, DataError
 from advkit.core.runs import RunFolder
@@ -45,6 +46,14 @@ def test_a_generator_misleads_where_random_changes_do_not(threat, model, images)
     assert rate == len(test) / 0.5  # images a second
     assert threat.contains(x, test.images).all()
     assert int(hits(model, x, test, threat, None)[0].sum()) == figures["hits"]
+
+
+@pytest.mark.parametrize("target", [None, 0, 1])
+def test_what_is_attacked_is_right_and_of_another_class_than_the_target(target, model, images):
+    data = images(40, 1, "test")
+    predicted = logits_of(model, data).argmax(1).tolist()
+    wanted = [k for k, own in enumerate(data.labels.tolist()) if predicted[k] == own != target]
+    assert attackable(model, data, target).ids.tolist() == data.ids[wanted].tolist()
 
 
 def test_the_classifier_stays_as_it_is(model, images):

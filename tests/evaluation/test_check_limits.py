@@ -293,7 +293,7 @@ def test_answers_that_change(printed, first, second, random, samples, doubted):
     [
         (10, 100, 10, True), (15, 100, 10, True), (16, 100, 10, False),
         (0, 5, 10, True), (2, 5, 10, True), (3, 5, 10, False),
-        (7, 10, 2, True), (8, 10, 2, False), (4, 4, 2, False), (1, 1, 1000, False),
+        (7, 10, 2, True), (8, 10, 2, False), (3, 4, 2, True), (4, 4, 2, False), (1, 1, 1000, False),
     ],
 )  # fmt: skip
 def test_a_clean_accuracy_of_guessing_is_doubted(printed, right, n, classes, doubted):

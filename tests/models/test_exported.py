@@ -131,6 +131,9 @@ def test_a_program_is_the_network_that_was_exported(name: str, batch: int | None
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-6)
         own, other = dict(network.named_parameters()), dict(model.network.weights.named_parameters())
         assert set(own) == set(other) and all(torch.equal(own[key], other[key]) for key in own)
+        for place, layer in network.named_modules():  # which proofs and pictures of a model name
+            if list(layer.parameters(recurse=False)):
+                assert type(model.network.weights.get_submodule(place)) is type(layer)
         assert not model.network.train().eval().training
 
 

@@ -191,6 +191,8 @@ def test_dcgan_has_the_channels_of_its_source() -> None:
     with torch.device("meta"):
         generator = build("dcgan-generator", shape=(3, 64, 64), config={"width": 128})
         discriminator = build("dcgan-discriminator", shape=(3, 64, 64), config={"width": 128})
+    layers = [layer for layer in generator.modules() if isinstance(layer, nn.Linear | nn.ConvTranspose2d)]
+    assert [layer.bias is not None for layer in layers] == [False] * 4 + [True]  # others are normalised
     up = [tuple(p.shape) for p in generator.parameters() if p.dim() == 4]
     assert up == [(1024, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 3, 4, 4)]
     down = [tuple(p.shape) for p in discriminator.parameters() if p.dim() == 4]

@@ -129,7 +129,7 @@ class Evidence:
     def shortened(self, stage: Stage, threat: Threat | None = None) -> Attack[Any]:
         """The attack of a stage with few steps, one start and one target."""
         steps = min(STEPS, stage.parameters.get("steps", STEPS))
-        targets = min(1, stage.parameters.get("targets", 1))
+        targets = int(bool(stage.parameters.get("targets")))
         return self.repeated(stage, threat, steps=steps, restarts=1, targets=targets)
 
     def search(self, name: str, attack: Attack[Any], chosen: Sequence[int]) -> list[Found]:

@@ -24,6 +24,7 @@ from advkit.core import rng
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 from advkit.data.data import Data
+from advkit.evaluation.evaluate import evaluate
 from advkit.models.black_box import BlackBox
 
 CPU = torch.device("cpu")
@@ -807,6 +808,11 @@ def test_each_row_that_a_black_box_is_sent_counts_and_a_later_start_waits_for_an
     for what in ("x", "forwards"):
         assert torch.equal(getattr(first, what)[first.success], getattr(more, what)[first.success])
     assert (more.forwards >= first.forwards).all()
+    sent.zero_()
+    box, parameters = BlackBox(answer, max_queries=limit), {"square": {"queries": 5}, "simba": {"queries": 9}}
+    after = evaluate(box, (x, y), Threat("l2", 1), [*parameters], parameters=parameters, progress=False)
+    assert [verdict.forwards for verdict in after.verdicts] == sent.tolist()
+    assert sum(stage.forwards for stage in after.stages) == sent.sum() - len(x)  # of the clean images
 
 
 @pytest.mark.parametrize("seconds", [0, math.inf])

@@ -42,3 +42,16 @@ def test_algorithms_of_a_gpu_are_repeatable_inside_and_as_before_afterwards(monk
         assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
         raise KeyError
     assert (cudnn.deterministic, cudnn.benchmark) == before
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("capability", ["DEFAULT", "AVX2", "AVX512"])
+@pytest.mark.parametrize("able", [(), ("avx512_bf16",), ("amx_bf16",), ("bf16",)])
+def test_processors_that_multiply_in_bfloat16_do(processor, capability, able, monkeypatch):
+    monkeypatch.setattr(
+        device.pytorch, "cpu_capabilities", lambda: {"architecture": processor, **dict.fromkeys(able, True)}
+    )
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    capped = processor == "x86_64" and capability != "AVX512"
+    assert device.computes_bfloat16(torch.device("cpu")) == (bool(able) and not capped)
+    assert not device.computes_bfloat16(torch.device("meta"))

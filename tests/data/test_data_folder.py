@@ -18,6 +18,8 @@ from advkit.data import image_files
 from advkit.data.data import Data
 from advkit.data.image_files import ImageFiles
 from advkit.data.load import load_data
+from advkit.data.subjects import _unseen
+from advkit.models.card import DataFacts, ModelCard
 
 MakeFolder = Callable[..., Path]
 TWENTY = {"cat": 20, "dog": 20}
@@ -350,3 +352,21 @@ def test_sizes_that_cannot_be(make_folder: MakeFolder) -> None:
 
 def codes(data: Data) -> list[str]:
     return [note.code for note in data.notes]
+
+
+@pytest.mark.parametrize("n", [3, 4])
+@pytest.mark.parametrize("fingerprint", ["learnt", "other"])
+def test_what_a_model_was_trained_on_is_left_out_if_it_is_the_training_split(
+    n: int, fingerprint: str
+) -> None:
+    facts = {"architecture": "mlp", "role": "classifier", "shape": (1, 2, 2)}
+    learnt = DataFacts(name="folder:there", split="train", fingerprint="learnt", n=3)
+
+    class Images(list[int]):
+        def __init__(self, count: int, split: str) -> None:
+            super().__init__(range(count))
+            self.name, self.split, self.fingerprint = "folder:here", split, fingerprint
+
+    whole = Images(9, "all")
+    found = _unseen(whole, ModelCard(**facts, data=learnt), lambda name, split: Images(n, split or ""))  # type: ignore
+    assert found.split == ("test" if (n, fingerprint) == (3, "learnt") else "all")

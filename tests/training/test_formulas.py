@@ -129,6 +129,15 @@ def test_the_smoothed_classifier_is_attacked_inside_the_radius(make, objective, 
     assert (doubt(moved) > doubt(x)).all() and doubt(moved).mean() > doubt(aside).mean()
 
 
+@pytest.mark.parametrize("step", [0, 3, 6, 9])
+def test_the_radius_of_smoothed_attacks_grows(step, make, objective, digits, monkeypatch):
+    x, y, batch = batch_of(digits)
+    wanted, radii = objective("smooth-adv", sigma="1/4", radius=0.5, radius_warmup=0.5), []
+    monkeypatch.setattr(type(wanted), "moved", lambda *asked: radii.append(asked[-1].eps) or x)
+    wanted.loss(make(), x, y, replace(batch, step=step, steps=10))
+    assert radii == [pytest.approx(0.5 * min(1, (step + 1) / 5))]
+
+
 def test_noise_is_gaussian_of_the_given_size_and_another_in_every_copy_and_update(objective, digits):
     seen = []
 

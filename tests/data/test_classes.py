@@ -13,7 +13,7 @@ from torchvision import datasets, models, transforms
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError
-from advkit.data.classes import match_classes, read_classes
+from advkit.data.classes import class_name, match_classes, read_classes
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import Subject, flags
@@ -202,3 +202,7 @@ def test_torchvisions_weights_bring_their_own_transform(
     steps = transforms.Compose([way, transforms.CenterCrop(224), transforms.PILToTensor()])
     expected = datasets.ImageFolder(str(folder), steps)
     assert all(torch.equal(image, expected[row][0]) for row, image in enumerate(bicubic.images[:]))
+
+
+def test_a_class_without_a_name_is_its_number() -> None:
+    assert [class_name(label, ("cat", "dog")) for label in range(4)] == ["cat", "dog", "2", "3"]

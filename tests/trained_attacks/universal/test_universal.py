@@ -15,7 +15,7 @@ from advkit.models.load import wrap
 from advkit.trained_attacks.universal import judge as judging
 from advkit.trained_attacks.universal.change import Patch, Perturbation, Place, paste
 from advkit.trained_attacks.universal.judge import PatchJudge, judge_perturbation, random_like
-from advkit.trained_attacks.universal.make import class_number
+from advkit.trained_attacks.universal.make import _most_confident, class_number
 from advkit.trained_attacks.universal.settings import ChangeSettings, PatchSettings
 from advkit.trained_attacks.universal.train import ChangeTraining
 from advkit.training.loop import repeat
@@ -196,3 +196,17 @@ def test_faults_are_told_in_one_sentence(bright, grey):
             advkit.train_patch(bright, data, target, **{"test": data, **more})
     with pytest.raises(ConfigError):
         advkit.train_universal(bright, data, Threat("l1", 1.0), test=data)
+
+
+def test_the_most_confident_image_of_a_class_is_found_among_any_number():
+    digits = advkit.load_data("digits", "test", limit=40)
+    with rng.scope("cpu", 0, "confident"):
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    model = wrap(network, shape=digits.shape).eval()
+    threes = (digits.labels == 3).nonzero()[:, 0]
+    for some in (threes, threes[:1]):
+        x, _ = digits.batch(some)
+        best = model(x).softmax(1)[:, 3].argmax()
+        assert torch.equal(_most_confident(model, digits.take(some), 3), x[best][None])
+    with pytest.raises(DataError):
+        _most_confident(model, digits.take(threes), 4)

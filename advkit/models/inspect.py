@@ -67,6 +67,11 @@ def inspect_classifier(
             f"the images are {by_size(images.shape[1:])} but the model takes {by_size(model.card.shape)} "
             "(channels x height x width); choose data or a model that fits"
         )
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(
+            f"{type(model.network).__name__} has shapes in place of weights (the device meta); load them "
+            "first, as by network.to_empty(device='cpu') and network.load_state_dict(...)"
+        )
     found = list(model.notes)
     if black_box(model) is not None:  # every pass is a query
         return ModelFacts(deterministic=not allow_random, notes=tuple(found))

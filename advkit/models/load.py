@@ -320,11 +320,6 @@ def _of_found(found: Found, said: Said) -> Model:
     network = found.network
     if isinstance(network, Model):
         return _agreed(network, said)
-    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
-        raise ModelError(
-            f"{type(network).__name__} has shapes in place of weights (the device meta); load them first, as "
-            "by network.to_empty(device='cpu') and network.load_state_dict(...)"
-        )
     facts: dict[str, Any] = {
         "architecture": found.architecture or f"{type(network).__module__}:{type(network).__qualname__}",
         "config": found.config,

@@ -10,6 +10,10 @@ from torch import Tensor
 from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
 
+STEPS = 8
+"""Of the search for a price of the budget in l2; the set of values at the box is mostly found after four."""
+TINY = torch.finfo(torch.float64).tiny
+
 
 class Ball:
     """The ball as ``Threat.contains`` defines it: of ``eps`` plus its slack.
@@ -36,10 +40,7 @@ class Ball:
         return self.x.abs() + self.eps
 
     def least(self, a: Tensor, index: Tensor) -> Tensor:
-        """(R,) float64: lower bounds of linear functions on the ball.
-
-        In linf it is the minimum. In l2 and l1 it is the larger of the minima over the ball, by the dual
-        norm, and over the box.
+        """(R,) float64: the minima of linear functions on the ball, or a little below in l2.
 
         Args:
             a: (R, C, H, W) coefficients.
@@ -53,9 +54,35 @@ class Ball:
         low = _dot(a, middle) - _dot(a.abs(), radius)
         if self.norm == "linf":
             return low
-        flat = a.flatten(1).double()
-        dual = flat.norm(dim=1) if self.norm == "l2" else flat.abs().amax(1)
-        return torch.maximum(low, _dot(a, x) - self.eps * dual)
+        room = torch.where(a > 0, x - (middle - radius), middle + radius - x).flatten(1)
+        return torch.maximum(low, _dot(a, x) - self._fall(a.flatten(1).double().abs(), room))
+
+    def _fall(self, slope: Tensor, room: Tensor) -> Tensor:
+        """(R,) how far functions of ``slope`` (R, D) fall at most, where values have ``room`` (R, D) in the
+        box: by a price of the budget, of which any gives an upper bound, without negative terms."""
+        fixed = slope.detach()
+        if self.norm == "l1":
+            price = self._price_in_l1(fixed, room)
+            return price[:, 0] * self.eps + ((slope - price).clamp(min=0) * room).sum(1)
+        price = self._price_in_l2(fixed, room)
+        moved = torch.minimum(slope / (2 * price).clamp(min=TINY), room)
+        return ((slope - price * moved) * moved).sum(1) + price[:, 0] * self.eps**2
+
+    def _price_in_l1(self, slope: Tensor, room: Tensor) -> Tensor:
+        """(R, 1): that of the steepest value for which the budget is too short; 0 if it is enough for all."""
+        steep, order = slope.sort(dim=1, descending=True)
+        paid = (room.gather(1, order).cumsum(1) < self.eps).sum(1, keepdim=True)
+        return torch.nn.functional.pad(steep, (0, 1)).gather(1, paid)
+
+    def _price_in_l2(self, slope: Tensor, room: Tensor) -> Tensor:
+        """(R, 1): values that a price moves to the box stay there at lower ones."""
+        squares = slope**2
+        price = squares.sum(1, keepdim=True).sqrt() / (2 * self.eps)
+        for _ in range(STEPS):
+            boxed = slope > 2 * price * room
+            left = self.eps**2 - (room**2 * boxed).sum(1, keepdim=True)
+            price = ((squares * ~boxed).sum(1, keepdim=True) / left.clamp(min=TINY)).sqrt() / 2
+        return price
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor, Tensor]:

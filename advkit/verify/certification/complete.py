@@ -203,7 +203,7 @@ def _gaps(graph: Graph, threat: Threat) -> Iterator[str]:
         yield "inputs of sigmoid and tanh are not split"
     if MaxPool in kinds:
         yield "poolings of more than 16 values, or of negative ones at an edge, are not split"
-    if threat.norm != "linf":
+    if threat.norm != "linf" and Relu in kinds:
         yield f"parts without an open sign are not solved exactly in {threat.norm}"
 
 

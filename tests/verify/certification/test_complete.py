@@ -624,3 +624,17 @@ def test_an_evaluation_says_what_no_time_decides(opened, monkeypatch):
     notes = {*alone.notes} - {*advkit.certify(model, pair, threat).notes}
     assert (both.certified_correct < both.robust_correct) == (alone.undecided > 0) == opened == bool(notes)
     assert notes <= {*both.notes} and (opened or {*both.notes} <= {*alone.notes})
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_no_image_of_a_linear_network_stays_open(norm):
+    """Pixels at 0 and 1 included, where the ball alone says too little."""
+    with rng.scope("cpu", 5, "linear"):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    x = (2 * rng.uniform(rng.keys(1, "linear", torch.arange(40)), (1, 8, 8)) - 0.5).clamp(0, 1)
+    with torch.no_grad():
+        logits = model(x)
+    gap = logits.topk(2).values[:, 0] - logits.topk(2).values[:, 1]
+    eps = float(gap.median()) * (1.5 if norm == "l2" else 6)
+    result = advkit.certify(model, (x, logits.argmax(1)), Threat(norm, eps), "complete", subproblems=1)
+    assert result.undecided == 0 and 5 < result.certified_correct < 35

@@ -109,7 +109,11 @@ def test_curve(dice, printed, share):
     assert told.median.value == (None if middle == math.inf else middle)
     ends = [one for one in (told.median.value, told.median.low, told.median.high) if one is not None]
     printed(told.text(told.median), *(one * told.parts for one in ends))
-    for line, point in zip(str(told).splitlines()[2:], told.points, strict=True):
+    *_, warning, _ = lines = str(told).splitlines()[: -len(told.points)]
+    assert len(lines) == 2 + (None in norms)
+    if None in norms:
+        printed(warning, norms.count(None), clean)
+    for line, point in zip(str(told).splitlines()[len(lines) :], told.points, strict=True):
         left = sum(norm is None or norm > point.eps for norm in norms)
         assert point.robust_correct == left
         printed(line, point.eps, *share(left, n))

@@ -49,7 +49,7 @@ SUBJECTS: tuple[tuple[str, str, str, float, dict[str, Any]], ...] = (
     ("mnist_fc_256x2.onnx", "mnist", "l2", 0.3, {}),
     ("convex_adversarial_mnist.pth", "mnist", "linf", 0.1, {}),
     ("convex_adversarial_mnist.pth", "mnist", "linf", 0.15, {}),
-    ("convex_adversarial_mnist.pth", "mnist", "l1", 3.0, {}),
+    ("convex_adversarial_mnist.pth", "mnist", "l1", 0.5, {}),
     ("mnist_cnn_a_adv.pth", "mnist", "linf", 0.1, {}),
     ("mnist_lenet5_advtrained.pt", "mnist", "linf", 0.03, {}),
     ("cifar_cnn_a_adv.pth", "cifar10", "linf", 1 / 255, CIFAR),
@@ -177,9 +177,11 @@ def attacks(folder: Path, n: int) -> Iterator[str]:
         result = advkit.certify(model, data, threat, "complete", timeout=5, progress=False)
         middle, counts = time.perf_counter(), Counter(one.status for one in result.verdicts)
         certified = torch.tensor([one.status == "certified" for one in result.verdicts])
-        left = data.take(certified.nonzero()[:, 0])
-        again = advkit.evaluate(model, left, threat, STRONG, seed=1, parameters=FEW, progress=False)
-        broken = sum(one.status == "broken" for one in again.verdicts)
+        broken = 0
+        if certified.any():
+            left = data.take(certified.nonzero()[:, 0])
+            again = advkit.evaluate(model, left, threat, STRONG, seed=1, parameters=FEW, progress=False)
+            broken = sum(one.status == "broken" for one in again.verdicts)
         seconds = f"{middle - begun:.0f} + {time.perf_counter() - middle:.0f} s"
         print(
             name, norm, round(eps, 4), dict(counts), f"broken of the certified: {broken}", seconds, flush=True

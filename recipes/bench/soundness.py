@@ -5,13 +5,13 @@
     python recipes/bench/soundness.py attacks FOLDER --n 60
 
 `exact`: small networks drawn with least margins near 0, beside their exact minima by enumeration of all
-patterns of signs (`tests/verify/exact.py`). Four minutes on one core.
+patterns of signs (`tests/verify/exact.py`). Three minutes on one core.
 `arithmetic`: networks made to deceive a verifier of real arithmetic (after Zombori et al. 2021, and Jia and
 Rinard 2021): large weights that cancel, what leads is lost in rounding, denormal and overflowing values.
-Points of the ball are classified by the model itself, one by one and in batches. Two minutes.
+Points of the ball are classified by the model itself, one by one and in batches. Six minutes at --n 500.
 `attacks`: public classifiers in FOLDER and those that ship with advkit; the images that are certified are
-attacked by targeted Auto-PGD, Square and memetic. MNIST and CIFAR-10 must be where ADVKIT_DATA says. Twenty
-minutes.
+attacked by targeted Auto-PGD, Square and memetic. MNIST and CIFAR-10 must be where ADVKIT_DATA says. Half an
+hour.
 
 Each ends with a line of counts, and with exit code 1 if anything was contradicted.
 """

@@ -30,8 +30,8 @@ class TorchvisionFiles:
     train: str
     """File that is there when the training split is, below the data folder."""
     test: str
-    npz: str = ""
-    """An npz file that may replace the test split."""
+    npz: bool = False
+    """Whether NAME-train.npz and NAME-test.npz in the data folder may replace the splits."""
 
     def place(self, split: str, root: Path) -> Path:
         """The file of torchvision's that tells whether ``split`` is there."""
@@ -39,9 +39,8 @@ class TorchvisionFiles:
 
     def substitute(self, split: str, root: Path) -> Path | None:
         """The npz file to read instead, where torchvision's files are absent and it is there."""
-        if split != "test" or not self.npz or self.place(split, root).exists():
-            return None
-        return root / self.npz if (root / self.npz).is_file() else None
+        alone = root / f"{self.name}-{split}.npz"
+        return alone if self.npz and not self.place(split, root).exists() and alone.is_file() else None
 
     def present(self, split: str, root: Path) -> bool:
         """Whether ``split`` is there in either form."""

@@ -118,12 +118,13 @@ def test_torchvision_is_asked_for_the_right_thing(monkeypatch: pytest.MonkeyPatc
 
 def test_cifar10_from_npz(tmp_path: Path) -> None:
     images = np.arange(2 * 3 * 32 * 32, dtype=np.uint8).reshape(2, 3, 32, 32)
-    np.savez(tmp_path / "cifar10-test.npz", x=images, y=np.array([3, 8]))
-    data = load_data("cifar-10", root=tmp_path)
-    assert (data.name, data.split, len(data), data.class_names[3]) == ("cifar10", "test", 2, "cat")
-    assert data.threat is not None and np.array_equal(data.images[:].numpy(), images)
-    with pytest.raises(DataError):
-        load_data("cifar10", "train", root=tmp_path)
+    for split in ("test", "train"):
+        with pytest.raises(DataError):
+            load_data("cifar10", split, root=tmp_path)
+        np.savez(tmp_path / f"cifar10-{split}.npz", x=images, y=np.array([3, 8]))
+        data = load_data("cifar-10", split, root=tmp_path)
+        assert (data.name, data.split, len(data), data.class_names[3]) == ("cifar10", split, 2, "cat")
+        assert data.threat is not None and np.array_equal(data.images[:].numpy(), images)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ _CIFAR10_FILES = TorchvisionFiles(
     "CIFAR10",
     train="cifar-10-batches-py/data_batch_1",
     test="cifar-10-batches-py/test_batch",
-    npz="cifar10-test.npz",
+    npz=True,
 )
 _STACKED_FILES = _mnist_files("stacked-mnist", "MNIST")
 
@@ -125,9 +125,9 @@ _STACKED_FILES = _mnist_files("stacked-mnist", "MNIST")
     **_CIFAR,
 )
 def cifar10(split: Split, root: Path) -> Data:
-    """Where torchvision's folder is absent, the test split is read from ``cifar10-test.npz`` in the data
-    folder (``x`` uint8 (N, 3, 32, 32), ``y`` int64), if it is there. Such a file may hold fewer than the
-    10,000 images, so look at n: accuracies on it are then not the official ones to the last digit.
+    """Where torchvision's folder is absent, a split is read from ``cifar10-train.npz`` or
+    ``cifar10-test.npz`` in the data folder (``x`` uint8 (N, 3, 32, 32), ``y`` int64), if it is there. Such a
+    file may hold fewer images, so look at n: accuracies are then not the official ones to the last digit.
     """
     alone = _CIFAR10_FILES.substitute(split, root)
     if alone is None:

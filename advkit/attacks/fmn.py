@@ -13,6 +13,7 @@ from advkit.attacks.engine.oracle import Oracle, margin_of
 from advkit.attacks.engine.record import column
 from advkit.attacks.losses.margin import margin
 from advkit.attacks.parts.balls import annealed, fewest, fill_, length, movable_, slope
+from advkit.attacks.parts.boundary import toward, toward_target
 from advkit.core.config import StrictModel
 from advkit.core.threat import Threat
 
@@ -64,6 +65,7 @@ class FMN(Attack[FMNState]):
         first, share = (8.0, 0.3) if threat.norm == "l0" else (1.0, 0.01)
         self._step_size = config.step_size or first
         self._step_size_final = share * self._step_size
+        self._gamma = config.gamma or (0.1 if threat.norm == "linf" else 0.3)
 
     def start(self, rows: Rows) -> FMNState:
         """The originals."""
@@ -82,13 +84,14 @@ class FMN(Attack[FMNState]):
     def step(self, state: FMNState, oracle: Oracle) -> FMNState:
         """Evaluates ``x``, sets the radius and takes a step along the edge."""
         rows, x, config, norm = state.rows, state.x, self.config, self.threat.norm
-        loss, grad, logits = oracle.loss_and_grad(x, rows, margin)
+        loss, grad, logits = self.boundary(x, rows, oracle)
         won = margin_of(logits, rows) > 0
         distance = self.threat.distance(x, rows.x0)
         nearest = torch.where(won, torch.minimum(distance, state.nearest), state.nearest)
         found = state.found | won
+        beyond = self.beyond(x, loss, grad, found)
         grad = movable_(grad, x)
-        gamma = annealed(state.iteration, config.steps, config.gamma, config.gamma_final)
+        gamma = annealed(state.iteration, config.steps, self._gamma, config.gamma_final)
         shrunk, grown = state.radius * (1 - gamma), state.radius * (1 + gamma)
         if norm == "l0":
             shrunk = torch.minimum(state.radius - 1, shrunk.floor())
@@ -105,4 +108,51 @@ class FMN(Attack[FMNState]):
             grad.sign_()
         size = annealed(state.iteration, config.steps, self._step_size, self._step_size_final)
         x = fill_(x.addcmul_(grad, column(size / length(grad), x)), rows.x0, radius, norm)
+        if beyond is not None:
+            x = torch.where(column(found, x), x, beyond)
+            radius = torch.where(found, radius, self.threat.distance(x, rows.x0))
         return FMNState(rows, x, state.iteration, radius, nearest, state.farthest, found)
+
+    def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
+        """(signed distance beyond the boundary (R,), in logits, its gradient (R, C, H, W), logits (R, K))."""
+        return oracle.loss_and_grad(x, rows, margin)
+
+    def beyond(self, x: Tensor, loss: Tensor, grad: Tensor, found: Tensor) -> Tensor | None:
+        """(R, C, H, W) the next points of the rows without a success; None: on the edge of the ball, too."""
+        return None
+
+
+@attack(
+    "fmn-t",
+    summary="targeted FMN: steps across the boundary to a class, then the ball shrinks from far inside it",
+    source="after Moosavi-Dezfooli et al. 2016 and Pintor et al. 2021",
+)
+class FMNT(FMN):
+    """Until its first success a row steps over the linearised boundary of its class, as DeepFool does; FMN
+    follows, with a ball that first shrinks fast.
+
+    Gradients near an image of a hardened network lead FMN to far boundaries; from far inside a wrong class it
+    comes back across a nearer one.
+    """
+
+    class Config(FMN.Config):
+        gamma: float | None = Field(None, gt=0, lt=1)  # type: ignore[assignment]
+        """Relative change of the radius in the first step; by default 0.3, in linf 0.1."""
+        targets: int = Field(9, ge=0)
+        """Target classes, largest logit first; 0: in each step, the strongest wrong class."""
+        overshoot: float = Field(0.05, ge=0)
+        """Overshoot beyond the linearised boundary, as a share of the step."""
+
+    config: Config
+    norms = ("linf", "l2", "l1")
+
+    def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
+        """That of the search target."""
+        return toward_target(oracle, x, rows)
+
+    def beyond(self, x: Tensor, loss: Tensor, grad: Tensor, found: Tensor) -> Tensor | None:
+        """Beyond the linearised boundary, inside the box."""
+        if x.device.type == "cpu" and found.all():
+            return None
+        step = toward(x.flatten(1)[None], grad.flatten(1), -loss[None], self.threat.norm)[0].view_as(x)
+        return step.mul_(1 + self.config.overshoot).add_(x).clamp_(0, 1)

@@ -6,7 +6,7 @@
 MODEL is whatever `advkit.load_model` takes, for 28x28 grey images; MNIST must be where ADVKIT_DATA says.
 Expected time on 2 cores: at most ten minutes for 100 images and a small convolutional network.
 
-Everybody takes ``--steps`` steps: FAB in equal parts toward each of the ``--targets`` most likely wrong
+Everybody takes ``--steps`` steps: FAB and FMN-T in equal parts toward each of the ``--targets`` most likely wrong
 classes. CW and EAD take half as many in each of ``--searches`` trials of the constant (torchattacks' CW,
 which has one, as many in all). Distances are counted afterwards, on the images that came back, clamped to
 [0, 1]: 0 where the model is wrong on the original, infinite where it is right on what came back. Optimality
@@ -46,6 +46,7 @@ def ours(model: nn.Module, data: Data, x: Tensor, norm: Norm, options: argparse.
     steps = {"steps": options.steps}
     parameters: dict[str, dict[str, int]] = {
         "fab-t": {"steps": options.steps // options.targets, "targets": options.targets},
+        "fmn-t": {"steps": options.steps // options.targets, "targets": options.targets},
         "fmn": steps,
         "ddn": steps,
         "cw": trials,

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from advkit import load_data, load_model
 from advkit.attacks.perturb import logits_of, make, searching
 from advkit.core.threat import Threat
 from advkit.models.model import evaluation_mode
 
-LONG = {"fmn": {"steps": 200}, "ddn": {"steps": 200}}
+LONG = {name: {"steps": 200} for name in ("fmn", "fmn-t", "ddn")}
 LONG |= {name: {"steps": 50} for name in ("fab", "fab-t", "deepfool")}
 LONG |= {"sigma-zero": {"steps": 100}, "ead": {"steps": 3000, "beta": 0.1}}
 """Enough steps to arrive on the linear model."""
@@ -21,7 +22,12 @@ change, and DeepFool overshoots by 2 %."""
 STEPS = {"ead": 300}
 """Steps on the small network, where they are not 60."""
 NORMS = {"fmn": ("linf", "l2", "l1", "l0"), "sigma-zero": ("l0",), "ead": ("l1",), "ddn": ("l2",)}
-NORMS |= {"fab": ("linf", "l2", "l1"), "fab-t": ("linf", "l2", "l1"), "deepfool": ("linf", "l2")}
+NORMS |= {
+    "fab": ("linf", "l2", "l1"),
+    "fab-t": ("linf", "l2", "l1"),
+    "fmn-t": ("linf", "l2", "l1"),
+    "deepfool": ("linf", "l2"),
+}
 SWEEP = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 
@@ -89,6 +95,14 @@ class TestEveryMinimumNormAttack:
         with torch.no_grad():
             said = model(torch.stack([f.x for f in found])).argmax(1)
         assert torch.equal(said[hit], target_class[hit])
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_start_far_inside_a_class_finds_nearer_successes_of_a_hardened_network(norm):
+    model, data = load_model("advkit:digits-robust"), load_data("digits").take(torch.arange(24))
+    of = {"fmn": {"steps": 99}} | dict.fromkeys(("fmn-t", "fab-t"), {"steps": 33, "targets": 3})
+    mean = {name: nearest(model, data, name, norm, parameters=of[name])[0].mean() for name in of}
+    assert mean["fmn-t"] < 0.97 * min(mean["fmn"], mean["fab-t"])
 
 
 def test_local_optimality_is_the_share_of_the_area_above_the_curve():

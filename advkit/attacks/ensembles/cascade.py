@@ -46,7 +46,11 @@ class Cascade(Ensemble):
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)
         ratio = "dlr" if classes >= 4 else "logit-difference"
-        fab = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
+        nearest = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
+        nearest_again = stage("fab-again", "fab-t", targets=wrong, restarts=2)
+        if threat.norm != "linf":
+            nearest = stage("fmn-t", "fmn-t", targets=min(wrong, 3), steps=50)
+            nearest_again = stage("fmn-again", "fmn-t", targets=wrong)
         apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
         longest, square = long_attacks(classes)
         ascents = self.config.ascents
@@ -54,18 +58,18 @@ class Cascade(Ensemble):
         return (
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
-            self._nearest(fab),
-            self._nearest(stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50), beyond=SILENT),
-            self._nearest(apgd_ce),
-            self._nearest(stage("fab-again", "fab-t", targets=wrong, restarts=2), after=fab),
-            self._nearest(stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
-            self._nearest(longest),
-            self._nearest(square),
-            self._nearest(stage("square-longer", "square", queries=10000), after=square),
+            self._in_rounds(nearest),
+            self._in_rounds(stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50), beyond=SILENT),
+            self._in_rounds(apgd_ce),
+            self._in_rounds(nearest_again, after=nearest),
+            self._in_rounds(stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
+            self._in_rounds(longest),
+            self._in_rounds(square),
+            self._in_rounds(stage("square-longer", "square", queries=10000), after=square),
             *memetic,
         )
 
-    def _nearest(self, one: Stage, *, after: Stage | None = None, beyond: int = 0) -> Stage:
+    def _in_rounds(self, one: Stage, *, after: Stage | None = None, beyond: int = 0) -> Stage:
         return replace(
             one,
             tolerance=self.config.tolerance,

@@ -34,9 +34,9 @@ from advkit.evaluation.ledger import Entry, Ledger, confirming
 from advkit.models.model import Model, evaluation_mode
 
 DEFAULT: Final[dict[Norm, dict[str, dict[str, Any]]]] = {
-    "linf": {"fmn": {"steps": 300}, "fab-t": {"targets": 3}},
-    "l2": {"ddn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
-    "l1": {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}},
+    "linf": {"fmn": {"steps": 300}, "fmn-t": {"targets": 3}},
+    "l2": {"fmn-t": {}},
+    "l1": {"fmn-t": {}},
     "l0": {"sigma-zero": {}, "fmn": {"steps": 1000}},
 }
 GROUP, GROUP_ON_GPU = 64, 1024
@@ -72,7 +72,7 @@ def security_curve(
         data: `Data`, a data set's name, (images, labels), or a ``Dataset`` or ``DataLoader`` of such pairs.
         norm: of distances; None: that of the model's robust training, else the default of the data set.
         attacks: minimum-norm attacks: one name, several separated by commas, or a sequence of names; None:
-            two or three that are strong in the norm.
+            one or two that are strong in the norm.
         parameters: of the attacks, by name: ``{"fmn": {"steps": 300}}``.
         eps: further values for ``.points``, as 0.1 or "8/255"; `SecurityCurve.at` evaluates the curve at any
             eps.

@@ -21,7 +21,7 @@ class _Measuring(SubjectFields):
     """Further eps at which to report the robust accuracy, separated by commas, as 2/255,8/255; others can be
     added later without a new attack."""
     attack: AttackNames = ()
-    """Minimum-norm attacks, separated by commas (see `advkit ls attacks`); by default two or three that are
+    """Minimum-norm attacks, separated by commas (see `advkit ls attacks`); by default one or two that are
     strong in the norm."""
     parameters: AttackParameters = {}
     """Parameters of the attacks, as --set parameters.fmn.steps=300."""

@@ -290,9 +290,9 @@ def test_an_image_on_which_nothing_is_found_stands_at_every_eps(linear):
 @pytest.mark.parametrize(
     ("norm", "usual"),
     [
-        ("linf", {"fmn": {"steps": 300}, "fab-t": {"targets": 3}}),
-        ("l2", {"ddn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}}),
-        ("l1", {"fmn": {"steps": 300}, "fab": {"classes": 3}, "fab-t": {"targets": 3}}),
+        ("linf", {"fmn": {"steps": 300}, "fmn-t": {"targets": 3}}),
+        ("l2", {"fmn-t": {"targets": 9, "steps": 100}}),
+        ("l1", {"fmn-t": {"targets": 9, "steps": 100}}),
         ("l0", {"sigma-zero": {}, "fmn": {"steps": 1000}}),
     ],
 )

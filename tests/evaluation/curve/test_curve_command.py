@@ -103,7 +103,7 @@ def test_a_dry_run_counts_and_makes_nothing():
     outcome = curve(PLAN, replace(Context(), dry_run=True))
     assert outcome.result == {"n": 40, "norm": "linf", "attacks": ["fmn"], "forwards": 40 * 31}
     usual = curve(PLAN.model_copy(update={"attack": (), "parameters": {}}), replace(Context(), dry_run=True))
-    assert usual.result["attacks"] == ["fmn", "fab-t"]
+    assert usual.result["attacks"] == ["fmn", "fmn-t"]
     assert not Path("runs").exists()
 
 

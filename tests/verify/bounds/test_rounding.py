@@ -12,17 +12,17 @@ from advkit.verify.bounds.affine import Affine, Convolution, Dense, Normalise, S
 from advkit.verify.bounds.arrange import Average, Concatenation, Gather, Reshape, Sum, Total
 from advkit.verify.bounds.graph import Graph, Node
 from advkit.verify.bounds.relaxation import MaxPool, Relu
-from advkit.verify.bounds.rounding import float32_error, gamma, roundings
+from advkit.verify.bounds.rounding import Float32, float32_error, gamma, roundings
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 24), (torch.float64, 53)])
 def test_gamma_is_that_of_the_book(dtype, bits):
-    for n in (1, 7, 1000, 2 ** (bits - 1), 7 * 2 ** (bits - 3)):
-        exact = Fraction(n, 2**bits) / (1 - Fraction(n, 2**bits))
-        assert gamma(n, dtype) == pytest.approx(float(exact), rel=1e-12)
-    assert gamma(2**bits, dtype) == gamma(2**bits + 1, dtype) == math.inf
+    numbers = [1, 7, 1000, 2 ** (bits - 1), 7 * 2 ** (bits - 3), 2**bits, 2**bits + 2]
+    exact = [float(Fraction(n, 2**bits) / (1 - Fraction(n, 2**bits))) for n in numbers[:-2]]
+    assert [gamma(n, dtype) for n in numbers] == pytest.approx([*exact, math.inf, math.inf], rel=1e-12)
+    assert gamma(torch.tensor(numbers).double(), dtype).tolist() == [gamma(n, dtype) for n in numbers]
 
 
 def some(number, *shape):
@@ -128,6 +128,32 @@ def test_a_sum_rounds_and_a_way_rounds_as_often_as_its_nodes():
     for last, once in enumerate((8, 8 * 2 + 6, 8 * 3 + 6, 8 * 4 + 6 + 4)):
         assert roundings(graph, last, torch.float32) == once
         assert roundings(graph, last, torch.float64) == once + 4 + 3 * last
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+def test_an_error_is_handed_on_with_the_slopes_that_it_may_meet(slope):
+    """Of z, f(z) and f(z) - z, whose ends are multiples of the errors of z and of f(z) - z."""
+    nodes = [Node("images", None, (), (1,)), Node("z", Dense(torch.ones(1, 1), -torch.ones(1)), (0,), (1,))]
+    nodes += [Node("f", Relu(slope), (1,), (1,)), Node("y", Sum(-1), (2, 1), (1,))]
+    graph = Graph((*nodes, Node("g", Relu(slope), (3,), (1,)))).to(CPU, torch.float64)
+    pairs = torch.combinations(torch.tensor([-3, -1.1, -0.9, 0, 0.9, 1.1, 3]).double(), with_replacement=True)
+    z, y = (pairs[places].T[..., None] for places in torch.cartesian_prod(*[torch.arange(28)] * 2).T)
+    one, e = torch.ones_like(z[0]), 1.5 * gamma(3, torch.float32)
+
+    def slopes(low, high):
+        return torch.where(low < 0, slope * one, one), torch.where(high > 0, one, slope * one)
+
+    least, most = slopes(z[0] - 1, z[1] + 1)
+    y_error = torch.where((y[0] < 1) & (y[1] > -1), 1 - least, 1 + most)  # by rows if its sign is open
+    y = y * (1 + most)
+    low, high = slopes(y[0] - y_error, y[1] + y_error)
+    ends = [[one / 2, e * z[i], graph.nodes[2].op.apply(e * z[i]), e * y[i], e * y[i]] for i in (0, 1)]
+    found = Float32(graph, *ends, lambda count, dtype: iter([slice(count)]))
+    for error, wanted in zip(found.errors, [0 * one, one, most, y_error, high * y_error], strict=True):
+        assert torch.allclose(error / e, wanted, atol=1e-5)
+    last = (low + high) / 2 * (1 - least) + (high - low) / 2 * y_error
+    for k, wanted in enumerate([one, most, 1 - least, last], 1):
+        assert torch.allclose(found.of(k, one, torch.arange(len(one))) / e, wanted[:, 0], atol=1e-5)
 
 
 def test_operations_are_frozen_and_equal_to_themselves_alone():

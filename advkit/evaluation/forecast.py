@@ -163,13 +163,13 @@ def forecast(
 
 def silent(stage: Stage, left: float, n: int) -> float:
     """Of ``left`` images those that a stage in rounds attacks before it stops, if it breaks none of them."""
-    size, tried = max(stage.round, math.ceil(left / ROUNDS)), 0.0
+    size = max(stage.round, math.ceil(left / ROUNDS))
     for look in range(1, ROUNDS + 1):
         tried = min(left, look * size)
         rest = left - tried
         if rest * most_common(0, int(tried), look) < max(stage.tolerance * n, RARE * rest):
-            break
-    return tried
+            return tried
+    return left
 
 
 def reached(stage: Stage, left: float, share: float, n: int) -> float:

@@ -118,6 +118,7 @@ def test_the_rounds_of_the_cascade(judged):
         (8, 100, 0.035, 8),  # nor 35
         (8, 5, 0.001, 5),
         (8, 4800, 0.001, 200),  # a round is a 24th at least
+        (1, 24, 0.0007, 23),  # after 23 looks 56 % of the last one
     ],
 )
 def test_a_stage_that_breaks_nothing_stops(size, left, tolerance, attacked):

@@ -122,6 +122,12 @@ def readable(text: str) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first of some names, and whether there are more: a, b, ..."""
+    known = [*map(str, names)]
+    return ", ".join(known[:most] + ["..."] * (len(known) > most))
+
+
 def by_size(shape: Iterable[int]) -> str:
     """A shape as people write it: 3x32x32."""
     return "x".join(map(str, shape))

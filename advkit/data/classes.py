@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from advkit.core import files
-from advkit.core.errors import ConfigError, DataError
+from advkit.core.errors import ConfigError, DataError, listed
 from advkit.core.notes import Note
 from advkit.data.data import Data
 
@@ -90,8 +90,7 @@ def match_classes(data: Data, labels: Sequence[str], classes: int | None = None)
     missing = [name for name, place in zip(names, found, strict=True) if place is None]
     if not missing:
         return _renumbered(data, labels, torch.tensor(found))
-    few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    theirs = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+    few, theirs = listed(missing), listed(labels)
     kept = all(place in (None, number) for number, place in enumerate(found))
     if len(names) != len(labels) or (len(missing) < len(names) and not kept):
         raise DataError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from advkit.core.errors import DataError
+from advkit.core.errors import DataError, listed
 from advkit.core.notes import Note
 from advkit.data.data import Data
 from advkit.data.dataset import Part, by_hash, pick, role
@@ -153,13 +153,11 @@ class _Seen:
             said = f"left out: {self.system:,} hidden files and files of operating systems"
             yield Note("system-files", said)
         if all(map(str.isdecimal, classes)) and sorted(classes, key=int) != classes:
-            few = ", ".join(classes[:4])
-            said = f"the folders {few}, ... are the classes 0, 1, 2, 3, ...: in text order, as in ImageFolder"
-            yield Note("text-order", said)
+            order = f"{listed(classes)} are the classes {listed(range(len(classes)))}"
+            yield Note("text-order", f"the folders {order}: in text order")
         if len(classes) == 1 and not self.direct and len(self.below) > 1:
-            inner = ", ".join(sorted(self.below)[:5])
-            said = f"all images are of one class, {classes[0]!r}; are its folders ({inner}) the classes?"
-            yield Note("one-class", said)
+            said = f"all images are of one class, {classes[0]!r}; are its folders the classes?"
+            yield Note("one-class", f"{said} ({listed(sorted(self.below))})")
 
 
 def _splits(path: Path) -> dict[str, Path]:

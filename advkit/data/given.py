@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from advkit.core.errors import DataError, UserError
+from advkit.core.errors import DataError, UserError, by_size, listed
 from advkit.core.notes import Note
 from advkit.data.arrays import from_arrays
 from advkit.data.data import Data
@@ -63,7 +63,7 @@ def from_dataset(given: Any, name: str) -> Data:
     images = [_image(image, 1 if grey else 3) for image, _ in pairs]
     sizes = {tuple(image.shape[1:] if batched else image.shape) for image in images}
     if len(sizes) > 1:
-        few = ", ".join("x".join(map(str, size)) for size in sorted(sizes)[:3])
+        few = listed(map(by_size, sorted(sizes)))
         raise DataError(f"images of {name!r} differ in size ({few}); bring them to one, as with a transform")
     join = torch.cat if batched else torch.stack
     return from_arrays(

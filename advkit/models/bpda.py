@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
+from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean, listed
 from advkit.models.model import Model, evaluation_mode
 
 
@@ -78,9 +78,9 @@ def straight_through(model: Model, layers: Sequence[str], images: Tensor) -> Mod
     known = [name for name, _ in model.network.named_modules() if name]
     for name in layers:
         if name not in known:
-            shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "") or "none"
             raise ConfigError(
-                f"--bpda: the model has no layer {name!r}{did_you_mean(name, known)}; its layers: {shown}"
+                f"--bpda: the model has no layer {name!r}{did_you_mean(name, known)}; its layers: "
+                f"{listed(known, 12) or 'none'}"
             )
     try:
         twin = copy.deepcopy(model)

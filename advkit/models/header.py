@@ -11,7 +11,7 @@ import safetensors
 from advkit import __version__
 from advkit.core import files
 from advkit.core.config import validate
-from advkit.core.errors import ConfigError, ModelError, did_you_mean
+from advkit.core.errors import ConfigError, ModelError, did_you_mean, listed
 from advkit.models.card import SCHEMA, VERSION, ModelCard
 
 CARD = 4_000_000
@@ -110,8 +110,7 @@ def _archive(path: Path) -> str | None:
         return "a Keras file, which holds no PyTorch weights; save a state_dict"
     if all(name.endswith(".npy") for name in names):
         return "an archive of NumPy arrays (.npz), not a checkpoint; save model.state_dict() with torch.save"
-    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"a zip archive ({listed}), not a checkpoint; unpack it and name the file inside"
+    return f"a zip archive ({listed(names)}), not a checkpoint; unpack it and name the file inside"
 
 
 def damaged(path: Path, detail: str = "") -> ModelError:

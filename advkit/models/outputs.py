@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.core.errors import ModelError
+from advkit.core.errors import ModelError, listed
 
 Path = tuple[str | int, ...]
 _DEPTH = 3
@@ -78,7 +78,7 @@ def find(returned: Any, count: int, classes: int | None, name: str, *, probabili
     shapes = [f"{_step(path)} {tuple(tensor.shape)}" for path, tensor in _tensors(returned, ())]
     which = _step(found[0][0]) if found else "[0]"
     raise ModelError(
-        f"the model returns {kind} ({', '.join(shapes[:6]) or 'no tensors'}), and which part is the logits, "
+        f"the model returns {kind} ({listed(shapes) or 'no tensors'}), and which part is the logits, "
         f"({count}, {classes or 'classes'}) here, is open; {_advice(name, which)}"
     )
 

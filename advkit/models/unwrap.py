@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.core.errors import ModelError, did_you_mean
+from advkit.core.errors import ModelError, did_you_mean, listed
 
 _BESIDE = re.compile(r"optim|sched|scaler|rng|hyper|args|config|callbacks|loops", re.IGNORECASE)
 """Keys of what training code keeps beside the weights."""
@@ -40,7 +40,7 @@ def unwrap(content: Any, path: Path, key: str | None = None) -> dict[str, Tensor
     """
     found = dict(_states(content, skip=True)) or dict(_states(content, skip=False))
     if not found:
-        keys = f"keys {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        keys = f"keys {listed(map(repr, content))}" if isinstance(content, Mapping) else ""
         raise ModelError(
             f"{path} holds no state dict (found {keys or type(content).__name__}); "
             "save model.state_dict(), names to tensors, alone or under the key 'state_dict'"
@@ -134,7 +134,7 @@ def _chosen(found: Mapping[str, dict[str, Tensor]], path: Path, key: str) -> dic
     known = [name for name in found if name] + sorted(prefixes)
     raise ModelError(
         f"{path} holds {'several' if chosen else 'no'} weights under {key!r}{did_you_mean(key, known)}; "
-        f"it has {', '.join(known[:12])}"
+        f"it has {listed(known, 12)}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from advkit.core.errors import ModelError
+from advkit.core.errors import ModelError, listed
 from advkit.core.notes import Note
 from advkit.models import match
 from advkit.models.card import Preprocessing
@@ -75,6 +75,5 @@ def read_in(found: match.Match, said: Said) -> tuple[Preprocessing | None, list[
         how = f"normalised as the file says (mean {mean}, std {std})"
         return Preprocessing(mean=mean, std=std), [*notes, Note("normalisation-read", how)]
     if found.left:
-        names = ", ".join(list(found.left)[:4]) + (", ..." if len(found.left) > 4 else "")
-        notes.append(Note("weights-left-out", f"no layer takes {names} of the file; left out"))
+        notes.append(Note("weights-left-out", f"no layer takes {listed(found.left)} of the file; left out"))
     return None, notes

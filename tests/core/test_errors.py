@@ -38,3 +38,9 @@ def test_codes_of_unknown_names_and_other_runs(tmp_path):
     with pytest.raises(ConfigError) as raised:
         RunFolder.open("certify", "toy", StrictModel(), tmp_path)
     assert raised.value.code == "run-differs"
+
+
+def test_a_list_says_whether_it_is_cut():
+    for many in range(9):
+        shown = ", ".join([*map(str, range(min(many, 4))), *["..."] * (many > 4)])
+        assert errors.listed(range(many), 4) == shown

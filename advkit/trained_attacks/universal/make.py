@@ -18,7 +18,7 @@ from advkit.core import rng
 from advkit.core.bars import shown
 from advkit.core.config import validate
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError, did_you_mean
+from advkit.core.errors import ConfigError, DataError, did_you_mean, listed
 from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder, environment
@@ -180,7 +180,7 @@ def class_number(target: int | str, names: Sequence[str], where: str) -> int:
         return int(target)
     raise ConfigError(
         f"there is no class {target!r} in {where}{did_you_mean(str(target), names)}; name one of "
-        f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}, or a number below {len(names)}"
+        f"{listed(names, 20)}, or a number below {len(names)}"
     )
 
 

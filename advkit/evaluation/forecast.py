@@ -164,7 +164,7 @@ def forecast(
 def silent(stage: Stage, left: float, n: int) -> float:
     """Of ``left`` images those that a stage in rounds attacks before it stops, if it breaks none of them."""
     size = max(stage.round, math.ceil(left / ROUNDS))
-    for look in range(1, ROUNDS + 1):
+    for look in range(1, ROUNDS):
         tried = min(left, look * size)
         rest = left - tried
         if rest * most_common(0, int(tried), look) < max(stage.tolerance * n, RARE * rest):

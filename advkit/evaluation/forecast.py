@@ -203,9 +203,8 @@ class _Pilot:
         cascade = self.cascade
         attack = make(stage.attack, cascade.threat, stage.parameters)
         most = attack.most_passes(cascade.clean.shape[1])
-        if left <= stage.beyond:
-            return Expected(stage.name, 0, 0, 0), left
-        if stage.after is not None and self.broken.get(stage.after, 0.0) < max(1.0, stage.tolerance * self.n):
+        before = math.inf if stage.after is None else self.broken.get(stage.after, 0.0)
+        if left <= stage.beyond or before < max(1.0, stage.tolerance * self.n):
             return Expected(stage.name, 0, 0, 0), left
         measured = time.perf_counter() < self.until
         rows = cascade.undecided.nonzero()[:, 0].tolist() if measured else []

@@ -194,9 +194,10 @@ def test_a_stage_costs_its_images_times_its_passes_times_what_one_takes(left, st
 def test_a_stage_after_another_runs_if_that_has_changed_enough(broken, tolerance, runs):
     pilot = module._Pilot(Toy(48), 5000, 20000, math.inf, 123.0)
     pilot.broken["first"] = broken
-    for after in ("first", "absent"):
-        found, left = pilot.stage(Stage("s", "pgd", {"steps": 20}, after=after, tolerance=tolerance), 7.0)
-        ran = runs and after == "first"
+    for after, beyond in (("first", 6), ("first", 7), ("absent", 0)):
+        stage = Stage("s", "pgd", {"steps": 20}, after=after, tolerance=tolerance, beyond=beyond)
+        found, left = pilot.stage(stage, 7.0)
+        ran = runs and after == "first" and beyond < 7
         assert (found.images > 0) == ran and (left < 7) == ran
         assert ran or (found.images, found.passes, found.seconds) == (0, 0, 0)
 

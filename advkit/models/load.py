@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -253,22 +253,38 @@ def _agreed(model: Model, said: Said) -> Model:
 
 def _in_folder(folder: Path, role: Role | None) -> Path:
     """The model of a run folder: the one called ``model``, else ``ema``, else the only one, of the role."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem != "state")
-    if len(files) == 1:
-        return files[0]
-    roles = {path: card.role for path in files if (card := read_card(path)) is not None}
-    fitting = [path for path, own in roles.items() if role in (None, own)]
-    for stem in ("model", "ema"):
-        if named := [path for path in fitting if path.stem == stem]:
-            return named[0]
-    if len(fitting) == 1:
-        return fitting[0]
-    listed = ", ".join(f"{path.name} ({roles.get(path, 'no card')})" for path in files)
-    if fitting:
-        raise ConfigError(f"{folder} holds several models: {listed}; name one of these files")
-    if files:
-        raise ModelError(f"{folder} holds no {role or 'model with a card'} ({listed}); name another folder")
+    there = sorted(path for path in folder.iterdir() if path.is_file() and path.stem != "state")
+    files = [path for path in there if path.suffix in SUFFIXES]
+    others = [path for path in there if path not in files and _is_models(path)]
+    if len(files or others) == 1:
+        return (files or others)[0]
+    roles = {path: _role_in(path) for path in files}
+    fitting = [path for path, own in roles.items() if own in (get_args(Role) if role is None else (role,))]
+    named = [path for stem in ("model", "ema") for path in fitting if path.stem == stem]
+    best = named[0] if named else fitting[0] if len(fitting) == 1 else None
+    if best is not None and (best.stem == "model" or "unreadable" not in roles.values()):
+        return best
+    listed = ", ".join(f"{path.name} ({roles.get(path, 'foreign')})" for path in (*files, *others))
+    if listed and not fitting and not others and {*roles.values()} <= {*get_args(Role)}:
+        raise ModelError(f"{folder} holds no {role} ({listed}); name another folder")
+    if listed:
+        raise ConfigError(f"which model of {folder} is meant is open: {listed}; name one of these files")
     raise ModelError(f"{folder} holds no model; name the folder of a run that has made one, or a file")
+
+
+def _role_in(path: Path) -> str:
+    """The role in the card of a file, or why there is none."""
+    try:
+        card = read_card(path)
+    except ModelError:
+        return "unreadable"
+    return "no card" if card is None else card.role
+
+
+def _is_models(path: Path) -> bool:
+    """Whether the suffix of a file is one of a model; a run's adversarial images are a ``.bin``, too."""
+    keys = (".pth", ".ckpt", ".tar", *(key for entry in DOORS for key in entry.facts["keys"]))
+    return path.suffix in keys and path.suffix != ""
 
 
 def _of_state(state: State, said: Said, arch: str | None, path: Path) -> Model:

@@ -25,6 +25,22 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
 
 
+def said_classes(said: str | None) -> tuple[tuple[str, ...], int | None]:
+    """(names, number) of a model's classes, of a file as for `read_classes` or of a number; empty for None.
+
+    Raises:
+        ConfigError: no such file, no names, or fewer than two classes.
+    """
+    if said is None:
+        return (), None
+    if not said.isdecimal() or Path(said).exists():
+        names = read_classes(Path(said))
+        return names, len(names)
+    if int(said) < 2:
+        raise ConfigError(f"--classes {said} is too few for a classifier; say 2 or more, or name a file")
+    return (), int(said)
+
+
 def read_classes(path: Path) -> tuple[str, ...]:
     """Names of a model's classes, in the order of its outputs.
 
@@ -42,7 +58,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
             names = _in_order(files.parsed(text))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path} is no file of class names; write one name in each line, in the order of the outputs"
+            f"{path} is no file of class names; write one name in each line, in the order of the outputs, or "
+            "give their number alone"
         ) from error
     if not names:
         raise ConfigError(f"{path} has no class names; write one in each line, in the order of the outputs")
@@ -135,6 +152,7 @@ def _renumbered(data: Data, labels: Sequence[str], places: torch.Tensor) -> Data
             if len(places) < len(labels)
             else "the classes"
         )
-        notes.append(Note("classes-by-name", f"{part} were found by their names"))
+        beyond = "; another one as the answer counts as misclassified" if len(places) < len(labels) else ""
+        notes.append(Note("classes-by-name", f"{part} were found by their names{beyond}"))
     matched = replace(data, labels=places[data.labels], class_names=tuple(labels))
     return matched.noting(*notes)

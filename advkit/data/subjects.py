@@ -15,8 +15,9 @@ from torch import nn
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
+from advkit.core.notes import Note
 from advkit.core.runs import environment
-from advkit.data.classes import match_classes, read_classes
+from advkit.data.classes import match_classes, said_classes
 from advkit.data.data import Data
 from advkit.data.dataset import Part
 from advkit.data.load import EVALUATED, as_data, load_data
@@ -91,6 +92,11 @@ class Subject:
         facts = inspect_classifier(
             found, few, classes, allow_random=allow_random, only_decisions=only_decisions
         )
+        outputs = facts.outputs or found.card.classes or 0
+        if not images.classes_known and outputs > images.classes:
+            how = f"the model has {outputs} outputs, and the labels go up to {images.classes - 1}: an answer "
+            how += "beyond them counts as misclassified, also one that means to reject the image"
+            facts = replace(facts, notes=(*facts.notes, Note("outputs-beyond-labels", how)))
         return cls(found, images, few, len(split), facts)
 
     @classmethod
@@ -152,16 +158,16 @@ def open_subjects(
     Raises:
         UserError: whatever is wrong with a model or the data.
     """
-    data, named = config.data, _brought(config).classes
+    data = config.data
+    labels, number = said_classes(_brought(config).classes)
 
     def load(name: str, split: Part | None) -> Data:
         return load_data(name, split, root=context.data_dir, memory=EVALUATED, **_fit(config, name))
 
-    labels = read_classes(Path(named)) if named else ()
     found = [load(data, split) for split in splits] if data else []
     models: list[Model] = []
     for name in (*_names(config.model), *transfer):
-        known = len(labels) or (found[0].classes if found and found[0].classes_known else None)
+        known = number or (found[0].classes if found and found[0].classes_known else None)
         model = load_model(
             name,
             role="classifier",

@@ -69,7 +69,12 @@ class BroughtData(StrictModel):
     """For image files: side of the square that is cut out of the middle, after --resize."""
     classes: str | None = None
     """File with the names of the model's classes, in the order of its outputs; classes of the data are found
-    by their names."""
+    by their names. Or their number, where the data do not say: with 2, one output is the logit of class 1."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
 
     @field_validator("resize", mode="before")
     @classmethod

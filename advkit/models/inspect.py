@@ -39,6 +39,8 @@ class ModelFacts:
     """What a person should know, a sentence each. Decisions rest on their codes alone."""
     differentiable: bool = True
     """Its outputs have a gradient with respect to its images."""
+    outputs: int | None = None
+    """How many it gives for an image; None of a black box, which is not asked."""
 
 
 def inspect_classifier(
@@ -88,9 +90,15 @@ def inspect_classifier(
         if model.reading is not None:
             found.append(Note("output-unwrapped", f"of what the model returns, {model.reading.sentence}"))
         if classes is not None and outputs.shape[1] != classes:
+            named = ", or name the classes of its outputs, in their order, with --classes FILE"
             raise ModelError(
-                f"the model has {outputs.shape[1]} classes but the data has {classes}; "
-                "choose data or a model that fits"
+                f"the model has {outputs.shape[1]} outputs but the data has {classes} classes; "
+                f"choose data or a model that fits{named if outputs.shape[1] > classes else ''}"
+            )
+        if outputs.shape[1] != (model.card.classes or outputs.shape[1]):
+            raise ModelError(
+                f"the model has {outputs.shape[1]} outputs, but {model.card.classes} classes are said of it; "
+                "say the right number, or leave it out"
             )
         single = model.reading is not None and model.reading.single
         _refuse_values(outputs, probabilities=model.probabilities, either=only_decisions or single)
@@ -109,7 +117,7 @@ def inspect_classifier(
         differentiable = only_decisions or _differentiable(model, images[:1])
         if not differentiable:
             found.append(Note("no-gradients", f"the model {NO_GRADIENTS}"))
-    return ModelFacts(deterministic, tuple(found), differentiable)
+    return ModelFacts(deterministic, tuple(found), differentiable, outputs.shape[1])
 
 
 def _refuse_batch_dependence(model: Model, images: Tensor, outputs: Tensor, scale: float) -> None:

@@ -107,11 +107,16 @@ def _of(
     if tensor.numel() > count:
         return Reading(path)
     if classes != 2:
-        said = f"for {classes} classes" if classes else "and the number of classes is not known"
+        said, way = f"for {classes} classes", ""
+        if not classes:
+            said = "and the number of classes is not known"
+            way = (
+                "; if it is the logit of class 1, say --classes 2 (classes=2 in Python), or name two classes "
+            )
+            way += "in the data (class_names)"
         raise ModelError(
             f"the model gives outputs of shape {shape}, one number for each image, {said}: return a row of "
-            f"logits, ({count}, {classes or 'classes'}); load_model(..., classes=2) reads one number as the "
-            "logit of class 1"
+            f"logits, ({count}, {classes or 'classes'}){way}"
         )
     return Reading(path, single=True)
 

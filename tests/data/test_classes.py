@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import datasets, models, transforms
 
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError
+from advkit.core.errors import ConfigError, DataError, UserError
 from advkit.data.classes import class_name, match_classes, read_classes
 from advkit.data.data import Data
 from advkit.data.load import load_data
@@ -145,6 +146,39 @@ def test_a_command_takes_a_subset_in_another_order(
     assert named.images.labels.tolist() == [1, 1, 2]
     with pytest.raises(DataError):
         subject(model=model(), data=data)
+
+
+def test_a_number_of_classes_where_the_data_do_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One output is the logit of class 1 only if two classes are said; more outputs than labels are noted."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lines = [
+        "from torch import nn",
+        *(f"def made{k}(): return nn.Sequential(nn.Flatten(), nn.Linear(30, {k}))" for k in (1, 3)),
+    ]
+    (tmp_path / "their_networks.py").write_text("\n".join(lines))
+    x, y = np.random.default_rng(0).random((4, 1, 5, 6)), np.arange(4) % 2
+    np.savez(tmp_path / "two.npz", x=x, y=y)
+    np.savez(tmp_path / "named.npz", x=x, y=y, class_names=["even", "odd"])
+
+    def opened(outputs: int, file: str = "two", classes: object = None) -> Subject:
+        data = f"npz:{tmp_path / file}.npz"
+        return subject(model=f"their_networks:made{outputs}", data=data, classes=classes)
+
+    assert opened(1, "two", 2).facts.outputs == opened(1, "named").facts.outputs == 2
+    for classes in (None, 3):
+        assert "outputs-beyond-labels" in [note.code for note in opened(3, "two", classes).facts.notes]
+    assert "outputs-beyond-labels" not in [note.code for note in opened(1, "two", "2").facts.notes]
+    for outputs, file, classes in (
+        (1, "two", None),
+        (1, "two", 3),
+        (1, "two", 1),
+        (3, "two", 2),
+        (3, "named", None),
+    ):
+        with pytest.raises(UserError):
+            opened(outputs, file, classes)
 
 
 def test_a_command_resizes_and_samples(model: Callable[..., str], make_folder: MakeFolder) -> None:

@@ -57,14 +57,14 @@ PROBABILITIES = Preprocessing(outputs="probabilities")
     ids=["logits", "large", "log-softmax", "bfloat16", "declared probabilities", "norm and dropout"],
 )
 def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
-    assert inspect_classifier(model, IMAGES, 10) == ModelFacts(deterministic=True, notes=())
+    assert inspect_classifier(model, IMAGES, 10) == ModelFacts(deterministic=True, notes=(), outputs=10)
     assert inspect_classifier(model, IMAGES[:1], 10).deterministic
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda logits: logits[:, :9], "9 classes"),
+        (lambda logits: logits[:, :9], "9 outputs"),
         (lambda logits: logits[:3], r"shape \(3, 10\) for 6 images"),
         (lambda logits: logits[:, :, None, None].expand(6, 10, 2, 1), r"shape \(6, 10, 2, 1\).*flatten"),
         (lambda logits: logits[:, 0], r"shape \(6,\)"),
@@ -158,7 +158,7 @@ def test_a_network_need_not_take_a_single_image() -> None:
         assert len(logits) > 1
         return logits
 
-    assert inspect_classifier(of(several), IMAGES, 10) == ModelFacts(deterministic=True, notes=())
+    assert inspect_classifier(of(several), IMAGES, 10) == ModelFacts(deterministic=True, notes=(), outputs=10)
 
 
 @pytest.mark.parametrize("images", [torch.rand(2, 1, 9, 8), torch.rand(2, 3, 8, 8)])

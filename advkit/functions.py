@@ -140,8 +140,9 @@ def _named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         names = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
         if "torch.nn.modules.module.Module" in names:
             digest = hashlib.sha256(kind.__qualname__.encode())
-            from advkit.models.model import contents
+            from advkit.models.model import contents, refuse_meta
 
+            refuse_meta(value)
             for name, tensor in value.state_dict().items():
                 digest.update(name.encode() + contents(tensor))
             settings[key] = f"{in_hand.PREFIX}{digest.hexdigest()[:16]}"

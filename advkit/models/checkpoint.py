@@ -42,7 +42,7 @@ from advkit.models.header import (
     parse_card,
     refuse_absent,
 )
-from advkit.models.model import Model, content_hash, weights_hash
+from advkit.models.model import Model, content_hash, refuse_meta, weights_hash
 from advkit.models.network import ARCHITECTURES, build
 from advkit.models.unwrap import MOST, choose, plain_types, refuse_odd, unwrap
 
@@ -57,6 +57,7 @@ def save_model(model: Model, path: Path | str, *, overwrite: bool = False) -> Pa
         ModelError: weights that are not finite.
         OutputError: the file exists and ``overwrite`` is not set, or it cannot be written.
     """
+    refuse_meta(model.network)
     refuse_nonfinite(model.network, "this model", "nothing was written; train with a smaller learning rate")
     return write_checkpoint(model.card, model.network.state_dict(), path, overwrite=overwrite)
 

@@ -17,7 +17,7 @@ from advkit.core.modes import leaves_compilation_out, own_modes
 from advkit.core.notes import Note
 from advkit.models.black_box import black_box
 from advkit.models.blame import backward_pass
-from advkit.models.model import Model, evaluation_mode
+from advkit.models.model import Model, evaluation_mode, refuse_meta
 from advkit.models.outputs import Reading
 
 NO_GRADIENTS = (
@@ -41,6 +41,9 @@ class ModelFacts:
     """Its outputs have a gradient with respect to its images."""
     outputs: int | None = None
     """How many it gives for an image; None of a black box, which is not asked."""
+    answers: tuple[float, ...] = ()
+    """Two numbers of the outputs for each of a few images, by which a run notices that the code of a network
+    has changed, which no hash of weights does. Empty where that cannot be, or answers are random."""
 
 
 def inspect_classifier(
@@ -69,11 +72,7 @@ def inspect_classifier(
             f"the images are {by_size(images.shape[1:])} but the model takes {by_size(model.card.shape)} "
             "(channels x height x width); choose data or a model that fits"
         )
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise ModelError(
-            f"{type(model.network).__name__} has shapes in place of weights (the device meta); load them "
-            "first, as by network.to_empty(device='cpu') and network.load_state_dict(...)"
-        )
+    refuse_meta(model.network)
     found = list(model.notes)
     if black_box(model) is not None:  # every pass is a query
         return ModelFacts(deterministic=not allow_random, notes=tuple(found))
@@ -117,7 +116,15 @@ def inspect_classifier(
         differentiable = only_decisions or _differentiable(model, images[:1])
         if not differentiable:
             found.append(Note("no-gradients", f"the model {NO_GRADIENTS}"))
-    return ModelFacts(deterministic, tuple(found), differentiable, outputs.shape[1])
+    answers = _answers(outputs) if model.foreign and deterministic else ()
+    return ModelFacts(deterministic, tuple(found), differentiable, outputs.shape[1], answers)
+
+
+def _answers(outputs: Tensor) -> tuple[float, ...]:
+    """The largest output of each image, and a sum of all with weights of either sign."""
+    rows = outputs.detach().double().cpu()
+    weights = torch.arange(rows.shape[1], dtype=torch.double).add(1).cos()
+    return tuple(torch.cat([rows.amax(1), rows @ weights]).tolist())
 
 
 def _refuse_batch_dependence(model: Model, images: Tensor, outputs: Tensor, scale: float) -> None:

@@ -22,7 +22,7 @@ from advkit.models.card import ModelCard, Preprocessing, Role, Shape
 from advkit.models.checkpoint import State, assemble, open_checkpoint
 from advkit.models.door import DOORS, Door, Found, Said, file_door, named_door, object_door
 from advkit.models.header import SUFFIXES, read_card, refuse_absent
-from advkit.models.model import Model
+from advkit.models.model import Model, refuse_meta
 from advkit.models.network import ARCHITECTURES, Network
 from advkit.models.store import Store
 from advkit.models.weights import in_float32, read_in
@@ -114,7 +114,10 @@ def load_model(
     if role is not None and model.card.role != role:
         named = where if isinstance(where, str | Path) else type(where).__name__
         raise ModelError(f"{named} is a {model.card.role}, but a {role} is wanted here; name another")
-    return (model if device is None else model.to(devices.choose(device))).eval()
+    if device is not None:
+        refuse_meta(model.network)
+        model.to(devices.choose(device))
+    return model.eval()
 
 
 def _refuse_other_units(said: Preprocessing) -> None:
@@ -365,7 +368,10 @@ def _of_found(found: Found, said: Said) -> Model:
         how = f"the network computes in {kind}, and is given images of that type"
         model.notes += (Note("weights-converted", how),)
     anything = next(network.parameters(), None)
-    return model if anything is None else model.to(anything.device)
+    if anything is not None:  # the network stays as it is, perhaps on several devices
+        for name, buffer in [*model.named_buffers(recurse=False)]:
+            setattr(model, name, buffer.to(anything.device))
+    return model
 
 
 def _card(

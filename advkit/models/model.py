@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advkit.core.errors import ModelError
 from advkit.core.notes import Note
 from advkit.models.blame import blamed
 from advkit.models.card import ModelCard
@@ -112,7 +113,17 @@ class Model(nn.Module):
     @property
     def hash(self) -> str:
         """Content hash of architecture, parameters, preprocessing and weights (64 hexadecimal digits)."""
+        refuse_meta(self.network)
         return content_hash(self.card, self.network.state_dict())
+
+
+def refuse_meta(network: nn.Module) -> None:
+    """Raises a `ModelError` if any weights of ``network`` are shapes alone."""
+    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+        raise ModelError(
+            f"{type(network).__name__} has shapes in place of weights (the device meta); load them first, as "
+            "by network.to_empty(device='cpu') and network.load_state_dict(...)"
+        )
 
 
 def _affine(card: ModelCard) -> tuple[Tensor | None, Tensor | None]:

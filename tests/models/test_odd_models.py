@@ -18,6 +18,7 @@ from advkit.core.errors import ModelError, UserError
 from advkit.core.modes import leaves_compilation_out
 from advkit.models import blame
 from advkit.models.blame import backward_pass
+from advkit.models.checkpoint import save_model
 from advkit.models.inspect import inspect_classifier
 from advkit.models.model import contents
 
@@ -300,9 +301,20 @@ def test_code_that_ends_the_program_is_the_users_fault(
             call()
 
 
-def test_weights_that_are_shapes_alone_are_refused(images: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(ModelError):
-        advkit.evaluate(network().to("meta"), images, LINF, "fgsm")
+def test_weights_that_are_shapes_alone_are_refused(images: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    half = network()
+    half.append(nn.Linear(10, 10, device="meta"))
+    for model in (network().to("meta"), half):
+        for call in (
+            lambda model=model: advkit.evaluate(model, images, LINF, "fgsm"),
+            lambda model=model: advkit.spatial(model=model, data=images),
+            lambda model=model: advkit.load_model(model, shape=SHAPE, device="cpu"),
+            lambda model=model: save_model(advkit.load_model(model, shape=SHAPE), tmp_path / "m.pt"),
+        ):
+            with pytest.raises(ModelError):
+                call()
+    model = advkit.load_model(half, shape=SHAPE, pixel_range=(-1, 1))
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu", "meta"}  # as it was
 
 
 WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {

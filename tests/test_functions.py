@@ -13,6 +13,7 @@ from advkit.cli import recipes
 from advkit.cli.app import app
 from advkit.commands import COMMANDS
 from advkit.core.errors import ConfigError
+from advkit.functions import function
 from advkit.gan.result import GanTrainingResult
 
 TINY = {"steps": 4, "batch_size": 8, "sample_every": 4, "generator": {"channels": [8, 8, 8]}}
@@ -55,6 +56,33 @@ def test_a_module_and_data_in_hand():
     run = advkit.adv_train(model=network, norm="linf", eps=0.1, progress=False, **given)
     assert network.hash == before  # a copy was trained
     assert run.figures["config"]["model"].startswith("memory:") and run.figures["test"]["after"]["n"] == 60
+
+
+BRIEF = {
+    "attack": {"norm": "linf", "eps": 0.1, "attack": "fgsm"},
+    "certify": {"norm": "linf", "eps": 0.01},
+    "corrupt": {"corruptions": "brightness", "severities": "1"},
+    "curve": {"norm": "linf"},
+    "smooth": {"sigma": 0.1, "samples": 20},
+    "spatial": {"random": 2},
+}
+
+
+@pytest.mark.parametrize("name", BRIEF)
+def test_a_run_belongs_to_what_a_network_answers(name, tmp_path):
+    """Code is in no hash of weights: here are two layers that answer alike, and one of other answers."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(64, 10), advkit.load_data("digits").batch(torch.arange(4))[0]
+    asked = {"data": (x, layer(x.flatten(1)).argmax(1)), "out": tmp_path / "run", "progress": False}
+
+    def run(last):
+        network = torch.nn.Sequential(torch.nn.Flatten(), layer, last)
+        return function(name)(model=network, **BRIEF[name], **asked)
+
+    assert run(torch.nn.Identity()).result == run(torch.nn.Dropout()).result
+    with pytest.raises(ConfigError) as fault:
+        run(torch.nn.ReLU())
+    assert fault.value.code == "run-differs"
 
 
 def test_one_value_stands_for_several():

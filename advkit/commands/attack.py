@@ -41,7 +41,7 @@ def run(config: Config, context: Context) -> Outcome:
     against = threats.choose(config.norm, config.eps, model, images, context.progress)
     if context.dry_run:
         return _plan(config, subject, against)
-    inputs, other = subject.inputs, None
+    inputs, other = subject.beginning, None
     if config.surrogate is not None:
         other = load_model(config.surrogate, role="classifier", shape=images.shape, device=context.device)
         inputs = {**inputs, "surrogate": other.hash}

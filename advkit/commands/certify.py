@@ -49,7 +49,7 @@ def run(config: Config, context: Context) -> Outcome:
             layers=len(rows),
             unsure=unsure,
         )
-    with context.run_folder("certify", images.name, config, subject.inputs) as run:
+    with context.run_folder("certify", images.name, config, subject.beginning) as run:
 
         def work() -> CertificationResult | ShardResult:
             return certified_subject(subject, against, config, run=run, progress=context.progress)

@@ -36,7 +36,7 @@ def run(config: Config, context: Context) -> Outcome:
             n=n,
             forwards=passes,
         )
-    inputs = subject.inputs | ({"baseline": earlier[1].model_hash} if earlier else {})
+    inputs = subject.beginning | ({"baseline": earlier[1].model_hash} if earlier else {})
     with context.run_folder("corrupt", subject.images.name, config, inputs) as folder:
 
         def work() -> CorruptionResult:

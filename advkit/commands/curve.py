@@ -34,7 +34,7 @@ def run(config: Config, context: Context) -> Outcome:
     sizes(config.eps, norm)  # before any work
     if context.dry_run:
         return _plan(config, model, images, norm)
-    with context.run_folder("curve", images.name, config, subject.inputs) as run:
+    with context.run_folder("curve", images.name, config, subject.beginning) as run:
 
         def work() -> SecurityCurve | ShardResult:
             return measured(subject, config, run=run, progress=context.progress)

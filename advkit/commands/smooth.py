@@ -44,7 +44,7 @@ def run(config: Config, context: Context) -> Outcome:
             forwards=passes,
             largest_radius=most,
         )
-    with context.run_folder("smooth", images.name, config, subject.inputs) as run:
+    with context.run_folder("smooth", images.name, config, subject.beginning) as run:
 
         def work() -> SmoothingResult | ShardResult:
             return smoothed_subject(subject, config, run=run, progress=context.progress)

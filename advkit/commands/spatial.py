@@ -41,7 +41,7 @@ def run(config: Config, context: Context) -> Outcome:
             moves_grid=grid,
             forwards=forwards,
         )
-    with context.run_folder("spatial", data.name, config, subject.inputs) as run:
+    with context.run_folder("spatial", data.name, config, subject.beginning) as run:
         result = run.once(
             SpatialResult, lambda: evaluate_moves(subject, config, run=run, progress=context.progress)
         )

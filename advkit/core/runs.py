@@ -40,6 +40,8 @@ Result = TypeVar("Result", bound=StoredResult)
 
 STATES = ("state.pt", "state-previous.pt")
 """What a resume needs: the last state, and the one before it."""
+ROUNDING = 0.03
+"""How far measured numbers may be apart, as a part of the largest: bfloat16 on another device, and more."""
 METRICS = "metrics.jsonl"
 """Key of a state for the metrics up to it."""
 
@@ -518,4 +520,12 @@ def _refuse_other_inputs(path: Path, known: Mapping[str, Any], given: Mapping[st
 
 def _others(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Names of what was something else, as far as it is known what it was."""
-    return [name for name in given if name in known and known[name] != given[name]]
+    return [name for name in given if name in known and not _same(known[name], given[name])]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two inputs are equal; measured numbers, which another machine rounds otherwise, nearly so."""
+    if not all(isinstance(x, list) and x and all(isinstance(y, float) for y in x) for x in (one, other)):
+        return bool(one == other)
+    apart = max(map(abs, map(float.__sub__, one, other)))
+    return len(one) == len(other) and apart <= ROUNDING * max(map(abs, one))

@@ -124,6 +124,12 @@ class Subject:
         return {"model": self.model.hash, "images": self.images.fingerprint}
 
     @property
+    def beginning(self) -> dict[str, Any]:
+        """What a run begins with, that it may be resumed with the same alone."""
+        answers = self.facts.answers
+        return self.inputs | ({"answers of the network": list(answers)} if answers else {})
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was noticed of the model and the images, in words."""
         return tuple(map(str, (*self.facts.notes, *self.images.notes)))

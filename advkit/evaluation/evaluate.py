@@ -232,7 +232,7 @@ def attacked(
         inputs = {**whole.inputs, "plan of attack": _determining(threat, stages, made, config, other_hash)}
         _refuse_disagreement(inputs)
         if run is not None:
-            run.begin_with(**inputs)
+            run.begin_with(**whole.beginning | inputs)
         confirm = confirming(model if facts.deterministic else None, images, threat)
         size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
         sampled = pair(threat, clean.shape[1]) if size else ()

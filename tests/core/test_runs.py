@@ -272,6 +272,11 @@ def test_what_differs_is_listed(tmp_path):
         run.begin_with(plan={"eps": [1, 2]})
         with pytest.raises(ConfigError):
             run.begin_with(plan={"eps": [1, 3]}, images="b")
+        run.begin_with(answers=[1.0, -8.0])
+        run.begin_with(answers=[1.2, -8.2])  # as another device rounds them
+        for other in ([1.0, -8.3], [1.0], [1.0, -8.0, 0.0], "x"):
+            with pytest.raises(ConfigError):
+                run.begin_with(answers=other)
     with pytest.raises(ConfigError, match="steps"):
         RunFolder.open("train", "x", Plan(steps=9), tmp_path / "r")
 

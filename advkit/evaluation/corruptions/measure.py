@@ -47,7 +47,7 @@ def measure(
     names, severities = tuple(dict.fromkeys(config.corruptions)), tuple(sorted(set(config.severities)))
     refuse(names, data.shape)
     if run is not None:
-        run.begin_with(**subject.inputs)
+        run.begin_with(**subject.beginning)
     folder = run.path if run is not None else None
     record = Record[int, CorruptionVerdict](folder, "corrupted", 1, CorruptionVerdict, ids, progress=progress)
     tried = len(names) * len(severities)

@@ -133,7 +133,7 @@ def measured(
         stages = stages_of(norm, images, clean.shape[1], config)
         if run is not None:
             determined = {"norm": norm, "stages": [stage.identity for stage in stages], "seed": config.seed}
-            run.begin_with(**subject.inputs, **{"plan of attack": determined})
+            run.begin_with(**subject.beginning, **{"plan of attack": determined})
         folder = run.path if run is not None else None
         confirm = confirming(model, images, Threat.whole(norm, math.prod(images.shape)))
         names = [stage.name for stage in stages]

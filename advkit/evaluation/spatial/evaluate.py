@@ -49,7 +49,7 @@ def evaluate_moves(
     """
     model, data, ids = subject.model, subject.images, subject.images.ids.tolist()
     if run is not None:
-        run.begin_with(**subject.inputs)
+        run.begin_with(**subject.beginning)
     within = limits(config, data)
     grid = grid_moves(within, config.rotations, config.shifts)
     folder = run.path if run is not None else None

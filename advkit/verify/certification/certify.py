@@ -125,7 +125,7 @@ def certified_subject(
             plan: dict[str, Any] = {"threat": threat.model_dump(), "method": method}
             if method == "complete":  # only then, so that runs of earlier versions can resume
                 plan |= {"timeout": config.timeout, "subproblems": config.subproblems}
-            run.begin_with(**subject.inputs, **{"plan of proof": plan})
+            run.begin_with(**subject.beginning, **{"plan of proof": plan})
         verdicts = certified(
             model,
             images,

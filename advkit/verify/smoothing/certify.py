@@ -108,7 +108,7 @@ def smoothed_subject(
     facts = config.model_dump(include={"selection", "samples", "alpha", "seed"})
     if run is not None:
         noise = (smoothed.sigma, *facts.values(), device_of(model).type)
-        run.begin_with(**subject.inputs, **{"noise (and where it is drawn)": noise})
+        run.begin_with(**subject.beginning, **{"noise (and where it is drawn)": noise})
     with evaluation_mode(model):
         verdicts = _certified(smoothed, images, config, run, progress)
         if config.shard is not None:

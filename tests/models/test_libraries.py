@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +58,7 @@ def test_timms_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=3, img_size=32).eval()
-    timm.models.save_for_hf(network, "folder", model_args={"img_size": 32})
+    timm.models.save_for_hf(network, "folder", model_args={"img_size": 32, "checkpoint_path": "any.pth"})
     about = json.loads(Path("folder/config.json").read_text(encoding="utf-8"))
     about["label_names"] = NAMES
     about["pretrained_cfg"] |= {"input_size": [3, 32, 32], "std": [0.5, 0.25, 0.5], "crop_pct": 0.8}
@@ -203,7 +204,7 @@ def test_what_the_libraries_build_a_network_from(
 
     quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
     kinds = {"AutoConfig": SimpleNamespace(for_model=build)}
-    kinds["AutoModelForImageClassification"] = SimpleNamespace(from_config=lambda own: own)
+    kinds["AutoModelForImageClassification"] = SimpleNamespace(from_config=without_code(lambda own: own))
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **kinds))
     library = SimpleNamespace(create_model=build, get_pretrained_cfg=found)
     monkeypatch.setitem(sys.modules, "timm", library)
@@ -277,6 +278,16 @@ def test_a_folder_of_transformers(
     torch.testing.assert_close(again(x), subject.model(x))
 
 
+def without_code(made: Callable[..., Any]) -> Callable[..., Any]:
+    """A maker of transformers, which may run code beside the weights, or ask, unless it is forbidden."""
+
+    def make(*given: Any, trust_remote_code: bool | None = None, **more: Any) -> Any:
+        assert trust_remote_code is False
+        return made(*given, **more)
+
+    return make
+
+
 def tiny(transformers: Any, **more: Any) -> Any:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -334,7 +345,7 @@ def test_transformers_that_crop_and_other_sources(tmp_path: Path, monkeypatch: p
     ("fault", "said"), [("no route to host\nat all", "no route to host"), ("gone", "gone"), ("", "OSError")]
 )
 def test_why_transformers_loads_nothing_is_said_in_one_line(
-    fault: str, said: str, monkeypatch: pytest.MonkeyPatch
+    fault: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind: type[Exception] = OSError
 
@@ -342,7 +353,7 @@ def test_why_transformers_loads_nothing_is_said_in_one_line(
         raise kind(fault)
 
     quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
-    fake = SimpleNamespace(from_pretrained=fails, for_model=fails)
+    fake = SimpleNamespace(from_pretrained=without_code(fails), for_model=fails)
     kinds = dict.fromkeys(("AutoConfig", "AutoImageProcessor"), fake)
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **kinds))
     with pytest.raises(ModelError) as caught:
@@ -352,6 +363,13 @@ def test_why_transformers_loads_nothing_is_said_in_one_line(
     with pytest.raises(ConfigError) as refused:
         HuggingFace().network("hf:name", (3, 32, 32), 2, {})
     assert f"({said.replace('OSError', 'ValueError')})" in str(refused.value)
+    kinds["AutoConfig"] = SimpleNamespace(
+        from_pretrained=lambda *_, **__: SimpleNamespace(num_labels=0, id2label={})
+    )
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(utils=quiet, **kinds))
+    (tmp_path / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError):  # it is there, so nothing is assumed in its place
+        HuggingFace().pretrained(f"hf:{tmp_path}")
 
 
 RESIZED, CROPPED = {"do_resize": True}, {"do_center_crop": True}
@@ -406,7 +424,7 @@ def test_what_a_processor_of_transformers_says(
     usual = {"rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": [0.2, 0.3, 0.4]}
     parts = {"AutoConfig": config, "AutoImageProcessor": SimpleNamespace(**usual | more)}
     library = {
-        name: SimpleNamespace(from_pretrained=lambda *_, part=part, **__: part)
+        name: SimpleNamespace(from_pretrained=without_code(lambda *_, part=part, **__: part))
         for name, part in parts.items()
     }
     quiet = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))

@@ -16,6 +16,7 @@ from advkit.models.zoo import Pretrained, Zoo, needs
 
 _UNIMPORTANT = {"transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype"}
 """Keys of a configuration that do not determine the network."""
+_PROCESSOR = "preprocessor_config.json"
 _BICUBIC = 3  # of PIL
 
 
@@ -30,16 +31,16 @@ class HuggingFace(Zoo):
         name, config = _name(where), _loaded(where, "AutoConfig")
         try:
             processor = _loaded(where, "AutoImageProcessor")
-        except ModelError:  # it has none
+        except ModelError:
+            if (Path(name) / _PROCESSOR).is_file():
+                raise
             processor = None
         labels = [str(config.id2label[number]) for number in range(config.num_labels)]
         named = not all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
         size = _size(getattr(processor, "crop_size", None)) or _size(getattr(processor, "size", None))
         size = size or _size(getattr(config, "image_size", None))
         if size is None:
-            raise ConfigError(
-                f"{name} does not say what images it takes; give a folder with preprocessor_config.json"
-            )
+            raise ConfigError(f"{name} does not say what images it takes; give a folder with {_PROCESSOR}")
         channels = getattr(config, "num_channels", 3)
         kept = {key: value for key, value in config.to_diff_dict().items() if key not in _UNIMPORTANT}
         return Pretrained(
@@ -67,7 +68,8 @@ class HuggingFace(Zoo):
             values["image_size"] = height if height == width else [height, width]
         try:
             own = transformers.AutoConfig.for_model(architecture.removeprefix("hf:"), **values)
-            network: nn.Module = transformers.AutoModelForImageClassification.from_config(own)
+            kind = transformers.AutoModelForImageClassification
+            network: nn.Module = kind.from_config(own, trust_remote_code=False)
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"{architecture} is no image classifier of transformers ({reason})") from error
@@ -102,6 +104,8 @@ def _loaded(where: str, kind: str) -> Any:
     except Exception as error:  # the hub's client may fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         way = "check the folder" if local else "check the name, go online, or name a folder: hf:./FOLDER"
+        if "trust_remote_code" in str(error):
+            way = "advkit never runs it: load it in a function of your own, and name package.module:function"
         raise ModelError(f"cannot load {where} ({reason}); {way}") from error
 
 

@@ -96,7 +96,11 @@ class Timm(Zoo):
             ) from error
 
 
-_OURS = ("num_classes", "in_chans", "img_size", "pretrained")
+_OURS = (
+    *("num_classes", "in_chans", "img_size", "pretrained"),
+    *("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"),
+)
+"""Arguments that no folder decides: sizes, and which files timm reads, some versions of it as any pickle."""
 
 
 def _timm(where: str) -> Any:

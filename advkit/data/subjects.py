@@ -28,6 +28,9 @@ from advkit.models.inspect import ModelFacts, inspect_classifier
 from advkit.models.load import as_classifier, load_model
 from advkit.models.model import Model
 
+CHANCE = 1e-3
+"""Largest probability at which images of all classes would have no label above those that occur."""
+
 
 class _Attacked(Protocol):
     """Settings that name classifiers."""
@@ -93,7 +96,8 @@ class Subject:
             found, few, classes, allow_random=allow_random, only_decisions=only_decisions
         )
         outputs = facts.outputs or found.card.classes or 0
-        if not images.classes_known and outputs > images.classes:
+        by_chance = not outputs or (images.classes / outputs) ** len(split) > CHANCE
+        if not images.classes_known and not by_chance:
             how = f"the model has {outputs} outputs, and the labels go up to {images.classes - 1}: an answer "
             how += "beyond them counts as misclassified, also one that means to reject the image"
             facts = replace(facts, notes=(*facts.notes, Note("outputs-beyond-labels", how)))

@@ -158,8 +158,9 @@ def test_a_number_of_classes_where_the_data_do_not_say(
         *(f"def made{k}(): return nn.Sequential(nn.Flatten(), nn.Linear(30, {k}))" for k in (1, 3)),
     ]
     (tmp_path / "their_networks.py").write_text("\n".join(lines))
-    x, y = np.random.default_rng(0).random((4, 1, 5, 6)), np.arange(4) % 2
+    x, y = np.random.default_rng(0).random((18, 1, 5, 6)), np.arange(18) % 2
     np.savez(tmp_path / "two.npz", x=x, y=y)
+    np.savez(tmp_path / "few.npz", x=x[:17], y=y[:17])
     np.savez(tmp_path / "named.npz", x=x, y=y, class_names=["even", "odd"])
 
     def opened(outputs: int, file: str = "two", classes: object = None) -> Subject:
@@ -169,7 +170,8 @@ def test_a_number_of_classes_where_the_data_do_not_say(
     assert opened(1, "two", 2).facts.outputs == opened(1, "named").facts.outputs == 2
     for classes in (None, 3):
         assert "outputs-beyond-labels" in [note.code for note in opened(3, "two", classes).facts.notes]
-    assert "outputs-beyond-labels" not in [note.code for note in opened(1, "two", "2").facts.notes]
+    for one in (opened(1, "two", "2"), opened(3, "few")):
+        assert "outputs-beyond-labels" not in [note.code for note in one.facts.notes]
     for outputs, file, classes in (
         (1, "two", None),
         (1, "two", 3),

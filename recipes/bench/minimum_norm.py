@@ -6,13 +6,13 @@
 MODEL is whatever `advkit.load_model` takes, for 28x28 grey images; MNIST must be where ADVKIT_DATA says.
 Expected time on 2 cores: at most ten minutes for 100 images and a small convolutional network.
 
-Everybody takes ``--steps`` steps: FAB and FMN-T in equal parts toward each of the ``--targets`` most likely wrong
-classes. CW and EAD take half as many in each of ``--searches`` trials of the constant (torchattacks' CW,
-which has one, as many in all). Distances are counted afterwards, on the images that came back, clamped to
-[0, 1]: 0 where the model is wrong on the original, infinite where it is right on what came back. Optimality
-is the local optimality of Cina et al. 2024 (AttackBench): the area between clean accuracy and the attack's
-curve of robust accuracy, as a share of that of the nearest distance of all attacks of the table, image by
-image. What no package is installed for is left out.
+Everybody takes ``--steps`` steps: FAB and targeted FMN in equal parts toward each of the ``--targets`` most
+likely wrong classes. CW and EAD take half as many in each of ``--searches`` trials of the constant
+(torchattacks' CW, which has one, as many in all). Distances are counted afterwards, on the images that came
+back, clamped to [0, 1]: 0 where the model is wrong on the original, infinite where it is right on what came
+back. Optimality is the local optimality of Cina et al. 2024 (AttackBench): the area between clean accuracy
+and the attack's curve of robust accuracy, as a share of that of the nearest distance of all attacks of the
+table, image by image. What no package is installed for is left out.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class TestEveryMinimumNormAttack:
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_a_start_far_inside_a_class_finds_nearer_successes_of_a_hardened_network(norm):
     model, data = load_model("advkit:digits-robust"), load_data("digits").take(torch.arange(24))
-    of = {"fmn": {"steps": 99}} | dict.fromkeys(("fmn-t", "fab-t"), {"steps": 33, "targets": 3})
+    of = {"fmn": {"steps": 99}} | {name: {"steps": 33, "targets": 3} for name in ("fmn-t", "fab-t")}
     mean = {name: nearest(model, data, name, norm, parameters=of[name])[0].mean() for name in of}
     assert mean["fmn-t"] < 0.97 * min(mean["fmn"], mean["fab-t"])
 

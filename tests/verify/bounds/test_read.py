@@ -206,12 +206,9 @@ def test_single_numbers_of_an_image_are_bounded_as_they_are(networks, name):
         linear = nn.Linear(12, 3)
     network = networks.Call(lambda s, x: ENDS[name](s.linear(x.flatten(1))))
     network.linear = linear
-    model, x, threat = (
-        wrap(network, shape=(3, 2, 2), classes=2).eval(),
-        some_images(3, 2, 2),
-        Threat("linf", 0.01),
-    )
-    classes = max(2, model.network(x).view(3, -1).shape[1])
+    x, threat = some_images(3, 2, 2), Threat("linf", 0.01)
+    classes = max(2, network(x).view(3, -1).shape[1])
+    model = wrap(network, shape=(3, 2, 2), classes=classes).eval()
     inspect_classifier(model, x, classes)
     graph = read(model)
     check(graph, model, x)

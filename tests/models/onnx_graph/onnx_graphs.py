@@ -610,6 +610,10 @@ OPTIONS: dict[str, tuple[int, Callable[[Graph], str]]] = {
             g.add("Mean", "images", g.constant(0.5), "images"),
             g.add("Max", "images", g.constant(0.3), g.constant(0.5)),
             g.add("Clip", "images"),
+            *(
+                g.add("Clip", g.add("Mul", "images", g.constant(9.0)), *map(g.constant, limits))
+                for limits in ([1.0], [1.0, 6.0], [0.0, 7.0])
+            ),
             g.add("Selu", g.add("Neg", "images"), alpha=1.6733),
             g.add("Dropout", "images", g.constant(0.5), g.constant(False, np.bool_)),
             g.add("CastLike", "images", g.constant(1.0)),

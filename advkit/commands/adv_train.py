@@ -17,7 +17,7 @@ from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.data import Data
-from advkit.data.load import load_data
+from advkit.data.load import load_splits
 from advkit.models.card import ModelCard, Relation, ThreatFacts
 from advkit.models.foreign_settings import ForeignModel
 from advkit.models.inspect import inspect_classifier
@@ -66,7 +66,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
         UserError: something is wrong with the model, the data or the options.
     """
     file = model_file(context)
-    train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
+    train, test = load_splits(config.data, context.data_dir)
     model = _beginning(config, train, context.progress)
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))

@@ -7,7 +7,7 @@ from typing import Any
 from advkit.core import device as devices
 from advkit.core.context import Context
 from advkit.core.errors import ModelError
-from advkit.data.load import load_data
+from advkit.data.load import load_splits
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.report import training as report
@@ -30,7 +30,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Makes a classifier of a discriminator or a VAE."""
     file = model_file(context)
     source = _source(config.model)
-    train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
+    train, test = load_splits(config.data, context.data_dir)
     model = pretrained(source, train, config.seed)
     threat = threat_of(config.norm, config.eps, model, test)
     labelled = train

@@ -14,7 +14,7 @@ from advkit.core import images
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
-from advkit.data.load import load_data
+from advkit.data.load import load_splits
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.evaluation.result import (
     GRID_FILE,
@@ -48,7 +48,7 @@ def run(config: Config, context: Context) -> Outcome:
     metrics = chosen(config.metrics)
     subjects = [open_subject(name, context.device) for name in names]
     data = config.data or _learned(subjects[0], context.progress)
-    train, test = (load_data(data, split, root=context.data_dir) for split in ("train", "test"))
+    train, test = load_splits(data, context.data_dir)
     looks = judge(str(devices.choose(context.device)))
     reference = Reference(train, test, looks, n=config.n, seed=config.seed)
     for subject in subjects:

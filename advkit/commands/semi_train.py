@@ -8,7 +8,7 @@ from advkit.core import device as devices
 from advkit.core import images, rng
 from advkit.core.context import Context
 from advkit.core.runs import RunFolder
-from advkit.data.load import load_data
+from advkit.data.load import load_splits
 from advkit.models.card import ModelCard
 from advkit.models.checkpoint import save_model
 from advkit.models.load import load_model
@@ -32,7 +32,7 @@ GRID = 10
 def run(config: Config, context: Context) -> Outcome:
     """Trains a classifier on few labels and many images."""
     file = model_file(context)
-    train, test = (load_data(config.data, split, root=context.data_dir) for split in ("train", "test"))
+    train, test = load_splits(config.data, context.data_dir)
     labelled = train.take(train.balanced(config.labels, config.label_set))
     discriminator = None if config.model is None else load_model(config.model, role="discriminator")
     plan = SemiGame(config, labelled, train, discriminator, torch.device("cpu"))

@@ -22,6 +22,8 @@ from advkit.models.card import DataFacts, Shape
 
 _PIECE = 2**24
 """Values of pixels that are worked on at a time."""
+_LOOKED_AT, _DARK = 32, 1 / 8
+"""Images that are looked at, and the brightest value that leaves them dark."""
 _PASS = 2**22
 """The same in a pass of a model, whose layers take many times the memory of its images."""
 
@@ -174,6 +176,17 @@ class Data:
         said = f"{n:,} of {len(self):,} images, {each} of each of {len(counts)} classes, drawn with seed 0"
         return chosen.noting(Note("sample", f"{said}; the rows are in class order"))
 
+    def noting_darkness(self) -> Data:
+        """Itself, with a note if its first images use a small part of the range alone: levels of 12 bits in
+        files of 16, or floats that were divided by 255 twice."""
+        first, _ = self.batch(torch.arange(min(_LOOKED_AT, len(self))))
+        if (brightest := float(first.max())) > _DARK:
+            return self
+        how = f"no value of the first {len(first)} images is above {brightest:.3g}, where white is 1"
+        return self.noting(
+            Note("dark", f"{how}: were they scaled twice, or do they have fewer bits than their files?")
+        )
+
     def balanced(self, n: int, seed: int = 0) -> Tensor:
         """Rows of a class-balanced subset of ``n`` images: the first n/classes of each class in a fixed
         random order, so that the subset for 100 is part of the one for 1,000. Sorted.
@@ -182,9 +195,12 @@ class Data:
             DataError: fewer images than asked for, or than classes.
         """
         if n < self.classes or n > len(self):
+            few = (
+                f"ask for {self.classes} to {len(self)}" if self.classes <= len(self) else "take more images"
+            )
             raise DataError(
-                f"{n} labels cannot be taken class-balanced from {len(self)} images of {self.classes} "
-                f"classes; ask for {self.classes} to {len(self)}"
+                f"{n} images cannot be taken class-balanced from the {len(self)} of {self.classes} classes "
+                f"of {self.name!r}; {few}"
             )
         return self._in_turns(n, seed, torch.arange(self.classes))
 

@@ -86,6 +86,25 @@ def load_data(
     return data
 
 
+def load_splits(name: str, root: Path | str | None = None) -> tuple[Data, Data]:
+    """(training, test images), as `load_data` and with one numbering of classes.
+
+    Raises:
+        UserError: as in `load_data`.
+    """
+    splits = (load_data(name, split, root=root).noting_darkness() for split in ("train", "test"))
+    train, test = same_classes(*splits)
+    return train, test
+
+
+def same_classes(*parts: Data) -> tuple[Data, ...]:
+    """Splits of one set, all with as many classes as its largest label says where they have no names."""
+    most = max(parts, key=lambda part: part.classes, default=None)
+    if most is None or any(part.classes_known for part in parts):
+        return parts
+    return tuple(replace(part, class_names=most.class_names) for part in parts)
+
+
 def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
     """`Data` of whatever a caller has at hand.
 
@@ -129,13 +148,14 @@ def as_splits(given: Any) -> dict[Split, Data]:
         parts = _by_role(given)
         if "train" in parts and len(parts) > 1:
             _, tested = pick("test", parts, "data")
-            return {
-                "train": as_data(parts["train"], name="train"),
-                "test": as_data(parts[tested], name="test"),
-            }
+            train, test = same_classes(
+                as_data(parts["train"], name="train"), as_data(parts[tested], name="test")
+            )
+            return {"train": train, "test": test}
         if not parts and is_divided(given):
             splits: tuple[Split, ...] = ("train", "test")
-            return {split: from_keys(given, split, name=split, where="data") for split in splits}
+            both = same_classes(*(from_keys(given, split, name=split, where="data") for split in splits))
+            return dict(zip(splits, both, strict=True))
     data = as_data(given)
     return {"train": data, "test": data}
 

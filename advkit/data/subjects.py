@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError
+from advkit.core.errors import ConfigError, DataError
 from advkit.core.notes import Note
 from advkit.core.runs import environment
 from advkit.data.classes import match_classes, said_classes
 from advkit.data.data import Data
 from advkit.data.dataset import Part
-from advkit.data.load import EVALUATED, as_data, load_data
+from advkit.data.load import EVALUATED, as_data, load_data, same_classes
 from advkit.models.card import ModelCard
 from advkit.models.door import named_door
 from advkit.models.foreign_settings import BroughtData, ForeignModel, SubjectSettings
@@ -88,7 +88,7 @@ class Subject:
             split = _unseen(split, found.card, partial(load_data, memory=EVALUATED))
         split = match_classes(split, found.card.labels, found.card.classes)
         images = split if skip == 1 else split.take(torch.arange(0, len(split), skip))
-        images = images.limit(n, first=first)
+        images = images.limit(n, first=first).noting_darkness()
         tensor = next(iter([*found.parameters(), *found.buffers()]), torch.empty(0))
         few, _ = images.batch(torch.arange(min(8, len(images))), tensor.device)
         classes = images.classes if images.classes_known else classes
@@ -96,6 +96,11 @@ class Subject:
             found, few, classes, allow_random=allow_random, only_decisions=only_decisions
         )
         outputs = facts.outputs or found.card.classes or 0
+        if outputs and int(images.labels.max()) >= outputs:
+            raise DataError(
+                f"data {images.name!r} has label {int(images.labels.max())} but the model has only {outputs} "
+                f"classes (0 to {outputs - 1}); choose data or a model that fits"
+            )
         by_chance = not outputs or (images.classes / outputs) ** len(split) > CHANCE
         if not images.classes_known and not by_chance:
             how = f"the model has {outputs} outputs, and the labels go up to {images.classes - 1}: an answer "
@@ -174,7 +179,7 @@ def open_subjects(
     def load(name: str, split: Part | None) -> Data:
         return load_data(name, split, root=context.data_dir, memory=EVALUATED, **_fit(config, name))
 
-    found = [load(data, split) for split in splits] if data else []
+    found = [*same_classes(*(load(data, split) for split in splits))] if data else []
     models: list[Model] = []
     for name in (*_names(config.model), *transfer):
         known = number or (found[0].classes if found and found[0].classes_known else None)
@@ -191,7 +196,7 @@ def open_subjects(
         if not found:
             data = learned(name, model.card)
             context.progress.say(f"data: {data}, what {name} was trained on")
-            found = [load(data, split or "test") for split in splits]
+            found = [*same_classes(*(load(data, split or "test") for split in splits))]
         elif splits == (None,):
             found = [_unseen(found[0], model.card, load)]
         found = [match_classes(part, model.card.labels, model.card.classes) for part in found]

@@ -46,7 +46,9 @@ class Classifier(Network):
 
     def __init__(self, config: StrictModel, *, shape: Shape, classes: int | None = None) -> None:
         if classes is None or classes < 2:
-            raise ConfigError(f"it needs the number of classes, 2 or more (got {classes}); pass --classes")
+            raise ConfigError(
+                f"it needs 2 classes or more (got {classes}); take data of several, or say their number"
+            )
         if shape[0] < 1 or min(shape[1:]) < self.least:
             raise ConfigError(
                 f"images must have at least 1 channel and {self.least}x{self.least} pixels; give larger ones"

@@ -110,10 +110,8 @@ def _of(
         said, way = f"for {classes} classes", ""
         if not classes:
             said = "and the number of classes is not known"
-            way = (
-                "; if it is the logit of class 1, say --classes 2 (classes=2 in Python), or name two classes "
-            )
-            way += "in the data (class_names)"
+            way = "; if it is the logit of class 1, say --classes 2 (load_model(..., classes=2) in Python), "
+            way += "or name two classes in the data (class_names)"
         raise ModelError(
             f"the model gives outputs of shape {shape}, one number for each image, {said}: return a row of "
             f"logits, ({count}, {classes or 'classes'}){way}"

@@ -120,7 +120,7 @@ class Zoo(Door):
     ) -> nn.Module:
         if classes is None or classes < 2:
             raise ConfigError(
-                f"{architecture} without trained weights needs the number of classes; pass --classes"
+                f"{architecture} without trained weights needs the number of classes; say it with --classes"
             )
         return self.network(architecture, shape, classes, config)
 

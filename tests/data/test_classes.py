@@ -139,7 +139,7 @@ def test_a_command_takes_a_subset_in_another_order(
     data = f"folder:{make_folder({'cat': 2, 'dog': 1})}"
     opened = subject(model=model(("dog", "emu", "cat")), data=data)
     assert opened.images.labels.tolist() == [2, 2, 0] and opened.images.classes == 3
-    assert [note.code for note in opened.images.notes] == ["undivided", "classes-by-name"]
+    assert [note.code for note in opened.images.notes] == ["undivided", "classes-by-name", "dark"]
     assert opened.about()["data"].notes == opened.images.notes
     (tmp_path / "names.txt").write_text("emu\ncat\ndog\n")
     named = subject(model=model(), data=data, classes=str(tmp_path / "names.txt"))
@@ -172,7 +172,9 @@ def test_a_number_of_classes_where_the_data_do_not_say(
         assert "outputs-beyond-labels" in [note.code for note in opened(3, "two", classes).facts.notes]
     for one in (opened(1, "two", "2"), opened(3, "few")):
         assert "outputs-beyond-labels" not in [note.code for note in one.facts.notes]
+    np.savez(tmp_path / "beyond.npz", x=x, y=y + 2)
     for outputs, file, classes in (
+        (3, "beyond", None),
         (1, "two", None),
         (1, "two", 3),
         (1, "two", 1),

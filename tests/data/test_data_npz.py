@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advkit.core.errors import DataError
-from advkit.data.load import load_data
+from advkit.data.load import as_splits, load_data, load_splits
 
 X = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
 Y = np.array([0, 1, 2, 1])
@@ -55,6 +55,25 @@ def test_two_splits(tmp_path: Path) -> None:
     assert load_data(name).split == "test"
     with pytest.raises(DataError):
         load_data(name, "all")
+
+
+def test_classes_are_counted_in_all_splits(tmp_path: Path) -> None:
+    """The training images may have no image of the last class, or the others."""
+    x = np.full((4, 1, 3, 3), 0.2, np.float32)
+    for train, test in (([0, 1, 0, 1], [0, 1, 2, 3]), ([3, 2, 1, 0], [0, 0, 0, 0])):
+        arrays = {"x_train": x, "y_train": train, "x_test": x, "y_test": test}
+        given = (as_splits(arrays), as_splits({"train": (x, train), "test": (x, test)}))
+        pairs = [load_splits(saved(tmp_path, **arrays)), *((one["train"], one["test"]) for one in given)]
+        assert {(a.classes, b.classes, a.classes_known) for a, b in pairs} == {(4, 4, False)}
+
+
+@pytest.mark.parametrize(("brightest", "dark"), [(0.0, True), (1 / 255, True), (0.125, True), (0.13, False)])
+def test_dark_images_are_noted(tmp_path: Path, brightest: float, dark: bool) -> None:
+    x = np.zeros((33, 1, 2, 2), np.float32)
+    x[31, 0, 1, 1] = x[32] = brightest
+    x[32] = 1
+    for one in load_splits(saved(tmp_path, x=x, y=np.arange(33) % 2)):
+        assert ("dark" in [note.code for note in one.notes]) == dark
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,6 @@ def _refuse_other_sizes(card: ModelCard, state: Mapping[str, Tensor], trouble: s
                 f"{trouble}: no weight has a size of {value:,}; take the file that belongs to it"
             )
     way = named_door(card.architecture)
-    if way is None and card.architecture not in ARCHITECTURES:
-        return  # it is made by the user's own function
     try:
         with rng.scope("cpu", 0, "build"), torch.device("meta"):
             sizes = (
@@ -207,7 +205,7 @@ def _refuse_other_sizes(card: ModelCard, state: Mapping[str, Tensor], trouble: s
                 else build(card.architecture, shape=card.shape, classes=card.classes, config=card.config)
             )
         own = {name: tensor.shape for name, tensor in sizes.state_dict().items() if torch.is_tensor(tensor)}
-    except Exception:  # what is wrong is said where it is built
+    except Exception:  # what is wrong is said where it is built, perhaps by the user's own function
         return
     if said := first_mismatch(own, state):
         raise ModelError(f"{trouble}: {said}; take the file that belongs to the model")

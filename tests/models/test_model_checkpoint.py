@@ -22,8 +22,10 @@ from torch import nn
 from advkit import __version__, load_model, save_model
 from advkit.core import files
 from advkit.core.errors import ConfigError, ModelError, OutputError
+from advkit.models import checkpoint
 from advkit.models.card import Parent, Preprocessing
 from advkit.models.checkpoint import (
+    assemble,
     first_mismatch,
     load_checkpoint,
     read_checkpoint,
@@ -302,7 +304,6 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         ({"architecture": "lenet"}, "'conv1.weight' is missing"),
         ({"config": {"hidden": []}}, "'layers.1.weight' is 256x64 where 10x64 is wanted"),
         ({"config": {"hidden": [256]}}, "'layers.3.weight' is 256x256 where 10x256 is wanted"),
-        ({"classes": 9}, "'layers.5.weight' is 10x256 where 9x256 is wanted"),
     ],
 )
 def test_cards_that_are_wrong_or_belong_to_other_weights(
@@ -310,6 +311,14 @@ def test_cards_that_are_wrong_or_belong_to_other_weights(
 ) -> None:
     path = rewritten(save_model(make(), tmp_path / f"m{suffix}"), lambda card: card.update(change))
     assert said in refusal(load_checkpoint, path)
+
+
+def test_a_network_of_other_sizes_is_not_built(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = load_model("torchvision:squeezenet1_1", weights="none", classes=7, shape=(3, 32, 32))
+    monkeypatch.setattr(checkpoint, "_network", None)
+    for model in (make(), door):
+        with pytest.raises(ModelError):
+            assemble(model.card.model_copy(update={"classes": 9}), model.network.state_dict(), "m.pt")
 
 
 def test_a_card_that_is_no_json(tmp_path: Path) -> None:

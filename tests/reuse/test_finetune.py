@@ -99,7 +99,7 @@ def test_test_labels_are_not_touched_before_the_end(discriminator, monkeypatch):
         data = honest(name, split, **rest)
         return replace(data, labels=data.labels.roll(1)) if split == "test" else data
 
-    monkeypatch.setattr(command, "load_data", shuffled)
+    monkeypatch.setattr("advkit.data.load.load_data", shuffled)
     other = finetune(plan(), Context()).result
     assert first["model"]["hash"] == other["model"]["hash"]
     assert first["test"]["correct"] != other["test"]["correct"]
@@ -182,7 +182,11 @@ def test_the_robust_error_is_told_beside_the_clean_one(discriminator):
 
 def test_without_a_customary_threat_nothing_is_attacked(discriminator, monkeypatch):
     honest = load_data
-    monkeypatch.setattr(command, "load_data", lambda *what, **how: replace(honest(*what, **how), threat=None))
+
+    def unknown(*what, **how):
+        return replace(honest(*what, **how), threat=None)
+
+    monkeypatch.setattr("advkit.data.load.load_data", unknown)
     outcome = finetune(plan(), Context())
     assert outcome.result["test"]["attack"] is None
     assert outcome.result["test"]["errors"]["fine-tuned"]["robust"] is None

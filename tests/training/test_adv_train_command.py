@@ -227,7 +227,7 @@ def test_faults(values, code, untrainable, built):
 
 
 def test_data_without_a_threat_model_need_one(untrainable, monkeypatch, digits):
-    monkeypatch.setattr(command, "load_data", lambda *args, **kwargs: replace(digits, threat=None))
+    monkeypatch.setattr(command, "load_splits", lambda *_: (replace(digits, threat=None),) * 2)
     with pytest.raises(ConfigError):
         adv_train(plan(), Context())
 

@@ -20,7 +20,7 @@ from advkit.attacks.loss import AttackLoss
 from advkit.core import rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, StrictModel, validate
-from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.errors import ConfigError, ModelError
 from advkit.core.modes import own_modes
 from advkit.core.notes import Note
 from advkit.core.progress import Progress
@@ -267,11 +267,7 @@ def refuse_beyond(
 
 def refuse_misfit(clean: Tensor, images: Data) -> None:
     """Raises an error if the model's logits (N, K) on the images are not finite, or of too few classes."""
-    if int(images.labels.max()) >= clean.shape[1]:
-        raise DataError(
-            f"data {images.name!r} has label {int(images.labels.max())} but the model has only "
-            f"{clean.shape[1]} classes (0 to {clean.shape[1] - 1}); choose data or a model that fits"
-        )
+    images.refuse_labels_beyond(clean.shape[1])
     bad = int((~clean.isfinite().all(1)).sum())
     if bad:
         raise ModelError(

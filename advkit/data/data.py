@@ -133,6 +133,18 @@ class Data:
             "bits would change more than the attack does; round the images first, or leave --eight-bit out"
         )
 
+    def refuse_labels_beyond(self, classes: int) -> None:
+        """Refuses labels that a model of so many classes has no output for.
+
+        Raises:
+            DataError: a label is ``classes`` or more.
+        """
+        if (highest := int(self.labels.max())) >= classes:
+            raise DataError(
+                f"data {self.name!r} has label {highest} but the model has only {classes} classes "
+                f"(0 to {classes - 1}); choose data or a model that fits"
+            )
+
     def take(self, index: Tensor) -> Data:
         """The rows ``index`` as data of their own, with their ids; files stay undecoded."""
         images = self.images.take(index) if isinstance(self.images, ImageFiles) else self.images[index]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from advkit.core.context import Context
-from advkit.core.errors import ConfigError, DataError
+from advkit.core.errors import ConfigError
 from advkit.core.notes import Note
 from advkit.core.runs import environment
 from advkit.data.classes import match_classes, said_classes
@@ -96,11 +96,8 @@ class Subject:
             found, few, classes, allow_random=allow_random, only_decisions=only_decisions
         )
         outputs = facts.outputs or found.card.classes or 0
-        if outputs and int(images.labels.max()) >= outputs:
-            raise DataError(
-                f"data {images.name!r} has label {int(images.labels.max())} but the model has only {outputs} "
-                f"classes (0 to {outputs - 1}); choose data or a model that fits"
-            )
+        if outputs:
+            images.refuse_labels_beyond(outputs)
         by_chance = not outputs or (images.classes / outputs) ** len(split) > CHANCE
         if not images.classes_known and not by_chance:
             how = f"the model has {outputs} outputs, and the labels go up to {images.classes - 1}: an answer "

@@ -31,11 +31,8 @@ def refuse_misfit(classifier: Model, detector: Model, data: Data) -> None:
             f"the detector takes {theirs} images but the classifier takes {ours} ones "
             "(channels x height x width); name a detector of such images"
         )
-    if classifier.card.classes is not None and int(data.labels.max()) >= classifier.card.classes:
-        raise DataError(
-            f"data {data.name!r} has label {int(data.labels.max())} but the classifier has only "
-            f"{classifier.card.classes} classes; choose data or a model that fits"
-        )
+    if classifier.card.classes is not None:
+        data.refuse_labels_beyond(classifier.card.classes)
 
 
 def detect(

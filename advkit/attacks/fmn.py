@@ -65,7 +65,7 @@ class FMN(Attack[FMNState]):
         first, share = (8.0, 0.3) if threat.norm == "l0" else (1.0, 0.01)
         self._step_size = config.step_size or first
         self._step_size_final = share * self._step_size
-        self._gamma = config.gamma or (0.1 if threat.norm == "linf" else 0.3)
+        self._gamma = config.gamma
 
     def start(self, rows: Rows) -> FMNState:
         """The originals."""
@@ -145,6 +145,10 @@ class FMNT(FMN):
 
     config: Config
     norms = ("linf", "l2", "l1")
+
+    def __init__(self, config: Config, threat: Threat) -> None:
+        super().__init__(config, threat)
+        self._gamma = config.gamma or (0.1 if threat.norm == "linf" else 0.3)
 
     def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
         """That of the search target."""

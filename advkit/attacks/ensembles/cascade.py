@@ -46,9 +46,10 @@ class Cascade(Ensemble):
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)
         ratio = "dlr" if classes >= 4 else "logit-difference"
-        nearest = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
-        nearest_again = stage("fab-again", "fab-t", targets=wrong, restarts=2)
-        if threat.norm != "linf":
+        if threat.norm == "linf":
+            nearest = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
+            nearest_again = stage("fab-again", "fab-t", targets=wrong, restarts=2)
+        else:
             nearest = stage("fmn-t", "fmn-t", targets=min(wrong, 3), steps=50)
             nearest_again = stage("fmn-again", "fmn-t", targets=wrong)
         apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)

@@ -35,11 +35,12 @@ class Tracer(fx.Tracer):
             if isinstance(value, Tensor)
         }
         proxies: dict[str, Any] = {}
-        function, arguments = self.create_args_for_root(type(network).forward, True)
+        images = self.create_proxy("placeholder", "images", (), {})  # what else it may be given has defaults
         for module, twin in twins.items():
             twin.__class__ = _recorded(type(module), self, proxies)
         try:
-            self.create_node("output", "output", (self.create_arg(function(*arguments)),), {})
+            outputs = self.create_arg(type(network).forward(self.root, images))
+            self.create_node("output", "output", (outputs,), {})
         finally:
             for module, twin in twins.items():
                 twin.__class__ = type(module)

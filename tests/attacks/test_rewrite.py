@@ -5,9 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from advkit import load_model
 from advkit.attacks.engine.rewrite import rewritten
 from advkit.attacks.engine.search_model import SearchModel, search_model
 from advkit.core import rng
+from advkit.models.card import ModelCard
+from advkit.models.model import Model
+from advkit.models.network import ARCHITECTURES, build
 
 
 @pytest.fixture
@@ -156,6 +160,41 @@ def test_what_can_be_traced_is_searched_rewritten(scale, x):
     twin = search_model(scaled(pooled, scale), "float32", x, "gradients")
     assert isinstance(twin, SearchModel)
     assert isinstance(twin.model, torch.fx.GraphModule)
+
+
+class WithOptions(Plain):
+    """Takes more than images, as many networks do."""
+
+    def forward(self, x, scale=2, *more, **named):
+        return super().forward(x) * scale
+
+
+@pytest.mark.parametrize("mean", [(), (0.5, 0.4, 0.3)])
+@pytest.mark.parametrize("kind", [Plain, WithOptions])
+def test_a_loaded_model_is_searched_rewritten(kind, mean, x):
+    network = kind(pooled).eval()
+    model = load_model(network, role="classifier", shape=(3, 8, 8), mean=mean, std=[0.2] * len(mean))
+    twin = search_model(model.eval(), "float32", x, "gradients")
+    assert isinstance(twin, SearchModel) and isinstance(twin.model, torch.fx.GraphModule)
+    assert torch.allclose(twin(x), model(x), atol=1e-5)
+
+
+CLASSIFIERS = [
+    entry.name
+    for entry in ARCHITECTURES
+    if entry.facts["role"] == "classifier" and not {"trunk", "encoder"} & {*entry.thing.Config.model_fields}
+]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_architecture_is_searched_rewritten(name):
+    shape = (3, 32, 32)
+    card = ModelCard(role="classifier", architecture=name, shape=shape, classes=10)
+    with rng.scope("cpu", 0, "architecture"):
+        model = Model(build(name, shape=shape, classes=10), card).eval()
+        images = torch.rand(16, *shape)
+    twin = search_model(model, "float32", images, "scores")
+    assert isinstance(twin, SearchModel) and isinstance(twin.model, torch.fx.GraphModule)
 
 
 class Bare(nn.Module):

@@ -112,8 +112,8 @@ def _rewritten(model: nn.Module, images: Tensor, expected: Tensor) -> nn.Module:
     except Exception:  # as above
         LOG.debug("the search model is not rewritten", exc_info=True)
         return model
-    same = torch.equal(again, expected) and _close(actual, expected) and _close(gradient, expected_gradient)
-    return twin if same else model
+    same = torch.equal(again, expected) and (actual - expected).abs().max() <= 1e-3 * expected.abs().max()
+    return twin if same and _error(gradient, expected_gradient) <= 1e-2 else model
 
 
 def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,5 +125,8 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return logits.detach(), gradient
 
 
-def _close(actual: Tensor, expected: Tensor) -> bool:
-    return bool((actual - expected).abs().max() <= 1e-3 * expected.abs().max())
+def _error(gradient: Tensor, expected: Tensor) -> float:
+    """Median over the images of the relative error of their gradients: in a large network some ReLU is so
+    near 0 on one image or another that rounding turns it."""
+    size = torch.linalg.vector_norm(expected.flatten(1), dim=1).clamp(min=1e-30)
+    return float((torch.linalg.vector_norm((gradient - expected).flatten(1), dim=1) / size).median())

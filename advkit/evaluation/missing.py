@@ -1,9 +1,9 @@
 """A check on a random sample of the survivors, which does not depend on what the cascade chose to attack.
 
-Two attacks, Square with 5,000 queries and targeted Auto-PGD with 100 steps toward up to nine classes, attack
-a uniformly random sample of the images that are still robust and that they have not attacked yet. The number
-that they break bounds, with 95 %, how many they would break if they attacked all of them. It says nothing
-about other attacks.
+Two attacks, Square with 5,000 queries and the strongest one with gradients (targeted Auto-PGD, in l2 and l1
+targeted FMN; 100 steps toward up to nine classes), attack a uniformly random sample of the images that are
+still robust and that they have not attacked yet. The number that they break bounds, with 95 %, how many they
+would break if they attacked all of them. It says nothing about other attacks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pair(threat: Threat, classes: int) -> tuple[Stage, ...]:
     defined."""
     if threat.norm == "l0":
         return ()
-    return tuple(replace(one, name=f"{SAMPLE}{one.name}") for one in reversed(long_attacks(classes)))
+    return tuple(replace(one, name=f"{SAMPLE}{one.name}") for one in reversed(long_attacks(threat, classes)))
 
 
 def sample_size(asked: int | None, attacks: Sequence[str], n: int) -> int:

@@ -101,8 +101,9 @@ class Check(StrictModel):
 
 class Missing(StrictModel):
     """What a random sample of the survivors says about the others: how many two long attacks, Square with
-    5,000 queries and targeted Auto-PGD with 100 steps, would still break if they attacked all of them. What
-    the same stages of ``cascade`` did is known and not sampled. It does not bound what other attacks find."""
+    5,000 queries and targeted Auto-PGD with 100 steps (in l2 and l1 targeted FMN), would still break if they
+    attacked all of them. What the same stages of ``cascade`` did is known and not sampled. It does not bound
+    what other attacks find."""
 
     sample: int
     """Size of the sample."""

@@ -27,10 +27,9 @@ class Scripted:
         """``seen``: (attack, row) of what stages of the cascade have tried in vain; ``affords``: rows that
         the budget is enough for beside the sample."""
         self.falls, self.asked, self.affords, self.cut_short = falls, [], affords, []
-        cascades = {each.attack: each for each in long_attacks(10)}
-        others = [
-            replace(each, name=f"other {each.key}", **more) for each in long_attacks(10) for more in MORE
-        ]
+        both = long_attacks(LINF, 10)
+        cascades = {each.attack: each for each in both}
+        others = [replace(each, name=f"other {each.key}", **more) for each in both for more in MORE]
         self.stages = [*cascades.values(), *others]
         entries = [(cascades[attack].name, 100 + row) for attack, row in seen]
         entries += [(each.name, 100 + row) for each in others for row in range(60)]
@@ -137,6 +136,10 @@ def test_which_attacks_look_and_at_how_many():
     two = pair(LINF, 2)[1].parameters
     assert (two["targets"], two["loss"]) == (1, "logit-difference") and pair(Threat("l0", 5), 10) == ()
     assert [pair(LINF, k)[1].parameters["loss"] for k in (3, 4)] == ["logit-difference", "dlr"]
+    for norm in ("l2", "l1"):
+        same, fmn = pair(Threat(norm, 1), 4)
+        assert same == pair(LINF, 4)[0] and fmn.attack == "fmn-t"
+        assert fmn.parameters == {"targets": 3, "steps": 100}
     assert [sample_size(None, ("pgd", "cascade"), n) for n in (1, 50, 10_000)] == [2, 14, 200]
     assert sample_size(None, ("pgd",), 50) == 0 and sample_size(7, ("pgd",), 50) == 7
     assert sample_size(0, ("cascade",), 50) == 0

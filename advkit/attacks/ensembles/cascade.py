@@ -40,29 +40,25 @@ class Cascade(Ensemble):
     config: Config
 
     def stages(self, threat: Threat, classes: int) -> Sequence[Stage]:
-        """Ten stages, three only where their kind has found something, and that of ``ascents``; in l0 two of
-        its own."""
+        """Ten stages in linf, nine in l2 and l1, some of them only where their kind has found something, and
+        that of ``ascents``; in l0 two of its own."""
         if threat.norm == "l0":
             return stage("sigma-zero", "sigma-zero", steps=100), stage("fmn", "fmn")
         wrong = min(classes - 1, 9)
-        ratio = "dlr" if classes >= 4 else "logit-difference"
-        if threat.norm == "linf":
-            nearest = stage("fab-t", "fab-t", targets=min(wrong, 3), steps=50)
-            nearest_again = stage("fab-again", "fab-t", targets=wrong, restarts=2)
-        else:
-            nearest = stage("fmn-t", "fmn-t", targets=min(wrong, 3), steps=50)
-            nearest_again = stage("fmn-again", "fmn-t", targets=wrong)
+        linf = threat.norm == "linf"
+        fmn = stage("fmn-t", "fmn-t", targets=min(wrong, 3), steps=50)
+        apgd_t = stage("all-targets", "apgd", loss=_ratio(classes), targets=wrong, steps=50)
         apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
-        longest, square = long_attacks(classes)
+        longest, square = long_attacks(threat, classes)
         ascents = self.config.ascents
         memetic = [stage("memetic", "memetic", ascents=ascents)] if ascents else []
         return (
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
-            self._in_rounds(nearest),
-            self._in_rounds(stage("all-targets", "apgd", loss=ratio, targets=wrong, steps=50), beyond=SILENT),
+            self._in_rounds(fmn),
+            self._in_rounds(apgd_t, beyond=SILENT if linf else 0),
             self._in_rounds(apgd_ce),
-            self._in_rounds(nearest_again, after=nearest),
+            *([self._in_rounds(_fmn_again(wrong), after=fmn)] if linf else ()),
             self._in_rounds(stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
             self._in_rounds(longest),
             self._in_rounds(square),
@@ -81,9 +77,19 @@ class Cascade(Ensemble):
         )
 
 
-def long_attacks(classes: int) -> tuple[Stage, Stage]:
-    """The strongest stages: targeted Auto-PGD, 100 steps toward up to nine classes, and Square with 5,000
-    queries."""
-    loss = "dlr" if classes >= 4 else "logit-difference"
-    longest = stage("restarts", "apgd", loss=loss, targets=min(classes - 1, 9), steps=100)
+def long_attacks(threat: Threat, classes: int) -> tuple[Stage, Stage]:
+    """The strongest stages: 100 steps toward up to nine classes, of Auto-PGD in linf and of FMN in l2 and l1,
+    and Square with 5,000 queries."""
+    wrong = min(classes - 1, 9)
+    longest = stage("restarts", "apgd", loss=_ratio(classes), targets=wrong, steps=100)
+    if threat.norm != "linf":
+        longest = _fmn_again(wrong)
     return replace(longest, precision="float32"), stage("square", "square", queries=5000)
+
+
+def _fmn_again(targets: int) -> Stage:
+    return stage("fmn-again", "fmn-t", targets=targets, steps=100)
+
+
+def _ratio(classes: int) -> str:
+    return "dlr" if classes >= 4 else "logit-difference"

@@ -10,7 +10,7 @@ from advkit.evaluation.evidence import Evidence
 @check(
     "missing",
     rank=BLIND,
-    summary="robust images of a random sample that a long Square Attack or targeted Auto-PGD breaks",
+    summary="robust images of a random sample that Square or a long gradient attack breaks",
     source="Clopper and Pearson 1934, for a sample without replacement",
 )
 def missing(evidence: Evidence) -> Doubt | str | None:

@@ -503,6 +503,21 @@ def test_every_point_that_is_shown_is_paid_for_and_only_those_up_to_the_first_be
         assert oracle.forwards == 40 and set(buffer.forwards.tolist()) == {billed}
 
 
+@pytest.mark.parametrize("many", [1, 3])
+def test_what_is_not_asked_has_no_undefined_answer(many):
+    model, data = Exact(3), exact_data(Exact(3), 20)
+    rows = Rows.untargeted(data.images, data.labels, data.ids, data.ids)
+    oracle, x = Oracle(model, THREAT, access="scores"), data.images[:, None].repeat(1, many, 1, 1, 1)
+    asked = (data.ids % 2 == 0)[:, None].repeat(1, many)
+    for broken in (False, True):
+        buffer = RowBuffer.of(State(rows, data.images, data.ids * 0), THREAT)
+        oracle.bind(buffer)
+        if broken:
+            oracle.search_model = lambda points: model(points) * torch.nan
+        oracle.first_better(x, asked, rows, margin, torch.full((20,), -9.0))
+        assert torch.equal(buffer.undefined, asked[:, 0] & broken)
+
+
 class Unmoved(nn.Module):
     """What it says does not depend on the image, or not so that a gradient could tell."""
 

@@ -344,8 +344,6 @@ class Oracle:
 
     def _record_several(self, x: Tensor, logits: Tensor, meant: Tensor) -> None:
         """Of several points of each row (R, M, C, H, W), records that of the largest margin."""
-        if x.shape[1] == 1 and x.device.type == "cpu":
-            return self._record(x[:, 0], logits[:, 0])
         buffer = self._buffer
         assert buffer is not None
         rows, many = buffer.state.rows, x.shape[1]

@@ -32,6 +32,8 @@ class Stage:
     suggests that all further ones would change the robust accuracy by less than this."""
     round: int = 32
     """Fewest images of such a round."""
+    rare: float = 0.25
+    """The rounds may end once those tried show that fewer than this share of the images left would fall."""
     after: str | None = None
     """Name of a stage that must have changed the robust accuracy, by no less than the tolerance, for this one
     to run."""
@@ -49,8 +51,9 @@ class Stage:
         values = asdict(self)
         if self.key == self.name:
             del values["key"]
-        if not self.beyond:
-            del values["beyond"]
+        for name, usual in (("beyond", 0), ("rare", 0.25)):
+            if values[name] == usual:
+                del values[name]
         return values
 
 

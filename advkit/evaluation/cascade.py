@@ -37,8 +37,8 @@ from advkit.evaluation.settings import Evaluation
 
 ROUNDS = 24
 """Largest number of rounds of a stage."""
-RARE, ERROR = 0.25, 0.05
-"""A stage may stop when it breaks fewer than this share of the images left, with this error at most."""
+ERROR = 0.05
+"""Probability at most that a stage stops although it would break a larger share of the images left."""
 
 
 def most_common(broken: int, tried: int, look: int) -> float:
@@ -153,7 +153,7 @@ class Cascade:
     def _hopeless(self, stage: Stage, new: Sequence[Entry], left: int, share: float) -> bool:
         """Whether neither the bound nor the last round promises enough on the images left."""
         worth = stage.tolerance * len(self.images)
-        return left * share < max(worth, RARE * left) and left * _broken(new) < worth * len(new)
+        return left * share < max(worth, stage.rare * left) and left * _broken(new) < worth * len(new)
 
     def affordable(self, stage: Stage, rows: list[int]) -> list[int]:
         """Of chosen rows those for which the rest of the budget is enough, should none of them break; those

@@ -119,8 +119,8 @@ def evaluate(
             the result has a lower and an upper bound of the robust accuracy. ``"complete"``: also by branch
             and bound, whose adversarial examples count as those of an attack (not with ``eight_bit``).
         check_sample: survivors, drawn at random, that Square with 5,000 queries and targeted Auto-PGD (in l2
-            and l1 targeted FMN) attack to bound what is missing (`advkit.evaluation.missing`); None: twice
-            the root of ``n`` after ``cascade``, none after other attacks.
+            and l1 targeted FMN, too) attack to bound what is missing (`advkit.evaluation.missing`); None:
+            twice the root of ``n`` after ``cascade``, none after other attacks.
         time_limit: time for all of it on this machine, in seconds or as ``"10m"``: a pilot chooses the part
             of the plan that fits (`advkit.evaluation.time_limit`); ``result.limited`` and the notes say what
             is left out. A resumed run keeps what was chosen.

@@ -25,7 +25,7 @@ from advkit.core.device import arithmetic, repeatable
 from advkit.core.progress import SILENT
 from advkit.core.threat import Threat
 from advkit.data.subjects import Subject
-from advkit.evaluation.cascade import RARE, ROUNDS, Cascade, most_common
+from advkit.evaluation.cascade import ROUNDS, Cascade, most_common
 from advkit.evaluation.ledger import Ledger
 from advkit.evaluation.missing import pair, sample_size
 from advkit.evaluation.result import Cost
@@ -167,7 +167,7 @@ def silent(stage: Stage, left: float, n: int) -> float:
     for look in range(1, ROUNDS):
         tried = min(left, look * size)
         rest = left - tried
-        if rest * most_common(0, int(tried), look) < max(stage.tolerance * n, RARE * rest):
+        if rest * most_common(0, int(tried), look) < max(stage.tolerance * n, stage.rare * rest):
             return tried
     return left
 

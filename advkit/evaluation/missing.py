@@ -1,9 +1,9 @@
 """A check on a random sample of the survivors, which does not depend on what the cascade chose to attack.
 
-Two attacks, Square with 5,000 queries and the strongest one with gradients (targeted Auto-PGD, in l2 and l1
-targeted FMN; 100 steps toward up to nine classes), attack a uniformly random sample of the images that are
-still robust and that they have not attacked yet. The number that they break bounds, with 95 %, how many they
-would break if they attacked all of them. It says nothing about other attacks.
+Long attacks, Square with 5,000 queries and targeted Auto-PGD, in l2 and l1 also targeted FMN, with 100 steps
+toward up to nine classes, attack a uniformly random sample of the images that are still robust and that they
+have not attacked yet. The number that they break bounds, with 95 %, how many they would break if they
+attacked all of them. It says nothing about other attacks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sample_size(asked: int | None, attacks: Sequence[str], n: int) -> int:
 def look(
     cascade: Cascade, stages: Sequence[Stage], size: int
 ) -> tuple[tuple[result.Stage, ...], result.Missing | None]:
-    """Attacks a sample of the survivors; if any of it breaks, both attacks go on to all the others.
+    """Attacks a sample of the survivors; if any of it breaks, the attacks go on to all the others.
 
     They go on together: where the cascade has stopped too early for one, it has often done so for the other.
     What a stage of the cascade has done with the same attack and random numbers is not done again: the sample

@@ -100,10 +100,10 @@ class Check(StrictModel):
 
 
 class Missing(StrictModel):
-    """What a random sample of the survivors says about the others: how many two long attacks, Square with
-    5,000 queries and targeted Auto-PGD with 100 steps (in l2 and l1 targeted FMN), would still break if they
-    attacked all of them. What the same stages of ``cascade`` did is known and not sampled. It does not bound
-    what other attacks find."""
+    """What a random sample of the survivors says about the others: how many long attacks, Square with
+    5,000 queries and targeted Auto-PGD with 100 steps (in l2 and l1 targeted FMN, too), would still break if
+    they attacked all of them. What the same stages of ``cascade`` did is known and not sampled. It does not
+    bound what other attacks find."""
 
     sample: int
     """Size of the sample."""
@@ -112,7 +112,7 @@ class Missing(StrictModel):
     hits: int
     """Images of the sample that were broken."""
     broken: int
-    """All images that were broken: if any of the sample is, both attacks go on to all survivors."""
+    """All images that were broken: if any of the sample is, the attacks go on to all survivors."""
     by: tuple[str, ...] = ()
     """The attacks that broke them."""
     at_most: int

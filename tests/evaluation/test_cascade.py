@@ -22,7 +22,7 @@ from torch import nn
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.engine.outcome import Found
 from advkit.attacks.ensemble import Stage
-from advkit.attacks.ensembles.cascade import SILENT
+from advkit.attacks.ensembles.cascade import FEW, MANY
 from advkit.core import distributed, files, rng
 from advkit.core.errors import OutputError
 from advkit.core.journal import Journal
@@ -109,6 +109,7 @@ def drawn(seed):
         more["after"] = dice.choice([None, *(stage.name for stage in stages)])
         more["beyond"] = dice.choice([0, 0, 3, 13])
         more["tolerance"] = dice.choice([0, 0, 1 / 64, 1 / 16, 1 / 4])
+        more["rare"] = dice.choice([1 / 4, 1 / 4, 1 / 8])
         stages.append(Stage(f"stage-{'abcde'[number]}", dice.choice(list(ACCESS)), **more))
     table = {
         (stage.name, row): {
@@ -216,7 +217,7 @@ def reference(case):
             hits, worth = (sum(entries[stage.name, row]["broken"] for row in now), stage.tolerance * case.n)
             looks.append((sum(said["broken"] for said in attacked), len(attacked), len(looks) + 1))
             few = rows and len(rows) * Fraction(hits, len(now)) < worth
-            if few and excluded(*looks[-1], max(Fraction(worth) / len(rows), Fraction(1, 4))):
+            if few and excluded(*looks[-1], max(Fraction(worth) / len(rows), Fraction(stage.rare))):
                 break
         else:
             cut_short += [stage.name] * bool(rows)
@@ -307,8 +308,9 @@ def test_it_attacks_and_counts_as_plain_lists_say(first):
         check(case, reference(case), [attacked(case, None)])
 
 
-def test_thirteen_images_are_the_fewest_whose_silence_excludes_one_in_four():
-    assert most_common(0, SILENT, 1) < 0.25 < most_common(0, SILENT - 1, 1)
+@pytest.mark.parametrize(("round_", "share"), [(FEW, 0.25), (MANY, 0.1)])
+def test_a_round_has_the_fewest_images_whose_silence_excludes_a_share(round_, share):
+    assert most_common(0, round_, 1) < share < most_common(0, round_ - 1, 1)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.6])

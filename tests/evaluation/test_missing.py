@@ -137,8 +137,8 @@ def test_which_attacks_look_and_at_how_many():
     assert (two["targets"], two["loss"]) == (1, "logit-difference") and pair(Threat("l0", 5), 10) == ()
     assert [pair(LINF, k)[1].parameters["loss"] for k in (3, 4)] == ["logit-difference", "dlr"]
     for norm in ("l2", "l1"):
-        same, fmn = pair(Threat(norm, 1), 4)
-        assert same == pair(LINF, 4)[0] and fmn.attack == "fmn-t"
+        *same, fmn = pair(Threat(norm, 1), 4)
+        assert tuple(same) == pair(LINF, 4) and fmn.attack == "fmn-t"
         assert fmn.parameters == {"targets": 3, "steps": 100}
     assert [sample_size(None, ("pgd", "cascade"), n) for n in (1, 50, 10_000)] == [2, 14, 200]
     assert sample_size(None, ("pgd",), 50) == 0 and sample_size(7, ("pgd",), 50) == 7

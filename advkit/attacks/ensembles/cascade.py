@@ -11,8 +11,9 @@ from advkit.attacks.ensemble import Ensemble, Stage, ensemble, stage
 from advkit.core.config import Fraction, StrictModel
 from advkit.core.threat import Threat
 
-SILENT = 13
-"""Fewest images that show, when none of them falls, that fewer than one in four of those left would."""
+FEW, MANY = 13, 36
+"""Images in a round of Square, and of an attack with gradients, which is cheaper: the fewest that show, when
+none of them falls, that fewer than one in four of those left would, and than one in ten."""
 
 
 @ensemble(
@@ -49,14 +50,14 @@ class Cascade(Ensemble):
         fmn = stage("fmn-t", "fmn-t", targets=min(wrong, 3), steps=50)
         apgd_t = stage("all-targets", "apgd", loss=_ratio(classes), targets=wrong, steps=50)
         apgd_ce = stage("diversified", "apgd", loss="ce", start="diversified", restarts=2, steps=50)
-        longest, square = long_attacks(threat, classes)
+        longest, *_, square = long_attacks(threat, classes)
         ascents = self.config.ascents
         memetic = [stage("memetic", "memetic", ascents=ascents)] if ascents else []
         return (
             stage("likeliest", "apgd", loss="logit-difference", targets=1, steps=25),
             stage("three-targets", "apgd", loss="logit-difference", targets=min(wrong, 3), steps=20),
             self._in_rounds(fmn),
-            self._in_rounds(apgd_t, beyond=SILENT if linf else 0),
+            self._in_rounds(apgd_t, beyond=MANY if linf else 0),
             self._in_rounds(apgd_ce),
             *([self._in_rounds(_fmn_again(wrong), after=fmn)] if linf else ()),
             self._in_rounds(stage("ce-again", "apgd", loss="ce", restarts=5, steps=100), after=apgd_ce),
@@ -67,24 +68,26 @@ class Cascade(Ensemble):
         )
 
     def _in_rounds(self, one: Stage, *, after: Stage | None = None, beyond: int = 0) -> Stage:
+        square = one.attack == "square"
         return replace(
             one,
             tolerance=self.config.tolerance,
-            round=SILENT,
-            precision="float32" if one.attack != "square" else None,
+            round=FEW if square else MANY,
+            rare=0.25 if square else 0.1,
+            precision=None if square else "float32",
             after=after.name if after and self.config.tolerance else None,
             beyond=beyond if self.config.tolerance else 0,
         )
 
 
-def long_attacks(threat: Threat, classes: int) -> tuple[Stage, Stage]:
-    """The strongest stages: 100 steps toward up to nine classes, of Auto-PGD in linf and of FMN in l2 and l1,
-    and Square with 5,000 queries."""
+def long_attacks(threat: Threat, classes: int) -> tuple[Stage, ...]:
+    """The strongest stages, that of most successes first: in l2 and l1 FMN, then Auto-PGD, 100 steps toward
+    up to nine classes each, and Square with 5,000 queries."""
     wrong = min(classes - 1, 9)
-    longest = stage("restarts", "apgd", loss=_ratio(classes), targets=wrong, steps=100)
-    if threat.norm != "linf":
-        longest = _fmn_again(wrong)
-    return replace(longest, precision="float32"), stage("square", "square", queries=5000)
+    fmn = () if threat.norm == "linf" else (_fmn_again(wrong),)
+    apgd = stage("restarts", "apgd", loss=_ratio(classes), targets=wrong, steps=100)
+    gradients = (replace(each, precision="float32") for each in (*fmn, apgd))
+    return *gradients, stage("square", "square", queries=5000)
 
 
 def _fmn_again(targets: int) -> Stage:

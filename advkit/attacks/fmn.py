@@ -137,7 +137,7 @@ class FMNT(FMN):
 
     class Config(FMN.Config):
         gamma: float | None = Field(None, gt=0, lt=1)  # type: ignore[assignment]
-        """Relative change of the radius in the first step; by default 35 (in l1 20, in linf 8) divided by
+        """Relative change of the radius in the first step; by default 30 (in l1 20, in linf 8) divided by
         ``steps``, at most 0.4."""
         targets: int = Field(9, ge=0)
         """Target classes, largest logit first; 0: in each step, the strongest wrong class."""
@@ -149,7 +149,7 @@ class FMNT(FMN):
 
     def __init__(self, config: Config, threat: Threat) -> None:
         super().__init__(config, threat)
-        self._gamma = config.gamma or min({"l2": 35, "l1": 20, "linf": 8}[threat.norm] / config.steps, 0.4)
+        self._gamma = config.gamma or min({"l2": 30, "l1": 20, "linf": 8}[threat.norm] / config.steps, 0.4)
 
     def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
         """That of the search target."""

@@ -138,7 +138,7 @@ class FMNT(FMN):
     class Config(FMN.Config):
         gamma: float | None = Field(None, gt=0, lt=1)  # type: ignore[assignment]
         """Relative change of the radius in the first step; by default 30 (in l1 20, in linf 8) divided by
-        ``steps``, at most 0.4."""
+        ``steps``, at most 0.4 (in linf 0.2)."""
         targets: int = Field(9, ge=0)
         """Target classes, largest logit first; 0: in each step, the strongest wrong class."""
         overshoot: float = Field(0.05, ge=0)
@@ -149,7 +149,8 @@ class FMNT(FMN):
 
     def __init__(self, config: Config, threat: Threat) -> None:
         super().__init__(config, threat)
-        self._gamma = config.gamma or min({"l2": 30, "l1": 20, "linf": 8}[threat.norm] / config.steps, 0.4)
+        whole, most = {"l2": (30, 0.4), "l1": (20, 0.4), "linf": (8, 0.2)}[threat.norm]
+        self._gamma = config.gamma or min(whole / config.steps, most)
 
     def boundary(self, x: Tensor, rows: Rows, oracle: Oracle) -> tuple[Tensor, Tensor, Tensor]:
         """That of the search target."""

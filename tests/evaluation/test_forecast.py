@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -200,6 +201,8 @@ def test_a_slow_model_has_a_smaller_pilot(judged, monkeypatch, within):
 
 def test_a_sample_is_of_those_that_no_stage_has_attacked_so(judged):
     stages = plan(("cascade",), THREAT, 4, {})
+    short = {"round": 13, "rare": 0.25}  # a round has fewer images than are left
+    stages = [replace(one, **short) if one.tolerance else one for one in stages]
     for size in (1000, 10):
         config = Evaluation(model="m", precision="float32", check_sample=size)
         found = {one.name: one.images for one in forecast(Subject.of(*judged), THREAT, config, stages).stages}
@@ -207,7 +210,7 @@ def test_a_sample_is_of_those_that_no_stage_has_attacked_so(judged):
         done = [found[name.removeprefix(SAMPLE)] for name in sampled]
         if size == 1000:
             (left,) = {images + by for images, by in zip(sampled.values(), done, strict=True)}
-            assert min(done) < left < 28
+            assert max(done) < left < 28
         assert [*sampled.values()] == [min(math.ceil(size * (1 - by / left)), left - by) for by in done]
 
 

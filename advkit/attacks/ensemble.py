@@ -51,8 +51,8 @@ class Stage:
         values = asdict(self)
         if self.key == self.name:
             del values["key"]
-        for name, usual in (("beyond", 0), ("rare", 0.25)):
-            if values[name] == usual:
+        for name in ("beyond", "rare"):
+            if values[name] == getattr(Stage, name):
                 del values[name]
         return values
 

@@ -51,6 +51,11 @@ def most_common(broken: int, tried: int, look: int) -> float:
     return 1 - lower_limit(tried - broken, tried, ERROR / 2**look)
 
 
+def settled(stage: Stage, left: float, share: float, n: int) -> bool:
+    """Whether a stage need not look for at most this share of the images left, of ``n`` in all."""
+    return left * share < max(stage.tolerance * n, stage.rare * left)
+
+
 def _broken(entries: Iterable[Entry]) -> int:
     return sum(entry.broken for entry in entries)
 
@@ -152,8 +157,8 @@ class Cascade:
 
     def _hopeless(self, stage: Stage, new: Sequence[Entry], left: int, share: float) -> bool:
         """Whether neither the bound nor the last round promises enough on the images left."""
-        worth = stage.tolerance * len(self.images)
-        return left * share < max(worth, stage.rare * left) and left * _broken(new) < worth * len(new)
+        n = len(self.images)
+        return settled(stage, left, share, n) and left * _broken(new) < stage.tolerance * n * len(new)
 
     def affordable(self, stage: Stage, rows: list[int]) -> list[int]:
         """Of chosen rows those for which the rest of the budget is enough, should none of them break; those

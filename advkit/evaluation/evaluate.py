@@ -34,7 +34,7 @@ from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.cost import cost
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
-from advkit.evaluation.missing import look, pair, sample_size
+from advkit.evaluation.missing import look, sample_attacks, sample_size
 from advkit.evaluation.result import COMPLETE, EvaluationResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
@@ -235,7 +235,7 @@ def attacked(
             run.begin_with(**whole.beginning | inputs)
         confirm = confirming(model if facts.deterministic else None, images, threat)
         size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
-        sampled = pair(threat, clean.shape[1]) if size else ()
+        sampled = sample_attacks(threat, clean.shape[1]) if size else ()
         names = [COMPLETE, *(stage.name for stage in (*stages, *sampled))]
         parts = () if run is None else run.parts
         with Ledger(

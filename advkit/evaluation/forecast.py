@@ -25,9 +25,9 @@ from advkit.core.device import arithmetic, repeatable
 from advkit.core.progress import SILENT
 from advkit.core.threat import Threat
 from advkit.data.subjects import Subject
-from advkit.evaluation.cascade import ROUNDS, Cascade, most_common
+from advkit.evaluation.cascade import ROUNDS, Cascade, most_common, settled
 from advkit.evaluation.ledger import Ledger
-from advkit.evaluation.missing import pair, sample_size
+from advkit.evaluation.missing import sample_attacks, sample_size
 from advkit.evaluation.result import Cost
 from advkit.evaluation.settings import Evaluation
 from advkit.models.bpda import straight_through
@@ -143,7 +143,7 @@ def forecast(
             each = min(each, (time.perf_counter() - looked) / len(seen))
             clean = logits_of(model, few)
         size = sample_size(config.check_sample, config.attack, len(images))
-        sampled = pair(threat, classes) if size else ()
+        sampled = sample_attacks(threat, classes) if size else ()
         names = [stage.name for stage in (*stages, *sampled)]
         with Ledger(None, few, names, keep=False, confirm=None, progress=SILENT) as ledger:
             cascade = Cascade(model, searched, few, clean, threat, ledger, config, votes=1, progress=SILENT)
@@ -167,7 +167,7 @@ def silent(stage: Stage, left: float, n: int) -> float:
     for look in range(1, ROUNDS):
         tried = min(left, look * size)
         rest = left - tried
-        if rest * most_common(0, int(tried), look) < max(stage.tolerance * n, stage.rare * rest):
+        if settled(stage, rest, most_common(0, int(tried), look), n):
             return tried
     return left
 

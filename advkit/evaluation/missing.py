@@ -26,7 +26,7 @@ SAMPLE = "sample/"
 """What the names of its stages begin with."""
 
 
-def pair(threat: Threat, classes: int) -> tuple[Stage, ...]:
+def sample_attacks(threat: Threat, classes: int) -> tuple[Stage, ...]:
     """The attacks of the check, with the random numbers of the cascade's; none in l0, where Square is not
     defined."""
     if threat.norm == "l0":
@@ -47,7 +47,7 @@ def look(
 ) -> tuple[tuple[result.Stage, ...], result.Missing | None]:
     """Attacks a sample of the survivors; if any of it breaks, the attacks go on to all the others.
 
-    They go on together: where the cascade has stopped too early for one, it has often done so for the other.
+    They go on together: where the cascade has stopped too early for one, it has often done so for the others.
     What a stage of the cascade has done with the same attack and random numbers is not done again: the sample
     is drawn from the survivors on which some of it is left to do, and is smaller by their share.
 

@@ -11,7 +11,7 @@ from advkit.attacks.ensembles.cascade import long_attacks
 from advkit.core.stats import most_successes
 from advkit.core.threat import Threat
 from advkit.evaluation.check import CHECKS, Doubt
-from advkit.evaluation.missing import look, pair, sample_size
+from advkit.evaluation.missing import look, sample_attacks, sample_size
 from advkit.evaluation.result import Missing, Stage
 
 MORE = {"key": "another"}, {"attack": "pgd"}, {"parameters": {"queries": 500}}
@@ -60,7 +60,7 @@ LINF = Threat("linf", 0.1)
 def test_where_some_of_the_sample_falls_both_attack_all(seed, stronger):
     shuffled = (torch.randperm(50, generator=torch.Generator().manual_seed(seed)) + 10).tolist()
     many, few, never = set(shuffled[:20]), {shuffled[-1]}, set(range(10))
-    stages = pair(LINF, 10)
+    stages = sample_attacks(LINF, 10)
     falls = {stages[stronger].attack: many | never, stages[1 - stronger].attack: few | never}
     cascade = Scripted(falls)
     done, missing = look(cascade, stages, 12)
@@ -83,20 +83,20 @@ def test_what_the_cascade_has_tried_is_not_tried_again():
     seen = [("square", row) for row in range(10, 40)] + [("apgd", row) for row in range(20, 60)]
     cascade = Scripted({"square": set(range(40, 45)), "apgd": {10, 11}}, seen)
     _, missing = look(
-        cascade, pair(LINF, 10), 50
+        cascade, sample_attacks(LINF, 10), 50
     )  # as many as survive, so all whom something is left to do on
     assert [(name, rows) for name, rows in cascade.asked if rows] == [
         ("square", [*range(40, 60)]), ("apgd", [*range(10, 20)]),
     ]  # fmt: skip
     assert (missing.sample, missing.survivors, missing.hits, missing.at_most) == (30, 30, 7, 0)
     cascade = Scripted({"square": set(), "apgd": set()}, seen)
-    _, missing = look(cascade, pair(LINF, 10), 12)
+    _, missing = look(cascade, sample_attacks(LINF, 10), 12)
     assert (missing.sample, missing.survivors) == (8, 30)  # 12 of 50, of these 7.2 of 30
     for attack, rows in cascade.asked:
         assert not {(attack, row) for row in rows} & {*seen}
     known = [(attack, row) for attack in ("square", "apgd") for row in range(10, 60)]
     cascade = Scripted({}, known)
-    _, missing = look(cascade, pair(LINF, 10), 12)
+    _, missing = look(cascade, sample_attacks(LINF, 10), 12)
     assert (missing.sample, missing.survivors, missing.points, cascade.asked) == (
         0,
         0,
@@ -107,21 +107,21 @@ def test_what_the_cascade_has_tried_is_not_tried_again():
 
 def test_where_none_of_the_sample_falls_the_others_are_left_alone():
     cascade = Scripted({"square": set(), "apgd": set()})
-    _, missing = look(cascade, pair(LINF, 10), 12)
+    _, missing = look(cascade, sample_attacks(LINF, 10), 12)
     assert [len(rows) for _, rows in cascade.asked] == [12, 12]
     assert (missing.at_most, missing.by) == (most_successes(0, 12, 50), ())
-    whole = look(Scripted({"square": set(), "apgd": set()}), pair(LINF, 10), 99)[1]
+    whole = look(Scripted({"square": set(), "apgd": set()}), sample_attacks(LINF, 10), 99)[1]
     assert (whole.sample, whole.at_most, whole.points) == (50, 0, 0)
     for size, spent in ((0, False), (12, True)):
         cascade.exhausted = spent
-        assert look(cascade, pair(LINF, 10), size) == ((), None)
+        assert look(cascade, sample_attacks(LINF, 10), size) == ((), None)
         assert len(cascade.cut_short) == spent
 
 
 def test_a_budget_that_ends_leaves_the_rest_to_the_bound():
     falls = {"square": set(range(10, 60, 2)), "apgd": set()}
     cascade = Scripted(falls, affords=5)
-    _, missing = look(cascade, pair(LINF, 10), 12)
+    _, missing = look(cascade, sample_attacks(LINF, 10), 12)
     (_, first), _, (_, others), (_, last) = cascade.asked
     assert len(first) == 12 and len(others) == len(last) == 5
     broken = len(falls["square"] & {*first, *others})
@@ -130,15 +130,17 @@ def test_a_budget_that_ends_leaves_the_rest_to_the_bound():
 
 
 def test_which_attacks_look_and_at_how_many():
-    square, apgd = (one.parameters for one in pair(LINF, 10))
-    assert {(one.key, one.precision) for one in pair(LINF, 10)} == {("square", None), ("restarts", "float32")}
+    both = sample_attacks(LINF, 10)
+    square, apgd = (one.parameters for one in both)
+    assert {(one.key, one.precision) for one in both} == {("square", None), ("restarts", "float32")}
     assert square == {"queries": 5000} and apgd == {"loss": "dlr", "targets": 9, "steps": 100}
-    two = pair(LINF, 2)[1].parameters
-    assert (two["targets"], two["loss"]) == (1, "logit-difference") and pair(Threat("l0", 5), 10) == ()
-    assert [pair(LINF, k)[1].parameters["loss"] for k in (3, 4)] == ["logit-difference", "dlr"]
+    two = sample_attacks(LINF, 2)[1].parameters
+    assert (two["targets"], two["loss"]) == (1, "logit-difference")
+    assert sample_attacks(Threat("l0", 5), 10) == ()
+    assert [sample_attacks(LINF, k)[1].parameters["loss"] for k in (3, 4)] == ["logit-difference", "dlr"]
     for norm in ("l2", "l1"):
-        *same, fmn = pair(Threat(norm, 1), 4)
-        assert tuple(same) == pair(LINF, 4) and fmn.attack == "fmn-t"
+        *same, fmn = sample_attacks(Threat(norm, 1), 4)
+        assert tuple(same) == sample_attacks(LINF, 4) and fmn.attack == "fmn-t"
         assert fmn.parameters == {"targets": 3, "steps": 100}
     assert [sample_size(None, ("pgd", "cascade"), n) for n in (1, 50, 10_000)] == [2, 14, 200]
     assert sample_size(None, ("pgd",), 50) == 0 and sample_size(7, ("pgd",), 50) == 7

@@ -134,12 +134,10 @@ class _Reader:
     def run(self, images: Value) -> Any:
         """The network's output for ``images``: a `Value`, if it can be bounded."""
         known: dict[fx.Node, Any] = {}
-        first = True
         for node in self.traced.graph.nodes:
             args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
             if node.op == "placeholder":
-                known[node] = images if first else node.args[0] if node.args else ()
-                first = False
+                known[node] = images
             elif node.op == "get_attr":
                 known[node] = _attribute(self.traced, str(node.target))
             elif node.op == "output":

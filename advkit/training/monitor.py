@@ -10,8 +10,9 @@ ROWS = 3
 """Checks after which one may speak of a course."""
 MOVED = 0.03
 """Share by which the loss has decreased in a run that makes progress."""
-GUESSED = 0.2
-"""Accuracy on training batches under which a model with a loss that does not move is said to guess."""
+GUESSED = 2
+"""Accuracy on training batches, in units of that of guessing, under which a loss that does not move is a
+plateau; among two or three classes, halfway from guessing to 1."""
 COLLAPSED = 0.5
 """Share of the best robust accuracy on training images under which it is said to have collapsed."""
 FALLEN = 0.04
@@ -19,7 +20,7 @@ FALLEN = 0.04
 checks on a hundred images lies as far above the last ones by chance."""
 
 
-def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def warnings(rows: Sequence[Mapping[str, Any]], classes: int) -> dict[str, str]:
     """What goes wrong at the last of a run's checks, by kind: what is seen and what to try, for a person.
 
     Robust accuracies are those under PGD, on held-out images and, of the model on images that it trains on,
@@ -29,12 +30,13 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if len(rows) < ROWS:
         return said
     since, last = rows[-ROWS:], rows[-1]
-    guesses = all(row["accuracy"] < GUESSED for row in since)
-    if guesses and last["loss"] > (1 - MOVED) * since[0]["loss"]:
+    guessing = min(GUESSED / classes, (1 + 1 / classes) / 2)
+    if all(row["accuracy"] < guessing for row in since) and last["loss"] > (1 - MOVED) * since[0]["loss"]:
         said["plateau"] = (
-            f"the loss has not moved from {since[0]['loss']:.2f} in {ROWS} checks and the model guesses "
-            f"(accuracy {last['accuracy']:.0%}): at a large eps, training begins on a plateau; let eps grow "
-            "over a longer share of the run (--set parameters.eps_warmup=0.3), or try a smaller --rate"
+            f"the loss has not moved from {since[0]['loss']:.2f} in {ROWS} checks, and accuracy on "
+            f"training batches ({last['accuracy']:.0%}) is hardly better than that of guessing: at a large "
+            "eps, training begins on a plateau; let eps grow over a longer share of the run (--set "
+            "parameters.eps_warmup=0.3), or try a smaller --rate"
         )
     if "train_robust" not in last:
         return said

@@ -164,7 +164,7 @@ class Trainer(TrainedNetworks, Training):
 
     def warnings(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """Of `advkit.training.monitor`."""
-        return warnings(rows)
+        return warnings(rows, self.data.classes)
 
     def end(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """When patience is at an end."""

@@ -44,7 +44,7 @@ OVERFITTED = rows(
 
 def test_nothing_is_said_of_a_good_run():
     for history in (GOOD, rows(loss=(0.5, 0.2, 0.1), accuracy=(0.8, 0.9, 1.0))):
-        assert not any(warnings(history[: seen + 1]) for seen in range(len(history)))
+        assert not any(warnings(history[: seen + 1], 10) for seen in range(len(history)))
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_nothing_is_said_of_a_good_run():
 def test_signs(history, kind, step, parts):
     for seen in range(len(history)):
         if history[seen]["step"] != step:
-            assert warnings(history[: seen + 1]) == {}
-    ((found, sentence),) = warnings([row for row in history if row["step"] <= step]).items()
+            assert warnings(history[: seen + 1], 10) == {}
+    ((found, sentence),) = warnings([row for row in history if row["step"] <= step], 10).items()
     assert found == kind
     assert all(part in sentence for part in parts)
 
@@ -88,7 +88,13 @@ FAR = "catastrophic overfitting"
     ],
 )
 def test_what_is_just_a_sign_and_what_is_none(columns, kinds):
-    assert list(warnings(rows(**columns))) == kinds
+    assert list(warnings(rows(**columns), 10)) == kinds
+
+
+@pytest.mark.parametrize(("classes", "most"), [(2, 0.75), (3, 2 / 3), (4, 0.5), (100, 0.02)])
+def test_a_guess_is_one_among_the_classes(classes, most):
+    for accuracy, kinds in ((most - 1e-6, ["plateau"]), (most, [])):
+        assert list(warnings(rows(loss=(2, 2, 2), accuracy=(accuracy,) * 3), classes)) == kinds
 
 
 def test_tensorboard_reads_numbers_and_pictures_and_nothing_is_written_without_a_folder(tmp_path):

@@ -58,28 +58,55 @@ def test_a_module_and_data_in_hand():
     assert run.figures["config"]["model"].startswith("memory:") and run.figures["test"]["after"]["n"] == 60
 
 
+BALL = {"norm": "linf", "eps": 0.1}
 BRIEF = {
-    "attack": {"norm": "linf", "eps": 0.1, "attack": "fgsm"},
+    "adv-train": {"epochs": 1, **BALL},
+    "advgan-train": {"steps": 2, **BALL},
+    "attack": {"attack": "fgsm", **BALL},
     "certify": {"norm": "linf", "eps": 0.01},
     "corrupt": {"corruptions": "brightness", "severities": "1"},
     "curve": {"norm": "linf"},
+    "defence-eval": {"defence": "jpeg", "n": 4, **BALL},
+    "detector-train": {"attack": "fgsm", "epochs": 1, **BALL},
+    "natural": {"generator": "advkit:digits-gan", "n": 20, "steps": 2},
+    "patch": {"target": 1, "steps": 1},
     "smooth": {"sigma": 0.1, "samples": 20},
     "spatial": {"random": 2},
+    "substitute": {"queries": 8, "epochs": 1},
+    "universal": {"steps": 1, **BALL},
 }
 
 
 @pytest.mark.parametrize("name", BRIEF)
 def test_a_run_belongs_to_what_a_network_answers(name, tmp_path):
     """Code is in no hash of weights: here are two layers that answer alike, and one of other answers."""
+    train, test = (advkit.load_data("digits", split, limit=20) for split in ("train", "test"))
     torch.manual_seed(0)
-    layer, x = torch.nn.Linear(64, 10), advkit.load_data("digits").batch(torch.arange(4))[0]
-    asked = {"data": (x, layer(x.flatten(1)).argmax(1)), "out": tmp_path / "run", "progress": False}
+    layer = torch.nn.Linear(64, 10)
+    asked = {"data": {"train": train, "test": test}, "out": tmp_path / "run", "progress": False}
 
     def run(last):
         network = torch.nn.Sequential(torch.nn.Flatten(), layer, last)
-        return function(name)(model=network, **BRIEF[name], **asked)
+        return function(name)(model=network, **BRIEF[name] | asked)
 
-    assert run(torch.nn.Identity()).result == run(torch.nn.Dropout()).result
+    assert run(torch.nn.Identity()).figures == run(torch.nn.Dropout()).figures
+    with pytest.raises(ConfigError) as fault:
+        run(torch.nn.ReLU())
+    assert fault.value.code == "run-differs"
+
+
+def test_a_run_belongs_to_what_a_surrogate_answers(tmp_path):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 10)
+    asked = {"data": advkit.load_data("digits", limit=9), "out": tmp_path / "run", "progress": False}
+
+    def run(last):
+        surrogate = torch.nn.Sequential(torch.nn.Flatten(), layer, last)
+        return function("attack")(
+            model="advkit:digits-standard", surrogate=surrogate, **BRIEF["attack"] | asked
+        )
+
+    assert run(torch.nn.Identity()).figures == run(torch.nn.Dropout()).figures
     with pytest.raises(ConfigError) as fault:
         run(torch.nn.ReLU())
     assert fault.value.code == "run-differs"

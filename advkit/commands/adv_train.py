@@ -16,6 +16,7 @@ from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data import threats
+from advkit.data.classes import match_classes
 from advkit.data.data import Data
 from advkit.data.load import load_splits
 from advkit.models.card import ModelCard, Relation, ThreatFacts
@@ -67,7 +68,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
     """
     file = model_file(context)
     train, test = load_splits(config.data, context.data_dir)
-    model = _beginning(config, train, context.progress)
+    model, train, test = _beginning(config, train, test, context.progress)
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
     against: list[Threat] = []
@@ -95,7 +96,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
     if context.dry_run:
         return _plan(config, model, rest, objective)
     inputs = {
-        "model": model.hash,
+        **model.beginning(),
         "training images": rest.fingerprint,
         "held-out images": held and held.fingerprint,
         "test images": test.fingerprint,
@@ -158,8 +159,8 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
         return report.trained(run.once(TrainingResult, work), run.path)
 
 
-def _beginning(config: Config, train: Data, progress: Progress) -> Model:
-    """The classifier to train: the given one, or a new one."""
+def _beginning(config: Config, train: Data, test: Data, progress: Progress) -> tuple[Model, Data, Data]:
+    """The classifier to train, the given one or a new one; the data have the numbers of its classes."""
     if config.model is not None:
         if config.architecture:
             raise ConfigError(f"{config.model} has its own architecture; leave --set architecture... out")
@@ -169,10 +170,12 @@ def _beginning(config: Config, train: Data, progress: Progress) -> Model:
             classes=train.classes,
             **config.said | {"shape": config.shape or train.shape},
         )
+        labels, classes = model.card.labels, model.card.classes
+        train, test = (match_classes(part, labels, classes) for part in (train, test))
         few, _ = train.batch(torch.arange(min(8, len(train))))
-        for note in inspect_classifier(model, few, train.classes).notes:
+        for note in (*inspect_classifier(model, few, train.classes).notes, *train.notes):
             progress.say(f"{config.model}: {note}")
-        return model
+        return model, train, test
     if config.said != ForeignModel(arch=config.arch).said:
         raise ConfigError("these options describe a --model, but none is given; name one with --model")
     arch = config.arch or ("lenet" if train.shape[0] == 1 else "resnet18-cifar")
@@ -191,7 +194,7 @@ def _beginning(config: Config, train: Data, progress: Progress) -> Model:
         shape=train.shape,
         classes=train.classes,
     )
-    return Model(network, card)
+    return Model(network, card), train, test
 
 
 def _split(train: Data, config: Config) -> tuple[Data, Data | None]:

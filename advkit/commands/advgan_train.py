@@ -54,7 +54,8 @@ def run(config: Config, context: Context) -> Outcome:
             forwards=passes,
             backwards=passes,
         )
-    inputs = {"model": model.hash, "training images": learn.fingerprint, "test images": test.fingerprint}
+    images = {"training images": learn.fingerprint, "test images": test.fingerprint}
+    inputs = model.beginning() | images
     threat = ThreatFacts(norm=against.norm, eps=against.eps)
     with context.run_folder("advgan-train", learn.name, config, inputs, beside=file) as run:
 

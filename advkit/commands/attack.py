@@ -16,10 +16,10 @@ from advkit.evaluation.ledger import Adversarial
 from advkit.evaluation.result import EvaluationResult
 from advkit.evaluation.save import place_to_save, save
 from advkit.evaluation.settings import Evaluation as Config
+from advkit.evaluation.surrogate import open_surrogate
 from advkit.evaluation.time_limit import pilot, refuse_unforetold
 from advkit.models.black_box import black_box
 from advkit.models.bpda import straight_through
-from advkit.models.load import load_model
 from advkit.report import evaluation as report
 from advkit.report.outcome import Outcome, Picture, Table, planned
 from advkit.report.shards import shard
@@ -43,8 +43,8 @@ def run(config: Config, context: Context) -> Outcome:
         return _plan(config, subject, against)
     inputs, other = subject.beginning, None
     if config.surrogate is not None:
-        other = load_model(config.surrogate, role="classifier", shape=images.shape, device=context.device)
-        inputs = {**inputs, "surrogate": other.hash}
+        other = open_surrogate(config.surrogate, model, subject.few, config.bpda)
+        inputs = inputs | other.beginning("surrogate")
     with context.run_folder("attack", images.name, config, inputs) as run:
 
         def work() -> EvaluationResult | ShardResult:

@@ -48,7 +48,7 @@ def run(config: Config, context: Context) -> Outcome:
             ways=list(purifier.ways),
         )
     generator = None if subject is None else subject.hash
-    inputs = {"classifier": classifier.hash, "generator": generator, "images": chosen.fingerprint}
+    inputs = classifier.beginning("classifier") | {"generator": generator, "images": chosen.fingerprint}
     with context.run_folder("defence-eval", test.name, config, inputs) as run:
 
         def work() -> PurificationResult:

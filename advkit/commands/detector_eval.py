@@ -50,7 +50,7 @@ def run(config: Config, context: Context) -> Outcome:
             held=len(held),
             stages=[one.name for one in plan],
         )
-    inputs = {"classifier": classifier.hash, "detector": detector.hash, "images": test.fingerprint}
+    inputs = classifier.beginning("classifier") | {"detector": detector.hash, "images": test.fingerprint}
     with context.run_folder("detector-eval", test.name, config, inputs) as run:
 
         def work() -> DetectionResult:

@@ -49,7 +49,7 @@ def run(config: Config, context: Context) -> Outcome:
             updates=updates,
         )
     inputs = {
-        "classifier": classifier.hash,
+        **classifier.beginning("classifier"),
         "detector": learning.hash,
         "images": rest.fingerprint,
         "held-out images": held.fingerprint,

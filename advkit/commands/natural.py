@@ -54,7 +54,7 @@ def run(config: Config, context: Context) -> Outcome:
             inverting=inverting,
             searching=searching,
         )
-    inputs = {"model": model.hash, "generator": subject.hash, "images": chosen.fingerprint}
+    inputs = model.beginning() | {"generator": subject.hash, "images": chosen.fingerprint}
     with context.run_folder("natural", whole.name, config, inputs) as run:
 
         def work() -> NaturalResult:

@@ -46,7 +46,7 @@ def run(config: Config, context: Context) -> Outcome:
             config=config.model_dump(mode="json"),
         )
     inputs = {
-        "original": model.hash,
+        **model.beginning("original"),
         "generator": subject and subject.hash,
         "real images": learn.fingerprint,
         "test images": test.fingerprint,

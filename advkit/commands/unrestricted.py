@@ -63,7 +63,7 @@ def run(config: Config, context: Context) -> Outcome:
             passes=passes,
         )
     hashes = {
-        "model": model.hash,
+        **model.beginning(),
         "generator": subject.hash,
         "auxiliary": auxiliary_model and auxiliary_model.hash,
     }

@@ -125,15 +125,14 @@ class Subject:
             context.progress.say(f"{self.images.name}: {fact}")
 
     @cached_property
-    def inputs(self) -> dict[str, str]:
-        """Hashes of the model and the images, computed once."""
-        return {"model": self.model.hash, "images": self.images.fingerprint}
+    def beginning(self) -> dict[str, Any]:
+        """What a run begins with, that it may be resumed with the same alone; hashed once."""
+        return self.model.beginning() | {"images": self.images.fingerprint}
 
     @property
-    def beginning(self) -> dict[str, Any]:
-        """What a run begins with, that it may be resumed with the same alone."""
-        answers = self.facts.answers
-        return self.inputs | ({"answers of the network": list(answers)} if answers else {})
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the model and the images."""
+        return {name: self.beginning[name] for name in ("model", "images")}
 
     @property
     def notes(self) -> tuple[str, ...]:

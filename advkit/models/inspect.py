@@ -41,9 +41,6 @@ class ModelFacts:
     """Its outputs have a gradient with respect to its images."""
     outputs: int | None = None
     """How many it gives for an image; None of a black box, which is not asked."""
-    answers: tuple[float, ...] = ()
-    """Two numbers of the outputs for each of a few images, by which a run notices that the code of a network
-    has changed, which no hash of weights does. Empty where that cannot be, or answers are random."""
 
 
 def inspect_classifier(
@@ -116,8 +113,8 @@ def inspect_classifier(
         differentiable = only_decisions or _differentiable(model, images[:1])
         if not differentiable:
             found.append(Note("no-gradients", f"the model {NO_GRADIENTS}"))
-    answers = _answers(outputs) if model.foreign and deterministic else ()
-    return ModelFacts(deterministic, tuple(found), differentiable, outputs.shape[1], answers)
+    model.answers = _answers(outputs) if model.foreign and deterministic else ()
+    return ModelFacts(deterministic, tuple(found), differentiable, outputs.shape[1])
 
 
 def _answers(outputs: Tensor) -> tuple[float, ...]:

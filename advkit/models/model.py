@@ -32,6 +32,9 @@ class Model(nn.Module):
     """The network changes its input in place, so it is given one of its own."""
     reading: Reading | None
     """How the logits are read from what the network returns; None where it returns them."""
+    answers: tuple[float, ...]
+    """Of a foreign network that was inspected, two numbers of the outputs for each of a few images: its code
+    may change, which no hash of weights notices. Empty where answers are random."""
     casts: bool
     """All parameters of the network have another type than float32, and its input must have it too."""
 
@@ -44,6 +47,7 @@ class Model(nn.Module):
         self.foreign = not type(network).__module__.startswith("advkit.")
         self.copies = False
         self.reading = None
+        self.answers = ()
         kinds = {parameter.dtype for parameter in network.parameters()}
         self.casts = self.foreign and len(kinds) == 1 and kinds != {torch.float32}
         scale, shift = _affine(card)
@@ -115,6 +119,11 @@ class Model(nn.Module):
         """Content hash of architecture, parameters, preprocessing and weights (64 hexadecimal digits)."""
         refuse_meta(self.network)
         return content_hash(self.card, self.network.state_dict())
+
+    def beginning(self, name: str = "model") -> dict[str, Any]:
+        """What a run that begins with this model notes of it, under this name (`RunFolder.begin_with`)."""
+        answers = {f"answers of the {name}": list(self.answers)} if self.answers else {}
+        return {name: self.hash, **answers}
 
 
 def refuse_meta(network: nn.Module) -> None:

@@ -58,8 +58,10 @@ PROBABILITIES = Preprocessing(outputs="probabilities")
 )
 def test_nothing_is_said_of_an_honest_model(model: Model) -> None:
     facts = inspect_classifier(model, IMAGES, 10)
-    assert facts == ModelFacts(deterministic=True, notes=(), outputs=10, answers=facts.answers)
-    assert facts.answers == pytest.approx(inspect_classifier(model, IMAGES, 10).answers)
+    answers = model.answers
+    assert facts == ModelFacts(deterministic=True, notes=(), outputs=10)
+    inspect_classifier(model, IMAGES, 10)
+    assert answers == pytest.approx(model.answers)
     assert inspect_classifier(model, IMAGES[:1], 10).deterministic
 
 

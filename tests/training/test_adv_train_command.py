@@ -16,6 +16,7 @@ from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError, UserError
 from advkit.core.progress import Progress
+from advkit.data.load import load_data
 from advkit.models.load import load_model
 from advkit.models.network import build
 from advkit.models.store import Store
@@ -112,6 +113,24 @@ def test_a_hardened_model_is_hardened_further_against_the_same_threat():
     assert any("trained against" in line for line in heard.said)
 
 
+def test_a_model_keeps_its_classes_on_data_that_number_them_otherwise(monkeypatch):
+    """All of them backwards, and the first three alone."""
+
+    def trained(train, test):
+        monkeypatch.setattr(command, "load_splits", lambda *_: (train, test))
+        return adv_train(plan(model="advkit:digits-standard", rate=1e-6), Context()).result
+
+    splits = [load_data("digits", split) for split in ("train", "test")]
+    other = [replace(part, labels=9 - part.labels, class_names=part.class_names[::-1]) for part in splits]
+    few = [part.take((part.labels < 3).nonzero()[:, 0]) for part in splits]
+    few = [replace(part, labels=2 - part.labels, class_names=part.class_names[2::-1]) for part in few]
+    for train, test in (other, few):
+        result = trained(train, test)
+        before = result["test"]["before"]
+        assert before["clean"] >= 0.9 * before["n"]
+        assert result["card"]["labels"] == [str(digit) for digit in range(10)]
+
+
 def test_a_dry_run_counts_the_passes_and_leaves_nothing(tmp_path):
     config = plan(epochs=3, parameters={"steps": 4, "clean_weight": 0.5}, holdout=0)
     outcome = adv_train(config, Context(dry_run=True))
@@ -133,7 +152,9 @@ def test_several_threat_models_are_withstood_at_once():
 
 
 def test_what_went_wrong_is_in_the_outcome(monkeypatch):
-    monkeypatch.setattr(trainer, "warnings", lambda rows: {"kind": "it went wrong"} if len(rows) == 2 else {})
+    monkeypatch.setattr(
+        trainer, "warnings", lambda rows, classes: {"kind": "it went wrong"} if len(rows) == 2 else {}
+    )
     outcome = adv_train(plan(checks=2), Context())
     assert outcome.result["warnings"] == ["update 6: it went wrong"]
     assert "update 6: it went wrong" in outcome.sentences

@@ -118,9 +118,11 @@ class Trial:
     @property
     def inputs(self) -> dict[str, Any]:
         """What a run begins with, for `RunFolder.open`."""
+        answers = [answer for model in (*self.models, *self.others) for answer in model.answers]
         return {
             "models": [model.hash for model in self.models],
             "transfer models": [model.hash for model in self.others],
+            **({"answers of the models": answers} if answers else {}),
             "training images": self.learn.fingerprint,
             "test images": self.test.fingerprint,
         }

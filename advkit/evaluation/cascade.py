@@ -34,6 +34,7 @@ from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.result import Limited, Missing, Status, Verdict
 from advkit.evaluation.settings import Evaluation
+from advkit.models.model import Model
 
 ROUNDS = 24
 """Largest number of rounds of a stage."""
@@ -86,7 +87,7 @@ class Cascade:
         *,
         votes: int,
         progress: Progress,
-        surrogate: nn.Module | None = None,
+        surrogate: Model | None = None,
         proved: Tensor | None = None,
         few: Tensor | None = None,
     ) -> None:

@@ -35,7 +35,7 @@ from advkit.evaluation.cost import cost
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
 from advkit.evaluation.missing import look, sample_attacks, sample_size
-from advkit.evaluation.result import COMPLETE, EvaluationResult
+from advkit.evaluation.result import COMPLETE, Check, EvaluationResult, Limited
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.evaluation.time_limit import limited, refuse_unforetold
@@ -176,35 +176,26 @@ def attacked(
     """
     if distributed.rank():
         progress = SILENT
-    model, facts, few = subject.model, subject.facts, subject.few
+    model, facts, device, box = subject.model, subject.facts, subject.few.device, black_box(subject.model)
     if config.eight_bit:
         subject.images.refuse_fractions()
-    device = few.device
+    if box is not None:
+        _refuse_inner(config)
+    asked = config.model_dump(include={"budget", "certify", "min_robust", "save", "time_limit"})
+    config.refuse(len(subject.images), **asked, access=box, allow_random=not facts.deterministic)
     threat = resolve(threat, model, subject.images)
     whole, chosen = subject, None
     if config.time_limit is not None:
-        config.refuse(len(whole.images), time_limit=config.time_limit)
-        refuse_unforetold(model, config, surrogate)
-        with torch.no_grad(), evaluation_mode(model):
-            stages = plan(config.attack, threat, query(model, few).shape[1], config.parameters)
-        chosen = limited(whole, threat, config, stages, run)
-        subject = whole.limit(chosen.images, first=config.first)
+        chosen = _chosen(subject, threat, config, surrogate, run)
+        subject = subject.limit(chosen.images, first=config.first)
         config = config.model_copy(update={"budget": chosen.budget, "check_sample": chosen.sample})
     images = subject.images
-    notes = [*subject.notes, *(precision_notes(device) if config.certify else ())]
-    other = open_surrogate(surrogate, model, few, config.bpda) if surrogate is not None else None
-    other_hash = None if other is None else other.hash
-    searched = straight_through(model, config.bpda, few) if config.bpda else model
-    if config.bpda:
-        notes.append(f"backward pass of {', '.join(config.bpda)} replaced by the identity (BPDA)")
-    if other is not None:
-        notes.append("gradient attacks used a surrogate in place of the model (transfer)")
+    searched, other, how = _searched(subject, config, surrogate)
+    notes = [*subject.notes, *(precision_notes(device) if config.certify else ()), *how]
     folder = run.path if run is not None else None
-    if (box := black_box(model)) is not None:
-        _refuse_inner(config)
-    asked = config.model_dump(include={"budget", "certify", "save", "min_robust"})
-    config.refuse(len(images), **asked, access=box, allow_random=not facts.deterministic)
     mine = images.take(config.mine(torch.arange(len(images)))) if config.shard else images
+    if box is not None and box.known is not None:  # mistakes are reported before the first query
+        plan(config.attack, threat, box.known, config.parameters, box, other is not None)
     with (
         counted(model, images.ids.tolist(), None if folder is None else folder / QUERIES) as account,
         repeatable(),
@@ -213,12 +204,7 @@ def attacked(
         rng.scope(device, config.seed, "model"),
     ):
         begun = time.perf_counter()
-        if account is None:
-            clean = _clean_logits(model, mine)
-        else:  # mistakes are reported before the first query, where the number of classes is known
-            if box is not None and box.known is not None:
-                plan(config.attack, threat, box.known, config.parameters, box, other is not None)
-            clean = _asked_once(model, images, account)
+        clean = _clean_logits(model, mine) if account is None else _asked_once(model, mine, account)
         looked = time.perf_counter() - begun
         refuse_misfit(clean, mine)
         stages = plan(config.attack, threat, clean.shape[1], config.parameters, box, other is not None)
@@ -229,7 +215,7 @@ def attacked(
             refuse_idle_surrogate(made)
         given = config
         config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
-        inputs = {**whole.inputs, "plan of attack": _determining(threat, stages, made, config, other_hash)}
+        inputs = {**whole.inputs, "plan of attack": _determining(threat, stages, made, config, other)}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**whole.beginning | inputs)
@@ -266,49 +252,90 @@ def attacked(
             done += checked
             if chosen is not None:
                 cut_short = tuple(dict.fromkeys(cascade.cut_short))
-                cascade.limited = chosen = chosen.model_copy(update={"cut_short": cut_short})
-                notes += [chosen.shortened] if chosen.shortened else []
+                cascade.limited = chosen.model_copy(update={"cut_short": cut_short})
+                notes += [cascade.limited.shortened] if cascade.limited.shortened else []
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
-            verdicts = cascade.verdicts()
+            result = _result(subject, evidence, found, notes, looked, account)
             ledger.finish()
-            adversarial = cascade.adversarial() if keep else None
-    forwards = n = len(images)
-    forwards += sum(stage.forwards for stage in done) + evidence.forwards
+            result._adversarial = cascade.adversarial() if keep else None
+    return result
+
+
+def _result(
+    subject: Subject,
+    evidence: Evidence,
+    checks: tuple[Check, ...],
+    notes: Sequence[str],
+    looked: float,
+    account: Account | None,
+) -> EvaluationResult:
+    """After the checks; the pass over the clean images took ``looked`` seconds."""
+    cascade, done = evidence.cascade, tuple(evidence.stages)
+    config, threat, n = cascade.config, cascade.threat, len(cascade.images)
+    verdicts, notes = cascade.verdicts(), list(notes)
+    forwards = n + sum(stage.forwards for stage in done) + evidence.forwards
     queries = None
-    if box is not None and account is not None:
-        queries, forwards = account.count(box.access), account.total
+    if evidence.box is not None and account is not None:
+        queries, forwards = account.count(evidence.box.access), account.total
         verdicts = tuple(
             verdict.model_copy(update={"forwards": account.sent[verdict.id]}) for verdict in verdicts
         )
         if queries.stopped:
             notes.append(f"the limit of queries ended the attacks on {queries.stopped} of {n} images")
     if config.certify == "complete" and cascade.undecided.any():
-        notes += gap_notes(model, threat)
-    result = EvaluationResult.of(
+        notes += gap_notes(subject.model, threat)
+    return EvaluationResult.of(
         n,
         int(cascade.correct.sum()),
         int(cascade.robust.sum()),
-        None if proved is None else int(proved.sum()),
+        int(cascade.proved.sum()) if config.certify else None,
         **subject.about() | {"notes": tuple(notes)},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
-        surrogate_hash=other_hash,
+        surrogate_hash=cascade.surrogate and cascade.surrogate.hash,
         seed=config.seed,
         precision=config.precision,
         eight_bit=config.eight_bit,
         stages=done,
-        checks=found,
+        checks=checks,
         missing=cascade.missing,
-        limited=chosen,
+        limited=cascade.limited,
         cost=cost(cascade, done, looked, subject.available),
         forwards=forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,
         queries=queries,
     )
-    result._adversarial = adversarial
-    return result
+
+
+def _chosen(
+    subject: Subject,
+    threat: Threat,
+    config: Evaluation,
+    surrogate: nn.Module | str | Path | None,
+    run: RunFolder | None,
+) -> Limited:
+    """The part of the plan that fits into the time limit."""
+    model = subject.model
+    refuse_unforetold(model, config, surrogate)
+    with torch.no_grad(), evaluation_mode(model):
+        stages = plan(config.attack, threat, query(model, subject.few).shape[1], config.parameters)
+    return limited(subject, threat, config, stages, run)
+
+
+def _searched(
+    subject: Subject, config: Evaluation, surrogate: nn.Module | str | Path | None
+) -> tuple[nn.Module, Model | None, list[str]]:
+    """(the module that the searches copy, the surrogate if there is one, a note of what is not the model)"""
+    model, few = subject.model, subject.few
+    if surrogate is not None:
+        other = open_surrogate(surrogate, model, few, config.bpda)
+        return model, other, ["gradient attacks used a surrogate in place of the model (transfer)"]
+    if config.bpda:
+        how = f"backward pass of {', '.join(config.bpda)} replaced by the identity (BPDA)"
+        return straight_through(model, config.bpda, few), None, [how]
+    return model, None, []
 
 
 def _determining(
@@ -316,12 +343,12 @@ def _determining(
     stages: Sequence[Stage],
     made: Mapping[str, Attack[Any]],
     config: Evaluation,
-    surrogate: str | None,
+    surrogate: Model | None,
 ) -> dict[str, Any]:
     """What determines the result beside the model and the images. What earlier versions did not have is there
     only where it is used, so that their runs can resume."""
     artifacts = {name: each.artifact_hash for name, each in made.items() if each.artifact_hash}
-    used = {"made of": artifacts, "surrogate": surrogate, "certify": config.certify}
+    used = {"made of": artifacts, "surrogate": surrogate and surrogate.hash, "certify": config.certify}
     return {
         "threat": threat.model_dump(),
         "stages": [stage.identity for stage in stages],

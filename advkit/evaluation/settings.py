@@ -39,7 +39,7 @@ class Attacking(SubjectFields):
     upper bound of the robust accuracy. --certify complete also proves or breaks the rest by branch and bound,
     on small networks the exact robust accuracy."""
     check_sample: int | None = Field(None, ge=0)
-    """Survivors, drawn at random, that two long attacks attack to bound how many points may be missing; by
+    """Survivors, drawn at random, that long attacks attack to bound how many points may be missing; by
     default twice the root of --n after cascade, and none after other attacks."""
     bpda: tuple[str, ...] = ()
     """Layers that the search replaces by the identity in the backward pass, because they mask the gradient;

@@ -217,7 +217,8 @@ class Evidence:
             return Remedy(
                 "try the adversarial images of an undefended copy (transfer), and more queries of square"
             )
-        return Remedy("attack without gradients", "--attack square --set parameters.square.queries=20000")
+        flags = f"--attack {self._after_cascade}square --set parameters.square.queries=20000"
+        return Remedy("attack without gradients", flags)
 
     @property
     def harder(self) -> Remedy:
@@ -225,7 +226,12 @@ class Evidence:
         if not {"cascade", "autoattack"} & set(self.attacks):
             flags = "--attack cascade"
         elif "autoattack" not in self.attacks:
-            flags = "--attack autoattack"
+            flags = f"--attack {self._after_cascade}autoattack"
         else:
             flags = "--attack autoattack --set parameters.autoattack.version=plus"
         return Remedy("attack harder", flags)
+
+    @property
+    def _after_cascade(self) -> str:
+        """Other attacks alone may leave more images than ``cascade`` has left."""
+        return "cascade," if "cascade" in self.attacks else ""

@@ -46,6 +46,8 @@ def gate_init(run: str, file: Path, overwrite: bool) -> None:
             "eps": result.threat.eps,
             "robust": _reached(result.interval),
         }
+        if config.get("certify") == "complete":
+            shared["certify"] = "complete"
         if result.certified_interval is not None:
             bars["certified"] = _reached(result.certified_interval)
     elif isinstance(result, CorruptionResult):
@@ -55,7 +57,8 @@ def gate_init(run: str, file: Path, overwrite: bool) -> None:
     else:
         raise DataError(f"{path} is a run of advkit {result.command}; name one of attack or corrupt")
     bars |= {"of": "accuracy", "baseline": path.as_posix(), "points": 3.0}
-    lines = [f"# What {path.as_posix()} has reached: {result.summary()}", *_toml(shared)]
+    said = f"# What {path.as_posix()} has reached: {result.summary()}"
+    lines = [" ".join(said.split()), *_toml(shared)]  # a name may hold the end of a line
     for name, parameters in config.get("parameters", {}).items():
         lines += ["", f"[parameters.{json.dumps(name)}]", *_toml(parameters)]
     lines += ["", "[[require]]", *_toml(bars)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import replace
 
@@ -34,11 +33,7 @@ def run(config: Config, context: Context) -> Outcome:
     sources = [Source.open(name) for name in config.runs]
     if sources:
         compared(sources)  # fails now on what cannot be compared
-    inputs = (
-        {"results": [hashlib.sha256(one.result.to_json().encode()).hexdigest() for one in sources]}
-        if sources
-        else {}
-    )
+    inputs = {"results": [one.digest for one in sources]} if sources else {}
     with context.run_folder("compare", "-".join(config.runs or config.model), config, inputs) as folder:
         plan = config
         for number, name in enumerate(config.model, 1):

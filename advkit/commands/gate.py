@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from advkit.commands import COMMANDS
 from advkit.core.config import validate
@@ -11,7 +12,7 @@ from advkit.core.context import Context
 from advkit.core.run_list import find
 from advkit.evaluation.comparison.compare import Source
 from advkit.evaluation.corruptions.settings import Corruptions
-from advkit.evaluation.gate.judge import judge
+from advkit.evaluation.gate.judge import judge, refuse_other_kind
 from advkit.evaluation.gate.result import GateResult
 from advkit.evaluation.gate.settings import Gate as Config
 from advkit.evaluation.gate.settings import Policy, Requirement
@@ -29,10 +30,15 @@ def run(config: Config, context: Context) -> Outcome:
     requirements = [one for name in config.policy for one in Policy.load(Path(name)).require]
     baselines = {name: Source.open(find(name)) for one in requirements if (name := one.baseline) is not None}
     asked = [_measuring(config, one) for one in requirements]
+    for one, (command, _) in zip(requirements, asked, strict=True):
+        if one.baseline is not None:
+            refuse_other_kind(one, baselines[one.baseline], command)
     plans = [one for place, one in enumerate(asked) if one not in asked[:place]]
     if context.dry_run:
         return _plan(requirements)
-    inputs = {"requirements": [one.asked for one in requirements]}
+    inputs: dict[str, Any] = {"requirements": [one.asked for one in requirements]}
+    if baselines:
+        inputs["baselines"] = {name: source.digest for name, source in baselines.items()}
     with context.run_folder("gate", Path(config.model).stem, config, inputs) as folder:
         measured = []
         for number, (name, plan) in enumerate(plans, 1):

@@ -44,6 +44,16 @@ class QueryCount(StrictModel):
     stopped: int
     """Images whose queries are used up."""
 
+    def limit(self, n: int) -> int | None:
+        """Largest number about each of ``n`` images."""
+        return limit_of_each(n, self.max_queries, self.max_total_queries)
+
+
+def limit_of_each(n: int, max_queries: int | None, max_total_queries: int | None) -> int | None:
+    """Queries about each of ``n`` images: with several limits the smaller; a total is divided equally."""
+    share = None if max_total_queries is None else max_total_queries // n
+    return min((limit for limit in (max_queries, share) if limit is not None), default=None)
+
 
 class Account:
     """The rows that were sent about each image, and their limits.
@@ -70,15 +80,12 @@ class Account:
     ) -> None:
         self.ids = list(ids)
         self.max_queries, self.max_total_queries = max_queries, max_total_queries
-        self.wall = max_queries
-        if max_total_queries is not None and self.ids:
-            share = max_total_queries // len(self.ids)
-            if share < 1:
-                raise ConfigError(
-                    f"{max_total_queries} queries in total are fewer than one for each of {len(self.ids)} "
-                    "images; raise --max-total-queries, or attack fewer images with --n"
-                )
-            self.wall = share if max_queries is None else min(share, max_queries)
+        self.wall = limit_of_each(len(self.ids), max_queries, max_total_queries) if self.ids else max_queries
+        if self.wall == 0:
+            raise ConfigError(
+                f"{max_total_queries} queries in total are fewer than one for each of {len(self.ids)} "
+                "images; raise --max-total-queries, or attack fewer images with --n"
+            )
         self.sent: Counter[int | None] = Counter()
         """Rows by image; None: about no known image."""
         self.answered = 0

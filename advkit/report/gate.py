@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -56,13 +57,21 @@ def junit(result: GateResult) -> str:
         root, "testsuite", {"name": "advkit gate", **counts, "errors": "0", "skipped": "0"}
     )
     for one in result.findings:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": one.requirement, "name": one.bar})
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": _xml(one.requirement), "name": one.bar}
+        )
         if not one.passed:
-            failure = ElementTree.SubElement(case, "failure", {"message": one.detail, "type": one.bar})
-            failure.text = one.detail
+            said = _xml(one.detail)
+            failure = ElementTree.SubElement(case, "failure", {"message": said, "type": one.bar})
+            failure.text = said
     ElementTree.indent(root)
     text: str = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def _xml(text: str) -> str:
+    """The text without the control characters that XML cannot hold."""
+    return re.sub("[\\0-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]", "\ufffd", text)
 
 
 def sarif(result: GateResult) -> dict[str, object]:

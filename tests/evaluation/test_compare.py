@@ -138,6 +138,8 @@ def test_parts_of_the_same_data_are_compared_where_they_overlap():
 
 GOOD = released(1)
 STAGES = [stage.model_dump() for stage in GOOD.stages]
+ASKED = {"access": "scores", "max_queries": 9, "max_total_queries": None, "total": 9, "answered": 9}
+ASKED |= {"mean": 1, "median": 1, "stopped": 0}
 BY_LABEL = [v.model_dump() | {"label": v.label + 1} for v in GOOD.verdicts]
 
 
@@ -151,6 +153,7 @@ BY_LABEL = [v.model_dump() | {"label": v.label + 1} for v in GOOD.verdicts]
         {"threat": {"norm": "l1", "eps": GOOD.threat.eps}},
         {"eight_bit": not GOOD.eight_bit},
         {"surrogate_hash": "abc"},
+        {"queries": ASKED},
         {"stages": STAGES[:1]},
         {"stages": [*STAGES[:-1], STAGES[-1] | {"parameters": {"queries": 1}}]},
         {"verdicts": BY_LABEL},
@@ -176,9 +179,11 @@ def test_the_check_on_a_sample_needs_survivors():
     assert found and all(one.difference == 0 for one in found)
 
 
-def test_other_seeds_and_doubts_are_said():
+def test_other_seeds_surrogates_and_doubts_are_said():
     usual = compare(GOOD, released(2))
     assert len(compare(GOOD, released(2, seed=GOOD.seed + 1)).notes) == len(usual.notes) + 1
+    transfers = [changed(GOOD, surrogate_hash=other) for other in "ab"]
+    assert len(compare(*transfers).notes) == len(usual.notes) + 1
     doubt = [check.model_dump() | {"verdict": "doubt"} for check in GOOD.checks]
     found = compare(GOOD, released(2, checks=doubt))
     assert usual.trusted and not found.trusted and len(found.notes) == len(usual.notes) + 1
@@ -308,8 +313,12 @@ def test_all_are_measured_under_the_threat_model_of_the_first(two):
     assert [m.correct for m in found.models] == [m.correct for m in wanted.models]
 
 
-@pytest.mark.parametrize("values", [{"budget": 1}, {"parameters": {"cascade": {"tolerance": 0}}}], ids=str)
-def test_runs_with_another_budget_or_tolerance_are_refused(two, values):
+@pytest.mark.parametrize(
+    "values",
+    [{"budget": 1}, {"parameters": {"cascade": {"tolerance": 0}}}, {"certify": "complete"}],
+    ids=str,
+)
+def test_runs_with_another_budget_tolerance_or_verification_are_refused(two, values):
     few = {"attack": ("cascade",), "n": 4, "eps": 0.001}
     asked = {"data": "npz:toy.npz", "norm": "linf"}
     for place, more in (("a", {}), ("b", values), ("c", {"seed": 1})):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, Field
 
 from advkit.cli.app import app
+from advkit.commands.attack import run as attack
 from advkit.commands.corrupt import run as corrupt
 from advkit.commands.gate import run as command
 from advkit.core.context import Context
@@ -29,8 +31,10 @@ from advkit.evaluation.gate.judge import judge, not_worse
 from advkit.evaluation.gate.result import Finding, GateResult
 from advkit.evaluation.gate.settings import Gate, Policy, Requirement
 from advkit.evaluation.result import EvaluationResult
+from advkit.evaluation.settings import Evaluation
 from advkit.models.checkpoint import save_model
 from advkit.report import gate as report
+from advkit.verify.certification.result import CertificationResult
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0" / "finished"
 
@@ -96,6 +100,8 @@ def test_bars_are_compared_with_the_interval_or_the_accuracy():
     for card, word in ((result.card.model_copy(update={"labels": names}), names[label]), (None, str(label))):
         detail = found(asked, result.model_copy(update={"card": card}))["worst_class"].detail
         assert f" {word} " in detail
+    several = result.card.model_copy(update={"classes": 2 + len(groups)})
+    assert " 2 " in found(asked, result.model_copy(update={"card": several}))["worst_class"].detail
     low = min(clopper_pearson(sum(group), len(group)).low for group in groups.values())
     assert found(requirement(worst_class=0.5))["worst_class"].value == low
 
@@ -108,7 +114,8 @@ def test_a_doubted_number_fails_unless_the_doubt_is_accepted():
     )
     assert found(requirement(robust=0.0))["trust"].passed
     assert not found(requirement(robust=0.0), doubted)["trust"].passed
-    assert found(requirement(robust=0.0, accept_doubt=(first.name,)), doubted)["trust"].passed
+    accepted = found(requirement(robust=0.0, accept_doubt=(first.name,)), doubted)["trust"]
+    assert accepted.passed and accepted.detail not in (golden.trust, doubted.trust)
 
 
 def test_the_baseline_is_paired():
@@ -116,10 +123,11 @@ def test_the_baseline_is_paired():
     same = found(requirement(baseline="12", points=20), baseline=golden)["baseline"]
     assert same.passed and same.value == not_worse(0, 0, golden.result.n, 20)[1] and same.needed == -0.2
     assert not found(requirement(baseline="12", points=0), baseline=golden)["baseline"].passed
-    other = golden.result.model_copy(update={"eight_bit": True})
-    with pytest.raises(ConfigError) as fault:
-        found(requirement(baseline="12"), baseline=Source(other))
-    assert fault.value.code == "not-comparable"
+    eight_bit = golden.result.model_copy(update={"eight_bit": True})
+    for other in (eight_bit, CertificationResult.load(GOLDEN / "certify")):
+        with pytest.raises(ConfigError) as fault:
+            found(requirement(baseline="12"), baseline=Source(other))
+        assert fault.value.code == "not-comparable"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,8 @@ def test_junit_has_a_case_for_each_bar():
     )
     assert [len(case.findall("failure")) for case in suite] == [0, 1, 1]
     assert {case.get("classname") for case in suite} == {NASTY}
+    control = result(True).findings[0].model_copy(update={"requirement": "a\1b"})
+    assert ElementTree.fromstring(report.junit(result().model_copy(update={"findings": (control,)})))
 
 
 NUMBER = re.compile(r"\d+")
@@ -355,6 +365,19 @@ def test_a_bar_that_is_missed(model):
     outcome = command(model, Context(out=Path("run")))
     assert not outcome.passed
     assert {one.bar for one in outcome.stored.failed} - {"trust"} == {"robust"}
+
+
+def test_a_finished_gate_belongs_to_the_baseline_that_it_began_with(model):
+    asked = {"model": "clf.pt", "data": "npz:toy.npz", "attack": ("fgsm",), "norm": "linf", "n": 9}
+    attack(Evaluation(**asked, eps=0.03), Context(out=Path("before")))
+    init = ["gate", "init", "before", "policy.toml", "--overwrite"]
+    assert CliRunner().invoke(app, init).exit_code == 0
+    command(model, Context(out=Path("run")))
+    shutil.rmtree("before")
+    attack(Evaluation(**asked, eps=0.03, seed=1), Context(out=Path("before")))
+    with pytest.raises(ConfigError) as fault:
+        command(model, Context(out=Path("run")))
+    assert fault.value.code == "run-differs"
 
 
 KINDS = ("brightness", "jpeg", "gaussian-noise")

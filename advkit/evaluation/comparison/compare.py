@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,21 @@ class Source:
         result, row = _load(path), read(folder)
         if row.state == "damaged":
             return cls(result, path, path.stem)
-        plan = began_with(folder).get("plan of attack")
-        asked = None if plan is None else {key: plan.get(key) for key in ("stages", "budget")}
+        asked = None
+        if (plan := began_with(folder).get("plan of attack")) is not None:
+            asked = {key: plan.get(key) for key in ("stages", "budget")}
+            asked["complete"] = plan.get("certify") == "complete"  # other proofs break no image
         return cls(result, path, row.model, asked)
 
     @property
     def called(self) -> str:
         """For messages."""
         return str(self.path or self.name or "a result")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the result, for runs that begin with it."""
+        return hashlib.sha256(self.result.to_json().encode()).hexdigest()
 
 
 def _load(path: Path) -> Measured:
@@ -229,8 +237,16 @@ def _refuse(first: Source, other: Source) -> list[str]:
         listed = " and ".join(",".join(stage.name for stage in each) for each in stages)
         raise _refused(first, other, f"{what} ({listed})")
     if None not in (first.plan, other.plan) and first.plan != other.plan:
-        raise _refused(first, other, "the attacks end at another budget or tolerance")
-    return [] if one.seed == two.seed else [f"the seeds are {one.seed} and {two.seed}"]
+        why = "the attacks end at another budget or tolerance, or only one has complete verification"
+        raise _refused(first, other, why)
+    limits = [None if each.queries is None else each.queries.limit(each.n) for each in (one, two)]
+    if limits[0] != limits[1]:
+        queries = " and ".join("any number of" if limit is None else f"{limit:,}" for limit in limits)
+        raise _refused(first, other, f"the attacks may ask {queries} queries about an image")
+    notes = [] if one.seed == two.seed else [f"the seeds are {one.seed} and {two.seed}"]
+    if one.surrogate_hash != two.surrogate_hash:
+        notes.append("the attacks search on different surrogates")
+    return notes
 
 
 def _refused(first: Source, other: Source, why: str) -> ConfigError:

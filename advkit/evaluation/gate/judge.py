@@ -27,6 +27,8 @@ def judge(requirement: Requirement, source: Source, baseline: Source | None = No
         ConfigError: the baseline is not comparable.
     """
     result = source.result
+    if baseline is not None:
+        refuse_other_kind(requirement, baseline, result.command)
     if isinstance(result, CorruptionResult):
         return (
             *_corrupted(requirement, result),
@@ -39,6 +41,16 @@ def judge(requirement: Requirement, source: Source, baseline: Source | None = No
         *(_not_worse(requirement, baseline, source) if baseline is not None else ()),
         *_trust(requirement, result),
     )
+
+
+def refuse_other_kind(requirement: Requirement, baseline: Source, command: str) -> None:
+    """Raises a `ConfigError` for a baseline that is no run of the command that measures the requirement."""
+    if baseline.result.command != command:
+        raise ConfigError(
+            f"{baseline.called}, the baseline of {requirement.name!r}, is a run of `advkit "
+            f"{baseline.result.command}`; name one of `advkit {command}`",
+            code="not-comparable",
+        )
 
 
 def not_worse(only_baseline: int, only_new: int, n: int, points: float) -> tuple[bool, float]:
@@ -85,11 +97,7 @@ def _corrupted_not_worse(
     requirement: Requirement, baseline: Source, result: CorruptionResult
 ) -> Iterator[Finding]:
     earlier = baseline.result
-    if not isinstance(earlier, CorruptionResult):
-        raise ConfigError(
-            f"{baseline.called}, the baseline of {requirement.name!r}, is no run of `advkit corrupt`; "
-            "name one"
-        )
+    assert isinstance(earlier, CorruptionResult)
     refuse_others(result, earlier)
     apart = [new - old for new, old in zip(result.scores, earlier.scores, strict=True)]
     found = mean_interval(apart, -1.0, 1.0, 0.9)  # one-sided, so 5 % on this side
@@ -121,6 +129,9 @@ def _worst_class(requirement: Requirement, result: EvaluationResult) -> Iterator
     value, what = values[label]
     names = result.card.labels if result.card else ()
     name = class_name(label, names)
+    lacking = (result.card.classes or 0) - len(values) if result.card else 0
+    if lacking > 0:
+        what += f", without {lacking} of {len(values) + lacking} classes, which have no image,"
     yield _finding(requirement, "worst_class", value, needed, f"robust accuracy of class {name}{what}")
 
 
@@ -146,6 +157,7 @@ def _not_worse(requirement: Requirement, baseline: Source, source: Source) -> It
     (one,) = (each for each in found.differences if each.measure == "robust")
     _, low = not_worse(one.only_first, one.only_second, found.n, requirement.points)
     counts = f"n = {found.n:,}, lost {one.only_first:,}, gained {one.only_second:,}"
+    counts = "; ".join((counts, *found.notes))
     yield _at_most_lost(requirement, baseline, one.difference, low, counts)
 
 
@@ -156,5 +168,5 @@ def _trust(requirement: Requirement, result: EvaluationResult) -> Iterator[Findi
         requirement=requirement.name,
         bar="trust",
         passed=not doubts,
-        detail=said or "no check doubts the number",
+        detail=said or (result.trust if result.trusted else "its doubts are accepted"),
     )

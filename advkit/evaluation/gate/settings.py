@@ -41,6 +41,8 @@ class _Measured(StrictModel):
     """Every random number follows from it."""
     eight_bit: bool = False
     """Round adversarial images to 8 bits."""
+    certify: bool | Literal["complete"] = False
+    """Certify images first, with "complete" also by branch and bound; ``certified`` asks for it, too."""
     corruptions: CorruptionNames = Field(COMMON, min_length=1)
     """Corruptions, for ``corrupted``."""
     severities: Severities = (1, 2, 3, 4, 5)
@@ -87,16 +89,16 @@ class Requirement(_Measured):
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Its keys, but those of corruptions where it is about none, which older versions did not have."""
+        """Its keys, but those that it does not use and older versions did not have."""
         new = {"corrupted", *_CORRUPTING} if self.corrupted is None else set()
-        return self.model_dump(mode="json", exclude=new)
+        return self.model_dump(mode="json", exclude=new if self.certify else {*new, "certify"})
 
     def measuring(self) -> dict[str, Any]:
         """Settings of `advkit attack`, or of `advkit corrupt`, that it asks for."""
         if self.corrupted is not None:
             return self.model_dump(include=set(Corruptions.model_fields) - {"baseline"}, exclude_unset=True)
         keys = set(_Measured.model_fields) - _CORRUPTING
-        certify = {"certify": True} if self.certified is not None else {}
+        certify = {"certify": self.certify or True} if self.certified is not None else {}
         return self.model_dump(include=keys, exclude_unset=True) | certify
 
 

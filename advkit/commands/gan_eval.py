@@ -14,6 +14,7 @@ from advkit.core import images
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.progress import Progress
+from advkit.data.classes import renumbered
 from advkit.data.load import load_splits
 from advkit.gan.evaluation.reference import Reference, chosen, measure
 from advkit.gan.evaluation.result import (
@@ -128,7 +129,7 @@ def _measured(
     drawn, asked = subject.draw(max(reference.n, GRID * GRID), config.seed, progress=progress)
     images.write_grid(folder / GRID_FILE, drawn[: GRID * GRID], GRID)
     n = reference.n
-    labels = None if asked is None else asked[:n]
+    labels = None if asked is None else renumbered(asked[:n], subject.card.labels, reference.train)
     comparison = reference.comparison(reference.feature_batch(drawn[:n], labels))
     pairs = neighbours(drawn[: GRID * GRID], comparison.train, GRID)
     images.write_grid(folder / NEAREST_FILE, torch.cat(pairs), GRID)

@@ -120,6 +120,16 @@ def match_classes(data: Data, labels: Sequence[str], classes: int | None = None)
     return data
 
 
+def renumbered(asked: torch.Tensor, labels: Sequence[str], data: Data) -> torch.Tensor | None:
+    """Classes (N,) of a model with these names in the numbers of the data; None where these lack one."""
+    if not labels or tuple(labels) == data.class_names:
+        return asked
+    found = _places(labels, data.class_names)
+    if None in found:
+        return None
+    return torch.tensor(found)[asked]
+
+
 def _places(names: Sequence[str], labels: Sequence[str]) -> list[int | None]:
     """The model's number of each class, where exactly one has that name."""
     exact = {name: number for number, name in enumerate(labels) if labels.count(name) == 1}

@@ -151,8 +151,8 @@ class Data:
         return replace(self, images=images, labels=self.labels[index], ids=self.ids[index])
 
     def noting(self, *notes: Note) -> Data:
-        """The same data with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
+        """The same data with further notes, each once."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
 
     def limit(self, n: int | None, *, first: bool = False) -> Data:
         """``n`` images, or all of them: the first ones where the order of the rows is random, else a sample.

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 from advkit.core.errors import ConfigError, DataError, UserError, did_you_mean
 from advkit.core.in_hand import held
 from advkit.core.named import is_named, named
+from advkit.core.notes import Note
 from advkit.data.arrays import from_arrays
 from advkit.data.data import Data
 from advkit.data.dataset import DATASETS, Part, Split, data_folder, pick, role
@@ -87,7 +88,7 @@ def load_data(
 
 
 def load_splits(name: str, root: Path | str | None = None) -> tuple[Data, Data]:
-    """(training, test images), as `load_data` and with one numbering of classes.
+    """(training, test images), as `load_data` and `same_classes` give them.
 
     Raises:
         UserError: as in `load_data`.
@@ -98,11 +99,22 @@ def load_splits(name: str, root: Path | str | None = None) -> tuple[Data, Data]:
 
 
 def same_classes(*parts: Data) -> tuple[Data, ...]:
-    """Splits of one set, all with as many classes as its largest label says where they have no names."""
-    most = max(parts, key=lambda part: part.classes, default=None)
-    if most is None or any(part.classes_known for part in parts):
+    """Splits of one set, all with as many classes as its largest label says where they have no names.
+
+    Of a set that is not divided they may be the same images: then the later ones have a note.
+    """
+    first = parts[0]
+    said = Note("no-test-split", f"{first.name} is not divided: its test images are the training images")
+    noted = [part.noting(said) if _same_images(first, part) else part for part in parts[1:]]
+    parts = (first, *noted)
+    if any(part.classes_known for part in parts):
         return parts
+    most = max(parts, key=lambda part: part.classes)
     return tuple(replace(part, class_names=most.class_names) for part in parts)
+
+
+def _same_images(one: Data, other: Data) -> bool:
+    return len(one) == len(other) and one.shape == other.shape and one.fingerprint == other.fingerprint
 
 
 def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:

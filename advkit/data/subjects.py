@@ -89,6 +89,9 @@ class Subject:
         split = match_classes(split, found.card.labels, found.card.classes)
         images = split if skip == 1 else split.take(torch.arange(0, len(split), skip))
         images = images.limit(n, first=first).noting_darkness()
+        learnt = found.card.data
+        if learnt is not None and (learnt.name, learnt.split) == (images.name, images.split):
+            images = images.noting(Note("trained-on", "the model was trained on images of this split"))
         tensor = next(iter([*found.parameters(), *found.buffers()]), torch.empty(0))
         few, _ = images.batch(torch.arange(min(8, len(images))), tensor.device)
         classes = images.classes if images.classes_known else classes

@@ -11,23 +11,24 @@ from advkit.core.errors import DataError
 
 CELLS = 2**24
 """Distances held at a time: 64 MB."""
+ROUNDING = 8 * torch.finfo(torch.float32).eps
+"""Largest error of a squared distance, as a part of both squared lengths; of copies at most 5 epsilons."""
 
 
 def pieces(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Squared Euclidean distances (n, M) of some ``points`` at a time to all ``others`` (M, D), and which.
 
-    Both are moved to the mean of ``others`` first, because the difference of large numbers is inexact.
+    Both are moved to the mean of ``others`` first, because the difference of large numbers is inexact. What
+    is within rounding of 0 is 0, so that copies are as near as can be, whichever rows they are in.
     """
     centre = others.mean(0)
     points, others = points - centre, others - centre
     squares, size = (others**2).sum(1), max(1, CELLS // len(others))
     for first in range(0, len(points), size):
         part = points[first : first + size]
-        found = torch.addmm(squares, part, others.T, alpha=-2)
-        yield (
-            slice(first, first + len(part)),
-            found.add_((part**2).sum(1, keepdim=True)).clamp_(min=0),
-        )
+        both = squares + (part**2).sum(1, keepdim=True)
+        found = torch.addmm(both, part, others.T, alpha=-2)
+        yield slice(first, first + len(part)), found.masked_fill_(found <= ROUNDING * both, 0)
 
 
 def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:

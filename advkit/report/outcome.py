@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from advkit.core import distributed, files
+from advkit.core.config import StrictModel
 from advkit.core.errors import OutputError
 from advkit.core.stats import accuracy
 from advkit.core.stored import StoredResult
+from advkit.models.card import DataFacts, ModelCard
 from advkit.report import charts
 from advkit.report.charts import Bar
 
@@ -111,7 +113,8 @@ class Outcome:
     def __post_init__(self) -> None:
         if self.stored is not None:
             object.__setattr__(self, "result", self.stored.as_values())
-            object.__setattr__(self, "notes", self.notes or getattr(self.stored, "notes", ()))
+            notes = self.notes or (*getattr(self.stored, "notes", ()), *_of_the_data(self.stored))
+            object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
 
     @property
     def badges(self) -> tuple[tuple[bool, str], ...]:
@@ -120,6 +123,15 @@ class Outcome:
         said = () if trusted is None else ((bool(trusted), "trusted" if trusted else "doubted"),)
         met = (self.passed, "threshold met" if self.passed else "threshold not met")
         return (*said, *([met] * (self.judged or not self.passed)))
+
+
+def _of_the_data(result: StrictModel) -> Iterator[str]:
+    """What is to know of the images in a result, and in its parts."""
+    for _, part in result:
+        if isinstance(part, DataFacts):
+            yield from map(str, part.notes)
+        elif isinstance(part, StrictModel) and not isinstance(part, ModelCard):
+            yield from _of_the_data(part)
 
 
 def planned(*sentences: str, table: Table | None = None, **result: Any) -> Outcome:

@@ -14,7 +14,7 @@ from torchvision import datasets, models, transforms
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, UserError
-from advkit.data.classes import class_name, match_classes, read_classes
+from advkit.data.classes import class_name, match_classes, read_classes, renumbered
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import Subject, flags
@@ -31,6 +31,14 @@ def data_of(*names: str) -> Data:
     n = len(names)
     about = {"name": "own", "split": "all", "class_names": names, "ids": torch.arange(n)}
     return Data(**about, images=torch.zeros(n, 1, 2, 2, dtype=torch.uint8), labels=torch.arange(n))
+
+
+def test_classes_of_a_generator_in_the_numbers_of_the_data():
+    data, asked = data_of("dog", "cat", "cow"), torch.tensor([1, 0, 1])
+    for labels, wanted in ((("cat", "dog"), [0, 1, 0]), ((), [1, 0, 1]), (("dog", "cat"), [1, 0, 1])):
+        found = renumbered(asked, labels, data)
+        assert found is not None and found.tolist() == wanted
+    assert renumbered(asked, ("cat", "newt"), data) is None
 
 
 def matched(names: str, labels: str, classes: int | None = None) -> tuple[list[int], list[str]]:

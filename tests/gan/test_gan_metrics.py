@@ -110,6 +110,8 @@ def test_kid_is_the_unbiased_estimate(monkeypatch):
 
     within = sum(float(kernel(s, s).fill_diagonal_(0).sum()) / (len(s) * (len(s) - 1)) for s in (a, b))
     assert discrepancy(a, b) == pytest.approx(within - 2 * float(kernel(a, b).mean()), rel=1e-4)
+    far = 100 + a.double() / 1000  # where the sums cancel all but a billionth of themselves
+    assert discrepancy(far.float(), far.float()) == pytest.approx(discrepancy(far, far), rel=0.1)
 
 
 def test_neighbours_are_those_of_all_distances(monkeypatch):
@@ -130,6 +132,14 @@ def test_neighbours_are_those_of_all_distances(monkeypatch):
     for refused in (lambda: neighbours.radii(b[:5], 5), lambda: neighbours.nearest(a, b, 31)):
         with pytest.raises(DataError):
             refused()
+
+
+def test_copies_are_at_no_distance():
+    """Not even one within rounding, which would say which of two copies is the nearer one."""
+    points = normal(0, 200, 64).mul(3).add(5).clamp(min=0)
+    twice = torch.cat([points, points])
+    assert not neighbours.nearest(points, twice, 2)[0].any() and not neighbours.radii(twice, 1).any()
+    assert neighbours.covered(twice, neighbours.radii(twice, 1), points.flip(0)) == 1
 
 
 def test_balls_reach_to_the_fifth_neighbour():
@@ -227,3 +237,10 @@ def test_what_does_not_apply_is_left_out(reference):
         assert measure(replace(floor, **other), chosen(["classification-accuracy"]), "test")[0] == {}
     _, skipped = measure(replace(floor, generated=unlabelled, digits=False), METRICS, "test")
     assert set(skipped) == {"modes", "class-histogram", "classification-accuracy"}
+    tiny = [replace(each, images=each.images[..., :3, :3]) for each in (floor.generated, floor.real)]
+    found, skipped = measure(
+        replace(floor, generated=tiny[0], real=tiny[1]), chosen(["fid", "classification-accuracy"]), "test"
+    )
+    assert set(found) == {"fid"} and set(skipped) == {
+        "classification-accuracy"
+    }  # whose network needs 4x4 pixels

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError, UserError
 from advkit.core.progress import Progress
 from advkit.data.load import load_data
+from advkit.data.subjects import Subject
 from advkit.models.load import load_model
 from advkit.models.network import build
 from advkit.models.store import Store
@@ -72,6 +74,21 @@ def test_from_scratch_to_a_file(tmp_path):
     assert [row[0] for row in outcome.tables[0].rows] == ["after"]
     assert outcome.next[0] == "advkit attack --model hard.pt"
     assert files.read_json(folder / "result.json") == outcome.result
+
+
+def test_a_set_that_is_not_divided_has_no_test_images(digits):
+    np.savez("one.npz", x=digits.images[:90].numpy(), y=digits.labels[:90].numpy())
+    codes = []
+    for data in ("npz:one.npz", "digits"):
+        outcome = adv_train(
+            plan(data=data, objective="standard", parameters={}, batch_size=16),
+            Context(out=Path("clf.pt"), overwrite=True),
+        )
+        found = outcome.stored.test.data.notes
+        assert all(str(note) in outcome.notes for note in found)
+        seen = Subject.of("clf.pt", data, 20).images.notes  # those that it was trained on, too
+        codes.append([{note.code for note in notes} for notes in (found, seen)])
+    assert codes == [[{"no-test-split"}, {"trained-on"}], [set(), set()]]
 
 
 def test_hardening_names_its_parent_and_compares_before_and_after():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advkit.core import images, rng
-from advkit.core.errors import ConfigError, DataError, by_size
+from advkit.core.errors import ConfigError, DataError, UserError, by_size
 from advkit.core.progress import SILENT, Progress
 from advkit.core.registry import Entry
 from advkit.data.data import Data
@@ -123,7 +123,7 @@ def measure(
         for entry in metrics:
             try:
                 figures |= entry.thing(comparison)
-            except NotApplicableError as reason:
+            except (NotApplicableError, UserError) as reason:
                 skipped[entry.name] = str(reason)
             task.advance(metric=entry.name)
     return figures, skipped

@@ -36,7 +36,7 @@ def classification_accuracy(comparison: Comparison) -> dict[str, float]:
     if comparison.classes > CLASSES:
         raise NotApplicableError(f"{comparison.classes:,} classes leave too few images of each")
     if generated.labels is None and not comparison.digits:
-        raise NotApplicableError("the images have no labels, and the judge cannot read them")
+        raise NotApplicableError("the images have no labels of these classes, and the judge cannot read them")
     if real.labels is None:
         raise NotApplicableError("the real images have no labels")
     labels = generated.seen if generated.labels is None else generated.labels

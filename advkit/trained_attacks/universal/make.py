@@ -25,7 +25,7 @@ from advkit.core.runs import RunFolder, environment
 from advkit.core.threat import Norm, Threat
 from advkit.data import threats
 from advkit.data.data import Data
-from advkit.data.load import as_data, load_data
+from advkit.data.load import as_data, load_data, same_classes
 from advkit.data.subjects import open_subjects
 from advkit.models.card import ThreatFacts
 from advkit.models.inspect import inspect_classifier
@@ -97,6 +97,7 @@ class Trial:
             raise DataError("test images are missing; give test=..., or name a data set")
         learn = load_data(data, "train") if isinstance(data, str) else as_data(data)
         whole = load_data(str(data), "test") if test is None else as_data(test)
+        learn, whole = same_classes(learn, whole)
         models, others = (_classifiers(given, learn) for given in (model, transfer))
         names = [each.card.architecture for each in (*models, *others)]
         return cls(models, others, names, learn, random_subset(whole, n, seed), progress=progress)

@@ -122,6 +122,7 @@ def _of_the_machine(fault: Exception) -> str | None:
     if isinstance(fault, OSError) and fault.errno in (
         errno.ENOSPC,
         errno.EDQUOT,
+        errno.EFBIG,
         errno.EROFS,
         errno.ENAMETOOLONG,
     ):

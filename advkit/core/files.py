@@ -41,6 +41,7 @@ def writing(where: Path | str) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: "the disk is full; free some space, or choose another place with --out",
             errno.EDQUOT: "the disk quota is used up; free some space, or choose another place with --out",
+            errno.EFBIG: "a file must not be so large there; choose another place with --out",
             errno.EROFS: "the file system is read-only; choose another place with --out",
             errno.EACCES: "permission denied; choose a place you may write to with --out",
             errno.EPERM: "permission denied; choose a place you may write to with --out",

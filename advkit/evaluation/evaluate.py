@@ -20,7 +20,7 @@ from advkit.core import distributed, rng
 from advkit.core.bars import shown
 from advkit.core.config import Precision, validate
 from advkit.core.device import arithmetic, repeatable
-from advkit.core.errors import ConfigError
+from advkit.core.errors import ConfigError, listed
 from advkit.core.modes import own_modes
 from advkit.core.progress import SILENT, Progress
 from advkit.core.runs import RunFolder
@@ -250,10 +250,12 @@ def attacked(
             done = tuple(cascade.run(stage) for stage in stages)
             checked, cascade.missing = look(cascade, sampled, size)
             done += checked
+            cut_short = tuple(dict.fromkeys(cascade.cut_short))
             if chosen is not None:
-                cut_short = tuple(dict.fromkeys(cascade.cut_short))
                 cascade.limited = chosen.model_copy(update={"cut_short": cut_short})
                 notes += [cascade.limited.shortened] if cascade.limited.shortened else []
+            elif cut_short:
+                notes.append(f"the budget of {config.budget} passes per image cut short {listed(cut_short)}")
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)

@@ -140,7 +140,7 @@ def test_a_crash_leaves_the_old_file(tmp_path, existing, crash):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file.txt": "naïve".encode()}
 
 
-TOLD = ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EEXIST", "ENOENT"]
+TOLD = ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EEXIST", "ENOENT"]
 
 
 @pytest.mark.parametrize("number", [getattr(errno, name) for name in [*TOLD, "EIO", "EINTR"]])

@@ -362,6 +362,11 @@ def test_each_check_is_tripped_by_a_model_that_is_built_to(tried, more, found, t
     assert result.trust.startswith("Do not believe")
 
 
+def test_a_budget_that_ended_the_attacks_is_noted(tried):
+    usual, spent = (tried(attack="noise,pgd", budget=budget).notes for budget in (None, 2))
+    assert len(spent) == len(usual) + 1 and "pgd" in spent[-1]
+
+
 def test_accuracy_that_rises_with_eps():
     """One step of the whole eps leaps over the only place where the model is wrong."""
 

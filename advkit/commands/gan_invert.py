@@ -7,6 +7,7 @@ from torch import Tensor
 
 from advkit.core import files
 from advkit.core.context import Context
+from advkit.data.classes import match_classes
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import learned
@@ -28,6 +29,8 @@ def run(config: Config, context: Context) -> Outcome:
     subject = open_subject(config.model, context.device)
     name = config.data or learned(config.model, subject.card)
     chosen = load_data(name, config.split, root=context.data_dir).limit(config.n)
+    if subject.classes is not None:
+        chosen = match_classes(chosen, subject.card.labels, subject.classes)
     train = load_data(name, "train", root=context.data_dir)
     config = config.model_copy(update={"data": name})
     if context.dry_run:
@@ -52,7 +55,7 @@ def run(config: Config, context: Context) -> Outcome:
                 encoder=subject.whole,
                 progress=context.progress,
             )
-            errors, nearest = _nearest(x, train, itself=config.split == "train", ids=chosen.ids)
+            errors, nearest = _nearest(x, train, itself=chosen.split == train.split, ids=chosen.ids)
             files.write_arrays(
                 run.path / "latents.npz",
                 latent=found.latent.numpy(),

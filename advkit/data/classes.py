@@ -121,9 +121,12 @@ def match_classes(data: Data, labels: Sequence[str], classes: int | None = None)
 
 
 def renumbered(asked: torch.Tensor, labels: Sequence[str], data: Data) -> torch.Tensor | None:
-    """Classes (N,) of a model with these names in the numbers of the data; None where these lack one."""
-    if not labels or tuple(labels) == data.class_names:
-        return asked
+    """Classes (N,) of a model with these names in the numbers of the data; None where the data lack one.
+
+    Without names on both sides the numbers are taken as they are.
+    """
+    if not labels or not data.classes_known:
+        return asked if int(asked.max()) < data.classes else None
     found = _places(labels, data.class_names)
     if None in found:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ def test_classes_of_a_generator_in_the_numbers_of_the_data():
         found = renumbered(asked, labels, data)
         assert found is not None and found.tolist() == wanted
     assert renumbered(asked, ("cat", "newt"), data) is None
+    assert renumbered(asked + 2, (), data) is None
+    assert renumbered(asked, ("cat", "newt"), replace(data, classes_known=False)) is asked
 
 
 def matched(names: str, labels: str, classes: int | None = None) -> tuple[list[int], list[str]]:

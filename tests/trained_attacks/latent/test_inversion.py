@@ -128,9 +128,25 @@ def test_the_command_leaves_vectors_and_a_picture(dense):
     mean = ((saved["original"] - again) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(mean, [image.error for image in result.images], rtol=1e-3, atol=1e-7)
     assert Path("run/reconstructions.png").read_bytes()[:4] == b"\x89PNG"
-    own = TOY.model_copy(update={"split": "train", "steps": 1})
-    images = gan_invert(own, Context(out=Path("train"))).result["images"]
-    assert all(image["nearest_error"] > 0 and image["nearest_id"] != image["id"] for image in images)
+    arrays = np.load("toy.npz")
+    np.savez("whole.npz", x=arrays["x_train"], y=arrays["y_train"])  # not divided: all are training images
+    for other in ({"split": "train"}, {"data": "npz:whole.npz"}):
+        own = TOY.model_copy(update={**other, "steps": 1})
+        images = gan_invert(own, Context(out=Path("-".join(other)))).result["images"]
+        assert all(image["nearest_error"] > 0 and image["nearest_id"] != image["id"] for image in images)
+
+
+@pytest.mark.usefixtures("here")
+def test_classes_are_those_that_the_generator_has_by_these_names(built):
+    model = built("conditional-generator", "generator", 2, generator="mlp-gan-generator")
+    np.savez("named.npz", **np.load("toy.npz"), class_names=["cat", "dog"])
+    for names in (("cat", "dog"), ("dog", "cat")):
+        model.card = model.card.model_copy(update={"labels": names})
+        save_model(model, f"{names[0]}.pt")
+        asked = TOY.model_copy(update={"model": f"{names[0]}.pt", "data": "npz:named.npz", "steps": 1})
+        gan_invert(asked, Context(out=Path(f"of-{names[0]}")))
+    labels = [np.load(f"of-{name}/latents.npz")["label"] for name in ("cat", "dog")]
+    assert np.array_equal(labels[0], 1 - labels[1])
 
 
 @pytest.mark.usefixtures("here")

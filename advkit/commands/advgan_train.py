@@ -7,6 +7,7 @@ import torch
 from advkit.attacks.advgan import NORMS
 from advkit.core.context import Context
 from advkit.data import threats
+from advkit.data.classes import widened
 from advkit.data.subjects import open_subjects
 from advkit.models.card import ModelCard, ThreatFacts
 from advkit.models.model import Model
@@ -30,6 +31,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Trains a perturbation generator and evaluates it."""
     file = model_file(context)
     (model,), (learn, whole) = open_subjects(config, context, "train", "test")
+    learn = widened(learn, model.card.labels, model.card.classes)  # the answers may name any of them
     target = None if config.target is None else class_number(config.target, learn.class_names, learn.name)
     against = threats.choose(config.norm, config.eps, model, learn, context.progress)
     against.refuse_other_norms(NORMS, "perturbation generators")

@@ -7,6 +7,7 @@ from advkit.core import device as devices
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError
 from advkit.core.stats import clopper_pearson
+from advkit.data.classes import widened
 from advkit.data.data import Data
 from advkit.data.subjects import open_subjects
 from advkit.gan.evaluation.subject import Subject, open_subject
@@ -27,6 +28,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Trains a substitute of a classifier from queries."""
     file = model_file(context)
     (model,), (learn, test) = open_subjects(config, context, "train", "test")
+    learn = widened(learn, model.card.labels, model.card.classes)  # the answers may name any of them
     if config.extra_data is not None:
         raise ConfigError("a black-box attacker has no labels; leave --extra-data out")
     device = devices.choose(context.device)

@@ -120,6 +120,13 @@ def match_classes(data: Data, labels: Sequence[str], classes: int | None = None)
     return data
 
 
+def widened(data: Data, labels: Sequence[str], classes: int | None) -> Data:
+    """The data with all classes of a model, where their own are only counted by the labels that occur."""
+    if data.classes_known or (classes or 0) <= data.classes:
+        return data
+    return replace(data, class_names=tuple(labels) or tuple(map(str, range(classes or 0))))
+
+
 def renumbered(asked: torch.Tensor, labels: Sequence[str], data: Data) -> torch.Tensor | None:
     """Classes (N,) of a model with these names in the numbers of the data; None where the data lack one.
 

@@ -15,7 +15,7 @@ from torchvision import datasets, models, transforms
 
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, UserError
-from advkit.data.classes import class_name, match_classes, read_classes, renumbered
+from advkit.data.classes import class_name, match_classes, read_classes, renumbered, widened
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.data.subjects import Subject, flags
@@ -42,6 +42,14 @@ def test_classes_of_a_generator_in_the_numbers_of_the_data():
     assert renumbered(asked, ("cat", "newt"), data) is None
     assert renumbered(asked + 2, (), data) is None
     assert renumbered(asked, ("cat", "newt"), replace(data, classes_known=False)) is asked
+
+
+def test_data_without_names_have_all_classes_of_the_model():
+    data = replace(data_of("0", "1"), classes_known=False)
+    assert widened(data, ("cat", "dog", "cow"), 3).class_names == ("cat", "dog", "cow")
+    assert widened(data, (), 4).classes == 4
+    for same, classes in ((data, 2), (data, None), (data_of("a", "b"), 3)):
+        assert widened(same, (), classes) is same
 
 
 def matched(names: str, labels: str, classes: int | None = None) -> tuple[list[int], list[str]]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from advkit.attacks.attack import Attack, Rows, attack
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.engine.record import assign_
-from advkit.attacks.loss import ATTACK_LOSSES
+from advkit.attacks.loss import ATTACK_LOSSES, AttackLoss
 from advkit.attacks.parts.apgd_steps import FIRST, APGDState, Dense, Schedule, Sparse
 from advkit.attacks.parts.ascent import STEPS, diversified, steepest_
-from advkit.core.config import StrictModel
+from advkit.core import rng
+from advkit.core.config import Fraction, StrictModel
 from advkit.core.threat import Threat
 
 
@@ -26,7 +27,10 @@ class APGDConfig(StrictModel):
     restarts: int = Field(1, ge=1)
     """Starts per image and target; later ones only where the earlier failed."""
     samples: int = Field(1, ge=1)
-    """Gradients to average in each step (EOT), for randomised models."""
+    """Gradients to average in each step: of a randomised model (EOT), or with ``smoothing``."""
+    smoothing: Fraction = Field(0, ge=0, le=1)
+    """Radius, in units of eps, of the random points around the present one whose gradients are averaged, for
+    a loss with ripples that are smaller than eps; 0: of that point alone."""
     start: Literal["noise", "diversified"] = "noise"
     """A random point; or, from there, two more steps along a random direction of the logits (Tashiro et al.
     2020), so that restarts reach different classes."""
@@ -76,7 +80,7 @@ class APGD(Attack[APGDState]):
         rows, x, loss = state.rows, state.x, self._loss
         if self._lead:
             loss = diversified(loss, rows.key, state.iteration)
-        values, grad, _ = oracle.loss_and_grad(x, rows, loss, samples=self.config.samples)
+        values, grad = self._averaged(state, oracle, loss)
         initial = self._initialised(state, grad.clone()) if self._lead else None
         better = values > state.loss_best
         state.loss_best = torch.where(better, values, state.loss_best)
@@ -84,6 +88,20 @@ class APGD(Attack[APGDState]):
         assign_(state.grad_best, better, grad)
         moved: APGDState = self._schedule.move(state, values, grad)
         return moved if initial is None else initial.where(state.iteration < self._lead, moved)
+
+    def _averaged(self, state: APGDState, oracle: Oracle, loss: AttackLoss) -> tuple[Tensor, Tensor]:
+        """Losses and gradients at ``x``, or their means over it and random points around it."""
+        rows, x, samples = state.rows, state.x, self.config.samples
+        if not self.config.smoothing:
+            return oracle.loss_and_grad(x, rows, loss, samples=samples)[:2]
+        values, grad, _ = oracle.loss_and_grad(x, rows, loss)
+        near = Threat(self.threat.norm, self.config.smoothing * self.threat.eps)
+        for number in range(1, samples):
+            key = rng.step(rng.step(rows.key, state.iteration + 1), number)
+            point = self.threat.project(near.sample(x, key), rows.x0)
+            more = oracle.loss_and_grad(point, rows, loss)
+            values, grad = values + more[0], grad + more[1]
+        return values / samples, grad / samples
 
     def _initialised(self, state: APGDState, grad: Tensor) -> APGDState:
         """One step of length eps; the schedule starts after it."""

@@ -130,6 +130,8 @@ TRICKY = {
     "winners": lambda: (Around(between=winners), trained()),
     "decimals": lambda: (Around(after=lambda z: (z * 100).round() / 100), trained()),
     "plateau": lambda: (Plateau(2.0), Plateau(1e9)),
+    "ripples": lambda: (Around(lambda x: x + 0.1 * (50 * x).sin()), trained()),
+    "fine ripples": lambda: (Around(lambda x: x + 0.05 * (300 * x).sin()), trained()),
 }
 
 
@@ -161,6 +163,7 @@ def test_a_tricky_model_does_not_get_a_number_too_high_that_is_believed(name):
 DEFAULT = {"member": "cascade"}
 """The short attack leaves an image too many here, and no check notices."""
 SURE = {"offset", "saturated", "quantised", "noise", "moved", "zero", "thresholds", "decimals", "plateau"}
+SURE |= {"ripples", "fine ripples"}
 """Those that leave a trace on any machine."""
 
 L2, L1 = Threat("l2", 0.6), Threat("l1", 2.0)

@@ -86,10 +86,15 @@ def mark(field: FieldInfo, kind: type[Mark]) -> Mark | None:
 
 def _marks(field: FieldInfo) -> Iterator[Any]:
     yield from field.metadata
-    pending = [field.annotation]
-    while pending:
-        part = pending.pop()
+    for part in _parts(field):
         yield from getattr(part, "__metadata__", ())
+
+
+def _parts(field: FieldInfo) -> Iterator[Any]:
+    """Its type, and those that this is made of."""
+    pending: list[Any] = [field.annotation]
+    while pending:
+        yield (part := pending.pop())
         pending += get_args(part)
 
 
@@ -130,6 +135,7 @@ def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
         ConfigError: one message that names every fault with its place in ``where``.
     """
     _refuse_large(values, where)
+    _refuse_truth(model, values, where)
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -151,6 +157,21 @@ def _refuse_large(values: Any, where: str) -> None:
             pending += value
         if seen + len(pending) > VALUES:
             raise ConfigError(f"{where}: holds more than {VALUES:,} values; is it the right file?")
+
+
+def _refuse_truth(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    """Raises a `ConfigError` for true or false in place of a number, which pydantic would take for 1 or 0."""
+    for name, value in values.items():
+        if (field := model.model_fields.get(name)) is None:
+            continue
+        parts = [*_parts(field)]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, bool) and (int in parts or float in parts) and bool not in parts:
+                raise ConfigError(f"{where}: {name}: {str(one).lower()} is no number")
+            if isinstance(one, Mapping):
+                for part in parts:
+                    if isinstance(part, type) and issubclass(part, BaseModel):
+                        _refuse_truth(part, one, f"{where}: {name}")
 
 
 def _faults(model: type[BaseModel], error: ValidationError) -> list[str]:

@@ -56,6 +56,20 @@ def test_marks_are_found_at_any_depth():
     }
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"eps": True}, {"inner": {"steps": False}}, {"many": [{}, {"steps": True}]}, {"either": False}],
+)
+def test_a_truth_is_no_number(values):
+    class Both(Outer):
+        either: int | None = None
+        flag: bool | int = 0
+
+    assert validate(Both, {"name": "a", "flag": True, "inner": {"steps": 1}}, "here").flag is True
+    with pytest.raises(ConfigError):
+        validate(Both, {"name": "a", **values}, "here")
+
+
 @SOME
 @given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
 def test_any_fraction_is_read(above, below):

@@ -1,15 +1,18 @@
-"""Finite differences, to compare with the gradient."""
+"""Gradients beside finite differences, and beside each other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from advkit.attacks.attack import Rows
 from advkit.attacks.engine.oracle import Oracle
 from advkit.attacks.losses.margin import margin
 from advkit.core import rng
+from advkit.core.threat import Threat
 from advkit.evaluation.gradient_trace import size_of
 
 TINY = 1e-5
@@ -18,6 +21,8 @@ NEAR = 1e-3
 """Change of every pixel for which a smooth model is about linear; a quarter of an 8-bit level."""
 FAR = 0.25
 """Change of every pixel that changes any model's logits."""
+POINTS = 5
+"""Random points at which gradients are compared with each other."""
 RESOLVED = 1e-4
 """A change by this share of the largest logit is above the rounding of float32."""
 
@@ -67,3 +72,15 @@ def differences(oracle: Oracle, x: Tensor, rows: Rows, seed: int) -> Differences
         stepped=changes & (near == logits).all(1),
         wrong=(predicted > RESOLVED * logits.abs().amax(1)) & (actual < predicted / 10),
     )
+
+
+def agreement(oracle: Oracle, x: Tensor, rows: Rows, near: Threat, seed: int) -> Tensor:
+    """(R,) mean cosine of two gradients of the margin, at random points that ``near`` allows around an image;
+    1 where all of them vanish."""
+    directions = []
+    for number in range(POINTS):
+        point = near.sample(x, rng.keys(seed, "checks/agreement", rows.sample, number))
+        directions.append(normalize(oracle.loss_and_grad(point, rows, margin)[1].flatten(1), dim=1))
+    sizes = torch.stack(directions).sum(0).square().sum(1)
+    cosine = (sizes - POINTS) / (POINTS * (POINTS - 1))
+    return torch.where(sizes > 0, cosine, 1.0).nan_to_num(1.0)

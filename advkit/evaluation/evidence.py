@@ -20,7 +20,7 @@ from advkit.attacks.perturb import make
 from advkit.core.threat import Threat
 from advkit.evaluation.cascade import Cascade
 from advkit.evaluation.check import Remedy
-from advkit.evaluation.differences import Differences, differences
+from advkit.evaluation.differences import Differences, agreement, differences
 from advkit.evaluation.gradient_trace import GradientTrace, RecordingOracle, trace
 from advkit.evaluation.result import Stage
 from advkit.models.black_box import black_box
@@ -37,6 +37,8 @@ STEPS = 10
 """Steps of the attacks that checks repeat."""
 TOLERATED = 0.05
 """Share of the images whose gradient may vanish."""
+NEAR = 0.25
+"""Radius, in units of eps, of the neighbourhood in which gradients are compared."""
 
 
 class Evidence:
@@ -186,6 +188,13 @@ class Evidence:
             return None
         x, rows = self.batch(self.spread[:FEWEST])
         return differences(self.oracle(), x, rows, self.cascade.config.seed)
+
+    @cached_property
+    def agreement(self) -> Tensor:
+        """Of gradients around the robust images with the largest margins (`differences.agreement`)."""
+        threat, (x, rows) = self.cascade.threat, self.batch(self.nearest[:FEWEST])
+        near = Threat(threat.norm, NEAR * threat.eps)
+        return agreement(self.oracle(), x, rows, near, self.cascade.config.seed)
 
     @property
     def saturated(self) -> bool:

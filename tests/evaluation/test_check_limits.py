@@ -404,6 +404,27 @@ def test_how_much_effort_is_tried(printed, attack, parameters, passes, rows, ste
     assert ("steps" in said) == (steps > 1)
 
 
+@pytest.mark.parametrize(
+    ("cosine", "averaged", "plain", "doubted", "searches"),
+    [
+        (0.39, 0, 0, True, 0),
+        (0.41, 2, 0, True, 2),
+        (0.96, 1, 0, False, 2),
+        (0.96, 5, 3, True, 2),
+        (0.96, 5, 4, False, 2),  # another start breaks them, too
+        (0.98, 5, 0, False, 0),
+    ],
+)
+def test_when_a_loss_has_ripples(cosine, averaged, plain, doubted, searches):
+    """By the median of the cosines, and by what only averaged gradients break."""
+    known = evidence(20, broken=lambda attack: averaged if attack.config.smoothing else plain)
+    known.agreement = torch.tensor([-1.0] * 7 + [cosine] * 2 + [1.0] * 7)
+    said = CHECKS.get("ripples")(known)
+    assert isinstance(said, Doubt) == doubted and len(known.searched) == searches
+    assert [len(chosen) for *_, chosen in known.searched] == [16, averaged][:searches]
+    assert {made.starts * made.config.samples for _, made, _ in known.searched} <= {4}  # the same cost
+
+
 @pytest.mark.parametrize(("images", "tolerated"), [(100, 0), (1000, 1), (2999, 2)])
 @pytest.mark.parametrize("norm", ["linf", "l0"])
 def test_attacks_named_one_by_one_are_compared_with_the_default(printed, norm, images, tolerated):
@@ -508,7 +529,7 @@ def test_one_robust_image_near_what_is_no_number_is_enough(last):
 
 def test_doubts_come_first_and_of_these_the_causes():
     known = with_differences(20, silent=20)
-    known.trace = walk(20, failed=20, dead=20)
+    known.trace, known.agreement = walk(20, failed=20, dead=20), torch.ones(16)
     known.oracle = lambda *, searched: SimpleNamespace(logits=lambda x: known.cascade.clean[: len(x)])
     told = Told()
     found = run_checks(known, told)

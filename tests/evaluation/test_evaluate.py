@@ -343,7 +343,7 @@ def blind(x):
         ({"after": lambda z: 1e4 * z}, {"gradients"}, "--attack cascade"),
         ({"before": Astray.apply, "eps": 0.06}, {"cut-gradient", "ascent"}, "--attack square"),
         ({"before": lambda x: x + 0.1 * (100 * x).sin(), "attack": "fgsm"}, {"effort"}, "--attack cascade"),
-        ({"before": lambda x: x + 0.05 * (300 * x).sin()}, {"ripples"}, "--attack noise,fgsm,pgd,apgd"),
+        ({"before": lambda x: x + 0.05 * (300 * x).sin()}, {"ripples"}, "--attack pgd,apgd"),
         ({"attack": "noise"}, {"white-box"}, "--attack cascade"),
         ({"attack": "noise,pgd", "budget": 2}, {"white-box"}, ""),
         ({"after": lambda z: (1e5 * z).sigmoid()}, {"outputs"}, ""),

@@ -39,7 +39,7 @@ SHORT = {
     "semi-train": ["--epochs", "1"],
     "train": ["--epochs", "1", "--checks", "1"],
     "adv-train": ["--epochs", "1", "--checks", "1"],
-    "attack": ["--n", "8"],
+    "attack": ["--n", "20"],
     "certify": ["--n", "20"],
     "smooth": ["--n", "5", "--samples", "200"],
     "curve": ["--n", "20"],

@@ -77,8 +77,8 @@ BRIEF = {
 }
 
 
-@pytest.mark.parametrize("name", BRIEF)
-def test_a_run_belongs_to_what_a_network_answers(name, tmp_path):
+@pytest.mark.parametrize(("name", "role"), [*((name, "model") for name in BRIEF), ("attack", "surrogate")])
+def test_a_run_belongs_to_what_a_network_answers(name, role, tmp_path):
     """Code is in no hash of weights: here are two layers that answer alike, and one of other answers."""
     train, test = (advkit.load_data("digits", split, limit=20) for split in ("train", "test"))
     torch.manual_seed(0)
@@ -87,24 +87,7 @@ def test_a_run_belongs_to_what_a_network_answers(name, tmp_path):
 
     def run(last):
         network = torch.nn.Sequential(torch.nn.Flatten(), layer, last)
-        return function(name)(model=network, **BRIEF[name] | asked)
-
-    assert run(torch.nn.Identity()).figures == run(torch.nn.Dropout()).figures
-    with pytest.raises(ConfigError) as fault:
-        run(torch.nn.ReLU())
-    assert fault.value.code == "run-differs"
-
-
-def test_a_run_belongs_to_what_a_surrogate_answers(tmp_path):
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(64, 10)
-    asked = {"data": advkit.load_data("digits", limit=9), "out": tmp_path / "run", "progress": False}
-
-    def run(last):
-        surrogate = torch.nn.Sequential(torch.nn.Flatten(), layer, last)
-        return function("attack")(
-            model="advkit:digits-standard", surrogate=surrogate, **BRIEF["attack"] | asked
-        )
+        return function(name)(**{"model": "advkit:digits-standard", role: network}, **BRIEF[name] | asked)
 
     assert run(torch.nn.Identity()).figures == run(torch.nn.Dropout()).figures
     with pytest.raises(ConfigError) as fault:

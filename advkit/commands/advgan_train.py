@@ -56,8 +56,11 @@ def run(config: Config, context: Context) -> Outcome:
             forwards=passes,
             backwards=passes,
         )
-    images = {"training images": learn.fingerprint, "test images": test.fingerprint}
-    inputs = model.beginning() | images
+    inputs = {
+        **model.beginning(),
+        "training images": learn.fingerprint,
+        "test images": test.fingerprint,
+    }
     threat = ThreatFacts(norm=against.norm, eps=against.eps)
     with context.run_folder("advgan-train", learn.name, config, inputs, beside=file) as run:
 

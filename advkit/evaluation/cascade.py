@@ -34,7 +34,6 @@ from advkit.evaluation import result
 from advkit.evaluation.ledger import Entry, Ledger
 from advkit.evaluation.result import Limited, Missing, Status, Verdict
 from advkit.evaluation.settings import Evaluation
-from advkit.models.model import Model
 
 ROUNDS = 24
 """Largest number of rounds of a stage."""
@@ -87,7 +86,7 @@ class Cascade:
         *,
         votes: int,
         progress: Progress,
-        surrogate: Model | None = None,
+        surrogate: nn.Module | None = None,
         proved: Tensor | None = None,
         few: Tensor | None = None,
     ) -> None:

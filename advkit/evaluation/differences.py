@@ -21,8 +21,8 @@ NEAR = 1e-3
 """Change of every pixel for which a smooth model is about linear; a quarter of an 8-bit level."""
 FAR = 0.25
 """Change of every pixel that changes any model's logits."""
-POINTS = 5
-"""Random points at which gradients are compared with each other."""
+POINTS, RADIUS = 5, 0.25
+"""Random points at which gradients are compared with each other, and how far off, in units of eps."""
 RESOLVED = 1e-4
 """A change by this share of the largest logit is above the rounding of float32."""
 
@@ -74,9 +74,10 @@ def differences(oracle: Oracle, x: Tensor, rows: Rows, seed: int) -> Differences
     )
 
 
-def agreement(oracle: Oracle, x: Tensor, rows: Rows, near: Threat, seed: int) -> Tensor:
-    """(R,) mean cosine of two gradients of the margin, at random points that ``near`` allows around an image;
-    1 where all of them vanish."""
+def agreement(oracle: Oracle, x: Tensor, rows: Rows, seed: int) -> Tensor:
+    """(R,) mean cosine of two gradients of the margin, at random points around an image; 1 where all of them
+    vanish."""
+    near = Threat(oracle.threat.norm, RADIUS * oracle.threat.eps)
     directions = []
     for number in range(POINTS):
         point = near.sample(x, rng.keys(seed, "checks/agreement", rows.sample, number))

@@ -191,6 +191,7 @@ def attacked(
         config = config.model_copy(update={"budget": chosen.budget, "check_sample": chosen.sample})
     images = subject.images
     searched, other, how = _searched(subject, config, surrogate)
+    other_hash = None if other is None else other.hash
     notes = [*subject.notes, *(precision_notes(device) if config.certify else ()), *how]
     folder = run.path if run is not None else None
     mine = images.take(config.mine(torch.arange(len(images)))) if config.shard else images
@@ -215,7 +216,7 @@ def attacked(
             refuse_idle_surrogate(made)
         given = config
         config = config.model_copy(update={"precision": arithmetic(config.precision, device)})
-        inputs = {**whole.inputs, "plan of attack": _determining(threat, stages, made, config, other)}
+        inputs = {**whole.inputs, "plan of attack": _determining(threat, stages, made, config, other_hash)}
         _refuse_disagreement(inputs)
         if run is not None:
             run.begin_with(**whole.beginning | inputs)
@@ -259,7 +260,7 @@ def attacked(
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
-            result = _result(subject, evidence, found, notes, looked, account)
+            result = _result(subject, evidence, found, notes, looked, account, other_hash)
             ledger.finish()
             result._adversarial = cascade.adversarial() if keep else None
     return result
@@ -272,6 +273,7 @@ def _result(
     notes: Sequence[str],
     looked: float,
     account: Account | None,
+    surrogate: str | None,
 ) -> EvaluationResult:
     """After the checks; the pass over the clean images took ``looked`` seconds."""
     cascade, done = evidence.cascade, tuple(evidence.stages)
@@ -295,7 +297,7 @@ def _result(
         int(cascade.proved.sum()) if config.certify else None,
         **subject.about() | {"notes": tuple(notes)},
         threat=ThreatFacts(norm=threat.norm, eps=threat.eps),
-        surrogate_hash=cascade.surrogate and cascade.surrogate.hash,
+        surrogate_hash=surrogate,
         seed=config.seed,
         precision=config.precision,
         eight_bit=config.eight_bit,
@@ -345,12 +347,12 @@ def _determining(
     stages: Sequence[Stage],
     made: Mapping[str, Attack[Any]],
     config: Evaluation,
-    surrogate: Model | None,
+    surrogate: str | None,
 ) -> dict[str, Any]:
     """What determines the result beside the model and the images. What earlier versions did not have is there
     only where it is used, so that their runs can resume."""
     artifacts = {name: each.artifact_hash for name, each in made.items() if each.artifact_hash}
-    used = {"made of": artifacts, "surrogate": surrogate and surrogate.hash, "certify": config.certify}
+    used = {"made of": artifacts, "surrogate": surrogate, "certify": config.certify}
     return {
         "threat": threat.model_dump(),
         "stages": [stage.identity for stage in stages],

@@ -37,8 +37,6 @@ STEPS = 10
 """Steps of the attacks that checks repeat."""
 TOLERATED = 0.05
 """Share of the images whose gradient may vanish."""
-NEAR = 0.25
-"""Radius, in units of eps, of the neighbourhood in which gradients are compared."""
 
 
 class Evidence:
@@ -192,9 +190,8 @@ class Evidence:
     @cached_property
     def agreement(self) -> Tensor:
         """Of gradients around the robust images with the largest margins (`differences.agreement`)."""
-        threat, (x, rows) = self.cascade.threat, self.batch(self.nearest[:FEWEST])
-        near = Threat(threat.norm, NEAR * threat.eps)
-        return agreement(self.oracle(), x, rows, near, self.cascade.config.seed)
+        x, rows = self.batch(self.nearest[:FEWEST])
+        return agreement(self.oracle(), x, rows, self.cascade.config.seed)
 
     @property
     def saturated(self) -> bool:

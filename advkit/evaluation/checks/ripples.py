@@ -5,7 +5,8 @@ from __future__ import annotations
 from advkit.attacks.apgd import APGD
 from advkit.attacks.perturb import make
 from advkit.evaluation.check import BLIND, Doubt, Remedy, check
-from advkit.evaluation.evidence import FEWEST, NEAR, Evidence
+from advkit.evaluation.differences import RADIUS
+from advkit.evaluation.evidence import FEWEST, Evidence
 
 ALIKE, APART = 0.97, 0.4
 """Cosines of two of these gradients: above the first, averaging changes nothing. Below the second, the
@@ -32,7 +33,7 @@ def ripples(evidence: Evidence) -> Doubt | str | None:
     flags = f"--attack {names} --set parameters.apgd.smoothing={SMOOTHING:g} --set parameters.apgd.samples=10"
     remedy = Remedy("average gradients", flags)
     cosine = float(evidence.agreement.median())
-    detail = f"gradients within {NEAR:g} eps of robust images have a cosine of {cosine:.2f} with each other"
+    detail = f"gradients within {RADIUS:g} eps of robust images have a cosine of {cosine:.2f} with each other"
     if cosine < APART:
         return Doubt(f"{detail}: the loss has ripples", remedy)
     if cosine > ALIKE:

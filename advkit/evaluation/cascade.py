@@ -182,6 +182,19 @@ class Cascade:
         with self.progress.task(f"checking with {stage.name}", len(rows), unit="image") as task:
             return self._round(stage, rows, task)
 
+    def adopt(self, stage: Stage, found: Sequence[Found]) -> list[Entry]:
+        """Records what a search beside the stages found on some rows, as a stage whose passes are counted
+        elsewhere."""
+        self.stages.append(stage)
+        for one in () if distributed.rank() else found:
+            if (stage.name, self.ids[one.index]) not in self.ledger.entries:  # of an earlier process
+                entry = Entry.of(self.ids[one.index], stage.name, one)
+                self.ledger.add(replace(entry, forwards=0, backwards=0), one.x)
+        self.ledger.exchange()
+        for one in found:
+            self.robust[one.index] = not one.broken
+        return [self.ledger.entries[stage.name, self.ids[one.index]] for one in found]
+
     def summary(self, stage: Stage, entries: Sequence[Entry]) -> result.Stage:
         """The result of a stage, from its entries."""
         return result.Stage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advkit.core.progress import Task
 from advkit.core.registry import Registry
@@ -46,13 +46,22 @@ CAUSE, BLIND, SYMPTOM = 1, 2, 3
 
 
 def check(
-    name: str, *, rank: int, summary: str, source: str, verdicts_only: bool = False
+    name: str,
+    *,
+    rank: int,
+    summary: str,
+    source: str,
+    verdicts_only: bool = False,
+    searches: tuple[str, ...] = (),
 ) -> Callable[[Look], Look]:
     """Decorator that registers a check under ``name``; doubts of a lower ``rank`` are reported first.
 
-    One that reads ``verdicts_only`` is made on black boxes, too: it costs no queries.
+    One that reads ``verdicts_only`` is made on black boxes, too: it costs no queries. ``searches`` are the
+    names of those `Evidence.search` inside the threat model, the strongest last: what they break counts after
+    `cascade` (`advkit.evaluation.broken_in_checks`).
     """
-    return CHECKS.register(name, summary=summary, source=source, rank=rank, verdicts_only=verdicts_only)
+    facts: dict[str, Any] = {"rank": rank, "verdicts_only": verdicts_only, "searches": searches}
+    return CHECKS.register(name, summary=summary, source=source, **facts)
 
 
 def run_checks(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:

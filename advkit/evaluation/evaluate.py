@@ -29,6 +29,7 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.data.threats import resolve
+from advkit.evaluation.broken_in_checks import count, stage_names
 from advkit.evaluation.cascade import Cascade, certain, few_of
 from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.cost import cost
@@ -36,6 +37,7 @@ from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
 from advkit.evaluation.missing import look, sample_attacks, sample_size
 from advkit.evaluation.result import COMPLETE, Check, EvaluationResult, Limited
+from advkit.evaluation.result import Stage as StageResult
 from advkit.evaluation.settings import Evaluation
 from advkit.evaluation.surrogate import open_surrogate, refuse_idle_surrogate
 from advkit.evaluation.time_limit import limited, refuse_unforetold
@@ -223,7 +225,7 @@ def attacked(
         confirm = confirming(model if facts.deterministic else None, images, threat)
         size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
         sampled = sample_attacks(threat, clean.shape[1]) if size else ()
-        names = [COMPLETE, *(stage.name for stage in (*stages, *sampled))]
+        names = [COMPLETE, *(stage.name for stage in (*stages, *sampled)), *stage_names()]
         parts = () if run is None else run.parts
         with Ledger(
             folder, images, names, keep=keep, confirm=confirm, parts=parts, progress=progress
@@ -260,7 +262,8 @@ def attacked(
             evidence = Evidence(cascade, model, done, facts, config.attack)
             with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
                 found = run_checks(evidence, task)
-            result = _result(subject, evidence, found, notes, looked, account, other_hash)
+            late = count(evidence, found)
+            result = _result(subject, evidence, found, late, notes, looked, account, other_hash)
             ledger.finish()
             result._adversarial = cascade.adversarial() if keep else None
     return result
@@ -270,13 +273,14 @@ def _result(
     subject: Subject,
     evidence: Evidence,
     checks: tuple[Check, ...],
+    late: tuple[StageResult, ...],
     notes: Sequence[str],
     looked: float,
     account: Account | None,
     surrogate: str | None,
 ) -> EvaluationResult:
-    """After the checks; the pass over the clean images took ``looked`` seconds."""
-    cascade, done = evidence.cascade, tuple(evidence.stages)
+    """After the checks, and what they broke; the pass over the clean images took ``looked`` seconds."""
+    cascade, done = evidence.cascade, (*evidence.stages, *late)
     config, threat, n = cascade.config, cascade.threat, len(cascade.images)
     verdicts, notes = cascade.verdicts(), list(notes)
     forwards = n + sum(stage.forwards for stage in done) + evidence.forwards
@@ -305,7 +309,7 @@ def _result(
         checks=checks,
         missing=cascade.missing,
         limited=cascade.limited,
-        cost=cost(cascade, done, looked, subject.available),
+        cost=cost(cascade, evidence.stages, looked, subject.available),
         forwards=forwards,
         backwards=sum(stage.backwards for stage in done) + evidence.backwards,
         verdicts=verdicts,

@@ -72,6 +72,8 @@ class Evidence:
         """The last of these that can be repeated in a batch."""
         self.looked_at = min(max(cascade.passes // SHARE, FEWEST), MOST)
         """Largest number of images that a check uses."""
+        self.searches: list[tuple[str, Attack[Any], list[Found]]] = []
+        """(name, attack, outcomes) of every `search`, in order."""
         self._oracles: list[Oracle] = []
 
     @property
@@ -133,7 +135,8 @@ class Evidence:
         return self.repeated(stage, threat, steps=steps, restarts=1, targets=targets)
 
     def search(self, name: str, attack: Attack[Any], chosen: Sequence[int]) -> list[Found]:
-        """Outcomes of ``attack`` on the rows ``chosen``; its random numbers follow from ``name``."""
+        """Outcomes of ``attack`` on the rows ``chosen``. Its random numbers follow from ``name``: that of the
+        check, or the check's with a slash and more."""
         found: list[Found] = []
         oracle = self.oracle(attack.threat)
         search = self.cascade.searching(f"checks/{name}", attack, oracle)
@@ -141,7 +144,9 @@ class Evidence:
         # As in a stage, and not as it happened, which depends on how many rows were searched at once.
         oracle.forwards = sum(each.outcome.forwards for each in found)
         oracle.backwards = sum(each.outcome.backwards for each in found)
-        return sorted(found, key=lambda each: chosen.index(each.index))
+        found.sort(key=lambda each: chosen.index(each.index))
+        self.searches.append((name, attack, found))
+        return found
 
     @cached_property
     def trace(self) -> GradientTrace | None:

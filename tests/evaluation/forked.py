@@ -12,9 +12,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import advkit
+from advkit.attacks.ensemble import Stage
 from advkit.cli.app import app
 from advkit.core import distributed, rng
 from advkit.core.config import StrictModel
@@ -24,14 +25,29 @@ from advkit.core.progress import SILENT
 from advkit.core.runs import RunFolder
 from advkit.data.data import Data
 from advkit.evaluation import evaluate
+from advkit.evaluation.broken_in_checks import PREFIX
+from advkit.evaluation.checks import ripples
 from advkit.evaluation.result import EvaluationResult
 
 
-def evaluated(folder: Path | None, attack: str = "fgsm,pgd", **more: object) -> EvaluationResult:
+class Rippled(nn.Module):
+    """A check breaks more of its images than PGD."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x + 0.05 * (300 * x).sin())
+
+
+def evaluated(
+    folder: Path | None, attack: str = "fgsm,pgd", *, rippled: bool = False, **more: object
+) -> EvaluationResult:
     """Two attacks that both break some of 40 images."""
     images = rng.uniform(torch.arange(40), (1, 8, 8))
     with rng.scope("cpu", 0, "m"):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        model = Rippled().eval() if rippled else nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     data = Data("toy", "test", images, model(images).argmax(1), ("a", "b", "c"), torch.arange(40))
     told = {"parameters": {"pgd": {"steps": 5}} if "pgd" in attack else {}, "precision": "float32", **more}
     if folder is None:
@@ -120,12 +136,22 @@ def main(folder: Path) -> None:
         told = result.model_copy(update={"seconds": 0.0, "environment": {}, "cost": None})
         (folder / f"{rank}-of-{distributed.world()}.json").write_text(told.to_json())
 
+    def counted(rank: int) -> None:
+        short = (Stage("pgd", "pgd", {"steps": 5}),)
+        with mock.patch.object(evaluate, "plan", lambda *_: short), mock.patch.object(ripples, "FEWEST", 3):
+            result = evaluated(None, "cascade", rippled=True, check_sample=0)
+        stage = result.stages[-1]
+        assert stage.name.startswith(PREFIX) and stage.broken and stage.attacked > 3
+        (folder / f"counted-{rank}-of-{distributed.world()}").write_text(f"{result.stages}{result.verdicts}")
+
     assert processes(1, in_memory, {}) == [0] and processes(2, in_memory, {}) == [0, 0]
     for rank in (0, 1):
         assert (folder / "0-of-1.json").read_text() == (folder / f"{rank}-of-2.json").read_text()
         assert torch.equal(
             *(torch.load(folder / name, weights_only=True) for name in ("0-of-1.pt", f"{rank}-of-2.pt"))
         )
+    assert processes(1, counted, {}) == [0] and processes(2, counted, {}) == [0, 0]
+    assert len({path.read_text() for path in folder.glob("counted-*")}) == 1
     assert processes(1, at("whole"), {}) == [0]
     assert processes(3, at("shared"), {1: 9}, die) == [2, -signal.SIGKILL, 2]
     assert (folder / "shared/verdicts.2.jsonl").exists()

@@ -407,12 +407,12 @@ def test_how_much_effort_is_tried(printed, attack, parameters, passes, rows, ste
 @pytest.mark.parametrize(
     ("cosine", "averaged", "plain", "doubted", "searches"),
     [
-        (0.39, 0, 0, True, 0),
-        (0.41, 2, 0, True, 2),
-        (0.96, 1, 0, False, 2),
-        (0.96, 5, 3, True, 2),
-        (0.96, 5, 4, False, 2),  # another start breaks them, too
-        (0.98, 5, 0, False, 0),
+        (0.39, 0, 0, True, "long"),
+        (0.41, 2, 0, True, "short plain long"),
+        (0.96, 1, 0, False, "short plain"),
+        (0.96, 5, 3, True, "short plain long"),
+        (0.96, 5, 4, False, "short plain"),  # another start breaks them, too
+        (0.98, 5, 0, False, ""),
     ],
 )
 def test_when_a_loss_has_ripples(cosine, averaged, plain, doubted, searches):
@@ -420,9 +420,14 @@ def test_when_a_loss_has_ripples(cosine, averaged, plain, doubted, searches):
     known = evidence(20, broken=lambda attack: averaged if attack.config.smoothing else plain)
     known.agreement = torch.tensor([-1.0] * 7 + [cosine] * 2 + [1.0] * 7)
     said = CHECKS.get("ripples")(known)
-    assert isinstance(said, Doubt) == doubted and len(known.searched) == searches
-    assert [len(chosen) for *_, chosen in known.searched] == [16, averaged][:searches]
-    assert {made.starts * made.config.samples for _, made, _ in known.searched} <= {4}  # the same cost
+    made = {
+        "plain" if not attack.config.smoothing else "long" if attack.starts > 1 else "short": (attack, chosen)
+        for _, attack, chosen in known.searched
+    }
+    assert isinstance(said, Doubt) == doubted and [*made] == searches.split()
+    assert [len(chosen) for _, chosen in made.values()] == [averaged if it == "plain" else 16 for it in made]
+    costs = {it: attack.starts * attack.config.samples * attack.steps for it, (attack, _) in made.items()}
+    assert costs.get("short") == costs.get("plain") and (doubted is False or costs["long"] > 500)
 
 
 @pytest.mark.parametrize(("images", "tolerated"), [(100, 0), (1000, 1), (2999, 2)])

@@ -26,6 +26,7 @@ TOLERATED = 0.001
     summary="robust images that the last gradient attack breaks from another start, or where no ensemble was "
     "run, that the first attacks of cascade break",
     source="Carlini et al. 2019, attacks must have converged",
+    searches=("effort",),
 )
 def effort(evidence: Evidence) -> Doubt | str | None:
     """Attacks the robust images with the largest margins again."""

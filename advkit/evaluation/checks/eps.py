@@ -14,6 +14,7 @@ from advkit.evaluation.evidence import Evidence
     rank=SYMPTOM,
     summary="images that are broken at a smaller eps and not at a larger one",
     source="Athalye et al. 2018, section 3.1",
+    searches=("eps/0.5",),
 )
 def eps(evidence: Evidence) -> Doubt | str | None:
     """The last gradient attack, shortened, at half, twice and four times the eps; at the eps itself all of

@@ -14,6 +14,7 @@ DRAWS = 8
     rank=SYMPTOM,
     summary="robust images that random points of the ball break",
     source="Athalye et al. 2018, section 3.1",
+    searches=("noise",),
 )
 def noise(evidence: Evidence) -> Doubt | str | None:
     """A few draws for the robust images with the largest margins."""

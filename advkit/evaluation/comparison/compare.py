@@ -12,6 +12,7 @@ from advkit.core.errors import ConfigError, DataError
 from advkit.core.files import json_text
 from advkit.core.run_list import began_with, find, read
 from advkit.data.classes import class_name
+from advkit.evaluation.broken_in_checks import PREFIX
 from advkit.evaluation.comparison.result import (
     MEASURES,
     Answers,
@@ -227,8 +228,8 @@ def _refuse(first: Source, other: Source) -> list[str]:
         raise _refused(first, other, "only one has adversarial images of 8 bits")
     if (one.surrogate_hash is None) != (two.surrogate_hash is None):
         raise _refused(first, other, "one of them is a transfer attack, which is weaker")
-    # Without those of the check on a random sample, which a model without survivors has not.
-    stages = [[s for s in each.stages if not s.name.startswith(SAMPLE)] for each in (one, two)]
+    # Without those of the checks, which depend on the survivors.
+    stages = [[s for s in each.stages if not s.name.startswith((SAMPLE, PREFIX))] for each in (one, two)]
     plans = [json_text([[s.name, s.attack, s.parameters] for s in each]) for each in stages]
     if plans[0] != plans[1]:
         lists = [{json_text([s.attack, s.parameters]) for s in each} for each in stages]

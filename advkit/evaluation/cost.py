@@ -42,10 +42,11 @@ def cost(cascade: Cascade, stages: Sequence[result.Stage], clean: float, of: int
 
 def _of_all(one: result.Stage, stage: Stage, cascade: Cascade, of: int) -> float:
     """Images that a stage would attack, of all images of the data set."""
-    n, config, missing = len(cascade.images), cascade.config, cascade.missing
-    if one.name.startswith(SAMPLE) and not (missing is not None and missing.hits):
+    n, config = len(cascade.images), cascade.config
+    if one.name.startswith(SAMPLE):
         asked = config.check_sample, config.attack
-        return one.attacked * sample_size(*asked, of) / sample_size(*asked, n)
+        if one.attacked <= (size := sample_size(*asked, n)):  # else it went on to all survivors
+            return one.attacked * sample_size(*asked, of) / size
     begun = one.attacked + one.left
     if one.name in cascade.cut_short or (not one.left and one.attacked > stage.round):
         return one.attacked * of / n

@@ -35,7 +35,7 @@ from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.cost import cost
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
-from advkit.evaluation.missing import look, sample_attacks, sample_size
+from advkit.evaluation.missing import again, look, sample_attacks, sample_size
 from advkit.evaluation.result import COMPLETE, Check, EvaluationResult, Limited
 from advkit.evaluation.result import Stage as StageResult
 from advkit.evaluation.settings import Evaluation
@@ -225,7 +225,7 @@ def attacked(
         confirm = confirming(model if facts.deterministic else None, images, threat)
         size = sample_size(config.check_sample, config.attack, len(images)) if box is None else 0
         sampled = sample_attacks(threat, clean.shape[1]) if size else ()
-        names = [COMPLETE, *(stage.name for stage in (*stages, *sampled)), *stage_names()]
+        names = [COMPLETE, *(stage.name for stage in (*stages, *sampled, *again(sampled))), *stage_names()]
         parts = () if run is None else run.parts
         with Ledger(
             folder, images, names, keep=keep, confirm=confirm, parts=parts, progress=progress

@@ -3,7 +3,8 @@
 Long attacks, Square with 5,000 queries and targeted Auto-PGD, in l2 and l1 also targeted FMN, with 100 steps
 toward up to nine classes, attack a uniformly random sample of the images that are still robust and that they
 have not attacked yet. The number that they break bounds, with 95 %, how many they would break if they
-attacked all of them. It says nothing about other attacks.
+attacked all of them. It says nothing about other attacks. Where they break some, they attack all survivors,
+and then a new sample with other random numbers.
 """
 
 from __future__ import annotations
@@ -42,17 +43,39 @@ def sample_size(asked: int | None, attacks: Sequence[str], n: int) -> int:
     return round(2 * math.sqrt(n)) if "cascade" in attacks else 0
 
 
+def again(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The same attacks with other random numbers."""
+    return tuple(
+        replace(one, name=f"{SAMPLE}again/{one.name.removeprefix(SAMPLE)}", key=f"{one.key}/again")
+        for one in stages
+    )
+
+
 def look(
     cascade: Cascade, stages: Sequence[Stage], size: int
+) -> tuple[tuple[result.Stage, ...], result.Missing | None]:
+    """Attacks a sample of the survivors, and `again` a second one if any of the first breaks and no budget
+    ends the attacks.
+
+    Returns:
+        The results of the attacks, and the bound of the last look; nothing without a sample or when the
+        budget is spent.
+    """
+    done, missing = _look(cascade, stages, size, "sample")
+    if missing is None or not missing.hits or cascade.config.budget is not None:
+        return done, missing
+    more, second = _look(cascade, again(stages), size, "sample/again")
+    return done + more, second and second.model_copy(update={"looks": 2})
+
+
+def _look(
+    cascade: Cascade, stages: Sequence[Stage], size: int, key: str
 ) -> tuple[tuple[result.Stage, ...], result.Missing | None]:
     """Attacks a sample of the survivors; if any of it breaks, the attacks go on to all the others.
 
     They go on together: where the cascade has stopped too early for one, it has often done so for the others.
     What a stage of the cascade has done with the same attack and random numbers is not done again: the sample
     is drawn from the survivors on which some of it is left to do, and is smaller by their share.
-
-    Returns:
-        The results of the attacks, and the bound; nothing without a sample or when the budget is spent.
     """
     survivors = cascade.undecided.nonzero()[:, 0].tolist()
     if not stages or not size or not survivors:
@@ -62,7 +85,7 @@ def look(
         return (), None
     todo = {one.name: [row for row in survivors if not _done(cascade, one, row)] for one in stages}
     unseen = sorted({row for rows in todo.values() for row in rows})
-    drawn = {*_drawn(cascade, unseen, math.ceil(size * len(unseen) / len(survivors)))}
+    drawn = {*_drawn(cascade, unseen, math.ceil(size * len(unseen) / len(survivors)), key)}
     entries = {}
     for one in stages:
         rows = [row for row in todo[one.name] if cascade.undecided[row] and row in drawn]
@@ -99,8 +122,8 @@ def _done(cascade: Cascade, one: Stage, row: int) -> bool:
     return any((name, cascade.ids[row]) in cascade.ledger.entries for name in same)
 
 
-def _drawn(cascade: Cascade, survivors: Sequence[int], size: int) -> list[int]:
-    """A uniformly random sample, which follows from the seed."""
+def _drawn(cascade: Cascade, survivors: Sequence[int], size: int, key: str) -> list[int]:
+    """A uniformly random sample, which follows from the seed and the key."""
     ids = torch.tensor([cascade.ids[row] for row in survivors], dtype=torch.int64)
-    draws = rng.uniform(rng.keys(cascade.config.seed, "sample", ids), (1,))[:, 0]
+    draws = rng.uniform(rng.keys(cascade.config.seed, key, ids), (1,))[:, 0]
     return sorted(survivors[place] for place in draws.argsort(stable=True)[:size].tolist())

@@ -119,6 +119,9 @@ class Missing(StrictModel):
     """Images that may be missing, with 95 %, beyond those that were broken."""
     points: float
     """The same in percentage points of n."""
+    looks: int = 1
+    """2: all of this is of a second sample, attacked with other random numbers, after some of the first were
+    broken and all survivors were attacked."""
 
 
 class Limited(StrictModel):
@@ -319,8 +322,8 @@ class EvaluationResult(SubjectResult):
         if seen is not None:
             return (
                 f"Believe this number as an upper bound: at most {seen.points:.1f} points may be missing "
-                f"(95 %), of what long attacks find; of the {seen.survivors} survivors that had not seen all "
-                f"of these they broke none of {seen.sample}, drawn at random."
+                f"(95 %), of what long attacks find: they broke {seen.hits} of {seen.sample} robust images, "
+                f"drawn at random from {seen.survivors}."
             )
         return (
             f"Believe this number as an upper bound: none of {len(self.checks)} checks found a reason for "

@@ -11,7 +11,7 @@ from advkit.attacks.ensembles.cascade import long_attacks
 from advkit.core.stats import most_successes
 from advkit.core.threat import Threat
 from advkit.evaluation.check import CHECKS, Doubt
-from advkit.evaluation.missing import look, sample_attacks, sample_size
+from advkit.evaluation.missing import again, look, sample_attacks, sample_size
 from advkit.evaluation.result import Missing, Stage
 
 MORE = {"key": "another"}, {"attack": "pgd"}, {"parameters": {"queries": 500}}
@@ -21,11 +21,12 @@ MORE = {"key": "another"}, {"attack": "pgd"}, {"parameters": {"queries": 500}}
 class Scripted:
     """A cascade of 60 images, ten of them wrong, whose attacks break what they are told to."""
 
-    exhausted, config = False, SimpleNamespace(seed=3)
+    exhausted = False
 
-    def __init__(self, falls, seen=(), affords=60):
+    def __init__(self, falls, seen=(), affords=60, budget=None, later=None):
         """``seen``: (attack, row) of what stages of the cascade have tried in vain; ``affords``: rows that
-        the budget is enough for beside the sample."""
+        the budget is enough for beside the sample; ``later``: as ``falls``, of a second look."""
+        self.config, self.later = SimpleNamespace(seed=3, budget=budget), later or {}
         self.falls, self.asked, self.affords, self.cut_short = falls, [], affords, []
         both = long_attacks(LINF, 10)
         cascades = {each.attack: each for each in both}
@@ -38,7 +39,8 @@ class Scripted:
 
     def attack(self, stage, rows):
         self.asked.append((stage.attack, list(rows)))
-        broken = [row in self.falls[stage.attack] for row in rows]
+        falls = self.later if "again" in stage.name else self.falls
+        broken = [row in falls.get(stage.attack, ()) for row in rows]
         for row, gone in zip(rows, broken, strict=True):
             self.undecided[row] = self.undecided[row] and not gone
         return [SimpleNamespace(broken=gone) for gone in broken]
@@ -62,7 +64,7 @@ def test_where_some_of_the_sample_falls_both_attack_all(seed, stronger):
     many, few, never = set(shuffled[:20]), {shuffled[-1]}, set(range(10))
     stages = sample_attacks(LINF, 10)
     falls = {stages[stronger].attack: many | never, stages[1 - stronger].attack: few | never}
-    cascade = Scripted(falls)
+    cascade = Scripted(falls, budget=100)
     done, missing = look(cascade, stages, 12)
     (_, sample), (_, again), (_, others), (_, last) = cascade.asked
     assert len(sample) == 12 and again == [row for row in sample if row not in falls[stages[0].attack]]
@@ -76,12 +78,34 @@ def test_where_some_of_the_sample_falls_both_attack_all(seed, stronger):
     assert done[0].correct_after == done[1].correct_after + done[1].broken
     assert missing.at_most == max(most_successes(hits, 12, 50) - 21, 0)
     assert missing.points == pytest.approx(100 * missing.at_most / 60)
-    assert look(Scripted(falls), stages, 12)[1] == missing
+    assert look(Scripted(falls, budget=100), stages, 12)[1] == missing
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_some_of_the_sample_was_broken_others_look_again(seed):
+    """At another sample, with other random numbers; the last look counts."""
+    shuffled = (torch.randperm(50, generator=torch.Generator().manual_seed(seed)) + 10).tolist()
+    stages, falls = sample_attacks(LINF, 10), {"square": set(shuffled[:20])}
+    cascade = Scripted(falls)
+    done, missing = look(cascade, stages, 12)
+    samples = [rows for attack, rows in cascade.asked if attack == "square"]
+    assert [len(rows) for rows in samples] == [12, 38, 12] and {*samples[2]} != {*samples[0]} - {
+        *shuffled[:20]
+    }
+    assert (missing.looks, missing.hits, missing.sample, missing.survivors) == (2, 0, 12, 30)
+    assert missing.at_most == most_successes(0, 12, 30)
+    first, second = done[: len(stages)], done[len(stages) :]
+    assert sum(each.broken for each in first) == 20 and not any(each.broken for each in second)
+    assert not {one.key for one in again(stages)} & {one.key for one in stages}
+    cascade = Scripted(falls, later={"apgd": set(shuffled[20:40])})
+    _, missing = look(cascade, stages, 12)
+    assert missing.looks == 2 and missing.hits and missing.broken == 20
+    assert look(Scripted({"square": set(range(10, 60))}), stages, 12)[1] is None  # none is left
 
 
 def test_what_the_cascade_has_tried_is_not_tried_again():
     seen = [("square", row) for row in range(10, 40)] + [("apgd", row) for row in range(20, 60)]
-    cascade = Scripted({"square": set(range(40, 45)), "apgd": {10, 11}}, seen)
+    cascade = Scripted({"square": set(range(40, 45)), "apgd": {10, 11}}, seen, budget=100)
     _, missing = look(
         cascade, sample_attacks(LINF, 10), 50
     )  # as many as survive, so all whom something is left to do on
@@ -120,7 +144,7 @@ def test_where_none_of_the_sample_falls_the_others_are_left_alone():
 
 def test_a_budget_that_ends_leaves_the_rest_to_the_bound():
     falls = {"square": set(range(10, 60, 2)), "apgd": set()}
-    cascade = Scripted(falls, affords=5)
+    cascade = Scripted(falls, affords=5, budget=100)
     _, missing = look(cascade, sample_attacks(LINF, 10), 12)
     (_, first), _, (_, others), (_, last) = cascade.asked
     assert len(first) == 12 and len(others) == len(last) == 5
@@ -186,8 +210,9 @@ def test_an_evaluation_says_what_may_be_missing(judged, printed):
     short = {"pgd": {"steps": 20}}
     result = advkit.evaluate(model, data, Threat("linf", 0.012), "pgd", parameters=short, check_sample=5)
     seen, stood = result.missing, result.robust_correct + result.missing.broken
-    assert (seen.sample, seen.survivors) == (5, stood) and len(result.stages) == 3
+    assert (seen.sample, seen.survivors) == (5, stood)
+    assert len(result.stages) == 1 + 2 * seen.looks and seen.looks == 1 + (result.stages[1].attacked > 5)
     assert advkit.evaluate(model, data, Threat("linf", 0.012), "pgd", parameters=short).missing is None
     calm = result.model_copy(update={"checks": ()})
-    printed(calm.trust, seen.points, 95, seen.survivors, seen.sample)
+    printed(calm.trust, seen.points, 95, seen.hits, seen.sample, seen.survivors)
     assert type(result).from_json(result.to_json()) == result

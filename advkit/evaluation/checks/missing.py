@@ -21,7 +21,8 @@ def missing(evidence: Evidence) -> Doubt | str | None:
     drawn = f"{seen.hits} of {seen.sample} robust images, drawn at random from {seen.survivors}"
     left = f"at most {seen.points:.1f} points may be missing (95 %)"
     if not seen.hits:
-        return f"{drawn}, are broken by long attacks; {left}"
+        how = " with other random numbers, after they broke some and attacked all" if seen.looks > 1 else ""
+        return f"{drawn}, are broken by long attacks{how}; {left}"
     blind = any(
         ATTACKS.get(stage.attack).access != "gradients" for stage in evidence.stages if stage.name in seen.by
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from advkit.attacks.attack import Attack, Rows, attack
@@ -34,6 +34,12 @@ class APGDConfig(StrictModel):
     start: Literal["noise", "diversified"] = "noise"
     """A random point; or, from there, two more steps along a random direction of the logits (Tashiro et al.
     2020), so that restarts reach different classes."""
+
+    @model_validator(mode="after")
+    def _something_to_average(self) -> Self:
+        if self.smoothing and self.samples < 2:
+            raise ValueError("smoothing averages gradients at several points; take samples=2 or more")
+        return self
 
 
 @attack(

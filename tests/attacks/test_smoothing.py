@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from advkit import perturb
+from advkit.attacks.perturb import make
+from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
 
 SMOOTH = {"steps": 20, "samples": 5, "smoothing": 0.5}
@@ -34,6 +36,12 @@ def test_it_finds_what_ripples_hide():
     smooth = attacked(Rippled(), "linf", SMOOTH)
     assert smooth.success.sum() >= plain.success.sum() + 3
     assert (smooth.backwards <= 20 * 5).all()
+
+
+@pytest.mark.parametrize("name", ["apgd", "apgd-ce", "apgd-dlr", "apgd-t"])
+def test_smoothing_with_nothing_to_average_is_refused(name):
+    with pytest.raises(ConfigError, match="samples"):
+        make(name, Threat("linf", 0.1), {"smoothing": 0.5})
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -26,7 +26,7 @@ EXAMPLE = "advkit detector-train --model clf.pt --attack pgd --out det.pt"
 def run(config: Config, context: Context) -> Outcome:
     """Trains a detector."""
     file = model_file(context)
-    (classifier,), (train,) = open_subjects(config, context, "train")
+    (classifier,), (train,) = open_subjects(config, context, "train", evaluated=False)
     against = threats.choose(config.norm, config.eps, classifier, train, context.progress)
     for attack in config.attack:
         make(attack, against, config.parameters.get(attack))  # fails now on what is wrong with it

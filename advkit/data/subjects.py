@@ -73,10 +73,11 @@ class Subject:
         classes: int | None = None,
         allow_random: bool = False,
         only_decisions: bool = False,
+        evaluated: bool = True,
     ) -> Subject:
         """``n`` of every ``skip``-th image, as `Data.limit` chooses them, with their ids and the numbers that
-        the model gives to their classes; ``data`` as for `as_data`, ``classes`` if the data do not say, the
-        rest as for `inspect_classifier`.
+        the model gives to their classes; ``data`` as for `as_data`, ``classes`` if the data do not say,
+        ``evaluated`` if a number comes of them, the rest as for `inspect_classifier`.
 
         Raises:
             ModelError: the model does not behave as a classifier.
@@ -90,7 +91,7 @@ class Subject:
         images = split if skip == 1 else split.take(torch.arange(0, len(split), skip))
         images = images.limit(n, first=first).noting_darkness()
         learnt = found.card.data
-        if learnt is not None and (learnt.name, learnt.split) == (images.name, images.split):
+        if evaluated and learnt is not None and (learnt.name, learnt.split) == (images.name, images.split):
             images = images.noting(Note("trained-on", "the model was trained on images of this split"))
         tensor = next(iter([*found.parameters(), *found.buffers()]), torch.empty(0))
         few, _ = images.batch(torch.arange(min(8, len(images))), tensor.device)
@@ -161,6 +162,7 @@ def open_subjects(
     *splits: Part | None,
     transfer: Sequence[str] = (),
     inspect: bool = True,
+    evaluated: bool = True,
 ) -> tuple[list[Model], list[Data]]:
     """The classifiers and the images that a command is given.
 
@@ -168,6 +170,7 @@ def open_subjects(
         config: names them; without a data set it is what the first classifier was trained on.
         splits: parts of the data set, as for `load_data`.
         inspect: look at the classifiers, and say what was noticed.
+        evaluated: on the last of the splits.
 
     Raises:
         UserError: whatever is wrong with a model or the data.
@@ -200,7 +203,7 @@ def open_subjects(
             found = [_unseen(found[0], model.card, load)]
         found = [match_classes(part, model.card.labels, model.card.classes) for part in found]
         if inspect:
-            Subject.of(model, found[0]).say(name, context)
+            Subject.of(model, found[-1], evaluated=evaluated).say(name, context)
     return models, found
 
 

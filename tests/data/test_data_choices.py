@@ -18,6 +18,7 @@ from advkit.core.errors import ConfigError
 from advkit.core.threat import Threat
 from advkit.data.augment import Order
 from advkit.data.data import Data
+from advkit.data.dataset import Part
 from advkit.data.load import as_data
 from advkit.data.subjects import flags, open_subjects
 from advkit.data.threats import choose, default_threat
@@ -125,8 +126,21 @@ def test_subjects_come_with_the_data_they_learnt(heard: Any, tmp_path: Path) -> 
 
     models, found = opened([a, b])
     assert len(models) == 2 and [each.fingerprint for each in found] == [data.fingerprint] * 2
-    assert len(heard.said) == 1 and name in heard.said[0]
+    undivided = f"{name}: {found[1].notes[0]}"
+    assert name in heard.said[0] and heard.said[1:] == [undivided] * 2
     models, found = opened([b], name)
-    assert len(models) == 1 and len(found) == 2 and len(heard.said) == 1
+    assert len(models) == 1 and len(found) == 2 and heard.said[3:] == [undivided]
     with pytest.raises(ConfigError):
         opened([b])
+
+
+@pytest.mark.parametrize(
+    ("splits", "evaluated", "noted"),
+    [(("train", "test"), True, 0), (("train",), False, 0), (("train",), True, 1), (("test",), True, 0)],
+)
+def test_only_numbers_on_images_that_the_model_learnt_are_qualified(
+    heard: Any, splits: tuple[Part, ...], evaluated: bool, noted: int
+) -> None:
+    config = Evaluation(model="advkit:digits-standard", data="digits")
+    open_subjects(config, Context(progress=heard, device="cpu"), *splits, evaluated=evaluated)
+    assert len(heard.said) == noted

@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from advkit.core.errors import ModelError
 from advkit.core.notes import Note
 from advkit.models.blame import blamed
 from advkit.models.card import ModelCard
 from advkit.models.outputs import Reading, find
+from advkit.models.program import Program
 
 
 class Model(nn.Module):
@@ -44,7 +45,7 @@ class Model(nn.Module):
         self.card = card
         self.notes = tuple(notes) or ((Note("card", card.notes),) if card.notes else ())
         self.probabilities = card.preprocessing.outputs == "probabilities"
-        self.foreign = not type(network).__module__.startswith("advkit.")
+        self.foreign = isinstance(network, Program) or not type(network).__module__.startswith("advkit.")
         self.copies = False
         self.reading = None
         self.answers = ()
@@ -100,7 +101,8 @@ class Model(nn.Module):
         Raises:
             ModelError: that is open.
         """
-        name = type(self.network).__name__
+        of_file = isinstance(self.network, Program | fx.GraphModule)
+        name = "" if of_file else type(self.network).__name__
         return find(returned, count, classes, name, probabilities=self.probabilities)
 
     def extra_repr(self) -> str:

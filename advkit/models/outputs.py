@@ -59,7 +59,7 @@ def find(returned: Any, count: int, classes: int | None, name: str, *, probabili
 
     Args:
         classes: how many there are, if that is known.
-        name: the class of the network, for the advice.
+        name: the class of the network, for the advice; empty if it was read from a file.
         probabilities: the caller says that it gives these.
 
     Raises:
@@ -152,4 +152,6 @@ def _step(path: Path) -> str:
 
 
 def _advice(name: str, change: str) -> str:
+    if not name:
+        return "export the network so that it returns the logits alone"
     return f"for example: class Logits({name}): forward = lambda self, x: {name}.forward(self, x){change}"

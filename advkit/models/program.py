@@ -143,6 +143,12 @@ class Program(nn.Module):
                 f"the program takes {len(images)} tensors; export a network that takes images alone"
             )
         self.images: str = images[0]
+        kind = DTYPES[graph["tensor_values"][self.images]["dtype"]]
+        if not kind.is_floating_point:
+            raise ModelError(
+                f"the program takes images of {str(kind).removeprefix('torch.')}, which have no gradients; "
+                "export the network with floating-point images"
+            )
         self.outputs = [
             _value("", spec["user_output"]["arg"])
             for spec in signature["output_specs"]
@@ -165,9 +171,9 @@ class Program(nn.Module):
         short = -len(x) % self.batch
         padded = torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x
         parts = [self._run(self.steps, part) for part in padded.split(self.batch)]
-        if not all(isinstance(part, Tensor) for part in parts):
-            raise ModelError("the program returns no single tensor; export it for batches of any size")
-        return torch.cat(parts)[: len(x)]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)[: len(x)]
+        return tuple(torch.cat(values)[: len(x)] for values in zip(*parts, strict=True))
 
     @property
     def digest(self) -> str:

@@ -146,6 +146,29 @@ def test_a_program_of_one_batch_size_is_given_no_other(batch: int) -> None:
     assert model.card.classes == 2
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_program_of_another_precision_is_given_it(kind: torch.dtype) -> None:
+    network, x = made("pooled")
+    model = advkit.load_model(exported(network.to(kind), x.to(kind), 1))
+    assert {note.code for note in model.notes} == {"weights-converted", "normalisation-assumed"}
+    torch.testing.assert_close(model(x), network(x.to(kind)).float(), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_the_logits_are_found_among_several_outputs(batch: int | None) -> None:
+    class Both(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.flatten(1), self.net(x)
+
+    network, x = made("pooled")
+    model = advkit.load_model(exported(Both(network), x, batch), classes=5)
+    torch.testing.assert_close(model(x), network(x))
+
+
 def test_a_program_is_attacked_and_certified() -> None:
     network, x = made("pooled")
     y = network(x).argmax(1)
@@ -263,6 +286,13 @@ def test_what_is_no_program_or_not_of_images(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="2 tensors"):
         advkit.load_model(torch.export.export(Two(), (x, x)))
+
+    class Levels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.float().flatten(1)
+
+    with pytest.raises(ModelError, match="uint8"):
+        advkit.load_model(torch.export.export(Levels(), (x.byte(),)))
 
 
 def test_numbers_of_types_are_those_of_torch_export() -> None:

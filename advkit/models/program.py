@@ -224,6 +224,11 @@ class Program(nn.Module):
             return None  # an assertion
         name, function = _function(node["target"])
         given = {entry["name"]: _value(entry["name"], entry["arg"]) for entry in node["inputs"]}
+        if given.get("training") is True and given.get("running_mean") is not None:
+            raise ModelError(
+                "the program was exported in train mode: its batch norm makes an image's class depend on the "
+                "rest of the batch; call network.eval() before torch.export.export"
+            )
         listed = len(node["outputs"]) == 1 and "as_tensors" in node["outputs"][0]
         call, args, kwargs = function, tuple(given.values()), dict[str, Any]()
         if isinstance(function, torch._ops.OpOverload):

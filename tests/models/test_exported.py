@@ -291,6 +291,8 @@ def test_what_is_no_program_or_not_of_images(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.float().flatten(1)
 
+    with pytest.raises(ModelError, match="train mode"):
+        advkit.load_model(exported(Branches().train(), x, None))
     with pytest.raises(ModelError, match="uint8"):
         advkit.load_model(torch.export.export(Levels(), (x.byte(),)))
 

@@ -1,5 +1,6 @@
 """What a Python caller may rely on: names, forms of arguments, contexts, and short representations."""
 
+import copy
 import sys
 import types
 from contextlib import contextmanager
@@ -69,9 +70,23 @@ def autocast():
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, autocast, float64_by_default])
+def other_device():
+    return torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, autocast, float64_by_default, other_device]
+)
 def test_results_do_not_depend_on_modes_of_the_caller(context, subject):
     model, x, y = subject
+    with context():
+        loaded = advkit.load_model("advkit:digits-standard"), advkit.load_data("digits", limit=12)
+    found = advkit.certify(*loaded, advkit.Threat("linf", 0.01), "optimised", progress=False)
+    plain = advkit.certify("advkit:digits-standard", "digits", advkit.Threat("linf", 0.01), "optimised", n=12)
+    assert found.certified_correct == plain.certified_correct > 0
+    with torch.inference_mode():
+        twin = copy.deepcopy(model)
+    assert advkit.certify(twin, (x, y), advkit.Threat("linf", 0.001)).certified_correct > 0
     free = advkit.perturb(model, x, y, THREAT)
     with context():
         inside = advkit.perturb(model, x.clone(), y.clone(), THREAT)

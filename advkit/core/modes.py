@@ -16,9 +16,14 @@ from advkit.core.process import Shared
 def own_modes() -> Iterator[None]:
     """Gradients are recorded, whether the caller records them or not, and computations have the precision
     that the tensors and advkit's own settings say, not the caller's `torch.autocast`. What the caller has
-    compiled runs as it is written. Also a decorator."""
-    with torch.inference_mode(False), torch.enable_grad(), _outside_autocast(), _uncompiled():
+    compiled runs as it is written, and tensors whose device is not said are on the CPU. Also a decorator."""
+    with torch.inference_mode(False), torch.enable_grad(), _outside_autocast(), _uncompiled(), _on_cpu():
         yield
+
+
+def _on_cpu() -> AbstractContextManager[Any]:
+    """A mode of PyTorch that costs time in every call, so only where the caller has chosen another device."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def leaves_compilation_out() -> bool:

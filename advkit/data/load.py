@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 from advkit.core.errors import ConfigError, DataError, UserError, did_you_mean
 from advkit.core.in_hand import held
+from advkit.core.modes import own_modes
 from advkit.core.named import is_named, named
 from advkit.core.notes import Note
 from advkit.data.arrays import from_arrays
@@ -40,6 +41,7 @@ _FILES: dict[str, Callable[[Path, Part | None, Fit], Data]] = {
 }
 
 
+@own_modes()
 def load_data(
     name: str,
     split: str | None = None,
@@ -117,6 +119,7 @@ def _same_images(one: Data, other: Data) -> bool:
     return len(one) == len(other) and one.shape == other.shape and one.fingerprint == other.fingerprint
 
 
+@own_modes()
 def as_data(x_or_data: Any, y: Any = None, name: str = "tensors") -> Data:
     """`Data` of whatever a caller has at hand.
 

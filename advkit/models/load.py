@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from advkit.core import device as devices
 from advkit.core.config import validate
 from advkit.core.errors import ConfigError, ModelError, by_size, did_you_mean
 from advkit.core.in_hand import held
+from advkit.core.modes import own_modes
 from advkit.core.named import is_named
 from advkit.core.notes import Note
 from advkit.core.run_list import numbered
@@ -31,6 +34,7 @@ _FILES = (*SUFFIXES, ".pth", ".ckpt", ".bin", ".tar")
 """What is surely meant as a file even if there is none."""
 
 
+@own_modes()
 def load_model(
     where: str | Path | nn.Module,
     *,
@@ -339,6 +343,9 @@ def _of_found(found: Found, said: Said) -> Model:
     network = found.network
     if isinstance(network, Model):
         return _agreed(network, said)
+    if any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+        with torch.inference_mode(False):
+            network = copy.deepcopy(network)  # whose tensors have gradients
     facts: dict[str, Any] = {
         "architecture": found.architecture or f"{type(network).__module__}:{type(network).__qualname__}",
         "config": found.config,

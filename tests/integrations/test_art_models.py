@@ -13,6 +13,7 @@ from art.defences.preprocessor import (
     ThermometerEncoding,
 )
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier
 from torch import nn
 
@@ -133,3 +134,8 @@ def test_what_it_does_not_take(small):
         advkit.from_art(BlackBoxClassifier(lambda x: x, (1, 8, 8), 5))
     with pytest.raises(ModelError, match="HighConfidence"):
         advkit.from_art(classifier(network, postprocessing_defences=HighConfidence()))
+    smoothed = PyTorchRandomizedSmoothing(
+        network, nn.CrossEntropyLoss(), (1, 8, 8), 5, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    with pytest.raises(ModelError, match="PyTorchRandomizedSmoothing"):  # it is not what its network says
+        advkit.from_art(smoothed)

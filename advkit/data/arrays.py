@@ -109,6 +109,9 @@ def _images(images: Tensor, name: str, notes: list[Note]) -> Tensor:
         images = images.permute(0, 3, 1, 2)
         said = f"images of shape {shape} were taken as (N, height, width, channels)"
         notes.append(Note("channels-last", said))
+    elif len(shape) == 4 and shape[1] == shape[2] and shape[3] <= 4:  # square ones with channels last?
+        said = f"images of shape {shape} were taken as (N, channels, height, width)"
+        notes.append(Note("channels-first", said))
     if not (images.is_floating_point() or images.is_complex() or images.dtype in (torch.uint8, torch.bool)):
         least, most = (int(bound) for bound in images.to(torch.int64).aminmax())
         if least >= 0 and 1 < most <= 255:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from advkit.core.errors import DataError, UserError, by_size, listed
 from advkit.core.notes import Note
@@ -42,7 +43,7 @@ def from_dataset(given: Any, name: str) -> Data:
         DataError: no images and labels, or whatever `advkit.data.arrays.from_arrays` finds wrong.
     """
     notes: list[Note] = []
-    batched = isinstance(given, DataLoader) and given.batch_size is not None
+    batched = isinstance(given, DataLoader) and given.batch_sampler is not None
     source: Any = given.dataset if isinstance(given, DataLoader) else given
     try:
         pairs = [_pair(item, name) for item in _items(given, notes)]
@@ -79,21 +80,45 @@ def from_dataset(given: Any, name: str) -> Data:
 def _items(given: Any, notes: list[Note]) -> Iterator[Any]:
     """Items or batches, in the order of the data set where a loader would only shuffle it."""
     if isinstance(given, DataLoader):
-        order = getattr(given, "sampler", None)
-        if isinstance(order, RandomSampler) and not order.replacement and given.batch_size is not None:
-            said = "the loader shuffles; its data set was read in order, every image once"
-            notes.append(Note("order-of-dataset", said))
-            order = SequentialSampler(given.dataset)  # type: ignore[arg-type]
-        if isinstance(order, SequentialSampler) and given.batch_size is not None:
-            for rows in torch.arange(len(order)).split(given.batch_size):
-                yield given.collate_fn([given.dataset[row] for row in rows.tolist()])
+        if (rows := _rows(given, notes)) is None:
+            yield from given
             return
-        yield from given
+        size = given.batch_size
+        for batch in torch.as_tensor(rows).split(size or 1):
+            items = [given.dataset[row] for row in batch.tolist()]
+            yield given.collate_fn(items if size else items[0])
     elif _has_rows(given):
         for row in range(len(given)):
             yield given[row]
     else:
         yield from given
+
+
+def _rows(loader: DataLoader[Any], notes: list[Note]) -> Sequence[int] | None:
+    """The rows of the data set that a loader goes through, in their order; None if it alone can say."""
+    given = loader.batch_size is None and loader.batch_sampler is not None
+    order = loader.batch_sampler if given else loader.sampler
+    count = len(loader.dataset) if hasattr(loader.dataset, "__len__") else 0  # type: ignore[arg-type]
+    rows: Sequence[int] | None = range(count) if type(order) is SequentialSampler else None
+    if isinstance(order, RandomSampler) and not order.replacement:
+        rows = range(count)
+    if isinstance(order, SubsetRandomSampler):
+        rows = order.indices
+    if rows is not None and type(order) is not SequentialSampler:
+        said = "the loader shuffles; its data set was read in order, every image once"
+        notes.append(Note("order-of-dataset", said))
+    if rows is None and _draws(order):
+        said = "the loader's sampler draws other images each time, perhaps several times the same; those of "
+        notes.append(Note("random-rows", f"{said}one draw were taken"))
+    return rows
+
+
+def _draws(order: Any) -> bool:
+    """Whether a sampler gives other rows when it is asked again."""
+    if not hasattr(order, "__len__"):
+        return False
+    one, other = (list(islice(order, len(order))) for _ in range(2))
+    return one != other
 
 
 def _pair(item: Any, name: str) -> tuple[Any, Any]:

@@ -73,14 +73,14 @@ def from_art(estimator: Any, *, outputs: Literal["logits", "probabilities"] = "l
 
     if not isinstance(estimator, PyTorchClassifier):
         raise ModelError(
-            f"{type(estimator).__name__} is not a PyTorchClassifier of ART; wrap the network in one, load the "
-            "network itself, or make an advkit.BlackBox of what answers queries alone"
+            f"{type(estimator).__name__} is not a PyTorchClassifier of ART; wrap the network in one, load "
+            "the network itself, or make an advkit.BlackBox of what answers queries alone"
         )
     if type(estimator).predict is not PyTorchClassifier.predict:
         raise ModelError(
-            f"{type(estimator).__name__} predicts otherwise than its network does on an image, as by votes on "
-            "noisy copies (advkit.smooth makes such a classifier, and certifies it); give a PyTorchClassifier "
-            "of the network"
+            f"{type(estimator).__name__} predicts otherwise than its network does on an image, as by votes "
+            "on noisy copies (advkit.smooth makes such a classifier, and certifies it); give a "
+            "PyTorchClassifier of the network"
         )
     if estimator.postprocessing_defences:
         names = ", ".join(type(part).__name__ for part in estimator.postprocessing_defences)

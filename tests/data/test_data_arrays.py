@@ -135,6 +135,9 @@ def test_layouts_mean_the_same() -> None:
         assert torch.equal(data.images[:], colours) and data.batch(torch.arange(2))[0].is_contiguous()
         moved = tuple(np.shape(images)) == (3, 4, 5, 3)
         assert [note.code for note in data.notes] == ["channels-last"] * moved
+    for open_to_both in (torch.rand(3, 3, 3, 3), torch.rand(3, 8, 8, 4)):
+        data = as_data(open_to_both, LABELS)
+        assert data.shape == open_to_both.shape[1:] and [n.code for n in data.notes] == ["channels-first"]
     flat = as_data(GREY[:, 0], LABELS)
     assert flat.shape == (1, 4, 5) and flat.fingerprint == as_data(GREY, LABELS).fingerprint
 

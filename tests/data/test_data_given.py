@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 from torchvision import datasets, transforms
 
 import advkit
@@ -83,6 +93,9 @@ def codes(data: Data) -> list[str]:
         (DataLoader(Items(lambda row: {"image": X[row], "label": Y[row]}), batch_size=3), []),
         (DataLoader(Stream(), batch_size=3), []),
         (DataLoader(WHOLE, batch_size=None), []),
+        (DataLoader(WHOLE, batch_size=None, shuffle=True), ["order-of-dataset"]),
+        (DataLoader(WHOLE, sampler=SubsetRandomSampler(range(10))), ["order-of-dataset"]),
+        (DataLoader(WHOLE, batch_sampler=BatchSampler(SequentialSampler(WHOLE), 4, drop_last=False)), []),
         (Subset(WHOLE, range(10)), []),
         ({"x": X, "y": Y}, []),
         ({"pixel_values": X, "labels": Y[:, None]}, []),
@@ -109,8 +122,15 @@ def test_floats_and_grey_images() -> None:
 def test_a_part_is_only_that_part() -> None:
     chosen = Subset(WHOLE, [7, 2])
     assert as_data(chosen).labels.tolist() == [3, 1]
-    drawn = as_data(DataLoader(WHOLE, batch_size=2, sampler=SubsetRandomSampler([4, 5, 6])))
-    assert sorted(drawn.labels.tolist()) == [0, 1, 2]
+    drawn = as_data(DataLoader(WHOLE, batch_size=2, sampler=SubsetRandomSampler([4, 6, 5])))
+    assert drawn.labels.tolist() == Y[[4, 6, 5]].tolist()
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_rows_that_are_drawn_anew_each_time_are_noted(batches: bool) -> None:
+    order = WeightedRandomSampler(torch.ones(10), 10, generator=torch.Generator().manual_seed(0))
+    how: Any = {"batch_sampler": BatchSampler(order, 4, drop_last=False)} if batches else {"sampler": order}
+    assert codes(as_data(DataLoader(WHOLE, **how))) == ["random-rows"]
 
 
 def test_class_names_of_a_data_set_and_its_subset(make_folder: MakeFolder) -> None:

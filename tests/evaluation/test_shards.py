@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import shutil
 from unittest import mock
 
@@ -17,9 +18,10 @@ from advkit.core.context import Context
 from advkit.core.errors import ConfigError, UserError
 from advkit.core.journal import Journal, Record
 from advkit.core.runs import RunFolder
-from advkit.core.shards import Sharded
+from advkit.core.shards import Sharded, ShardResult
 from advkit.evaluation.cascade import certain
 from advkit.models.checkpoint import save_model
+from advkit.report.shards import shard
 
 COMMAND = {
     "attack": {"norm": "linf", "eps": 0.02, "attack": "fgsm,cascade", "check_sample": 3},
@@ -92,6 +94,8 @@ def test_shards_are_the_run_of_one_process(here, name):
     assert deaths >= 3
     results = [files.read_json(folder / "result.json") for folder in folders]
     assert [one["images"] for one in results] == [10, 10, 10] and {one["n"] for one in results} == {30}
+    said = " ".join(shard(ShardResult.load(folders[0]), folders[0]).sentences)
+    assert not re.search(r"\b0\b", said)  # passes that nobody counted
     dice.shuffle(folders)
     with mock.patch.object(Record, "add", autospec=True, side_effect=Record.add) as added:
         run("merge", here / "merged", runs=folders)

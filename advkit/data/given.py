@@ -98,7 +98,7 @@ def _rows(loader: DataLoader[Any], notes: list[Note]) -> Sequence[int] | None:
     """The rows of the data set that a loader goes through, in their order; None if it alone can say."""
     given = loader.batch_size is None and loader.batch_sampler is not None
     order = loader.batch_sampler if given else loader.sampler
-    count = len(loader.dataset) if hasattr(loader.dataset, "__len__") else 0  # type: ignore[arg-type]
+    count = len(loader.dataset) if hasattr(loader.dataset, "__len__") else 0
     rows: Sequence[int] | None = range(count) if type(order) is SequentialSampler else None
     if isinstance(order, RandomSampler) and not order.replacement:
         rows = range(count)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from advkit.attacks.perturb import make
 from advkit.core import device as devices
 from advkit.core import distributed, rng
@@ -13,15 +11,14 @@ from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.device import arithmetic
 from advkit.core.errors import ConfigError
-from advkit.core.progress import Progress
 from advkit.core.threat import Threat
 from advkit.data import threats
 from advkit.data.classes import match_classes
 from advkit.data.data import Data
 from advkit.data.load import load_splits
+from advkit.data.subjects import Subject
 from advkit.models.card import ModelCard, Relation, ThreatFacts
 from advkit.models.foreign_settings import ForeignModel
-from advkit.models.inspect import inspect_classifier
 from advkit.models.load import load_model
 from advkit.models.model import Model
 from advkit.models.network import ARCHITECTURES, build
@@ -68,7 +65,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
     """
     file = model_file(context)
     train, test = load_splits(config.data, context.data_dir)
-    model, train, test = _beginning(config, train, test, context.progress)
+    model, train, test = _beginning(config, train, test, context)
     kind = OBJECTIVES.get(config.objective)
     objective = kind(validate(kind.Config, config.parameters, f"objective {config.objective!r}"))
     against: list[Threat] = []
@@ -159,7 +156,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
         return report.trained(run.once(TrainingResult, work), run.path)
 
 
-def _beginning(config: Config, train: Data, test: Data, progress: Progress) -> tuple[Model, Data, Data]:
+def _beginning(config: Config, train: Data, test: Data, context: Context) -> tuple[Model, Data, Data]:
     """The classifier to train, the given one or a new one; the data have the numbers of its classes."""
     if config.model is not None:
         if config.architecture:
@@ -170,17 +167,14 @@ def _beginning(config: Config, train: Data, test: Data, progress: Progress) -> t
             classes=train.classes,
             **config.said | {"shape": config.shape or train.shape},
         )
-        labels, classes = model.card.labels, model.card.classes
-        train, test = (match_classes(part, labels, classes) for part in (train, test))
-        few, _ = train.batch(torch.arange(min(8, len(train))))
-        for note in (*inspect_classifier(model, few, train.classes).notes, *train.notes):
-            progress.say(f"{config.model}: {note}")
-        return model, train, test
+        subject = Subject.of(model, train, evaluated=False)
+        subject.say(config.model, context)
+        return model, subject.images, match_classes(test, model.card.labels, model.card.classes)
     if config.said != ForeignModel(arch=config.arch).said:
         raise ConfigError("these options describe a --model, but none is given; name one with --model")
     arch = config.arch or ("lenet" if train.shape[0] == 1 else "resnet18-cifar")
     if config.arch is None:
-        progress.say(
+        context.progress.say(
             f"architecture: {arch}, from scratch (--arch chooses another, --model continues from one)"
         )
     if (role := ARCHITECTURES.entry(arch).facts["role"]) != "classifier":

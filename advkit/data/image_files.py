@@ -130,6 +130,9 @@ class ImageFiles:
         if clear := sum(header.clear for header in headers):
             said = f"{clear:,} images have an alpha channel, which was left out"
             notes.append(Note("transparency", said))
+        if several := sum(header.several for header in headers):
+            said = f"{several:,} images have several frames or pages, of which the first was taken"
+            notes.append(Note("first-frame", said))
         if changed := sum({header.size, fit.resized(*header.size)} != {size} for header in headers):
             said = f"{changed:,} of {len(names):,} images were resized or cropped to {size[0]}x{size[1]}"
             notes.append(Note("resized", said))
@@ -200,6 +203,8 @@ class _Header(NamedTuple):
     """Whether a viewer turns it, which torchvision does not."""
     clear: bool
     """Whether it has an alpha channel, or a transparent colour."""
+    several: bool
+    """Whether it has several frames or pages; a photograph with a preview has not."""
 
 
 def _turned(image: Image.Image) -> bool:
@@ -219,6 +224,7 @@ def _header(path: Path) -> _Header:
             with Image.open(file, formats=_FORMATS) as image:
                 size, mode, kind = image.size, image.mode, image.format
                 turned, clear = _turned(image), mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+                several = kind != "MPO" and getattr(image, "n_frames", 1) > 1
         if size[0] * size[1] > PIXELS:
             raise DataError(f"{path} has {size[0]:,}x{size[1]:,} pixels; make it smaller")
     except DataError:
@@ -229,7 +235,7 @@ def _header(path: Path) -> _Header:
     deep = deep or mode.startswith("I;16") or (mode == "I" and kind == "PPM")
     if mode.startswith(_DEEP) and not deep:
         raise DataError(f"{path} has more than 16 bits a channel (mode {mode}); save it with 8 bits")
-    return _Header(size, mode in GREY or mode.startswith(_DEEP), deep, turned, clear)
+    return _Header(size, mode in GREY or mode.startswith(_DEEP), deep, turned, clear, several)
 
 
 def pixels(image: Image.Image, channels: int, fit: Fit = WHOLE) -> Tensor:

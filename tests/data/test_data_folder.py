@@ -279,17 +279,21 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path: Path, mode: str) -> No
     assert "sixteen-bit" in codes(data)
 
 
-def test_a_turn_and_transparency_that_are_left_out_are_noted(tmp_path: Path) -> None:
+def test_what_is_left_out_of_image_files_is_noted(tmp_path: Path) -> None:
+    """A turn, transparency, and all frames but the first."""
     (tmp_path / "a").mkdir()
     image, exif = Image.new("RGB", (6, 4)), Image.Exif()
     for name, orientation in (("upright", 1), ("turned", 6)):
         exif[0x0112] = orientation
         image.save(tmp_path / "a" / f"{name}.jpg", exif=exif)
     image.convert("RGBA").save(tmp_path / "a" / "clear.png")
+    white = Image.new("RGB", (6, 4), "white")
+    for name in ("frames.gif", "frames.webp", "pages.tif"):
+        image.save(tmp_path / "a" / name, save_all=True, append_images=[white])
     data = load_data(f"folder:{tmp_path}")
     said = {note.code: note.text for note in data.notes}
-    assert data.images.shape == (3, 3, 4, 6)
-    assert said["orientation"][:2] == said["transparency"][:2] == "1 "
+    assert data.images.shape == (6, 3, 4, 6) and int(data.images[:].max()) == 0
+    assert said["orientation"][:2] == said["transparency"][:2] == "1 " and said["first-frame"][:2] == "3 "
 
 
 def png16(values: np.ndarray) -> bytes:

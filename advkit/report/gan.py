@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advkit.core.stats import accuracy
 from advkit.gan.evaluation.result import GRID_FILE, NEAREST_FILE, GanEvaluationResult, Judged
 from advkit.gan.monitor import WON, warnings
 from advkit.gan.result import GanTrainingResult
@@ -97,14 +98,14 @@ def _next(config: Mapping[str, Any], names: Mapping[str, str], data: str) -> lis
     return commands
 
 
-def _balance(accuracy: float) -> str:
+def _balance(share: float) -> str:
     """The balance of generator and discriminator, by the discriminator's accuracy."""
-    found = f"The discriminator classified {accuracy:.0%} of the images correctly"
-    if accuracy > WON:
+    found = f"The discriminator classified {share:.0%} of the images correctly"
+    if share > WON:
         return f"{found}: near 100 % the generator is too weak to learn much."
-    if accuracy > BALANCED[1]:
+    if share > BALANCED[1]:
         return f"{found}: ahead of the generator (50 % is balance, near 100 % the generator is too weak)."
-    if accuracy < BALANCED[0]:
+    if share < BALANCED[0]:
         return f"{found}, fewer than by guessing: it is too weak; try a larger --rate-discriminator."
     return f"{found}: near balance (50 %, where it can only guess; near 100 % the generator is too weak)."
 
@@ -120,7 +121,7 @@ def evaluated(result: GanEvaluationResult, folder: Path) -> Outcome:
         *(
             []
             if (right := result.judge_accuracy) is None
-            else [f"It classifies {right:.1%} of the real images correctly."]
+            else [f"Its accuracy on the real images is {accuracy(round(right * result.n), result.n)}."]
         ),
         *(f"Skipped: {name}, since {reason}." for name, reason in result.skipped.items()),
     ]
@@ -156,8 +157,8 @@ def _figures(result: GanEvaluationResult) -> Table:
     rows = [
         (
             figure.name,
-            *(figure.written(one.values.get(figure.key)) for one in result.generators),
-            figure.written(figure.floor),
+            *(figure.written(one.values.get(figure.key), result.n) for one in result.generators),
+            figure.written(figure.floor, result.n),
             _BETTER[figure.better],
         )
         for figure in result.figures

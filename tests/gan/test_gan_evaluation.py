@@ -15,6 +15,7 @@ from advkit.commands.gan_eval import run as evaluate
 from advkit.core import files
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, DataError, ModelError
+from advkit.core.stats import accuracy
 from advkit.data.data import Data
 from advkit.data.load import load_data
 from advkit.gan.evaluation import subject
@@ -72,7 +73,12 @@ def test_a_run_leaves_figures_with_floors_and_grids(make):
     for picture, rows in zip(told.pictures, (3, 2, 3), strict=True):
         with Image.open(picture.path) as image:
             assert image.size == ((3 * 9 + 1) * zoom, (rows * 9 + 1) * zoom)
-    assert {figure.name for figure in result.figures} == {row[0] for row in told.tables[0].rows}
+    rows = {row[0]: row for row in told.tables[0].rows}
+    assert {figure.name for figure in result.figures} == {*rows}
+    score = accuracy(round(one.values["cas"] * 40), 40)  # with its interval, as every accuracy
+    assert rows["accuracy score"][1] == score and accuracy(round(result.judge_accuracy * 40), 40) in " ".join(
+        told.sentences
+    )
 
 
 def test_several_side_by_side_get_what_each_gets_alone(make):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from advkit.core.config import StrictModel
+from advkit.core.stats import accuracy
 from advkit.core.stored import TimedResult
 from advkit.models.card import DataFacts
 
@@ -24,13 +25,17 @@ class FigureFacts(StrictModel):
     metric: str
     better: Literal["lower", "higher", "floor"]
     style: str
-    """How it is written."""
+    """How it is written, as in `advkit.gan.metric.Figure`."""
     floor: float
     """Of real images."""
 
-    def written(self, value: float | None) -> str:
-        """A value as text; a dash for none."""
-        return "-" if value is None else format(value, self.style).replace("%", " %")
+    def written(self, value: float | None, n: int) -> str:
+        """A value as text, of ``n`` real images; a dash for none."""
+        if value is None:
+            return "-"
+        if self.style == "accuracy":
+            return accuracy(round(value * n), n)
+        return format(value, self.style).replace("%", " %")
 
 
 class Judged(StrictModel):

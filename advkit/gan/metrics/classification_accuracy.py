@@ -24,7 +24,7 @@ UPDATES = 1500
 
 @metric(
     "classification-accuracy",
-    Figure("cas", "accuracy score", "higher", ".1%"),
+    Figure("cas", "accuracy score", "higher", "accuracy"),
     summary="accuracy on real test images of a small classifier trained on the generated ones",
     source="Ravuri and Vinyals 2019 (CAS)",
     rank=70,

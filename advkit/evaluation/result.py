@@ -201,7 +201,8 @@ def in_units(seconds: float) -> str:
 class EvaluationResult(SubjectResult):
     """Clean and robust accuracy of one model under one threat model, with all verdicts.
 
-    A robust accuracy is an upper bound: a stronger attack may find more.
+    A robust accuracy is an upper bound: a stronger attack may find more. After ``cascade`` it counts what the
+    sanity checks broke, too.
     """
 
     command = "attack"

@@ -29,12 +29,13 @@ def trained(config: DetectorTraining, result: DetectorResult, folder: Path) -> O
     """The outcome of ``advkit detector-train``."""
     counts = {"learnt": result.learnt, "held out": result.held_out}
     rows = tuple((name, f"{clean:,}", f"{adversarial:,}") for name, (clean, adversarial) in counts.items())
+    held = sum(result.held_out)
     subject = f"{flags(config, config.data)} --detector {shlex.quote(result.model.files[0])}"
     return Outcome(
         title=f"a detector for {config.model}",
         sentences=(
-            f"Of the held-out images, clean ones and non-adaptive adversarial examples, "
-            f"{result.held_out_accuracy:.1%} are classified correctly.",
+            f"Accuracy on {held:,} held-out images, clean ones and non-adaptive adversarial examples: "
+            f"{accuracy(round(result.held_out_accuracy * held), held)}.",
             "That does not measure robustness: detector-eval runs adaptive attacks.",
             f"In the model store as {result.model.name}.",
         ),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from advkit.core.progress import Task
+from advkit.core.progress import Progress
 from advkit.core.registry import Registry
 from advkit.evaluation import result
 
@@ -64,16 +64,17 @@ def check(
     return CHECKS.register(name, summary=summary, source=source, **facts)
 
 
-def run_checks(evidence: Evidence, task: Task) -> tuple[result.Check, ...]:
+def run_checks(evidence: Evidence, progress: Progress) -> tuple[result.Check, ...]:
     """Results of all checks: doubts first, sorted by rank."""
-    found = []
-    for entry in sorted(CHECKS, key=lambda entry: (entry.facts["rank"], entry.name)):
-        inner = evidence.box is not None and not entry.facts["verdicts_only"]
-        answer = None if inner else entry.thing(evidence)
-        task.advance()
-        if isinstance(answer, Doubt):
-            remedy = {"remedy": str(answer.remedy), "flags": answer.remedy.flags}
-            found.append(result.Check(name=entry.name, verdict="doubt", detail=answer.detail, **remedy))
-        elif answer is not None:
-            found.append(result.Check(name=entry.name, verdict="ok", detail=answer))
+    found, entries = [], sorted(CHECKS, key=lambda entry: (entry.facts["rank"], entry.name))
+    with progress.task("running sanity checks", len(entries), unit="check") as task:
+        for entry in entries:
+            inner = evidence.box is not None and not entry.facts["verdicts_only"]
+            answer = None if inner else entry.thing(evidence)
+            task.advance()
+            if isinstance(answer, Doubt):
+                remedy = {"remedy": str(answer.remedy), "flags": answer.remedy.flags}
+                found.append(result.Check(name=entry.name, verdict="doubt", detail=answer.detail, **remedy))
+            elif answer is not None:
+                found.append(result.Check(name=entry.name, verdict="ok", detail=answer))
     return tuple(sorted(found, key=lambda check: check.verdict != "doubt"))

@@ -31,7 +31,7 @@ from advkit.data.subjects import Subject
 from advkit.data.threats import resolve
 from advkit.evaluation.broken_in_checks import count, stage_names
 from advkit.evaluation.cascade import Cascade, certain, few_of
-from advkit.evaluation.check import CHECKS, run_checks
+from advkit.evaluation.check import run_checks
 from advkit.evaluation.cost import cost
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
@@ -260,9 +260,11 @@ def attacked(
             elif cut_short:
                 notes.append(f"the budget of {config.budget} passes per image cut short {listed(cut_short)}")
             evidence = Evidence(cascade, model, done, facts, config.attack)
-            with progress.task("running sanity checks", len(list(CHECKS)), unit="check") as task:
-                found = run_checks(evidence, task)
+            found = run_checks(evidence, progress)
             late = count(evidence, found)
+            if late and not cascade.undecided.any():  # then no robust image is left to doubt
+                evidence = evidence.renewed()
+                found = run_checks(evidence, progress)
             result = _result(subject, evidence, found, late, notes, looked, account, other_hash)
             ledger.finish()
             result._adversarial = cascade.adversarial() if keep else None

@@ -76,6 +76,12 @@ class Evidence:
         """(name, attack, outcomes) of every `search`, in order."""
         self._oracles: list[Oracle] = []
 
+    def renewed(self) -> Evidence:
+        """The same by the latest verdicts, with the passes spent so far."""
+        latest = Evidence(self.cascade, self.model, self.stages, self.facts, self.attacks)
+        latest._oracles = self._oracles
+        return latest
+
     @property
     def forwards(self) -> int:
         """Passes that the checks have spent."""

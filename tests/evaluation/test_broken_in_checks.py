@@ -67,6 +67,12 @@ def test_what_a_check_breaks_counts_and_its_attack_goes_on(rippled, short):
     assert not result.trusted
 
 
+def test_where_the_checks_break_all_there_is_nothing_to_doubt(rippled, short):
+    result = advkit.evaluate(*rippled, Threat("linf", 0.2), precision="float32", check_sample=0)
+    assert late(result) and result.robust_correct == 0 and result.trusted
+    assert result.stages[0].correct_after > 3
+
+
 def test_the_number_of_another_attack_is_its_own(rippled):
     result = attacked(rippled, "pgd")
     assert all(stage.attack == stage.name for stage in result.stages)

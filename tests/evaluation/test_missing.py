@@ -171,10 +171,11 @@ def test_which_attacks_look_and_at_how_many():
     assert sample_size(0, ("cascade",), 50) == 0
 
 
-def told(hits, by=(), stages=()):
+def told(hits, by=(), stages=(), robust=(1,)):
     seen = Missing(sample=20, survivors=80, hits=hits, broken=3 * hits, by=by, at_most=9, points=4.5)
+    cascade = SimpleNamespace(missing=seen)
     return SimpleNamespace(
-        cascade=SimpleNamespace(missing=seen), stages=stages, without_gradients="blind", harder="harder"
+        cascade=cascade, stages=stages, robust=robust, without_gradients="blind", harder="harder"
     )
 
 
@@ -186,6 +187,7 @@ def test_a_hit_is_a_reason_for_doubt(printed, attack, remedy):
     said = look_at(told(1, ("it",), (stage, SimpleNamespace(name="other", attack="square"))))
     assert isinstance(said, Doubt) and said.remedy == remedy
     printed(said.detail, 1, 20, 80, 3, 4.5, 95)
+    assert isinstance(look_at(told(1, robust=())), str)  # nothing is left that could be missing
     nothing = told(0)
     nothing.cascade.missing = None
     assert look_at(nothing) is None

@@ -35,7 +35,7 @@ def black_box(evidence: Evidence) -> Doubt | str | None:
         return None
     names = ", ".join(dict.fromkeys(by))
     detail = f"a black-box attack broke {len(by)} of {attacked} images that gradient attacks had not broken"
-    if len(by) <= max(1, min(OF_ALL * len(cascade.images), OF_TRIED * attacked)):
+    if not evidence.robust or len(by) <= max(1, min(OF_ALL * len(cascade.images), OF_TRIED * attacked)):
         return detail
     remedy = evidence.remedy  # stronger attacks with the same gradients are none
     if remedy == evidence.harder:

@@ -23,6 +23,8 @@ def missing(evidence: Evidence) -> Doubt | str | None:
     if not seen.hits:
         how = " with other random numbers, after they broke some and attacked all" if seen.looks > 1 else ""
         return f"{drawn}, are broken by long attacks{how}; {left}"
+    if not evidence.robust:
+        return f"long attacks broke {drawn}, and all others"
     blind = any(
         ATTACKS.get(stage.attack).access != "gradients" for stage in evidence.stages if stage.name in seen.by
     )

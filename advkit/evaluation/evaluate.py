@@ -253,18 +253,18 @@ def attacked(
             done = tuple(cascade.run(stage) for stage in stages)
             checked, cascade.missing = look(cascade, sampled, size)
             done += checked
-            cut_short = tuple(dict.fromkeys(cascade.cut_short))
             if chosen is not None:
+                cut_short = tuple(dict.fromkeys(cascade.cut_short))
                 cascade.limited = chosen.model_copy(update={"cut_short": cut_short})
                 notes += [cascade.limited.shortened] if cascade.limited.shortened else []
-            elif cut_short:
-                notes.append(f"the budget of {config.budget} passes per image cut short {listed(cut_short)}")
             evidence = Evidence(cascade, model, done, facts, config.attack)
             found = run_checks(evidence, progress)
             late = count(evidence, found)
             if late and not cascade.undecided.any():  # then no robust image is left to doubt
                 evidence = evidence.renewed()
                 found = run_checks(evidence, progress)
+            if chosen is None and (cut_short := tuple(dict.fromkeys(cascade.cut_short))):
+                notes.append(f"the budget of {config.budget} passes per image cut short {listed(cut_short)}")
             result = _result(subject, evidence, found, late, notes, looked, account, other_hash)
             ledger.finish()
             result._adversarial = cascade.adversarial() if keep else None

@@ -65,6 +65,9 @@ def test_what_a_check_breaks_counts_and_its_attack_goes_on(rippled, short):
     assert (model(result.adversarial[fallen]).argmax(1) != labels[fallen]).all()
     assert LINF.contains(result.adversarial, images).all()
     assert not result.trusted
+    cut = attacked(rippled, budget=6)
+    (noted,) = set(cut.notes) - set(result.notes)
+    assert late(cut)[0].attacked == 3 and stage.name in noted
 
 
 def test_where_the_checks_break_all_there_is_nothing_to_doubt(rippled, short):

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from advkit.attacks.attack import ATTACKS
 from advkit.attacks.ensemble import Stage
+from advkit.core.progress import Progress
 from advkit.evaluation import result
-from advkit.evaluation.check import CHECKS
+from advkit.evaluation.check import CHECKS, run_checks
 from advkit.evaluation.evidence import Evidence
 
 PREFIX = "check/"
@@ -25,7 +26,19 @@ def stage_names() -> list[str]:
     return [f"{PREFIX}{name}" for entry in CHECKS for name in entry.facts["searches"]]
 
 
-def count(evidence: Evidence, checks: Sequence[result.Check]) -> tuple[result.Stage, ...]:
+def checked(
+    evidence: Evidence, progress: Progress
+) -> tuple[Evidence, tuple[result.Check, ...], tuple[result.Stage, ...]]:
+    """Runs the checks: the evidence by the latest verdicts, what they found, and the stages that they add."""
+    found = run_checks(evidence, progress)
+    late = _count(evidence, found)
+    if late and not evidence.cascade.undecided.any():  # then no robust image is left to doubt
+        evidence = evidence.renewed()
+        found = run_checks(evidence, progress)
+    return evidence, found, late
+
+
+def _count(evidence: Evidence, checks: Sequence[result.Check]) -> tuple[result.Stage, ...]:
     """Records what the searches of the checks broke, and goes on with those of the checks that doubt."""
     if "cascade" not in evidence.attacks:
         return ()

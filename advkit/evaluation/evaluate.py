@@ -29,9 +29,8 @@ from advkit.core.threat import Threat
 from advkit.data.data import Data
 from advkit.data.subjects import Subject
 from advkit.data.threats import resolve
-from advkit.evaluation.broken_in_checks import count, stage_names
+from advkit.evaluation.broken_in_checks import checked, stage_names
 from advkit.evaluation.cascade import Cascade, certain, few_of
-from advkit.evaluation.check import run_checks
 from advkit.evaluation.cost import cost
 from advkit.evaluation.evidence import Evidence
 from advkit.evaluation.ledger import Entry, Ledger, confirming
@@ -251,18 +250,13 @@ def attacked(
                 ledger.finish()
                 return ShardResult.of(given, len(images), ledger.entries.values(), subject.about())
             done = tuple(cascade.run(stage) for stage in stages)
-            checked, cascade.missing = look(cascade, sampled, size)
-            done += checked
+            more, cascade.missing = look(cascade, sampled, size)
+            done += more
             if chosen is not None:
                 cut_short = tuple(dict.fromkeys(cascade.cut_short))
                 cascade.limited = chosen.model_copy(update={"cut_short": cut_short})
                 notes += [cascade.limited.shortened] if cascade.limited.shortened else []
-            evidence = Evidence(cascade, model, done, facts, config.attack)
-            found = run_checks(evidence, progress)
-            late = count(evidence, found)
-            if late and not cascade.undecided.any():  # then no robust image is left to doubt
-                evidence = evidence.renewed()
-                found = run_checks(evidence, progress)
+            evidence, found, late = checked(Evidence(cascade, model, done, facts, config.attack), progress)
             if chosen is None and (cut_short := tuple(dict.fromkeys(cascade.cut_short))):
                 notes.append(f"the budget of {config.budget} passes per image cut short {listed(cut_short)}")
             result = _result(subject, evidence, found, late, notes, looked, account, other_hash)

@@ -24,7 +24,7 @@ from advkit.core.journal import Journal
 from advkit.core.progress import SILENT
 from advkit.core.runs import RunFolder
 from advkit.data.data import Data
-from advkit.evaluation import evaluate
+from advkit.evaluation import broken_in_checks, evaluate
 from advkit.evaluation.broken_in_checks import PREFIX
 from advkit.evaluation.checks import ripples
 from advkit.evaluation.result import EvaluationResult
@@ -121,7 +121,7 @@ def command(rank: int) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    with mock.patch.object(evaluate, "run_checks", lambda *_: ()):
+    with mock.patch.object(broken_in_checks, "run_checks", lambda *_: ()):
         evaluated(None, "noise")  # imports what is needed, and leaves autograd to the forked
 
     def at(name: str) -> Callable[[int], object]:

@@ -142,6 +142,7 @@ def trained(config: Config, context: Context, command: str) -> Outcome:
                 card=card,
                 beside=export_beside(done.companions, hardened, name, run),
                 kept_step=done.step,
+                held_out=held and len(held),
                 images_per_second=done.images_per_second,
                 warnings=done.warnings,
                 test={

@@ -40,11 +40,14 @@ def trained(result: TrainingResult, folder: Path) -> Outcome:
     )
     sentences = [f"In the model store as {name}."]
     if held := result.card.metrics:
+        n = result.held_out
         found = ", ".join(
-            f"{key.removeprefix('held_out_').removesuffix('_accuracy')} {value:.1%}"
+            f"{key.removeprefix('held_out_').removesuffix('_accuracy')} "
+            f"{accuracy(round(value * n), n) if n else f'{value:.1%}'}"
             for key, value in held.items()
         )
-        sentences.append(f"Kept: update {result.kept_step:,}, the best on held-out images ({found}).")
+        images = f"{n:,} held-out images" if n else "held-out images"
+        sentences.append(f"Kept: update {result.kept_step:,}, the best on {images} ({found}).")
     objective = OBJECTIVES.get(config["objective"])
     sentences.append(objective.advice)
     sentences += [

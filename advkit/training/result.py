@@ -69,11 +69,14 @@ class TrainingResult(ModelTraining):
     """One classifier, trained on clean images or adversarially."""
 
     command = "adv-train or train"
+    added = ("held_out",)
     schema_name: Literal["advkit/training"] = Field("advkit/training", alias="schema")
     beside: dict[str, str] = {}
     """Models trained beside the classifier: their roles, by their names in the store."""
     kept_step: int
     """Update of the checkpoint that was kept."""
+    held_out: int | None = None
+    """Images that chose it; None where there were none, and in results of earlier versions."""
     warnings: tuple[str, ...]
     """What the monitor said, each once."""
     test: BeforeAndAfter

@@ -17,6 +17,7 @@ from advkit.core.config import validate
 from advkit.core.context import Context
 from advkit.core.errors import ConfigError, OutputError, UserError
 from advkit.core.progress import Progress
+from advkit.core.stats import accuracy
 from advkit.data.load import load_data
 from advkit.data.subjects import Subject
 from advkit.models.load import load_model
@@ -66,6 +67,8 @@ def test_from_scratch_to_a_file(tmp_path):
     assert (card.threat.norm, card.threat.eps) == ("linf", 0.15)
     assert card.data.name == "digits" and card.data.n == 1438 and card.labels == tuple("0123456789")
     assert card.metrics.keys() == {"held_out_clean_accuracy", "held_out_robust_accuracy"}
+    n, said = outcome.result["held_out"], " ".join(outcome.sentences)
+    assert all(accuracy(round(value * n), n) in said for value in card.metrics.values())
     assert card.training["command"] == "adv-train" and card.training["eps"] == 0.15
     folder = outcome.files[-1]
     assert folder.parts[0] == "runs" and outcome.files[0] == Path("hard.pt")

@@ -10,7 +10,7 @@ from advkit.evaluation.evidence import FEWEST, Evidence
 
 ALIKE, APART = 0.97, 0.4
 """Cosines of two of these gradients: above the first, averaging changes nothing. Below the second, the
-gradient at a point is mostly ripples; on hardened networks it is .6 and more."""
+gradient at a point is mostly ripples; on hardened networks it is .57 and more."""
 SHORT, PLAIN = {"smoothing": 0.5, "samples": 4, "steps": 30}, {"restarts": 4, "steps": 30}
 """Parameters of Auto-PGD with averaged gradients, and without them at the same cost."""
 LONG = {"smoothing": 0.5, "samples": 2, "restarts": 5}
